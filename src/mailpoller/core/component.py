@@ -1,0 +1,206 @@
+"""What a plug-in is: a config class that is the YAML block, the reference page and the factory at once.
+
+A plug-in is one file and one entry point line. The entry point's group is ``mailpoller.`` and the kind
+(``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``), its name is the block's ``type``, its object the config class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from mailpoller.core.delivery import LEAVE, Disposition, Payload
+from mailpoller.core.literals import DispositionLiteral, Duration, QueueName, RuleName, Size
+from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
+from mailpoller.core.spool import Spool
+
+KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a plug-in may use of the process it is built into."""
+
+    clock: Clock
+    spool: Spool
+    state_directory: Path
+    """Ours alone, mode 0700: spool, last-resort quarantine, tokens."""
+    outgoings: Mapping[str, Outgoing] = field(default_factory=dict)
+    """Those that are configured, by name; sinks that send mail look theirs up here."""
+
+
+class Block(BaseModel):
+    """A block of the YAML file. Unknown keys are errors; its docstrings are the reference; it never shows its input."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+        strict=False,
+    )
+
+
+class Component(Block):
+    """A block with a ``type``, made into a working part by ``build``."""
+
+    kind: ClassVar[str]
+    type: str
+
+
+class SinkConfig(Component):
+    """A queue: where messages go."""
+
+    kind: ClassVar[str] = "sinks"
+
+    payload: Payload = "parsed"
+    """What the event holds: ``summary`` (headers and metadata), ``parsed`` (summary, text, HTML, attachment digests) or
+    ``raw`` (summary and the octets)."""
+    raw: bool = False
+    """Add the octets to any payload level."""
+    retry_interval: Duration = timedelta(seconds=10)
+    """How long to wait after a failure before the queue is tried again; grows to thirty times this while it keeps failing."""
+
+    @property
+    def octets_wanted(self) -> bool:
+        """True if the queue is to hold the raw octets."""
+        return self.raw or self.payload == "raw"
+
+    def build(self, name: str, runtime: Runtime) -> Sink:
+        """The sink of the queue ``name``. Opens nothing; raises :class:`ConfigError` if it cannot ever work."""
+        raise NotImplementedError
+
+
+class RuleConfig(Component):
+    """A rule: what judges a message."""
+
+    kind: ClassVar[str] = "rules"
+    type: str = "match"
+    name: str
+    """The rule's name, by which mailboxes ask for it."""
+
+    def build(self, name: str, runtime: Runtime) -> Rule:
+        """The rule. Raises :class:`ConfigError` if it cannot ever work."""
+        raise NotImplementedError
+
+
+class LedgerConfig(Component):
+    """The ledger: the durable record of claims, receipts and outcomes."""
+
+    kind: ClassVar[str] = "ledgers"
+
+    async def open(self, clock: Clock) -> Ledger:
+        """Lock and open the ledger, migrating it if it is older.
+
+        Raises :class:`~mailpoller.core.errors.LedgerUnavailable` naming the holder if another process has it.
+        """
+        raise NotImplementedError
+
+
+class OutgoingConfig(Component):
+    """An outgoing identity: how mail is sent."""
+
+    kind: ClassVar[str] = "outgoings"
+
+    def build(self, name: str, runtime: Runtime) -> Outgoing:
+        """The outgoing. Opens nothing."""
+        raise NotImplementedError
+
+
+StartLiteral = Annotated[
+    str,
+    BeforeValidator(lambda value: _check_start(value)),
+    WithJsonSchema({"type": "string", "pattern": r"^(now|unseen|all|since:\d{4}-\d{2}-\d{2})$"}),
+]
+
+
+def _check_start(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    if text in ("now", "unseen", "all"):
+        return text
+    try:
+        date.fromisoformat(text.removeprefix("since:") if text.startswith("since:") else "")
+    except ValueError:
+        raise ValueError("start is now, unseen, all or since:YYYY-MM-DD") from None
+    return text
+
+
+class SourceConfig(Component):
+    """A mailbox: one configured account with one or more folders."""
+
+    kind: ClassVar[str] = "sources"
+
+    enabled: bool = True
+    """false keeps the definition and does not poll."""
+    environment: str | None = None
+    """Poll only where the service runs in this environment. A mailbox without one is polled only in ``production``."""
+    extends: str | None = None
+    """Copy the settings of another mailbox; what is said here overrules them."""
+    formerly: str | None = None
+    """The mailbox's earlier name: its ledger rows are taken over."""
+    address: str | list[str] | None = None
+    """The mailbox's own mail addresses, as they stand in To and Cc."""
+
+    default_queue: QueueName | None = None
+    """Where a message goes for which no rule names a queue."""
+    default_topic: str = ""
+    """The topic of a message for which no rule sets one."""
+    force_default_queue: bool = False
+    """Skip the rules that route: everything goes to ``default_queue``. Size limit, quarantine marker and loop check still apply."""
+    rules: list[RuleName] = Field(default_factory=list)
+    """The rules that judge this mailbox's messages, in this order."""
+    auto_replies: Literal["quarantine", "deliver", "discard"] = "quarantine"
+    """What becomes of automatic mail (RFC 3834): ``Auto-Submitted`` other than ``no``, or a null Return-Path."""
+
+    disposition: DispositionLiteral = Disposition(seen=True)
+    """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag: KEYWORD}``."""
+    on_quarantine: DispositionLiteral | None = None
+    """Overrules ``disposition`` for quarantined messages."""
+    on_discard: DispositionLiteral | None = None
+    """Overrules ``disposition`` for discarded messages."""
+    quarantine: dict[str, Any] | None = None
+    """Overrules the top-level ``quarantine`` for this mailbox; merged into it key by key."""
+    mode: Literal["live", "shadow"] = "live"
+    """``shadow`` never changes anything in the mailbox: for running beside another ingestor."""
+
+    start: StartLiteral = "unseen"
+    """What the very first run takes: ``now`` (only what arrives later), ``unseen``, ``all`` or ``since:YYYY-MM-DD``."""
+    poll_interval: Duration = timedelta(seconds=60)
+    """How often every folder is listed, also while the server pushes news."""
+    reconnect_interval: Duration = timedelta(seconds=30)
+    """The least wait after a lost connection; grows with jitter to thirty times this, at most one hour."""
+    max_message_size: Size = 20_000_000
+    """Octets of a message that are downloaded; what lies beyond is never asked for."""
+    oversize: Literal["truncate", "quarantine"] = "truncate"
+    """A larger message is cut to its first octets and marked, or quarantined."""
+    hold_above: int = Field(default=100, ge=0)
+    """After an epoch change (UIDVALIDITY, host or user), more unknown messages than this hold the mailbox until
+    ``mailpoller accept``."""
+    keep: Duration = timedelta(days=90)
+    """How long the ledger remembers settled messages that have left the mailbox."""
+
+    def disposition_for(self, kind: str) -> Disposition:
+        """The disposition of an outcome of this kind."""
+        if kind == "skipped" or self.mode == "shadow":
+            return LEAVE
+        if kind == "quarantined" and self.on_quarantine is not None:
+            return self.on_quarantine
+        if kind == "discarded" and self.on_discard is not None:
+            return self.on_discard
+        return self.disposition
+
+    def starts_at(self) -> datetime | None:
+        """The instant of ``since:``, midnight UTC; None for the other kinds of start."""
+        if not self.start.startswith("since:"):
+            return None
+        return datetime.fromisoformat(self.start.removeprefix("since:") + "T00:00:00+00:00")
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if it cannot ever work."""
+        raise NotImplementedError

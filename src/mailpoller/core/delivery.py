@@ -1,0 +1,144 @@
+"""From a verdict to proof: deliveries, receipts, outcomes, settlements, dispositions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from mailpoller.core.message import Claim, MessageRef, RawMessage
+from mailpoller.core.verdict import Priority
+
+QUARANTINE = "quarantine"
+"""The reserved name of the queue that quarantined messages go to."""
+
+Payload = Literal["summary", "parsed", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message on its way to one queue.
+
+    ``event`` is the CloudEvents 1.0 envelope as UTF-8 JSON, complete. ``octets_wanted``: the queue is configured
+    to hold the raw octets; a sink with ``stores_octets`` takes them from ``raw``, for every other sink they are
+    already inside the event. ``reason`` and ``detail`` say why a message is quarantined and are empty otherwise.
+    """
+
+    delivery_id: str
+    mid: str
+    queue: str
+    event: bytes
+    raw: RawMessage
+    octets_wanted: bool = False
+    topic: str = ""
+    priority: Priority = "normal"
+    tags: tuple[str, ...] = ()
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A sink's word that it holds the delivery so that it survives a power cut.
+
+    ``reference`` is where the sink put it, for humans. ``repeated``: it held this delivery id already.
+    """
+
+    delivery_id: str
+    reference: str = ""
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A sink's word that it did not take the delivery. ``permanent``: and never will; else try again later."""
+
+    delivery_id: str
+    reason: str
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """What is done on the server to a settled message. All empty: leave it as it is.
+
+    Order: seen and flags first, then either move or delete.
+    """
+
+    seen: bool = False
+    flags: tuple[str, ...] = ()
+    move: str | None = None
+    delete: bool = False
+
+    @property
+    def leaves(self) -> bool:
+        """True if there is nothing to do."""
+        return not (self.seen or self.flags or self.move or self.delete)
+
+
+LEAVE = Disposition()
+
+OutcomeKind = Literal["delivered", "quarantined", "discarded", "gone", "repeated", "skipped"]
+"""What has become of a message.
+
+``gone``: it left the mailbox before we had it. ``repeated``: equal octets were settled in an earlier epoch.
+``skipped``: it was there before the mailbox's first run and ``start`` does not want it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has become of one claim, with all that the ledger keeps of it.
+
+    ``receipts``: queue -> the sink's word, of every queue that holds it. ``fingerprint``: SHA-256 of the octets,
+    or None if they were never held whole. The rest serves ``trace``: ``rules`` that matched, ``sender``,
+    ``message_id``, ``repeat_of`` (the mid of an earlier message with equal octets).
+    """
+
+    claim: Claim
+    kind: OutcomeKind
+    disposition: Disposition
+    receipts: Mapping[str, str]
+    reason: str = ""
+    rules: tuple[str, ...] = ()
+    fingerprint: bytes | None = None
+    size: int | None = None
+    message_id: str = ""
+    sender: str = ""
+    repeat_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Proof that the ledger has committed an outcome: the only thing that lets a session change the mailbox.
+
+    Only a ledger makes one.
+    """
+
+    ref: MessageRef
+    mid: str
+    kind: OutcomeKind
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer to a ref that must not be worked on now: ``until`` then, or by another instance."""
+
+    ref: MessageRef
+    until: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Disposed:
+    """What the server said to a disposition.
+
+    ``applied``: it holds (also if the message had left the folder meanwhile). ``failed``: it cannot succeed as
+    configured (no right, no such folder), tried again seldom. ``pending``: not known, tried again soon.
+    """
+
+    settlement: Settlement
+    state: Literal["applied", "failed", "pending"]
+    reason: str = ""

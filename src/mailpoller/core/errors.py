@@ -1,0 +1,48 @@
+"""The errors of mailpoller. Each one is a decision: the engine has one ``except`` per thing it can do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class MailpollerError(Exception):
+    """Every error that a part raises on purpose.
+
+    The text is for an operator: what happened, in the peer's own words where there are any, and
+    never a secret, a subject, an address list or a body.
+    """
+
+
+class ConfigError(MailpollerError):
+    """The configuration cannot be used: do not start, exit 78 (EX_CONFIG)."""
+
+
+class TransientError(MailpollerError):
+    """Nothing is known to be wrong with the message: leave it where it is and try again later.
+
+    ``retry_after`` is the peer's own wish, if it said one.
+    """
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SessionLost(TransientError):
+    """As its parent; and the connection is gone, so reconnect this mailbox first."""
+
+
+class LedgerUnavailable(TransientError):
+    """The ledger cannot commit (full disk, read-only, locked): fetching stops until it can."""
+
+
+class MessageGone(MailpollerError):
+    """Somebody else took the message: close its claim."""
+
+
+class MessageRejected(MailpollerError):
+    """The peer will never accept this message: quarantine it."""
+
+
+class CredentialsRefused(MailpollerError):
+    """The server refused who we say we are: wait, retry slowly, tell a human; never disable for good."""

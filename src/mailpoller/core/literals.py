@@ -1,0 +1,223 @@
+"""The literals of the configuration: durations, sizes, secrets, dispositions, and references to named blocks."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import ConfigError
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION_PART = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)"
+_DURATION_PATTERN = r"^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+$"
+_OCTETS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE_PATTERN = r"^(\d+(?:\.\d+)?)\s?(B|KB|MB|GB|KiB|MiB|GiB)$"
+
+
+def parse_duration(text: object) -> timedelta:
+    """``30s``, ``5m``, ``1h30m``, ``2d``; a timedelta is taken as it is. Raises ValueError for all else."""
+    if isinstance(text, timedelta):
+        return text
+    if text == "0" or (text == 0 and not isinstance(text, bool)):
+        return timedelta(0)
+    if not isinstance(text, str) or not re.fullmatch(_DURATION_PATTERN, text.strip()):
+        raise ValueError("a duration is written with its unit: 500ms, 30s, 5m, 2h, 1d, 1w or 1h30m")
+    return timedelta(seconds=sum(float(n) * _SECONDS[unit] for n, unit in re.findall(_DURATION_PART, text)))
+
+
+def parse_size(text: object) -> int:
+    """``10MB``, ``512KiB``, ``1.5GB``: octets; an int is taken as octets. Raises ValueError for all else."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    found = re.fullmatch(_SIZE_PATTERN, text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("a size is written with its unit: 512KiB, 10MB, 1GB (KB is 1000 octets, KiB 1024)")
+    return int(float(found[1]) * _OCTETS[found[2]])
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION_PATTERN, "examples": ["30s", "5m", "2h"]}),
+]
+"""A length of time, written ``30s``, ``5m``, ``1h30m``."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": _SIZE_PATTERN}, {"type": "integer", "minimum": 0}],
+            "examples": ["10MB", "512KiB"],
+        }
+    ),
+]
+"""A number of octets, written ``10MB``, ``512KiB``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Marks a string field as the name of a block under the top-level key ``section``; the loader checks it."""
+
+    section: str
+
+
+QueueName = Annotated[str, Reference("queues")]
+RuleName = Annotated[str, Reference("rules")]
+OutgoingName = Annotated[str, Reference("outgoing")]
+
+
+class Secret:
+    """A secret that is known by where it is kept; its text never shows in ``repr``, ``str``, a log or an error.
+
+    Written ``env:NAME``, ``file:/path`` (first line, or the whole file without its last line end), ``credential:name``
+    (a file in systemd's ``$CREDENTIALS_DIRECTORY``), or plainly, in which case the text itself is the secret.
+    """
+
+    __slots__ = ("_plain", "kind", "location")
+
+    def __init__(self, written: str) -> None:
+        kind, colon, rest = written.partition(":")
+        if colon and kind in ("env", "file", "credential"):
+            self.kind, self.location, self._plain = kind, rest, ""
+        else:
+            self.kind, self.location, self._plain = "plain", "", written
+
+    def reveal(self) -> str:
+        """The secret's text, read anew at every call so that a rotated file is noticed.
+
+        Raises :class:`ConfigError` naming the place, if there is nothing.
+        """
+        if self.kind == "plain":
+            return self._plain
+        if self.kind == "env":
+            found = os.environ.get(self.location)
+            if found is None:
+                raise ConfigError(f"the environment has no variable {self.location}")
+            return found
+        try:
+            return self._file().read_text("utf-8").removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise ConfigError(f"cannot read the secret {self}: {reason}") from None
+
+    def _file(self) -> Path:
+        if self.kind == "file":
+            return Path(self.location)
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise ConfigError(f"{self} exists only inside the systemd unit (LoadCredential=)")
+        if "/" in self.location or self.location in ("", ".", ".."):
+            raise ConfigError(f"{self} is not the name of a credential")
+        return Path(directory) / self.location
+
+    def __str__(self) -> str:
+        return "********" if self.kind == "plain" else f"{self.kind}:{self.location}"
+
+    def __repr__(self) -> str:
+        return f"Secret({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and (self.kind, self.location, self._plain) == (
+            other.kind,
+            other.location,
+            other._plain,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.location, self._plain))
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not serialised")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: object) -> Secret:
+            if isinstance(value, Secret):
+                return value
+            if not isinstance(value, str):
+                raise ValueError("a secret is text: env:NAME, file:/path or credential:name (quote a number)")
+            return cls(value)
+
+        return core_schema.no_info_plain_validator_function(
+            validate, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "description": "env:NAME, file:/path, credential:name, or the secret itself",
+            "examples": ["credential:support"],
+        }
+
+
+def parse_disposition(written: object) -> Disposition:
+    """``seen``, ``leave``, ``delete``, or a mapping of ``seen``, ``flag``, ``move``, ``delete``. Raises ValueError for all else."""
+    if isinstance(written, Disposition):
+        return written
+    if written in ("seen", "leave", "delete"):
+        return Disposition(seen=written == "seen", delete=written == "delete")
+    if not isinstance(written, dict) or not written:
+        raise ValueError(
+            "a disposition is seen, leave, delete, {move: FOLDER} or {flag: KEYWORD}; seen and flag may join the others"
+        )
+    if unknown := sorted(str(key) for key in written if key not in ("seen", "flag", "move", "delete")):
+        raise ValueError(f"a disposition has no {', '.join(unknown)}; it has seen, flag, move and delete")
+    seen, delete, move, flag = (written.get(key) for key in ("seen", "delete", "move", "flag"))
+    flags = tuple(flag) if isinstance(flag, list) else () if flag is None else (flag,)
+    if not (isinstance(seen, bool | None) and isinstance(delete, bool | None)):
+        raise ValueError("seen and delete are true or false")
+    if not all(isinstance(one, str) and one for one in flags) or not (move is None or (isinstance(move, str) and move)):
+        raise ValueError("move and flag are names")
+    if move and delete:
+        raise ValueError("a message cannot be both moved and deleted")
+    return Disposition(seen=bool(seen), flags=flags, move=move, delete=bool(delete))
+
+
+def write_disposition(disposition: Disposition) -> str | dict[str, Any]:
+    """The YAML of a disposition; the inverse of :func:`parse_disposition`."""
+    if disposition.leaves:
+        return "leave"
+    if disposition == Disposition(seen=True):
+        return "seen"
+    if disposition == Disposition(delete=True):
+        return "delete"
+    parts = {
+        "seen": disposition.seen,
+        "flag": list(disposition.flags),
+        "move": disposition.move,
+        "delete": disposition.delete,
+    }
+    return {key: value for key, value in parts.items() if value}
+
+
+class _DispositionSchema:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            parse_disposition, serialization=core_schema.plain_serializer_function_ser_schema(write_disposition)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        flag = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+        fields = {"seen": {"type": "boolean"}, "flag": flag, "move": {"type": "string"}, "delete": {"type": "boolean"}}
+        return {
+            "anyOf": [
+                {"enum": ["seen", "leave", "delete"]},
+                {"type": "object", "properties": fields, "additionalProperties": False},
+            ]
+        }
+
+
+DispositionLiteral = Annotated[Disposition, _DispositionSchema]
+"""What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: Processed}``, ``{flag: $Done}``."""

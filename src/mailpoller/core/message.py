@@ -1,0 +1,214 @@
+"""What a message is, from the moment it is listed until it is parsed. One type for each stage of knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType
+
+from mailpoller.core.spool import Octets
+
+Position = NewType("Position", str)
+"""How far a listing has got (UIDNEXT, delta link, history id …). Opaque: only the source that made it reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a mailbox is reached; a change under the same name begins a new epoch."""
+
+    type: str
+    host: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One folder in one epoch.
+
+    ``epoch`` names one lifetime of the folder's numbering, and holds all that decides it: protocol, host,
+    user, and what the server counts with (UIDVALIDITY, RFC 9051 section 2.3.1.1).
+    """
+
+    mailbox: str
+    name: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRef:
+    """A message as a listing shows it. ``size`` in octets is the server's hint and may be wrong or missing."""
+
+    folder: Folder
+    uid: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A piece of a listing.
+
+    Once the ledger has recorded every ref of this page and of those before it, the folder may be advanced to
+    ``position``; None means that this page alone allows no advance.
+    """
+
+    refs: Sequence[MessageRef]
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Our recorded right to work on a message, committed before it is fetched.
+
+    ``suspect``: an earlier process died with this claim open; it travels alone. ``strikes``: how often it was
+    alone and past its at-risk mark when the process died. ``route``: the queues it was judged for when its first
+    receipt was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that
+    already hold it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`.
+    ``attempts``: how often it was deferred before.
+    """
+
+    ref: MessageRef
+    mid: str
+    suspect: bool = False
+    strikes: int = 0
+    route: tuple[str, ...] | None = None
+    receipts: Mapping[str, str] | None = None
+    generation: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawMessage:
+    """The octets of a fetched message, bit for bit, and what the server said about them.
+
+    ``octets`` lie in memory or in a spool file; whoever holds the RawMessage last calls ``octets.close()``.
+    ``truncated``: only the first ``octets.size`` octets were downloaded, so the digest is partial.
+    ``received`` is the server's own date (INTERNALDATE), aware.
+    """
+
+    claim: Claim
+    octets: Octets
+    truncated: bool = False
+    announced: int | None = None
+    received: datetime | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The answer to a claim whose message is no longer in the mailbox."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox of RFC 5322 section 3.4: display name (decoded, may be empty) and addr-spec as written."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A leaf part that is not the message's own text.
+
+    ``size`` and ``sha256`` (hex) are of the decoded octets. ``start`` and ``end`` bound the still encoded body in
+    the raw octets, ``encoding`` is its Content-Transfer-Encoding, so that it can be cut out without a second parse.
+    """
+
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    inline: bool = False
+    content_id: str = ""
+    start: int = 0
+    end: int = 0
+    encoding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What lies below the header: the message's own text and HTML (decoded, valid Unicode) and its attachments."""
+
+    text: str
+    html: str
+    attachments: tuple[Attachment, ...]
+    defects: tuple[str, ...] = ()
+
+
+class Message:
+    """A parsed message: header fields at once, the body when somebody first asks for it.
+
+    Made by :mod:`mailpoller.mail.parser`, which never raises: what is wrong with the octets is in ``defects``
+    (short constant words such as ``charset-unknown``) and nowhere else. All text is valid Unicode without lone
+    surrogates. ``headers`` are (name as written, unfolded and RFC 2047-decoded value) in order of appearance.
+    """
+
+    __slots__ = (
+        "_body", "_load", "auto", "bcc", "cc", "date", "from_", "header_defects", "headers", "in_reply_to",
+        "looped", "message_id", "raw", "references", "reply_to", "return_path", "sender", "subject", "to",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        raw: RawMessage,
+        headers: Sequence[tuple[str, str]],
+        subject: str,
+        from_: tuple[Address, ...],
+        sender: tuple[Address, ...],
+        to: tuple[Address, ...],
+        cc: tuple[Address, ...],
+        bcc: tuple[Address, ...],
+        reply_to: tuple[Address, ...],
+        return_path: str | None,
+        message_id: str,
+        in_reply_to: tuple[str, ...],
+        references: tuple[str, ...],
+        date: datetime | None,
+        auto: str | None,
+        looped: bool,
+        header_defects: tuple[str, ...],
+        load: Callable[[], Body],
+    ) -> None:
+        self.raw = raw
+        self.headers = headers
+        self.subject = subject
+        self.from_ = from_
+        self.sender = sender
+        self.to = to
+        self.cc = cc
+        self.bcc = bcc
+        self.reply_to = reply_to
+        self.return_path = return_path
+        """The envelope sender as the final server noted it: "" is the null sender, None means there was no such field."""
+        self.message_id = message_id
+        self.in_reply_to = in_reply_to
+        self.references = references
+        self.date = date
+        self.auto = auto
+        """Why this counts as automatic mail (RFC 3834), a short word, or None for a human's."""
+        self.looped = looped
+        """True if it bears our own loop header: mail that we sent ourselves."""
+        self.header_defects = header_defects
+        self._load = load
+        self._body: Body | None = None
+
+    @property
+    def body(self) -> Body:
+        """Parsed on first use and kept. Costs time in proportion to the message's size: large ones in a thread."""
+        if self._body is None:
+            self._body = self._load()
+        return self._body
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """Defects of the header, then of the body if it has been parsed."""
+        return self.header_defects if self._body is None else self.header_defects + self._body.defects
+
+    def header(self, name: str) -> list[str]:
+        """Every value of the header field ``name`` (any case), in order; empty if it has none."""
+        wanted = name.lower()
+        return [value for field, value in self.headers if field.lower() == wanted]

@@ -1,0 +1,374 @@
+"""The ports: what the engine asks of sources, sinks, rules, ledgers and outgoing mail, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Literal, Protocol
+
+from mailpoller.core.delivery import Delivery, Disposed, Disposition, Held, Outcome, Receipt, Refusal, Settlement
+from mailpoller.core.message import Account, Claim, Folder, Gone, Message, MessageRef, Page, Position, RawMessage
+from mailpoller.core.verdict import Match
+
+
+class Clock(Protocol):
+    """Time, injected. ``now`` is aware UTC; ``monotonic`` counts seconds; ``sleep`` ends when cancelled."""
+
+    def now(self) -> datetime: ...
+    def monotonic(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Wake(Enum):
+    """Why :meth:`Session.wait` returned."""
+
+    NEWS = "news"
+    """The server says that something changed."""
+    LIMIT = "limit"
+    """The time asked for has passed."""
+    RENEW = "renew"
+    """The session wants to be closed and opened anew (its token ends, the server announced a shutdown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Which messages a listing without a position shows.
+
+    ``now``: none that are there already. ``unseen``, ``all``: as they say. ``since``: those that the server
+    received at ``instant`` (aware) or later.
+    """
+
+    kind: Literal["now", "unseen", "all", "since"]
+    instant: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a live probe, as ``check --live`` shows it.
+
+    ``name``: dns, tcp, tls, login, folder, message, disposition … ``advice`` says what a sysadmin can do, in the
+    provider's own terms; it is empty when ``ok``.
+    """
+
+    name: str
+    ok: bool
+    elapsed: timedelta
+    detail: str = ""
+    advice: str = ""
+
+
+class Session(Protocol):
+    """One authenticated connection to one mailbox. It serialises its own commands; the engine may call ``settle``
+    and ``wait`` while a ``fetch`` is being consumed, and they take their turn.
+
+    Every method raises :class:`SessionLost` when the connection is gone, and then every later call does; every
+    method keeps its own deadlines.
+    """
+
+    async def folders(self) -> Sequence[str]:
+        """The names of the folders to poll, in order, as configured and found to exist. The first one is the one
+        that ``wait`` watches."""
+
+    async def open(self, name: str) -> Folder:
+        """Make the folder current, for ``pending``, ``fetch`` and ``settle``, and tell its epoch.
+
+        Raises :class:`TransientError` when the folder cannot be opened now (missing, not selectable).
+        """
+
+    def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        """List the messages from ``since`` on; without it all those that ``start`` wants, a *full listing*.
+
+        At least one page is yielded, the last one with the position reached (if the source has positions); its
+        refs may be empty. The listing is complete before the first page is yielded, so ``fetch`` may be called
+        while pages are consumed. A position made under ``start`` keeps applying it to what was there at that time.
+        """
+
+    def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        """Download at most the first ``limit`` octets of each message, in any order; every claim is answered
+        exactly once. Never changes a flag. What lies beyond the limit is not asked for, whatever size was announced.
+        Claims are of the folder that is open.
+
+        The reader never waits for the consumer: octets that were asked for are taken in, to memory or spool.
+        """
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        """Carry out each settlement's disposition, in the folder that is open. Idempotent; same order and length.
+        In shadow mode nothing is changed and all are ``applied``."""
+
+    async def wait(self, limit: timedelta) -> Wake:
+        """Return when the first folder may have news, at the latest after ``limit``."""
+
+    async def close(self) -> None:
+        """End the session in the protocol's own way and free the connection; never takes longer than 5 s.
+
+        Where dispositions count only now (POP3: QUIT), raises :class:`SessionLost` if they did not.
+        """
+
+
+class Source(Protocol):
+    """How a mailbox is reached."""
+
+    account: Account
+
+    async def connect(self) -> Session:
+        """Connect, secure, authenticate.
+
+        Raises :class:`CredentialsRefused` with the server's words; :class:`TransientError` for all that may pass
+        (DNS, refused connections, TLS trouble, a server that is unavailable).
+        """
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """Try every stage up to one header and the right to each disposition, changing nothing; ends after the first
+        failed stage. Never raises a MailpollerError."""
+
+
+class Sink(Protocol):
+    """The kind of thing a queue is."""
+
+    stores_octets: bool
+    """True: takes the raw octets from ``Delivery.raw`` when they are wanted. False: wants them inside the event."""
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """Return when every delivery with a receipt would survive a power cut: same order, same length.
+
+        A raise (:class:`TransientError`) means that none is known to be held. A repeated delivery id is
+        answered with a receipt, and stored once where the sink can tell.
+        """
+
+    async def check(self) -> None:
+        """Raise :class:`TransientError` with the reason if a delivery could not succeed now. Delivers nothing."""
+
+    async def close(self) -> None:
+        """Free what is held. After this nothing is called."""
+
+
+class Rule(Protocol):
+    """What judges a message."""
+
+    name: str
+
+    def judge(self, message: Message) -> Match | None:
+        """None if the rule has nothing to say. Takes bounded time on any message; an exception is a bug."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail that we send: envelope and octets (CRLF line ends). An empty ``sender`` is the null sender."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    octets: bytes
+
+
+class Outgoing(Protocol):
+    """A named identity that mail is sent from."""
+
+    host: str
+    """Where it goes: alerts about several parts on one host are grouped by it."""
+    sender: str
+    """The address that is shown in From."""
+
+    async def send(self, mail: Mail) -> str:
+        """Return the relay's answer once it has taken the mail for every recipient.
+
+        Raises :class:`MessageRejected` if it will never take it, :class:`CredentialsRefused`, or
+        :class:`TransientError`.
+        """
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """Try every stage up to the login, sending nothing; ends after the first failed stage."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderState:
+    """What the ledger knows of a folder in its present epoch.
+
+    ``first_run``: this mailbox was never polled before. ``epoch_changed``: the folder was polled in another epoch,
+    and no listing of this one was completed yet. ``complete``: a full listing of this epoch was worked through.
+    ``baseline_at``: the instant of the mailbox's first run. ``settled_before``: every earlier epoch's first listing had
+    been worked through, so that mail older than ``baseline_at`` is known to be settled. ``accepted``: what an
+    operator decided for a held epoch change.
+    """
+
+    folder: Folder
+    position: Position | None
+    first_run: bool
+    epoch_changed: bool
+    complete: bool
+    baseline_at: datetime
+    settled_before: bool = True
+    accepted: Literal["baseline", "replay"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmEdge:
+    """An alarm as the ledger keeps it: raised at an instant, and whether its mail has been sent."""
+
+    key: str
+    group: str
+    summary: str
+    raised_at: datetime
+    notified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One line of ``mailpoller errors``: when, of which mailbox or outgoing, which log event, in words."""
+
+    at: datetime
+    subject: str
+    event: str
+    detail: str
+    mid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One message as the ledger knows it, for ``mailpoller trace``. Instants are aware, absent ones None."""
+
+    mid: str
+    mailbox: str
+    folder: str
+    epoch: str
+    uid: str
+    state: str
+    outcome: str
+    reason: str
+    rules: tuple[str, ...]
+    receipts: Mapping[str, str]
+    disposition: str
+    disposition_state: str
+    disposition_reason: str
+    size: int | None
+    message_id: str
+    sender: str
+    repeat_of: str | None
+    strikes: int
+    attempts: int
+    claimed_at: datetime | None
+    due_at: datetime | None
+    settled_at: datetime | None
+    disposed_at: datetime | None
+
+
+class Ledger(Protocol):
+    """The durable record of claims, receipts and outcomes.
+
+    Every method that changes something has committed before it returns, in one transaction, and raises
+    :class:`LedgerUnavailable` when it could not: then nothing of it is known to be recorded. Cancelling a caller
+    never tears a commit. All instants are aware UTC.
+    """
+
+    # --- folders -----------------------------------------------------------------------------------------------
+    async def open_folder(self, folder: Folder, account: Account, *, formerly: str | None = None) -> FolderState:
+        """Register the folder and its epoch if they are new, and tell what is known.
+
+        ``formerly``: the mailbox's earlier name; its rows are renamed first, once. Another epoch than the last one
+        (UIDVALIDITY, host or user) begins a new one under the same name.
+        """
+
+    async def advance(self, folder: Folder, position: Position) -> None:
+        """Record how far the listing got. Called only after all that it covers is recorded."""
+
+    async def complete(self, folder: Folder) -> None:
+        """A full listing of this epoch was worked through: fingerprints stop suppressing repeats in it."""
+
+    async def unknown(self, folder: Folder, refs: Sequence[MessageRef]) -> int:
+        """An estimate of how many of ``refs`` were never settled in an earlier epoch of this folder: those whose size
+        (as listed then and now) no earlier message had. A size counts as often as it occurred; no size is unknown."""
+
+    async def hold(self, folder: Folder, reason: str) -> None:
+        """Note that an operator must decide about this epoch (``mailpoller accept``)."""
+
+    async def accept(self, mailbox: str, how: Literal["baseline", "replay"]) -> int:
+        """Release the held folders of a mailbox: their number."""
+
+    # --- messages ----------------------------------------------------------------------------------------------
+    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+        """Claim each ref, same order and length. A message that is settled is answered by its settlement if its
+        disposition is due, and by Held with reason ``settled`` if there is nothing to do; one that is deferred and not
+        due by Held; one that is claimed in this process already by Held with reason ``claimed``."""
+
+    async def due(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
+        """At most ``limit`` refs to be worked on again now: suspects first, then messages whose disposition is due, then
+        deferred messages whose time has come, oldest first; without those that wait for a queue named in ``down``."""
+
+    async def at_risk(self, claim: Claim) -> None:
+        """Mark a suspect just before it is parsed: a crash from here until :meth:`cleared` is a strike."""
+
+    async def cleared(self, claim: Claim) -> None:
+        """The suspect has its verdict: no risk, no strikes."""
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
+        """Record receipts and outcomes in one commit; same order and length. An outcome whose disposition leaves the
+        message needs no :meth:`disposed`."""
+
+    async def defer(
+        self,
+        claims: Sequence[Claim],
+        *,
+        until: datetime,
+        reason: str,
+        queue: str | None = None,
+        route: Sequence[str] | None = None,
+        receipts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put claims off. ``queue``: the one they wait for; ``route`` and ``receipts`` are recorded if given, for all
+        of them alike, and never forgotten by a later call without them."""
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give claims back unworked (shutdown, lost session): due at once, no strike, no attempt counted."""
+
+    async def disposed(self, results: Sequence[Disposed]) -> None:
+        """Record what the server said. ``failed`` is due again after a day, ``pending`` after a minute."""
+
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+        """fingerprint -> mid of the earliest settled message of this mailbox with equal octets, of those that have one."""
+
+    async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
+        """Forget settled messages of this folder (and of its former epochs) that were settled before ``before`` and
+        are not among the uids ``present``; their number. Called only with a listing that shows everything."""
+
+    # --- mailboxes ---------------------------------------------------------------------------------------------
+    async def mailboxes(self) -> Sequence[str]:
+        """The names that the ledger has rows of."""
+
+    async def forget(self, mailbox: str) -> int:
+        """Drop everything about a mailbox: the number of messages forgotten."""
+
+    async def counts(self, mailbox: str) -> Mapping[str, int]:
+        """How many messages are ``claimed``, ``deferred``, ``settled``, ``undisposed``."""
+
+    # --- alarms and faults -------------------------------------------------------------------------------------
+    async def raise_alarm(self, key: str, group: str, summary: str) -> bool:
+        """True if this is the edge: the alarm was not raised before."""
+
+    async def clear_alarm(self, key: str) -> AlarmEdge | None:
+        """The alarm that ends, or None if there was none."""
+
+    async def alarms(self) -> Sequence[AlarmEdge]:
+        """Every alarm that is raised."""
+
+    async def notified(self, keys: Sequence[str]) -> None:
+        """The mail about these alarms has been sent."""
+
+    async def note(self, faults: Sequence[Fault]) -> None:
+        """Keep faults for ``mailpoller errors``: the last 1,000 of each subject."""
+
+    async def faults(self, subject: str | None = None, *, limit: int = 1000) -> Sequence[Fault]:
+        """Newest first."""
+
+    async def clear_faults(self, subject: str | None = None) -> int: ...
+
+    # --- operators ---------------------------------------------------------------------------------------------
+    async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
+        """The stories of messages whose mid, Message-ID, uid or sender is ``term``, newest first."""
+
+    async def reopen(self, mid: str) -> MessageRef:
+        """Make a settled message due once more under a new generation. Raises :class:`MessageGone` if it is unknown."""
+
+    async def close(self) -> None: ...

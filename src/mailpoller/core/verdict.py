@@ -1,0 +1,72 @@
+"""What the rules say about a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Priority = Literal["low", "normal", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Bring the message to ``queues`` (at least one, none twice)."""
+
+    queues: tuple[str, ...]
+    topic: str = ""
+    priority: Priority = "normal"
+    tags: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    """The names of the rules that matched, in order; empty when only the mailbox's defaults spoke."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Put the message where a human looks. ``reason`` is one constant word (``auto-reply``, ``poison`` …), ``detail`` a sentence."""
+
+    reason: str
+    detail: str = ""
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Do not deliver the message anywhere; the ledger remembers that."""
+
+    reason: str
+    rules: tuple[str, ...] = ()
+
+
+Verdict = Deliver | Quarantine | Discard
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a rule that matched asks for. Later rules add tags and queues, and overrule topic and priority.
+
+    ``quarantine`` (a reason) and ``discard`` end the judging; ``stop`` ends it after this rule's other wishes are noted.
+    """
+
+    topic: str | None = None
+    queues: tuple[str, ...] = ()
+    priority: Priority | None = None
+    tags: tuple[str, ...] = ()
+    quarantine: str | None = None
+    discard: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule's answer when it matched: what follows, and why it matched, in words for ``explain`` (no message content beyond the pattern)."""
+
+    effect: Effect
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its story: every rule that was asked, and the match of those that matched."""
+
+    verdict: Verdict
+    asked: tuple[tuple[str, Match | None], ...] = field(default=())

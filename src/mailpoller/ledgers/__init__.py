@@ -1,0 +1,1 @@
+"""Durable records: plug-ins, one file or folder each."""

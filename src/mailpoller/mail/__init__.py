@@ -1,0 +1,1 @@
+"""RFC knowledge, without input or output."""

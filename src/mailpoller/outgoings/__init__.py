@@ -1,0 +1,1 @@
+"""How mail is sent: plug-ins, one file each."""

@@ -1,0 +1,1 @@
+"""What judges messages: plug-ins, one file each."""

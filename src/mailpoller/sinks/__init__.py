@@ -1,0 +1,1 @@
+"""What queues are: plug-ins, one file each."""

@@ -1,0 +1,1 @@
+"""How mailboxes are reached: plug-ins, one file or folder each."""

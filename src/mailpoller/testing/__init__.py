@@ -1,0 +1,1 @@
+"""For authors of plug-ins: fakes, conformance suites, message builders."""

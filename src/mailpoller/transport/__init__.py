@@ -1,0 +1,1 @@
+"""Wires that several plug-ins share."""
