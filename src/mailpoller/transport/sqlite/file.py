@@ -1,0 +1,185 @@
+"""An SQLite file: created with the right modes, opened durably, brought to the schema we know."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import structlog
+
+from mailpoller.transport.sqlite.errors import SqliteUnavailable
+
+log = structlog.get_logger(__name__)
+
+PAGE_OCTETS = 4096
+"""Small pages: a commit writes whole pages to the log, and most of ours touch a few rows in each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a file is meant to hold.
+
+    ``application_id`` (32 bits) marks our files, so that a ledger is never opened as a queue. ``migrations``: the
+    n-th script, SQL statements, leads from version n - 1 (0 is an empty file) to version n. Scripts are only ever added.
+    """
+
+    name: str
+    application_id: int
+    migrations: tuple[str, ...]
+
+    @property
+    def version(self) -> int:
+        """The version that this program writes."""
+        return len(self.migrations)
+
+
+def create(path: Path, *, file_mode: int, directory_mode: int) -> None:
+    """Make the file, empty, and its directory, unless they are there. Modes are set whatever the umask is, and only
+    on what is made here: what an administrator chose stays. SQLite gives its ``-wal`` and ``-shm`` the file's own mode."""
+    directory = path.parent
+    if not directory.is_dir():
+        directory.mkdir(mode=directory_mode, parents=True, exist_ok=True)
+        directory.chmod(directory_mode)
+        _sync_directory(directory.parent)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, file_mode)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(descriptor, file_mode)
+    finally:
+        os.close(descriptor)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the names in it durable: a file whose name a power cut forgets is no record."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: Path, *, busy_timeout: timedelta, incremental_vacuum: bool) -> sqlite3.Connection:
+    """Open an existing file for durable writing: WAL, and every commit is on disk before it returns."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        timeout=busy_timeout.total_seconds(),
+        cached_statements=256,
+    )
+    try:
+        connection.execute(f"PRAGMA page_size={PAGE_OCTETS}")  # heeded by an empty file only
+        if incremental_vacuum:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # so is this
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            raise SqliteUnavailable("io", path, "this file system cannot hold an SQLite database in WAL mode")
+        for pragma in (
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "trusted_schema=OFF",
+            "temp_store=MEMORY",
+            "cache_size=-16384",
+            # Every 8 MiB of log goes back into the file, and a log that a slow reader made longer shrinks again.
+            "wal_autocheckpoint=2048",
+            f"journal_size_limit={16 << 20}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_read_only(
+    path: Path, schema: Schema, *, busy_timeout: timedelta = timedelta(seconds=5)
+) -> sqlite3.Connection:
+    """Open a file for reading only, also while another process writes it, and check that it is ours.
+
+    Usable from any thread, one at a time. Raises :class:`SqliteUnavailable` or :class:`sqlite3.OperationalError`.
+    """
+    location = f"file:{quote(str(path))}?mode=ro"
+    if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
+        location += "&immutable=1"  # nobody writes it, and we may not make the index of the log that SQLite wants
+    connection = sqlite3.connect(
+        location, uri=True, isolation_level=None, timeout=busy_timeout.total_seconds(), check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        version = check(connection, path, schema)
+        if version != schema.version:
+            detail = f"has {schema.name} version {version}, this program reads version {schema.version}"
+            raise SqliteUnavailable("foreign", path, detail)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check(connection: sqlite3.Connection, path: Path, schema: Schema) -> int:
+    """The file's schema version, 0 if it is empty. Raises :class:`SqliteUnavailable` if it is not ours to use."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if (tables or application_id or version) and application_id != schema.application_id:
+        raise SqliteUnavailable("foreign", path, f"is an SQLite database, but not a mailpoller {schema.name}")
+    if version > schema.version:
+        detail = f"has {schema.name} version {version}, and this program knows versions up to {schema.version}"
+        raise SqliteUnavailable("newer", path, detail)
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, path: Path, schema: Schema, *, file_mode: int) -> None:
+    """Bring the file to the schema's version, all steps in one transaction; first a copy is made beside it."""
+    version = check(connection, path, schema)
+    if version == schema.version:
+        return
+    if version:
+        _back_up(connection, path.with_name(f"{path.name}.v{version}.backup"), file_mode)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Read again under the lock: another process may have been quicker.
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for script in schema.migrations[version:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={schema.application_id}")
+        connection.execute(f"PRAGMA user_version={schema.version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    log.info("database.migrated", path=str(path), schema=schema.name, from_version=version, to_version=schema.version)
+
+
+def _back_up(connection: sqlite3.Connection, target: Path, file_mode: int) -> None:
+    """A copy of the database at ``target``, whole or not at all."""
+    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    create(unfinished, file_mode=file_mode, directory_mode=0o700)
+    with closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, to be moved about without its log
+    unfinished.replace(target)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one, because ``executescript`` would commit in between."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
