@@ -82,9 +82,8 @@ Content-Type: text/plain; charset=us-ascii
 """
 
 _BROKEN = """
-From: "unclosed <nobody@@broken.example
 To: undisclosed recipients:;;
-Subject: =?x-no-such-charset?B?//8?= [mailpoller quarantine test message]
+Subject: =?x-no-such-charset?B?//8?= and so on
 Content-Type: multipart/mixed; boundary="never-seen"
 Content-Transfer-Encoding: x-rot13
 """
@@ -99,7 +98,13 @@ def messages(sent: datetime | None = None) -> tuple[DemoMessage, ...]:
         ("html", "HTML with its plain twin, and a picture", "support", _HTML, _HTML_BODY.format(picture=picture)),
         ("invoice", "the rule `invoices` sends it to another queue", "billing", _INVOICE, "Please find it attached.\n"),
         ("auto-reply", "automatic mail would start a loop", "quarantine", _AUTO_REPLY, "I am away until Monday.\n"),
-        ("broken", "nothing in it is as it should be", "quarantine", _BROKEN, "--never-closed\n\0no part\n"),
+        (
+            "broken",
+            "no sender, and nothing else as it should be: the rule `unanswerable`",
+            "quarantine",
+            _BROKEN,
+            "--never-closed\n\0no part\n",
+        ),
     )
     return tuple(
         DemoMessage(name, about, goes_to, _compose(header, body, number=number, sent=at))

@@ -51,6 +51,13 @@ rules:
     then:
       queue: billing
       topic: billing
+  - name: unanswerable
+    when:
+      not:
+        from:
+          contains: "@"
+    then:
+      quarantine: no-sender
 mailboxes:
   demo:
     type: imap
@@ -64,7 +71,7 @@ mailboxes:
     poll_interval: 5s
     reconnect_interval: 1s
     default_queue: support
-    rules: [invoices]
+    rules: [unanswerable, invoices]
     disposition:
       move: Processed
 """

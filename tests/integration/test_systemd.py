@@ -1,0 +1,88 @@
+"""The systemd files, judged by systemd's own tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def _run(*command: str | Path) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit as it is, but for a program that this machine has: verify wants it to be executable."""
+    text = (SYSTEMD / "mailpoller.service").read_text("utf-8")
+    assert "ExecStart=/opt/mailpoller/bin/mailpoller run --config /etc/mailpoller/mailpoller.yaml\n" in text
+    unit = tmp_path / "mailpoller.service"
+    unit.write_text(text.replace("/opt/mailpoller/bin/mailpoller", sys.executable), "utf-8")
+    return unit
+
+
+def test_systemd_has_nothing_to_say_about_the_unit(unit: Path) -> None:
+    assert _run(_tool("systemd-analyze"), "verify", unit).strip() == ""
+
+
+def test_verify_would_complain_about_an_unknown_directive(unit: Path) -> None:
+    unit.write_text(unit.read_text("utf-8").replace("Restart=on-failure", "Restrat=on-failure"), "utf-8")
+    done = subprocess.run([_tool("systemd-analyze"), "verify", unit], capture_output=True, text=True, timeout=60)
+    assert "Restrat" in done.stderr
+
+
+def test_exposure_is_below_two(unit: Path) -> None:
+    report = _run(_tool("systemd-analyze"), "security", "--no-pager", "--offline=true", unit)
+    level = re.search(r"Overall exposure level for mailpoller\.service: (\d+\.\d+)", report)
+    assert level is not None, report
+    assert float(level[1]) < 2.0
+
+
+def test_stop_time_out_leaves_room_for_the_default_grace() -> None:
+    ServiceConfig = pytest.importorskip("mailpoller.config.model").ServiceConfig
+    text = (SYSTEMD / "mailpoller.service").read_text("utf-8")
+    allowed = re.search(r"^TimeoutStopSec=(\d+)s$", text, re.MULTILINE)
+    assert allowed is not None
+    assert int(allowed[1]) >= ServiceConfig().stop_grace.total_seconds() + 15
+
+
+def test_users_and_directories_come_out_as_documented(tmp_path: Path) -> None:
+    sysusers, tmpfiles = _tool("systemd-sysusers"), _tool("systemd-tmpfiles")
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    for kind in ("sysusers", "tmpfiles"):
+        target = tmp_path / "etc" / f"{kind}.d"
+        target.mkdir(parents=True)
+        shutil.copy(SYSTEMD / f"mailpoller.{kind}", target / "mailpoller.conf")
+    _run(sysusers, f"--root={tmp_path}")
+    _run(tmpfiles, f"--root={tmp_path}", "--create")
+
+    ids = dict(line.split(":")[0:3:2] for line in (tmp_path / "etc/group").read_text().splitlines())
+    (user,) = [line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines() if "mailpoller" in line]
+    assert user[-1].endswith("nologin")
+
+    def seen(path: str) -> tuple[str, str, str]:
+        found = (tmp_path / path).stat()
+        return oct(stat.S_IMODE(found.st_mode)), str(found.st_uid), str(found.st_gid)
+
+    assert seen("var/lib/mailpoller") == ("0o711", user[2], ids["mailpoller"])
+    assert seen("var/lib/mailpoller/queue") == ("0o2770", user[2], ids["mailpoller-queue"])
+    assert seen("etc/mailpoller") == ("0o750", "0", ids["mailpoller"])
+    assert seen("etc/mailpoller/credentials") == ("0o700", "0", "0")
