@@ -138,7 +138,7 @@ class FaultProxy:
             link.writers.append(far_writer)
             pumps = (self._pump(link, far_reader, writer, "down"), self._pump(link, reader, far_writer, "up"))
             await asyncio.gather(*pumps)
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # only __aexit__ cancels, and asyncio would print a traceback of it
             pass
         finally:
             link.reset()

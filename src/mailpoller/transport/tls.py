@@ -1,0 +1,141 @@
+"""TLS as a policy: the modes, whom to trust, one context per policy, and connections with small buffers."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ssl
+from asyncio import sslproto
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from mailpoller.core.errors import ConfigError, TransientError
+
+_ALIASES = {"ssl-tls": "tls", "start-tls-required": "starttls-required", "start-tls": "starttls", False: "none"}
+
+
+def _canonical(written: object) -> object:
+    return _ALIASES.get(written, written) if isinstance(written, str | bool) else written
+
+
+TlsMode = Annotated[Literal["tls", "starttls-required", "starttls", "none"], BeforeValidator(_canonical)]
+"""``tls``: from the first octet. ``starttls-required``: after STARTTLS, or not at all. ``starttls``: if the server
+offers it. ``none``: never. Genesys' names ``ssl-tls``, ``start-tls-required`` and ``start-tls`` are taken too."""
+
+
+def _fingerprint(written: str) -> str:
+    bare = written.removeprefix("sha256:").replace(":", "").replace(" ", "").lower()
+    if len(bare) != 64 or not set(bare) <= set("0123456789abcdef"):
+        raise ValueError("a pin is the SHA-256 of the server's certificate: 64 hexadecimal digits, colons allowed")
+    return bare
+
+
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+"""The SHA-256 of a certificate in DER, hexadecimal, as ``openssl x509 -fingerprint -sha256`` prints it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPolicy:
+    """Whom to trust. Equal policies share one :class:`ssl.SSLContext`, for each costs 40 ms and 0.8 MB.
+
+    ``ca_file``: trust the certificates of this PEM file instead of the system's. ``pin``: trust exactly the certificate
+    with this fingerprint, whoever signed it, whatever name it bears and however old it is.
+    """
+
+    ca_file: Path | None = None
+    pin: str | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """The shared context. Reads ``ca_file`` anew once it has changed; raises :class:`ConfigError` if it is no use."""
+        if self.pin is not None:
+            return _context(None, 0, pinned=True)
+        if self.ca_file is None:
+            return _context(None, 0, pinned=False)
+        try:
+            return _context(self.ca_file, self.ca_file.stat().st_mtime_ns, pinned=False)
+        except (OSError, ssl.SSLError) as error:
+            reason = "no PEM certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"cannot use the CA file {self.ca_file}: {reason}") from None
+
+    def check(self, certificate: bytes | None) -> None:
+        """Raise :class:`TransientError` if there is a pin and ``certificate`` (DER) is not the pinned one."""
+        if self.pin is None:
+            return
+        found = sha256(certificate or b"").hexdigest()
+        if not hmac.compare_digest(found, self.pin):
+            raise TransientError(f"TLS: the server's certificate has the SHA-256 {found}, which is not the pinned one")
+
+
+@lru_cache(maxsize=64)
+def _context(ca_file: Path | None, _changed_ns: int, *, pinned: bool) -> ssl.SSLContext:
+    if pinned:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the pin is checked instead, before anything is sent
+        return context
+    return ssl.create_default_context(cafile=ca_file)
+
+
+class _FrugalTls(sslproto.SSLProtocol):
+    """asyncio's TLS with a read buffer of 16 KB, one TLS record, instead of 256 KB.
+
+    2,000 idle connections take 148 MB in place of 617 MB and large transfers are no slower. asyncio has no option for
+    it; the buffer is made from this attribute, so a subclass changes it for our connections and nobody else's.
+    """
+
+    max_size = 16 * 1024
+
+
+async def secure(
+    transport: asyncio.Transport, protocol: asyncio.Protocol, policy: TlsPolicy, host: str, seconds: float
+) -> asyncio.Transport:
+    """Put TLS on a connected transport, within ``seconds``, and return the one that ``protocol`` uses from now on.
+
+    ``connection_made`` is not called again. The caller has made sure that no octet of the plain connection is left.
+    Raises :class:`TransientError` with the reason in words, never one that looks like wrong credentials; the
+    connection is closed then.
+    """
+    loop = asyncio.get_running_loop()
+    shaken: asyncio.Future[None] = loop.create_future()
+    # What loop.start_tls does, with our own protocol class.
+    tls: Any = _FrugalTls(
+        loop, protocol, policy.context(), shaken, server_hostname=host,
+        ssl_handshake_timeout=max(seconds, 0.1), ssl_shutdown_timeout=2.0, call_connection_made=False,
+    )  # fmt: skip
+    transport.pause_reading()
+    transport.set_protocol(tls)
+    steps = [loop.call_soon(tls.connection_made, transport), loop.call_soon(transport.resume_reading)]
+    try:
+        async with asyncio.timeout(seconds):
+            await shaken
+        secured: asyncio.Transport | None = tls._app_transport
+        if secured is None:
+            raise ConnectionResetError("the server closed the connection during the handshake")
+        if policy.pin is not None:
+            policy.check(secured.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        return secured
+    except BaseException as error:
+        for step in steps:
+            step.cancel()
+        transport.abort()
+        if isinstance(error, OSError | TimeoutError):
+            raise TransientError(describe(error, host, seconds)) from error
+        raise
+
+
+def describe(error: BaseException, host: str, seconds: float) -> str:
+    """What went wrong with TLS, for an operator."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: the certificate of {host} is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        hint = " (does this port speak TLS from the first octet?)" if "wrong version" in reason else ""
+        return f"TLS: the handshake with {host} failed: {reason}{hint}"
+    if isinstance(error, TimeoutError):
+        return f"TLS: no handshake with {host} within {seconds:g} s"
+    return f"TLS: the handshake with {host} failed: {error}"
