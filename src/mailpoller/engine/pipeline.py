@@ -1,0 +1,148 @@
+"""The pipeline: what one mailbox makes of a message, checks first and then the rules in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Literal
+
+import structlog
+
+from mailpoller.core.message import Message
+from mailpoller.core.ports import Rule
+from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Priority, Quarantine, Verdict
+
+log = structlog.get_logger(__name__)
+
+OWN_MAIL = "own-mail"
+TEST_MESSAGE = "test-message"
+OVERSIZE = "oversize"
+AUTO_REPLY = "auto-reply"
+BY_RULE = "rule"
+RULE_FAILED = "rule-failed"
+NO_QUEUE = "no-queue"
+"""The reasons that the pipeline gives, beside those that a rule names."""
+
+Asked = list[tuple[str, Match | None]]
+
+
+class Pipeline:
+    """Judges the messages of one mailbox, in this order; the first check that speaks decides.
+
+    1. Mail that we sent ourselves (it bears our loop header) is discarded as ``own-mail``: quarantine would send it
+       once more, and so in a circle.
+    2. A subject with the quarantine ``marker`` is quarantined as ``test-message``; an empty marker is never found.
+    3. A message that was cut because it is too large, if ``oversize`` is ``quarantine``.
+    4. Automatic mail, if ``auto_replies`` is ``quarantine`` or ``discard``: as ``auto-reply``.
+    5. The rules in order, unless ``force_default_queue``. Later rules add queues and tags, and overrule topic and
+       priority; quarantine and discard end it; stop ends it after that rule's other wishes are noted.
+    6. ``default_queue`` if no rule named one; without it the message is quarantined as ``no-queue``.
+
+    A rule that raises has a bug that every retry would meet again: the message is quarantined as ``rule-failed``,
+    which neither loses it nor lets it come back for ever.
+    """
+
+    def __init__(
+        self,
+        *,
+        mailbox: str,
+        default_queue: str | None = None,
+        default_topic: str = "",
+        force_default_queue: bool = False,
+        auto_replies: Literal["quarantine", "deliver", "discard"] = "quarantine",
+        oversize: Literal["truncate", "quarantine"] = "truncate",
+        marker: str = "",
+        rules: Sequence[Rule] = (),
+    ) -> None:
+        self._mailbox = mailbox
+        self._default_queue = default_queue
+        self._default_topic = default_topic
+        self._auto_replies = auto_replies
+        self._quarantines_oversize = oversize == "quarantine"
+        self._marker = marker
+        self._rules = () if force_default_queue else tuple(rules)
+        self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules)
+        """True if a rule may look below the header (one that does not say may), so that a large body is worth parsing
+        in a thread before :meth:`judge`."""
+
+    def judge(self, message: Message) -> Judgement:
+        """The verdict, and every rule that was asked for it with its answer. Never raises but MemoryError."""
+        verdict = self._check(message)
+        if verdict is not None:
+            return Judgement(verdict)
+        asked: Asked = []
+        verdict = self._ask(message, asked)
+        return Judgement(verdict, tuple(asked))
+
+    def _check(self, message: Message) -> Verdict | None:
+        """Everything that is decided before a rule is asked."""
+        if message.looped:
+            return Discard(OWN_MAIL)
+        if self._marker and self._marker in message.subject:
+            return Quarantine(TEST_MESSAGE, "the subject bears the quarantine marker")
+        if message.raw.truncated and self._quarantines_oversize:
+            return Quarantine(OVERSIZE, "the message is larger than max_message_size")
+        if message.auto is not None and self._auto_replies != "deliver":
+            if self._auto_replies == "discard":
+                return Discard(AUTO_REPLY)
+            return Quarantine(AUTO_REPLY, f"the message counts as automatic: {message.auto}")
+        return None
+
+    def _ask(self, message: Message, asked: Asked) -> Verdict:
+        """The verdict of the rules; each that is asked is appended to ``asked``."""
+        topic = self._default_topic
+        priority: Priority = "normal"
+        queues: dict[str, None] = {}
+        tags: dict[str, None] = {}
+        matched: list[str] = []
+        for rule in self._rules:
+            try:
+                match = rule.judge(message)
+            except MemoryError:
+                # The machine's trouble, not the rule's: the message is tried again later.
+                raise
+            except Exception as error:
+                asked.append((rule.name, None))
+                return self._failed(rule, error, message, matched)
+            asked.append((rule.name, match))
+            if match is None:
+                continue
+            matched.append(rule.name)
+            effect = match.effect
+            if effect.quarantine is not None:
+                return Quarantine(effect.quarantine, f"the rule {rule.name} wants it", tuple(matched))
+            if effect.discard:
+                return Discard(BY_RULE, tuple(matched))
+            if effect.topic is not None:
+                topic = effect.topic
+            if effect.priority is not None:
+                priority = effect.priority
+            queues.update(dict.fromkeys(effect.queues))
+            tags.update(dict.fromkeys(effect.tags))
+            if effect.stop:
+                break
+        named = tuple(queues) or ((self._default_queue,) if self._default_queue is not None else ())
+        if not named:
+            return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
+        return Deliver(named, topic, priority, tuple(tags), tuple(matched))
+
+    def _failed(self, rule: Rule, error: Exception, message: Message, matched: list[str]) -> Quarantine:
+        """Say which rule raised what and where, but not the error's words: they may hold a piece of the message."""
+        kind = type(error).__name__
+        log.error(
+            "rule.failed",
+            mailbox=self._mailbox,
+            mid=message.raw.claim.mid,
+            rule=rule.name,
+            error=kind,
+            raised_at=_place(error),
+        )
+        return Quarantine(RULE_FAILED, f"the rule {rule.name} raised {kind}", tuple(matched))
+
+
+def _place(error: Exception) -> str:
+    """File and line where ``error`` was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

@@ -1,0 +1,139 @@
+"""The rule type ``match``: conditions over one message, and what follows when they hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
+
+from mailpoller.core.component import Block, RuleConfig, Runtime
+from mailpoller.core.literals import QueueName
+from mailpoller.core.message import Message
+from mailpoller.core.verdict import Effect, Match, Priority
+from mailpoller.rules.condition import MAX_DEPTH, Condition
+from mailpoller.rules.predicate import Predicate, compile_condition
+
+QUARANTINED_BY_RULE = "rule"
+"""The reason of a message that a rule quarantines without saying why."""
+
+_REASON = r"[a-z0-9]+(-[a-z0-9]+)*"
+
+
+def _reason(written: object) -> str | None:
+    if written is None or isinstance(written, bool):
+        return QUARANTINED_BY_RULE if written else None
+    if not isinstance(written, str) or len(written) > 40 or not re.fullmatch(_REASON, written):
+        raise ValueError("quarantine is true, or a reason in one word of small letters, digits and hyphens")
+    return written
+
+
+_REASON_SCHEMA = {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": f"^{_REASON}$", "maxLength": 40}]}
+
+
+def _one_or_more(written: object) -> object:
+    return [written] if isinstance(written, str) else written
+
+
+def _one_or_more_schema(what: str) -> WithJsonSchema:
+    text = {"type": "string", "minLength": 1}
+    return WithJsonSchema({"description": what, "anyOf": [text, {"type": "array", "items": text, "minItems": 1}]})
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Consequence(Block):
+    """What follows when a rule's condition holds: at least one of these.
+
+    Later rules add queues and tags, and overrule topic and priority. ``quarantine`` and ``discard`` end the judging,
+    so nothing else stands beside them.
+    """
+
+    topic: Text | None = None
+    """The topic that the event bears."""
+    queue: Annotated[
+        list[QueueName], Field(min_length=1), BeforeValidator(_one_or_more), _one_or_more_schema("queue or queues")
+    ] | None = None  # fmt: skip
+    """The queue, or queues, that get the message."""
+    priority: Priority | None = None
+    """low, normal or high."""
+    tags: Annotated[
+        list[Text], Field(min_length=1), BeforeValidator(_one_or_more), _one_or_more_schema("tag or tags")
+    ] | None = None  # fmt: skip
+    """Words that the event bears."""
+    quarantine: Annotated[str | None, BeforeValidator(_reason), WithJsonSchema(_REASON_SCHEMA)] = None
+    """Put the message in quarantine: true, or the reason in one word of small letters, digits and hyphens."""
+    discard: bool = False
+    """Deliver the message nowhere; the ledger remembers it."""
+    stop: bool = False
+    """Ask no further rule."""
+
+    @field_validator("queue")
+    @classmethod
+    def _once_each(cls, queues: list[str] | None) -> list[str] | None:
+        if queues is not None and len(set(queues)) < len(queues):
+            raise ValueError("a queue is named twice")
+        return queues
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        routes = [key for key in ("topic", "queue", "priority", "tags") if getattr(self, key) is not None]
+        if self.quarantine and self.discard:
+            raise ValueError("a message cannot be both quarantined and discarded")
+        if routes and (self.quarantine or self.discard):
+            ending = "quarantine" if self.quarantine else "discard"
+            raise ValueError(f"{ending} ends the judging: {', '.join(routes)} beside it would have no effect")
+        if not (routes or self.quarantine or self.discard or self.stop):
+            raise ValueError("nothing follows: name a topic, queue, priority, tags, quarantine, discard or stop")
+        return self
+
+    def effect(self) -> Effect:
+        """The same as the engine's pipeline reads it."""
+        return Effect(
+            topic=self.topic,
+            queues=tuple(self.queue or ()),
+            priority=self.priority,
+            tags=tuple(dict.fromkeys(self.tags or ())),
+            quarantine=self.quarantine,
+            discard=self.discard,
+            stop=self.stop,
+        )
+
+
+class MatchConfig(RuleConfig):
+    """Ask about header, body, size and attachments; set topic, queue, priority and tags, quarantine, discard or stop."""
+
+    type: Literal["match"] = "match"
+    when: Condition
+    """What must hold of the message."""
+    then: Consequence
+    """What follows when it holds."""
+
+    @field_validator("when")
+    @classmethod
+    def _not_too_deep(cls, when: Condition) -> Condition:
+        if when.depth() > MAX_DEPTH:
+            raise ValueError(f"all, any and not are nested deeper than {MAX_DEPTH}")
+        return when
+
+    def build(self, name: str, runtime: Runtime) -> MatchRule:
+        """The rule, its patterns compiled."""
+        return MatchRule(name, compile_condition(self.when), self.then.effect())
+
+
+class MatchRule:
+    """A predicate and its effect. ``needs_body``: it may look below the header, so the body is worth parsing early."""
+
+    __slots__ = ("_effect", "_holds", "name", "needs_body")
+
+    def __init__(self, name: str, predicate: Predicate, effect: Effect) -> None:
+        self.name = name
+        self.needs_body = predicate.needs_body
+        self._holds = predicate.holds
+        self._effect = effect
+
+    def judge(self, message: Message) -> Match | None:
+        """The match with its reason in words, none of them from the message; None if the condition does not hold."""
+        why = self._holds(message)
+        return Match(self._effect, why) if why else None

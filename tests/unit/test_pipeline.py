@@ -1,0 +1,214 @@
+"""The pipeline: checks first, then rules, then the mailbox's defaults."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import structlog
+from unit.rule_message import BodyReads, a_message
+
+from mailpoller.core.message import Body, Message
+from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine
+from mailpoller.engine.pipeline import Pipeline
+
+MARKER = "[mailpoller quarantine test message]"
+
+
+class Always:
+    """A rule that matches every message."""
+
+    needs_body = False
+
+    def __init__(self, name: str, **effect: Any) -> None:
+        self.name = name
+        self.effect = Effect(**effect)
+
+    def judge(self, message: Message) -> Match | None:
+        return Match(self.effect, "always")
+
+
+class Never:
+    """A rule that matches none."""
+
+    name = "never"
+    needs_body = False
+
+    def judge(self, message: Message) -> Match | None:
+        return None
+
+
+class Broken:
+    """A rule with a bug, whose error bears a piece of the message."""
+
+    name = "broken"
+    needs_body = False
+
+    def judge(self, message: Message) -> Match | None:
+        raise LookupError(f"no such thing: {message.subject}")
+
+
+def pipeline(*rules: Any, **settings: Any) -> Pipeline:
+    given: dict[str, Any] = {
+        "mailbox": "support",
+        "default_queue": "support",
+        "default_topic": "mail",
+        "marker": MARKER,
+    }
+    return Pipeline(**(given | settings), rules=rules)
+
+
+def test_message_without_rules_goes_to_the_default_queue() -> None:
+    assert pipeline().judge(a_message()).verdict == Deliver(("support",), "mail")
+
+
+def test_message_without_any_queue_is_quarantined() -> None:
+    verdict = pipeline(Always("tagger", tags=("x",)), default_queue=None).judge(a_message()).verdict
+
+    assert isinstance(verdict, Quarantine)
+    assert (verdict.reason, verdict.rules) == ("no-queue", ("tagger",))
+
+
+def test_rules_add_queues_and_tags_and_overrule_topic_and_priority() -> None:
+    judged = pipeline(
+        Always("one", queues=("b", "a"), tags=("x",), topic="first", priority="high"),
+        Never(),
+        Always("two", queues=("a", "c"), tags=("y", "x"), topic="second"),
+        Always("three", priority="low"),
+    ).judge(a_message())
+
+    assert judged.verdict == Deliver(("b", "a", "c"), "second", "low", ("x", "y"), ("one", "two", "three"))
+
+
+def test_default_queue_is_left_out_when_a_rule_names_one() -> None:
+    assert pipeline(Always("one", queues=("billing",))).judge(a_message()).verdict == Deliver(
+        ("billing",), "mail", rules=("one",)
+    )
+
+
+def test_stop_ends_the_judging_after_its_own_wishes() -> None:
+    judged = pipeline(Always("one", topic="kept", stop=True), Always("two", topic="unheard")).judge(a_message())
+
+    assert judged.verdict == Deliver(("support",), "kept", rules=("one",))
+    assert [name for name, _ in judged.asked] == ["one"]
+
+
+def test_quarantine_ends_the_judging_and_keeps_the_story() -> None:
+    judged = pipeline(
+        Always("one", tags=("x",)), Always("two", quarantine="suspicious"), Always("three", discard=True)
+    ).judge(a_message())
+
+    assert isinstance(judged.verdict, Quarantine)
+    assert (judged.verdict.reason, judged.verdict.rules) == ("suspicious", ("one", "two"))
+
+
+def test_discard_ends_the_judging() -> None:
+    judged = pipeline(Always("one", discard=True), Always("two", quarantine="late")).judge(a_message())
+
+    assert judged.verdict == Discard("rule", ("one",))
+
+
+def test_every_asked_rule_is_told_with_its_answer() -> None:
+    judged = pipeline(Never(), Always("one", topic="t")).judge(a_message())
+
+    assert judged.asked == (("never", None), ("one", Match(Effect(topic="t"), "always")))
+
+
+def test_forced_default_queue_skips_rules_and_keeps_the_checks() -> None:
+    forced = pipeline(Always("one", queues=("other",)), force_default_queue=True, oversize="quarantine")
+
+    assert forced.judge(a_message()).verdict == Deliver(("support",), "mail")
+    assert forced.judge(a_message()).asked == ()
+    assert forced.judge(a_message(looped=True)).verdict == Discard("own-mail")
+    for message, reason in [
+        (a_message(subject=f"Fwd: {MARKER}"), "test-message"),
+        (a_message(truncated=True, announced=10**9), "oversize"),
+        (a_message(auto="auto-replied"), "auto-reply"),
+    ]:
+        verdict = forced.judge(message).verdict
+        assert isinstance(verdict, Quarantine)
+        assert verdict.reason == reason
+
+
+def test_own_mail_is_never_quarantined_whatever_else_speaks() -> None:
+    own = a_message(looped=True, subject=MARKER, auto="auto-generated", truncated=True, announced=10**9)
+
+    verdict = pipeline(Broken(), Always("one", quarantine="x"), oversize="quarantine", default_queue=None).judge(own)
+
+    assert verdict.verdict == Discard("own-mail")
+
+
+def test_empty_marker_is_never_found() -> None:
+    assert isinstance(pipeline(marker="").judge(a_message(subject="anything")).verdict, Deliver)
+
+
+def test_truncated_message_is_delivered_unless_oversize_says_quarantine() -> None:
+    cut = a_message(truncated=True, announced=10**9)
+
+    assert isinstance(pipeline(oversize="truncate").judge(cut).verdict, Deliver)
+    assert isinstance(pipeline(oversize="quarantine").judge(cut).verdict, Quarantine)
+
+
+@pytest.mark.parametrize(("setting", "kind"), [("quarantine", Quarantine), ("discard", Discard), ("deliver", Deliver)])
+def test_automatic_mail_ends_as_the_mailbox_says(setting: str, kind: type) -> None:
+    assert isinstance(pipeline(auto_replies=setting).judge(a_message(auto="auto-replied")).verdict, kind)
+
+
+def test_rule_that_raises_quarantines_the_message_without_showing_it() -> None:
+    with structlog.testing.capture_logs() as logs:
+        judged = pipeline(Always("one", topic="t"), Broken(), Always("two", discard=True)).judge(
+            a_message(subject="confidential")
+        )
+
+    assert judged.verdict == Quarantine("rule-failed", "the rule broken raised LookupError", ("one",))
+    assert [name for name, _ in judged.asked] == ["one", "broken"]
+    assert [(entry["event"], entry["rule"], entry["error"], entry["mid"]) for entry in logs] == [
+        ("rule.failed", "broken", "LookupError", "mid-1")
+    ]
+    assert logs[0]["raised_at"].startswith("test_pipeline.py:")
+    assert "confidential" not in repr(logs) + repr(judged.verdict)
+
+
+def test_lack_of_memory_is_not_blamed_on_the_message() -> None:
+    class Starved(Never):
+        def judge(self, message: Message) -> Match | None:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        pipeline(Starved()).judge(a_message())
+
+
+def test_body_is_needed_only_if_a_rule_may_ask_for_it() -> None:
+    class Silent:
+        name = "silent"
+
+        def judge(self, message: Message) -> Match | None:
+            return None
+
+    assert not pipeline().needs_body
+    assert not pipeline(Never(), Always("one", topic="t")).needs_body
+    assert pipeline(Never(), Silent()).needs_body
+    assert not pipeline(Silent(), force_default_queue=True).needs_body
+
+
+def test_judging_never_parses_the_body_by_itself() -> None:
+    reads = BodyReads(Body("", "", ()))
+
+    pipeline(Never(), oversize="quarantine").judge(a_message(load=reads))
+
+    assert reads.count == 0
+
+
+def test_plain_message_is_judged_in_microseconds() -> None:
+    judged = pipeline(Never(), Never(), Never())
+    message = a_message(subject="hello")
+    rounds: list[float] = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(1000):
+            judged.judge(message)
+        rounds.append((time.perf_counter() - began) / 1000)
+
+    # About three microseconds; the bound leaves room for a busy machine.
+    assert min(rounds) < 15e-6
