@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import structlog
-from unit.rule_message import BodyReads, a_message
 
 from mailpoller.core.message import Body, Message
 from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine
 from mailpoller.engine.pipeline import Pipeline
+from unit.rule_message import BodyReads, a_message
 
 MARKER = "[mailpoller quarantine test message]"
 

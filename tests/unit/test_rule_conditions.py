@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from unit.rule_message import BodyReads, a_message, addresses, attached
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.message import Body, Message
 from mailpoller.core.spool import Spool
 from mailpoller.rules.match import MatchConfig, MatchRule
+from unit.rule_message import BodyReads, a_message, addresses, attached
 
 
 def rule(when: str, then: str = "{topic: found}") -> MatchRule:
@@ -202,7 +202,7 @@ def test_match_says_why_in_words_of_the_rule(when: str, said: str) -> None:
 
 def test_hostile_pattern_on_hostile_text_takes_bounded_time() -> None:
     hostile = rule(r"{body: {matches: '(a+)+$'}, subject: {matches: '(.*)*(.*)*x$'}}")
-    victim = a_message(subject="y" * 200_000 + "x", text="a" * 1_000_000 + "!")
+    victim = a_message(subject="y" * 200_000 + "x", text="a" * 999_000 + "!")
 
     began = time.perf_counter()
     assert hostile.judge(victim) is None

@@ -58,7 +58,7 @@ DEEP = "{not: " * 8 + "{subject: x}" + "}" * 8
     ("when", "where", "said"),
     [
         ("{}", "when", "no condition: this would hold of every message"),
-        ("{subject: ''}", "when.subject", "an empty text is in every text; write what is looked for"),
+        ("{subject: ''}", "when.subject.contains", "an empty text is in every text; write what is looked for"),
         ("{subject: []}", "when.subject", "a text or a list of texts is wanted; a number, yes or no is quoted"),
         ("{subject: 2024}", "when.subject", "a text or a list of texts is wanted; a number, yes or no is quoted"),
         ("{subject: {equals: [a, 5]}}", "when.subject.equals",
