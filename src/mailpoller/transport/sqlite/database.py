@@ -81,6 +81,13 @@ class Database:
         self._inode: tuple[int, int] | None = None
         self._wal_tried = 0.0
 
+    def create(self) -> None:
+        """Make the file and its directory if they are missing, and nothing more. Blocks. Raises :class:`SqliteUnavailable`."""
+        try:
+            create(self.path, file_mode=self._file_mode, directory_mode=self._directory_mode)
+        except OSError as error:
+            raise classify(error, self.path) or error from error
+
     async def open(self) -> None:
         """Create, open and migrate the file. Raises :class:`SqliteUnavailable`."""
         await self.read(lambda connection: None)

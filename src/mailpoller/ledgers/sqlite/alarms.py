@@ -1,0 +1,73 @@
+"""Alarms, whose edges are mailed, and faults, which an operator lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+
+from mailpoller.core.ports import AlarmEdge, Fault
+from mailpoller.ledgers.sqlite.values import instant, micros
+
+FAULTS_KEPT = 1000
+"""Faults of each subject that are kept: the newest ones."""
+
+
+def raise_alarm(connection: Connection, key: str, group: str, summary: str, now: int) -> bool:
+    return (
+        connection.execute(
+            "INSERT INTO alarm (key, source, summary, raised_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (key, group, summary, now),
+        ).rowcount
+        == 1
+    )
+
+
+def clear_alarm(connection: Connection, key: str) -> AlarmEdge | None:
+    row = connection.execute(
+        "DELETE FROM alarm WHERE key = ? RETURNING key, source, summary, raised_at, notified", (key,)
+    ).fetchone()
+    return None if row is None else _edge(row)
+
+
+def alarms(connection: Connection) -> list[AlarmEdge]:
+    """Oldest first."""
+    rows = connection.execute("SELECT key, source, summary, raised_at, notified FROM alarm ORDER BY raised_at, key")
+    return [_edge(row) for row in rows]
+
+
+def _edge(row: tuple[str, str, str, int, int]) -> AlarmEdge:
+    key, group, summary, raised_at, notified = row
+    return AlarmEdge(key, group, summary, instant(raised_at), bool(notified))
+
+
+def notified(connection: Connection, keys: Sequence[str]) -> None:
+    connection.executemany("UPDATE alarm SET notified = 1 WHERE key = ?", [(key,) for key in keys])
+
+
+def note(connection: Connection, faults: Sequence[Fault]) -> None:
+    connection.executemany(
+        "INSERT INTO fault (subject, at, event, detail, mid) VALUES (?, ?, ?, ?, ?)",
+        [(fault.subject, micros(fault.at), fault.event, fault.detail, fault.mid) for fault in faults],
+    )
+    connection.executemany(
+        "DELETE FROM fault WHERE subject = :subject AND id <= "
+        "(SELECT id FROM fault WHERE subject = :subject ORDER BY id DESC LIMIT 1 OFFSET :kept)",
+        [{"subject": subject, "kept": FAULTS_KEPT} for subject in {fault.subject for fault in faults}],
+    )
+
+
+def faults(connection: Connection, subject: str | None, limit: int) -> list[Fault]:
+    """Newest first."""
+    rows = connection.execute(
+        "SELECT at, subject, event, detail, mid FROM fault WHERE ?1 IS NULL OR subject = ?1 ORDER BY id DESC LIMIT ?2"
+        if subject is None
+        else "SELECT at, subject, event, detail, mid FROM fault WHERE subject = ?1 ORDER BY id DESC LIMIT ?2",
+        (subject, limit),
+    )
+    return [Fault(instant(at), *rest) for at, *rest in rows]
+
+
+def clear_faults(connection: Connection, subject: str | None) -> int:
+    if subject is None:
+        return connection.execute("DELETE FROM fault").rowcount
+    return connection.execute("DELETE FROM fault WHERE subject = ?", (subject,)).rowcount

@@ -1,0 +1,289 @@
+"""The Ledger port on one SQLite file: each method is one transaction in the file's writer thread."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import structlog
+
+from mailpoller.core.delivery import Disposed, Held, Outcome, Settlement
+from mailpoller.core.errors import ConfigError, LedgerUnavailable, MessageGone
+from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
+from mailpoller.core.ports import AlarmEdge, Clock, Fault, FolderState, Story
+from mailpoller.ledgers.sqlite import alarms, folders, messages, stories
+from mailpoller.ledgers.sqlite.folders import Known
+from mailpoller.ledgers.sqlite.lock import Lock
+from mailpoller.ledgers.sqlite.messages import Key
+from mailpoller.ledgers.sqlite.reader import LedgerReader
+from mailpoller.ledgers.sqlite.schema import SCHEMA
+from mailpoller.ledgers.sqlite.values import micros
+from mailpoller.transport.sqlite import Database, SqliteUnavailable
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class SqliteLedger:
+    """The :class:`~mailpoller.core.ports.Ledger` of one process. Long reads go through a connection of their own."""
+
+    def __init__(self, database: Database, lock: Lock, clock: Clock) -> None:
+        self._database = database
+        self._lock = lock
+        self._clock = clock
+        self._known: dict[Folder, Known] = {}
+        # The claims that a caller of this process has in hand. Rows of others that are claimed can be claimed again: their
+        # commit succeeded, but its caller was cancelled or told that it had failed.
+        self._open_claims: set[Key] = set()
+
+    @classmethod
+    async def open(cls, path: Path, clock: Clock) -> SqliteLedger:
+        """See :meth:`SqliteLedgerConfig.open`. Claims that a killed process left open become suspects here."""
+        database = Database(path, SCHEMA)
+        lock = Lock(path)
+        try:
+            await asyncio.to_thread(database.create)
+            lock.take(clock.now())
+            now = micros(clock.now())
+            suspects, struck = await database.write(lambda connection: messages.suspect_open_claims(connection, now))
+        except BaseException as error:
+            await database.close()
+            lock.free()
+            if isinstance(error, SqliteUnavailable) and error.kind in ("newer", "foreign"):
+                raise ConfigError(str(error)) from error
+            if isinstance(error, SqliteUnavailable):
+                raise LedgerUnavailable(str(error)) from error
+            raise
+        log.info("ledger.opened", path=str(path), version=SCHEMA.version, suspects=suspects, struck=struck)
+        return cls(database, lock, clock)
+
+    async def close(self) -> None:
+        """Finish what was asked for, close the file, free the lock. Harmless when repeated."""
+        await self._database.close()
+        self._lock.free()
+
+    @property
+    def path(self) -> Path:
+        return self._database.path
+
+    @property
+    def commits(self) -> int:
+        """Write transactions so far."""
+        return self._database.commits
+
+    @property
+    def wal_bytes(self) -> int:
+        """See :attr:`Database.wal_bytes`."""
+        return self._database.wal_bytes
+
+    # --- folders -----------------------------------------------------------------------------------------------
+    async def open_folder(self, folder: Folder, account: Account, *, formerly: str | None = None) -> FolderState:
+        now = self._now()
+        known, state = await self._write(lambda c: folders.open_folder(c, folder, account, formerly, now))
+        if formerly is not None:
+            self._drop_known(formerly)
+        self._known[folder] = known
+        return state
+
+    async def advance(self, folder: Folder, position: Position) -> None:
+        known, now = await self._find(folder), self._now()
+        await self._write(lambda c: folders.advance(c, known, position, now))
+
+    async def complete(self, folder: Folder) -> None:
+        known = await self._find(folder)
+        await self._write(lambda c: folders.complete(c, known))
+
+    async def unknown(self, folder: Folder, refs: Sequence[MessageRef]) -> int:
+        known = await self._find(folder)
+        return await self._read_aside(lambda c: folders.unknown(c, known, [ref.size for ref in refs]))
+
+    async def hold(self, folder: Folder, reason: str) -> None:
+        known = await self._find(folder)
+        await self._write(lambda c: folders.hold(c, known, reason))
+
+    async def accept(self, mailbox: str, how: Literal["baseline", "replay"]) -> int:
+        return await self._write(lambda c: folders.accept(c, mailbox, how))
+
+    # --- messages ----------------------------------------------------------------------------------------------
+    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+        keyed = [(await self._find(ref.folder), ref) for ref in refs]
+        now = self._now()
+        taken: list[Key] = []
+
+        def work(connection: sqlite3.Connection) -> list[Claim | Held | Settlement]:
+            answers, keys = messages.claim(connection, keyed, self._open_claims, now)
+            taken.extend(keys)
+            self._open_claims.update(keys)
+            return answers
+
+        try:
+            return await self._write(work)
+        except BaseException:
+            # Nobody will ever work on these: whatever became of the commit, they can be claimed again.
+            self._open_claims.difference_update(taken)
+            raise
+
+    async def due(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
+        known, now = await self._find(folder), self._now()
+        rows = await self._read(lambda c: messages.due(c, known, limit, down, self._open_claims, now))
+        return [MessageRef(folder, uid, size) for uid, size in rows]
+
+    async def at_risk(self, claim: Claim) -> None:
+        key = await self._key(claim.ref)
+        await self._write(lambda c: messages.at_risk(c, key))
+
+    async def cleared(self, claim: Claim) -> None:
+        key = await self._key(claim.ref)
+        await self._write(lambda c: messages.cleared(c, key))
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
+        keyed = [(await self._key(outcome.claim.ref), outcome) for outcome in outcomes]
+        now = self._now()
+
+        def work(connection: sqlite3.Connection) -> None:
+            if outcomes and messages.settle(connection, keyed, now) != len(outcomes):
+                raise LedgerUnavailable(f"{self.path}: claims are not recorded any more; the mailbox was forgotten")
+
+        await self._write(work)
+        self._open_claims.difference_update(key for key, _ in keyed)
+        return [
+            Settlement(outcome.claim.ref, outcome.claim.mid, outcome.kind, outcome.disposition) for outcome in outcomes
+        ]
+
+    async def defer(
+        self,
+        claims: Sequence[Claim],
+        *,
+        until: datetime,
+        reason: str,
+        queue: str | None = None,
+        route: Sequence[str] | None = None,
+        receipts: Mapping[str, str] | None = None,
+    ) -> None:
+        keys = await self._keys(claim.ref for claim in claims)
+        due_at = micros(until)
+        await self._write(
+            lambda c: messages.defer(c, keys, until=due_at, reason=reason, queue=queue, route=route, receipts=receipts)
+        )
+        self._open_claims.difference_update(keys)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """As the port says; and even if this raises, the claims can be claimed again."""
+        keys = await self._keys(claim.ref for claim in claims)
+        now = self._now()
+        try:
+            await self._write(lambda c: messages.release(c, keys, now))
+        finally:
+            self._open_claims.difference_update(keys)
+
+    async def disposed(self, results: Sequence[Disposed]) -> None:
+        keyed = [(await self._key(result.settlement.ref), result) for result in results]
+        now = self._now()
+        await self._write(lambda c: messages.disposed(c, keyed, now))
+
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+        return await self._read(lambda c: messages.repeats(c, mailbox, fingerprints))
+
+    async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
+        known, earlier_than = await self._find(folder), micros(before)
+        settled, abandoned = await self._read_aside(lambda c: messages.prunable(c, known, present, earlier_than))
+        return await self._write(lambda c: messages.prune(c, settled, abandoned, earlier_than))
+
+    # --- mailboxes ---------------------------------------------------------------------------------------------
+    async def mailboxes(self) -> Sequence[str]:
+        return await self._read(folders.mailboxes)
+
+    async def forget(self, mailbox: str) -> int:
+        forgotten = await self._write(lambda c: folders.forget(c, mailbox))
+        self._drop_known(mailbox)
+        return forgotten
+
+    async def counts(self, mailbox: str) -> Mapping[str, int]:
+        return await self._read_aside(lambda c: stories.counts(c, mailbox))
+
+    # --- alarms and faults -------------------------------------------------------------------------------------
+    async def raise_alarm(self, key: str, group: str, summary: str) -> bool:
+        now = self._now()
+        return await self._write(lambda c: alarms.raise_alarm(c, key, group, summary, now))
+
+    async def clear_alarm(self, key: str) -> AlarmEdge | None:
+        return await self._write(lambda c: alarms.clear_alarm(c, key))
+
+    async def alarms(self) -> Sequence[AlarmEdge]:
+        return await self._read(alarms.alarms)
+
+    async def notified(self, keys: Sequence[str]) -> None:
+        await self._write(lambda c: alarms.notified(c, keys))
+
+    async def note(self, faults: Sequence[Fault]) -> None:
+        await self._write(lambda c: alarms.note(c, faults))
+
+    async def faults(self, subject: str | None = None, *, limit: int = 1000) -> Sequence[Fault]:
+        return await self._read(lambda c: alarms.faults(c, subject, limit))
+
+    async def clear_faults(self, subject: str | None = None) -> int:
+        return await self._write(lambda c: alarms.clear_faults(c, subject))
+
+    # --- operators ---------------------------------------------------------------------------------------------
+    async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
+        return await self._read_aside(lambda c: stories.trace(c, term, limit))
+
+    async def reopen(self, mid: str) -> MessageRef:
+        key = await self._read_aside(lambda c: stories.find(c, mid))
+        if key is None:
+            raise MessageGone(f"the ledger has no message {mid}")
+        now = self._now()
+        return await self._write(lambda c: stories.reopen(c, key, mid, now))
+
+    # --- the thread --------------------------------------------------------------------------------------------
+    def _now(self) -> int:
+        return micros(self._clock.now())
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._database.write(work)
+        except SqliteUnavailable as error:
+            raise LedgerUnavailable(str(error)) from error
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._database.read(work)
+        except SqliteUnavailable as error:
+            raise LedgerUnavailable(str(error)) from error
+
+    async def _read_aside(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """A read that may walk through many rows: beside the writer, which goes on meanwhile."""
+
+        def read() -> T:
+            try:
+                with LedgerReader.open(self.path) as reader:
+                    return work(reader.connection)
+            except sqlite3.OperationalError as error:
+                raise LedgerUnavailable(f"{self.path}: {error}") from error
+
+        return await asyncio.to_thread(read)
+
+    async def _find(self, folder: Folder) -> Known:
+        """The folder's row. Raises :class:`LedgerUnavailable` if it was never opened, or was forgotten: opening it helps."""
+        known = self._known.get(folder)
+        if known is None:
+            known = await self._read(lambda c: folders.find(c, folder))
+            if known is None:
+                raise LedgerUnavailable(f"{self.path}: folder {folder.name} of {folder.mailbox} is not open")
+            self._known[folder] = known
+        return known
+
+    async def _key(self, ref: MessageRef) -> Key:
+        return (await self._find(ref.folder)).id, ref.uid
+
+    async def _keys(self, refs: Iterable[MessageRef]) -> list[Key]:
+        return [await self._key(ref) for ref in refs]
+
+    def _drop_known(self, mailbox: str) -> None:
+        for folder in [folder for folder in self._known if folder.mailbox == mailbox]:
+            del self._known[folder]

@@ -1,0 +1,110 @@
+"""The ledger for reading only: what ``status``, ``errors`` and ``trace`` show, also while a daemon holds it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from mailpoller.core.errors import LedgerUnavailable
+from mailpoller.core.ports import AlarmEdge, Fault, Story
+from mailpoller.ledgers.sqlite import alarms, folders, stories
+from mailpoller.ledgers.sqlite.schema import SCHEMA
+from mailpoller.ledgers.sqlite.values import instant, instant_or_none
+from mailpoller.transport.sqlite import SqliteUnavailable, connect_read_only
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStanding:
+    """One folder in one epoch as ``status`` shows it. ``present``: this is the epoch that is polled.
+
+    ``held``: why an operator must decide, or None; ``accepted``: what an operator decided and no listing has
+    completed yet. ``advanced_at``: when the position last moved.
+    """
+
+    mailbox: str
+    name: str
+    epoch: str
+    present: bool
+    position: str | None
+    complete: bool
+    held: str | None
+    accepted: str | None
+    baseline_at: datetime
+    opened_at: datetime
+    advanced_at: datetime | None
+
+
+class LedgerReader:
+    """Reads committed records; takes no lock that a daemon would feel. One thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> LedgerReader:
+        """Open the ledger at ``path``. Raises :class:`LedgerUnavailable` if there is none, if it may not be read, or if it is
+        of another version."""
+        try:
+            return cls(connect_read_only(path, SCHEMA))
+        except SqliteUnavailable as error:
+            raise LedgerUnavailable(str(error)) from error
+        except sqlite3.Error as error:
+            missing = "there is no ledger yet" if not path.exists() else str(error)
+            raise LedgerUnavailable(f"{path}: {missing}") from error
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For the ledger's own long reads, which would keep its writer busy."""
+        return self._connection
+
+    def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
+        """See :meth:`~mailpoller.core.ports.Ledger.trace`."""
+        return stories.trace(self._connection, term, limit)
+
+    def faults(self, subject: str | None = None, *, limit: int = 1000) -> Sequence[Fault]:
+        """Newest first."""
+        return alarms.faults(self._connection, subject, limit)
+
+    def alarms(self) -> Sequence[AlarmEdge]:
+        """Every alarm that is raised, oldest first."""
+        return alarms.alarms(self._connection)
+
+    def counts(self, mailbox: str) -> Mapping[str, int]:
+        """See :meth:`~mailpoller.core.ports.Ledger.counts`."""
+        return stories.counts(self._connection, mailbox)
+
+    def mailboxes(self) -> Sequence[str]:
+        """The names that the ledger has rows of."""
+        return folders.mailboxes(self._connection)
+
+    def folders(self, mailbox: str | None = None) -> Sequence[FolderStanding]:
+        """Every folder in every epoch, the present epoch first."""
+        rows = self._connection.execute(
+            "SELECT mailbox, name, epoch, turn = max(turn) OVER (PARTITION BY mailbox, name), position, complete, held, "
+            "accepted, baseline_at, opened_at, advanced_at FROM folder WHERE ?1 IS NULL OR mailbox = ?1 "
+            "ORDER BY mailbox, name, turn DESC",
+            (mailbox,),
+        )
+        return [
+            FolderStanding(
+                box, name, epoch, bool(present), position, bool(complete), held, accepted,
+                instant(baseline_at), instant(opened_at), instant_or_none(advanced_at),
+            )
+            for box, name, epoch, present, position, complete, held, accepted, baseline_at, opened_at, advanced_at in rows
+        ]  # fmt: skip

@@ -1,0 +1,91 @@
+"""The ledger's tables. Documented for operators in docs/ledger.md; a change is a new script at the end."""
+
+from __future__ import annotations
+
+from mailpoller.transport.sqlite import Schema
+
+_VERSION_1 = """
+CREATE TABLE folder (
+    id          INTEGER PRIMARY KEY,
+    mailbox     TEXT    NOT NULL,
+    name        TEXT    NOT NULL,
+    epoch       TEXT    NOT NULL,
+    type        TEXT    NOT NULL,
+    host        TEXT    NOT NULL,
+    user        TEXT    NOT NULL,
+    turn        INTEGER NOT NULL,
+    opened_at   INTEGER NOT NULL,
+    baseline_at INTEGER NOT NULL,
+    position    TEXT,
+    advanced_at INTEGER,
+    complete    INTEGER NOT NULL DEFAULT 0,
+    held        TEXT,
+    accepted    TEXT,
+    UNIQUE (mailbox, name, epoch)
+) STRICT;
+
+CREATE TABLE message (
+    folder             INTEGER NOT NULL REFERENCES folder (id) ON DELETE CASCADE,
+    uid                TEXT    NOT NULL,
+    state              TEXT    NOT NULL,
+    due_at             INTEGER,
+    mid                BLOB    NOT NULL,
+    listed             INTEGER,
+    claimed_at         INTEGER NOT NULL,
+    suspect            INTEGER NOT NULL DEFAULT 0,
+    at_risk            INTEGER NOT NULL DEFAULT 0,
+    strikes            INTEGER NOT NULL DEFAULT 0,
+    attempts           INTEGER NOT NULL DEFAULT 0,
+    generation         INTEGER NOT NULL DEFAULT 0,
+    waits_for          TEXT,
+    route              TEXT,
+    receipts           TEXT,
+    reason             TEXT    NOT NULL DEFAULT '',
+    outcome            TEXT,
+    settled_at         INTEGER,
+    disposition        TEXT,
+    disposition_state  TEXT,
+    disposition_reason TEXT,
+    disposed_at        INTEGER,
+    size               INTEGER,
+    fingerprint        BLOB,
+    mark               INTEGER,
+    message_id         TEXT,
+    sender             TEXT,
+    repeat_of          TEXT,
+    rules              TEXT,
+    PRIMARY KEY (folder, uid)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX message_due ON message (state, folder, due_at, waits_for) WHERE due_at IS NOT NULL;
+
+CREATE INDEX message_mark ON message (mark) WHERE mark IS NOT NULL;
+
+CREATE TABLE alarm (
+    key       TEXT    NOT NULL PRIMARY KEY,
+    source    TEXT    NOT NULL,
+    summary   TEXT    NOT NULL,
+    raised_at INTEGER NOT NULL,
+    notified  INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE fault (
+    id      INTEGER PRIMARY KEY,
+    subject TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    event   TEXT    NOT NULL,
+    detail  TEXT    NOT NULL,
+    mid     TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX fault_subject ON fault (subject, id);
+"""
+
+SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1,))
+"""``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
+
+- ``claimed``: in a process's hands since ``due_at``
+- ``suspect``: a process died with it; due at once, alone
+- ``deferred``: to be tried again at ``due_at``
+- ``settled``: it has an ``outcome``; ``due_at`` is when its disposition is to be tried (again)
+"""

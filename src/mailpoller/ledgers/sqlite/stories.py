@@ -1,0 +1,163 @@
+"""What an operator asks of single messages: their stories, their number, and to have one once more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from sqlite3 import Connection
+
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import MessageGone
+from mailpoller.core.message import Folder, MessageRef
+from mailpoller.core.ports import Story
+from mailpoller.ledgers.sqlite.messages import Key
+from mailpoller.ledgers.sqlite.values import disposition_of, instant_or_none, mid_octets, mid_text, unjson
+
+_MID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+_STORIES = """
+SELECT mid, mailbox, name, epoch, uid, state, outcome, reason, rules, receipts, disposition, disposition_state,
+    disposition_reason, size, listed, message_id, sender, repeat_of, strikes, attempts, claimed_at, due_at, settled_at,
+    disposed_at
+FROM message JOIN folder ON folder.id = message.folder
+WHERE {where} ORDER BY coalesce(settled_at, claimed_at) DESC, claimed_at DESC LIMIT ?2
+"""
+
+
+def is_mid(term: str) -> bool:
+    """True if ``term`` has the shape of a mid."""
+    return _MID.fullmatch(term) is not None
+
+
+def trace(connection: Connection, term: str, limit: int) -> list[Story]:
+    """See :meth:`Ledger.trace`. Walks through all messages, since an index on them would cost every commit: for a reader's
+    connection. Senders are compared without case."""
+    if is_mid(term.lower()):
+        rows = connection.execute(_STORIES.format(where="mid = ?1"), (mid_octets(term.lower()), limit))
+    else:
+        where = "uid = ?1 OR message_id = ?1 OR sender = ?1 COLLATE NOCASE"
+        rows = connection.execute(_STORIES.format(where=where), (term, limit))
+    return [_story(*row) for row in rows]
+
+
+def _story(
+    mid: bytes,
+    mailbox: str,
+    folder: str,
+    epoch: str,
+    uid: str,
+    state: str,
+    outcome: str | None,
+    reason: str,
+    rules: str | None,
+    receipts: str | None,
+    disposition: str | None,
+    disposition_state: str | None,
+    disposition_reason: str | None,
+    size: int | None,
+    listed: int | None,
+    message_id: str | None,
+    sender: str | None,
+    repeat_of: str | None,
+    strikes: int,
+    attempts: int,
+    claimed_at: int,
+    due_at: int | None,
+    settled_at: int | None,
+    disposed_at: int | None,
+) -> Story:
+    return Story(
+        mid=mid_text(mid),
+        mailbox=mailbox,
+        folder=folder,
+        epoch=epoch,
+        uid=uid,
+        state=state,
+        outcome=outcome or "",
+        reason=reason,
+        rules=tuple(unjson(rules)) if rules else (),
+        receipts=unjson(receipts) if receipts else {},
+        disposition="" if disposition is None else describe(disposition_of(disposition)),
+        disposition_state=disposition_state or "",
+        disposition_reason=disposition_reason or "",
+        size=listed if size is None else size,
+        message_id=message_id or "",
+        sender=sender or "",
+        repeat_of=repeat_of,
+        strikes=strikes,
+        attempts=attempts,
+        claimed_at=instant_or_none(claimed_at),
+        # A claim's due_at is the index's business: nothing is due that is in hand.
+        due_at=None if state == "claimed" else instant_or_none(due_at),
+        settled_at=instant_or_none(settled_at),
+        disposed_at=instant_or_none(disposed_at),
+    )
+
+
+def describe(disposition: Disposition) -> str:
+    """A disposition in words, as it is written in the configuration: ``seen, move Processed``."""
+    words = ["seen"] if disposition.seen else []
+    words += [f"flag {flag}" for flag in disposition.flags]
+    if disposition.move is not None:
+        words.append(f"move {disposition.move}")
+    if disposition.delete:
+        words.append("delete")
+    return ", ".join(words) or "leave"
+
+
+def find(connection: Connection, mid: str) -> Key | None:
+    """The row of a mid. Walks through all messages: for a reader's connection."""
+    if not is_mid(mid):
+        return None
+    row = connection.execute("SELECT folder, uid FROM message WHERE mid = ?", (mid_octets(mid),)).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
+    """See :meth:`Ledger.reopen`. A deferred message keeps its generation and is due now; one in hand is left alone."""
+    row = connection.execute(
+        "SELECT mailbox, name, epoch, state, listed, "
+        "turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = folder.name) "
+        "FROM message JOIN folder ON folder.id = message.folder WHERE folder = ? AND uid = ?",
+        key,
+    ).fetchone()
+    if row is None:
+        raise MessageGone(f"the ledger has no message {mid}")
+    mailbox, name, epoch, state, listed, present = row
+    if not present:
+        raise MessageGone(
+            f"the folder of message {mid} was renumbered or moved since: the server knows it by another uid"
+        )
+    if state == "settled":
+        connection.execute(
+            "UPDATE message SET state = 'deferred', due_at = ?, generation = generation + 1, attempts = 0, route = NULL, "
+            "receipts = NULL, waits_for = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
+            "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL WHERE folder = ? AND uid = ?",
+            (now, *key),
+        )
+    elif state == "deferred":
+        connection.execute("UPDATE message SET due_at = ?, waits_for = NULL WHERE folder = ? AND uid = ?", (now, *key))
+    return MessageRef(Folder(mailbox, name, epoch), key[1], listed)
+
+
+def counts(connection: Connection, mailbox: str) -> Mapping[str, int]:
+    """See :meth:`Ledger.counts`. What is not settled counts in the present epochs only: in a former one it is nobody's work."""
+    (settled,) = connection.execute(
+        "SELECT count(*) FROM message JOIN folder ON folder.id = message.folder WHERE mailbox = ? AND state = 'settled'",
+        (mailbox,),
+    ).fetchone()
+    open_work = dict(
+        connection.execute(
+            "SELECT state, count(*) FROM message WHERE due_at IS NOT NULL AND folder IN ("
+            "SELECT id FROM folder WHERE mailbox = ?1 AND turn = (SELECT max(turn) FROM folder AS other "
+            "WHERE other.mailbox = ?1 AND other.name = folder.name)) GROUP BY state",
+            (mailbox,),
+        )
+    )
+    return {
+        "claimed": open_work.get("claimed", 0) + open_work.get("suspect", 0),
+        "deferred": open_work.get("deferred", 0),
+        "settled": settled,
+        "undisposed": open_work.get("settled", 0),
+    }

@@ -1,0 +1,82 @@
+"""How the vocabulary is written in columns: instants, ids, dispositions, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from mailpoller.core.delivery import Disposition
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(instant: datetime) -> int:
+    """Microseconds since 1970 (UTC), exact."""
+    return (instant - _EPOCH) // MICROSECOND
+
+
+def instant(value: int) -> datetime:
+    """The aware instant of :func:`micros`."""
+    return _EPOCH + value * MICROSECOND
+
+
+def instant_or_none(value: int | None) -> datetime | None:
+    return None if value is None else instant(value)
+
+
+def mid_octets(mid: str) -> bytes:
+    """The 16 octets of a mid."""
+    return bytes.fromhex(mid.replace("-", ""))
+
+
+def mid_text(octets: bytes) -> str:
+    """The mid of 16 octets."""
+    text = octets.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def mark(fingerprint: bytes) -> int:
+    """The first 64 bits of a fingerprint, signed as SQLite's integers are: what the index holds."""
+    return int.from_bytes(fingerprint[:8], "big", signed=True)
+
+
+def json(value: Sequence[str] | Mapping[str, str]) -> str:
+    """JSON text of a list or mapping of strings."""
+    return orjson.dumps(value).decode()
+
+
+def unjson(text: str) -> Any:
+    """What :func:`json` wrote."""
+    return orjson.loads(text)
+
+
+@lru_cache(maxsize=256)
+def disposition_text(disposition: Disposition) -> str:
+    """A disposition as JSON, without what it does not do: ``{}`` leaves the message as it is."""
+    wishes: dict[str, Any] = {}
+    if disposition.seen:
+        wishes["seen"] = True
+    if disposition.flags:
+        wishes["flags"] = disposition.flags
+    if disposition.move is not None:
+        wishes["move"] = disposition.move
+    if disposition.delete:
+        wishes["delete"] = True
+    return orjson.dumps(wishes).decode()
+
+
+@lru_cache(maxsize=256)
+def disposition_of(text: str) -> Disposition:
+    """What :func:`disposition_text` wrote."""
+    wishes = orjson.loads(text)
+    return Disposition(
+        seen=wishes.get("seen", False),
+        flags=tuple(wishes.get("flags", ())),
+        move=wishes.get("move"),
+        delete=wishes.get("delete", False),
+    )
