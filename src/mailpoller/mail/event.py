@@ -1,0 +1,196 @@
+"""The event: a message as a queue receives it, a CloudEvents 1.0 envelope in JSON (structured mode)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pybase64
+
+from mailpoller.core.delivery import Payload
+from mailpoller.core.message import Message
+from mailpoller.core.verdict import Deliver, Quarantine
+from mailpoller.mail.charset import scrub
+from mailpoller.mail.words import clean
+
+RECEIVED = "org.mailpoller.message.received"
+"""The CloudEvents ``type`` of a message that a rule, or the mailbox's default, sent to a queue."""
+QUARANTINED = "org.mailpoller.message.quarantined"
+"""The CloudEvents ``type`` of a message in a quarantine that is a queue."""
+DATA_SCHEMA = "urn:mailpoller:schema:event:1"
+"""The CloudEvents ``dataschema``, the ``$id`` of ``event.schema.json`` beside this file. Additions keep the number."""
+
+_OPTIONS = orjson.OPT_UTC_Z
+_RAW_KEPT = 1 << 20
+
+
+class EventRenderer:
+    """Renders one message for any number of queues; what is alike for all of them is rendered once.
+
+    ``source`` is the CloudEvents source, ``mailpoller/<mailbox>``. ``now`` (aware) stands in for the event's time if the
+    server did not say when it received the message. ``repeat_of`` is the mid of an earlier message with equal octets.
+    """
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        verdict: Deliver | Quarantine,
+        source: str,
+        now: datetime,
+        repeat_of: str | None = None,
+    ) -> None:
+        self._message = message
+        self._verdict = verdict
+        self._source = source
+        self._now = now
+        self._repeat_of = repeat_of
+        self._summary: bytes = b""
+        self._body: bytes = b""
+        self._raw: bytes = b""
+
+    def render(
+        self,
+        *,
+        queue: str,
+        delivery_id: str,
+        payload: Payload = "parsed",
+        octets_inside: bool = False,
+        redelivery: int = 0,
+    ) -> bytes:
+        """The whole event as UTF-8 JSON without a line break. Never raises on any parsed message.
+
+        ``parsed`` reads ``Message.body`` on first use, which takes time in proportion to the message.
+        ``octets_inside`` adds the raw octets as base64. ``redelivery`` counts an operator's wishes for it once more.
+        """
+        message = self._message
+        raw = message.raw
+        verdict = self._verdict
+        claim = raw.claim
+        folder = claim.ref.folder
+        delivered = isinstance(verdict, Deliver)
+        envelope: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": claim.mid,
+            "source": self._source,
+            "type": RECEIVED if delivered else QUARANTINED,
+            "subject": f"{folder.name}/{claim.ref.uid}",
+            "time": raw.received or self._now,
+            "datacontenttype": "application/json",
+            "dataschema": DATA_SCHEMA,
+            "deliveryid": delivery_id,
+            "queue": queue,
+            "priority": verdict.priority if isinstance(verdict, Deliver) else "normal",
+        }
+        if isinstance(verdict, Deliver) and verdict.topic:
+            envelope["topic"] = verdict.topic
+        if redelivery:
+            envelope["redelivery"] = redelivery
+        if not envelope["subject"].isprintable():
+            envelope["subject"] = clean(envelope["subject"])
+        if not self._summary:
+            self._summary = _dumps(self._summarised())[:-1]
+        pieces = [_dumps(envelope)[:-1], b',"data":', self._summary]
+        if payload == "parsed":
+            if not self._body:
+                self._body = _dumps(_parsed(message))[1:-1]
+            pieces += (b",", self._body)
+        if octets_inside:
+            pieces += (b',"raw":"', self._octets(), b'"')
+        pieces += (b',"payload":"', payload.encode(), b'","defects":', _dumps(message.defects), b"}}")
+        return b"".join(pieces)
+
+    def _summarised(self) -> dict[str, Any]:
+        message = self._message
+        raw = message.raw
+        verdict = self._verdict
+        ref = raw.claim.ref
+        deliver = verdict if isinstance(verdict, Deliver) else None
+        return {
+            "mailbox": ref.folder.mailbox,
+            "folder": ref.folder.name,
+            "epoch": ref.folder.epoch,
+            "uid": ref.uid,
+            "flags": raw.flags,
+            "received": raw.received,
+            "size": raw.octets.size,
+            "announced_size": raw.announced,
+            "sha256": raw.octets.digest.hex(),
+            "truncated": raw.truncated,
+            "repeat_of": self._repeat_of,
+            "topic": deliver.topic if deliver else "",
+            "priority": deliver.priority if deliver else "normal",
+            "tags": deliver.tags if deliver else (),
+            "rules": verdict.rules,
+            "quarantine": None
+            if isinstance(verdict, Deliver)
+            else {"reason": verdict.reason, "detail": verdict.detail},
+            "subject": message.subject,
+            "from": message.from_,
+            "sender": message.sender,
+            "reply_to": message.reply_to,
+            "to": message.to,
+            "cc": message.cc,
+            "bcc": message.bcc,
+            "return_path": message.return_path,
+            "date": message.date,
+            "message_id": message.message_id,
+            "in_reply_to": message.in_reply_to,
+            "references": message.references,
+            "auto": message.auto,
+            "looped": message.looped,
+            "headers": message.headers,
+        }
+
+    def _octets(self) -> bytes:
+        """The raw octets in base64; of a large message not kept between two queues, for memory's sake."""
+        if self._raw:
+            return self._raw
+        encoded = pybase64.b64encode(self._message.raw.octets.view())
+        if len(encoded) <= _RAW_KEPT:
+            self._raw = encoded
+        return encoded
+
+
+def render(
+    message: Message,
+    *,
+    verdict: Deliver | Quarantine,
+    queue: str,
+    delivery_id: str,
+    payload: Payload,
+    octets_inside: bool,
+    source: str,
+    now: datetime,
+    repeat_of: str | None = None,
+    redelivery: int = 0,
+) -> bytes:
+    """One event for one queue; see :class:`EventRenderer` for several."""
+    renderer = EventRenderer(message, verdict=verdict, source=source, now=now, repeat_of=repeat_of)
+    return renderer.render(
+        queue=queue, delivery_id=delivery_id, payload=payload, octets_inside=octets_inside, redelivery=redelivery
+    )
+
+
+def _parsed(message: Message) -> dict[str, Any]:
+    body = message.body
+    return {"text": body.text, "html": body.html, "attachments": body.attachments}
+
+
+def _dumps(value: Any) -> bytes:
+    """JSON. Parsed text is valid Unicode, but folder names, flags and the like come from elsewhere: if they are not, mend them."""
+    try:
+        return orjson.dumps(value, option=_OPTIONS)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_scrubbed(value), option=_OPTIONS)
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {scrub(key): _scrubbed(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_scrubbed(item) for item in value]
+    return value

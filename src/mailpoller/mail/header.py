@@ -1,0 +1,168 @@
+"""The header block: where it ends, and its fields, unfolded but not yet decoded."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from mailpoller.core.spool import Block
+from mailpoller.mail.charset import decode
+
+CONSIDERED = 1 << 20
+"""Octets of a message's header block that are looked at."""
+FIELDS_KEPT = 2000
+"""Fields of one header block that are kept."""
+
+HEADER_CUT = "header-cut"
+"""Defect: the header block is longer, or has more fields, than we look at."""
+LINE_MALFORMED = "header-line-malformed"
+"""Defect: a line among the fields is none; it was passed over."""
+SEPARATOR_MISSING = "header-separator-missing"
+"""Defect: no empty line ends the header block; the body begins with the first line that cannot be a field."""
+BARE_CR = "header-bare-cr"
+"""Defect: a carriage return stands alone in the header block; it counts as a space."""
+NOT_UTF8 = "header-not-utf8"
+"""Defect: raw octets above 127 that are not UTF-8 (RFC 6532); read as windows-1252."""
+MBOX_LINE = "mbox-line"
+"""Defect: a ``From `` line of an mbox stands before the header; it was passed over."""
+
+_FIRST_LOOK = 1 << 14
+_LONGEST_NAME = 200
+_FIELD_NAME = re.compile(r"[!-9;-~]++ *+")
+_FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
+_MBOX = re.compile(rb">?From (?! *:)[^\n]*+(?:\n|\Z)")
+
+
+class Field(NamedTuple):
+    """A field: its name in lower case, as written, and its value, unfolded and stripped, tabs as spaces."""
+
+    key: str
+    name: str
+    value: str
+
+
+class Header(NamedTuple):
+    """A header block, the offset at which the body begins, and the defects (constant words)."""
+
+    fields: list[Field]
+    body: int
+    defects: list[str]
+
+
+def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERED) -> Header:
+    """Read the header block that begins at ``start``, of a message or part that ends at ``end``. Never raises.
+
+    Lines end with CRLF or LF. Only the first ``considered`` octets are looked at for fields.
+    """
+    defects: list[str] = []
+    head = octets[start : min(end, start + min(_FIRST_LOOK, considered))]
+    if head.startswith((b"From ", b">From ")):
+        mbox = _MBOX.match(head)
+        if mbox is not None:
+            defects.append(MBOX_LINE)
+            start += mbox.end()
+            head = head[mbox.end() :]
+    if head.startswith((b"\r\n", b"\n")):
+        return Header([], start + (2 if head[0] == 13 else 1), defects)
+    stop, skip = _empty_line(head)
+    if stop < 0 and len(head) < end - start:
+        head = octets[start : min(end, start + considered)]
+        stop, skip = _empty_line(head)
+    if stop >= 0:
+        return _fields(head[:stop], start, start + stop + skip, defects)
+    if len(head) == end - start:
+        return _fields(head.rstrip(b"\r\n"), start, end, defects)
+    defects.append(HEADER_CUT)
+    cut = head.rfind(b"\n")
+    return _fields(head[:cut] if cut > 0 else head, start, _far_empty_line(octets, start + len(head) - 3, end), defects)
+
+
+def _empty_line(head: bytes) -> tuple[int, int]:
+    """(where the last line before the empty one ends, octets from there to the body), or (-1, 0)."""
+    stop = head.find(b"\n\r\n")
+    bare = head.find(b"\n\n") if stop < 0 else head.find(b"\n\n", 0, stop + 1)
+    if bare >= 0:
+        return bare, 2
+    return (stop, 3) if stop >= 0 else (-1, 0)
+
+
+def _far_empty_line(octets: Block, start: int, end: int) -> int:
+    """The body's offset when the header block is longer than we look at; ``end`` if it has no end."""
+    step = 1 << 20
+    for position in range(max(start, 0), end, step):
+        piece = octets[position : min(end, position + step + 3)]
+        stop, skip = _empty_line(piece)
+        if stop >= 0:
+            return position + stop + skip
+    return end
+
+
+@lru_cache(maxsize=2048)
+def _names(written: str) -> tuple[str, str]:
+    """(key, name) of what stands before a colon; ("", "") if it is no field name (RFC 5322 section 3.6.8)."""
+    if _FIELD_NAME.fullmatch(written) is None:
+        return "", ""
+    name = written.rstrip(" ")
+    return name.lower(), name
+
+
+def _fields(block: bytes, start: int, body: int, defects: list[str]) -> Header:
+    repair = False
+    if block.isascii():
+        text = block.decode("ascii")
+    else:
+        try:
+            text = block.decode("utf-8")
+        except UnicodeDecodeError:
+            text, repair = block.decode("latin-1"), True
+            defects.append(NOT_UTF8)
+    text = text.replace("\r\n", "\n")
+    if "\r" in text:
+        text = text.rstrip("\r")  # of the line end that the caller cut in two
+        if "\r" in text:
+            defects.append(BARE_CR)
+            text = text.replace("\r", " ")
+    text = text.replace("\n ", " ").replace("\n\t", " ").replace("\t", " ")
+    lines = text.split("\n", FIELDS_KEPT)
+    if len(lines) > FIELDS_KEPT:
+        lines.pop()
+        defects.append(HEADER_CUT)
+    fields: list[Field] = []
+    for line in lines:
+        written, colon, value = line.partition(":")
+        key, name = _names(written) if colon and len(written) <= _LONGEST_NAME else ("", "")
+        if not key:
+            if not line.strip():
+                continue
+            if LINE_MALFORMED not in defects:
+                if (offset := _unmarked_body(block)) >= 0:
+                    defects.append(SEPARATOR_MISSING)
+                    return _fields(block[:offset].rstrip(b"\r\n"), start, start + offset, defects)
+                defects.append(LINE_MALFORMED)
+            continue
+        value = value.strip(" ")
+        if repair and not value.isascii():
+            value = decode(value.encode("latin-1"))[0]
+        fields.append(Field(key, name, value))
+    return Header(fields, body, defects)
+
+
+def _unmarked_body(block: bytes) -> int:
+    """Where the body begins if no empty line says so, or -1 if all of ``block`` is header.
+
+    A line that is no field is passed over if a field follows it; if none does, or if it may be a boundary, then
+    it is the first line of the body.
+    """
+    offset = 0
+    strange = -1
+    while offset < len(block):
+        following = block.find(b"\n", offset) + 1 or len(block)
+        if block[offset] in b" \t" or _FIELD_LINE.match(block, offset):
+            strange = -1
+        elif block.startswith(b"--", offset) or strange >= 0:
+            return offset if strange < 0 else strange
+        else:
+            strange = offset
+        offset = following
+    return strange

@@ -1,0 +1,112 @@
+"""Content-Transfer-Encoding undone, a piece at a time, so that a large attachment never lies in memory whole."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterator
+
+import pybase64
+
+from mailpoller.core.spool import Block
+
+BASE64_MALFORMED = "base64-malformed"
+"""Defect: padding in the middle or a character too many; decoded as far as it makes sense."""
+ENCODING_UNKNOWN = "encoding-unknown"
+"""Defect: no such Content-Transfer-Encoding; the octets are taken as they are."""
+UUENCODE_MALFORMED = "uuencode-malformed"
+"""Defect: a line could not be decoded; it was passed over."""
+
+_PIECE = 1 << 20
+_ALPHABET = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+_FOREIGN = bytes(octet for octet in range(256) if octet not in _ALPHABET)
+_MOST_PADDINGS = 1000
+
+
+def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[str]) -> Iterator[bytes]:
+    """The decoded octets of a body in pieces of about a megabyte at most. Never raises; what is wrong goes to ``defects``.
+
+    ``encoding`` in lower case. Malformed input is decoded as far as it makes sense.
+    """
+    if encoding == "base64":
+        return _base64(octets, start, end, defects)
+    if encoding == "quoted-printable":
+        return _quoted_printable(octets, start, end)
+    if encoding in ("x-uuencode", "uuencode", "x-uue", "uue"):
+        return _uuencode(octets, start, end, defects)
+    if encoding not in ("", "7bit", "8bit", "binary"):
+        defects.append(ENCODING_UNKNOWN)
+    return (octets[at : min(end, at + _PIECE)] for at in range(start, end, _PIECE))
+
+
+def _base64(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
+    """Characters outside of the alphabet are ignored, as RFC 2045 section 6.8 demands."""
+    carry = b""
+    for at in range(start, end, _PIECE):
+        last = at + _PIECE >= end
+        piece = carry + octets[at : min(end, at + _PIECE)].translate(None, _FOREIGN)
+        whole = len(piece) if last else len(piece) & ~3
+        piece, carry = piece[:whole], piece[whole:]
+        try:
+            yield pybase64.b64decode(piece, validate=True)
+        except (binascii.Error, ValueError):
+            if BASE64_MALFORMED not in defects:
+                defects.append(BASE64_MALFORMED)
+            yield _odd_base64(piece)
+
+
+def _odd_base64(piece: bytes) -> bytes:
+    """Base64 with padding in the middle (several encodings in a row) or a cut end: each stretch decoded on its own."""
+    *stretches, rest = piece.split(b"=", _MOST_PADDINGS)
+    stretches.append(rest.replace(b"=", b""))
+    out = []
+    for stretch in stretches:
+        if len(stretch) % 4 == 1:
+            stretch = stretch[:-1]
+        if stretch:
+            out.append(binascii.a2b_base64(stretch + b"=" * (-len(stretch) % 4)))
+    return b"".join(out)
+
+
+def _quoted_printable(octets: Block, start: int, end: int) -> Iterator[bytes]:
+    """Cut after a line end where there is one, and never inside of ``=3D``."""
+    at = start
+    while at < end:
+        piece = octets[at : min(end, at + _PIECE)]
+        if at + len(piece) < end:
+            cut = piece.rfind(b"\n") + 1
+            if not cut:
+                escape = piece.rfind(b"=", len(piece) - 2)
+                cut = escape if escape > 0 else len(piece)
+            piece = piece[:cut]
+        yield binascii.a2b_qp(piece)
+        at += len(piece)
+
+
+def _uuencode(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
+    out: list[bytes] = []
+    held = 0
+    inside = False
+    at = start
+    while at < end:
+        piece = octets[at : min(end, at + _PIECE)]
+        if at + len(piece) < end:
+            piece = piece[: piece.rfind(b"\n") + 1 or len(piece)]
+        at += len(piece)
+        for line in piece.splitlines():
+            if not inside:
+                inside = line.startswith(b"begin ")
+                continue
+            if line.strip() in (b"end", b"`", b""):
+                inside = line.strip() != b"end"
+                continue
+            try:
+                data = binascii.a2b_uu(line[:80])
+            except binascii.Error:
+                if UUENCODE_MALFORMED not in defects:
+                    defects.append(UUENCODE_MALFORMED)
+                continue
+            out.append(data)
+            held += len(data)
+        if out:
+            yield b"".join(out)
+            out.clear()

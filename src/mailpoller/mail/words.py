@@ -1,0 +1,81 @@
+"""Text in header fields: encoded words (RFC 2047) decoded wherever they stand, and nothing in it that could break a line."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from functools import lru_cache
+
+from mailpoller.mail.charset import decode, scrub
+
+# A scan that begins at "=?" never passes the next one, so the search is linear on any input.
+_ENCODED_WORD = re.compile(r"=\?([^?\s]{0,80}+)\?([bBqQ])\?((?:[^?=]++|=(?!\?(?!=))|\?(?!=))*+)\?=")
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_BREAKS = re.compile("[\t-\r\x85\u2028\u2029]+")
+_CACHED_UP_TO = 200
+
+
+def readable(value: str) -> str:
+    """A header field's value for people and rules: encoded words decoded, one line, valid Unicode, no control characters."""
+    if "=?" in value:
+        value = decode_words(value)
+    return value if value.isprintable() else clean(value)
+
+
+def clean(text: str) -> str:
+    """``text`` on one line: line breaks and tabs become a space; other controls and lone surrogates U+FFFD.
+
+    So a line break that was hidden in an encoded word can never become a header field of its own further on.
+    """
+    return scrub(_CONTROLS.sub("\ufffd", _BREAKS.sub(" ", text)))
+
+
+def decode_words(text: str) -> str:
+    """``text`` with its encoded words decoded, also inside quotes and next to other text, where RFC 2047 forbids them.
+
+    White space between two of them vanishes (section 6.2). Octets of neighbours with one charset are joined before they
+    are decoded, since many senders split a character between two words. May contain control characters: see :func:`clean`.
+    """
+    return _decode_words_cached(text) if len(text) <= _CACHED_UP_TO else _decode_words(text)
+
+
+def _decode_words(text: str) -> str:
+    out: list[str] = []
+    octets = b""
+    charset = ""
+    end = 0
+    inside = False
+    for found in _ENCODED_WORD.finditer(text):
+        between = text[end : found.start()]
+        end = found.end()
+        name, encoding, encoded = found.groups()
+        adjacent = inside and not between.strip()
+        if inside and not (adjacent and name.lower() == charset.lower()):
+            out.append(decode(octets, charset)[0])
+            octets = b""
+        if not adjacent:
+            out.append(between)
+        charset = name
+        octets += _unpack(encoded, encoding)
+        inside = True
+    if not inside:
+        return text
+    out.append(decode(octets, charset)[0])
+    out.append(text[end:])
+    return "".join(out)
+
+
+_decode_words_cached = lru_cache(maxsize=2048)(_decode_words)
+
+
+def _unpack(encoded: str, encoding: str) -> bytes:
+    octets = encoded.encode("utf-8", "replace")
+    if encoding in "qQ":
+        return binascii.a2b_qp(octets, header=True)
+    try:
+        return binascii.a2b_base64(octets + b"==")
+    except binascii.Error:  # one character too many: cut off in the middle
+        try:
+            return binascii.a2b_base64(octets.rstrip(b"=")[:-1] + b"==")
+        except binascii.Error:
+            return b""
