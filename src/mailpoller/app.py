@@ -1,0 +1,261 @@
+"""The composition root: a checked configuration in, a supervisor out. The only file that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mailpoller.config import Config
+from mailpoller.config.model import QuarantineQueueConfig
+from mailpoller.config.registry import load_plugin
+from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.core.delivery import QUARANTINE
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule
+from mailpoller.core.spool import Spool
+from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.budget import Budget
+from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.control import ControlServer
+from mailpoller.engine.courier import Courier, Limits
+from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.health import Condition, Health
+from mailpoller.engine.notify import Notifier
+from mailpoller.engine.operations import Operations
+from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.queues import Queue
+from mailpoller.engine.supervisor import Supervisor
+from mailpoller.engine.watcher import Watcher
+
+log = structlog.get_logger(__name__)
+
+CONNECTING = 48
+"""Mailboxes that connect and log in at the same time."""
+
+
+@dataclass(slots=True)
+class App:
+    """A service that is put together and ready to run."""
+
+    supervisor: Supervisor
+    ledger: Ledger
+    health: Health
+    queues: dict[str, Queue]
+    stop: asyncio.Event
+
+    async def run(self) -> None:
+        """Poll until :attr:`stop` is set."""
+        await self.supervisor.run()
+
+    async def drain(self) -> bool:
+        """Carry what is there now; True if nothing failed and nothing was put off."""
+        return await self.supervisor.drain()
+
+
+@asynccontextmanager
+async def assemble(config: Config, *, only: str | None = None, clock: Clock | None = None) -> AsyncIterator[App]:
+    """Open the ledger and put every part together; close them all at the end.
+
+    ``only``: the one mailbox to poll. Raises :class:`ConfigError` if a part cannot be built, and
+    :class:`~mailpoller.core.errors.LedgerUnavailable` if the ledger cannot be opened.
+    """
+    clock = clock or SystemClock()
+    service = config.service
+    runtime = prepare_runtime(config, clock)
+    stop = asyncio.Event()
+    async with AsyncExitStack() as closing:
+        ledger = await config.ledger.open(clock)
+        closing.push_async_callback(ledger.close)
+        for outgoing in runtime.outgoings.values():
+            closing.push_async_callback(outgoing.close)
+        alarm = Alarm(
+            ledger=ledger,
+            outgoing=runtime.outgoings[config.alerts.outgoing] if config.alerts else None,
+            recipients=tuple(config.alerts.to) if config.alerts else (),
+            clock=clock,
+        )
+        watchers: dict[str, Watcher] = {}
+
+        def ready() -> None:
+            for watcher in watchers.values():
+                watcher.stir()
+
+        async def edge(queue: Queue, up: bool, reason: str) -> None:
+            if up:
+                await alarm.ended(Kind.QUEUE_FAILING, queue.name)
+            else:
+                alarm.fault(f"queue:{queue.name}", "queue.failed", reason, "")
+                await alarm.raised(Kind.QUEUE_FAILING, queue.name, reason, group=f"queue {queue.name}")
+
+        def queue(name: str, block: SinkConfig) -> Queue:
+            made = Queue(
+                name,
+                block.build(name, runtime),
+                payload=block.payload,
+                octets_wanted=block.octets_wanted,
+                retry_interval=block.retry_interval,
+                clock=clock,
+                listener=edge,
+                on_ready=ready,
+            )
+            closing.push_async_callback(made.sink.close)
+            return made
+
+        queues = {name: queue(name, block) for name, block in config.queues.items()}
+        last_resort = queue(LAST_RESORT, _last_resort(service.state_directory))
+        quarantines = _Quarantines(config, queues, last_resort, queue)
+        rules = {name: block.build(name, runtime) for name, block in config.rules.items()}
+
+        health = Health(clock)
+        budget = Budget(service.memory)
+        connecting = asyncio.Semaphore(CONNECTING)
+        limits = Limits(service.batch_messages, service.batch_size, service.max_strikes)
+        for name, block in config.mailboxes.items():
+            if only is not None and name != only:
+                continue
+            entry = health.register(name, block.poll_interval)
+            if (reason := config.idle_reason(name)) is not None:
+                entry.condition, entry.reason = Condition.NOT_POLLED, reason
+                say = log.info if not block.enabled else log.error
+                say("mailbox.not_polled", mailbox=name, reason=reason)
+                continue
+            watcher = Watcher(
+                name,
+                block,
+                block.build(name, runtime),
+                ledger=ledger,
+                clock=clock,
+                health=health,
+                alarm=alarm,
+                budget=service.poll_budget,
+                stop=stop,
+                connecting=connecting,
+            )
+            asked = [rules[rule] for rule in block.rules]
+            reachable = _reachable(config, name, block)
+            watcher.courier = Courier(
+                name,
+                block,
+                pipeline=_pipeline(config, name, block, asked),
+                dispatcher=Dispatcher(block, queues, quarantines.of(name), last_resort, clock),
+                ledger=ledger,
+                budget=Budget(service.memory_per_mailbox, budget),
+                clock=clock,
+                limits=limits,
+                stop=stop,
+                reachable=reachable,
+                bodies_wanted=_bodies_wanted(config, asked, reachable),
+                observer=watcher,
+            )
+            watchers[name] = watcher
+        for name in set(await ledger.mailboxes()) - set(config.mailboxes) - _former_names(config):
+            log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
+
+        control = ControlServer(service.control_socket, Operations(ledger, health, queues, watchers).handlers())
+        every_queue = [*queues.values(), last_resort, *quarantines.own]
+        supervisor = Supervisor(
+            list(watchers.values()),
+            every_queue,
+            health=health,
+            notifier=Notifier(),
+            clock=clock,
+            grace=service.stop_grace,
+            stop=stop,
+            services={"alarm": partial(alarm.run, stop), "control": control.serve},
+        )
+        yield App(supervisor, ledger, health, queues, stop)
+
+
+def prepare_runtime(config: Config, clock: Clock) -> Runtime:
+    """State directory and spool made, outgoings built; nothing connected.
+
+    Raises :class:`ConfigError` if the state directory cannot be used.
+    """
+    state = config.service.state_directory
+    spool = Spool(state / "spool")
+    try:
+        state.mkdir(mode=0o750, parents=True, exist_ok=True)
+        spool.prepare()
+    except OSError as error:
+        raise ConfigError(f"the state directory {state} cannot be used: {error.strerror}") from None
+    bare = Runtime(clock=clock, spool=spool, state_directory=state)
+    outgoings: dict[str, Outgoing] = {name: block.build(name, bare) for name, block in config.outgoing.items()}
+    return Runtime(clock=clock, spool=spool, state_directory=state, outgoings=outgoings)
+
+
+def _last_resort(state: Path) -> SinkConfig:
+    """A Maildir under the state directory: needs nothing but the disk that the ledger is on too."""
+    block = load_plugin("sinks", "maildir").model_validate({"type": "maildir", "path": state / QUARANTINE})
+    assert isinstance(block, SinkConfig)
+    return block
+
+
+class _Quarantines:
+    """Where each mailbox's quarantine goes; mailboxes with the same settings share one queue, and its back-off."""
+
+    def __init__(self, config: Config, queues: Mapping[str, Queue], last_resort: Queue, make: Any) -> None:
+        self._config = config
+        self._queues = queues
+        self._last_resort = last_resort
+        self._make = make
+        self._made: dict[str, Queue] = {}
+
+    @property
+    def own(self) -> list[Queue]:
+        """Those that are not somebody else's queue."""
+        return list(self._made.values())
+
+    def of(self, mailbox: str) -> Queue:
+        """The queue that holds this mailbox's quarantined messages."""
+        block = self._config.quarantine_of(mailbox)
+        if block is None:
+            return self._last_resort
+        if isinstance(block, QuarantineQueueConfig):
+            return self._queues[block.queue]
+        key = repr(block)
+        if key not in self._made:
+            name = QUARANTINE if not self._made else f"{QUARANTINE} of {mailbox}"
+            self._made[key] = self._make(name, block)
+        return self._made[key]
+
+
+def _pipeline(config: Config, name: str, block: SourceConfig, rules: list[Rule]) -> Pipeline:
+    return Pipeline(
+        mailbox=name,
+        default_queue=config.default_queue(name),
+        default_topic=block.default_topic,
+        force_default_queue=block.force_default_queue,
+        auto_replies=block.auto_replies,
+        oversize=block.oversize,
+        marker=config.service.quarantine_marker,
+        rules=rules,
+    )
+
+
+def _reachable(config: Config, name: str, block: SourceConfig) -> frozenset[str]:
+    """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own references."""
+    names = {config.default_queue(name)} - {None}
+    if not block.force_default_queue:
+        for rule in block.rules:
+            names.update(
+                reference.name for reference in references(config.rules[rule]) if reference.section == "queues"
+            )
+    return frozenset(str(queue) for queue in names)
+
+
+def _bodies_wanted(config: Config, rules: list[Rule], reachable: frozenset[str]) -> bool:
+    """True if a rule or a queue looks below the header, so that large bodies are worth parsing in a thread."""
+    return any(getattr(rule, "needs_body", True) for rule in rules) or any(
+        config.queues[name].payload == "parsed" for name in reachable
+    )
+
+
+def _former_names(config: Config) -> set[str]:
+    return {block.formerly for block in config.mailboxes.values() if block.formerly}

@@ -1,0 +1,64 @@
+"""Structured logs: JSON lines when nobody watches, readable lines on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(level: Level, form: Format) -> None:
+    """Set up logging for the whole process, to standard error.
+
+    Tracebacks never show local variables, which may hold secrets or mail. Libraries speak from WARNING up, whatever
+    ``level`` says: at DEBUG some of them log what goes over the wire.
+    """
+    readable = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    plain = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+    if readable:
+        shared.append(
+            structlog.dev.ConsoleRenderer(
+                exception_formatter=structlog.dev.plain_traceback, sort_keys=False, timestamp_key="at"
+            )
+        )
+        factory: Any = structlog.PrintLoggerFactory(sys.stderr)
+    else:
+        shared += [plain, structlog.processors.JSONRenderer(serializer=_json)]
+        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+    structlog.configure(
+        processors=shared,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Library()]
+    root.setLevel(logging.WARNING)
+
+
+def _json(event: Any, **_: Any) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+class _Library(logging.Handler):
+    """Passes what libraries say through our own log, as ``library.logged``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            structlog.get_logger(__name__).warning(
+                "library.logged", library=record.name, severity=record.levelname.lower(), text=record.getMessage()
+            )
+        except Exception:
+            self.handleError(record)

@@ -1,0 +1,40 @@
+"""The program: its verbs in the order in which its help shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+program = typer.Typer(
+    name="mailpoller",
+    help="Polls mailboxes and brings every message to a durable queue.",
+    epilog="Exit codes are those of sysexits.h: 0 well, 64 usage, 75 try again later, 78 configuration.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mailpoller import __version__
+
+        typer.echo(f"mailpoller {__version__}")
+        raise typer.Exit
+
+
+@program.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Polls mailboxes and brings every message to a durable queue: no mail is lost, a repeat can be recognised, one bad
+    message never stops the others."""
+
+
+from mailpoller.cli import run  # noqa: E402
+
+program.command("run")(run.run)

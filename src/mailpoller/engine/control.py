@@ -1,0 +1,98 @@
+"""The local socket through which the command line speaks to a running daemon: one JSON object each way, a line each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mailpoller.core.errors import MailpollerError, TransientError
+
+log = structlog.get_logger(__name__)
+
+LINE_LIMIT = 8 << 20
+REQUEST_DEADLINE = timedelta(seconds=60)
+CONNECTIONS = 16
+
+Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+class ControlServer:
+    """Answers requests on a Unix socket.
+
+    A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or ``{"ok": false, "error": TEXT}``.
+    Whoever may write to the socket may ask: its mode is 0660, its group the service's.
+    """
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+
+    async def serve(self) -> None:
+        """Serve until cancelled. A socket that cannot be made costs the control commands, not the mail."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            server = await asyncio.start_unix_server(self._talk, self._path, limit=LINE_LIMIT)
+            self._path.chmod(0o660)
+        except OSError as error:
+            log.warning("control.unavailable", reason=error.strerror or str(error))
+            return
+        try:
+            async with server:
+                await server.serve_forever()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with self._turns, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
+                answer = await self._answer(await reader.readline())
+                writer.write(json.dumps(answer, default=str).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            request = json.loads(line)
+            handler = self._handlers[request["do"]]
+        except (ValueError, KeyError, TypeError):
+            return {"ok": False, "error": "not a request that this daemon knows"}
+        try:
+            return {"ok": True, **await handler(request)}
+        except MailpollerError as error:
+            return {"ok": False, "error": str(error)}
+        except (KeyError, ValueError, TypeError):
+            return {"ok": False, "error": "the request lacks something, or has it wrong"}
+        except Exception:
+            log.exception("control.failed", verb=str(request.get("do")))
+            return {"ok": False, "error": "the request failed; the daemon's log says why"}
+
+
+def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST_DEADLINE) -> dict[str, Any]:
+    """Ask a running daemon and return its answer.
+
+    Raises :class:`TransientError` if none listens there, :class:`MailpollerError` with the daemon's words if it refuses.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+            wire.settimeout(deadline.total_seconds())
+            wire.connect(str(path))
+            wire.sendall(json.dumps(request, default=str).encode() + b"\n")
+            with wire.makefile("rb") as answers:
+                answer: dict[str, Any] = json.loads(answers.readline(LINE_LIMIT) or b"{}")
+    except (OSError, ValueError) as error:
+        raise TransientError(f"no daemon answers on {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not answer.pop("ok", False):
+        raise MailpollerError(str(answer.get("error") or "the daemon did not answer"))
+    return answer

@@ -1,0 +1,528 @@
+"""A batch of messages, from claim to settlement, in one task's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.delivery import Disposed, Outcome, Settlement
+from mailpoller.core.errors import LedgerUnavailable, MailpollerError, SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, Gone, Message, MessageRef, Position, RawMessage
+from mailpoller.core.ports import Clock, Ledger, Session, Start
+from mailpoller.core.spool import MEMORY_THRESHOLD
+from mailpoller.core.verdict import Quarantine
+from mailpoller.engine.budget import Budget, Reservation
+from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
+from mailpoller.engine.overlap import side_by_side
+from mailpoller.engine.pipeline import Pipeline
+from mailpoller.mail.parser import parse, unparsed
+
+log = structlog.get_logger(__name__)
+
+LARGE = 1_000_000
+"""A message of more octets is parsed in a thread, so that no other mailbox waits for it."""
+
+POISON_HEAD = 64_000
+"""Octets that are fetched of a large message that is quarantined unparsed."""
+
+_SETTLED = {
+    "delivered": "message.delivered",
+    "quarantined": "message.quarantined",
+    "discarded": "message.discarded",
+    "gone": "message.gone",
+    "repeated": "message.repeated",
+    "skipped": "message.skipped",
+}
+
+_BREATH = 0.010
+"""Seconds of parsing after which other tasks get their turn."""
+
+
+class Observer(Protocol):
+    """Who wants to know how one mailbox's messages fare. Called from the courier's task; never blocks, never raises."""
+
+    def progressed(self) -> None:
+        """A step got somewhere."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """An outcome was committed."""
+
+    def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
+        """What the server said to a batch of dispositions."""
+
+    def fault(self, event: str, detail: str, mid: str) -> None:
+        """Something about one message went wrong that an operator should find again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a batch and of patience."""
+
+    batch_messages: int = 200
+    batch_size: int = 8_000_000
+    max_strikes: int = 3
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a pass over a folder came to: messages by what has become of them."""
+
+    listed: int = 0
+    settled: int = 0
+    deferred: int = 0
+    unfetched: int = 0
+    """Those that could not be fetched, and were put off."""
+    exhausted: bool = False
+    """The listing was worked through to its end."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Refs to be worked on together; once they are claimed the folder may advance to ``position``."""
+
+    refs: list[MessageRef]
+    position: Position | None = None
+
+
+@dataclass(slots=True)
+class _Hand:
+    """What is in hand after a batch was claimed and fetched."""
+
+    fetched: list[RawMessage] = field(default_factory=list)
+    gone: list[Claim] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    reservation: Reservation | None = None
+    lost: SessionLost | None = None
+
+    def release(self) -> None:
+        """Give back octets and room."""
+        for raw in self.fetched:
+            raw.octets.close()
+        if self.reservation is not None:
+            self.reservation.release()
+
+
+class Courier:
+    """Carries one mailbox's messages: claim, fetch, judge, dispatch, settle.
+
+    ``reachable``: the names of the queues that this mailbox's mail can go to, or None if that cannot be told; when
+    all of them are down, nothing new is downloaded. ``bodies_wanted``: some rule or queue looks below the header.
+    """
+
+    def __init__(
+        self,
+        mailbox: str,
+        config: SourceConfig,
+        *,
+        pipeline: Pipeline,
+        dispatcher: Dispatcher,
+        ledger: Ledger,
+        budget: Budget,
+        clock: Clock,
+        limits: Limits,
+        stop: asyncio.Event,
+        reachable: frozenset[str] | None = None,
+        bodies_wanted: bool = True,
+        observer: Observer,
+    ) -> None:
+        self._mailbox = mailbox
+        self._config = config
+        self._pipeline = pipeline
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._budget = budget
+        self._clock = clock
+        self._limits = limits
+        self._stop = stop
+        self._reachable = reachable
+        self._bodies_wanted = bodies_wanted
+        self._observer = observer
+        self._open: dict[str, Claim] = {}
+        """Claims that are in hand, by mid: given back however a pass ends."""
+        self._caution = limits.batch_messages
+        """Messages per batch now: shrinks when fetching loses the session, so that the one to blame ends up alone."""
+
+    # --- a pass ------------------------------------------------------------------------------------------------
+    async def carry(
+        self, session: Session, folder: Folder, since: Position | None, start: Start, *, suppress: bool
+    ) -> Tally:
+        """Work through all that is due and pending in the open folder, and say what it came to.
+
+        While one batch is delivered and committed the next one is fetched; never more than these two. ``suppress``:
+        this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
+        Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
+        """
+        tally = Tally()
+        if self._open:
+            await self._put_down(list(self._open.values()))
+        try:
+            await self._carry_suspects(session, folder, suppress, tally)
+            await self._stream(session, folder, self._batches(session, folder, since, start, tally), suppress, tally)
+        finally:
+            if self._open:
+                # A ledger that cannot commit now keeps them open; the next pass gives them back first.
+                with contextlib.suppress(LedgerUnavailable):
+                    await self._put_down(list(self._open.values()))
+        return tally
+
+    async def _carry_suspects(self, session: Session, folder: Folder, suppress: bool, tally: Tally) -> None:
+        """Messages that an earlier process died with, before anything else and each alone."""
+        while not self._stop.is_set():
+            refs = await self._ledger.due(folder, limit=self._limits.batch_messages, down=self._dispatcher.down())
+            claims, settlements = await self._claim(refs)
+            suspects = [claim for claim in claims if claim.suspect]
+            for suspect in suspects:
+                if self._stop.is_set():
+                    return
+                await self._carry_suspect(session, suspect, suppress, tally)
+            if others := [claim for claim in claims if not claim.suspect]:
+                await self._put_down(others)
+            if not suspects:
+                await self._dispose(session, settlements)
+                return
+
+    async def _stream(
+        self, session: Session, folder: Folder, batches: AsyncIterator[_Batch], suppress: bool, tally: Tally
+    ) -> None:
+        in_hand: _Hand | None = None
+        try:
+            async for batch in batches:
+                taking = self._take(session, folder, batch, tally)
+                if in_hand is None:
+                    in_hand = await taking
+                else:
+                    finishing, in_hand = in_hand, None
+                    names = (f"fetch {self._mailbox}", f"deliver {self._mailbox}")
+                    in_hand, _ = await side_by_side(taking, self._finish(session, finishing, suppress, tally), names)
+                self._observer.progressed()
+                if in_hand is not None and in_hand.lost is not None:
+                    break
+            if in_hand is not None:
+                finishing, in_hand = in_hand, None
+                await self._finish(session, finishing, suppress, tally)
+                self._observer.progressed()
+                if finishing.lost is not None:
+                    raise finishing.lost
+        finally:
+            if in_hand is not None:
+                in_hand.release()
+
+    async def _batches(
+        self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
+    ) -> AsyncIterator[_Batch]:
+        """What is due, then what is pending, cut to size."""
+        worked: set[str] = set()
+        while not self._stop.is_set():
+            limit = 1 if self._dispatcher.probing() else self._limits.batch_messages
+            due = await self._ledger.due(folder, limit=limit, down=self._dispatcher.down())
+            refs = [ref for ref in due if ref.uid not in worked]
+            if not refs:
+                break
+            worked.update(ref.uid for ref in refs)
+            for piece in self._cut(refs):
+                yield _Batch(piece)
+        if self._stop.is_set():
+            return
+        if self._reachable and self._reachable <= self._dispatcher.down():
+            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable))
+            return
+        listed = yielded = 0
+        buffer: list[MessageRef] = []
+        covered: deque[tuple[int, Position]] = deque()
+        async for page in session.pending(folder, since, start):
+            refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
+            tally.listed += len(page.refs)
+            listed += len(refs)
+            buffer += refs
+            if page.position is not None:
+                covered.append((listed, page.position))
+            pieces = self._cut(buffer)
+            buffer = pieces.pop() if pieces else []
+            for piece in pieces:
+                yielded += len(piece)
+                yield _Batch(piece, _reached(covered, yielded))
+                if self._stop.is_set():
+                    return
+        if buffer or covered:
+            yield _Batch(buffer, _reached(covered, listed))
+        tally.exhausted = True
+
+    def _cut(self, refs: Sequence[MessageRef]) -> list[list[MessageRef]]:
+        """Pieces of at most so many messages and, by the sizes that the server announced, so many octets."""
+        limit, ceiling = min(self._caution, self._limits.batch_messages), self._limits.batch_size
+        pieces: list[list[MessageRef]] = []
+        piece: list[MessageRef] = []
+        octets = 0
+        for ref in refs:
+            size = self._expected(ref)
+            if piece and (len(piece) >= limit or octets + size > ceiling):
+                pieces.append(piece)
+                piece, octets = [], 0
+            piece.append(ref)
+            octets += size
+        if piece:
+            pieces.append(piece)
+        return pieces
+
+    def _expected(self, ref: MessageRef) -> int:
+        limit = self._config.max_message_size
+        return limit if ref.size is None else min(ref.size, limit)
+
+    # --- claim and fetch ---------------------------------------------------------------------------------------
+    async def _claim(self, refs: Sequence[MessageRef]) -> tuple[list[Claim], list[Settlement]]:
+        """Claim refs: the claims, which are in hand from now on, and settlements whose disposition is still due."""
+        if not refs:
+            return [], []
+        answers = await self._ledger.claim(refs)
+        claims = [answer for answer in answers if isinstance(answer, Claim)]
+        self._open.update((claim.mid, claim) for claim in claims)
+        return claims, [answer for answer in answers if isinstance(answer, Settlement)]
+
+    async def _put_down(self, claims: Sequence[Claim]) -> None:
+        """Give claims back unworked."""
+        await self._ledger.release(claims)
+        self._close(claims)
+
+    def _close(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            self._open.pop(claim.mid, None)
+
+    async def _take(self, session: Session, folder: Folder, batch: _Batch, tally: Tally) -> _Hand:
+        """Claim a batch and fetch what was claimed. A lost session is noted in the hand: what it holds is finished first."""
+        hand = _Hand()
+        claims, hand.settlements = await self._claim(batch.refs)
+        if batch.position is not None:
+            await self._ledger.advance(folder, batch.position)
+        try:
+            if claims:
+                await self._fetch(session, claims, hand, self._config.max_message_size, tally)
+        except BaseException:
+            hand.release()
+            raise
+        return hand
+
+    async def _fetch(self, session: Session, claims: Sequence[Claim], hand: _Hand, limit: int, tally: Tally) -> None:
+        """Fetch every claim into the hand. Those that cannot be fetched are put off or, if the session is lost, given back."""
+        room = sum(min(self._expected(claim.ref), MEMORY_THRESHOLD) for claim in claims)
+        hand.reservation = await self._budget.reserve(room)
+        missing = {claim.mid: claim for claim in claims}
+        trouble: TransientError | None = None
+        try:
+            async for answer in session.fetch(claims, limit):
+                missing.pop(answer.claim.mid, None)
+                if isinstance(answer, Gone):
+                    hand.gone.append(answer.claim)
+                else:
+                    hand.fetched.append(answer)
+        except SessionLost as error:
+            hand.lost = error
+        except TransientError as error:
+            trouble = error
+        if not missing:
+            self._caution = min(self._caution * 2, self._limits.batch_messages)
+            return
+        left = list(missing.values())
+        if hand.lost is not None:
+            await self._session_lost(left, alone=len(claims) == 1, nothing=len(left) == len(claims), tally=tally)
+        else:
+            await self._unfetchable(left, str(trouble or "the server did not answer for it"), tally, trouble)
+
+    async def _session_lost(self, left: Sequence[Claim], *, alone: bool, nothing: bool, tally: Tally) -> None:
+        """Give unfetched claims back; unless it is one message that takes the session with it, which must not block the rest."""
+        if alone and self._caution == 1:
+            await self._unfetchable(left, "the session was lost while it was fetched alone", tally, None)
+            return
+        if nothing:
+            self._caution = 1 if alone else max(1, min(self._caution, len(left)) // 4)
+        await self._put_down(left)
+
+    async def _unfetchable(
+        self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
+    ) -> None:
+        for claim in claims:
+            log.warning("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=reason)
+            self._observer.fault("message.unfetched", reason, claim.mid)
+            until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
+            await self._ledger.defer([claim], until=until, reason=reason)
+        self._close(claims)
+        tally.deferred += len(claims)
+        tally.unfetched += len(claims)
+
+    async def _carry_suspect(self, session: Session, claim: Claim, suppress: bool, tally: Tally) -> None:
+        """One message that an earlier process died with: alone, and marked while it is parsed and judged."""
+        poison = claim.strikes >= self._limits.max_strikes
+        large = self._expected(claim.ref) > MEMORY_THRESHOLD
+        hand = _Hand()
+        try:
+            limit = POISON_HEAD if poison and large else self._config.max_message_size
+            await self._fetch(session, [claim], hand, limit, tally)
+            if not poison and hand.fetched:
+                await self._ledger.at_risk(claim)
+                judged = await self._judge_batch(hand.fetched, suppress, thorough=True)
+                await self._ledger.cleared(claim)
+                await self._conclude(session, hand, judged, tally)
+            else:
+                judged = [self._poison(raw) for raw in hand.fetched], []
+                await self._conclude(session, hand, judged, tally)
+        finally:
+            hand.release()
+        self._observer.progressed()
+        if hand.lost is not None:
+            raise hand.lost
+
+    def _poison(self, raw: RawMessage) -> Judged:
+        claim = raw.claim
+        detail = f"the process died {claim.strikes} times while this message was parsed; it was not parsed again"
+        log.error("message.poisonous", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, strikes=claim.strikes)
+        self._observer.fault("message.poisonous", detail, claim.mid)
+        judged = Judged(claim, unparsed(raw), Quarantine("poison", detail))
+        self._dispatcher.prepare(judged)
+        return judged
+
+    # --- judge, dispatch, settle -------------------------------------------------------------------------------
+    async def _finish(self, session: Session, hand: _Hand, suppress: bool, tally: Tally) -> None:
+        try:
+            judged = await self._judge_batch(hand.fetched, suppress)
+            await self._conclude(session, hand, judged, tally)
+        finally:
+            hand.release()
+
+    async def _judge_batch(
+        self, fetched: Sequence[RawMessage], suppress: bool, *, thorough: bool = False
+    ) -> tuple[list[Judged], list[Outcome]]:
+        """Parse, judge and render; also the outcomes of those that need no queue. ``thorough``: bodies too, wanted or not."""
+        whole = [raw.octets.digest for raw in fetched if not raw.truncated]
+        known = dict(await self._ledger.repeats(self._mailbox, whole)) if whole else {}
+        judged: list[Judged] = []
+        early: list[Outcome] = []
+        breath = time.perf_counter()
+        for raw in fetched:
+            repeat_of = None if raw.truncated else known.get(raw.octets.digest)
+            if repeat_of == raw.claim.mid:
+                repeat_of = None
+            if repeat_of is not None and suppress and not raw.claim.route:
+                early.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
+                continue
+            if not raw.truncated:
+                known.setdefault(raw.octets.digest, raw.claim.mid)
+            one = await self._judge(raw, repeat_of, thorough)
+            if one is not None:
+                judged.append(one)
+            if time.perf_counter() - breath > _BREATH:
+                await asyncio.sleep(0)
+                breath = time.perf_counter()
+        return judged, early
+
+    async def _judge(self, raw: RawMessage, repeat_of: str | None, thorough: bool) -> Judged | None:
+        """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
+        claim = raw.claim
+        try:
+            message = parse(raw)
+            if raw.octets.size > LARGE and (thorough or self._bodies_wanted):
+                await asyncio.to_thread(_load_body, message)
+            elif thorough:
+                _load_body(message)
+            judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
+            self._dispatcher.prepare(judged)
+        except MailpollerError:
+            raise
+        except Exception as error:
+            log.exception("message.unprocessable", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid)
+            self._observer.fault("message.unprocessable", type(error).__name__, claim.mid)
+            if claim.attempts + 1 < self._limits.max_strikes:
+                until = put_off(self._clock.now(), claim.attempts)
+                await self._ledger.defer([claim], until=until, reason=f"unprocessable: {type(error).__name__}")
+                self._close([claim])
+                return None
+            detail = f"processing failed {claim.attempts + 1} times with {type(error).__name__}"
+            judged = Judged(claim, unparsed(raw), Quarantine("unprocessable", detail))
+            self._dispatcher.prepare(judged)
+        return judged
+
+    async def _conclude(
+        self, session: Session, hand: _Hand, work: tuple[list[Judged], list[Outcome]], tally: Tally
+    ) -> None:
+        """Deliver, commit, release the octets, and only then tell the server."""
+        judged, outcomes = work
+        done, deferrals = await self._dispatcher.dispatch(judged) if judged else ([], [])
+        outcomes = [*outcomes, *done, *(self._dispatcher.gone(claim) for claim in hand.gone)]
+        settlements = [*hand.settlements]
+        if outcomes:
+            settlements += await self._ledger.settle(outcomes)
+            self._close(outcome.claim for outcome in outcomes)
+        await self._defer(deferrals)
+        for outcome in outcomes:
+            self._tell(outcome)
+        tally.settled += len(outcomes)
+        tally.deferred += len(deferrals)
+        hand.release()
+        if hand.lost is None:
+            await self._dispose(session, settlements)
+
+    async def _defer(self, deferrals: Sequence[Deferral]) -> None:
+        """Put off, in one commit, all that are put off alike."""
+        alike: dict[tuple[object, ...], list[Deferral]] = {}
+        for one in deferrals:
+            key = (one.reason, one.queue, one.route, tuple(one.receipts.items()), one.claim.attempts)
+            alike.setdefault(key, []).append(one)
+        for several in alike.values():
+            first = several[0]
+            await self._ledger.defer(
+                [one.claim for one in several],
+                until=first.until,
+                reason=first.reason,
+                queue=first.queue,
+                route=first.route,
+                receipts=first.receipts,
+            )
+            self._close(one.claim for one in several)
+            for one in several:
+                log.info(
+                    "message.deferred", mid=one.claim.mid, mailbox=self._mailbox, queue=one.queue, reason=one.reason
+                )
+
+    async def _dispose(self, session: Session, settlements: Sequence[Settlement]) -> None:
+        """Carry out what is due on the server and record its word."""
+        wanted = [settlement for settlement in settlements if not settlement.disposition.leaves]
+        if not wanted:
+            return
+        results = await session.settle(wanted)
+        await self._ledger.disposed(results)
+        failed = [result for result in results if result.state == "failed"]
+        for result in failed:
+            log.warning("disposition.failed", mid=result.settlement.mid, mailbox=self._mailbox, reason=result.reason)
+        self._observer.disposed(failed, [result for result in results if result.state == "applied"])
+
+    def _tell(self, outcome: Outcome) -> None:
+        log.info(
+            _SETTLED[outcome.kind],
+            mid=outcome.claim.mid,
+            mailbox=self._mailbox,
+            folder=outcome.claim.ref.folder.name,
+            uid=outcome.claim.ref.uid,
+            size_bytes=outcome.size,
+            queues=list(outcome.receipts),
+            rules=list(outcome.rules),
+            reason=outcome.reason,
+        )
+        self._observer.settled(outcome)
+
+
+def _reached(covered: deque[tuple[int, Position]], yielded: int) -> Position | None:
+    """The furthest position all of whose messages are among the first ``yielded`` of the listing."""
+    position = None
+    while covered and covered[0][0] <= yielded:
+        position = covered.popleft()[1]
+    return position
+
+
+def _load_body(message: Message) -> None:
+    _ = message.body

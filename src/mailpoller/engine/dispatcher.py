@@ -1,0 +1,292 @@
+"""From verdicts to outcomes: a batch's deliveries per queue, and what to do with what a queue does not take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.delivery import LEAVE, QUARANTINE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
+from mailpoller.core.errors import TransientError
+from mailpoller.core.identity import mint_delivery_id
+from mailpoller.core.message import Claim, Message, RawMessage
+from mailpoller.core.ports import Clock
+from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
+from mailpoller.engine.queues import Queue, State
+from mailpoller.mail.event import EventRenderer
+
+log = structlog.get_logger(__name__)
+
+LAST_RESORT = "last-resort"
+"""The reserved name of the local directory that takes what the quarantine refuses, and our own mail that came back."""
+
+REFUSED_LIMIT = 8
+"""A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about a day)."""
+
+_FIRST_DEFERRAL = timedelta(minutes=1)
+_LONGEST_DEFERRAL = timedelta(hours=4)
+
+
+@dataclass(slots=True)
+class Judged:
+    """A message with its verdict, on its way through the dispatcher. ``mid`` and octets are those of its claim."""
+
+    claim: Claim
+    message: Message
+    verdict: Verdict
+    repeat_of: str | None = None
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    """Queue -> what to bring there: the queues of its route that do not hold it yet."""
+    receipts: dict[str, str] = field(default_factory=dict)
+    route: tuple[str, ...] = ()
+    waits_for: str | None = None
+    """The queue that failed, if one did."""
+    trouble: str = ""
+
+    @property
+    def quarantined(self) -> bool:
+        """True if it is held where a human looks."""
+        return QUARANTINE in self.receipts or LAST_RESORT in self.receipts
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """A claim that is put off: arguments of ``Ledger.defer``."""
+
+    claim: Claim
+    until: datetime
+    reason: str
+    queue: str | None
+    route: tuple[str, ...]
+    receipts: Mapping[str, str]
+
+
+def put_off(now: datetime, attempts: int, *, retry_after: timedelta | None = None) -> datetime:
+    """When a message that failed by itself is tried again: a minute, doubled with every attempt, at most four hours."""
+    wait: timedelta = min(_LONGEST_DEFERRAL, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
+    return now + max(wait, retry_after or timedelta(0))
+
+
+class Dispatcher:
+    """Brings one mailbox's judged messages to their queues.
+
+    ``queues`` are all that are configured; ``quarantine`` is this mailbox's; ``last_resort`` is local and takes what the
+    quarantine refuses for good.
+    """
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        queues: Mapping[str, Queue],
+        quarantine: Queue,
+        last_resort: Queue,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._queues = queues
+        self._reserved = {QUARANTINE: quarantine, LAST_RESORT: last_resort}
+        self._clock = clock
+
+    def queue(self, name: str) -> Queue | None:
+        """The queue behind a name of a route; None if it is no longer configured."""
+        return self._reserved.get(name) or self._queues.get(name)
+
+    def down(self) -> frozenset[str]:
+        """The names of the queues that take no mail now."""
+        parts = {**self._queues, **self._reserved}
+        return frozenset(name for name, queue in parts.items() if not queue.takes_mail)
+
+    def probing(self) -> bool:
+        """True while some queue wants one message first."""
+        return any(queue.state is State.PROBING for queue in (*self._queues.values(), *self._reserved.values()))
+
+    def prepare(self, judged: Judged) -> None:
+        """Decide the route and render the events. All that a hostile message could upset happens here, not later."""
+        judged.receipts = dict(judged.claim.receipts or {})
+        judged.route = self._route(judged)
+        missing = [name for name in judged.route if name not in judged.receipts]
+        if not missing:
+            return
+        renderer = self._renderer(judged)
+        for name in missing:
+            judged.deliveries[name] = self._delivery(judged, name, renderer)
+
+    def _route(self, judged: Judged) -> tuple[str, ...]:
+        """The queues that the message goes to: those of its first receipt if it has one, else those of the verdict."""
+        if judged.claim.route:
+            known = tuple(name for name in judged.claim.route if self.queue(name) is not None)
+            if known:
+                return known
+        match judged.verdict:
+            case Deliver(queues=queues):
+                return queues
+            case Quarantine():
+                return (LAST_RESORT,) if judged.message.looped else (QUARANTINE,)
+            case Discard():
+                return ()
+
+    def _delivery(self, judged: Judged, name: str, renderer: EventRenderer) -> Delivery:
+        queue = self.queue(name)
+        if queue is None:
+            raise LookupError(f"no queue is named {name}")
+        verdict, claim = judged.verdict, judged.claim
+        delivery_id = mint_delivery_id(claim.mid, name, claim.generation)
+        wanted = queue.octets_wanted or name in self._reserved
+        event = renderer.render(
+            queue=name,
+            delivery_id=delivery_id,
+            payload=queue.payload,
+            octets_inside=wanted and not queue.sink.stores_octets,
+            redelivery=claim.generation,
+        )
+        reason = detail = ""
+        if name in self._reserved:
+            # A retry is judged anew, and the verdict no longer says that a queue refused it before.
+            reason, detail = (verdict.reason, verdict.detail) if isinstance(verdict, Quarantine) else ("refused", "")
+        return Delivery(
+            delivery_id=delivery_id,
+            mid=claim.mid,
+            queue=name,
+            event=event,
+            raw=judged.message.raw,
+            octets_wanted=wanted,
+            topic=verdict.topic if isinstance(verdict, Deliver) else "",
+            priority=verdict.priority if isinstance(verdict, Deliver) else "normal",
+            tags=verdict.tags if isinstance(verdict, Deliver) else (),
+            reason=reason,
+            detail=detail,
+        )
+
+    async def dispatch(self, batch: Sequence[Judged]) -> tuple[list[Outcome], list[Deferral]]:
+        """Bring every prepared message to the queues that miss it: an outcome or a deferral for each.
+
+        What a queue refuses for good goes to quarantine, keeping the receipts of the others; what quarantine
+        refuses for good goes to the last resort. Never raises for a queue's sake.
+        """
+        await self._round(batch)
+        for _ in (QUARANTINE, LAST_RESORT):
+            if again := [judged for judged in batch if judged.deliveries and judged.waits_for is None]:
+                await self._round(again)
+        outcomes: list[Outcome] = []
+        deferrals: list[Deferral] = []
+        for judged in batch:
+            if judged.deliveries:
+                deferrals.append(self._deferral(judged))
+            else:
+                outcomes.append(self.outcome(judged))
+        return outcomes, deferrals
+
+    async def _round(self, batch: Sequence[Judged]) -> None:
+        by_queue: dict[str, list[Judged]] = {}
+        for judged in batch:
+            for name in judged.deliveries:
+                by_queue.setdefault(name, []).append(judged)
+        if len(by_queue) == 1:
+            for name, several in by_queue.items():
+                await self._bring(name, several)
+            return
+        async with asyncio.TaskGroup() as group:
+            for name, several in by_queue.items():
+                group.create_task(self._bring(name, several), name=f"deliver {name}")
+
+    async def _bring(self, name: str, batch: Sequence[Judged]) -> None:
+        queue = self.queue(name)
+        if queue is None:
+            raise LookupError(f"no queue is named {name}")
+        try:
+            answers = await queue.deliver([judged.deliveries[name] for judged in batch])
+        except TransientError as error:
+            for judged in batch:
+                judged.waits_for, judged.trouble = name, str(error)
+            return
+        for judged, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Receipt):
+                judged.receipts[name] = answer.reference
+                del judged.deliveries[name]
+            elif answer.permanent or judged.claim.attempts >= REFUSED_LIMIT:
+                self._refused(judged, name, answer.reason)
+            else:
+                judged.trouble = f"{name}: {answer.reason}"
+                judged.waits_for = ""
+
+    def _refused(self, judged: Judged, name: str, reason: str) -> None:
+        """The queue will never take it: on to the next place that might."""
+        log.warning("delivery.refused", mid=judged.claim.mid, queue=name, reason=reason)
+        if name == LAST_RESORT:
+            judged.waits_for, judged.trouble = "", reason
+            return
+        place = LAST_RESORT if name == QUARANTINE else QUARANTINE
+        del judged.deliveries[name]
+        judged.route = tuple(dict.fromkeys(place if step == name else step for step in judged.route))
+        if isinstance(judged.verdict, Deliver):
+            judged.verdict = Quarantine("refused", f"{name}: {reason}", rules=judged.verdict.rules)
+        if place not in judged.receipts and place not in judged.deliveries:
+            judged.deliveries[place] = self._delivery(judged, place, self._renderer(judged))
+
+    def _renderer(self, judged: Judged) -> EventRenderer:
+        verdict = judged.verdict
+        return EventRenderer(
+            judged.message,
+            # A rule may want to discard today what was already brought to one of its queues yesterday.
+            verdict=Deliver(judged.route, rules=verdict.rules) if isinstance(verdict, Discard) else verdict,
+            source=f"mailpoller/{judged.claim.ref.folder.mailbox}",
+            now=self._clock.now(),
+            repeat_of=judged.repeat_of,
+        )
+
+    def _deferral(self, judged: Judged) -> Deferral:
+        now = self._clock.now()
+        claim = judged.claim
+        if judged.waits_for:
+            # The queue's own back-off decides when; until then the ledger keeps it out of "due".
+            return Deferral(claim, now, judged.trouble, judged.waits_for, judged.route, judged.receipts)
+        return Deferral(claim, put_off(now, claim.attempts), judged.trouble, None, judged.route, judged.receipts)
+
+    def outcome(self, judged: Judged) -> Outcome:
+        """The outcome of a message that every queue of its route holds."""
+        verdict, message = judged.verdict, judged.message
+        kind: OutcomeKind = (
+            "discarded" if isinstance(verdict, Discard) else "quarantined" if judged.quarantined else "delivered"
+        )
+        raw = message.raw
+        reason = verdict.reason if not isinstance(verdict, Deliver) else "refused" if judged.quarantined else ""
+        return Outcome(
+            claim=judged.claim,
+            kind=kind,
+            disposition=self._disposition(kind, truncated=raw.truncated),
+            receipts=judged.receipts,
+            reason=reason,
+            rules=verdict.rules,
+            fingerprint=None if raw.truncated else raw.octets.digest,
+            size=raw.announced if raw.truncated else raw.octets.size,
+            message_id=message.message_id,
+            sender=message.from_[0].address if message.from_ else "",
+            repeat_of=judged.repeat_of,
+        )
+
+    def gone(self, claim: Claim) -> Outcome:
+        """The outcome of a claim whose message left the mailbox before we had it."""
+        return Outcome(claim=claim, kind="gone", disposition=LEAVE, receipts=claim.receipts or {})
+
+    def repeated(self, claim: Claim, raw: RawMessage, repeat_of: str) -> Outcome:
+        """The outcome of a message whose octets were settled in an earlier epoch."""
+        return Outcome(
+            claim=claim,
+            kind="repeated",
+            disposition=self._disposition("repeated", truncated=raw.truncated),
+            receipts=claim.receipts or {},
+            fingerprint=raw.octets.digest,
+            size=raw.octets.size,
+            repeat_of=repeat_of,
+        )
+
+    def _disposition(self, kind: str, *, truncated: bool) -> Disposition:
+        wanted = self._config.disposition_for(kind)
+        if truncated and wanted.delete:
+            # Octets that were never downloaded would be lost with the message.
+            return Disposition(seen=True, flags=wanted.flags)
+        return wanted

@@ -1,0 +1,115 @@
+"""What operators may ask of a running daemon, by verb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import structlog
+
+from mailpoller import __version__
+from mailpoller.core.errors import MailpollerError
+from mailpoller.core.ports import Ledger
+from mailpoller.engine.control import Handler
+from mailpoller.engine.health import Health
+from mailpoller.engine.queues import Queue
+from mailpoller.engine.watcher import Watcher
+
+log = structlog.get_logger(__name__)
+
+
+class Operations:
+    """Carries out requests from the control socket. Each takes the request and returns plain data."""
+
+    def __init__(
+        self, ledger: Ledger, health: Health, queues: Mapping[str, Queue], watchers: Mapping[str, Watcher]
+    ) -> None:
+        self._ledger = ledger
+        self._health = health
+        self._queues = queues
+        self._watchers = watchers
+
+    def handlers(self) -> dict[str, Handler]:
+        """Verb -> what carries it out."""
+        return {
+            "status": self.status,
+            "poll": self.poll,
+            "accept": self.accept,
+            "forget": self.forget,
+            "redeliver": self.redeliver,
+            "clear-errors": self.clear_errors,
+        }
+
+    async def status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """How everything fares."""
+        mailboxes = self._health.report()
+        for entry in mailboxes:
+            entry["ledger"] = dict(await self._ledger.counts(entry["mailbox"]))
+        queues = [
+            {"queue": name, "state": queue.state.value, "reason": queue.reason} for name, queue in self._queues.items()
+        ]
+        alarms = [
+            {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()}
+            for alarm in await self._ledger.alarms()
+        ]
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._health.started_at.isoformat(timespec="seconds"),
+            "line": self._health.line(),
+            "mailboxes": mailboxes,
+            "queues": queues,
+            "alarms": alarms,
+        }
+
+    async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Poll a mailbox now, also if it is waiting out a failure."""
+        self._watcher(request).stir()
+        return {}
+
+    async def accept(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Decide about a held mailbox: ``how`` is baseline or replay."""
+        how: Literal["baseline", "replay"] = "replay" if request["how"] == "replay" else "baseline"
+        if request["how"] != how:
+            raise ValueError(how)
+        name = str(request["mailbox"])
+        released = await self._ledger.accept(name, how)
+        if not released:
+            raise MailpollerError(f"the mailbox {name} is not held")
+        log.info("mailbox.accepted", mailbox=name, how=how, folders=released)
+        if name in self._watchers:
+            self._watchers[name].stir()
+        return {"folders": released}
+
+    async def forget(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Drop what the ledger holds of a mailbox that is no longer polled."""
+        name = str(request["mailbox"])
+        if name in self._watchers:
+            raise MailpollerError(
+                f"the mailbox {name} is being polled; remove it from the configuration and restart first"
+            )
+        if name not in await self._ledger.mailboxes():
+            raise MailpollerError(f"the ledger knows no mailbox {name}")
+        forgotten = await self._ledger.forget(name)
+        log.info("mailbox.forgotten", mailbox=name, messages=forgotten)
+        return {"messages": forgotten}
+
+    async def redeliver(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Bring a settled message to its queues once more, if its mailbox still has it."""
+        ref = await self._ledger.reopen(str(request["mid"]))
+        log.info("message.reopened", mid=str(request["mid"]), mailbox=ref.folder.mailbox, uid=ref.uid)
+        if ref.folder.mailbox in self._watchers:
+            self._watchers[ref.folder.mailbox].stir()
+        return {"mailbox": ref.folder.mailbox, "folder": ref.folder.name, "uid": ref.uid}
+
+    async def clear_errors(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Forget the faults of one subject, or of all."""
+        subject = request.get("subject")
+        return {"cleared": await self._ledger.clear_faults(None if subject is None else str(subject))}
+
+    def _watcher(self, request: Mapping[str, Any]) -> Watcher:
+        name = str(request["mailbox"])
+        if name not in self._watchers:
+            raise MailpollerError(f"no mailbox {name} is being polled")
+        return self._watchers[name]

@@ -1,0 +1,172 @@
+"""A configured queue: its sink, and the back-off that belongs to the queue and not to the mailboxes that use it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from enum import Enum
+
+import structlog
+
+from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
+from mailpoller.core.errors import MailpollerError, TransientError
+from mailpoller.core.ports import Clock, Sink
+from mailpoller.engine.backoff import Backoff
+
+log = structlog.get_logger(__name__)
+
+DELIVER_DEADLINE = timedelta(minutes=2)
+CHECK_DEADLINE = timedelta(seconds=30)
+CONCURRENT_CALLS = 8
+"""Batches that one sink is handed at once, from different mailboxes."""
+
+Listener = Callable[["Queue", bool, str], Awaitable[None]]
+
+
+class State(Enum):
+    """Whether a queue takes mail."""
+
+    UP = "up"
+    DOWN = "down"
+    """Failed; nothing is brought to it until its next try."""
+    PROBING = "probing"
+    """Its check passed; one message goes first, the rest follows if that is taken."""
+
+
+class Queue:
+    """One named queue.
+
+    ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail again,
+    for those who wait with mail for it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        payload: Payload,
+        octets_wanted: bool,
+        retry_interval: timedelta,
+        clock: Clock,
+        listener: Listener | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.sink = sink
+        self.payload = payload
+        self.octets_wanted = octets_wanted
+        self.state = State.UP
+        self.reason = ""
+        self._clock = clock
+        self._listener = listener
+        self._on_ready = on_ready
+        self._backoff = Backoff(retry_interval, retry_interval * 30)
+        self._down_until = 0.0
+        self._went_down = asyncio.Event()
+        self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
+        self._first = asyncio.Lock()
+
+    @property
+    def takes_mail(self) -> bool:
+        """False while there is no point in bringing anything."""
+        return self.state is not State.DOWN
+
+    async def deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        """Bring a batch: same order and length. Raises :class:`TransientError` when the queue is down or goes down by it.
+
+        A failure that is no :class:`MailpollerError` (a bug, or one message that the sink cannot stomach) is tried
+        again one by one, so that one message never defers the others; what still fails alone is refused, not for good.
+        """
+        if self.state is State.DOWN:
+            raise TransientError(self.reason)
+        if self.state is State.PROBING:
+            async with self._first:
+                return await self._probe(batch)
+        return await self._bring(batch)
+
+    async def _probe(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        """After an outage: one message first, the rest if it was taken. Others may have probed while we waited."""
+        if not self.takes_mail:
+            raise TransientError(self.reason)
+        if self.state is not State.PROBING:
+            return await self._bring(batch)
+        first = await self._bring(batch[:1])
+        await self._up()
+        return first + (await self._bring(batch[1:]) if len(batch) > 1 else [])
+
+    async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        try:
+            async with self._calls:
+                return await self._call(batch)
+        except TransientError as error:
+            await self._down(str(error), error.retry_after)
+            raise
+        except MailpollerError as error:
+            await self._down(str(error), None)
+            raise TransientError(str(error)) from error
+        except Exception:
+            log.exception("queue.crashed", queue=self.name, batch=len(batch))
+            if len(batch) == 1:
+                return [Refusal(batch[0].delivery_id, "the sink failed in an unknown way; the log has the traceback")]
+        return [answer for one in batch for answer in await self._bring([one])]
+
+    async def _call(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        try:
+            async with asyncio.timeout(DELIVER_DEADLINE.total_seconds()):
+                answers = list(await self.sink.deliver(batch))
+        except TimeoutError:
+            raise TransientError(f"no receipt within {DELIVER_DEADLINE.total_seconds():.0f} s") from None
+        if len(answers) != len(batch) or any(
+            a.delivery_id != d.delivery_id for a, d in zip(answers, batch, strict=False)
+        ):
+            raise TransientError("the sink answered for other deliveries than it was given")
+        return answers
+
+    async def _down(self, reason: str, retry_after: timedelta | None) -> None:
+        wait = self._backoff.failed(at_least=retry_after)
+        edge = self.reason == ""
+        self.state, self.reason = State.DOWN, reason or "unknown"
+        self._down_until = self._clock.monotonic() + wait
+        self._went_down.set()
+        log.warning("queue.failed", queue=self.name, reason=self.reason, retry_s=round(wait, 1))
+        if edge and self._listener is not None:
+            await self._listener(self, False, self.reason)
+
+    async def _up(self) -> None:
+        self.state, self.reason = State.UP, ""
+        self._backoff.reset()
+        self._on_ready()
+        log.info("queue.recovered", queue=self.name)
+        if self._listener is not None:
+            await self._listener(self, True, "")
+
+    async def tend(self) -> None:
+        """Look after the queue for as long as the service runs: when it is down, check it at its next try."""
+        while True:
+            await self._went_down.wait()
+            await self._clock.sleep(max(0.0, self._down_until - self._clock.monotonic()))
+            if self.state is not State.DOWN:
+                self._went_down.clear()
+                continue
+            if (trouble := await self.trouble()) is None:
+                self._went_down.clear()
+                self.state = State.PROBING
+                self._on_ready()
+            else:
+                await self._down(trouble, None)
+
+    async def trouble(self) -> str | None:
+        """Why a delivery could not succeed now, as far as the sink can tell without one; None if it could."""
+        try:
+            async with asyncio.timeout(CHECK_DEADLINE.total_seconds()):
+                await self.sink.check()
+        except TimeoutError:
+            return f"no answer within {CHECK_DEADLINE.total_seconds():.0f} s"
+        except MailpollerError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("queue.crashed", queue=self.name, batch=0)
+            return f"the sink failed in an unknown way ({type(error).__name__})"
+        return None

@@ -1,0 +1,355 @@
+"""One mailbox: connect, carry what is due and pending, wait, and come back after every kind of trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.delivery import Disposed, Outcome
+from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, MailpollerError, TransientError
+from mailpoller.core.message import Folder, MessageRef
+from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Wake
+from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.courier import Courier, Tally
+from mailpoller.engine.health import Condition, Health
+
+log = structlog.get_logger(__name__)
+
+CONNECT_DEADLINE = timedelta(minutes=5)
+"""For the whole of connecting; a source keeps finer deadlines of its own."""
+
+LONGEST_RETRY = timedelta(hours=1)
+CREDENTIALS_RETRY = timedelta(minutes=5)
+"""The least wait after a refused login: servers lock accounts that knock faster."""
+
+DEFERRED_POLL = timedelta(minutes=1)
+"""The longest wait between polls while messages are put off."""
+
+PRUNE_INTERVAL = timedelta(days=1)
+
+
+class Watcher:
+    """Keeps one mailbox polled for as long as the service runs.
+
+    ``deadline`` (monotonic seconds) is when the supervisor may think that it is stuck; every step that gets somewhere
+    moves it by ``budget``. ``stir`` ends a wait early.
+    """
+
+    def __init__(
+        self,
+        mailbox: str,
+        config: SourceConfig,
+        source: Source,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        health: Health,
+        alarm: Alarm,
+        budget: timedelta,
+        stop: asyncio.Event,
+        connecting: asyncio.Semaphore,
+    ) -> None:
+        self.mailbox = mailbox
+        self.config = config
+        self.source = source
+        self.deadline = float("inf")
+        self.leash: asyncio.Timeout | None = None
+        self.courier: Courier | None = None
+        self._ledger = ledger
+        self._clock = clock
+        self._health = health
+        self._alarm = alarm
+        self._budget = budget.total_seconds()
+        self._stop = stop
+        self._connecting = connecting
+        self._stirred = False
+        self._sleeper: asyncio.Timeout | None = None
+        cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
+        self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
+        self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
+        self._held: set[Folder] = set()
+        self._failing: set[Kind] = set()
+        self._pruned_at: datetime | None = None
+        self._disposition_failing = False
+
+    # --- what the courier reports -------------------------------------------------------------------------------
+    def progressed(self) -> None:
+        self.deadline = self._clock.monotonic() + self._budget
+
+    def settled(self, outcome: Outcome) -> None:
+        health = self._health.mailboxes[self.mailbox]
+        health.settled += 1
+        if outcome.kind == "quarantined":
+            health.quarantined += 1
+            if outcome.reason == "poison":
+                self._alarm.tell(
+                    Kind.POISON_QUARANTINED, self.mailbox, f"message {outcome.claim.mid}", group=self._group
+                )
+
+    def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
+        if failed:
+            self._disposition_failing = True
+            self._alarm.tell(Kind.DISPOSITION_IMPOSSIBLE, self.mailbox, failed[0].reason, group=self._group)
+            self._alarm.fault(self.mailbox, "disposition.failed", failed[0].reason, failed[0].settlement.mid)
+        elif applied and self._disposition_failing:
+            self._disposition_failing = False
+            self._alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, self.mailbox)
+
+    def fault(self, event: str, detail: str, mid: str) -> None:
+        self._alarm.fault(self.mailbox, event, detail, mid)
+
+    @property
+    def _group(self) -> str:
+        return self.source.account.host
+
+    # --- for as long as the service runs -----------------------------------------------------------------------
+    async def run(self) -> None:
+        """Session after session until the service stops; returns then. Raises only what is a bug."""
+        while not self._stop.is_set():
+            try:
+                async with self._session() as session:
+                    await self._attend(session)
+            except LedgerUnavailable as error:
+                await self._trouble(Kind.LEDGER_UNWRITABLE, error, self._backoff)
+            except CredentialsRefused as error:
+                await self._trouble(Kind.CREDENTIALS_REFUSED, error, self._refusals)
+            except (TransientError, ConfigError) as error:
+                await self._trouble(Kind.MAILBOX_DOWN, error, self._backoff)
+
+    async def _attend(self, session: Session) -> None:
+        """Poll and wait until the session ends or wants to be renewed."""
+        everything = True
+        next_poll = self._clock.monotonic()
+        while not self._stop.is_set():
+            names = list(await session.folders())
+            # The first folder comes last, so that it is the one that is open, and watched, while we wait.
+            chosen = [*names[1:], names[0]] if everything else names[:1]
+            tally = await self._poll(session, chosen)
+            if everything:
+                await self._completed()
+                next_poll = self._clock.monotonic() + self.config.poll_interval.total_seconds()
+            if self._stop.is_set():
+                return
+            limit = max(0.0, next_poll - self._clock.monotonic())
+            if tally.deferred:
+                limit = min(limit, DEFERRED_POLL.total_seconds())
+            woken = await self._wait(session, limit)
+            if woken is Wake.RENEW:
+                log.info("session.renewed", mailbox=self.mailbox)
+                return
+            everything = woken is not Wake.NEWS or self._clock.monotonic() >= next_poll
+
+    async def _completed(self) -> None:
+        now = self._clock.monotonic()
+        self._backoff.succeeded(now)
+        self._refusals.reset()
+        self._health.polled(self.mailbox)
+        for kind in list(self._failing):
+            await self._alarm.ended(kind, self._subject(kind))
+            self._failing.discard(kind)
+
+    async def _wait(self, session: Session, limit: float) -> Wake | None:
+        """Wait for news; None when somebody stirred us."""
+        self._health.enter(self.mailbox, Condition.HELD if self._held else Condition.WAITING)
+        self.deadline = self._clock.monotonic() + limit + self._budget
+        if self._stirred:
+            self._stirred = False
+            return None
+        try:
+            async with asyncio.timeout(None) as self._sleeper:
+                return await session.wait(timedelta(seconds=limit))
+        except TimeoutError:
+            if self._sleeper is None or not self._sleeper.expired():
+                raise
+            return None
+        finally:
+            self._sleeper = None
+            self._stirred = False
+
+    def stir(self) -> None:
+        """End the present wait, for news, for back-off or for nothing: poll now, or stop."""
+        self._stirred = True
+        if self._sleeper is not None:
+            # A timeout that already fired cannot be moved again.
+            with contextlib.suppress(RuntimeError):
+                self._sleeper.reschedule(asyncio.get_running_loop().time())
+
+    async def _trouble(self, kind: Kind, error: MailpollerError, backoff: Backoff) -> None:
+        """Say it once, wait as long as this kind of trouble wants."""
+        retry_after = error.retry_after if isinstance(error, TransientError) else None
+        wait = backoff.failed(at_least=retry_after)
+        refused = kind is Kind.CREDENTIALS_REFUSED
+        event = "mailbox.refused" if refused else "mailbox.failed"
+        log.warning(event, mailbox=self.mailbox, kind=kind.value, reason=str(error), retry_s=round(wait, 1))
+        self._health.enter(
+            self.mailbox, Condition.REFUSED if refused else Condition.RETRYING, str(error), retry_in=wait
+        )
+        self._failing.add(kind)
+        self._alarm.fault(self.mailbox, event, str(error), "")
+        await self._alarm.raised(kind, self._subject(kind), str(error), group=self._group)
+        self.deadline = self._clock.monotonic() + wait + self._budget
+        self._stirred = self._stirred and self._stop.is_set()
+        if self._stirred:
+            return
+        try:
+            async with asyncio.timeout(None) as self._sleeper:
+                await self._clock.sleep(wait)
+        except TimeoutError:
+            if self._sleeper is None or not self._sleeper.expired():
+                raise
+        finally:
+            self._sleeper = None
+            self._stirred = False
+
+    def _subject(self, kind: Kind) -> str:
+        return "ledger" if kind is Kind.LEDGER_UNWRITABLE else self.mailbox
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        """An open session; closed however the block ends."""
+        self._health.enter(self.mailbox, Condition.CONNECTING)
+        self.progressed()
+        async with self._connecting:
+            try:
+                async with asyncio.timeout(CONNECT_DEADLINE.total_seconds()):
+                    session = await self.source.connect()
+            except TimeoutError:
+                raise TransientError("connecting took too long") from None
+        log.info("session.opened", mailbox=self.mailbox, host=self.source.account.host)
+        self.progressed()
+        try:
+            yield session
+        except BaseException:
+            with contextlib.suppress(MailpollerError):
+                await session.close()
+            raise
+        # Where dispositions count only now, a close that fails is trouble like any other.
+        await session.close()
+        log.info("session.closed", mailbox=self.mailbox)
+
+    # --- once ----------------------------------------------------------------------------------------------------
+    async def drain(self) -> bool:
+        """Carry everything that is there now and return: False if something failed or was put off."""
+        try:
+            async with self._session() as session:
+                names = list(await session.folders())
+                while True:
+                    tally = await self._poll(session, names)
+                    if tally.deferred or not tally.exhausted:
+                        return False
+                    if not tally.settled:
+                        break
+                await self._completed()
+        except MailpollerError as error:
+            log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)
+            self._health.enter(self.mailbox, Condition.RETRYING, str(error))
+            self._alarm.fault(self.mailbox, "mailbox.failed", str(error), "")
+            return False
+        return not self._held
+
+    # --- a poll ------------------------------------------------------------------------------------------------
+    async def _poll(self, session: Session, names: Sequence[str]) -> Tally:
+        """Carry each folder; the sum of it."""
+        self._health.enter(self.mailbox, Condition.POLLING)
+        total = Tally(exhausted=True)
+        for name in names:
+            self.progressed()
+            tally = await self._poll_folder(session, name)
+            total.listed += tally.listed
+            total.settled += tally.settled
+            total.deferred += tally.deferred
+            total.unfetched += tally.unfetched
+            total.exhausted = total.exhausted and tally.exhausted
+            if self._stop.is_set():
+                break
+        self._health.mailboxes[self.mailbox].deferred = total.deferred
+        log.debug("mailbox.polled", mailbox=self.mailbox, listed=total.listed, settled=total.settled)
+        return total
+
+    async def _poll_folder(self, session: Session, name: str) -> Tally:
+        folder = await session.open(name)
+        state = await self._ledger.open_folder(folder, self.source.account, formerly=self.config.formerly)
+        if await self._must_hold(session, state):
+            return Tally(exhausted=True)
+        assert self.courier is not None
+        start = self._start(state)
+        if state.first_run and state.position is None:
+            log.info("folder.started", mailbox=self.mailbox, folder=name, start=self.config.start)
+        tally = await self.courier.carry(session, folder, state.position, start, suppress=_suppress(state))
+        if tally.exhausted and not tally.unfetched and not state.complete:
+            await self._ledger.complete(folder)
+        if state.complete and tally.exhausted:
+            await self._prune(session, folder)
+        return tally
+
+    def _start(self, state: FolderState) -> Start:
+        """What a full listing of this folder shows: the mailbox's ``start`` on the first run, all that came later after that."""
+        if state.complete:
+            return Start("all")
+        if _suppress(state):
+            if state.accepted == "baseline":
+                return Start("now")
+            if state.settled_before:
+                return Start("since", state.baseline_at)
+        instant = self.config.starts_at()
+        if instant is not None:
+            return Start("since", instant)
+        return Start(self.config.start)  # type: ignore[arg-type]
+
+    async def _must_hold(self, session: Session, state: FolderState) -> bool:
+        """True while an operator must decide about a new epoch with much unknown mail."""
+        folder = state.folder
+        undecided = _suppress(state) and state.position is None and state.accepted is None
+        if not undecided:
+            if folder in self._held:
+                self._held.discard(folder)
+                await self._alarm.ended(Kind.MAILBOX_HELD, self.mailbox)
+            return False
+        if folder in self._held:
+            return True
+        refs: list[MessageRef] = []
+        async for page in session.pending(folder, None, self._start(state)):
+            refs += page.refs
+        unknown = await self._ledger.unknown(folder, refs)
+        log.warning(
+            "epoch.changed",
+            mailbox=self.mailbox,
+            folder=folder.name,
+            epoch=folder.epoch,
+            listed=len(refs),
+            unknown=unknown,
+        )
+        if unknown <= self.config.hold_above:
+            return False
+        reason = f"{unknown} of {len(refs)} messages in {folder.name} are unknown after its numbering (UIDVALIDITY, host or user) changed"
+        await self._ledger.hold(folder, reason)
+        self._held.add(folder)
+        log.error("mailbox.held", mailbox=self.mailbox, folder=folder.name, unknown=unknown)
+        advice = f"{reason}; decide with: mailpoller accept {self.mailbox} --baseline | --replay"
+        await self._alarm.raised(Kind.MAILBOX_HELD, self.mailbox, advice, group=self._group)
+        return True
+
+    async def _prune(self, session: Session, folder: Folder) -> None:
+        """Once a day, forget what was settled long ago and has left the mailbox."""
+        now = self._clock.now()
+        if self._pruned_at is None:
+            self._pruned_at = now
+        if now - self._pruned_at < PRUNE_INTERVAL:
+            return
+        present: set[str] = set()
+        async for page in session.pending(folder, None, Start("all")):
+            present.update(ref.uid for ref in page.refs)
+        forgotten = await self._ledger.prune(folder, present, before=now - self.config.keep)
+        self._pruned_at = now
+        log.info("ledger.pruned", mailbox=self.mailbox, folder=folder.name, forgotten=forgotten, present=len(present))
+
+
+def _suppress(state: FolderState) -> bool:
+    """True in the first full listing after an epoch change."""
+    return state.epoch_changed and not state.complete

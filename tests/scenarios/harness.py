@@ -1,0 +1,153 @@
+"""A site to break: a configuration on disk, the real command as a process, and what a queue file holds afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+class Site:
+    """One service's files under one directory. ``settings`` is the YAML, as data, to be changed before a run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.queue_path = directory / "queue" / "support.db"
+        self.settings: dict[str, Any] = {
+            "service": {
+                "state_directory": str(directory / "state"),
+                "control_socket": str(directory / "control.sock"),
+                "stop_grace": "10s",
+            },
+            "ledger": {"type": "sqlite", "path": str(directory / "ledger.db")},
+            "queues": {"support": {"type": "sqlite", "path": str(self.queue_path), "payload": "raw"}},
+            "mailboxes": {},
+        }
+
+    def imap(self, name: str, port: int, user: str, **settings: Any) -> None:
+        """A mailbox on a plain loopback server."""
+        self.settings["mailboxes"][name] = {
+            "type": "imap",
+            "host": "127.0.0.1",
+            "port": port,
+            "tls": "none",
+            "username": user,
+            "password": "secret",
+            "default_queue": "support",
+            "start": "all",
+            "poll_interval": "1s",
+            "reconnect_interval": "1s",
+            **settings,
+        }
+
+    @property
+    def config(self) -> Path:
+        path = self.directory / "mailpoller.yaml"
+        path.write_text(yaml.safe_dump(self.settings))
+        return path
+
+    def run(self, *arguments: str, kill: tuple[str, str, int] | None = None) -> Daemon:
+        """Start ``mailpoller run`` in the background."""
+        return Daemon(self, ["run", "--config", str(self.config), "--log-format", "json", *arguments], kill)
+
+    def once(self, *, kill: tuple[str, str, int] | None = None, timeout: float = 60) -> int:
+        """``mailpoller run --once``: its exit code, negative if a signal ended it."""
+        with self.run("--once", kill=kill) as daemon:
+            return daemon.wait(timeout)
+
+    def events(self, queue: Path | None = None) -> list[dict[str, Any]]:
+        """The events that a queue file holds, oldest first."""
+        path = queue or self.queue_path
+        if not path.exists():
+            return []
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as database:
+            return [json.loads(row[0]) for row in database.execute("SELECT event FROM message ORDER BY rowid")]
+
+    def subjects(self, queue: Path | None = None) -> Counter[str]:
+        """How often each subject stands in a queue file."""
+        return Counter(event["data"]["subject"] for event in self.events(queue))
+
+
+class Daemon:
+    """The command as a process; a context manager that leaves none behind. ``log`` is what it said, a dict a line."""
+
+    def __init__(self, site: Site, arguments: list[str], kill: tuple[str, str, int] | None = None) -> None:
+        self.site = site
+        self.log_path = site.directory / f"log-{time.monotonic_ns()}.jsonl"
+        program = ["-m", "mailpoller"] if kill is None else ["-m", "scenarios.killer", *map(str, kill)]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=TESTS,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def said(self) -> str:
+        return self.log_path.read_text()
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        lines = []
+        for line in self.said.splitlines():
+            if line.startswith("{"):
+                try:
+                    lines.append(json.loads(line))
+                except ValueError:
+                    continue
+        return lines
+
+    def count(self, event: str, **keys: Any) -> int:
+        return sum(1 for line in self.log if _matches(line, event, keys))
+
+    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
+        """Wait until something holds; fail with the daemon's own words if it never does."""
+        end = time.monotonic() + seconds
+        while not true():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.said[-4000:]}")
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {seconds} s; the daemon said:\n{self.said[-4000:]}")
+            time.sleep(0.02)
+
+    def until_said(self, event: str, seconds: float = 20, **keys: Any) -> None:
+        self.until(lambda: self.count(event, **keys), seconds)
+
+    def wait(self, seconds: float = 60) -> int:
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, seconds: float = 20) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+def _matches(line: Mapping[str, Any], event: str, keys: Mapping[str, Any]) -> bool:
+    return line.get("event") == event and all(line.get(key) == value for key, value in keys.items())
