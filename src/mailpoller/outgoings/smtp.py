@@ -1,0 +1,132 @@
+"""Outgoing mail over SMTP: a relay, or a provider's submission service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, Literal
+
+import structlog
+from pydantic import AfterValidator, Field, model_validator
+
+from mailpoller.core.component import OutgoingConfig, Runtime
+from mailpoller.core.literals import Duration, Secret, Size
+from mailpoller.core.ports import Mail, Outgoing, Stage
+from mailpoller.transport.smtp import Relay, RelaySettings
+from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+
+log = structlog.get_logger(__name__)
+
+_PORTS = {"tls": 465, "starttls-required": 587, "starttls": 587, "none": 25}
+
+
+def _mail_address(written: str) -> str:
+    if not re.fullmatch(r"[^\s<>@,;:\x00-\x1f\x7f]+@[^\s<>@,;\x00-\x1f\x7f]+", written):
+        raise ValueError("a mail address is written alone: somebody@example.com")
+    return written
+
+
+def _host_name(written: str) -> str:
+    if not re.fullmatch(r"[^\s/@\x00-\x1f\x7f]+", written):
+        raise ValueError("a host is a name or an address, without port or scheme")
+    return written
+
+
+class SmtpConfig(OutgoingConfig):
+    """Send mail through an SMTP relay or a provider's submission service."""
+
+    type: Literal["smtp"]
+    host: Annotated[str, AfterValidator(_host_name)]
+    """The relay's name or address."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Follows ``tls`` if it is not given: 465 for ``tls``, 587 for the STARTTLS modes, 25 for ``none``."""
+    tls: TlsMode = "starttls-required"
+    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (if the relay offers it; warned about when it does
+    not, and never with a password in clear) or ``none`` (in clear, the password too)."""
+    ca_file: Path | None = None
+    """Trust the certificates of this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256 fingerprint."""
+    sender: Annotated[str, AfterValidator(_mail_address)]
+    """The address that our mail comes from."""
+    null_sender: bool = True
+    """Send with the null envelope sender, so that nobody bounces or answers. false uses ``sender``: for relays that refuse
+    the null sender (submission services often do)."""
+    username: str | None = None
+    """Log in as this user. Without it mail is sent anonymously."""
+    password: Secret | None = None
+    """The user's password."""
+    timeout: Duration = timedelta(seconds=30)
+    """The deadline of every single step. The relay's answer to a complete mail gets ten times as long."""
+    helo: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$")] | None = None
+    """The name we greet with; this host's full name, or its address, if it is not given."""
+    max_size: Size = 50_000_000
+    """The largest mail in octets that is sent here, whatever the relay would take."""
+    connections: int = Field(default=2, ge=1, le=10)
+    """How many connections are used at once at most."""
+    keep: Duration = timedelta(seconds=15)
+    """How long a connection is kept open after its last mail."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> SmtpConfig:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together; without both, mail is sent anonymously")
+        if self.timeout <= timedelta(0):
+            raise ValueError("timeout is longer than nothing")
+        return self
+
+    def build(self, name: str, runtime: Runtime) -> Outgoing:
+        """The outgoing. Opens nothing."""
+        relay = RelaySettings(
+            host=self.host,
+            port=self.port or _PORTS[self.tls],
+            tls=self.tls,
+            policy=TlsPolicy(ca_file=self.ca_file, pin=self.pin),
+            username=self.username,
+            password=self.password,
+            timeout=self.timeout,
+            helo=self.helo,
+            max_size=self.max_size,
+            connections=self.connections,
+            keep=self.keep,
+        )
+        return SmtpOutgoing(name, self.sender, relay, null_sender=self.null_sender)
+
+
+class SmtpOutgoing:
+    """One identity at one relay."""
+
+    def __init__(self, name: str, sender: str, relay: RelaySettings, *, null_sender: bool) -> None:
+        self.name = name
+        self.host = relay.host
+        self.sender = sender
+        self._null_sender = null_sender
+        self._relay = Relay(relay)
+
+    async def send(self, mail: Mail) -> str:
+        """Hand the mail to the relay; see :meth:`mailpoller.transport.smtp.Relay.send`."""
+        started = monotonic()
+        if not mail.sender and not self._null_sender:
+            mail = replace(mail, sender=self.sender)
+        answer = await self._relay.send(mail)
+        log.info(
+            "mail.sent",
+            outgoing=self.name,
+            recipients=len(mail.recipients),
+            size_bytes=len(mail.octets),
+            elapsed_s=round(monotonic() - started, 3),
+            answer=answer,
+        )
+        return answer
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """Every stage up to the login."""
+        return self._relay.probe()
+
+    async def close(self) -> None:
+        """End the kept connections."""
+        await self._relay.close()

@@ -1,0 +1,251 @@
+"""A queue that is a mail address: every message goes there as an attachment. Above all, the quarantine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Annotated, Any, Literal
+
+import structlog
+from pydantic import BeforeValidator, Field
+
+from mailpoller.core.component import Runtime, SinkConfig
+from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
+from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
+from mailpoller.core.literals import OutgoingName
+from mailpoller.core.ports import Clock, Mail, Outgoing, Sink
+from mailpoller.mail.compose import Form, printable, quarantine_mail
+from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+
+log = structlog.get_logger(__name__)
+
+_THREAD_ABOVE = 1 << 17
+"""Octets of a message above which the mail is composed in a thread."""
+_LANES = 2
+"""Mails in hand at once: each holds a whole message in memory."""
+_BUDGET_S = 90.0
+"""No further mail of a batch is begun after so many seconds: what is known then is told before the engine gives up on the batch."""
+
+_REASONS: Mapping[str, tuple[str, str]] = {
+    "poison": (
+        "mailpoller was killed each time it worked on this message, so it was put aside without being parsed.",
+        "Open the attachment with care. If it is harmless, please report it: a message must never kill the service.",
+    ),
+    "unprocessable": (
+        "mailpoller failed to process this message, though others went through.",
+        "The log has the traceback under the mid below. Please report it.",
+    ),
+    "refused": (
+        "A queue refused this message for good.",
+        "Mend the queue or the message, then bring it back with: mailpoller redeliver MID",
+    ),
+    "auto-reply": (
+        "This is automatic mail (a bounce, an out-of-office notice, or the like), and the mailbox keeps that from its queue.",
+        "Nothing, if that is what you want. Otherwise set auto_replies: deliver for the mailbox.",
+    ),
+    "oversize": (
+        "This message is larger than the mailbox accepts; what was downloaded of it is attached.",
+        "Raise max_message_size for the mailbox, then bring it back with: mailpoller redeliver MID",
+    ),
+    "test": ("The subject bears the quarantine's test marker.", "Nothing: the quarantine works."),
+}
+_OTHERWISE = (
+    "A rule of this mailbox sends such messages to quarantine.",
+    "If it should have gone to a queue, change the rule, then bring it back with: mailpoller redeliver MID",
+)
+
+
+def _addresses(written: object) -> object:
+    return [written] if isinstance(written, str) else written
+
+
+RecipientAddress = Annotated[str, Field(pattern=r"^[^\s<>@,;:]+@[^\s<>@,;]+$")]
+
+
+class SmtpQueueConfig(SinkConfig):
+    """Send every message to a mail address, attached to a note. Made for the quarantine."""
+
+    type: Literal["smtp"]
+    outgoing: OutgoingName
+    """The outgoing identity that sends it."""
+    to: Annotated[list[RecipientAddress], Field(min_length=1), BeforeValidator(_addresses)]
+    """The address, or a list of them. A mail counts as held when the relay has taken it for at least one."""
+    payload: Payload = "summary"
+    """The original is always attached; the event only serves the note."""
+
+    def build(self, name: str, runtime: Runtime) -> Sink:
+        """The sink. Raises :class:`ConfigError` if there is no such outgoing."""
+        outgoing = runtime.outgoings.get(self.outgoing)
+        if outgoing is None:
+            raise ConfigError(f"queue {name}: there is no outgoing named {self.outgoing}")
+        return SmtpQueue(name, outgoing, tuple(self.to), runtime.clock)
+
+
+class SmtpQueue:
+    """Delivers by mail. A repeat bears the same Message-ID; a relay does not suppress it, whoever reads it can."""
+
+    stores_octets = True
+
+    def __init__(self, name: str, outgoing: Outgoing, recipients: tuple[str, ...], clock: Clock) -> None:
+        self._name = name
+        self._outgoing = outgoing
+        self._recipients = recipients
+        self._clock = clock
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """Mail each delivery. A relay that is down ends the batch: what it had taken is told, the rest may be repeated.
+
+        Raises :class:`TransientError` if it took nothing.
+        """
+        answers: dict[int, Receipt | Refusal] = {}
+        waiting = iter(enumerate(batch))
+        ends = monotonic() + _BUDGET_S
+        trouble = ""
+
+        async def lane() -> None:
+            nonlocal trouble
+            for index, delivery in waiting:
+                if trouble:
+                    return
+                if monotonic() > ends:
+                    trouble = "the relay is too slow for so many at once"
+                    return
+                try:
+                    answers[index] = await self._deliver(delivery)
+                except (RelayUnavailable, CredentialsRefused) as error:
+                    trouble = str(error)
+
+        if len(batch) == 1:
+            await lane()
+        else:
+            async with asyncio.TaskGroup() as group:
+                for number in range(_LANES):
+                    group.create_task(lane(), name=f"mail {self._name} {number}")
+        if trouble and not answers:
+            raise TransientError(trouble)
+        return [answers.get(index) or Refusal(delivery.delivery_id, trouble) for index, delivery in enumerate(batch)]
+
+    async def _deliver(self, delivery: Delivery) -> Receipt | Refusal:
+        """One mail, in the best form that the relay carries."""
+        form: Form = "whole"
+        too_large = ""
+        while True:
+            mail = await self._compose(delivery, form)
+            try:
+                answer = await self._outgoing.send(mail)
+            except NotCarried as error:
+                if error.lacks == "8BITMIME" and form == "whole":
+                    form = "encoded"
+                    continue
+                if error.lacks == "SIZE" and form != "header" and delivery.reason:
+                    form, too_large = "header", str(error)
+                    continue
+                return Refusal(delivery.delivery_id, str(error), permanent=True)
+            except MessageRejected as error:
+                return Refusal(delivery.delivery_id, too_large or str(error), permanent=True)
+            except (RelayUnavailable, CredentialsRefused):
+                raise
+            except TransientError as error:
+                return Refusal(delivery.delivery_id, str(error))
+            if too_large:
+                # A note is not the message: only whoever keeps all of it may say that it is held.
+                return Refusal(delivery.delivery_id, f"{too_large}; a note with its header was sent", permanent=True)
+            log.debug("message.mailed", queue=self._name, mid=delivery.mid, form=form)
+            return Receipt(delivery.delivery_id, f"{self._outgoing.host}: {answer}")
+
+    async def _compose(self, delivery: Delivery, form: Form) -> Mail:
+        if delivery.raw.octets.size > _THREAD_ABOVE:
+            return await asyncio.to_thread(self._mail, delivery, form)
+        return self._mail(delivery, form)
+
+    def _mail(self, delivery: Delivery, form: Form) -> Mail:
+        ref, facts = delivery.raw.claim.ref, _facts(delivery.event)
+        words, advice = _REASONS.get(delivery.reason, _OTHERWISE)
+        if delivery.reason:
+            subject = f"[mailpoller] quarantined in {ref.folder.mailbox}: {delivery.reason}"
+            explanation = [
+                f"A message in the mailbox {ref.folder.mailbox} was put into quarantine ({delivery.reason}).",
+                words if not delivery.detail else f"{words}\n{printable(delivery.detail, 500)}",
+                f"What to do: {advice.replace('MID', delivery.mid)}",
+            ]
+        else:
+            subject = f"[mailpoller] {self._name}: message in {ref.folder.mailbox}"
+            explanation = [f"A message in the mailbox {ref.folder.mailbox} for the queue {self._name} is attached."]
+        explanation.append(_form_words(delivery, form))
+        return quarantine_mail(
+            sender=self._outgoing.sender,
+            recipients=self._recipients,
+            raw=delivery.raw,
+            delivery_id=delivery.delivery_id,
+            at=self._clock.now(),
+            subject=subject,
+            explanation=explanation,
+            trace=_trace(delivery, facts),
+            form=form,
+        )
+
+    async def check(self) -> None:
+        """Go through every stage up to the login; raises :class:`TransientError` with the first that fails."""
+        async for stage in self._outgoing.probe():
+            if not stage.ok:
+                raise TransientError(f"{stage.name}: {stage.detail}")
+
+    async def close(self) -> None:
+        """Nothing: the outgoing is closed by whoever made it."""
+
+
+def _form_words(delivery: Delivery, form: Form) -> str:
+    raw = delivery.raw
+    if form == "header":
+        return (
+            f"The message ({raw.octets.size} octets) is larger than the relay takes, so only its header is attached. "
+            "The whole is not lost: it is kept in the local quarantine directory on the host that sent this note."
+        )
+    if raw.truncated:
+        return (
+            f"Only the first {raw.octets.size} octets of the message were downloaded; they are attached, bit for bit."
+        )
+    return "The message is attached as it came, bit for bit."
+
+
+def _facts(event: bytes) -> Mapping[str, Any]:
+    """What the event says about the message; empty if it cannot be read, for a note must not fail for want of it."""
+    try:
+        found = json.loads(event).get("data")
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _trace(delivery: Delivery, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    raw, ref = delivery.raw, delivery.raw.claim.ref
+    size = f"{raw.octets.size} octets" + (f" of {raw.announced or 'more'} (truncated)" if raw.truncated else "")
+    trace = [
+        ("mid", delivery.mid),
+        ("mailbox", ref.folder.mailbox),
+        ("folder", ref.folder.name),
+        ("uid", ref.uid),
+        ("epoch", ref.folder.epoch),
+        ("received", raw.received.isoformat() if raw.received else "unknown"),
+        ("size", size),
+        ("sha256", raw.octets.digest.hex()),
+        ("reason", delivery.reason or "-"),
+        ("topic", delivery.topic),
+        ("tags", ", ".join(delivery.tags)),
+        *((name, _said(facts.get(name))) for name in ("rules", "defects", "from", "subject", "message_id")),
+    ]
+    return [(name, value) for name, value in trace if value]
+
+
+def _said(value: object) -> str:
+    match value:
+        case str():
+            return value
+        case list():
+            return ", ".join(filter(None, map(_said, value)))
+        case {"address": str(address)}:
+            return address
+        case _:
+            return ""

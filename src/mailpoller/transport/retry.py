@@ -1,0 +1,41 @@
+"""Short retries: for the fault that is over before anybody would notice it. The only file that imports tenacity.
+
+Long waits belong to the engine, which frees the message, tells a human and goes on with other work meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+T = TypeVar("T")
+
+
+async def briefly(
+    work: Callable[[], Awaitable[T]],
+    *,
+    on: type[Exception] | tuple[type[Exception], ...],
+    tries: int = 3,
+    first_wait: timedelta = timedelta(milliseconds=200),
+    longest_wait: timedelta = timedelta(seconds=2),
+) -> T:
+    """Do ``work``, again after an error of the kinds ``on``, at most ``tries`` times in all; the last error is raised as it came.
+
+    The wait doubles from ``first_wait`` with up to as much jitter, never above ``longest_wait``. Every other error, and a
+    cancellation, passes at once. ``work`` must be harmless when repeated, and keeps its own deadline.
+    """
+    attempts = AsyncRetrying(
+        stop=stop_after_attempt(tries),
+        wait=wait_exponential_jitter(
+            initial=first_wait.total_seconds(), max=longest_wait.total_seconds(), jitter=first_wait.total_seconds()
+        ),
+        retry=retry_if_exception_type(on),
+        reraise=True,
+    )
+    async for attempt in attempts:
+        with attempt:
+            return await work()
+    raise AssertionError("tenacity ends by returning or raising")

@@ -1,0 +1,281 @@
+"""SMTP relays for tests: a real one on aiosmtpd that can be told to refuse, and a scripted one that can misbehave at any step."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed certificate for localhost, its file (PEM, key included) and its SHA-256."""
+
+    path: Path
+    fingerprint: str
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path)
+        return context
+
+
+def make_certificate(directory: Path, *, host: str = "localhost") -> Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    names: list[x509.GeneralName] = [x509.DNSName(host)]
+    if host == "localhost":
+        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / f"{host}.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+    return Certificate(path, sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest())
+
+
+@dataclass(frozen=True)
+class Received:
+    """A mail that the relay took."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    octets: bytes
+    options: tuple[str, ...]
+    encrypted: bool
+    user: str | None
+
+
+@dataclass
+class Relay:
+    """A relay on aiosmtpd, on a free port of 127.0.0.1; ``async with`` starts and stops it.
+
+    ``refuse`` maps a stage (``MAIL``, ``RCPT``, ``RCPT someone@example.com``, ``END``) to the answer it gets.
+    """
+
+    certificate: Certificate | None = None
+    implicit: bool = False
+    users: dict[str, str] = field(default_factory=dict)
+    require_login: bool = False
+    login_in_clear: bool = False
+    eight_bit: bool = True
+    utf8: bool = False
+    size_limit: int = 0
+    announce_size: bool = True
+    port: int = 0
+    refuse: dict[str, str] = field(default_factory=dict)
+
+    received: list[Received] = field(default_factory=list)
+    connections: int = 0
+    logins: list[tuple[str, str]] = field(default_factory=list)
+    open: set[asyncio.BaseTransport] = field(default_factory=set)
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        context = self.certificate.context() if self.certificate is not None else None
+        self._server = await loop.create_server(
+            lambda: _Protocol(self, None if self.implicit else context, loop),
+            "127.0.0.1",
+            self.port,
+            ssl=context if self.implicit else None,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.hang_up()
+        await asyncio.sleep(0)
+
+    def hang_up(self) -> None:
+        """Close every connection without a word."""
+        for transport in list(self.open):
+            transport.abort() if isinstance(transport, asyncio.WriteTransport) else transport.close()
+
+    # aiosmtpd's hooks; their names are its own
+    async def handle_EHLO(  # noqa: N802
+        self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        hidden = {"250-8BITMIME"} if not self.eight_bit else set()
+        return [
+            one
+            for one in responses
+            if one not in hidden and (self.announce_size and self.size_limit or not one.startswith("250-SIZE"))
+        ]
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if (answer := self.refuse.get("MAIL")) is not None:
+            return answer
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 Ok"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if (answer := self.refuse.get(f"RCPT {address}", self.refuse.get("RCPT"))) is not None:
+            return answer
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
+    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if (answer := self.refuse.get("END")) is not None:
+            return answer
+        octets = envelope.original_content or b""
+        user = session.auth_data.decode() if session.authenticated else None
+        self.received.append(
+            Received(
+                envelope.mail_from or "",
+                tuple(envelope.rcpt_tos),
+                octets,
+                tuple(envelope.mail_options),
+                session.ssl is not None or self.implicit,
+                user,
+            )
+        )
+        return f"250 2.0.0 Ok: queued as {len(self.received):06d}"
+
+
+class _Protocol(SMTP):
+    def __init__(self, relay: Relay, context: ssl.SSLContext | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._relay = relay
+        super().__init__(
+            relay,
+            data_size_limit=relay.size_limit or None,
+            enable_SMTPUTF8=relay.utf8,
+            hostname="relay.test",
+            tls_context=context,
+            auth_required=relay.require_login,
+            auth_require_tls=not (relay.login_in_clear or relay.implicit),
+            authenticator=self._check_login if relay.users else None,
+            loop=loop,
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._relay.connections += self._over_ssl is False
+        self._relay.open.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._relay.open.discard(self.transport)
+        super().connection_lost(error)
+
+    def _check_login(self, server: Any, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
+        assert isinstance(data, LoginPassword)
+        user, password = data.login.decode(), data.password.decode()
+        self._relay.logins.append((user, password))
+        if self._relay.users.get(user) == password:
+            return AuthResult(success=True, auth_data=data.login)
+        return AuthResult(success=False, handled=False)
+
+
+Answer = bytes | None | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+CLOSE = b""
+"""As an answer: hang up."""
+STALL = None
+"""As an answer: say nothing, ever."""
+
+
+@dataclass
+class Scripted:
+    """A relay that answers each verb as the script says; what it does not say is answered with success.
+
+    Stages: ``GREETING``, every verb, and ``END`` for the end of the mail.
+    """
+
+    script: dict[str, Answer] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ("8BITMIME",)
+    read_mail: bool = True
+
+    lines: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    mails: list[bytes] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def verbs(self) -> list[str]:
+        return [line.split(b" ")[0].upper().decode("latin-1") for line in self.lines]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            if not await self._answer("GREETING", b"220 relay.test\r\n", writer):
+                return
+            while line := await reader.readline():
+                self.lines.append(line.rstrip())
+                verb = line.split(b" ")[0].strip().upper().decode("latin-1")
+                usual = b"250 Ok\r\n"
+                if verb == "EHLO":
+                    said = [b"relay.test", *(one.encode() for one in self.extensions)]
+                    usual = b"".join(b"250-" + one + b"\r\n" for one in said[:-1]) + b"250 " + said[-1] + b"\r\n"
+                elif verb == "DATA":
+                    usual = b"354 Go on\r\n"
+                elif verb == "AUTH":
+                    usual = b"235 2.7.0 Welcome\r\n"
+                elif verb == "QUIT":
+                    usual = b"221 Bye\r\n"
+                if not await self._answer(verb, usual, writer):
+                    return
+                if verb == "DATA" and usual.startswith(b"354") and self.script.get("DATA", b"354").startswith(b"354"):
+                    if self.read_mail:
+                        self.mails.append(await reader.readuntil(b"\r\n.\r\n"))
+                    if not await self._answer("END", b"250 2.0.0 Ok: queued\r\n", writer):
+                        return
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, stage: str, usual: bytes, writer: asyncio.StreamWriter) -> bool:
+        answer = self.script.get(stage, usual)
+        if answer is STALL:
+            await asyncio.sleep(3600)
+        if answer == CLOSE:
+            return False
+        assert isinstance(answer, bytes)
+        writer.write(answer)
+        await writer.drain()
+        return True
