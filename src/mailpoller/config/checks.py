@@ -1,0 +1,129 @@
+"""Checks that need more than one block: names that lead nowhere, mailboxes that get in each other's way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from mailpoller.config.document import Node
+from mailpoller.config.fields import references_of
+from mailpoller.config.merge import dangling, is_name
+from mailpoller.config.model import Config
+from mailpoller.config.problems import Problem
+from mailpoller.config.wording import locate
+from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.delivery import QUARANTINE
+
+_NOUNS = {"queues": "queue", "rules": "rule", "outgoing": "outgoing", "mailboxes": "mailbox"}
+
+
+def references(config: Config, names: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
+    """Every name of another block must be one of ``names`` (section -> all names in the files, also of broken blocks)."""
+    known = {section: set(given) for section, given in names.items()}
+    for at, block in _blocks(config):
+        for loc, section, name in references_of(block):
+            if name not in known.get(section, ()):
+                node, _ = locate(_node(config, at), loc)
+                yield node.problem(dangling(_NOUNS.get(section, section), name, known.get(section, ())))
+
+
+def mailboxes(config: Config) -> Iterator[Problem]:
+    """What a mailbox needs beyond its own block."""
+    if QUARANTINE in config.queues:
+        yield _node(config, ("queues", QUARANTINE)).problem("this name is taken by the quarantine itself")
+    for name, mailbox in config.mailboxes.items():
+        node = _node(config, ("mailboxes", name))
+        if mailbox.enabled and mailbox.default_queue is None:
+            number = sum(1 for at in config.places if at[0] == "queues")
+            why = "there is no queue" if not number else f"there are {number} queues"
+            yield node.problem(
+                f"this key is required, since {why}: it takes the mail for which no rule names a queue",
+                key="default_queue",
+            )
+    yield from _renames(config)
+    yield from _folders(config)
+
+
+def _renames(config: Config) -> Iterator[Problem]:
+    taken: dict[str, str] = {}
+    for name, mailbox in config.mailboxes.items():
+        if mailbox.formerly is None:
+            continue
+        node = _node(config, ("mailboxes", name)).entries["formerly"]
+        if not is_name(mailbox.formerly):
+            yield node.problem("a name is letters, digits, - and _, at most 40")
+        elif mailbox.formerly in config.mailboxes:
+            yield node.problem(f"the mailbox {mailbox.formerly} is still there, so this one was not it")
+        elif mailbox.formerly in taken:
+            yield node.problem(f"the mailbox {taken[mailbox.formerly]} was this one, too")
+        else:
+            taken[mailbox.formerly] = name
+
+
+Polled = tuple[str, str, str, str]
+"""Protocol family, host, user and folder: what is polled."""
+
+
+def _folders(config: Config) -> Iterator[Problem]:
+    polled: dict[tuple[str | None, Polled], str] = {}
+    for name, mailbox in config.mailboxes.items():
+        if not mailbox.enabled:
+            continue
+        for place in _polled(mailbox):
+            other = polled.setdefault((mailbox.environment, place), name)
+            if other != name:
+                node = _node(config, ("mailboxes", name))
+                yield node.problem(
+                    f"the mailbox {other} polls the same folder: every message would come twice", "warning"
+                )
+    for name, mailbox in config.mailboxes.items():
+        if not mailbox.enabled or mailbox.mode == "shadow":
+            continue
+        for key in ("disposition", "on_quarantine", "on_discard"):
+            target = getattr(getattr(mailbox, key), "move", None)
+            if target is None:
+                continue
+            for account in _accounts(mailbox):
+                other_ = polled.get((mailbox.environment, (*account, _folder(target))))
+                if other_ is not None:
+                    whose = "this mailbox" if other_ == name else f"the mailbox {other_}"
+                    node, _ = locate(_node(config, ("mailboxes", name)), (key, "move"))
+                    yield node.problem(f"{whose} polls the folder that messages are moved to")
+
+
+def _accounts(mailbox: SourceConfig) -> list[tuple[str, str, str]]:
+    """The account, as far as the block's own words tell; none if it cannot be told."""
+    host, user, path = (getattr(mailbox, key, None) for key in ("host", "username", "path"))
+    if isinstance(host, str) and host:
+        return [(mailbox.type, host.casefold().rstrip("."), str(user or ""))]
+    return [(mailbox.type, "", str(path))] if path else []
+
+
+def _polled(mailbox: SourceConfig) -> list[Polled]:
+    folders = getattr(mailbox, "folders", None) or getattr(mailbox, "folder", None) or ["INBOX"]
+    names = [folders] if isinstance(folders, str) else [str(folder) for folder in folders]
+    return [(*account, _folder(name)) for account in _accounts(mailbox) for name in names]
+
+
+def _folder(name: str) -> str:
+    """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case."""
+    return "INBOX" if name.upper() == "INBOX" else name
+
+
+def _blocks(config: Config) -> Iterator[tuple[tuple[str, ...], Block]]:
+    for name, queue in config.queues.items():
+        yield ("queues", name), queue
+    for name, outgoing in config.outgoing.items():
+        yield ("outgoing", name), outgoing
+    for name, rule in config.rules.items():
+        yield ("rules", name), rule
+    for name, mailbox in config.mailboxes.items():
+        yield ("mailboxes", name), mailbox
+    for name, override in config.overrides.items():
+        yield ("mailboxes", name, "quarantine"), override
+    for at, block in ((("quarantine",), config.quarantine), (("alerts",), config.alerts)):
+        if block is not None:
+            yield at, block
+
+
+def _node(config: Config, at: tuple[str, ...]) -> Node:
+    return config.places[at]

@@ -1,0 +1,157 @@
+"""What the classes of blocks say about their fields: keys, references to other blocks, secrets, kinds of values.
+
+One generic walk, so that a third party's plug-in is checked like ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+
+from mailpoller.core.literals import Reference, Secret
+
+Loc = tuple[str | int, ...]
+
+
+def key_of(name: str, info: FieldInfo) -> str:
+    """The key in the file of a field."""
+    return info.alias or (info.validation_alias if isinstance(info.validation_alias, str) else None) or name
+
+
+@cache
+def keys_of(model: type[BaseModel]) -> Mapping[str, Any]:
+    """key -> annotation, of all keys that a block may have; every alias counts."""
+    found: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        annotation = info.rebuild_annotation()
+        found[key_of(name, info)] = annotation
+        if isinstance(info.validation_alias, AliasChoices):
+            found |= {choice: annotation for choice in info.validation_alias.choices if isinstance(choice, str)}
+    return found
+
+
+def arms(annotation: Any) -> list[Any]:
+    """What a value may be: the members of a union, without the wrapping of Annotated."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return arms(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [arm for member in get_args(annotation) for arm in arms(member)]
+    return [annotation]
+
+
+def below(annotation: Any, key: str | int) -> list[Any]:
+    """The annotations of what stands under ``key`` in a value of ``annotation``."""
+    found: list[Any] = []
+    for arm in arms(annotation):
+        if isinstance(arm, type) and issubclass(arm, BaseModel):
+            found += [keys_of(arm)[str(key)]] if str(key) in keys_of(arm) else []
+        elif issubclass(get_origin(arm) or NoneType, Mapping):
+            found += get_args(arm)[1:2]
+        elif isinstance(key, int) and get_args(arm):
+            found.append(get_args(arm)[0])
+    return found
+
+
+def known_keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The keys that the block at ``loc`` within a block of ``model`` may have; empty if it may have any."""
+    level: list[Any] = [model]
+    for key in loc:
+        level = [found for annotation in level for found in below(annotation, key)]
+    blocks = [arm for annotation in level for arm in arms(annotation)]
+    return sorted(
+        {key for arm in blocks if isinstance(arm, type) and issubclass(arm, BaseModel) for key in keys_of(arm)}
+    )
+
+
+def annotations_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[Any]:
+    """What the value at ``loc`` may be: the arms of its annotation; empty if nothing is known about it."""
+    level: list[Any] = [model]
+    for key in loc:
+        level = [found for annotation in level for found in below(annotation, key)]
+    return [arm for annotation in level for arm in arms(annotation)]
+
+
+# --- references and secrets ------------------------------------------------------------------------------------------
+def references_of(block: BaseModel) -> Iterator[tuple[Loc, str, str]]:
+    """Every name of another block in a block: (where, the section it leads to, the name)."""
+    for key, name, annotation in _plan(type(block), Reference):
+        for loc, found, marker in _values(getattr(block, name), annotation, None):
+            if marker is not None and isinstance(found, str):
+                yield (key, *loc), marker.section, found
+
+
+def secrets_of(block: BaseModel) -> Iterator[tuple[Loc, Secret]]:
+    """Every secret in a block: (where, the secret)."""
+    for key, name, annotation in _plan(type(block), Secret):
+        for loc, found, _ in _values(getattr(block, name), annotation, None):
+            if isinstance(found, Secret):
+                yield (key, *loc), found
+
+
+def secret_keys(model: type[BaseModel]) -> set[str]:
+    """The keys of a block whose value is a secret or holds one."""
+    return {key for key, _, _ in _plan(model, Secret)}
+
+
+@cache
+def _plan(model: type[BaseModel], wanted: type) -> tuple[tuple[str, str, Any], ...]:
+    """The fields (key, name, annotation) of a block that may hold what is wanted, so that the others are never walked."""
+    return tuple(
+        (key_of(name, info), name, info.rebuild_annotation())
+        for name, info in model.model_fields.items()
+        if _may_hold(info.rebuild_annotation(), wanted, frozenset((model,)))
+    )
+
+
+def _may_hold(annotation: Any, wanted: type, seen: frozenset[type]) -> bool:
+    if annotation is wanted:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        inner = annotation not in seen and any(
+            _may_hold(info.rebuild_annotation(), wanted, seen | {annotation})
+            for info in annotation.model_fields.values()
+        )
+        return inner or annotation in seen
+    return any(isinstance(part, wanted) or _may_hold(part, wanted, seen) for part in get_args(annotation))
+
+
+def _values(value: Any, annotation: Any, marker: Reference | None) -> Iterator[tuple[Loc, Any, Reference | None]]:
+    """The scalars in a value, each with its place and the Reference that marks it."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        marker = next((entry for entry in metadata if isinstance(entry, Reference)), marker)
+        yield from _values(value, inner, marker)
+    elif isinstance(value, BaseModel):
+        for name, info in type(value).model_fields.items():
+            for loc, found, mark in _values(getattr(value, name), info.rebuild_annotation(), None):
+                yield (key_of(name, info), *loc), found, mark
+    elif get_origin(annotation) in (Union, UnionType):
+        fitting = [member for member in get_args(annotation) if _fits(value, member)]
+        if fitting:
+            yield from _values(value, fitting[0], marker)
+    elif isinstance(value, Mapping):
+        item = (get_args(annotation) or (Any, Any))[-1]
+        for key, child in value.items():
+            for loc, found, mark in _values(child, item, None):
+                yield (str(key), *loc), found, mark
+    elif isinstance(value, list | tuple | set | frozenset):
+        item = (get_args(annotation) or (Any,))[0]
+        for number, child in enumerate(value):
+            for loc, found, mark in _values(child, item, marker):
+                yield (number, *loc), found, mark
+    else:
+        yield (), value, marker
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    for arm in arms(annotation):
+        kind = get_origin(arm) or arm
+        if kind is Any or (isinstance(kind, type) and isinstance(value, kind)):
+            return True
+    return False
