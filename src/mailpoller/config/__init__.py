@@ -1,7 +1,17 @@
 """From YAML to checked configuration."""
 
+from mailpoller.config.dump import effective
 from mailpoller.config.loader import load
-from mailpoller.config.model import AlertsConfig, Config, QuarantineQueueConfig, ServiceConfig
+from mailpoller.config.model import AlertsConfig, Config, QuarantineConfig, ServiceConfig
 from mailpoller.config.problems import ConfigErrors, Problem
 
-__all__ = ["AlertsConfig", "Config", "ConfigErrors", "Problem", "QuarantineQueueConfig", "ServiceConfig", "load"]
+__all__ = [
+    "AlertsConfig",
+    "Config",
+    "ConfigErrors",
+    "Problem",
+    "QuarantineConfig",
+    "ServiceConfig",
+    "effective",
+    "load",
+]

@@ -14,7 +14,7 @@ from mailpoller.config import checks, lint
 from mailpoller.config.document import Node, plain, read
 from mailpoller.config.fields import annotations_at, keys_of, secret_keys
 from mailpoller.config.merge import DROP_IN_SECTIONS, Sections, inherit, is_name, join_files, merge
-from mailpoller.config.model import AlertsConfig, Config, Quarantine, QuarantineQueueConfig, ServiceConfig
+from mailpoller.config.model import AlertsConfig, Config, Quarantine, QuarantineConfig, ServiceConfig
 from mailpoller.config.problems import ConfigErrors, Problem, in_order
 from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.wording import unknown_key, validate
@@ -156,7 +156,7 @@ class _Loading:
             return None
         kind = node.entries.get("type")
         if kind is not None and kind.value == "queue":
-            return cast("QuarantineQueueConfig | None", self._block(QuarantineQueueConfig, node, at))
+            return cast("QuarantineConfig | None", self._block(QuarantineConfig, node, at))
         return cast("SinkConfig | None", self._component("sinks", node, at, also=("queue",)))
 
     def _alerts(self, sections: Sections) -> AlertsConfig | None:

@@ -106,7 +106,7 @@ class AlertsConfig(Block):
     """Say again after this long that a trouble lasts. Without it there is one mail when it begins and one when it ends."""
 
 
-class QuarantineQueueConfig(Block):
+class QuarantineConfig(Block):
     """Quarantined messages go to one of the configured queues."""
 
     type: Literal["queue"]
@@ -114,7 +114,7 @@ class QuarantineQueueConfig(Block):
     """The queue that gets them."""
 
 
-Quarantine = QuarantineQueueConfig | SinkConfig
+Quarantine = QuarantineConfig | SinkConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,120 @@
+"""The effective configuration: merged, defaults filled in, secrets masked, in the words of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, BeforeValidator
+
+from mailpoller.config.fields import key_of
+from mailpoller.config.model import Config
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.literals import Secret, parse_size, write_disposition
+
+_DURATIONS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_SIZES = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 10**3), ("KiB", 2**10))
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """The whole configuration as plain dicts, lists and scalars, ready for YAML or JSON.
+
+    What it gives is itself a configuration: loaded again it means the same, but for secrets written in the file, which
+    are masked. Keys without a value are left out; every mailbox is complete, so ``defaults``, ``extends`` and ``include``
+    are gone.
+    """
+    whole: dict[str, Any] = {"service": _block(config.service), "ledger": _block(config.ledger)}
+    whole["queues"] = {name: _block(queue) for name, queue in config.queues.items()}
+    whole["outgoing"] = {name: _block(outgoing) for name, outgoing in config.outgoing.items()}
+    whole |= {"quarantine": _block(config.quarantine)} if config.quarantine else {}
+    whole |= {"alerts": _block(config.alerts)} if config.alerts else {}
+    whole["rules"] = [_block(rule) for rule in config.rules.values()]
+    whole["mailboxes"] = {name: _block(mailbox) for name, mailbox in config.mailboxes.items()}
+    for name, mailbox in whole["mailboxes"].items():
+        mailbox.pop("extends", None)
+        if name in config.overrides:
+            mailbox["quarantine"] = _block(config.overrides[name])
+    return whole
+
+
+def write_duration(value: timedelta) -> str:
+    """``1h30m``: the inverse of :func:`~mailpoller.core.literals.parse_duration`, to the millisecond.
+
+    Weeks and days only where they come out even: ``90d``, ``36h``.
+    """
+    left = round(value / timedelta(milliseconds=1))
+    for unit, length in _DURATIONS:
+        if left and left % length == 0 and (unit != "w" or left < 8 * length):
+            return f"{left // length}{unit}"
+    text = ""
+    for unit, length in _DURATIONS[2:]:
+        if left >= length:
+            text += f"{left // length}{unit}"
+            left %= length
+    return text or "0s"
+
+
+def write_size(octets: int) -> str | int:
+    """``20MB``, ``64KiB``, or the bare number: the inverse of :func:`~mailpoller.core.literals.parse_size`."""
+    for unit, length in _SIZES:
+        if octets and octets % length == 0:
+            return f"{octets // length}{unit}"
+    return octets
+
+
+def _block(block: BaseModel) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    for name, info in type(block).model_fields.items():
+        value = getattr(block, name)
+        if value is None:
+            continue
+        written[key_of(name, info)] = write_size(value) if name in _size_fields(type(block)) else _value(value)
+    if "type" in written:
+        written = {"type": written.pop("type")} | written
+    return written
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return _block(value)
+        case timedelta():
+            return write_duration(value)
+        case Secret() | Path():
+            return str(value)
+        case Disposition():
+            return write_disposition(value)
+        case Enum():
+            return _value(value.value)
+        case Mapping():
+            return {str(key): _value(child) for key, child in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_value(child) for child in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
+
+
+@cache
+def _size_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The fields whose number counts octets, as their literal tells."""
+    return frozenset(
+        name
+        for name, info in model.model_fields.items()
+        if _counts_octets(info.rebuild_annotation()) and int in _kinds(info.rebuild_annotation())
+    )
+
+
+def _counts_octets(annotation: Any) -> bool:
+    if isinstance(annotation, BeforeValidator):
+        return annotation.func is parse_size
+    return any(_counts_octets(part) for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())))
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    return {annotation, *(kind for part in get_args(annotation) for kind in _kinds(part) if isinstance(kind, type))}
