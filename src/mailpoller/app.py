@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from mailpoller.config import Config
+from mailpoller.config.fields import references_of
 from mailpoller.config.model import QuarantineQueueConfig
 from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
@@ -20,7 +20,7 @@ from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule
 from mailpoller.core.spool import Spool
-from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
@@ -78,8 +78,10 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         alarm = Alarm(
             ledger=ledger,
             outgoing=runtime.outgoings[config.alerts.outgoing] if config.alerts else None,
-            recipients=tuple(config.alerts.to) if config.alerts else (),
+            recipients=config.alerts.to if config.alerts else (),
             clock=clock,
+            sender=config.alerts.sender if config.alerts else None,
+            policy=Policy(reminder=config.alerts.reminder if config.alerts else None),
         )
         watchers: dict[str, Watcher] = {}
 
@@ -139,11 +141,11 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 connecting=connecting,
             )
             asked = [rules[rule] for rule in block.rules]
-            reachable = _reachable(config, name, block)
+            reachable = _reachable(config, block)
             watcher.courier = Courier(
                 name,
                 block,
-                pipeline=_pipeline(config, name, block, asked),
+                pipeline=pipeline_of(config, name, rules),
                 dispatcher=Dispatcher(block, queues, quarantines.of(name), last_resort, clock),
                 ledger=ledger,
                 budget=Budget(service.memory_per_mailbox, budget),
@@ -168,7 +170,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             clock=clock,
             grace=service.stop_grace,
             stop=stop,
-            services={"alarm": partial(alarm.run, stop), "control": control.serve},
+            services={"alarm": alarm.run, "control": control.serve},
         )
         yield App(supervisor, ledger, health, queues, stop)
 
@@ -226,28 +228,31 @@ class _Quarantines:
         return self._made[key]
 
 
-def _pipeline(config: Config, name: str, block: SourceConfig, rules: list[Rule]) -> Pipeline:
+def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None) -> Pipeline:
+    """What judges the messages of a mailbox. ``rules``: those that are built already, by name."""
+    block = config.mailboxes[mailbox]
+    if rules is None:
+        bare = Runtime(SystemClock(), Spool(Path()), config.service.state_directory)
+        rules = {name: config.rules[name].build(name, bare) for name in block.rules}
     return Pipeline(
-        mailbox=name,
-        default_queue=config.default_queue(name),
+        mailbox=mailbox,
+        default_queue=block.default_queue,
         default_topic=block.default_topic,
         force_default_queue=block.force_default_queue,
         auto_replies=block.auto_replies,
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
-        rules=rules,
+        rules=[rules[name] for name in block.rules],
     )
 
 
-def _reachable(config: Config, name: str, block: SourceConfig) -> frozenset[str]:
+def _reachable(config: Config, block: SourceConfig) -> frozenset[str]:
     """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own references."""
-    names = {config.default_queue(name)} - {None}
+    names = {block.default_queue} if block.default_queue else set()
     if not block.force_default_queue:
         for rule in block.rules:
-            names.update(
-                reference.name for reference in references(config.rules[rule]) if reference.section == "queues"
-            )
-    return frozenset(str(queue) for queue in names)
+            names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")
+    return frozenset(names)
 
 
 def _bodies_wanted(config: Config, rules: list[Rule], reachable: frozenset[str]) -> bool:

@@ -75,6 +75,21 @@ class Site:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as database:
             return [json.loads(row[0]) for row in database.execute("SELECT event FROM message ORDER BY rowid")]
 
+    def ledger_counts(self, mailbox: str) -> dict[str, int]:
+        """How many messages of a mailbox the ledger has, by state."""
+        with sqlite3.connect(f"file:{self.directory / 'ledger.db'}?mode=ro", uri=True, timeout=10) as database:
+            rows = database.execute(
+                "SELECT state, disposition_state, count(*) FROM message JOIN folder ON folder.id = message.folder "
+                "WHERE mailbox = ? GROUP BY 1, 2",
+                (mailbox,),
+            ).fetchall()
+        counts = {"claimed": 0, "deferred": 0, "settled": 0, "undisposed": 0}
+        for state, disposition, count in rows:
+            counts["claimed" if state == "suspect" else state] += count
+            if state == "settled" and disposition != "applied":
+                counts["undisposed"] += count
+        return counts
+
     def subjects(self, queue: Path | None = None) -> Counter[str]:
         """How often each subject stands in a queue file."""
         return Counter(event["data"]["subject"] for event in self.events(queue))

@@ -35,8 +35,8 @@ class ControlServer:
         self._handlers = handlers
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
-    async def serve(self) -> None:
-        """Serve until cancelled. A socket that cannot be made costs the control commands, not the mail."""
+    async def serve(self, ended: asyncio.Event) -> None:
+        """Serve until ``ended``. A socket that cannot be made costs the control commands, not the mail."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.unlink(missing_ok=True)
@@ -47,7 +47,7 @@ class ControlServer:
             return
         try:
             async with server:
-                await server.serve_forever()
+                await ended.wait()
         finally:
             self._path.unlink(missing_ok=True)
 

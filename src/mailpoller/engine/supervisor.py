@@ -23,14 +23,18 @@ HEARTBEAT = timedelta(seconds=5)
 REBUILD_FLOOR = timedelta(seconds=5)
 REBUILD_CAP = timedelta(minutes=10)
 
-Service = Callable[[], Awaitable[None]]
+LAST_WORDS = timedelta(seconds=10)
+"""How long the services may take to end once every watcher has."""
+
+Service = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set, then says its last words and returns."""
 
 
 class Supervisor:
     """Runs watchers until ``stop`` is set, then gives them ``grace`` to bring home what is in hand.
 
     One mailbox's failure never touches another's task: a watcher that raises, or that got nowhere for its budget, is
-    cancelled and run again. ``services`` are further tasks, by name, that live exactly as long (alarm, control socket).
+    cancelled and run again. ``services`` are further tasks, by name (alarm, control socket), that end after the last watcher.
     """
 
     def __init__(
@@ -53,13 +57,12 @@ class Supervisor:
         self._grace = grace
         self._stop = stop
         self._services = services
+        self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Return when everything has stopped."""
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(queue.tend(), name=f"queue {queue.name}") for queue in self._queues]
-            background += [group.create_task(_endless(name, work), name=name) for name, work in self._services.items()]
-            background.append(group.create_task(self._heartbeat(), name="heartbeat"))
+            services, background = self._start(group)
             watching = [
                 group.create_task(self._guard(watcher), name=f"watcher {name}")
                 for name, watcher in self.watchers.items()
@@ -68,9 +71,24 @@ class Supervisor:
             log.info("service.started", mailboxes=len(watching))
             await self._stop.wait()
             await self._wind_down(watching)
-            for task in background:
-                task.cancel()
+            await self._end(services, background)
         log.info("service.stopped")
+
+    def _start(self, group: asyncio.TaskGroup) -> tuple[list[asyncio.Task[None]], list[asyncio.Task[None]]]:
+        """Everything that is not a mailbox: the services, and what is simply cancelled at the end."""
+        services = [
+            group.create_task(_endless(name, work, self._ended), name=name) for name, work in self._services.items()
+        ]
+        background = [group.create_task(queue.tend(), name=f"queue {queue.name}") for queue in self._queues]
+        background.append(group.create_task(self._heartbeat(), name="heartbeat"))
+        return services, background
+
+    async def _end(self, services: Sequence[asyncio.Task[None]], background: Sequence[asyncio.Task[None]]) -> None:
+        self._ended.set()
+        if services:
+            await asyncio.wait(services, timeout=LAST_WORDS.total_seconds())
+        for task in (*services, *background):
+            task.cancel()
 
     async def drain(self) -> bool:
         """Carry what every mailbox holds now, side by side; True if nothing failed and nothing was put off."""
@@ -89,16 +107,14 @@ class Supervisor:
                     group.create_task(one(watcher), name=f"drain {name}")
 
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(_endless(name, work), name=name) for name, work in self._services.items()]
-            background.append(group.create_task(self._heartbeat(), name="heartbeat"))
-            background += [group.create_task(queue.tend(), name=f"queue {queue.name}") for queue in self._queues]
+            services, background = self._start(group)
             draining = group.create_task(all_of_them(), name="drain")
             stopping = group.create_task(self._stop.wait(), name="stop")
             await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not draining.done():
                 await self._wind_down([draining])
-            for task in (*background, stopping):
-                task.cancel()
+            stopping.cancel()
+            await self._end(services, background)
         return not draining.cancelled() and not self._stop.is_set() and all(results.values())
 
     async def _wind_down(self, watching: Sequence[asyncio.Task[None]]) -> None:
@@ -157,11 +173,11 @@ class Supervisor:
             await self._clock.sleep(pause.total_seconds())
 
 
-async def _endless(name: str, work: Service) -> None:
-    """Run a service again and again: nothing that is not a mailbox may end the process."""
-    while True:
+async def _endless(name: str, work: Service, ended: asyncio.Event) -> None:
+    """Run a service again if it fails: nothing that is not a mailbox may end the process."""
+    while not ended.is_set():
         try:
-            await work()
+            await work(ended)
             return
         except Exception:
             log.exception("service.crashed", service=name)

@@ -1,0 +1,33 @@
+"""``mailpoller config`` and ``mailpoller schema``: the effective configuration, and the schema for editors."""
+
+from __future__ import annotations
+
+import typer
+
+from mailpoller.cli.exits import explained
+from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
+from mailpoller.cli.output import print_json
+
+
+def config(config: ConfigOption, environment: EnvironmentOption = None, as_json: JsonOption = False) -> None:
+    """Print the effective configuration: everything merged, defaults filled in, secrets masked."""
+    from mailpoller.cli.service import loaded
+
+    with explained():
+        import yaml
+
+        from mailpoller.config import effective
+
+        shown = effective(loaded(config, environment))
+        if as_json:
+            print_json(shown)
+        else:
+            typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=False), nl=False)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors (yaml-language-server and the like)."""
+    with explained():
+        from mailpoller.config.schema import json_schema
+
+        print_json(json_schema())

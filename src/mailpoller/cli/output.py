@@ -1,0 +1,62 @@
+"""What verbs print: tables and fields for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, indented on a terminal, one line in a pipe."""
+    indent = 2 if sys.stdout.isatty() else None
+    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """A table: drawn on a terminal, tab-separated with a header line in a pipe; ``empty`` is said if there are no rows."""
+    lines = [[_text(cell) for cell in row] for row in rows]
+    if not lines:
+        typer.echo(empty, err=True)
+        return
+    if not sys.stdout.isatty():
+        typer.echo("\t".join(columns))
+        for line in lines:
+            typer.echo("\t".join(line))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        # As Text: a message's own words must not be taken for markup.
+        table.add_row(*(Text(cell) for cell in line))
+    Console().print(table)
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Names and values, a line each, without those that are empty."""
+    shown = {name: _text(value) for name, value in fields.items() if value not in (None, "", (), [], {})}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def _text(cell: Any) -> str:
+    """A cell on one line, with control characters made visible: they may come from a stranger's mail."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, dict):
+        cell = ", ".join(f"{key}: {value}" if value else str(key) for key, value in cell.items())
+    elif isinstance(cell, (list, tuple)):
+        cell = ", ".join(str(part) for part in cell)
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(cell))

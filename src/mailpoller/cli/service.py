@@ -1,0 +1,70 @@
+"""How verbs reach the service: a running daemon by its socket, its ledger by reading, or the ledger itself if none runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from mailpoller.core.errors import ConfigError, TransientError
+
+if TYPE_CHECKING:
+    from mailpoller.config import Config
+    from mailpoller.ledgers.sqlite import LedgerReader
+
+
+def loaded(path: Path, environment: str | None = None) -> Config:
+    """The configuration, for verbs that do not log."""
+    from mailpoller.config import load
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    return load(path, environment=environment)
+
+
+def reader(config: Config) -> AbstractContextManager[LedgerReader]:
+    """The ledger for reading, also while a daemon holds it. Raises LedgerUnavailable if there is none yet."""
+    opened = getattr(config.ledger, "reader", None)
+    if opened is None:
+        raise ConfigError(f"a ledger of type {config.ledger.type} cannot be read beside a running service")
+    found: AbstractContextManager[LedgerReader] = opened()
+    return found
+
+
+def ask(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> dict[str, Any]:
+    """Ask the running daemon. Raises TransientError if none answers."""
+    from mailpoller.engine.control import ask as ask_socket
+
+    return ask_socket(config.service.control_socket, request, deadline=timedelta(seconds=seconds))
+
+
+def carry_out(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Have the running daemon do it; if none runs, do it here, with the ledger locked meanwhile.
+
+    Raises LedgerUnavailable if a daemon holds the ledger and yet does not answer.
+    """
+    try:
+        return ask(config, request)
+    except TransientError as silence:
+        try:
+            return asyncio.run(_alone(config, request))
+        except TransientError as error:
+            raise TransientError(f"{error}; and {silence}") from None
+
+
+async def _alone(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
+    from mailpoller.engine.clock import SystemClock
+    from mailpoller.engine.health import Health
+    from mailpoller.engine.operations import Operations
+
+    clock = SystemClock()
+    ledger = await config.ledger.open(clock)
+    try:
+        handlers = Operations(ledger, Health(clock), {}, {}).handlers()
+        return dict(await handlers[str(request["do"])](request))
+    finally:
+        await ledger.close()
