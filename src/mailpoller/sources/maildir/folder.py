@@ -1,0 +1,321 @@
+"""One folder of a Maildir, as a session knows it: what it lists, reads and changes. Blocks, and is called in one thread."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from mailpoller.core.delivery import Disposed, Disposition, Settlement
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
+from mailpoller.core.ports import Clock, Start
+from mailpoller.core.spool import Spool
+from mailpoller.sources.maildir import directory as on_disk
+from mailpoller.sources.maildir.directory import CUR, NEW, Entry, Scan, Stamps
+from mailpoller.sources.maildir.position import Reached, digest
+
+CHUNK = 256 * 1024
+"""Octets of one read."""
+SWEEP_INTERVAL = timedelta(hours=1)
+"""How often all is listed whatever the directories' time stamps say: those of a network file system may lie."""
+
+_ROUNDS = 3
+"""How often a file that is not where it was is looked for: others rename it whenever they like."""
+_IMPOSSIBLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR}
+"""Errors of a disposition that trying again soon will not mend."""
+
+Listing = tuple[list[MessageRef], Position]
+State = Literal["applied", "failed", "pending"]
+Answer = RawMessage | Gone | OSError
+
+
+class PolledFolder:
+    """What is known of one folder while a session lasts.
+
+    ``seen``: the stamps of the last listing, or None before the first. ``ignored``: how many entries of it were no
+    regular files. Every method raises OSError when the folder itself is gone.
+    """
+
+    def __init__(self, folder: Folder, directory: Path, *, root: Path, clock: Clock, spool: Spool) -> None:
+        self.seen: Stamps | None = None
+        self.ignored = 0
+        self._folder = folder
+        self._directory = directory
+        self._root = root
+        self._clock = clock
+        self._spool = spool
+        self._swept_at = clock.monotonic()
+        self._entries: dict[str, Entry] = {}
+        """The last look; the files decide."""
+        self._position: Position | None = None
+        self._reached = Reached(None, None)
+        self._listed: frozenset[str] = frozenset()
+        """Every uid that was there at ``_position``: whoever comes back with that position has recorded them all."""
+
+    # --- listing -----------------------------------------------------------------------------------------------
+    def list_all(self, start: Start) -> Listing:
+        """All that ``start`` wants, and the position from which on :meth:`list_since` shows what came later."""
+        found = self._scan()
+        refs = [ref for ref in self._refs(found.entries) if self._wanted(ref.uid, start)]
+        wanted = {ref.uid for ref in refs}
+        unwanted = (digest(uid) for uid in found.entries if uid not in wanted)
+        return refs, self._reach(found, Reached.at(found.stamps, unwanted))
+
+    def list_since(self, since: Position) -> Listing:
+        """What may have come since ``since`` was reached; of what was there already as little as can be told.
+
+        A directory whose stamp did not change holds nothing new. Of one that did, everything is shown that was not
+        there at ``since``, if this session made it, and else everything: the ledger knows what it has.
+        """
+        remembered = self._position == since
+        reached = self._reached if remembered else Reached.parse(since)
+        sweep = self._clock.monotonic() - self._swept_at >= SWEEP_INTERVAL.total_seconds()
+        looked = on_disk.stamps(self._directory)
+        if not sweep and not _changed(reached, looked):
+            self.seen = looked
+            return [], since
+        found = self._scan()
+        if sweep:
+            self._swept_at = self._clock.monotonic()
+        # By the stamps of the scan: a directory that changed after the look above is among them.
+        changed = {NEW, CUR} if sweep else _changed(reached, found.stamps)
+        recorded = self._listed if remembered else frozenset()
+        fresh: dict[str, Entry] = {}
+        still_unwanted: list[bytes] = []
+        for uid, entry in found.entries.items():
+            if reached.unwanted and (short := digest(uid)) in reached.unwanted:
+                still_unwanted.append(short)
+            elif entry.part in changed and uid not in recorded:
+                fresh[uid] = entry
+        return list(self._refs(fresh)), self._reach(found, Reached.at(found.stamps, still_unwanted))
+
+    def _scan(self) -> Scan:
+        found = on_disk.scan(self._directory)
+        self._entries, self.seen, self.ignored = found.entries, found.stamps, found.ignored
+        return found
+
+    def _reach(self, found: Scan, reached: Reached) -> Position:
+        self._position, self._reached, self._listed = reached.write(), reached, frozenset(found.entries)
+        return self._position
+
+    def _refs(self, entries: dict[str, Entry]) -> Iterator[MessageRef]:
+        """Oldest first as far as names tell: they begin with the second of delivery."""
+        for uid in sorted(entries):
+            size = on_disk.announced_size(entries[uid].name)
+            if size is None:
+                status = self._status(entries[uid])
+                size = None if status is None else status.st_size
+            yield MessageRef(self._folder, uid, size)
+
+    def _wanted(self, uid: str, start: Start) -> bool:
+        if start.kind == "unseen":
+            return "S" not in on_disk.letters_of(self._entries[uid].name)
+        if start.kind == "since" and start.instant is not None:
+            status = self._status(self._entries[uid])
+            # Renamed meanwhile: better once too often than never.
+            return status is None or status.st_mtime >= start.instant.timestamp()
+        return start.kind != "now"
+
+    def _path(self, entry: Entry) -> Path:
+        return self._directory / entry.part / entry.name
+
+    def _status(self, entry: Entry) -> os.stat_result | None:
+        try:
+            return self._path(entry).lstat()
+        except FileNotFoundError:
+            return None
+
+    # --- reading -----------------------------------------------------------------------------------------------
+    def read(self, claims: Sequence[Claim], limit: int) -> list[Answer]:
+        """An answer to each claim: the first ``limit`` octets, or Gone, or why the file cannot be read."""
+        answers: list[Answer] = []
+        missing: Sequence[Claim] = claims
+        try:
+            for turn in range(_ROUNDS):
+                if turn:
+                    # Gone is only what a look that began after the failed attempt does not show.
+                    self._entries = on_disk.scan(self._directory).entries
+                    answers += [Gone(claim) for claim in missing if claim.ref.uid not in self._entries]
+                elsewhere: list[Claim] = []
+                for claim in missing:
+                    if (entry := self._entries.get(claim.ref.uid)) is not None:
+                        try:
+                            answers.append(self._read(claim, entry, limit))
+                            continue
+                        except FileNotFoundError:
+                            pass
+                    elif turn:
+                        continue
+                    elsewhere.append(claim)
+                if not elsewhere:
+                    return answers
+                missing = elsewhere
+        except BaseException:
+            close_all(answers)
+            raise
+        return [*answers, *(OSError(errno.EAGAIN, "the file is renamed all the time") for _ in missing)]
+
+    def _read(self, claim: Claim, entry: Entry, limit: int) -> Answer:
+        """Raises FileNotFoundError if the file is not there."""
+        try:
+            descriptor = _open_regular(self._path(entry))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            return error
+        if descriptor is None:
+            return Gone(claim)
+        intake = self._spool.begin(limit)
+        try:
+            while (room := limit - intake.size) > 0 and (chunk := os.read(descriptor, min(CHUNK, room))):
+                intake.write(chunk)
+            status = os.fstat(descriptor)
+        except OSError as error:
+            intake.abort()
+            return error
+        except BaseException:
+            intake.abort()
+            raise
+        finally:
+            os.close(descriptor)
+        return RawMessage(
+            claim,
+            intake.finish(),
+            truncated=status.st_size > intake.size,
+            announced=status.st_size,
+            received=_instant(status.st_mtime),
+            flags=on_disk.flags_of(entry.name),
+        )
+
+    # --- settling ----------------------------------------------------------------------------------------------
+    def settle(self, settlements: Sequence[Settlement]) -> list[Disposed]:
+        """Carry out each disposition; what is ``applied`` would survive a power cut."""
+        results: dict[int, Disposed] = {}
+        touched: dict[Path, None] = {}
+        missing = list(range(len(settlements)))
+        for turn in range(_ROUNDS):
+            if turn:
+                self._entries = on_disk.scan(self._directory).entries
+            elsewhere: list[int] = []
+            for index in missing:
+                settlement = settlements[index]
+                entry = self._entries.get(settlement.ref.uid)
+                if entry is None and turn:
+                    # Moved or deleted, by us before a crash or by somebody else.
+                    results[index] = Disposed(settlement, "applied")
+                elif entry is None or (disposed := self._dispose(settlement, entry, touched)) is None:
+                    elsewhere.append(index)
+                else:
+                    results[index] = disposed
+            missing = elsewhere
+            if not missing:
+                break
+        for index in missing:
+            results[index] = Disposed(settlements[index], "pending", "the file is renamed all the time")
+        return self._made_durable([results[index] for index in range(len(settlements))], touched)
+
+    def _made_durable(self, results: list[Disposed], touched: dict[Path, None]) -> list[Disposed]:
+        try:
+            for directory in touched:
+                on_disk.sync(directory)
+        except OSError as error:
+            unsure = words(error)
+            return [Disposed(one.settlement, "pending", unsure) if one.state == "applied" else one for one in results]
+        return results
+
+    def _dispose(self, settlement: Settlement, entry: Entry, touched: dict[Path, None]) -> Disposed | None:
+        """The result of one disposition, or None if the file is not there."""
+        disposition = settlement.disposition
+        letters = {"S"} if disposition.seen else set()
+        for flag in disposition.flags:
+            letter = on_disk.letter_of(flag)
+            if letter is None:
+                return Disposed(settlement, "failed", f"Maildir has no flag {flag}")
+            letters.add(letter)
+        try:
+            self._change(settlement.ref.uid, entry, disposition, letters, touched)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            return Disposed(settlement, "failed", str(error))
+        except OSError as error:
+            return Disposed(settlement, "failed" if error.errno in _IMPOSSIBLE else "pending", words(error))
+        return Disposed(settlement, "applied")
+
+    def _change(
+        self, uid: str, entry: Entry, disposition: Disposition, letters: set[str], touched: dict[Path, None]
+    ) -> None:
+        """Delete or rename one file. Raises FileNotFoundError if it is not there, ValueError for a folder that cannot be."""
+        path = self._path(entry)
+        if disposition.leaves:
+            return
+        if disposition.delete:
+            path.unlink()
+            touched[path.parent] = None
+            del self._entries[uid]
+            return
+        target = self._directory
+        if disposition.move is not None:
+            target = on_disk.folder_directory(self._root, disposition.move)
+            on_disk.create(target, root=self._root)
+        moved = target / CUR / on_disk.flagged(entry.name, letters)
+        if moved == path:
+            path.lstat()
+            return
+        # A rename would silently replace a file of that name, and with it perhaps another message.
+        if os.path.lexists(moved):
+            path.lstat()
+            raise FileExistsError(errno.EEXIST, "another file has that name already", str(moved))
+        path.rename(moved)
+        # The new place becomes durable before the old one: a power cut may show both, never none.
+        touched[moved.parent] = None
+        touched[path.parent] = None
+        if target == self._directory:
+            self._entries[uid] = Entry(CUR, moved.name)
+        else:
+            del self._entries[uid]
+
+
+def close_all(answers: Sequence[Answer]) -> None:
+    """Give back the octets of answers that nobody will take."""
+    for answer in answers:
+        if isinstance(answer, RawMessage):
+            answer.octets.close()
+
+
+def words(error: OSError) -> str:
+    """What the operating system says, without the path."""
+    return error.strerror or type(error).__name__
+
+
+def _changed(reached: Reached, stamps: Stamps) -> set[str]:
+    """Those of ``new`` and ``cur`` that may hold more than at ``reached``."""
+    pairs = ((NEW, reached.new, stamps.new), (CUR, reached.cur, stamps.cur))
+    return {part for part, then, now in pairs if then != now}
+
+
+def _open_regular(path: Path) -> int | None:
+    """A descriptor of the file; None if it is no regular file. Never follows a link, never waits for a pipe's writer."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        # ELOOP: a link by now. ENXIO: a socket.
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _instant(seconds: float) -> datetime | None:
+    """Aware; None for a time stamp that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

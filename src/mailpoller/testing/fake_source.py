@@ -1,0 +1,311 @@
+"""A mailbox in memory, for tests of what talks to sources: it can fail at any step and remembers what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from mailpoller.core.delivery import Disposed, Disposition, Settlement
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Account, Claim, Folder, Gone, MessageRef, Page, Position, RawMessage
+from mailpoller.core.ports import Stage, Start, Wake
+from mailpoller.core.spool import Octets
+
+INBOX = "INBOX"
+PAGE = 500
+
+
+@dataclass(slots=True)
+class FakeMail:
+    """One message in a fake mailbox. ``flags`` are named as IMAP names them."""
+
+    uid: str
+    octets: bytes
+    received: datetime
+    flags: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class FakeFolder:
+    """A folder: ``validity`` is its epoch, ``uid_next`` the uid that the next message gets."""
+
+    mails: dict[str, FakeMail] = field(default_factory=dict)
+    validity: int = 1
+    uid_next: int = 1
+
+
+class FakeMailbox:
+    """A mail server with one account. It outlives the sessions, as a real one does."""
+
+    def __init__(self, folders: Iterable[str] = (INBOX,)) -> None:
+        self.folders: dict[str, FakeFolder] = {name: FakeFolder() for name in folders}
+
+    def deliver(
+        self, octets: bytes, folder: str = INBOX, *, flags: Iterable[str] = (), received: datetime | None = None
+    ) -> str:
+        """A new message: its uid. A session that waits notices it."""
+        place = self.folders.setdefault(folder, FakeFolder())
+        uid = str(place.uid_next)
+        place.uid_next += 1
+        place.mails[uid] = FakeMail(uid, octets, received or datetime.now(UTC), set(flags))
+        return uid
+
+    def remove(self, uid: str, folder: str = INBOX) -> None:
+        """Somebody else deletes a message."""
+        del self.folders[folder].mails[uid]
+
+    def uids(self, folder: str = INBOX) -> list[str]:
+        """The uids in a folder, in order of arrival."""
+        return list(self.folders[folder].mails) if folder in self.folders else []
+
+    def renumber(self, folder: str = INBOX) -> None:
+        """The server counts anew (another UIDVALIDITY): same messages, new epoch, new uids."""
+        place = self.folders[folder]
+        mails = list(place.mails.values())
+        place.validity, place.uid_next, place.mails = place.validity + 1, 1, {}
+        for mail in mails:
+            mail.uid = str(place.uid_next)
+            place.uid_next += 1
+            place.mails[mail.uid] = mail
+
+
+@dataclass(slots=True)
+class _Fault:
+    error: BaseException | None
+    times: int
+    after: int
+
+
+class Faults:
+    """What goes wrong, by step.
+
+    Steps: ``connect``, ``folders``, ``open``, ``pending``, ``fetch`` (as it begins), ``fetch:N`` (instead of the Nth answer of a
+    fetch, from 0), ``settle`` (before anything is changed), ``settle:N`` (after N settlements were carried out),
+    ``wait``, ``close``.
+    """
+
+    def __init__(self) -> None:
+        self._planned: dict[str, list[_Fault]] = {}
+        self.met: list[str] = []
+        """The steps at which something did go wrong, in order."""
+
+    def fail(self, step: str, error: BaseException, *, times: int = 1, after: int = 0) -> None:
+        """Raise ``error`` at ``step``, ``times`` times, once it has gone well ``after`` times."""
+        self._planned.setdefault(step, []).append(_Fault(error, times, after))
+
+    def hang(self, step: str, *, times: int = 1, after: int = 0) -> None:
+        """Never return from ``step``, until cancelled."""
+        self._planned.setdefault(step, []).append(_Fault(None, times, after))
+
+    def clear(self) -> None:
+        """Nothing goes wrong any more."""
+        self._planned.clear()
+
+    async def at(self, step: str) -> None:
+        """Called by the fake at each step."""
+        planned = self._planned.get(step)
+        if not planned:
+            return
+        fault = planned[0]
+        if fault.after > 0:
+            fault.after -= 1
+            return
+        fault.times -= 1
+        if fault.times <= 0:
+            planned.pop(0)
+        self.met.append(step)
+        if fault.error is None:
+            await asyncio.Event().wait()
+        else:
+            raise fault.error
+
+
+class FakeSource:
+    """See :class:`mailpoller.core.ports.Source`. All that happened to it, over every session:
+
+    ``steps``: the calls, in order, by name. ``told``: the settlements whose disposition was asked for, in order; ``applied``: those
+    that were carried out. ``asked``: (folder, uid, limit) of every message that was downloaded. ``witness`` is called with each
+    settlement before it is carried out: a test looks there whether the ledger knows.
+    """
+
+    def __init__(
+        self,
+        mailbox: FakeMailbox,
+        faults: Faults | None = None,
+        *,
+        name: str = "support",
+        folders: Sequence[str] = (INBOX,),
+        mode: Literal["live", "shadow"] = "live",
+        witness: Callable[[Settlement], None] | None = None,
+        settable: Iterable[str] = ("\\Seen", "\\Flagged", "\\Answered", "$Done"),
+    ) -> None:
+        self.account = Account("fake", "fake.example", name)
+        self.mailbox = mailbox
+        self.faults = faults or Faults()
+        self.name = name
+        self.watched = tuple(folders)
+        self.mode = mode
+        self.witness = witness
+        self.settable = frozenset(settable)
+        self.steps: list[str] = []
+        self.told: list[Settlement] = []
+        self.applied: list[Settlement] = []
+        self.asked: list[tuple[str, str, int]] = []
+        self.sessions: list[FakeSession] = []
+
+    async def connect(self) -> FakeSession:
+        self.steps.append("connect")
+        await self.faults.at("connect")
+        session = FakeSession(self)
+        self.sessions.append(session)
+        return session
+
+    async def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        self.steps.append("probe")
+        yield Stage("folder", True, timedelta(0), ", ".join(self.watched))
+
+    def cut(self) -> None:
+        """Every open connection breaks."""
+        for session in self.sessions:
+            session.lost = session.lost or "the connection was cut"
+
+
+class FakeSession:
+    """See :class:`mailpoller.core.ports.Session`. ``lost`` is why it is of no more use, or empty."""
+
+    def __init__(self, source: FakeSource) -> None:
+        self.lost = ""
+        self.opened: str | None = None
+        self._source = source
+        self._mailbox = source.mailbox
+        self._seen_by_wait: int | None = None
+
+    async def folders(self) -> Sequence[str]:
+        await self._step("folders")
+        return [name for name in self._source.watched if name in self._mailbox.folders]
+
+    async def open(self, name: str) -> Folder:
+        await self._step("open")
+        if name not in self._mailbox.folders:
+            raise TransientError(f"there is no folder {name}")
+        self.opened = name
+        return self._folder(name)
+
+    async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        await self._step("pending")
+        place = self._current(folder)
+        mails = list(place.mails.values())
+        if since is not None:
+            mails = [mail for mail in mails if int(mail.uid) >= int(since)]
+        else:
+            mails = [mail for mail in mails if _wanted(mail, start)]
+        if folder.name == self._source.watched[0]:
+            self._seen_by_wait = place.uid_next
+        refs = [MessageRef(folder, mail.uid, len(mail.octets)) for mail in mails]
+        pages = [refs[n : n + PAGE] for n in range(0, len(refs), PAGE)] or [[]]
+        position = Position(str(place.uid_next))
+        for page in pages[:-1]:
+            yield Page(page)
+        yield Page(pages[-1], position)
+
+    async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        await self._step("fetch")
+        for number, claim in enumerate(claims):
+            await self._fault(f"fetch:{number}")
+            self._alive()
+            mail = self._current(claim.ref.folder).mails.get(claim.ref.uid)
+            if mail is None:
+                yield Gone(claim)
+                continue
+            self._source.asked.append((claim.ref.folder.name, mail.uid, limit))
+            octets, size = mail.octets[:limit], len(mail.octets)
+            yield RawMessage(claim, Octets.of(octets), size > limit, size, mail.received, tuple(sorted(mail.flags)))
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        self._source.told += settlements
+        await self._step("settle")
+        results = []
+        for number, settlement in enumerate(settlements):
+            if self._source.witness is not None:
+                self._source.witness(settlement)
+            results.append(self._dispose(settlement))
+            await self._fault(f"settle:{number + 1}")
+            self._alive()
+        return results
+
+    def _dispose(self, settlement: Settlement) -> Disposed:
+        disposition, uid = settlement.disposition, settlement.ref.uid
+        place = self._current(settlement.ref.folder)
+        mail = place.mails.get(uid)
+        if unknown := [flag for flag in disposition.flags if flag not in self._source.settable]:
+            return Disposed(settlement, "failed", f"the server does not keep the flag {unknown[0]}")
+        if mail is not None and self._source.mode == "live":
+            mail.flags |= {*disposition.flags, *(("\\Seen",) if disposition.seen else ())}
+            if disposition.delete or disposition.move is not None:
+                del place.mails[uid]
+            if disposition.move is not None:
+                self._mailbox.deliver(mail.octets, disposition.move, flags=mail.flags, received=mail.received)
+        self._source.applied.append(settlement)
+        return Disposed(settlement, "applied")
+
+    async def wait(self, limit: timedelta) -> Wake:
+        await self._step("wait")
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + limit.total_seconds()
+        place = self._mailbox.folders[self._source.watched[0]]
+        before = place.uid_next if self._seen_by_wait is None else self._seen_by_wait
+        while place.uid_next == before:
+            self._alive()
+            if loop.time() >= ends:
+                return Wake.LIMIT
+            await asyncio.sleep(0.005)
+        return Wake.NEWS
+
+    async def close(self) -> None:
+        self._source.steps.append("close")
+        try:
+            await self._fault("close")
+        finally:
+            self.lost = self.lost or "the session was closed"
+
+    # --- steps -------------------------------------------------------------------------------------------------
+    async def _step(self, name: str) -> None:
+        self._source.steps.append(name)
+        self._alive()
+        await self._fault(name)
+
+    async def _fault(self, step: str) -> None:
+        try:
+            await self._source.faults.at(step)
+        except SessionLost as error:
+            self.lost = str(error)
+            raise
+
+    def _alive(self) -> None:
+        if self.lost:
+            raise SessionLost(self.lost)
+
+    def _folder(self, name: str) -> Folder:
+        return Folder(
+            self._source.name, name, f"fake fake.example {self._source.name} {self._mailbox.folders[name].validity}"
+        )
+
+    def _current(self, folder: Folder) -> FakeFolder:
+        """What the open folder holds. A real server keeps its numbering while a folder is open; so does this one, by ending."""
+        if self.opened != folder.name:
+            raise AssertionError(f"the folder {folder.name} is not the one that is open")
+        if self._folder(folder.name) != folder:
+            self.lost = "the numbering of the folder changed"
+            raise SessionLost(self.lost)
+        return self._mailbox.folders[folder.name]
+
+
+def _wanted(mail: FakeMail, start: Start) -> bool:
+    if start.kind == "unseen":
+        return "\\Seen" not in mail.flags
+    if start.kind == "since" and start.instant is not None:
+        return mail.received >= start.instant
+    return start.kind != "now"
