@@ -1,0 +1,182 @@
+"""What can go wrong that is worth a mail, and the words for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from mailpoller.mail.compose import Section, printable
+
+LISTED = 50
+"""Troubles that one section lists; the rest is counted."""
+
+_AT_ONCE = timedelta(0)
+
+
+class Kind(Enum):
+    """A kind of trouble. The order is that of a mail that tells of several."""
+
+    LEDGER_UNWRITABLE = "ledger-unwritable"
+    QUEUE_FAILING = "queue-failing"
+    MAILBOX_DOWN = "mailbox-down"
+    CREDENTIALS_REFUSED = "credentials-refused"
+    MAILBOX_HELD = "mailbox-held"
+    DISPOSITION_IMPOSSIBLE = "disposition-impossible"
+    ENVIRONMENT = "environment"
+    WAL_GROWING = "wal-growing"
+    POISON_QUARANTINED = "poison-quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a kind of trouble is told.
+
+    The four sentences take ``{subject}``, ``{count}`` and ``{place}`` (`` on imap.example.com``, or nothing).
+    ``patience``: how long it must last before it is worth a mail. ``silence``: an alarm of an earlier run that nobody raises
+    again for so long after the start is taken to have ended. ``lasts`` is False for an event, which has no end.
+    """
+
+    one: str
+    many: str
+    one_over: str
+    many_over: str
+    advice: str
+    patience: timedelta = _AT_ONCE
+    silence: timedelta = timedelta(minutes=30)
+    lasts: bool = True
+
+
+MANNERS = {
+    Kind.LEDGER_UNWRITABLE: Manner(
+        "The ledger cannot be written",
+        "{count} ledgers cannot be written",
+        "The ledger can be written again",
+        "{count} ledgers can be written again",
+        "Nothing is fetched until it can; no mail is lost. Look at the disk (full, read-only?) and the log.",
+        timedelta(seconds=30),
+    ),
+    Kind.QUEUE_FAILING: Manner(
+        "The queue {subject} takes no mail",
+        "{count} queues{place} take no mail",
+        "The queue {subject} takes mail again",
+        "{count} queues{place} take mail again",
+        "Mail for it waits in the mailboxes; other mail goes on.",
+        timedelta(minutes=2),
+    ),
+    Kind.MAILBOX_DOWN: Manner(
+        "The mailbox {subject}{place} is down",
+        "{count} mailboxes{place} are down",
+        "The mailbox {subject}{place} is up again",
+        "{count} mailboxes{place} are up again",
+        "It is tried again by itself. Where it stands: mailpoller status",
+        timedelta(minutes=5),
+    ),
+    Kind.CREDENTIALS_REFUSED: Manner(
+        "The login of {subject}{place} is refused",
+        "The logins of {count} mailboxes{place} are refused",
+        "The login of {subject}{place} is accepted again",
+        "The logins of {count} mailboxes{place} are accepted again",
+        "It is tried again, slowly. Look at the user name and the password or token; then: mailpoller poll MAILBOX",
+    ),
+    Kind.MAILBOX_HELD: Manner(
+        "The mailbox {subject}{place} is held: an operator must decide",
+        "{count} mailboxes{place} are held: an operator must decide",
+        "The mailbox {subject}{place} is no longer held",
+        "{count} mailboxes{place} are no longer held",
+        "Nothing is fetched from it until then: mailpoller accept MAILBOX --baseline | --replay",
+    ),
+    Kind.DISPOSITION_IMPOSSIBLE: Manner(
+        "The mailbox {subject}{place} refuses what is to be done to settled mail",
+        "{count} mailboxes{place} refuse what is to be done to settled mail",
+        "The mailbox {subject}{place} allows again what is to be done to settled mail",
+        "{count} mailboxes{place} allow again what is to be done to settled mail",
+        "The mail itself is safe in its queue. Look at rights, quota and the folder that the disposition names.",
+        silence=timedelta(hours=26),
+    ),
+    Kind.ENVIRONMENT: Manner(
+        "The mailbox {subject} is not polled: it belongs to another environment",
+        "{count} mailboxes{place} are not polled: they belong to another environment",
+        "The mailbox {subject} is polled again",
+        "{count} mailboxes{place} are polled again",
+        "Set the mailbox's environment, or enabled: false if this is meant.",
+    ),
+    Kind.WAL_GROWING: Manner(
+        "A reader keeps the file of the queue {subject} growing",
+        "Readers keep the files of {count} queues{place} growing",
+        "The file of the queue {subject} shrinks again",
+        "The files of {count} queues{place} shrink again",
+        "Somebody holds a read transaction open on it: end that program, or let it commit.",
+        timedelta(minutes=5),
+    ),
+    Kind.POISON_QUARANTINED: Manner(
+        "A message in {subject}{place} killed the service and was quarantined",
+        "{count} messages{place} killed the service and were quarantined",
+        "",
+        "",
+        "They were not parsed. What became of each: mailpoller trace MID",
+        lasts=False,
+    ),
+}
+
+
+@dataclass(slots=True)
+class Trouble:
+    """One alarm. ``told``: the mail about it was sent at that instant; ``ended_at``: it has ended, but that was not told yet.
+
+    ``recorded``: the ledger has it. ``recalled``: an earlier run raised it, and nobody in this one has yet.
+    """
+
+    kind: Kind
+    subject: str
+    group: str
+    detail: str
+    raised_at: datetime
+    told_at: datetime | None = None
+    ended_at: datetime | None = None
+    recorded: bool = False
+    recalled: bool = False
+
+    @property
+    def manner(self) -> Manner:
+        return MANNERS[self.kind]
+
+    @property
+    def key(self) -> str:
+        return alarm_key(self.kind, self.subject, self.detail)
+
+    @property
+    def flock(self) -> tuple[Kind, str]:
+        """Troubles of one kind and group are told together."""
+        return self.kind, self.group
+
+
+def alarm_key(kind: Kind, subject: str, detail: str) -> str:
+    """The alarm's key in the ledger: one for each subject, and one for each event."""
+    return f"{kind.value}:{subject}" if MANNERS[kind].lasts else f"{kind.value}:{subject}:{detail}"
+
+
+def section(flock: Sequence[Trouble], *, uncounted: int = 0) -> Section:
+    """What a mail says about troubles of one kind and group that begin together, or end together."""
+    first = flock[0]
+    manner, over = first.manner, first.ended_at is not None
+    count = len(flock) + uncounted
+    sentence = (manner.one_over if over else manner.one) if count == 1 else (manner.many_over if over else manner.many)
+    place = f" on {first.group}" if first.group and not first.group.endswith(first.subject) else ""
+    lines = [_line(one) for one in flock[:LISTED]]
+    if count > len(lines):
+        lines.append(f"  … and {count - len(lines)} more")
+    headline = sentence.format(subject=first.subject, count=count, place=place)
+    return Section(headline, tuple(lines), "" if over else manner.advice)
+
+
+def _line(trouble: Trouble) -> str:
+    when = f"since {trouble.raised_at:%Y-%m-%d %H:%M} UTC"
+    if trouble.ended_at is not None and trouble.recalled:
+        when = f"raised at {trouble.raised_at:%Y-%m-%d %H:%M} UTC and not again since the service was started anew"
+    elif trouble.ended_at is not None:
+        when = f"from {trouble.raised_at:%Y-%m-%d %H:%M} to {trouble.ended_at:%Y-%m-%d %H:%M} UTC"
+    elif not trouble.manner.lasts:
+        when = f"at {trouble.raised_at:%Y-%m-%d %H:%M} UTC"
+    return f"  {printable(trouble.subject)}, {when}: {printable(trouble.detail, 400)}"
