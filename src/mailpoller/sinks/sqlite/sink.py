@@ -1,0 +1,370 @@
+"""The sink of an SQLite queue: a batch is one transaction, and a delivery id is held once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from pydantic import Field
+
+from mailpoller.core.component import Runtime, SinkConfig
+from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.errors import TransientError
+from mailpoller.core.literals import Duration, Size
+from mailpoller.core.ports import Clock
+from mailpoller.core.spool import Octets
+from mailpoller.sinks.sqlite.octets import OctetsDirectory
+from mailpoller.sinks.sqlite.schema import PRIORITIES, QUEUE, octets_directory
+from mailpoller.transport.disk import (
+    SHARED_DIRECTORY,
+    WRITABLE_FILE,
+    create_file,
+    group_id,
+    in_words,
+    make_directory,
+    require_room,
+    require_writable,
+    transient,
+)
+from mailpoller.transport.sqlite import Database
+from mailpoller.transport.thread import Worker
+
+log = structlog.get_logger(__name__)
+
+LARGEST_ROW = 900_000_000
+"""SQLite takes no value above 10^9 octets."""
+UPKEEP_INTERVAL = timedelta(seconds=60)
+SWEEP_INTERVAL = timedelta(hours=1)
+PURGED_AT_A_TIME = 500
+PAGES_AT_A_TIME = 1000
+SPARE_PAGES = 2000
+"""Free pages (4 KiB each) that stay in the file for the next messages; of a larger file, a tenth of its pages."""
+STEPS = 50
+"""Steps of each kind that one upkeep takes at most; deliveries go in between."""
+
+
+class SqliteQueueConfig(SinkConfig):
+    """Hold messages in an SQLite file: the embedded default."""
+
+    type: Literal["sqlite"]
+    path: Path
+    """The database file. Created, with its directory, if it is missing."""
+    group: str | None = None
+    """The group that may consume: given to what is created. Without one it is the service's own, or that of a
+    set-group-id directory above."""
+    inline: Size = 65_536
+    """Raw octets of a message up to this size lie in the database, those of a larger one in a file beside it."""
+    remember: Duration = timedelta(days=180)
+    """How long the ids of acknowledged messages are kept to recognise a repeat: longer than the mailboxes' ``keep``."""
+    busy_timeout: Duration = timedelta(seconds=5)
+    """How long to wait for a consumer that holds the database's lock."""
+    wal_warning: Size = Field(default=128 << 20)
+    """Raise an alarm when the write-ahead log is larger: some reader keeps an old state of the database open."""
+    min_free: Size = 64_000_000
+    """Octets of the disk that are left free: below this nothing is delivered."""
+
+    def build(self, name: str, runtime: Runtime) -> SqliteQueue:
+        """The sink. Opens nothing."""
+        return SqliteQueue(name, self, runtime.clock)
+
+
+class SqliteQueue:
+    """The sink. Its own upkeep (forgetting old ids, giving space back, removing files that consumers are done with) goes
+    on a step at a time while it delivers, and as a whole in :meth:`upkeep`."""
+
+    stores_octets = True
+
+    def __init__(self, name: str, config: SqliteQueueConfig, clock: Clock) -> None:
+        self.name = name
+        self.path = config.path
+        self._config = config
+        self._clock = clock
+        self._database = Database(
+            config.path,
+            QUEUE,
+            file_mode=WRITABLE_FILE,
+            directory_mode=SHARED_DIRECTORY,
+            busy_timeout=config.busy_timeout,
+            incremental_vacuum=True,
+        )
+        self._octets = OctetsDirectory(octets_directory(config.path))
+        self._worker = Worker(f"queue-{name}")
+        self._ready = self._seen = False
+        self._group = -1
+        self._grown = False
+        self._tended_at = self._swept_at = float("-inf")
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """See :class:`~mailpoller.core.ports.Sink`. Rows are all of a batch or none; a message whose file fails is
+        refused for now, unless all do."""
+        await self._prepare()
+        refusals = {one.delivery_id: _too_large(one) for one in batch if len(one.event) > LARGEST_ROW}
+        files = await self._write_files(batch, refusals)
+        rows = [one for one in batch if one.delivery_id not in refusals]
+        receipts: dict[str, Receipt] = {}
+        if rows:
+            try:
+                receipts = await self._database.write(lambda connection: self._insert(connection, rows, files))
+            except TransientError:
+                self._ready = False
+                raise
+        await self._tend()
+        return _answers(batch, receipts, refusals)
+
+    async def check(self) -> None:
+        """See :class:`~mailpoller.core.ports.Sink`: directory, room, and the lock that a delivery needs."""
+        self._ready = False
+        await self._prepare()
+        await self._worker.do(self._require_disk)
+        await self._database.write(lambda connection: None)
+
+    async def upkeep(self) -> str | None:
+        """Forget ids that are old enough, give space back, remove files that no row names; then :meth:`trouble`.
+
+        To be called every minute or so, also when nothing is delivered. Raises :class:`TransientError`.
+        """
+        await self._prepare()
+        await self._tend(STEPS, now=True)
+        return self.trouble()
+
+    def trouble(self) -> str | None:
+        """What an operator should know though deliveries succeed, or None: a reader lets the write-ahead log grow."""
+        size = self._database.wal_bytes
+        if size <= self._config.wal_warning:
+            if self._grown:
+                log.info("queue.wal_shrunk", queue=self.name, size_bytes=size)
+            self._grown = False
+            return None
+        if not self._grown:
+            log.warning("queue.wal_grown", queue=self.name, size_bytes=size, limit_bytes=self._config.wal_warning)
+        self._grown = True
+        return (
+            f"the write-ahead log of {self.path} has grown to {size:,} octets: a reader keeps a transaction open; "
+            f"find it with: fuser -v {self.path}"
+        )
+
+    async def close(self) -> None:
+        """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
+        await self._database.close()
+        await self._worker.close()
+        self._octets.close()
+
+    # --- delivering ----------------------------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        """Have directory and file with the right group and mode. Once; after trouble, again."""
+        if not self._ready:
+            await self._worker.do(self._make_file)
+            self._ready = True
+
+    def _make_file(self) -> None:
+        """Create directory and file for the group; the database gives its log the mode of the file. What exists is left
+        as it is, but a link is refused: the group could make us write to another of our databases."""
+        self._group = group_id(self._config.group)
+        with transient(f"create {self.path}"):
+            make_directory(self.path.parent, group=self._group)
+            if not self._seen:
+                create_file(self.path, group=self._group, mode=WRITABLE_FILE)
+            if not stat.S_ISREG(self.path.lstat().st_mode):
+                raise TransientError(f"{self.path} is not a regular file")
+            shared = self.path.parent.stat()
+        if (
+            self._group != -1
+            and not (shared.st_gid == self._group and shared.st_mode & stat.S_ISGID)
+            and not self._seen
+        ):
+            # What SQLite creates beside the file gets its group from the directory, and nobody else could open it.
+            log.warning("queue.unshared", queue=self.name, directory=str(self.path.parent), group=self._config.group)
+        self._seen = True
+
+    def _require_disk(self) -> None:
+        require_room(self.path.parent, self._config.min_free)
+        require_writable(self.path.parent)
+
+    async def _write_files(self, batch: Sequence[Delivery], refusals: dict[str, Refusal]) -> Mapping[str, str]:
+        """Write the octets that are too large for a row, of messages that we do not know yet: delivery id -> file name.
+        What fails is added to ``refusals``."""
+        large = {
+            one.delivery_id: one.raw.octets for one in batch if one.octets_wanted and self._is_large(one.raw.octets)
+        }
+        for delivery_id in refusals:
+            large.pop(delivery_id, None)
+        if not large:
+            return {}
+        known = await self._database.read(lambda connection: _known(connection, large))
+        files = {f"{delivery_id}.eml": octets for delivery_id, octets in large.items() if delivery_id not in known}
+        if not files:
+            return {}
+        faults = await self._worker.do(self._octets.write, files, self._group)
+        if len(faults) == len(batch):
+            raise TransientError(in_words(next(iter(faults.values())), f"write to {self._octets.path}"))
+        for file, fault in faults.items():
+            delivery_id = file.removesuffix(".eml")
+            refusals[delivery_id] = Refusal(delivery_id, in_words(fault, "write the message's octets"))
+        return {file.removesuffix(".eml"): file for file in files if file not in faults}
+
+    def _is_large(self, octets: Octets) -> bool:
+        return octets.path is not None or octets.size > self._config.inline
+
+    def _insert(
+        self, connection: sqlite3.Connection, batch: Sequence[Delivery], files: Mapping[str, str]
+    ) -> dict[str, Receipt]:
+        """Insert what is not known. In the database's thread, in a transaction."""
+        require_room(self.path.parent, self._config.min_free)
+        known = _known(connection, [one.delivery_id for one in batch])
+        fresh = {one.delivery_id: one for one in batch if one.delivery_id not in known}
+        found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
+        seq = found[0] if found else 0
+        arrived_at = self._clock.now().timestamp()
+        messages, contents = [], []
+        receipts = {delivery_id: Receipt(delivery_id, str(held), repeated=True) for delivery_id, held in known.items()}
+        for delivery_id, one in fresh.items():
+            seq += 1
+            file = files.get(delivery_id)
+            octets = one.raw.octets
+            wanted = one.octets_wanted
+            messages.append((
+                seq, delivery_id, one.mid, one.topic, PRIORITIES.index(one.priority), json.dumps(one.tags), one.reason,
+                one.detail, arrived_at, octets.size if wanted else None, file,
+            ))  # fmt: skip
+            contents.append((seq, one.event, octets.view() if wanted and file is None else None))
+            receipts[delivery_id] = Receipt(delivery_id, str(seq))
+        connection.executemany(
+            "INSERT INTO message (seq, delivery_id, mid, topic, priority, tags, reason, detail, arrived_at, octets_size, "
+            "octets_file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            messages,
+        )
+        connection.executemany("INSERT INTO content (seq, event, octets) VALUES (?, CAST(? AS TEXT), ?)", contents)
+        # Acknowledged between the look and now: no row names the file that was written meanwhile.
+        connection.executemany(
+            "INSERT OR IGNORE INTO stray (octets_file) SELECT ?1 "
+            "WHERE NOT EXISTS (SELECT 1 FROM message WHERE delivery_id = ?2)",
+            [(file, delivery_id) for delivery_id, file in files.items() if delivery_id in known],
+        )
+        return receipts
+
+    # --- upkeep --------------------------------------------------------------------------------------------------
+
+    async def _tend(self, steps: int = 1, *, now: bool = False) -> None:
+        """Upkeep, at most ``steps`` of each kind, if it is time. While delivering, one step is hardly felt."""
+        instant = self._clock.monotonic()
+        if not now and instant - self._tended_at < UPKEEP_INTERVAL.total_seconds():
+            return
+        self._tended_at = instant
+        try:
+            await self._remove_strays()
+            if instant - self._swept_at >= SWEEP_INTERVAL.total_seconds():
+                self._swept_at = instant
+                await self._sweep()
+            before = self._clock.now() - self._config.remember
+            for step in (lambda connection: _forget(connection, before.timestamp()), _give_back):
+                for _ in range(steps):
+                    if not await self._database.write(step):
+                        break
+        except TransientError as error:
+            # The messages are held; what stands in the way of upkeep will stand in the way of the next delivery.
+            if now:
+                raise
+            log.warning("queue.upkeep_failed", queue=self.name, reason=str(error))
+        self.trouble()
+
+    async def _remove_strays(self) -> None:
+        """Remove the files of acknowledged messages: first the file, then the note of it."""
+        strays = await self._database.read(
+            lambda connection: [
+                row[0]
+                for row in connection.execute(
+                    "SELECT octets_file FROM stray WHERE NOT EXISTS "
+                    "(SELECT 1 FROM message WHERE delivery_id = substr(stray.octets_file, 1, 36)) LIMIT 10000"
+                )
+            ]
+        )
+        if strays:
+            await self._worker.do(self._octets.remove, strays)
+            await self._database.write(
+                lambda connection: (
+                    connection.executemany(
+                        "DELETE FROM stray WHERE octets_file = ?", [(name,) for name in strays]
+                    ).rowcount
+                )
+            )
+
+    async def _sweep(self) -> None:
+        """Remove files that a crash left without a row."""
+        abandoned = await self._worker.do(self._octets.abandoned)
+        if not abandoned:
+            return
+        named = await self._database.read(
+            lambda connection: {
+                row[0]
+                for row in connection.execute(
+                    "SELECT octets_file FROM message WHERE delivery_id IN "
+                    "(SELECT substr(value, 1, 36) FROM json_each(?)) AND octets_file IS NOT NULL",
+                    (json.dumps(abandoned),),
+                )
+            }
+        )
+        orphans = [name for name in abandoned if name not in named]
+        if orphans:
+            await self._worker.do(partial(self._octets.remove, orphans, abandoned=True))
+            log.info("queue.orphans_removed", queue=self.name, count=len(orphans))
+
+
+def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dict[str, str]:
+    """Those that are held or were acknowledged: delivery id -> seq, which is empty for the latter."""
+    wanted = json.dumps(list(delivery_ids))
+    return {
+        delivery_id: str(seq)
+        for delivery_id, seq in connection.execute(
+            "SELECT delivery_id, seq FROM message WHERE delivery_id IN (SELECT value FROM json_each(?1)) UNION ALL "
+            "SELECT delivery_id, '' FROM acknowledged WHERE delivery_id IN (SELECT value FROM json_each(?1))",
+            (wanted,),
+        )
+    }
+
+
+def _forget(connection: sqlite3.Connection, before: float) -> int:
+    """Forget the oldest acknowledged ids, a few; their number."""
+    return connection.execute(
+        "DELETE FROM acknowledged WHERE acknowledged_at < ?1 AND seq IN (SELECT seq FROM acknowledged ORDER BY seq LIMIT ?2)",
+        (before, PURGED_AT_A_TIME),
+    ).rowcount
+
+
+def _give_back(connection: sqlite3.Connection) -> bool:
+    """Cut a few free pages off the file, beyond those that the next messages will use; True if there are more."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    excess = free - max(SPARE_PAGES, pages // 10)
+    if excess > 0:
+        # A step a row: without fetching them nothing happens.
+        connection.execute(f"PRAGMA incremental_vacuum({min(excess, PAGES_AT_A_TIME)})").fetchall()
+    return bool(excess > PAGES_AT_A_TIME)
+
+
+def _too_large(delivery: Delivery) -> Refusal:
+    reason = f"the event has {len(delivery.event):,} octets, and a row holds {LARGEST_ROW:,}"
+    return Refusal(delivery.delivery_id, reason, permanent=True)
+
+
+def _answers(
+    batch: Sequence[Delivery], receipts: Mapping[str, Receipt], refusals: Mapping[str, Refusal]
+) -> list[Receipt | Refusal]:
+    """In the order of the batch; of a delivery that is in it twice the second is a repeat."""
+    answers: list[Receipt | Refusal] = []
+    told: set[str] = set()
+    for one in batch:
+        delivery_id = one.delivery_id
+        answer = refusals.get(delivery_id) or receipts[delivery_id]
+        if isinstance(answer, Receipt) and delivery_id in told:
+            answer = Receipt(delivery_id, answer.reference, repeated=True)
+        told.add(delivery_id)
+        answers.append(answer)
+    return answers
