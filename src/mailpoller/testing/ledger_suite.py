@@ -1,0 +1,794 @@
+"""The conformance suite of ledgers: subclass :class:`LedgerSuite` in a test module, give it a factory, run pytest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held, Outcome, OutcomeKind, Settlement
+from mailpoller.core.errors import LedgerUnavailable, MessageGone
+from mailpoller.core.identity import mint_mid
+from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
+from mailpoller.core.ports import Clock, Fault, Ledger
+
+ACCOUNT = Account("imap", "imap.example.com", "support")
+OTHER_HOST = Account("imap", "imap.example.net", "support")
+INBOX = Folder("support", "INBOX", "imap:imap.example.com:support:1700000000")
+RENUMBERED = Folder("support", "INBOX", "imap:imap.example.com:support:1800000000")
+SEEN = Disposition(seen=True)
+
+
+class SuiteClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.instant = datetime(2026, 3, 14, 9, 26, 53, 589793, UTC)
+
+    def now(self) -> datetime:
+        return self.instant
+
+    def monotonic(self) -> float:
+        return self.instant.timestamp()
+
+    async def sleep(self, seconds: float) -> None:
+        self.move(timedelta(seconds=seconds))
+        await asyncio.sleep(0)
+
+    def move(self, by: timedelta) -> None:
+        """Let time pass."""
+        self.instant += by
+
+
+def refs(folder: Folder, *uids: int | str, size: int | None = 1000) -> list[MessageRef]:
+    """Refs as a listing shows them."""
+    return [MessageRef(folder, str(uid), size) for uid in uids]
+
+
+def outcome(
+    claim: Claim,
+    kind: OutcomeKind = "delivered",
+    *,
+    disposition: Disposition = SEEN,
+    octets: bytes | None = None,
+    **more: str,
+) -> Outcome:
+    """An outcome of ``claim``; ``octets`` give it a fingerprint."""
+    return Outcome(
+        claim,
+        kind,
+        disposition,
+        receipts={"support": "row 1"} if kind == "delivered" else {},
+        rules=("invoices",),
+        fingerprint=None if octets is None else sha256(octets).digest(),
+        size=None if octets is None else len(octets),
+        reason=more.get("reason", ""),
+        message_id=more.get("message_id", ""),
+        sender=more.get("sender", ""),
+        repeat_of=more.get("repeat_of"),
+    )
+
+
+def claims(answers: Sequence[Claim | Held | Settlement]) -> list[Claim]:
+    """The answers, all of which must be claims."""
+    assert all(isinstance(answer, Claim) for answer in answers), answers
+    return [answer for answer in answers if isinstance(answer, Claim)]
+
+
+class LedgerSuite:
+    """What every ledger must hold. A subclass is named ``Test…`` and implements :meth:`open`.
+
+    Each test has its own directory and clock; whatever is opened is closed by the test. :meth:`open` called
+    again after ``close`` with the same directory must find what the first one recorded.
+    """
+
+    pytestmark = pytest.mark.asyncio
+
+    async def open(self, directory: Path, clock: Clock) -> Ledger:
+        """Open the ledger that lives in ``directory``, making it if there is none."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def clock(self) -> SuiteClock:
+        return SuiteClock()
+
+    async def reopened(self, ledger: Ledger, directory: Path, clock: Clock) -> Ledger:
+        """The ledger as the next process finds it. Claims that were not released are those of a process that died."""
+        await ledger.close()
+        return await self.open(directory, clock)
+
+    # --- folders -----------------------------------------------------------------------------------------------
+    async def test_a_new_folder_begins_a_first_run_at_this_instant(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert state.folder == INBOX
+        assert (state.first_run, state.epoch_changed, state.complete) == (True, False, False)
+        assert (state.position, state.baseline_at) == (None, clock.now())
+        assert (state.settled_before, state.accepted) == (True, None)
+        await ledger.close()
+
+    async def test_the_first_run_lasts_until_a_full_listing_was_worked_through(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        begun = (await ledger.open_folder(INBOX, ACCOUNT)).baseline_at
+        await ledger.advance(INBOX, Position("17"))
+        clock.move(timedelta(hours=1))
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert (state.first_run, state.position, state.baseline_at) == (True, "17", begun)
+        await ledger.complete(INBOX)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert (state.first_run, state.complete, state.position, state.baseline_at) == (False, True, "17", begun)
+        await ledger.close()
+
+    async def test_a_folder_added_to_a_known_mailbox_has_its_own_first_run(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.complete(INBOX)
+        clock.move(timedelta(days=1))
+        state = await ledger.open_folder(Folder("support", "Sales", INBOX.epoch), ACCOUNT)
+        assert (state.first_run, state.baseline_at) == (True, clock.now())
+        await ledger.close()
+
+    async def test_new_numbering_is_an_epoch_change_until_its_listing_is_complete(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        begun = (await ledger.open_folder(INBOX, ACCOUNT)).baseline_at
+        await ledger.advance(INBOX, Position("17"))
+        await ledger.complete(INBOX)
+        clock.move(timedelta(days=1))
+        state = await ledger.open_folder(RENUMBERED, ACCOUNT)
+        assert (state.first_run, state.epoch_changed, state.complete) == (False, True, False)
+        assert (state.position, state.baseline_at, state.settled_before) == (None, begun, True)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert (await ledger.open_folder(RENUMBERED, ACCOUNT)).epoch_changed
+        await ledger.complete(RENUMBERED)
+        assert not (await ledger.open_folder(RENUMBERED, ACCOUNT)).epoch_changed
+        await ledger.close()
+
+    async def test_old_mail_is_not_known_to_be_settled_if_the_earlier_listing_was_cut_short(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        state = await ledger.open_folder(RENUMBERED, ACCOUNT)
+        assert (state.epoch_changed, state.settled_before) == (True, False)
+        await ledger.close()
+
+    async def test_another_host_never_inherits_what_was_settled(self, tmp_path: Path, clock: SuiteClock) -> None:
+        """Even if the source forgot to put the host into the epoch."""
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (first,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.settle([outcome(first)])
+        await ledger.complete(INBOX)
+        assert (await ledger.open_folder(INBOX, OTHER_HOST)).epoch_changed
+        (second,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert second.mid != first.mid
+        await ledger.close()
+
+    async def test_returning_to_an_earlier_epoch_takes_up_what_was_known_of_it(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.advance(INBOX, Position("17"))
+        await ledger.complete(INBOX)
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert (state.position, state.complete, state.epoch_changed) == ("17", True, False)
+        await ledger.close()
+
+    async def test_a_renamed_mailbox_keeps_its_records_and_its_mids(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        old = Folder("help", INBOX.name, INBOX.epoch)
+        await ledger.open_folder(old, ACCOUNT)
+        settled, deferred = claims(await ledger.claim(refs(old, 1, 2)))
+        await ledger.settle([outcome(settled, disposition=LEAVE)])
+        await ledger.defer([deferred], until=clock.now(), reason="queue-down")
+        await ledger.advance(old, Position("3"))
+        await ledger.complete(old)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        state = await ledger.open_folder(INBOX, ACCOUNT, formerly="help")
+        assert (state.first_run, state.position, state.complete) == (False, "3", True)
+        assert await ledger.mailboxes() == ["support"]
+        first, second = await ledger.claim(refs(INBOX, 1, 2))
+        assert isinstance(first, Held)
+        assert first.reason == "settled"
+        assert isinstance(second, Claim)
+        assert second.mid == deferred.mid
+        await ledger.close()
+
+    async def test_renaming_never_merges_two_mailboxes(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(Folder("help", INBOX.name, INBOX.epoch), ACCOUNT)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.advance(INBOX, Position("9"))
+        assert (await ledger.open_folder(INBOX, ACCOUNT, formerly="help")).position == "9"
+        assert await ledger.mailboxes() == ["help", "support"]
+        await ledger.close()
+
+    async def test_a_held_folder_stays_held_until_an_operator_accepts(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        await ledger.hold(RENUMBERED, "1200 unknown messages after an epoch change")
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert (await ledger.open_folder(RENUMBERED, ACCOUNT)).accepted is None
+        assert await ledger.accept("billing", "replay") == 0
+        assert await ledger.accept("support", "baseline") == 1
+        assert await ledger.accept("support", "baseline") == 0
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert (await ledger.open_folder(RENUMBERED, ACCOUNT)).accepted == "baseline"
+        await ledger.complete(RENUMBERED)
+        assert (await ledger.open_folder(RENUMBERED, ACCOUNT)).accepted is None
+        await ledger.close()
+
+    async def test_unknown_mail_is_what_no_earlier_size_accounts_for(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        known = [*refs(INBOX, 1, 2, size=500), *refs(INBOX, 3, size=700), *refs(INBOX, 4, size=None)]
+        settled = claims(await ledger.claim(known))
+        # The size that a download had does not matter: two listings are compared.
+        await ledger.settle([outcome(claim, octets=b"x" * 999) for claim in settled])
+        await ledger.claim(refs(INBOX, 5, size=900))
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+
+        async def unknown(*sizes: int | None) -> int:
+            listed = [MessageRef(RENUMBERED, str(n), size) for n, size in enumerate(sizes)]
+            return await ledger.unknown(RENUMBERED, listed)
+
+        assert await unknown(500, 500, 700) == 0
+        assert await unknown(500, 500, 500) == 1, "a size counts as often as it occurred"
+        assert await unknown(None, None) == 2, "no size is unknown"
+        assert await unknown(999) == 1, "the listed size counts, not the downloaded one"
+        assert await unknown(900) == 1, "what was claimed and never settled is unknown"
+        assert await unknown() == 0
+        await ledger.close()
+
+    async def test_a_folder_that_was_never_opened_is_refused_and_nothing_is_recorded(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.claim(refs(RENUMBERED, 1))
+        assert (await ledger.counts("support"))["claimed"] == 0
+        await ledger.close()
+
+    # --- claims ------------------------------------------------------------------------------------------------
+    async def test_every_ref_is_answered_in_order_and_claimed_once(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        wanted = refs(INBOX, 3, 1, 2, "uidl-<x>'\"é")
+        made = claims(await ledger.claim(wanted))
+        assert [claim.ref for claim in made] == wanted
+        assert [claim.mid for claim in made] == [mint_mid("support", "INBOX", INBOX.epoch, ref.uid) for ref in wanted]
+        assert not any(claim.suspect or claim.strikes or claim.attempts or claim.generation for claim in made)
+        again = await ledger.claim([*wanted, *refs(INBOX, 4, 4)])
+        assert [type(answer) for answer in again] == [Held, Held, Held, Held, Claim, Held]
+        assert {answer.reason for answer in again if isinstance(answer, Held)} == {"claimed"}
+        assert (await ledger.counts("support"))["claimed"] == 5
+        assert await ledger.claim([]) == []
+        await ledger.close()
+
+    async def test_the_same_uid_in_two_folders_or_epochs_is_two_messages(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        sales = Folder("support", "Sales", INBOX.epoch)
+        for folder in (INBOX, sales, RENUMBERED):
+            await ledger.open_folder(folder, ACCOUNT)
+        made = claims(await ledger.claim([*refs(INBOX, 1), *refs(sales, 1), *refs(RENUMBERED, 1)]))
+        assert len({claim.mid for claim in made}) == 3
+        await ledger.close()
+
+    async def test_a_released_claim_is_due_at_once_and_counts_nothing(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.release(claims(await ledger.claim(refs(INBOX, 1, 2))))
+        assert sorted(ref.uid for ref in await ledger.due(INBOX, limit=10)) == ["1", "2"]
+        for claim in claims(await ledger.claim(refs(INBOX, 1, 2))):
+            assert (claim.suspect, claim.strikes, claim.attempts) == (False, 0, 0)
+        await ledger.close()
+
+    async def test_a_clean_stop_leaves_no_suspects(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.release(claims(await ledger.claim(refs(INBOX, 1, 2))))
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        due = await ledger.due(INBOX, limit=10)
+        assert len(due) == 2
+        assert not any(claim.suspect for claim in claims(await ledger.claim(due)))
+        await ledger.close()
+
+    # --- suspects and strikes ----------------------------------------------------------------------------------
+    async def test_a_crash_makes_every_open_claim_a_suspect_and_strikes_nobody(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        made = claims(await ledger.claim(refs(INBOX, 1, 2, 3)))
+        await ledger.settle([outcome(made[0], disposition=LEAVE)])
+        for _ in range(2):
+            ledger = await self.reopened(ledger, tmp_path, clock)
+            await ledger.open_folder(INBOX, ACCOUNT)
+            due = await ledger.due(INBOX, limit=10)
+            assert sorted(ref.uid for ref in due) == ["2", "3"]
+            assert [(claim.suspect, claim.strikes) for claim in claims(await ledger.claim(due))] == [(True, 0)] * 2
+        await ledger.close()
+
+    async def test_only_a_crash_past_the_at_risk_mark_is_a_strike(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.claim(refs(INBOX, 1, 2))
+        for strikes in range(3):
+            ledger = await self.reopened(ledger, tmp_path, clock)
+            await ledger.open_folder(INBOX, ACCOUNT)
+            poison, innocent = claims(await ledger.claim(refs(INBOX, 1, 2)))
+            assert (poison.suspect, poison.strikes) == (True, strikes)
+            assert (innocent.suspect, innocent.strikes) == (True, 0)
+            await ledger.at_risk(poison)
+        await ledger.close()
+
+    async def test_a_verdict_clears_the_suspect(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.claim(refs(INBOX, 1))
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (suspect,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.at_risk(suspect)
+        await ledger.cleared(suspect)
+        await ledger.release([suspect])
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert (claim.suspect, claim.strikes) == (False, 0)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert (claim.suspect, claim.strikes) == (True, 0), "a crash after the verdict is no strike"
+        await ledger.close()
+
+    async def test_a_suspect_that_nobody_worked_on_stays_suspect(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.claim(refs(INBOX, 1, 2))
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        released, deferred = claims(await ledger.claim(refs(INBOX, 1, 2)))
+        await ledger.at_risk(released)
+        await ledger.release([released])
+        await ledger.defer([deferred], until=clock.now(), reason="session-lost")
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        made = claims(await ledger.claim(refs(INBOX, 1, 2)))
+        assert [(claim.suspect, claim.strikes) for claim in made] == [(True, 0), (True, 0)]
+        await ledger.close()
+
+    # --- deferral ----------------------------------------------------------------------------------------------
+    async def test_deferred_mail_is_held_until_its_time_and_then_claimed_with_all_it_had(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        until = clock.now() + timedelta(minutes=5)
+        await ledger.defer(
+            [claim],
+            until=until,
+            reason="queue-down",
+            queue="billing",
+            route=["support", "billing"],
+            receipts={"support": "row 7"},
+        )
+        (held,) = await ledger.claim(refs(INBOX, 1))
+        assert isinstance(held, Held)
+        assert held.until == until
+        assert await ledger.due(INBOX, limit=10) == []
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        clock.move(timedelta(minutes=5))
+        assert await ledger.due(INBOX, limit=10) == refs(INBOX, 1)
+        (again,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert (again.route, again.receipts) == (("support", "billing"), {"support": "row 7"})
+        assert (again.mid, again.attempts, again.suspect) == (claim.mid, 1, False)
+        await ledger.close()
+
+    async def test_a_receipt_is_never_forgotten_by_a_later_deferral(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        until = clock.now()
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.defer([claim], until=until, reason="a", route=["x", "y", "z"], receipts={"x": "1"})
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.defer([claim], until=until, reason="b", receipts={"y": "2"})
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.defer([claim], until=until, reason="c")
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert (claim.route, claim.receipts, claim.attempts) == (("x", "y", "z"), {"x": "1", "y": "2"}, 3)
+        await ledger.close()
+
+    async def test_mail_for_a_queue_that_is_down_is_not_due(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        first, second, third = claims(await ledger.claim(refs(INBOX, 1, 2, 3)))
+        await ledger.defer([first], until=clock.now(), reason="queue-down", queue="billing")
+        await ledger.defer([second], until=clock.now(), reason="queue-down", queue="support")
+        await ledger.defer([third], until=clock.now(), reason="size")
+
+        async def due(*down: str) -> list[str]:
+            return sorted(ref.uid for ref in await ledger.due(INBOX, limit=10, down=down))
+
+        assert await due("billing") == ["2", "3"]
+        assert await due("billing", "support") == ["3"]
+        assert await due() == ["1", "2", "3"]
+        await ledger.close()
+
+    async def test_due_mail_comes_suspects_first_then_dispositions_then_the_oldest(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        made = claims(await ledger.claim(refs(INBOX, 1, 2, 3, 4, 5)))
+        now = clock.now()
+        await ledger.defer([made[0]], until=now - timedelta(minutes=1), reason="later")
+        await ledger.defer([made[1]], until=now - timedelta(minutes=2), reason="sooner")
+        await ledger.defer([made[2]], until=now + timedelta(minutes=2), reason="not yet")
+        await ledger.settle([outcome(made[3])])
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["5", "4", "2", "1"]
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=2)] == ["5", "4"]
+        assert await ledger.due(INBOX, limit=0) == []
+        await ledger.close()
+
+    # --- settlement --------------------------------------------------------------------------------------------
+    async def test_a_settled_message_is_answered_by_its_settlement_until_the_server_knows(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        disposition = Disposition(seen=True, flags=("$Taken", "\\Flagged"), move="Processed/Été")
+        made = await ledger.settle([outcome(claim, "quarantined", disposition=disposition)])
+        assert made == [Settlement(claim.ref, claim.mid, "quarantined", disposition)]
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert await ledger.due(INBOX, limit=10) == refs(INBOX, 1)
+        assert await ledger.claim(refs(INBOX, 1)) == made
+        await ledger.disposed([Disposed(made[0], "applied")])
+        assert await ledger.due(INBOX, limit=10) == []
+        (held,) = await ledger.claim(refs(INBOX, 1))
+        assert isinstance(held, Held)
+        assert held.reason == "settled"
+        await ledger.close()
+
+    @pytest.mark.parametrize("kind", ["delivered", "quarantined", "discarded", "gone", "repeated", "skipped"])
+    async def test_an_outcome_that_leaves_the_message_needs_no_word_from_the_server(
+        self, tmp_path: Path, clock: SuiteClock, kind: OutcomeKind
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.settle([outcome(claim, kind, disposition=LEAVE)])
+        clock.move(timedelta(days=30))
+        assert await ledger.due(INBOX, limit=10) == []
+        (held,) = await ledger.claim(refs(INBOX, 1))
+        assert isinstance(held, Held)
+        assert held.reason == "settled"
+        assert await ledger.counts("support") == {"claimed": 0, "deferred": 0, "settled": 1, "undisposed": 0}
+        await ledger.close()
+
+    async def test_a_disposition_that_failed_is_tried_seldom_and_one_unknown_soon(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        failed, unknown = await ledger.settle([outcome(c) for c in claims(await ledger.claim(refs(INBOX, 1, 2)))])
+        await ledger.disposed([Disposed(failed, "failed", "no such folder"), Disposed(unknown, "pending")])
+        assert await ledger.due(INBOX, limit=10) == []
+        (held,) = await ledger.claim(refs(INBOX, 1))
+        assert isinstance(held, Held)
+        assert (held.reason, held.until) == ("settled", clock.now() + timedelta(days=1))
+        clock.move(timedelta(minutes=1))
+        assert await ledger.due(INBOX, limit=10) == refs(INBOX, 2)
+        clock.move(timedelta(days=1))
+        assert len(await ledger.due(INBOX, limit=10)) == 2
+        assert await ledger.claim(refs(INBOX, 1)) == [failed]
+        assert (await ledger.counts("support"))["undisposed"] == 2
+        await ledger.close()
+
+    async def test_settling_again_after_an_uncertain_commit_changes_nothing(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        first = await ledger.settle([outcome(claim)])
+        assert await ledger.settle([outcome(claim)]) == first
+        await ledger.defer([claim], until=clock.now(), reason="the answer was lost")
+        await ledger.release([claim])
+        assert await ledger.claim(refs(INBOX, 1)) == first, "what is settled stays settled"
+        assert (await ledger.counts("support"))["settled"] == 1
+        await ledger.close()
+
+    async def test_nothing_of_a_settle_is_recorded_if_one_of_it_cannot_be(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        stray = Claim(MessageRef(INBOX, "404"), mint_mid("support", "INBOX", INBOX.epoch, "404"))
+        with pytest.raises(LedgerUnavailable):
+            await ledger.settle([outcome(claim), outcome(stray)])
+        assert await ledger.counts("support") == {"claimed": 1, "deferred": 0, "settled": 0, "undisposed": 0}
+        await ledger.close()
+
+    # --- repeats -----------------------------------------------------------------------------------------------
+    async def test_equal_octets_name_the_earliest_settled_message_of_the_mailbox(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        first, second, only_claimed, other = claims(await ledger.claim(refs(INBOX, 2, 1, 3, 4)))
+        await ledger.settle([outcome(first, octets=b"twice")])
+        clock.move(timedelta(seconds=1))
+        await ledger.settle([outcome(second, octets=b"twice"), outcome(other, octets=b"other")])
+        twice, unseen = sha256(b"twice").digest(), sha256(b"unseen").digest()
+        assert await ledger.repeats("support", [twice, unseen]) == {twice: first.mid}
+        assert await ledger.repeats("billing", [twice]) == {}
+        assert await ledger.repeats("support", []) == {}
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        assert await ledger.repeats("support", [twice]) == {twice: first.mid}, "of any epoch"
+        await ledger.release([only_claimed])
+        await ledger.close()
+
+    async def test_a_fingerprint_that_shares_its_beginning_is_no_repeat(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.settle([outcome(claim, octets=b"one")])
+        fingerprint = sha256(b"one").digest()
+        assert await ledger.repeats("support", [fingerprint[:31] + b"\0", b"\xff" * 32]) == {}
+        await ledger.close()
+
+    # --- pruning -----------------------------------------------------------------------------------------------
+    async def test_only_old_settled_mail_that_left_the_mailbox_is_forgotten(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        old_gone, old_there, _open, deferred = claims(await ledger.claim(refs(INBOX, 1, 2, 3, 4)))
+        await ledger.settle([outcome(old_gone, disposition=LEAVE), outcome(old_there, disposition=LEAVE)])
+        await ledger.defer([deferred], until=clock.now(), reason="queue-down")
+        clock.move(timedelta(days=91))
+        (young,) = claims(await ledger.claim(refs(INBOX, 5)))
+        await ledger.settle([outcome(young, disposition=LEAVE)])
+        before = clock.now() - timedelta(days=90)
+        assert await ledger.prune(INBOX, {"2"}, before=before) == 1
+        assert await ledger.prune(INBOX, {"2"}, before=before) == 0
+        assert await ledger.counts("support") == {"claimed": 1, "deferred": 1, "settled": 2, "undisposed": 0}
+        assert len(await ledger.trace(old_gone.mid)) == 0
+        assert len(await ledger.trace(old_there.mid)) == 1
+        await ledger.close()
+
+    async def test_a_former_epoch_is_forgotten_once_the_present_one_is_complete(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        settled, deferred = claims(await ledger.claim(refs(INBOX, 1, 2)))
+        await ledger.settle([outcome(settled, octets=b"a", disposition=LEAVE)])
+        await ledger.defer([deferred], until=clock.now(), reason="queue-down")
+        await ledger.advance(INBOX, Position("3"))
+        await ledger.complete(INBOX)
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        clock.move(timedelta(days=91))
+        assert (await ledger.counts("support"))["deferred"] == 0, "nobody works on a former epoch"
+        assert await ledger.prune(RENUMBERED, (), before=clock.now()) == 0, "its fingerprints are still needed"
+        await ledger.complete(RENUMBERED)
+        assert await ledger.prune(RENUMBERED, (), before=clock.now()) == 1
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert (state.position, state.complete) == (None, False), "mail was left there that nobody settled"
+        await ledger.close()
+
+    # --- mailboxes ---------------------------------------------------------------------------------------------
+    async def test_a_forgotten_mailbox_begins_again(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        billing = Folder("billing", "INBOX", "1")
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.open_folder(billing, ACCOUNT)
+        await ledger.settle([outcome(c) for c in claims(await ledger.claim([*refs(INBOX, 1, 2), *refs(billing, 1)]))])
+        await ledger.note([Fault(clock.now(), "support", "session.lost", "connection reset")])
+        assert await ledger.forget("support") == 2
+        assert await ledger.forget("support") == 0
+        assert await ledger.mailboxes() == ["billing"]
+        assert await ledger.faults() == []
+        assert (await ledger.counts("support"))["settled"] == 0
+        assert (await ledger.counts("billing"))["settled"] == 1
+        with pytest.raises(LedgerUnavailable):
+            await ledger.claim(refs(INBOX, 1))
+        assert (await ledger.open_folder(INBOX, ACCOUNT)).first_run
+        claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.close()
+
+    async def test_counts_tell_each_state(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        made = claims(await ledger.claim(refs(INBOX, *range(10))))
+        await ledger.defer(made[:2], until=clock.now(), reason="queue-down")
+        await ledger.settle([outcome(claim) for claim in made[2:5]])
+        await ledger.settle([outcome(claim, disposition=LEAVE) for claim in made[5:6]])
+        assert await ledger.counts("support") == {"claimed": 4, "deferred": 2, "settled": 4, "undisposed": 3}
+        assert await ledger.counts("nobody") == {"claimed": 0, "deferred": 0, "settled": 0, "undisposed": 0}
+        await ledger.close()
+
+    # --- alarms and faults -------------------------------------------------------------------------------------
+    async def test_an_alarm_has_one_edge_up_and_one_down_also_across_restarts(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        raised_at = clock.now()
+        assert await ledger.raise_alarm("down:support", "imap.example.com", "support is down")
+        clock.move(timedelta(minutes=1))
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert not await ledger.raise_alarm("down:support", "imap.example.com", "support is still down")
+        (edge,) = await ledger.alarms()
+        assert (edge.key, edge.group, edge.summary) == ("down:support", "imap.example.com", "support is down")
+        assert (edge.raised_at, edge.notified) == (raised_at, False)
+        await ledger.notified(["down:support", "no-such-alarm"])
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        ended = await ledger.clear_alarm("down:support")
+        assert ended is not None
+        assert ended.notified
+        assert await ledger.clear_alarm("down:support") is None
+        assert await ledger.alarms() == []
+        assert await ledger.raise_alarm("down:support", "imap.example.com", "again")
+        await ledger.close()
+
+    async def test_the_last_thousand_faults_of_each_subject_are_kept(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.note([Fault(clock.now(), "relay", "mail.refused", "550", mid="m")])
+        for start in range(0, 1200, 300):
+            await ledger.note(
+                [Fault(clock.now(), "support", "session.lost", str(n)) for n in range(start, start + 300)]
+            )
+        kept = await ledger.faults("support", limit=5000)
+        assert [fault.detail for fault in kept] == [str(n) for n in range(1199, 199, -1)]
+        assert await ledger.faults("relay") == [Fault(clock.now(), "relay", "mail.refused", "550", mid="m")]
+        assert [fault.detail for fault in await ledger.faults(limit=2)] == ["1199", "1198"]
+        assert await ledger.clear_faults("support") == 1000
+        assert await ledger.clear_faults() == 1
+        assert await ledger.faults() == []
+        await ledger.note([])
+        await ledger.close()
+
+    # --- operators ---------------------------------------------------------------------------------------------
+    async def test_a_story_is_found_by_mid_message_id_uid_and_sender(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        claim, other = claims(await ledger.claim(refs(INBOX, 7, 8)))
+        claimed_at = clock.now()
+        clock.move(timedelta(seconds=2))
+        (settlement,) = await ledger.settle(
+            [
+                outcome(
+                    claim,
+                    "delivered",
+                    octets=b"octets",
+                    message_id="<a@example.com>",
+                    sender="erika@example.com",
+                    repeat_of="an earlier one",
+                )
+            ]
+        )
+        await ledger.disposed([Disposed(settlement, "failed", "no right")])
+        for term in (claim.mid, "<a@example.com>", "7", "erika@example.com", "Erika@Example.com"):
+            (story,) = await ledger.trace(term)
+            assert story.mid == claim.mid, term
+        assert (story.mailbox, story.folder, story.epoch, story.uid) == ("support", "INBOX", INBOX.epoch, "7")
+        assert (story.state, story.outcome, story.rules) == ("settled", "delivered", ("invoices",))
+        assert (story.receipts, story.size, story.repeat_of) == ({"support": "row 1"}, 6, "an earlier one")
+        assert (story.disposition_state, story.disposition_reason) == ("failed", "no right")
+        assert (story.claimed_at, story.settled_at) == (claimed_at, clock.now())
+        assert (story.disposed_at, story.due_at) == (None, clock.now() + timedelta(days=1))
+        (story,) = await ledger.trace(other.mid)
+        assert (story.state, story.outcome, story.size, story.settled_at, story.due_at) == (
+            "claimed",
+            "",
+            1000,
+            None,
+            None,
+        )
+        assert await ledger.trace("nobody@example.com") == []
+        await ledger.close()
+
+    async def test_stories_come_newest_first_and_no_more_than_asked(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        for claim in claims(await ledger.claim(refs(INBOX, 1, 2, 3))):
+            clock.move(timedelta(seconds=1))
+            await ledger.settle([outcome(claim, sender="erika@example.com")])
+        assert [story.uid for story in await ledger.trace("erika@example.com", limit=2)] == ["3", "2"]
+        await ledger.close()
+
+    async def test_a_reopened_message_is_due_under_a_new_generation(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.defer([claim], until=clock.now(), reason="x", route=["support"], receipts={"support": "row 1"})
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        (settlement,) = await ledger.settle([outcome(claim, octets=b"octets")])
+        assert await ledger.reopen(claim.mid) == MessageRef(INBOX, "1", 1000)
+        await ledger.disposed([Disposed(settlement, "applied")])
+        assert await ledger.due(INBOX, limit=10) == refs(INBOX, 1), "a late word from the server does not undo it"
+        assert await ledger.repeats("support", [sha256(b"octets").digest()]) == {}, "it is no repeat of itself"
+        (again,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert (again.mid, again.generation, again.route, again.receipts) == (claim.mid, 1, None, None)
+        assert (again.attempts, again.suspect) == (0, False)
+        await ledger.settle([outcome(again)])
+        await ledger.reopen(claim.mid)
+        (again,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert again.generation == 2
+        await ledger.close()
+
+    async def test_a_message_that_cannot_be_had_again_is_said_to_be_gone(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.settle([outcome(claim)])
+        for mid in (mint_mid("support", "INBOX", INBOX.epoch, "2"), "no mid at all"):
+            with pytest.raises(MessageGone):
+                await ledger.reopen(mid)
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        with pytest.raises(MessageGone):
+            await ledger.reopen(claim.mid)
+        await ledger.close()
+
+    # --- concurrency -------------------------------------------------------------------------------------------
+    async def test_one_message_is_never_claimed_by_two_callers(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        wanted = refs(INBOX, *range(20))
+        answers = await asyncio.gather(*(ledger.claim(wanted) for _ in range(5)))
+        made = [answer.mid for batch in answers for answer in batch if isinstance(answer, Claim)]
+        assert len(made) == len(set(made)) == 20
+        await ledger.close()
+
+    async def test_a_cancelled_claim_is_in_nobodys_hands(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        task = asyncio.create_task(_claim(ledger, refs(INBOX, 1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert not claim.suspect
+        await ledger.close()
+
+    async def test_nothing_is_taken_after_close(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.close()
+        await ledger.close()
+        with pytest.raises(LedgerUnavailable):
+            await ledger.claim(refs(INBOX, 1))
+
+
+async def _claim(ledger: Ledger, wanted: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+    return await ledger.claim(wanted)
