@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mailpoller.config import load
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.demo.messages import further, messages
 from mailpoller.demo.server import DemoServer
@@ -135,6 +136,14 @@ async def test_configuration_names_the_server_and_survives_an_awkward_directory(
         assert written["mailboxes"]["demo"]["port"] == setup.server.port
         assert written["queues"]["support"]["path"] == str(setup.queues["support"])
         assert Path(written["ledger"]["path"]).is_relative_to(setup.directory)
+
+
+async def test_configuration_is_one_that_the_daemon_takes_without_a_warning(tmp_path: Path) -> None:
+    async with await prepare(tmp_path / "demo") as setup:
+        config = load(setup.config)
+        assert config.missing_secrets() == []
+        assert {path.name for path in setup.queues.values()} == {"support.db", "billing.db", "oddities"}
+        assert config.warnings == ()
 
 
 def test_messages_end_in_two_queues_and_in_quarantine() -> None:

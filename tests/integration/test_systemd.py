@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mailpoller.config.model import ServiceConfig
+
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
 
@@ -56,7 +58,6 @@ def test_exposure_is_below_two(unit: Path) -> None:
 
 
 def test_stop_time_out_leaves_room_for_the_default_grace() -> None:
-    ServiceConfig = pytest.importorskip("mailpoller.config.model").ServiceConfig
     text = (SYSTEMD / "mailpoller.service").read_text("utf-8")
     allowed = re.search(r"^TimeoutStopSec=(\d+)s$", text, re.MULTILINE)
     assert allowed is not None

@@ -27,6 +27,7 @@ _CONFIGURATION = """\
 service:
   environment: production
   state_directory: {state}
+  control_socket: {socket}
 ledger:
   type: sqlite
   path: {ledger}
@@ -132,6 +133,7 @@ async def prepare(directory: Path, *, port: int = 0) -> DemoSetup:
     config.write_text(
         _CONFIGURATION.format(
             state=_quote(directory / "state"),
+            socket=_quote(directory / "control.sock"),
             ledger=_quote(directory / "state" / "ledger.db"),
             support=_quote(directory / "queue" / "support.db"),
             billing=_quote(directory / "queue" / "billing.db"),
