@@ -7,14 +7,14 @@ from datetime import timedelta
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel
 
-from mailpoller.config.fields import key_of
+from mailpoller.config.fields import key_of, may_be_size
 from mailpoller.config.model import Config
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.literals import Secret, parse_size, write_disposition
+from mailpoller.core.literals import Secret, write_disposition
 
 _DURATIONS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _SIZES = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 10**3), ("KiB", 2**10))
@@ -70,9 +70,11 @@ def _block(block: BaseModel) -> dict[str, Any]:
     written: dict[str, Any] = {}
     for name, info in type(block).model_fields.items():
         value = getattr(block, name)
-        if value is None:
+        if value is None and info.default is None:
             continue
-        written[key_of(name, info)] = write_size(value) if name in _size_fields(type(block)) else _value(value)
+        written[key_of(name, info)] = (
+            write_size(value) if isinstance(value, int) and name in _size_fields(type(block)) else _value(value)
+        )
     if "type" in written:
         written = {"type": written.pop("type")} | written
     return written
@@ -102,19 +104,5 @@ def _value(value: Any) -> Any:
 
 @cache
 def _size_fields(model: type[BaseModel]) -> frozenset[str]:
-    """The fields whose number counts octets, as their literal tells."""
-    return frozenset(
-        name
-        for name, info in model.model_fields.items()
-        if _counts_octets(info.rebuild_annotation()) and int in _kinds(info.rebuild_annotation())
-    )
-
-
-def _counts_octets(annotation: Any) -> bool:
-    if isinstance(annotation, BeforeValidator):
-        return annotation.func is parse_size
-    return any(_counts_octets(part) for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())))
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    return {annotation, *(kind for part in get_args(annotation) for kind in _kinds(part) if isinstance(kind, type))}
+    """The fields whose number counts octets."""
+    return frozenset(name for name, info in model.model_fields.items() if may_be_size(info.rebuild_annotation()))

@@ -10,10 +10,10 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import AliasChoices, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from mailpoller.core.literals import Reference, Secret
+from mailpoller.core.literals import Reference, Secret, parse_size
 
 Loc = tuple[str | int, ...]
 
@@ -75,6 +75,12 @@ def annotations_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[Any
     for key in loc:
         level = [found for annotation in level for found in below(annotation, key)]
     return [arm for annotation in level for arm in arms(annotation)]
+
+
+def may_be_size(annotation: Any) -> bool:
+    """True if a number in a value of ``annotation`` counts octets, as the literal ``Size`` says."""
+    parts = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
+    return any(part.func is parse_size if isinstance(part, BeforeValidator) else may_be_size(part) for part in parts)
 
 
 # --- references and secrets ------------------------------------------------------------------------------------------

@@ -1,13 +1,150 @@
-"""What is allowed and yet probably wrong: warnings that need no network."""
+"""What is allowed and yet probably wrong: warnings that need no network.
+
+Blocks are asked for what they have (``host``, ``port``, ``tls``, ``password``), not what they are, so that a third party's plug-in
+is looked at like ours.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
+from mailpoller.config.document import Node
+from mailpoller.config.fields import secrets_of
 from mailpoller.config.model import Config
 from mailpoller.config.problems import Problem
+from mailpoller.config.wording import locate
+from mailpoller.core.component import Component, SourceConfig
+
+SHORTEST_POLL = timedelta(seconds=10)
+
+_IMPLICIT = {993: "IMAP", 995: "POP3", 465: "SMTP"}
+"""Ports where TLS begins with the first octet (RFC 8314 section 3)."""
+_CLEAR_FIRST = {143: "IMAP", 110: "POP3", 587: "SMTP submission", 25: "SMTP"}
+
+_MICROSOFT = ("outlook.office365.com", "outlook.office.com", "imap-mail.outlook.com", "smtp.office365.com")
+_GOOGLE = ("imap.gmail.com", "smtp.gmail.com", "pop.gmail.com", "imap.googlemail.com", "smtp.googlemail.com")
 
 
 def doubts(config: Config) -> Iterator[Problem]:
-    """A warning for each."""
-    yield from ()
+    """A warning for each doubt."""
+    if not config.mailboxes:
+        yield Problem(config.files[0], 1, 1, "mailboxes", "no mailbox is defined: nothing is polled", "warning")
+    for at, block in _peers(config):
+        yield from _wire(block, config.places[at])
+    for name, mailbox in config.mailboxes.items():
+        yield from _mailbox(config, name, mailbox)
+    yield from _exposed(config)
+
+
+def _peers(config: Config) -> Iterator[tuple[tuple[str, ...], Component]]:
+    for name, outgoing in config.outgoing.items():
+        yield ("outgoing", name), outgoing
+    for name, mailbox in config.mailboxes.items():
+        if mailbox.enabled:
+            yield ("mailboxes", name), mailbox
+
+
+def _wire(block: Component, node: Node) -> Iterator[Problem]:
+    """Host, port and TLS mode against each other."""
+    host, port, tls = getattr(block, "host", None), getattr(block, "port", None), getattr(block, "tls", None)
+    if not isinstance(host, str):
+        return
+    host = host.casefold().rstrip(".")
+    if port in _IMPLICIT and tls not in ("tls", None):
+        yield _warn(
+            node,
+            "port",
+            f"port {port} is {_IMPLICIT[port]} with TLS from the first octet, which is tls: tls, not {tls}",
+        )
+    elif port in _CLEAR_FIRST and tls == "tls":
+        yield _warn(
+            node,
+            "port",
+            f"port {port} is {_CLEAR_FIRST[port]} with TLS after STARTTLS, which is tls: starttls-required",
+        )
+    if tls == "none" and not _is_local(host):
+        yield _warn(node, "tls", "everything, a password too, crosses the network in clear")
+    elif tls == "starttls" and not _is_local(host):
+        yield _warn(node, "tls", "an attacker can prevent this encryption; starttls-required insists on it")
+    if (
+        getattr(block, "password", None) is None
+        or getattr(getattr(block, "auth", None), "type", "password") != "password"
+    ):
+        return
+    if host in _MICROSOFT and isinstance(block, SourceConfig):
+        yield _warn(
+            node, "password", "Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
+        )
+    elif host in _MICROSOFT:
+        yield _warn(
+            node,
+            "password",
+            "Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0",
+        )
+    elif host in _GOOGLE:
+        yield _warn(node, "password", "Google refuses the account's own password here: this must be an app password")
+
+
+def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Problem]:
+    node = config.places["mailboxes", name]
+    if mailbox.poll_interval < SHORTEST_POLL:
+        yield _warn(
+            node,
+            "poll_interval",
+            "below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway",
+        )
+    deletes = [
+        key for key in ("disposition", "on_quarantine", "on_discard") if getattr(getattr(mailbox, key), "delete", False)
+    ]
+    if deletes and mailbox.mode == "live" and config.quarantine_of(name) is None:
+        yield _warn(
+            node,
+            deletes[0],
+            "deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only",
+        )
+
+
+def _exposed(config: Config) -> Iterator[Problem]:
+    """Secrets in a file that everybody on this machine may read."""
+    readable = {file for file in config.files if _is_public(file)}
+    for at, block in _secretive(config):
+        for keys, secret in secrets_of(block):
+            node, _ = locate(config.places[at], keys)
+            if secret.kind == "plain" and node.file in readable:
+                yield node.problem(
+                    "a secret in a file that every user of this machine may read: use credential:, file: or env:, or chmod o-r",
+                    "warning",
+                )
+
+
+def _secretive(config: Config) -> Iterator[tuple[tuple[str, ...], Component]]:
+    for name, queue in config.queues.items():
+        yield ("queues", name), queue
+    for name, outgoing in config.outgoing.items():
+        yield ("outgoing", name), outgoing
+    for name, mailbox in config.mailboxes.items():
+        yield ("mailboxes", name), mailbox
+
+
+def _is_public(file: Path) -> bool:
+    try:
+        return bool(file.stat().st_mode & 0o004)
+    except OSError:
+        return False
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _warn(node: Node, key: str, message: str) -> Problem:
+    found, rest = locate(node, (key,))
+    return found.problem(message, "warning", key=rest)

@@ -31,7 +31,10 @@ DROP_IN_SECTIONS = ("queues", "outgoing", "rules", "mailboxes")
 NOT_INHERITED = ("enabled", "extends", "formerly")
 """Keys that ``extends`` does not copy: they are about the one mailbox, so that a disabled one can serve as a template."""
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+NAME_PATTERN = r"[A-Za-z0-9_-]{1,40}"
+"""What a mailbox, queue, rule or outgoing may be called."""
+
+_NAME = re.compile(NAME_PATTERN)
 
 
 def merge(over: Node, under: Node) -> Node:

@@ -1,0 +1,211 @@
+"""The reference of every key, in Markdown, from the classes themselves: ``python -m mailpoller.config.reference``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from mailpoller.config.dump import write_duration, write_size
+from mailpoller.config.fields import key_of, may_be_size
+from mailpoller.config.model import AlertsConfig, QuarantineConfig, ServiceConfig
+from mailpoller.config.problems import either
+from mailpoller.config.registry import BASES, INSTALLED, Registry
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.literals import Reference, Secret, write_disposition
+
+_HEAD = """\
+# Reference of the configuration
+
+Every key of every block. This page is made from the code: `python -m mailpoller.config.reference > docs/reference.md`.
+How the blocks work together, and what is merged with what, is in [configuration.md](configuration.md).
+
+- A **duration** is written `500ms`, `30s`, `5m`, `1h30m`, `2d` or `1w`.
+- A **size** is written `512KiB`, `10MB` or `1GB` (KB is 1000 octets, KiB is 1024), or as a number of octets.
+- A **secret** is `env:NAME`, `file:/path`, `credential:NAME` (systemd's LoadCredential), or the text itself.
+- A **disposition** is `seen`, `leave`, `delete`, or a block of `move: FOLDER`, `flag: KEYWORD` (or a list), `seen: true` and
+  `delete: true`.
+- A **name of a queue** (rule, outgoing) is one that is defined in the same configuration, in whatever file.
+"""
+
+_SECTIONS = (
+    (
+        "ledgers",
+        "ledger",
+        "One block, `ledger:`. If it is left out, it is `type: sqlite` with `ledger.db` in `service.state_directory`.",
+    ),
+    ("sinks", "queues", "Named blocks below `queues:`. Each type may stand as `quarantine:`, too."),
+    ("outgoings", "outgoing", "Named blocks below `outgoing:`."),
+    ("rules", "rules", "A list below `rules:`. Without a `type` a rule is of the type `match`."),
+    (
+        "sources",
+        "mailboxes",
+        "Named blocks below `mailboxes:`. Every key but `extends` and `formerly` may stand below `defaults:`.",
+    ),
+)
+_LOCKED = """\
+## defaults
+
+One block, `defaults:`, of keys that every mailbox has unless it, or the mailbox that it extends, says otherwise. Keys that a
+mailbox's type does not have are passed over for it.
+
+- **`locked`** (list of keys): Keys that a mailbox in a drop-in file cannot set. Credentials it always can.
+"""
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    timedelta: "duration",
+    Secret: "secret",
+    Disposition: "disposition",
+}
+
+
+def reference(registry: Registry = INSTALLED) -> str:
+    """The whole page, for everything that is installed; ends with one line end."""
+    parts = [_HEAD, _block("service", ServiceConfig, place="`service:`")]
+    for kind, section, place in _SECTIONS:
+        base = BASES[kind]
+        shared = [key for key in base.model_fields if key != "type"]
+        parts.append(f"## {section}\n\n{place}\n")
+        if shared:
+            parts.append(f"### {section}: keys of every type\n\n{_keys(base, shared)}")
+        for name in registry.known(kind):
+            model = registry.load_plugin(kind, name)
+            own = [key for key in model.model_fields if key != "type" and _is_news(key, model, base)]
+            parts.append(_block(f"{section}: {name}", model, own, place=f"`type: {name}`", level=3))
+    parts.append(_LOCKED)
+    parts.append(
+        "## quarantine\n\nOne block, `quarantine:`, of any type that a queue may have, or of the type `queue`.\n"
+    )
+    parts.append(_block("quarantine: queue", QuarantineConfig, ["queue"], place="`type: queue`", level=3))
+    parts.append(_block("alerts", AlertsConfig, place="`alerts:`"))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _is_news(key: str, model: type[BaseModel], base: type[BaseModel]) -> bool:
+    """True for a field that the base does not have, or that has another default or meaning here."""
+    mine, theirs = model.model_fields[key], base.model_fields.get(key)
+    return theirs is None or (_default(mine), mine.description) != (_default(theirs), theirs.description)
+
+
+def _block(title: str, model: type[BaseModel], only: Sequence[str] | None = None, *, place: str, level: int = 2) -> str:
+    """A block's heading, docstring and keys, then the blocks that stand inside it, each once."""
+    fields = list(model.model_fields) if only is None else list(only)
+    text = f"{'#' * level} {title}\n\n{place}. {_prose(model.__doc__)}\n\n" + _keys(model, fields)
+    for block in _inner(model, fields):
+        text += f"\n{'#' * (level + 1)} {title}: {_noun(block)}\n\n{_prose(block.__doc__)}\n\n"
+        text += _keys(block, list(block.model_fields))
+    return text
+
+
+def _keys(model: type[BaseModel], fields: Sequence[str]) -> str:
+    if not fields:
+        return "No keys of its own.\n"
+    return "".join(_key(name, model.model_fields[name]) for name in fields)
+
+
+def _key(name: str, info: FieldInfo) -> str:
+    default = _default(info)
+    needed = "required" if info.is_required() else "optional" if default is None else f"default {default}"
+    described = " ".join(_prose(info.description).split())
+    return f"- **`{key_of(name, info)}`** ({_words(info.rebuild_annotation())}; {needed})" + (
+        f": {described}\n" if described else "\n"
+    )
+
+
+def _words(annotation: Any) -> str:
+    """What may be written for a value, in words."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        if found := next((entry for entry in metadata if isinstance(entry, Reference)), None):
+            return f"name of {_ARTICLES.get(found.section, found.section)}"
+        return "size" if inner is int and may_be_size(annotation) else _words(inner)
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"block: {_noun(annotation)}"
+    origin, members = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return either([f"`{member}`" for member in members])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "block" if members[1] is Any else f"block of {_words(members[1])}"
+    if isinstance(origin, type) and issubclass(origin, list | tuple | set | frozenset):
+        return f"list of {_words(members[0]).replace('name of', 'names, each of')}" if members else "list"
+    if members:
+        return either(list(dict.fromkeys(_words(member) for member in members if member is not type(None))))
+    return "any"
+
+
+_ARTICLES = {"queues": "a queue", "rules": "a rule", "outgoing": "an outgoing"}
+
+
+def _default(info: FieldInfo) -> str | None:
+    """The default as it would be written, in backquotes; None if there is none worth showing."""
+    if info.is_required():
+        return None
+    value = info.get_default(call_default_factory=True, validated_data={})
+    match value:
+        case None | [] | () | "":
+            return None
+        case bool():
+            return f"`{str(value).lower()}`"
+        case timedelta():
+            return f"`{write_duration(value)}`"
+        case Disposition():
+            return f"`{write_disposition(value)}`"
+        case int() if may_be_size(info.rebuild_annotation()):
+            return f"`{write_size(value)}`"
+        case list() | tuple():
+            return f"`[{', '.join(str(entry) for entry in value)}]`"
+        case BaseModel():
+            return None
+        case _:
+            return f"`{value}`"
+
+
+def _inner(model: type[BaseModel], fields: Sequence[str]) -> list[type[BaseModel]]:
+    """The blocks inside a block, at any depth, each once, in order of appearance."""
+    found: dict[type[BaseModel], None] = {}
+
+    def look(block: type[BaseModel], names: Sequence[str]) -> None:
+        for name in names:
+            for inner in _blocks_in(block.model_fields[name].rebuild_annotation()):
+                if inner not in found:
+                    found[inner] = None
+                    look(inner, list(inner.model_fields))
+
+    look(model, fields)
+    return list(found)
+
+
+def _blocks_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _blocks_in(part)
+
+
+def _noun(model: type[BaseModel]) -> str:
+    """``TextTest`` -> ``text test``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", model.__name__.removesuffix("Config")).lower()
+
+
+def _prose(text: str | None) -> str:
+    """A docstring as Markdown."""
+    clean = inspect.cleandoc(text or "")
+    clean = re.sub(r":\w+:`~?(?:[\w.]+\.)?([\w]+)`", r"`\1`", clean)
+    return clean.replace("``", "`")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

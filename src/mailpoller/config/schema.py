@@ -1,0 +1,115 @@
+"""The JSON Schema of the whole file, for editors: made from the classes of everything that is installed.
+
+It is as strict as an editor can use and no stricter than the loader: a mailbox may leave out what ``defaults`` or ``extends`` supply.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from mailpoller.config.merge import NAME_PATTERN
+from mailpoller.config.model import AlertsConfig, QuarantineConfig, ServiceConfig
+from mailpoller.config.registry import INSTALLED, Registry
+from mailpoller.core.component import KINDS
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_SUMMARIES = {
+    "ledger": "The durable record of claims, receipts and outcomes. SQLite below state_directory if it is left out.",
+    "queues": "Where messages go, by name.",
+    "outgoing": "Identities that mail is sent from, by name.",
+    "quarantine": "Where messages go that could not, or must not, be processed. Without it: a local directory.",
+    "rules": "What judges messages. Mailboxes ask for rules by name.",
+    "defaults": "Keys that every mailbox has unless it, or the one it extends, says otherwise.",
+    "mailboxes": "What is polled, by name.",
+    "include": "Drop-in files, as a pattern or a list of patterns relative to this file.",
+}
+
+
+def json_schema(registry: Registry = INSTALLED) -> Schema:
+    """The schema: draft 2020-12, self-contained, the same for the same set of installed plug-ins."""
+    definitions: Schema = {}
+    blocks = {
+        kind: {
+            name: _define(f"{kind}.{name}", registry.load_plugin(kind, name), definitions)
+            for name in registry.known(kind)
+        }
+        for kind in KINDS
+    }
+    quarantine = {"queue": _define("quarantine.queue", QuarantineConfig, definitions), **blocks["sinks"]}
+    defaults = _defaults(blocks["sources"], definitions)
+    for name in blocks["sources"]:
+        # defaults or extends may supply what a mailbox needs, even its type
+        definitions[f"sources.{name}"].pop("required", None)
+    properties: Schema = {
+        "service": _define("service", ServiceConfig, definitions),
+        "ledger": _one_of(blocks["ledgers"]),
+        "queues": _named(_one_of(blocks["sinks"])),
+        "outgoing": _named(_one_of(blocks["outgoings"])),
+        "quarantine": _one_of(quarantine),
+        "alerts": _define("alerts", AlertsConfig, definitions),
+        "rules": {"type": ["array", "null"], "items": _one_of(blocks["rules"])},
+        "defaults": defaults,
+        "mailboxes": _named(_one_of(blocks["sources"])),
+        "include": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
+    }
+    for key, summary in _SUMMARIES.items():
+        properties[key]["description"] = summary
+    return {
+        "$schema": DIALECT,
+        "title": "mailpoller configuration",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _define(name: str, model: type[BaseModel], definitions: Schema) -> Schema:
+    """Put a block's schema, and those of the blocks in it, among the definitions; a reference to it.
+
+    Names begin with the kind and type, since two plug-ins may both have an ``Auth``.
+    """
+    made = model.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}", mode="validation")
+    for inner, schema in made.pop("$defs", {}).items():
+        definitions[f"{name}.{inner}"] = schema
+    if "$ref" in made:  # a block that contains itself
+        made = definitions[made["$ref"].removeprefix("#/$defs/")]
+    made.pop("title", None)
+    definitions[name] = made
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _one_of(blocks: Schema) -> Schema:
+    """One of these blocks; ``type`` decides."""
+    return {"anyOf": list(blocks.values())} if len(blocks) != 1 else dict(next(iter(blocks.values())))
+
+
+def _named(block: Schema) -> Schema:
+    return {
+        "type": ["object", "null"],
+        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "additionalProperties": block,
+    }
+
+
+def _defaults(sources: Schema, definitions: Schema) -> Schema:
+    """Every key of every source, and ``locked``."""
+    keys: Schema = {}
+    for source in sources:
+        for key, schema in definitions[f"sources.{source}"]["properties"].items():
+            known = keys.setdefault(key, [])
+            if schema not in known:
+                known.append(schema)
+    for key in ("extends", "formerly"):
+        keys.pop(key, None)
+    properties = {key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for key, schemas in keys.items()}
+    locked = {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"enum": sorted(properties)}}],
+        "description": "Keys that a mailbox in a drop-in file cannot set.",
+    }
+    return {"type": ["object", "null"], "properties": {**properties, "locked": locked}, "additionalProperties": False}
