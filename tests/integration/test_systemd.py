@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import grp
 import os
+import pwd
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from mailpoller.config.model import ServiceConfig
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Delivery, Receipt
+from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.spool import Octets, Spool
+from mailpoller.engine.clock import SystemClock
+from mailpoller.sinks.sqlite import SqliteQueueConfig
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
@@ -87,3 +97,44 @@ def test_users_and_directories_come_out_as_documented(tmp_path: Path) -> None:
     assert seen("var/lib/mailpoller/queue") == ("0o2770", user[2], ids["mailpoller-queue"])
     assert seen("etc/mailpoller") == ("0o750", "0", ids["mailpoller"])
     assert seen("etc/mailpoller/credentials") == ("0o700", "0", "0")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_queue_of_the_service_is_writable_for_its_readers_group_and_nobody_else() -> None:
+    """What UMask=0007 and the set-group-id bit are for, seen with a user and a group that every system has."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become somebody else")
+    user, readers = pwd.getpwnam("nobody"), grp.getgrnam("mail")
+    # Not tmp_path: nobody but its owner may pass through pytest's directory.
+    with tempfile.TemporaryDirectory(prefix="mailpoller-test-") as name:
+        Path(name).chmod(0o711)
+        queue = Path(name) / "queue"
+        queue.mkdir()
+        os.chown(queue, user.pw_uid, readers.gr_gid)
+        queue.chmod(0o2770)
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                os.setgroups([readers.gr_gid])
+                os.setgid(user.pw_gid)
+                os.setuid(user.pw_uid)
+                os.umask(0o007)
+                asyncio.run(_deliver_one(queue / "support.db"))
+                code = 0
+            finally:
+                # Without closing: the write-ahead log stays, as in a running service.
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        made = {file.name: file.stat() for file in queue.iterdir() if file.is_file()}
+        assert {"support.db", "support.db-wal"} <= made.keys()
+        assert {name: stat.S_IMODE(found.st_mode) for name, found in made.items()} == dict.fromkeys(made, 0o660)
+        assert {found.st_gid for found in made.values()} == {readers.gr_gid}
+
+
+async def _deliver_one(path: Path) -> None:
+    runtime = Runtime(clock=SystemClock(), spool=Spool(path.parent), state_directory=path.parent)
+    sink = SqliteQueueConfig(type="sqlite", path=path).build("support", runtime)
+    folder = Folder("support", "INBOX", "epoch")
+    raw = RawMessage(Claim(MessageRef(folder, "1"), "mid"), Octets.of(b""))
+    (receipt,) = await sink.deliver([Delivery("delivery", "mid", "support", b"{}", raw)])
+    assert isinstance(receipt, Receipt)
