@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,12 @@ import structlog
 
 from mailpoller.config import Config
 from mailpoller.config.fields import references_of
-from mailpoller.config.model import QuarantineQueueConfig
+from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.errors import ConfigError
-from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule
+from mailpoller.core.errors import ConfigError, MailpollerError
+from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Stage
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.budget import Budget
@@ -175,21 +177,61 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         yield App(supervisor, ledger, health, queues, stop)
 
 
-def prepare_runtime(config: Config, clock: Clock) -> Runtime:
-    """State directory and spool made, outgoings built; nothing connected.
+def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runtime:
+    """State directory and spool made (unless told not to), outgoings built; nothing connected.
 
     Raises :class:`ConfigError` if the state directory cannot be used.
     """
     state = config.service.state_directory
-    spool = Spool(state / "spool")
+    directory = Spool(state / "spool")
     try:
-        state.mkdir(mode=0o750, parents=True, exist_ok=True)
-        spool.prepare()
+        if spool:
+            state.mkdir(mode=0o750, parents=True, exist_ok=True)
+            directory.prepare()
     except OSError as error:
         raise ConfigError(f"the state directory {state} cannot be used: {error.strerror}") from None
-    bare = Runtime(clock=clock, spool=spool, state_directory=state)
+    bare = Runtime(clock=clock, spool=directory, state_directory=state)
     outgoings: dict[str, Outgoing] = {name: block.build(name, bare) for name, block in config.outgoing.items()}
-    return Runtime(clock=clock, spool=spool, state_directory=state, outgoings=outgoings)
+    return Runtime(clock=clock, spool=directory, state_directory=state, outgoings=outgoings)
+
+
+@asynccontextmanager
+async def parts_to_probe(config: Config, only: str | None = None) -> AsyncIterator[dict[str, AsyncIterator[Stage]]]:
+    """Every part that can be probed, by name: mailboxes that are polled here, queues, outgoings; ``only`` one mailbox."""
+    runtime = prepare_runtime(config, SystemClock(), spool=False)
+    parts: dict[str, AsyncIterator[Stage]] = {}
+    async with AsyncExitStack() as closing:
+        for name, block in config.mailboxes.items():
+            if name == only or (only is None and config.runs(name)):
+                wanted = {
+                    block.disposition,
+                    block.on_quarantine or block.disposition,
+                    block.on_discard or block.disposition,
+                }
+                parts[f"mailbox {name}"] = block.build(name, runtime).probe(list(wanted))
+        if only is None:
+            for name, sink_block in config.queues.items():
+                sink = sink_block.build(name, runtime)
+                closing.push_async_callback(sink.close)
+                parts[f"queue {name}"] = _probe_sink(sink)
+            for name, outgoing in runtime.outgoings.items():
+                closing.push_async_callback(outgoing.close)
+                parts[f"outgoing {name}"] = outgoing.probe()
+        yield parts
+
+
+async def _probe_sink(sink: Sink) -> AsyncIterator[Stage]:
+    """A queue's one stage: would it take a delivery now?"""
+    begun = time.monotonic()
+    try:
+        await sink.check()
+        trouble = ""
+    except MailpollerError as error:
+        trouble = str(error)
+    advice = "look at the queue's path or address, its rights, and the room there is" if trouble else ""
+    yield Stage(
+        "check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes deliveries", advice
+    )
 
 
 def _last_resort(state: Path) -> SinkConfig:
@@ -219,7 +261,7 @@ class _Quarantines:
         block = self._config.quarantine_of(mailbox)
         if block is None:
             return self._last_resort
-        if isinstance(block, QuarantineQueueConfig):
+        if isinstance(block, QuarantineConfig):
             return self._queues[block.queue]
         key = repr(block)
         if key not in self._made:

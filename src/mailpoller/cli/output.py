@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import typer
@@ -13,7 +14,14 @@ import typer
 def print_json(value: Any) -> None:
     """One JSON document, indented on a terminal, one line in a pipe."""
     indent = 2 if sys.stdout.isatty() else None
-    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=plain))
+
+
+def plain(value: Any) -> Any:
+    """For ``json.dumps(default=…)``: instants in ISO 8601, lengths of time in seconds, all else as text."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.total_seconds() if isinstance(value, timedelta) else str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

@@ -35,16 +35,19 @@ def options(
     message never stops the others."""
 
 
-from mailpoller.cli import config, errors, explain, operate, run, status, trace  # noqa: E402
+from mailpoller.cli import check, config, demo, errors, explain, operate, queue, run, status, trace  # noqa: E402
 
 program.command("run")(run.run)
+program.command("check")(check.check)
 program.command("explain")(explain.explain)
 program.command("config")(config.config)
 program.command("schema")(config.schema)
 program.command("status")(status.status)
 program.command("errors")(errors.errors)
 program.command("trace")(trace.trace)
+program.add_typer(queue.queue, name="queue")
 program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)
 program.command("forget")(operate.forget)
+program.command("demo")(demo.demo)

@@ -1,0 +1,182 @@
+"""``mailpoller queue``: look into an SQLite queue, and take, acknowledge and return its messages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mailpoller.cli.exits import NOINPUT, complain, explained
+from mailpoller.cli.options import ConfigOption, JsonOption
+from mailpoller.cli.output import plain, print_fields, print_json, print_table
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.literals import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mailpoller.sinks.sqlite.consumer import Entry, Held, Queue
+
+queue = typer.Typer(
+    help="Look into an SQLite queue, and take, acknowledge and return its messages.", no_args_is_help=True
+)
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="QUEUE", help="A queue of the configuration, or the path of its file.")
+]
+LeaseOption = Annotated[
+    str | None, typer.Option("--lease", help="The lease that take printed; without it, whoever has them.")
+]
+IdsArgument = Annotated[list[str], typer.Argument(metavar="DELIVERY_ID…")]
+
+
+def _duration(text: str) -> timedelta:
+    return parse_duration(text)
+
+
+@contextmanager
+def _opened(config: Path, name: str) -> Iterator[Queue]:
+    """The queue ``name`` of the configuration; a name with a slash or a dot is the file itself, and needs none."""
+    from mailpoller.sinks.sqlite.consumer import open_queue
+
+    with explained():
+        path = Path(name) if "/" in name or "." in name else _configured(config, name)
+        with open_queue(path) as opened:
+            yield opened
+
+
+def _configured(config: Path, name: str) -> Path:
+    from mailpoller.cli.service import loaded
+
+    found = loaded(config)
+    block = found.queues.get(name)
+    if block is None:
+        raise ConfigError(f"there is no queue {name}; there is {', '.join(found.queues) or 'none'}")
+    if block.type != "sqlite":
+        raise ConfigError(f"the queue {name} is of type {block.type}; only those of type sqlite can be looked into")
+    path: Path = block.path  # type: ignore[attr-defined]
+    return path
+
+
+@queue.command("list")
+def list_(
+    name: NameArgument,
+    config: ConfigOption,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 50,
+    state: Annotated[Literal["ready", "taken"] | None, typer.Option("--state", help="Only these.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List messages in the order in which they would be taken."""
+    with _opened(config, name) as opened:
+        entries, counts = opened.list(limit, state), opened.counts()
+    if as_json:
+        print_json([_entry(entry) for entry in entries])
+        return
+    rows = [
+        (entry.delivery_id, entry.state, entry.arrived_at.isoformat(timespec="seconds"), entry.topic, entry.priority,
+         entry.tags, entry.attempts)
+        for entry in entries
+    ]  # fmt: skip
+    columns = ("delivery id", "state", "arrived", "topic", "priority", "tags", "taken")
+    print_table(columns, rows, empty=f"{name} is empty")
+    typer.echo(f"{counts.ready} ready, {counts.taken} taken, {counts.acknowledged} acknowledged", err=True)
+
+
+@queue.command()
+def show(
+    name: NameArgument,
+    identifier: Annotated[str, typer.Argument(help="A delivery id, a mid, or a number in the queue.")],
+    config: ConfigOption,
+    octets: Annotated[bool, typer.Option("--octets", help="Write the raw message to standard output instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one message: its event, or its raw octets."""
+    with _opened(config, name) as opened:
+        held = opened.show(identifier)
+        if octets:
+            content = held.octets()
+            if content is None:
+                complain(f"{name} does not hold the raw octets (payload: raw, or raw: true)")
+                raise typer.Exit(NOINPUT)
+            sys.stdout.buffer.write(content)
+            return
+    if as_json:
+        print_json(_held(held))
+        return
+    event = json.loads(held.event)
+    print_fields(_entry(held.entry))
+    print_fields({f"event.{key}": value for key, value in event.items() if key != "data"})
+    print_fields({key: _brief(value) for key, value in event["data"].items()})
+
+
+@queue.command()
+def take(
+    name: NameArgument,
+    config: ConfigOption,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many at most.")] = 1,
+    duration: Annotated[
+        timedelta,
+        typer.Option("--for", parser=_duration, metavar="DURATION", help="How long before others may take them."),
+    ] = timedelta(minutes=5),
+    taker: Annotated[str, typer.Option("--taker", help="A name for who takes.")] = "mailpoller queue take",
+) -> None:
+    """Take messages: prints one JSON object a line, each with the lease to acknowledge it by."""
+    with _opened(config, name) as opened:
+        taken = opened.take(count, duration=duration, taker=taker)
+    for held in taken.messages:
+        typer.echo(json.dumps({"lease": taken.token, **_held(held)}, ensure_ascii=False, default=plain))
+    if not taken.messages:
+        complain(f"{name} has nothing ready")
+
+
+@queue.command()
+def ack(name: NameArgument, delivery_ids: IdsArgument, config: ConfigOption, lease: LeaseOption = None) -> None:
+    """Acknowledge messages: they are done and leave the queue."""
+    with _opened(config, name) as opened:
+        _report("acknowledged", delivery_ids, opened.ack(delivery_ids, lease))
+
+
+@queue.command("return")
+def return_(
+    name: NameArgument,
+    delivery_ids: IdsArgument,
+    config: ConfigOption,
+    lease: LeaseOption = None,
+    delay: Annotated[
+        timedelta, typer.Option("--delay", parser=_duration, metavar="DURATION", help="Before they can be taken again.")
+    ] = timedelta(0),
+) -> None:
+    """Give messages back, to be taken again."""
+    with _opened(config, name) as opened:
+        _report("returned", delivery_ids, opened.return_(delivery_ids, lease, delay=delay))
+
+
+def _report(what: str, wanted: Sequence[str], done: Sequence[str]) -> None:
+    for identifier in done:
+        typer.echo(f"{what} {identifier}")
+    if left := [identifier for identifier in wanted if identifier not in set(done)]:
+        complain(f"not {what} (not in the queue, or taken by another): {', '.join(left)}")
+        raise typer.Exit(NOINPUT)
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(entry)
+
+
+def _held(held: Held) -> dict[str, Any]:
+    path = None if held.octets_path is None else str(held.octets_path)
+    return {**_entry(held.entry), "octets_path": path, "event": json.loads(held.event)}
+
+
+def _brief(value: Any) -> str:
+    """A value on one line of sensible length."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:200]}… ({len(text)} characters)"
