@@ -190,7 +190,7 @@ def _domain(sender: str) -> str:
 
 def _text(text: str) -> bytes:
     """A text/plain part, its header included, without a last line end."""
-    octets = text.encode("utf-8", "replace")
+    octets = "".join(one if one.isprintable() or one == "\n" else " " for one in text).encode("utf-8")
     kind = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
     if octets.isascii() and all(len(line) < 200 for line in octets.split(b"\n")):
         return kind + b"7bit\r\n\r\n" + octets.replace(b"\n", b"\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejec
 from mailpoller.core.literals import OutgoingName
 from mailpoller.core.ports import Clock, Mail, Outgoing, Sink
 from mailpoller.mail.compose import Form, printable, quarantine_mail
+from mailpoller.transport.recent import Recent
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable
 
 log = structlog.get_logger(__name__)
@@ -84,7 +86,7 @@ class SmtpQueueConfig(SinkConfig):
 
 
 class SmtpQueue:
-    """Delivers by mail. A repeat bears the same Message-ID; a relay does not suppress it, whoever reads it can."""
+    """Delivers by mail. A repeat that this process knows is not sent again; after a restart it bears the same Message-ID."""
 
     stores_octets = True
 
@@ -93,29 +95,37 @@ class SmtpQueue:
         self._outgoing = outgoing
         self._recipients = recipients
         self._clock = clock
+        self._recent = Recent()
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Mail each delivery. A relay that is down ends the batch: what it had taken is told, the rest may be repeated.
 
         Raises :class:`TransientError` if it took nothing.
         """
-        answers: dict[int, Receipt | Refusal] = {}
-        waiting = iter(enumerate(batch))
+        answers: dict[str, Receipt | Refusal] = {
+            one.delivery_id: Receipt(one.delivery_id, self._outgoing.host, repeated=True)
+            for one in batch
+            if one.delivery_id in self._recent
+        }
+        waiting = iter({one.delivery_id: one for one in batch if one.delivery_id not in answers}.values())
         ends = monotonic() + _BUDGET_S
         trouble = ""
 
         async def lane() -> None:
             nonlocal trouble
-            for index, delivery in waiting:
+            for delivery in waiting:
                 if trouble:
                     return
                 if monotonic() > ends:
                     trouble = "the relay is too slow for so many at once"
                     return
                 try:
-                    answers[index] = await self._deliver(delivery)
+                    answers[delivery.delivery_id] = answer = await self._deliver(delivery)
                 except (RelayUnavailable, CredentialsRefused) as error:
                     trouble = str(error)
+                    return
+                if isinstance(answer, Receipt):
+                    self._recent.add([delivery.delivery_id])
 
         if len(batch) == 1:
             await lane()
@@ -125,7 +135,15 @@ class SmtpQueue:
                     group.create_task(lane(), name=f"mail {self._name} {number}")
         if trouble and not answers:
             raise TransientError(trouble)
-        return [answers.get(index) or Refusal(delivery.delivery_id, trouble) for index, delivery in enumerate(batch)]
+        told: set[str] = set()
+        in_order = []
+        for delivery in batch:
+            answer = answers.get(delivery.delivery_id) or Refusal(delivery.delivery_id, trouble)
+            if isinstance(answer, Receipt) and delivery.delivery_id in told:
+                answer = replace(answer, repeated=True)
+            told.add(delivery.delivery_id)
+            in_order.append(answer)
+        return in_order
 
     async def _deliver(self, delivery: Delivery) -> Receipt | Refusal:
         """One mail, in the best form that the relay carries."""
