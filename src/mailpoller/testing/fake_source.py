@@ -165,6 +165,10 @@ class FakeSource:
 
     async def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
         self.steps.append("probe")
+        for name in self.watched:
+            if name not in self.mailbox.folders:
+                yield Stage("folder", False, timedelta(0), f"there is no folder {name}", "create it")
+                return
         yield Stage("folder", True, timedelta(0), ", ".join(self.watched))
 
     def cut(self) -> None:
