@@ -146,7 +146,7 @@ class SqliteLedger:
         now = self._now()
 
         def work(connection: sqlite3.Connection) -> None:
-            if outcomes and messages.settle(connection, keyed, now) != len(outcomes):
+            if not messages.settle(connection, keyed, now):
                 raise LedgerUnavailable(f"{self.path}: claims are not recorded any more; the mailbox was forgotten")
 
         await self._write(work)

@@ -11,7 +11,7 @@ from mailpoller.core.errors import MessageGone
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Story
 from mailpoller.ledgers.sqlite.messages import Key
-from mailpoller.ledgers.sqlite.values import disposition_of, instant_or_none, mid_octets, mid_text, unjson
+from mailpoller.ledgers.sqlite.values import disposition_of, instant_or_none, mid_octets, mid_text, undocument
 
 _MID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -76,8 +76,8 @@ def _story(
         state=state,
         outcome=outcome or "",
         reason=reason,
-        rules=tuple(unjson(rules)) if rules else (),
-        receipts=unjson(receipts) if receipts else {},
+        rules=tuple(undocument(rules)) if rules else (),
+        receipts=undocument(receipts) if receipts else {},
         disposition="" if disposition is None else describe(disposition_of(disposition)),
         disposition_state=disposition_state or "",
         disposition_reason=disposition_reason or "",
@@ -149,7 +149,8 @@ def counts(connection: Connection, mailbox: str) -> Mapping[str, int]:
     ).fetchone()
     open_work = dict(
         connection.execute(
-            "SELECT state, count(*) FROM message WHERE due_at IS NOT NULL AND folder IN ("
+            "SELECT state, count(*) FROM message INDEXED BY message_due "
+            "WHERE state IN ('claimed', 'suspect', 'deferred', 'settled') AND due_at IS NOT NULL AND folder IN ("
             "SELECT id FROM folder WHERE mailbox = ?1 AND turn = (SELECT max(turn) FROM folder AS other "
             "WHERE other.mailbox = ?1 AND other.name = folder.name)) GROUP BY state",
             (mailbox,),

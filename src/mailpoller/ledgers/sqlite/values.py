@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -45,13 +44,20 @@ def mark(fingerprint: bytes) -> int:
     return int.from_bytes(fingerprint[:8], "big", signed=True)
 
 
-def json(value: Sequence[str] | Mapping[str, str]) -> str:
-    """JSON text of a list or mapping of strings."""
+def clean(text: str) -> str:
+    """``text`` as SQLite can hold it: what came from outside may bear lone surrogates or NULs."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def document(value: object) -> str:
+    """JSON text of lists and mappings."""
     return orjson.dumps(value).decode()
 
 
-def unjson(text: str) -> Any:
-    """What :func:`json` wrote."""
+def undocument(text: str) -> Any:
+    """What :func:`document` or SQLite's JSON functions wrote."""
     return orjson.loads(text)
 
 
