@@ -102,8 +102,8 @@ async def secure(
     """
     loop = asyncio.get_running_loop()
     shaken: asyncio.Future[None] = loop.create_future()
-    # What loop.start_tls does, with our own protocol class.
-    tls: Any = _FrugalTls(
+    make: Any = _FrugalTls  # what follows is loop.start_tls, with our own protocol class
+    tls: Any = make(
         loop, protocol, policy.context(), shaken, server_hostname=host,
         ssl_handshake_timeout=max(seconds, 0.1), ssl_shutdown_timeout=2.0, call_connection_made=False,
     )  # fmt: skip

@@ -1,0 +1,106 @@
+"""The YAML block of an IMAP mailbox."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mailpoller.core.component import Block, Runtime, SourceConfig
+from mailpoller.core.literals import Duration, Secret
+from mailpoller.core.ports import Source
+from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+
+if TYPE_CHECKING:
+    from mailpoller.sources.imap.authentication import MechanismName
+
+
+class PasswordAuth(Block):
+    """Logging in with user name and password."""
+
+    type: Literal["password"] = "password"
+    mechanism: Literal["auto", "plain", "login"] = "auto"
+    """``plain`` is AUTHENTICATE PLAIN, ``login`` the LOGIN command; ``auto`` takes PLAIN where the server offers it."""
+
+
+class ImapConfig(SourceConfig):
+    """A mailbox on an IMAP server (RFC 3501, RFC 9051)."""
+
+    type: Literal["imap"]
+    host: str
+    """The server's name, against which its certificate is checked."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: 993 with ``tls: tls``, else 143."""
+    tls: TlsMode = "tls"
+    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker can
+    prevent it) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
+    ca_file: Path | None = None
+    """Trust the certificates in this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    username: str
+    """Whom to log in as."""
+    password: Secret
+    """``env:NAME``, ``file:/path`` or ``credential:name``."""
+    auth: PasswordAuth = PasswordAuth()
+    """How to log in."""
+    folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
+    """The folders to poll, named as people see them (``Größe/Alt``); IDLE watches the first. A namespace prefix such as
+    ``INBOX.`` may be left out, and ``/`` written for whatever separates levels."""
+    idle: bool = True
+    """Let the server push news where it can (RFC 2177)."""
+    connect_timeout: Duration = timedelta(seconds=30)
+    """How long connecting may take, up to the server's greeting and through TLS."""
+    command_timeout: Duration = timedelta(seconds=60)
+    """How long the server may be silent while we wait for an answer."""
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if not host or any(one.isspace() or one in "/:@" for one in host.strip("[]").replace(":", "")):
+            raise ValueError("a host is a name or an address, without port, scheme or user")
+        return host.strip("[]")
+
+    @field_validator("folders")
+    @classmethod
+    def _check_folders(cls, folders: list[str]) -> list[str]:
+        if any(not name or any(one in name for one in "\r\n\0") for name in folders):
+            raise ValueError("a folder's name is not empty and has no line ends")
+        if len({name.upper() if name.upper() == "INBOX" else name for name in folders}) < len(folders):
+            raise ValueError("a folder is named twice")
+        return folders
+
+    @field_validator("connect_timeout", "command_timeout")
+    @classmethod
+    def _check_timeout(cls, value: timedelta) -> timedelta:
+        if value < timedelta(milliseconds=100):
+            raise ValueError("a time-out is at least 100ms")
+        return value
+
+    @model_validator(mode="after")
+    def _check_trust(self) -> Self:
+        if self.ca_file is not None and self.pin is not None:
+            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (993 if self.tls == "tls" else 143)
+
+    @property
+    def policy(self) -> TlsPolicy:
+        """Whom to trust."""
+        return TlsPolicy(self.ca_file, self.pin)
+
+    @property
+    def mechanism(self) -> MechanismName:
+        return self.auth.mechanism
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` for a CA file of no use."""
+        from mailpoller.sources.imap.source import ImapSource
+
+        return ImapSource(name, self, runtime)

@@ -1,0 +1,530 @@
+"""aioimaplib's protocol and client, mended: the one place where the library is subclassed.
+
+What is kept: life cycle and states, the command table, tags, the command with its event, LOGOUT, CAPABILITY, ID. Every
+override says which fault it mends. Commands are pipelined: any number may be under way, for each answer finds its
+command by its tag, each message by its UID (sequence numbers are never used), and other data the first command that wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aioimaplib import aioimaplib as library
+
+from mailpoller.core.errors import SessionLost
+from mailpoller.core.spool import Intake, Octets
+from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
+from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_status, readable
+
+# Its DEBUG lines hold passwords and every octet received.
+library.log.setLevel(logging.INFO)
+
+MAX_DATA = 32 << 20
+"""Octets of untagged data that one command may gather."""
+PATIENCE = 10
+"""A command that gathers data must be over after this many stall times, however lively the server is."""
+_IN_REV2 = {"ESEARCH", "IDLE", "MOVE", "NAMESPACE", "SASL-IR", "UIDPLUS", "UNSELECT"}
+
+
+@dataclass(slots=True)
+class Mailbox:
+    """What the server has said about the folder that is selected. ``news`` counts its hints that mail came."""
+
+    name: str = ""
+    exists: int = 0
+    arrived: int = 0
+    """How many messages have come since the folder was selected."""
+    recent: int = 0
+    uidvalidity: int | None = None
+    uidnext: int | None = None
+    permanent_flags: frozenset[str] | None = None
+    read_only: bool = False
+    news: int = 0
+    renumbered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a command, and the untagged data it gathered, in order."""
+
+    status: Status
+    data: list[Response] = field(default_factory=list)
+
+
+class BodyTaker(Protocol):
+    """Who awaits the bodies of messages."""
+
+    def intake(self, line: bytes, size: int) -> Intake | None:
+        """Where a literal goes that follows ``line``; None if it is no awaited body."""
+
+    def take(self, fetched: Fetched) -> bool:
+        """Take a FETCH answer that names a body; False if nobody awaits it."""
+
+    def lost(self) -> None:
+        """The connection is gone: nothing more will come."""
+
+
+class Request(library.Command):  # type: ignore[misc]
+    """A command on its way, and what has come for it.
+
+    Mends: ``repr`` showed the arguments, passwords among them; a timer was made anew for every line (the protocol
+    watches all commands with one); the end of a command could only be awaited, so that sending on needed a task.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tag: str,
+        line: bytes,
+        *,
+        alone: bool,
+        wants: Collection[bytes] = (),
+        on_fetch: Callable[[Fetched], bool] | None = None,
+        on_done: Callable[[Status], None] | None = None,
+        replies: Iterable[bytes] = (),
+    ) -> None:
+        super().__init__(name, tag, loop=None)
+        self.line = line
+        self.alone = alone
+        self.wants = wants
+        self.on_fetch = on_fetch
+        self.on_done = on_done
+        self.replies = deque(replies)
+        self.challenge = b""
+        self.status: Status | None = None
+        self.data: list[Response] = []
+        self.expires_at = float("inf")
+        self._gathered = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.tag} {self.name}>"
+
+    @property
+    def done(self) -> bool:
+        """Answered or failed."""
+        return bool(self._event.is_set())
+
+    def gather(self, response: Response) -> None:
+        """Keep untagged data. Raises :class:`ProtocolViolation` when it is too much."""
+        self._gathered += 100 + sum(len(piece) for piece in response if isinstance(piece, bytes))
+        if self._gathered > MAX_DATA:
+            raise ProtocolViolation(f"the answer to {self.name} is larger than {MAX_DATA} octets")
+        self.data.append(response)
+
+    def end(self, status: Status) -> None:
+        """The tagged answer has come."""
+        self.status = status
+        self._event.set()
+        if self.on_done is not None:
+            self.on_done(status)
+
+    def fail(self, reason: str) -> None:
+        """It will never come."""
+        self._exception = SessionLost(reason)
+        self._event.set()
+
+    async def answer(self) -> Answer:
+        """Wait for the end. Raises :class:`SessionLost`."""
+        await self.wait()
+        assert self.status is not None
+        return Answer(self.status, self.data)
+
+
+class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
+    """One connection. Lives until :attr:`lost` is set; then every pending and every later command raises SessionLost.
+
+    ``stall`` (seconds): with a command under way and no octet for this long, the connection is given up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stall: float) -> None:
+        super().__init__(loop)
+        self.stall = stall
+        self.capabilities: set[str] = set()
+        self.mailbox = Mailbox()
+        self.bodies: BodyTaker | None = None
+        self.lost: str | None = None
+        self.greeting: asyncio.Future[Status] = loop.create_future()
+        self.changed = asyncio.Event()
+        """Set at every hint of news, when a command ends, and when the connection is lost; whoever waits clears it."""
+        self._reader = ResponseReader(self._respond, self._place)
+        self._queue: deque[Request] = deque()
+        self._sent: dict[bytes, Request] = {}
+        self._alone: Request | None = None
+        self._idling = False
+        self._upgrading = False
+        self._progress_at = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+
+    # --- the connection --------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Adds TCP keepalive: a half-open connection is noticed after two minutes (60 s, then 3 probes 20 s apart)."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3)):
+                if hasattr(socket, option):
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+    def data_received(self, d: bytes) -> None:
+        """Mends: one recursion per line, work quadratic in the lines of an answer, no bound on lines and literals, and
+        the ``repr`` of every octet received, made whether or not anybody logs."""
+        if self.lost is not None:
+            return
+        self._progress_at = self.loop.time()
+        try:
+            self._reader.feed(d)
+            if self._upgrading and not self._reader.clean:
+                raise ProtocolViolation("data in clear after STARTTLS")
+        except ProtocolViolation as violation:
+            self.lose(f"the server broke the protocol: {violation}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Mends: nobody was told; a command waited for its time-out, IDLE for 29 minutes."""
+        reason = "the server closed it" if exc is None else getattr(exc, "strerror", None) or str(exc)
+        self.lose(f"the connection was lost: {reason}")
+
+    def lose(self, reason: str) -> None:
+        """Give the connection up: every pending command fails at once, every later one too. Harmless when repeated."""
+        if self.lost is not None:
+            return
+        self.lost = reason
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.transport is not None:
+            self.transport.abort()
+        self._reader.close()
+        if not self.greeting.done():
+            self.greeting.set_exception(SessionLost(reason))
+            self.greeting.exception()  # seen: whoever waits for it gets it, and nobody need wait
+        pending = [*self._sent.values(), *self._queue]
+        self._sent.clear()
+        self._queue.clear()
+        self._alone = None
+        for request in pending:
+            request.fail(reason)
+        if self.bodies is not None:
+            self.bodies.lost()
+        self.changed.set()
+
+    # --- commands --------------------------------------------------------------------------------------------
+    def submit(
+        self,
+        name: str,
+        *arguments: str,
+        uid: bool = False,
+        wants: Collection[bytes] = (),
+        on_fetch: Callable[[Fetched], bool] | None = None,
+        on_done: Callable[[Status], None] | None = None,
+        replies: Iterable[bytes] = (),
+        tag: str | None = None,
+    ) -> Request:
+        """Queue a command; it is sent as soon as those before it allow. ``arguments`` are ready for the wire.
+
+        ``on_fetch`` is shown FETCH answers without an awaited body and says whether they were meant for it.
+        ``replies`` are sent one by one when the server asks to go on. ``on_done`` is called at the tagged answer, not when
+        the connection is lost. Raises :class:`SessionLost`, or :class:`library.Abort` where the command table forbids it.
+        """
+        if self.lost is not None:
+            raise SessionLost(self.lost)
+        known = library.Commands[name]
+        if self.state not in known.valid_states:
+            raise library.Abort(f"{name} is not allowed in the state {self.state}")
+        tag = tag or self.new_tag()
+        words = " ".join((tag, "UID", name, *arguments) if uid else (tag, name, *arguments))
+        if "\r" in words or "\n" in words or "\0" in words:
+            raise ValueError(f"a line end or NUL in the arguments of {name}")
+        # MOVE stands alone in the library's table for the sake of its untagged answers, which we need not assign.
+        alone = known.exec is library.Exec.is_sync and name != "MOVE"
+        line = words.encode() + library.CRLF
+        request = Request(
+            name, tag, line, alone=alone, wants=wants, on_fetch=on_fetch, on_done=on_done, replies=replies
+        )  # fmt: skip
+        self._queue.append(request)
+        self._send()
+        return request
+
+    async def run(self, name: str, *arguments: str, **options: Any) -> Answer:
+        """:meth:`submit` and wait for the answer."""
+        return await self.submit(name, *arguments, **options).answer()
+
+    async def capability(self) -> None:
+        """Ask anew what the server can do. Mends: an answer without data was an IndexError, case mattered."""
+        self.capabilities = set()
+        await self.run("CAPABILITY")
+
+    def offers(self, capability: str) -> bool:
+        """True if the server has this extension, by its name or as part of IMAP4rev2 (RFC 9051 appendix E)."""
+        return capability in self.capabilities or ("IMAP4REV2" in self.capabilities and capability in _IN_REV2)
+
+    async def execute(self, command: library.Command, scrub: str | None = None) -> library.Response:
+        """What the library's own methods end in. Mends: one FETCH at a time, others failed; a time-out followed by the
+        late answer killed the protocol. Here a command cannot time out alone: the connection does."""
+        arguments = [str(one) for one in command.args if one is not None]
+        answer = await self.run(
+            command.name, *arguments, uid=bool(command.prefix), wants=(command.untagged_resp_name.encode(),), tag=command.tag
+        )  # fmt: skip
+        texts = [response[0].split(b" ", 2)[-1] for response in answer.data if isinstance(response[0], bytes)]
+        return library.Response(answer.status.kind, [*texts, answer.status.text.encode()])
+
+    @property
+    def busy(self) -> bool:
+        """A command is under way or waits to be sent."""
+        return bool(self._sent or self._queue)
+
+    def _send(self) -> None:
+        while self._queue:
+            request = self._queue[0]
+            if self._alone is not None or (request.alone and self._sent):
+                if self._alone is not None and self._alone.name == "IDLE":
+                    self.idle_done()
+                return
+            self._queue.popleft()
+            self._sent[request.tag.encode()] = request
+            if request.alone:
+                self._alone = request
+                if request.name in ("SELECT", "EXAMINE"):
+                    self.mailbox = Mailbox()  # whatever comes from here on is about the new folder
+            now = self.loop.time()
+            if request.name not in ("FETCH", "IDLE"):
+                request.expires_at = now + PATIENCE * self.stall
+            self._progress_at = now
+            self.transport.write(request.line)
+            self._keep_watch()
+
+    def _keep_watch(self) -> None:
+        if self._watch is None:
+            self._watch = self.loop.call_later(self.stall, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        waiting = [one for one in self._sent.values() if one.name != "IDLE" or not self._idling]
+        if not waiting or self.lost is not None:
+            return
+        now = self.loop.time()
+        quiet = now - self._progress_at
+        if quiet >= self.stall:
+            self.lose(f"no answer to {waiting[0].name} for {self.stall:g} s")
+        elif any(now > one.expires_at for one in waiting):
+            self.lose(f"no end of the answer to {waiting[0].name} within {PATIENCE * self.stall:g} s")
+        else:
+            self._watch = self.loop.call_later(self.stall - quiet, self._look)
+
+    # --- responses -------------------------------------------------------------------------------------------
+    def _place(self, line: bytes, size: int) -> Intake | None:
+        return None if self.bodies is None else self.bodies.intake(line, size)
+
+    def _respond(self, response: Response) -> None:
+        if self._upgrading:
+            raise ProtocolViolation("data in clear after STARTTLS")
+        line = response[0]
+        assert isinstance(line, bytes)
+        if line.startswith(b"* "):
+            if self.state == library.CONNECTED:
+                self._greet(line)
+            else:
+                self._untagged_response(response)
+        elif line.startswith(b"+"):
+            self._continuation(line)
+        else:
+            self._response_done(line)
+
+    def _greet(self, line: bytes) -> None:
+        """Mends: ``* BYE`` as greeting hung until the time-out and its reason was lost."""
+        status = read_status(line[2:])
+        self._heed(status)
+        if status.kind == "BYE":
+            self.lose(f"the server refuses the connection: {status.text or 'no reason given'}")
+            return
+        if status.kind not in ("OK", "PREAUTH"):
+            raise ProtocolViolation("the greeting is none")
+        self.state = library.AUTH if status.kind == "PREAUTH" else library.NONAUTH
+        if not self.greeting.done():
+            self.greeting.set_result(status)
+
+    def _untagged_response(self, response: Response) -> None:
+        """Mends: ``* `` removed inside data; FETCH data that nobody asked for given to whatever command was pending;
+        EXISTS and EXPUNGE during FETCH lost; an ``* BYE`` noticed by no one."""
+        line = response[0]
+        assert isinstance(line, bytes)
+        word, _, rest = line[2:].partition(b" ")
+        if word.isdigit():
+            kind = rest[:6].upper()
+            if kind == b"FETCH ":
+                self._fetched(response)
+                return
+            self._count(kind, int(word) if len(word) < 11 else 0)
+            return
+        keyword = word.upper()
+        if keyword in (b"OK", b"NO", b"BAD"):
+            self._heed(read_status(line[2:]))
+        elif keyword == b"BYE":
+            if not any(one.name == "LOGOUT" for one in self._sent.values()):
+                text = read_status(line[2:]).text
+                self.lose(f"the server ended the session: {text or 'no reason given'}")
+                return
+        elif keyword == b"CAPABILITY":
+            self._capable(rest)
+        for request in self._sent.values():
+            if keyword in request.wants:
+                request.gather(response)
+                return
+
+    def _fetched(self, response: Response) -> None:
+        fetched = read_fetch(response)
+        if fetched is not None and fetched.asked and self.bodies is not None and self.bodies.take(fetched):
+            return
+        for piece in response:
+            if isinstance(piece, Octets):
+                piece.close()
+        if fetched is not None:
+            for request in self._sent.values():
+                if request.on_fetch is not None and request.on_fetch(fetched):
+                    return
+        # What is left are changes of flags, which say nothing to us.
+
+    def _count(self, kind: bytes, number: int) -> None:
+        mailbox = self.mailbox
+        if kind == b"EXISTS":
+            if number > mailbox.exists:
+                mailbox.arrived += number - mailbox.exists
+                mailbox.news += 1
+                self.changed.set()
+            mailbox.exists = number
+        elif kind == b"RECENT":
+            if number > mailbox.recent:
+                mailbox.news += 1
+                self.changed.set()
+            mailbox.recent = number
+        elif kind == b"EXPUNG":
+            mailbox.exists = max(0, mailbox.exists - 1)
+
+    def _heed(self, status: Status) -> None:
+        """Response codes that tell about the session or the folder, in tagged and untagged answers alike."""
+        mailbox, arguments = self.mailbox, status.arguments
+        if status.code == "CAPABILITY":
+            self._capable(arguments)
+        elif status.code in ("UIDVALIDITY", "UIDNEXT") and arguments.isdigit() and len(arguments) < 11:
+            number = int(arguments)
+            if status.code == "UIDNEXT":
+                mailbox.uidnext = number
+            else:
+                if mailbox.uidvalidity not in (None, number):
+                    mailbox.renumbered = True
+                    mailbox.news += 1
+                    self.changed.set()
+                mailbox.uidvalidity = number
+        elif status.code == "PERMANENTFLAGS":
+            mailbox.permanent_flags = frozenset(flag.lower() for flag in read_flags(arguments.strip(b"()")))
+        elif status.code == "READ-ONLY":
+            mailbox.read_only = True
+
+    def _capable(self, words: bytes) -> None:
+        self.capabilities = set(words.decode("ascii", "replace").upper().split())
+
+    def _response_done(self, line: bytes) -> None:
+        """Mends: one pending command per kind of answer, so that two FETCHes could not be under way."""
+        tag, _, words = line.partition(b" ")
+        status = read_status(words)
+        request = self._sent.pop(tag, None)
+        if request is None or status.kind not in ("OK", "NO", "BAD"):
+            raise ProtocolViolation(f"an answer to nothing that was asked: {readable(line, 60)}")
+        self._heed(status)
+        if request is self._alone:
+            self._alone = None
+            self._idling = False
+            if request.name == "STARTTLS" and status.ok:
+                # Nothing more is read in clear: what is in our buffers now is an attacker's, what is still in the
+                # kernel's goes to the TLS handshake, which takes it for what it is.
+                self._upgrading = True
+                self.transport.pause_reading()
+        request.end(status)
+        self.changed.set()
+        if not self._upgrading:
+            self._send()
+
+    def _continuation(self, line: bytes) -> None:
+        """Mends: the challenge that explains a refusal (XOAUTH2: ``+ <base64>``) was never answered, so that the refusal
+        never came."""
+        request = self._alone
+        if request is None:
+            return
+        if request.name == "IDLE":
+            self._idling = True
+            if self._queue or request.challenge:
+                self.idle_done()
+        elif request.replies:
+            self.transport.write(request.replies.popleft() + library.CRLF)
+        else:
+            request.challenge = line[2:]
+            self.transport.write(library.CRLF)
+
+    # --- IDLE and STARTTLS -----------------------------------------------------------------------------------
+    def idle_done(self) -> None:
+        """End IDLE, if there is one. Mends: DONE could be sent before the server had agreed to idle."""
+        request = self._alone
+        if request is None or request.name != "IDLE":
+            return
+        if not self._idling:
+            request.challenge = b"wanted over"  # as soon as it has begun
+            return
+        self._idling = False
+        self._progress_at = self.loop.time()
+        self.transport.write(b"DONE\r\n")
+        self._keep_watch()
+
+    async def idle(self, seconds: float) -> Status:
+        """IDLE (RFC 2177) until there is news, until another command wants to be sent, or for ``seconds``."""
+        heard = self.mailbox.news
+        request = self.submit("IDLE")
+        try:
+            async with asyncio.timeout(seconds):
+                while not request.done and self.mailbox.news == heard:
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if request in self._queue:
+                self._queue.remove(request)
+                request.fail("not sent")
+            elif request is self._alone:
+                self.idle_done()
+        return (await request.answer()).status
+
+    def begin_tls(self) -> asyncio.Transport:
+        """After STARTTLS was agreed to: forget all that was said in clear (RFC 3501 section 6.2.1), and give the plain
+        transport. Raises :class:`SessionLost` if anything is buffered."""
+        if self.lost is not None:
+            raise SessionLost(self.lost)
+        self.capabilities = set()
+        self.mailbox = Mailbox()
+        transport: asyncio.Transport = self.transport
+        return transport
+
+    def end_tls(self, transport: asyncio.Transport) -> None:
+        """TLS is up; from now on everything goes through ``transport``."""
+        self.transport = transport
+        self._upgrading = False
+
+
+class ImapClient(library.IMAP4):  # type: ignore[misc]
+    """The library's client with :class:`ImapProtocol` in it.
+
+    Mends: the connection was made in a task without an owner, by ``create_connection`` with a TLS context of its
+    own; here :mod:`~mailpoller.sources.imap.connecting` makes it step by step.
+    """
+
+    protocol: ImapProtocol
+
+    def __init__(self, host: str, port: int, stall: float) -> None:
+        super().__init__(host, port, timeout=stall)
+
+    def create_client(self, host: str, port: int, loop: Any, conn_lost_cb: Any = None, ssl_context: Any = None) -> None:
+        self.protocol = ImapProtocol(loop or asyncio.get_running_loop(), self.timeout)

@@ -1,0 +1,205 @@
+"""Cuts the octets that a server sends into responses: iteratively, in linear time, and never more than the bounds.
+
+A response is a list of pieces (RFC 3501 section 4.3): a line without its line end; or line, literal, line, literal, …, line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mailpoller.core.spool import Intake, Octets
+
+MAX_LINE = 8 << 20
+"""Octets of one line. A SEARCH answer with 1,000,000 uids fits; no honest line is longer."""
+MAX_LITERAL = 1 << 20
+"""Octets of a literal that is not the body of a message."""
+MAX_PIECES = 1000
+"""Pieces of one response."""
+
+
+class ProtocolViolation(Exception):
+    """The server broke the protocol, or our bounds. The connection cannot be used any more."""
+
+
+class SpoolFailure(str):
+    """Stands where a literal should: it could not be written to the spool, for this reason (``OSError.strerror``)."""
+
+    __slots__ = ()
+
+
+Piece = bytes | Octets | SpoolFailure
+Response = list[Piece]
+
+
+class _Taker(Protocol):
+    def write(self, chunk: bytes) -> None: ...
+    def finish(self) -> Piece: ...
+    def abort(self) -> None: ...
+
+
+class _Collected:
+    """A literal that is held as bytes."""
+
+    def __init__(self) -> None:
+        self._octets = bytearray()
+
+    def write(self, chunk: bytes) -> None:
+        self._octets += chunk
+
+    def finish(self) -> bytes:
+        return bytes(self._octets)
+
+    def abort(self) -> None:
+        self._octets.clear()
+
+
+class _Dropped:
+    """A literal for which the spool has no room: read past it, so that the connection stays usable."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def write(self, chunk: bytes) -> None:
+        pass
+
+    def finish(self) -> SpoolFailure:
+        return SpoolFailure(self._reason)
+
+    def abort(self) -> None:
+        pass
+
+
+class ResponseReader:
+    """Feed it what arrives; it calls ``deliver(response)`` for each whole response, in order.
+
+    ``intake(line, size)`` is asked at every literal: an :class:`Intake` streams the literal away (it then appears
+    as :class:`Octets`), None collects it as bytes. It raises :class:`ProtocolViolation` to refuse it. Mends what
+    aioimaplib does here: recursion per line, no bound on line or literal, ``{5}`` at the end of any line taken for a
+    literal, ``* `` removed inside data.
+    """
+
+    __slots__ = ("_deliver", "_intake", "_missing", "_pieces", "_tail", "_taker")
+
+    def __init__(self, deliver: Callable[[Response], None], intake: Callable[[bytes, int], Intake | None]) -> None:
+        self._deliver = deliver
+        self._intake = intake
+        self._tail = bytearray()  # of a line that has not ended
+        self._pieces: Response = []  # of a response that has not ended
+        self._taker: _Taker | None = None  # of a literal that has not ended
+        self._missing = 0
+
+    @property
+    def clean(self) -> bool:
+        """True between two responses, when nothing is buffered."""
+        return not (self._tail or self._pieces)
+
+    def feed(self, data: bytes) -> None:
+        """Take what has arrived. Raises :class:`ProtocolViolation`; then nothing more may be fed."""
+        position, end = 0, len(data)
+        while position < end:
+            if self._taker is not None:
+                position = self._continue_literal(data, position)
+                continue
+            newline = data.find(b"\n", position)
+            if newline < 0:
+                self._tail += data[position:] if position else data
+                if len(self._tail) > MAX_LINE:
+                    raise ProtocolViolation(f"a line is longer than {MAX_LINE} octets")
+                return
+            if self._tail:
+                self._tail += data[position : newline + 1]
+                line = bytes(self._tail[: -2 if self._tail.endswith(b"\r\n") else -1])
+                self._tail.clear()
+            else:
+                line = data[position : newline - 1 if newline > position and data[newline - 1] == 13 else newline]
+            position = newline + 1
+            if len(line) > MAX_LINE:
+                raise ProtocolViolation(f"a line is longer than {MAX_LINE} octets")
+            if line.endswith(b"}") and (size := literal_size(line, continued=bool(self._pieces))) is not None:
+                position = self._begin_literal(line, size, data, position)
+            elif self._pieces:
+                response, self._pieces = self._pieces, []
+                response.append(line)
+                self._deliver(response)
+            elif line:
+                self._deliver([line])
+
+    def close(self) -> None:
+        """Drop what is buffered; spool files are removed."""
+        if self._taker is not None:
+            self._taker.abort()
+            self._taker = None
+        for piece in self._pieces:
+            if isinstance(piece, Octets):
+                piece.close()
+        self._pieces = []
+        self._tail.clear()
+
+    def _begin_literal(self, line: bytes, size: int, data: bytes, position: int) -> int:
+        self._pieces.append(line)
+        if len(self._pieces) > MAX_PIECES:
+            raise ProtocolViolation(f"a response has more than {MAX_PIECES} literals")
+        intake = self._intake(line, size)
+        if intake is None and size > MAX_LITERAL:
+            raise ProtocolViolation(f"a literal of {size} octets where none that large was asked for")
+        stop = position + size
+        if stop <= len(data):
+            # The usual case: all of it is here already, and one slice is all the copying there is.
+            octets = data[position:stop]
+            if intake is not None:
+                self._pieces.append(Octets.of(octets if size <= intake.limit else octets[: intake.limit]))
+            else:
+                self._pieces.append(octets)
+            return stop
+        self._taker = _Collected() if intake is None else intake
+        self._missing = size
+        return position
+
+    def _continue_literal(self, data: bytes, position: int) -> int:
+        taker = self._taker
+        assert taker is not None
+        stop = min(position + self._missing, len(data))
+        chunk = data[position:stop]
+        self._missing -= len(chunk)
+        try:
+            taker.write(chunk)
+        except OSError as error:
+            taker.abort()
+            self._taker = taker = _Dropped(error.strerror or str(error))
+        if not self._missing:
+            self._taker = None
+            self._pieces.append(taker.finish())
+        return stop
+
+
+def literal_size(line: bytes, *, continued: bool) -> int | None:
+    """The size that a line which ends in ``}`` announces, or None if that is only text.
+
+    Text: tagged answers, continuations and status responses (their words are free), and what stands in quotes.
+    """
+    brace = line.rfind(b"{")
+    digits = line[brace + 1 : -1]
+    if brace < 0 or not digits.isdigit() or len(digits) > 19:
+        return None
+    if not continued and not line.startswith(b"* "):
+        return None
+    if not continued and line[2:5].upper() in (b"OK ", b"NO ", b"BAD", b"BYE", b"PRE"):
+        return None
+    if b'"' in line and _inside_quotes(line, brace):
+        return None
+    return int(digits)
+
+
+def _inside_quotes(line: bytes, at: int) -> bool:
+    if b"\\" not in line:
+        return line.count(b'"', 0, at) % 2 == 1
+    inside = escaped = False
+    for octet in line[:at]:
+        if escaped:
+            escaped = False
+        elif inside and octet == 0x5C:
+            escaped = True
+        elif octet == 0x22:
+            inside = not inside
+    return inside

@@ -1,0 +1,281 @@
+"""What a server says, understood: status answers, FETCH data, uids, folder lists, dates (RFC 3501 section 7)."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
+
+from mailpoller.core.spool import Octets
+from mailpoller.sources.imap.names import Namespace, decode_name
+from mailpoller.sources.imap.reader import Piece, ProtocolViolation, Response
+
+MAX_UIDS = 5_000_000
+"""How many uids one answer may name; ``1:4294967295`` is short to send and long to expand."""
+_MAX_DEPTH = 32
+
+_BODY = re.compile(rb'\* \d+ FETCH \(UID (\d+) FLAGS \(([^()]*)\) INTERNALDATE "([^"]+)" BODY\[\](?:<0>)? \{(\d+)\}')
+_SIZE = re.compile(rb'\* \d+ FETCH \(UID (\d+) RFC822\.SIZE (\d+)(?: INTERNALDATE "([^"]+)")?\)')
+_CODE = re.compile(rb"\[([^\s\]]+)(?: ([^\]]*))?\] ?(.*)", re.DOTALL)
+_TOKEN = re.compile(
+    rb'[ \t]*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|\{(\d+)\}$|((?:[^\s()"\[{]+(?:\[[^\]]*\](?:<\d+>)?)?)|\[[^\]]*\]))',
+    re.DOTALL,
+)
+_DATE = re.compile(rb"([ \d]?\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})")
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), start=1
+    )
+}
+MONTH_NAMES = tuple(name.decode() for name in _MONTHS)
+"""English whatever the locale is, January first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A status answer: ``kind`` is OK, NO, BAD, BYE or PREAUTH; ``code`` the response code in capitals, or empty,
+    with its ``arguments``; ``text`` the server's own words, printable and at most 300 characters."""
+
+    kind: str
+    code: str
+    arguments: bytes
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "OK"
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.kind, f"[{self.code}]" if self.code else "", self.text) if part)
+
+
+def read_status(words: bytes) -> Status:
+    """``NO [TRYCREATE] no such folder`` (what follows the tag or the star)."""
+    kind, _, rest = words.partition(b" ")
+    code, arguments = "", b""
+    if rest.startswith(b"[") and (found := _CODE.match(rest)):
+        code, arguments, rest = found[1].decode("ascii", "replace").upper(), found[2] or b"", found[3]
+    return Status(kind.decode("ascii", "replace").upper(), code, arguments, readable(rest))
+
+
+def readable(words: bytes, limit: int = 300) -> str:
+    """A peer's words as one printable line of at most ``limit`` characters."""
+    text = words[: limit * 4].decode("utf-8", "replace")
+    return "".join(one if one.isprintable() else " " for one in text).strip()[:limit]
+
+
+# --- FETCH -----------------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Fetched:
+    """One FETCH answer; what it did not name is None. ``asked``: it named BODY[]; ``announced`` is the size in octets of
+    the literal that it announced (``body`` is None for NIL)."""
+
+    uid: str | None = None
+    size: int | None = None
+    flags: tuple[str, ...] | None = None
+    received: datetime | None = None
+    asked: bool = False
+    body: Piece | None = None
+    announced: int = 0
+
+
+def read_fetch(response: Response) -> Fetched | None:
+    """A FETCH answer, or None if it cannot be read. First the shape that servers give to our own commands, at a tenth
+    of the price."""
+    head = response[0]
+    assert isinstance(head, bytes)
+    if len(response) == 3:
+        if response[2] == b")" and (found := _BODY.match(head)) is not None:
+            uid, flags, date, size = found.groups()
+            return Fetched(uid.decode(), None, read_flags(flags), read_date(date), True, response[1], int(size))
+    elif len(response) == 1 and (found := _SIZE.fullmatch(head)) is not None:
+        uid, size, date = found.groups()
+        return Fetched(uid.decode(), int(size), None, read_date(date) if date else None)
+    return _read_any_fetch(response)
+
+
+def _read_any_fetch(response: Response) -> Fetched | None:
+    values = read_values(response)
+    if len(values) < 4 or not isinstance(values[3], list):
+        return None
+    items = values[3]
+    fetched = Fetched()
+    for name, value in zip(items[::2], items[1::2], strict=False):
+        if not isinstance(name, bytes):
+            return None
+        match name.upper(), value:
+            case b"UID", bytes() if value.isdigit():
+                fetched.uid = str(int(value))
+            case b"RFC822.SIZE", bytes() if value.isdigit():
+                fetched.size = int(value)
+            case b"INTERNALDATE", bytes():
+                fetched.received = read_date(value)
+            case b"FLAGS", list():
+                fetched.flags = read_flags(b" ".join(flag for flag in value if isinstance(flag, bytes)))
+            case ((b"BODY[]" | b"BODY[]<0>"), Literal()):
+                fetched.asked, fetched.body, fetched.announced = True, value.piece, value.size
+            case ((b"BODY[]" | b"BODY[]<0>"), bytes()):
+                fetched.asked, fetched.body, fetched.announced = True, Octets.of(value), len(value)
+            case ((b"BODY[]" | b"BODY[]<0>"), None):
+                fetched.asked = True
+            case _:
+                pass
+    return fetched
+
+
+@lru_cache(maxsize=512)
+def read_flags(words: bytes) -> tuple[str, ...]:
+    r"""``\Seen $Done``, without ``\Recent``, which says nothing about the message."""
+    return tuple(flag for flag in words.decode("ascii", "replace").split() if flag.lower() != "\\recent")
+
+
+def read_date(words: bytes) -> datetime | None:
+    """An INTERNALDATE, in UTC, or None if it is none."""
+    found = _DATE.match(words)
+    if found is None:
+        return None
+    day, month, year, hour, minute, second, zone = found.groups()
+    try:
+        return datetime(
+            int(year), _MONTHS[month.title()], int(day), int(hour), int(minute), int(second), tzinfo=_zone(zone)
+        ).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=64)
+def _zone(words: bytes) -> timezone:
+    minutes = int(words[1:3]) * 60 + int(words[3:5])
+    return timezone(timedelta(minutes=-minutes if words.startswith(b"-") else minutes))
+
+
+# --- uids ------------------------------------------------------------------------------------------------------------
+def read_search(words: bytes) -> array[int]:
+    """The uids of a SEARCH answer (``4 7 12``, perhaps with ``(MODSEQ n)``), as they come."""
+    try:
+        return array("I", map(int, words.partition(b"(")[0].split()))
+    except (ValueError, OverflowError):
+        raise ProtocolViolation("a SEARCH answer has something that is no uid") from None
+
+
+def read_esearch(words: bytes) -> array[int]:
+    """The uids of an ESEARCH answer (RFC 4731): ``(TAG "A1") UID ALL 1:4,7``; without ALL nothing was found."""
+    found = re.search(rb"(?i:\bALL) ([\d:,]+)", words)
+    return read_set(found[1]) if found else array("I")
+
+
+def read_set(words: bytes) -> array[int]:
+    """The uids of a sequence set, as they come."""
+    uids: array[int] = array("I")
+    try:
+        for part in words.split(b","):
+            first, colon, last = part.partition(b":")
+            low = int(first)
+            high = int(last) if colon else low
+            low, high = min(low, high), max(low, high)
+            if high - low + len(uids) >= MAX_UIDS:
+                raise ProtocolViolation(f"an answer names more than {MAX_UIDS} uids")
+            uids.extend(range(low, high + 1))
+    except (ValueError, OverflowError):
+        raise ProtocolViolation("a set has something that is no uid") from None
+    return uids
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One LIST answer: attributes in lower case, the delimiter (empty: flat), the decoded name."""
+
+    attributes: frozenset[str]
+    delimiter: str
+    name: str
+
+    @property
+    def selectable(self) -> bool:
+        return not self.attributes & {"\\noselect", "\\nonexistent"}
+
+
+def read_list(response: Response) -> Listed | None:
+    r"""``* LIST (\HasNoChildren) "/" "Sent Items"``, or None if it cannot be read."""
+    values = read_values(response)
+    if len(values) < 5 or not isinstance(values[2], list):
+        return None
+    name = _text(values[4])
+    if name is None:
+        return None
+    attributes = frozenset(flag.decode("ascii", "replace").lower() for flag in values[2] if isinstance(flag, bytes))
+    return Listed(attributes, _text(values[3]) or "", decode_name(name))
+
+
+def read_namespace(response: Response) -> Namespace:
+    """``* NAMESPACE (("INBOX." ".")) NIL (("shared." "."))`` (RFC 2342): personal, other users', shared."""
+    kinds = [value if isinstance(value, list) else [] for value in read_values(response)[2:5]]
+    pairs = [
+        [(_text(one[0]) or "", _text(one[1]) or "") for one in kind if isinstance(one, list) and len(one) > 1]
+        for kind in kinds
+    ]
+    personal = pairs[0] if pairs else []
+    prefix, delimiter = personal[0] if personal else ("", "/")
+    others = [one for kind in pairs[1:] for one, _ in kind] + [one for one, _ in personal[1:]]
+    return Namespace(decode_name(prefix), delimiter, tuple(decode_name(one) for one in others if one))
+
+
+# --- any values ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A literal among other values, and the size that was announced."""
+
+    piece: Piece
+    size: int
+
+
+Value = bytes | None | Literal | list["Value"]
+
+
+def _text(value: Value) -> str | None:
+    if isinstance(value, Literal):
+        value = value.piece if isinstance(value.piece, bytes) else None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+
+
+def read_values(response: Response) -> list[Value]:
+    """The words of a response; parentheses become lists, NIL None, literals :class:`Literal`.
+
+    Iterative, at most 32 deep. A server that leaves parentheses open gets them closed at the end, one that
+    closes too many has the rest ignored: a response ends where its last line ends, never later.
+    """
+    root: list[Value] = []
+    stack: list[list[Value]] = [root]
+    pieces: Sequence[Piece] = response
+    index = 0
+    while index < len(pieces):
+        line = pieces[index]
+        assert isinstance(line, bytes)
+        index += 1
+        position = 0
+        while (found := _TOKEN.match(line, position)) is not None:
+            position = found.end()
+            opened, closed, quoted, size, atom = found.groups()
+            if opened:
+                if len(stack) >= _MAX_DEPTH:
+                    raise ProtocolViolation(f"lists are nested more than {_MAX_DEPTH} deep")
+                inner: list[Value] = []
+                stack[-1].append(inner)
+                stack.append(inner)
+            elif closed:
+                if len(stack) == 1:
+                    return root
+                stack.pop()
+            elif quoted is not None:
+                stack[-1].append(re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted)
+            elif size is not None:
+                if index < len(pieces):
+                    stack[-1].append(Literal(pieces[index], int(size)))
+                    index += 1
+            else:
+                stack[-1].append(None if atom.upper() == b"NIL" else atom)
+    return root

@@ -1,0 +1,339 @@
+"""One IMAP session: the port that the engine speaks to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import quote as percent
+
+import structlog
+
+from mailpoller.core.delivery import Disposed, Disposition, Settlement
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
+from mailpoller.core.ports import Start, Wake
+from mailpoller.core.spool import Spool
+from mailpoller.sources.imap import connecting
+from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.download import Downloads, Trust
+from mailpoller.sources.imap.listing import list_folder
+from mailpoller.sources.imap.names import Namespace, quote_name
+from mailpoller.sources.imap.protocol import ImapClient, Mailbox
+from mailpoller.sources.imap.responses import read_list
+from mailpoller.sources.imap.settling import State, dispose
+
+log = structlog.get_logger(__name__)
+
+RENEW_IDLE = 9 * 60.0
+"""Seconds of one IDLE at most: NAT forgets a silent connection after ten minutes and servers end it after thirty."""
+NOOP_INTERVAL = 4 * 60.0
+"""Seconds between signs of life where there is no IDLE."""
+RESELECT = 15 * 60.0
+"""Seconds after which an open folder is selected anew: only SELECT tells its UIDVALIDITY for sure."""
+GOODBYE = 5.0
+"""Seconds that LOGOUT may take."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """The folder that is selected."""
+
+    folder: Folder
+    wire: str
+    mailbox: Mailbox
+    selected_at: float
+    heeded: int = 0
+    """Hints of news that a listing or a :meth:`ImapSession.wait` has taken care of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How far a folder was listed: to this position, when the server had given this many hints of news."""
+
+    position: Position | None
+    mailbox: Mailbox
+    news: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What was known of a folder when it was last listed or its news were told."""
+
+    uidvalidity: int | None
+    uidnext: int | None
+    exists: int
+
+    def moved(self, now: _Mark) -> bool:
+        """The folder has mail that was not there then; without UIDNEXT as well as can be told."""
+        if self.uidvalidity != now.uidvalidity:
+            return True
+        if self.uidnext is None or now.uidnext is None:
+            return now.exists > self.exists
+        return now.uidnext > self.uidnext
+
+
+class ImapSession:
+    """See :class:`mailpoller.core.ports.Session`. Commands are pipelined; what must stand alone (SELECT, IDLE) waits its turn,
+    and IDLE ends when anything else is wanted."""
+
+    def __init__(self, name: str, config: ImapConfig, client: ImapClient, spool: Spool, trust: Trust) -> None:
+        self._name = name
+        self._config = config
+        self._client = client
+        self._protocol = client.protocol
+        self._downloads = Downloads(client.protocol, spool, trust)
+        self._protocol.bodies = self._downloads
+        self._namespace: Namespace | None = None
+        self._wire: dict[str, tuple[str, bool]] = {"INBOX": ("INBOX", True)}
+        self._open: _Open | None = None
+        self._seen: dict[str, _Seen] = {}
+        self._marks: dict[str, _Mark] = {}
+        self._first = config.folders[0]
+        self._selecting = asyncio.Lock()
+        self._listing = asyncio.Lock()
+        self._may_idle = config.idle
+
+    # --- folders ---------------------------------------------------------------------------------------------
+    async def folders(self) -> Sequence[str]:
+        """As configured and found to exist; one that is missing is logged and left out.
+
+        Raises :class:`TransientError` if none exists.
+        """
+        found = []
+        for name in self._config.folders:
+            _, exists = await self._find(name)
+            if exists:
+                found.append(name)
+            else:
+                log.warning("folder.missing", mailbox=self._name, folder=name)
+        if not found:
+            raise TransientError("none of the mailbox's folders exists")
+        self._first = found[0]
+        return found
+
+    async def open(self, name: str) -> Folder:
+        """Make the folder current. One that is open already is not selected anew but for every 15 minutes, since
+        SELECT makes servers read the whole folder."""
+        async with self._selecting:
+            now = asyncio.get_running_loop().time()
+            opened = self._open
+            if (
+                opened is not None
+                and opened.folder.name == name
+                and not opened.mailbox.renumbered
+                and now - opened.selected_at < RESELECT
+            ):
+                await self._protocol.run("NOOP")
+                if not opened.mailbox.renumbered:
+                    return opened.folder
+            return await self._select(name)
+
+    async def _select(self, name: str) -> Folder:
+        wire, _ = await self._find(name)
+        self._open = None
+        verb = "EXAMINE" if self._config.mode == "shadow" else "SELECT"
+        request = self._protocol.submit(verb, quote_name(wire))
+        status = (await request.answer()).status
+        if not status.ok:
+            self._protocol.state = "AUTH"  # a refused SELECT leaves no folder selected (RFC 3501 section 6.3.1)
+            if wire != "INBOX":
+                self._wire.pop(name, None)  # it may have got another name
+            raise TransientError(f"the folder {name} cannot be opened: the server says {status}")
+        self._protocol.state = "SELECTED"
+        mailbox = self._protocol.mailbox
+        mailbox.name = wire
+        mailbox.arrived = mailbox.news = 0  # what SELECT itself told
+        if mailbox.uidvalidity is None:
+            raise TransientError(f"the folder {name} has no UIDVALIDITY, so its messages cannot be told apart for long")
+        folder = Folder(self._name, name, self._epoch(mailbox.uidvalidity))
+        self._open = _Open(folder, wire, mailbox, asyncio.get_running_loop().time())
+        return folder
+
+    def _epoch(self, uidvalidity: int) -> str:
+        """``imap://user@host:port/;UIDVALIDITY=n`` (RFC 5092), host in lower case."""
+        config = self._config
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        return f"imap://{percent(config.username, safe='')}@{host.lower()}:{config.effective_port}/;UIDVALIDITY={uidvalidity}"
+
+    async def _find(self, name: str) -> tuple[str, bool]:
+        """The server's name of the folder that an operator calls ``name``, and whether it exists."""
+        key = "INBOX" if name.upper() == "INBOX" else name  # the one name that knows no case
+        if key not in self._wire:
+            if self._namespace is None:
+                self._namespace = await connecting.namespace(self._protocol)
+            candidates = self._namespace.candidates(name)
+            for candidate in candidates:
+                answer = await self._protocol.run("LIST", '""', quote_name(candidate), wants=(b"LIST",))
+                listed = [one for one in map(read_list, answer.data) if one is not None and one.name == candidate]
+                if any(one.selectable for one in listed):
+                    self._wire[key] = candidate, True
+                    break
+            else:
+                return candidates[0], False
+        return self._wire[key]
+
+    # --- messages --------------------------------------------------------------------------------------------
+    async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        """See the port. Without news since the last complete listing it costs nothing."""
+        opened = self._require(folder)
+        seen = self._seen.get(folder.name)
+        mailbox = opened.mailbox
+        if seen is not None and seen.position == since and seen.mailbox is mailbox and seen.news == mailbox.news:
+            yield Page((), since)
+            return
+        news = mailbox.news
+        async with self._listing:
+            listing = await list_folder(self._protocol, folder, since, start)
+        position: Position | None = None
+        async for page in listing.pages(self._protocol, lambda: self._open is opened):
+            position = page.position
+            yield page
+        self._seen[folder.name] = _Seen(position, mailbox, news)
+        self._heed(opened, news, listing.following)
+
+    async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
+        if not claims:
+            return
+        opened = self._require(*{claim.ref.folder for claim in claims})
+        download = await self._downloads.begin(claims, opened.folder.epoch, limit)
+        try:
+            while not download.complete:
+                for answer in download.arrived():
+                    yield answer
+                await download.more()
+        finally:
+            download.end()
+        if download.failed:
+            raise download.complaint()
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        """See the port. Like dispositions go together; a folder that is not open any more leaves them ``pending``."""
+        if self._config.mode == "shadow":
+            return [Disposed(one, "applied") for one in settlements]
+        if not settlements:
+            return []
+        try:
+            opened = self._require(*{one.ref.folder for one in settlements})
+        except SessionLost:
+            raise
+        except TransientError as error:
+            return [Disposed(one, "pending", str(error)) for one in settlements]
+        groups: dict[Disposition, list[int]] = defaultdict(list)
+        for one in settlements:
+            groups[one.disposition].append(int(one.ref.uid))
+        states: dict[tuple[Disposition, int], State] = {}
+
+        async def work(disposition: Disposition, uids: list[int]) -> None:
+            found = await dispose(self._protocol, sorted(set(uids)), disposition, opened.wire, self._find)
+            states.update({(disposition, uid): state for uid, state in found.items()})
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for disposition, uids in groups.items():
+                    tasks.create_task(work(disposition, uids), name=f"settle {self._name}")
+        except ExceptionGroup as several:
+            lost = next((one for one in several.exceptions if isinstance(one, SessionLost)), several.exceptions[0])
+            raise lost from several
+        return [Disposed(one, *states[one.disposition, int(one.ref.uid)]) for one in settlements]
+
+    # --- waiting ---------------------------------------------------------------------------------------------
+    async def wait(self, limit: timedelta) -> Wake:
+        """See the port. With IDLE the first folder is selected; news since its last listing count at once, but each
+        hint is told only once, so that a caller who cannot list now is not called again and again."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit.total_seconds()
+        noop_at = loop.time() + NOOP_INTERVAL
+        protocol = self._protocol
+        idle = self._may_idle and protocol.offers("IDLE")
+        while True:
+            if protocol.lost is not None:
+                raise SessionLost(protocol.lost)
+            left = deadline - loop.time()
+            if self._has_news():
+                self._tell_news()
+                return Wake.NEWS
+            if left <= 0:
+                return Wake.LIMIT
+            if protocol.busy or self._downloads.active:
+                await self._changed(left)
+            elif idle and (self._open is None or self._open.folder.name != self._first):
+                idle = await self._watch_first()
+            elif idle:
+                began = loop.time()
+                status = await protocol.idle(min(left, RENEW_IDLE))
+                if not status.ok:
+                    log.info("idle.refused", mailbox=self._name, reason=str(status))
+                    self._may_idle = idle = False
+                elif loop.time() - began < 1.0 and not protocol.busy and not self._has_news():
+                    await self._changed(
+                        min(deadline - loop.time(), 30.0)
+                    )  # a server that ends IDLE at once is not asked all the time
+            elif loop.time() >= noop_at:
+                noop_at = loop.time() + NOOP_INTERVAL
+                await protocol.run("NOOP")
+            else:
+                await self._changed(min(left, noop_at - loop.time()))
+
+    async def _watch_first(self) -> bool:
+        """Select the first folder, to idle on it. False: it cannot be opened; the next poll says why."""
+        async with self._selecting:
+            try:
+                await self._select(self._first)
+            except SessionLost:
+                raise
+            except TransientError:
+                return False
+        opened = self._open
+        assert opened is not None
+        mailbox = opened.mailbox
+        before, now = self._marks.get(self._first), _Mark(mailbox.uidvalidity, mailbox.uidnext, mailbox.exists)
+        if before is None or before.moved(now):
+            mailbox.news += 1  # found out by us instead of told
+        return True
+
+    def _has_news(self) -> bool:
+        """The server has hinted at mail since the folder that is open was last listed, selected, or told of."""
+        return self._open is not None and self._open.mailbox.news > self._open.heeded
+
+    def _tell_news(self) -> None:
+        assert self._open is not None
+        self._heed(self._open, self._open.mailbox.news, 0)
+
+    def _heed(self, opened: _Open, news: int, listed_to: int) -> None:
+        mailbox = opened.mailbox
+        opened.heeded = max(opened.heeded, news)
+        uidnext = None if mailbox.uidnext is None else max(mailbox.uidnext, listed_to)
+        self._marks[opened.folder.name] = _Mark(mailbox.uidvalidity, uidnext, mailbox.exists)
+
+    async def _changed(self, seconds: float) -> None:
+        self._protocol.changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._protocol.changed.wait()
+        except TimeoutError:
+            pass
+
+    # --- the end ---------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """LOGOUT, for at most 5 s, unless bodies are still coming in; then the connection is cut."""
+        protocol = self._protocol
+        try:
+            if protocol.lost is None and not self._downloads.active:
+                async with asyncio.timeout(GOODBYE):
+                    await protocol.run("LOGOUT")
+        except (TimeoutError, SessionLost):
+            pass
+        finally:
+            protocol.lose("the session was closed")
+
+    def _require(self, *folders: Folder) -> _Open:
+        if self._protocol.lost is not None:
+            raise SessionLost(self._protocol.lost)
+        opened = self._open
+        if opened is None or any(folder != opened.folder for folder in folders):
+            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
+        return opened

@@ -1,0 +1,36 @@
+"""The IMAP source: what connects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.message import Account
+from mailpoller.core.ports import Session, Stage
+from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.connecting import open_client
+from mailpoller.sources.imap.download import Trust
+from mailpoller.sources.imap.session import ImapSession
+
+
+class ImapSource:
+    """See :class:`mailpoller.core.ports.Source`."""
+
+    def __init__(self, name: str, config: ImapConfig, runtime: Runtime) -> None:
+        self.account = Account("imap", config.host.lower(), config.username)
+        self._name = name
+        self._config = config
+        self._runtime = runtime
+        self._trust = Trust()
+
+    async def connect(self) -> Session:
+        """See the port."""
+        client = await open_client(self._name, self._config)
+        return ImapSession(self._name, self._config, client, self._runtime.spool, self._trust)
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """See the port."""
+        from mailpoller.sources.imap.probe import probe
+
+        return probe(self._config, dispositions)
