@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from mailpoller.config.document import Node
-from mailpoller.config.fields import references_of
+from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
 from mailpoller.config.model import Config
 from mailpoller.config.problems import Problem
@@ -16,29 +16,30 @@ from mailpoller.core.delivery import QUARANTINE
 _NOUNS = {"queues": "queue", "rules": "rule", "outgoing": "outgoing", "mailboxes": "mailbox"}
 
 
-def references(config: Config, names: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
-    """Every name of another block must be one of ``names`` (section -> all names in the files, also of broken blocks)."""
+def references(
+    config: Config, names: Mapping[str, Iterable[str]], broken: Iterable[tuple[Node, type[Block]]]
+) -> Iterator[Problem]:
+    """Every name of another block must be one of ``names``: section -> all names in the files, also of broken blocks.
+
+    ``broken``: blocks that are not in ``config``, since they are wrong; the names in them are checked all the same.
+    """
     known = {section: set(given) for section, given in names.items()}
     for at, block in _blocks(config):
         for loc, section, name in references_of(block):
             if name not in known.get(section, ()):
                 node, _ = locate(_node(config, at), loc)
                 yield node.problem(dangling(_NOUNS.get(section, section), name, known.get(section, ())))
+    for node, model in broken:
+        for name_node, section in names_written(node, model):
+            if name_node.value not in known.get(section, ()):
+                name = str(name_node.value)
+                yield name_node.problem(dangling(_NOUNS.get(section, section), name, known.get(section, ())))
 
 
 def mailboxes(config: Config) -> Iterator[Problem]:
     """What a mailbox needs beyond its own block."""
     if QUARANTINE in config.queues:
         yield _node(config, ("queues", QUARANTINE)).problem("this name is taken by the quarantine itself")
-    for name, mailbox in config.mailboxes.items():
-        node = _node(config, ("mailboxes", name))
-        if mailbox.enabled and mailbox.default_queue is None:
-            number = sum(1 for at in config.places if at[0] == "queues")
-            why = "there is no queue" if not number else f"there are {number} queues"
-            yield node.problem(
-                f"this key is required, since {why}: it takes the mail for which no rule names a queue",
-                key="default_queue",
-            )
     yield from _renames(config)
     yield from _folders(config)
 

@@ -29,7 +29,7 @@ MAX_NODES = 2_000_000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CORE_TAG = "tag:yaml.org,2002:"
 _IMPLICIT: dict[str | None, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_$-]{1,60}")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}|<<")
 
 Scalar = str | int | float | bool | None | date | bytes
 
@@ -124,8 +124,8 @@ def _position(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-def _unreadable(file: Path, message: str, line: int = 1, column: int = 1) -> Unreadable:
-    return Unreadable(Problem(file, line, column, "", message))
+def _unreadable(file: Path, message: str, line: int = 1, column: int = 1, path: str = "") -> Unreadable:
+    return Unreadable(Problem(file, line, column, path, message))
 
 
 @dataclass(slots=True)
@@ -288,13 +288,23 @@ class _Composer:
 
     # --- what is wrong -----------------------------------------------------------------------------------------
     def _stop(self, event: yaml.Event, message: str) -> Unreadable:
-        return _unreadable(self._file, message, *_start(event))
+        return _unreadable(self._file, message, *_start(event), self._path())
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> Unreadable:
         mark, context, problem = error.problem_mark or error.context_mark, error.context_mark, error.problem or ""
+        if "end of stream" in problem and context is not None:
+            mark = context  # a quote is missed where it was opened, not where the file ends
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         since = f" that began on line {context.line + 1}" if context else ""
-        return _unreadable(self._file, _in_plain_words(problem, since, self._character(line, column)), line, column)
+        message = _in_plain_words(problem, since, self._character(line, column))
+        return _unreadable(self._file, message, line, column, self._path())
+
+    def _path(self) -> str:
+        """The innermost block or key that is still open."""
+        if not self._open:
+            return ""
+        frame = self._open[-1]
+        return frame.node.path if frame.key is None else join(frame.node.path, frame.key)
 
     def _character(self, line: int, column: int) -> str:
         lines = self._text.split("\n", line)
@@ -318,7 +328,8 @@ def _in_plain_words(problem: str, since: str, character: str) -> str:
             "mapping values",
             "a second ': ' in one value: check the indentation, or put a text that holds ': ' in quotes",
         ),
-        ("end of stream", f"a quoted text{since} is never closed"),
+        ("end of stream", "this quote is never closed"),
+        ("tab character", "a tab cannot indent YAML: use spaces"),
         ("',' or ']'", f"the list{since} is not closed with ], or a comma is missing"),
         ("',' or '}'", f"the block{since} is not closed with }}, or a comma is missing"),
         ("escape", "an unknown escape in double quotes: use single quotes, or write \\\\ for \\"),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AliasChoices, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from mailpoller.config.document import Node
 from mailpoller.core.literals import Reference, Secret, parse_size
 
 Loc = tuple[str | int, ...]
@@ -90,6 +91,34 @@ def references_of(block: BaseModel) -> Iterator[tuple[Loc, str, str]]:
         for loc, found, marker in _values(getattr(block, name), annotation, None):
             if marker is not None and isinstance(found, str):
                 yield (key, *loc), marker.section, found
+
+
+def names_written(node: Node, annotation: Any, marker: Reference | None = None) -> Iterator[tuple[Node, str]]:
+    """As :func:`references_of`, read off what is written: for a block that is wrong, and so was not made. (node, section)."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        yield from names_written(
+            node, inner, next((found for found in metadata if isinstance(found, Reference)), marker)
+        )
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from names_written(node, member, marker)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for key, child in node.entries.items():
+            if key in keys_of(annotation):
+                yield from names_written(child, keys_of(annotation)[key])
+    elif isinstance(node.value, str):
+        item = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+        if item is not annotation:
+            yield from names_written(node, item, marker)
+        elif marker is not None:
+            yield node, marker.section
+    elif isinstance(node.value, list) and get_args(annotation):
+        for child in node.value:
+            yield from names_written(child, get_args(annotation)[0], marker)
+    elif isinstance(node.value, dict) and len(get_args(annotation)) == 2:
+        for child in node.value.values():
+            yield from names_written(child, get_args(annotation)[1], marker)
 
 
 def secrets_of(block: BaseModel) -> Iterator[tuple[Loc, Secret]]:

@@ -15,10 +15,18 @@ from mailpoller.config.document import Node, plain, read
 from mailpoller.config.fields import annotations_at, keys_of, secret_keys
 from mailpoller.config.merge import DROP_IN_SECTIONS, Sections, inherit, is_name, join_files, merge
 from mailpoller.config.model import AlertsConfig, Config, Quarantine, QuarantineConfig, ServiceConfig
-from mailpoller.config.problems import ConfigErrors, Problem, in_order
+from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
 from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.wording import unknown_key, validate
-from mailpoller.core.component import Component, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
+from mailpoller.core.component import (
+    Block,
+    Component,
+    LedgerConfig,
+    OutgoingConfig,
+    RuleConfig,
+    SinkConfig,
+    SourceConfig,
+)
 from mailpoller.core.errors import ConfigError
 
 ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
@@ -46,6 +54,7 @@ class _Loading:
         self._problems: list[Problem] = []
         self._places: dict[tuple[str, ...], Node] = {}
         self._files: list[Path] = [path]
+        self._broken: list[tuple[Node, type[Block]]] = []
 
     def run(self) -> Config:
         main = read(self._path, self._problems)
@@ -76,7 +85,7 @@ class _Loading:
             overrides=MappingProxyType(overrides),
             places=MappingProxyType(self._places),
         )
-        self._problems += checks.references(config, names)
+        self._problems += checks.references(config, names, self._broken)
         self._problems += checks.mailboxes(config)
         if any(problem.severity == "error" for problem in self._problems):
             raise self._errors()
@@ -192,8 +201,11 @@ class _Loading:
             wrong.problem("expected a number: YAML reads a bare yes, no, on, off, true or false as true or false")
             for wrong in _booleans_for_numbers(model, node, ())
         ]
-        self._problems += problems
-        return None if problems else block
+        if problems:
+            self._problems += problems
+            self._broken.append((node, model))
+            return None
+        return block
 
     # --- mailboxes -------------------------------------------------------------------------------------------------
     def _mailboxes(self, sections: Sections) -> tuple[dict[str, SourceConfig], dict[str, Quarantine]]:
@@ -214,7 +226,7 @@ class _Loading:
             kept = merged.like(
                 {key: node for key, node in merged.entries.items() if key in known or key in own.entries}
             )
-            self._add_only_queue(kept, sections)
+            self._default_queue(kept, sections)
             mailbox = self._block(model, kept, ("mailboxes", name))
             if mailbox is None:
                 continue
@@ -272,11 +284,21 @@ class _Loading:
             if key in locked and key not in credentials:
                 self._problems.append(node.problem(f"this key is locked by {locked[key].place()}; remove it here"))
 
-    def _add_only_queue(self, mailbox: Node, sections: Sections) -> None:
-        """Where there is one queue, it is the default."""
-        queues = sections.blocks["queues"]
-        if "default_queue" not in mailbox.entries and len(queues) == 1:
+    def _default_queue(self, mailbox: Node, sections: Sections) -> None:
+        """Where there is one queue, it is the default; where there are several, a mailbox that is polled must choose."""
+        queues, enabled = sections.blocks["queues"], mailbox.entries.get("enabled")
+        written = mailbox.entries.get("default_queue")
+        if written is not None and written.value is not None:
+            return
+        if len(queues) == 1:
             mailbox.entries["default_queue"] = mailbox.like(next(iter(queues)))
+        elif enabled is None or enabled.value is not False:
+            message = (
+                f"this key is required where there are several queues: it gets the mail for which no rule names one; there is {either(sorted(queues))}"
+                if queues
+                else "there is no queue for this mailbox's mail: define one below queues"
+            )
+            self._problems.append(mailbox.problem(message, key="default_queue"))
 
 
 def _booleans_for_numbers(model: type[Any], node: Node, loc: tuple[str | int, ...]) -> list[Node]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mailpoller.config.document import Node
-from mailpoller.config.problems import Problem, did_you_mean
+from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.config.wording import unknown_key
 
 SECTIONS = (
@@ -35,6 +35,7 @@ NAME_PATTERN = r"[A-Za-z0-9_-]{1,40}"
 """What a mailbox, queue, rule or outgoing may be called."""
 
 _NAME = re.compile(NAME_PATTERN)
+_SHOWN_NAMES = 6
 
 
 def merge(over: Node, under: Node) -> Node:
@@ -189,8 +190,10 @@ def _base(name: str, mailboxes: dict[str, Node], problems: list[Problem]) -> str
 
 def dangling(noun: str, name: str, known: Iterable[str]) -> str:
     """The sentence about a name that leads nowhere."""
-    shown = f" {name}" if _NAME.fullmatch(name) else " that"
-    return f"no {noun} is called{shown}{did_you_mean(name, known)}"
+    names = sorted(known)
+    shown = name if _NAME.fullmatch(name) else "that"
+    some = f"; there is {either(names)}" if 0 < len(names) <= _SHOWN_NAMES else ""
+    return f"no {noun} is called {shown}{did_you_mean(name, names) or some}"
 
 
 def is_name(text: str) -> bool:

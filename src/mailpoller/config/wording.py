@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -66,33 +67,57 @@ def locate(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:
     return node, rest
 
 
+@dataclass(slots=True)
+class _Complaint:
+    """All that pydantic said about one place."""
+
+    node: Node
+    missing: str
+    hidden: bool = False
+    expected: list[str] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[Problem]:
+        """Sentences if there are any: they are more exact than what a type expected."""
+        said = self.sentences or [f"expected {either(_once(self.expected))}{_quote(self.node, self.expected)}"]
+        made = [self.node.problem(sentence, key=self.missing) for sentence in _once(said)]
+        return [replace(problem, path=_hide_last(problem.path)) for problem in made] if self.hidden else made
+
+
 def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> list[Problem]:
     """One problem for each place that pydantic complained about; several complaints about one value become one."""
-    said: dict[tuple[int, int, str], tuple[Node, str, list[str], list[str]]] = {}
+    complaints: dict[str, _Complaint] = {}
     for detail in error.errors(include_url=False, include_input=False):
         found, rest = locate(node, detail["loc"])
         missing = rest if detail["type"] == "missing" else ""
         path = join(found.path, missing) if missing else found.path
-        where = said.setdefault((found.line, found.column, path), (found, missing, [], []))
-        expected = _expected(detail, found)
-        if expected is not None:
-            where[2].append(expected)
+        complaint = complaints.setdefault(f"{found.place()} {path}", _Complaint(found, missing))
+        if detail["type"] in _EXPECTED:
+            complaint.expected.append(_EXPECTED[detail["type"]])
+        elif detail["type"] == "extra_forbidden":
+            key, known = str(detail["loc"][-1]), known_keys(model, detail["loc"][:-1])
+            complaint.sentences.append(unknown_key(key, known))
+            # {password: some, secret} is a key "secret" without a value
+            complaint.hidden = found.value is None and not did_you_mean(key, known)
         else:
-            where[3].append(_sentence(detail, found, model))
-    deeper = [path for _, _, path in said]
-    problems: list[Problem] = []
-    for (_, _, path), (found, missing, wanted, sentences) in said.items():
-        if not sentences and any(other.startswith((path + ".", path + "[")) for other in deeper):
-            continue  # another member of the union fits better: it is complained about more exactly
-        if sentences:
-            problems += [found.problem(sentence, key=missing) for sentence in dict.fromkeys(sentences)]
-        else:
-            problems.append(found.problem(f"expected {either(list(dict.fromkeys(wanted)))}{_quote(found, wanted)}"))
-    return problems
+            complaint.sentences.append(_sentence(detail, found))
+    deeper = [complaint.node.path for complaint in complaints.values()]
+    return [
+        problem
+        for complaint in complaints.values()
+        # Another member of the union fits better: it is complained about more exactly.
+        if complaint.sentences
+        or not any(path.startswith((complaint.node.path + ".", complaint.node.path + "[")) for path in deeper)
+        for problem in complaint.problems()
+    ]
 
 
-def _expected(detail: ErrorDetails, node: Node) -> str | None:
-    return _EXPECTED.get(detail["type"])
+def _once(texts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _hide_last(path: str) -> str:
+    return f"{path.rpartition('.')[0]}.…"
 
 
 def _quote(node: Node, wanted: list[str]) -> str:
@@ -110,12 +135,10 @@ def _quote(node: Node, wanted: list[str]) -> str:
     return ""
 
 
-def _sentence(detail: ErrorDetails, node: Node, model: type[BaseModel]) -> str:
+def _sentence(detail: ErrorDetails, node: Node) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "missing":
         return "this key is required"
-    if kind == "extra_forbidden":
-        return unknown_key(str(detail["loc"][-1]), known_keys(model, detail["loc"][:-1]))
     if kind in ("literal_error", "enum"):
         return _literal(str(context.get("expected", "")), node)
     if kind in _BOUNDS:
