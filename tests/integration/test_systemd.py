@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import grp
 import os
 import pwd
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -129,6 +131,33 @@ def test_queue_of_the_service_is_writable_for_its_readers_group_and_nobody_else(
         assert {"support.db", "support.db-wal"} <= made.keys()
         assert {name: stat.S_IMODE(found.st_mode) for name, found in made.items()} == dict.fromkeys(made, 0o660)
         assert {found.st_gid for found in made.values()} == {readers.gr_gid}
+
+
+def test_back_up_of_the_install_page_copies_what_is_in_use(tmp_path: Path) -> None:
+    (script,) = re.findall(
+        r"^```sh\n(#!/bin/sh\n.*?)^```$",
+        (SYSTEMD.parent / "docs/install.md").read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    state, backups, configuration = tmp_path / "state", tmp_path / "backups", tmp_path / "etc"
+    (state / "queue").mkdir(parents=True)
+    configuration.mkdir()
+    (configuration / "mailpoller.yaml").write_text("mailboxes: {}\n")
+    for place, path in (("/var/lib", state), ("/var/backups", backups), ("/etc", configuration)):
+        script = script.replace(f"{place}/mailpoller", str(path))
+    assert "/var/" not in script.replace(str(tmp_path), "")
+
+    # One that a writer has open, with everything still in its write-ahead log.
+    with contextlib.closing(sqlite3.connect(state / "ledger.db")) as writer:
+        writer.executescript("pragma journal_mode = wal; create table claims (uid); insert into claims values (7);")
+        asyncio.run(_deliver_one(state / "queue" / "support.db"))
+        subprocess.run(["sh", "-c", script], check=True, timeout=60)
+
+    (copy,) = backups.iterdir()
+    assert {file.name for file in copy.iterdir()} == {"etc", "ledger.db", "support.db"}
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
+    with contextlib.closing(sqlite3.connect(copy / "ledger.db")) as restored:
+        assert restored.execute("select uid from claims").fetchall() == [(7,)]
 
 
 async def _deliver_one(path: Path) -> None:

@@ -93,7 +93,9 @@ def _commands() -> list[tuple[str, list[str]]]:
     for document in DOCUMENTS:
         text = document.read_text("utf-8")
         blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines = [
+            line for block in blocks for line in block.replace("\\\n", " ").splitlines() if not line.startswith("ln ")
+        ]
         lines += re.findall(r"`(mailpoller [^`]+)`", text)
         commands = [
             match[1] for line in lines if (match := re.search(r"(?:^|&& |/bin/|\| )(mailpoller (?!\d).*)", line))
@@ -135,18 +137,60 @@ class _Event:
 
 
 def _logged() -> dict[str, _Event]:
-    """The events that the source logs: ``anything.warning("noun.past_participle", key=…)``."""
+    """The events that the source logs: ``log.warning("noun.past_participle", key=…)``.
+
+    Also seen: a name from a table of constants, ``log.info(_SETTLED[kind], …)``, and a level that was chosen before,
+    ``say = log.info if … else log.error``, as may be a name. Whatever else stands where the name should be is a failure.
+    """
     events: dict[str, _Event] = {}
-    for path in (ROOT / "src").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS):
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        assigned = {
+            target.id: node.value
+            for node in nodes
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        for call in (node for node in nodes if isinstance(node, ast.Call)):
+            said = assigned.get(call.func.id) if isinstance(call.func, ast.Name) else call.func
+            if said is None or (isinstance(call.func, ast.Name) and not isinstance(said, ast.IfExp)):
                 continue
-            if not (node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)):
+            choices = (said.body, said.orelse) if isinstance(said, ast.IfExp) else (said,)
+            levels = {LEVELS[choice.attr] for choice in choices if _is_logging(choice)}
+            if not levels:
                 continue
-            event = events.setdefault(node.args[0].value, _Event())
-            event.levels.add(LEVELS[node.func.attr])
-            event.keys |= {word.arg for word in node.keywords if word.arg and word.arg != "exc_info"}
+            names = _constants(call.args[0], assigned) if call.args else set()
+            assert names, f"{path.name}:{call.lineno}: a log event is a constant, so that it can be searched for"
+            for name in names:
+                event = events.setdefault(name, _Event())
+                event.levels |= levels
+                event.keys |= {word.arg for word in call.keywords if word.arg and word.arg != "exc_info"}
     return events
+
+
+def _is_logging(said: ast.expr) -> bool:
+    """``log.info`` and its kind, or ``structlog.get_logger(…).info``."""
+    if not (isinstance(said, ast.Attribute) and said.attr in LEVELS):
+        return False
+    return "log" in ast.unparse(said.value).split("(")[0].split(".")[-1]
+
+
+def _constants(name: ast.expr, assigned: dict[str, ast.expr]) -> set[str]:
+    if isinstance(name, ast.Constant):
+        return {name.value} if isinstance(name.value, str) else set()
+    if isinstance(name, ast.Name) and name.id in assigned:
+        return _constants(assigned[name.id], {})
+    if isinstance(name, ast.IfExp):
+        return _constants(name.body, assigned) | _constants(name.orelse, assigned)
+    if isinstance(name, ast.Subscript) and isinstance(name.value, ast.Name):
+        table = assigned.get(name.value.id)
+        return (
+            {value.value for value in table.values if isinstance(value, ast.Constant)}
+            if isinstance(table, ast.Dict)
+            else set()
+        )
+    return set()
 
 
 def _catalogued() -> dict[str, _Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -83,21 +84,22 @@ async def _tell(setup: DemoSetup, health: object, expected: int) -> None:
     config = load(setup.config)
     lines = ["", "Where each message ended:", ""]
     with config.ledger.reader() as ledger:  # type: ignore[attr-defined]
-        # A fresh mail server numbers its messages from 1 in the order in which they were put there.
-        stories = [next(iter(ledger.trace(str(uid))), None) for uid in range(1, expected + 1)]
+        stories = [next(iter(ledger.trace(uid)), None) for uid in setup.uids]
     for letter, story in zip(setup.messages, stories, strict=True):
         where = f"{story.outcome}: {', '.join(story.receipts)}" if story else "unknown"
         reason = f" ({story.reason})" if story and story.reason else ""
         lines.append(f"  {letter.name:<12} {where + reason:<40} {letter.about}")
+    # As the newcomer started it: a fresh checkout's program is not in the PATH.
+    program = "mailpoller" if shutil.which("mailpoller") else sys.argv[0]
     option = f"--config {setup.config}"
     lines += [
         "",
         "From another terminal:",
         "",
-        f"  mailpoller queue list support {option}",
-        f"  mailpoller queue show support 1 {option}",
-        f"  mailpoller status {option}",
-        f"  echo 'Hello' | mailpoller demo --directory {setup.directory} --drop -     # a further message arrives at once",
+        f"  {program} queue list support {option}",
+        f"  {program} queue show support 1 {option}",
+        f"  {program} status {option}",
+        f"  echo 'Hello' | {program} demo --directory {setup.directory} --drop -     # a further message arrives at once",
         "",
         "Ctrl-C ends the demonstration.",
         "",

@@ -93,12 +93,12 @@ class DemoServer:
         if connections:
             await asyncio.wait(connections, timeout=_GRACE_S)
 
-    async def add(self, messages: Iterable[bytes], folder: str = "INBOX") -> None:
-        """Put messages into a folder that exists, bit for bit, as if they had arrived now."""
+    async def add(self, messages: Iterable[bytes], folder: str = "INBOX") -> tuple[str, ...]:
+        """Put messages into a folder that exists, bit for bit, as if they had arrived now: their uids."""
         async with self._backend.login.demo_user_identity.new_session() as session:
             mailbox = await session.mailbox_set.get_mailbox(folder)
-            for octets in messages:
-                await mailbox.append(AppendMessage(octets, datetime.now(UTC)))
+            added = [await mailbox.append(AppendMessage(octets, datetime.now(UTC))) for octets in messages]
+            return tuple(str(message.uid) for message in added)
 
     async def held(self, folder: str = "INBOX") -> int:
         """How many messages a folder holds; 0 if there is no such folder."""

@@ -69,7 +69,7 @@ mailboxes:
     password: {password}
     address: support@example.com
     start: all
-    poll_interval: 5s
+    poll_interval: 10s
     reconnect_interval: 1s
     default_queue: support
     rules: [unanswerable, invoices]
@@ -89,6 +89,8 @@ class DemoSetup:
     config: Path
     server: DemoServer
     messages: tuple[DemoMessage, ...]
+    uids: tuple[str, ...]
+    """Of the messages, in the same order."""
     _mark: BinaryIO
 
     @property
@@ -128,8 +130,9 @@ async def prepare(directory: Path, *, port: int = 0) -> DemoSetup:
         mark.close()
         raise ConfigError(f"the demonstration's mail server cannot listen on port {port}: {error.strerror}") from None
     letters = messages()
-    await server.add(letter.octets for letter in letters)
+    uids = await server.add([letter.octets for letter in letters])
     config = directory / "mailpoller.yaml"
+    config.touch(mode=0o600)  # there is a password in it, and the next reader may copy it
     config.write_text(
         _CONFIGURATION.format(
             state=_quote(directory / "state"),
@@ -147,7 +150,7 @@ async def prepare(directory: Path, *, port: int = 0) -> DemoSetup:
     )
     mark.write(json.dumps({"port": server.port, "process": os.getpid()}).encode())
     mark.flush()
-    return DemoSetup(directory, config, server, letters, mark)
+    return DemoSetup(directory, config, server, letters, uids, mark)
 
 
 def drop(octets: bytes, directory: Path) -> None:
@@ -193,6 +196,7 @@ def _take(directory: Path) -> tuple[Path, BinaryIO]:
         mark.close()
         raise ConfigError(f"a demonstration is running in {directory}") from None
     mark.truncate(0)
+    (directory / "mailpoller.yaml").unlink(missing_ok=True)
     for leftover in ("state", "queue"):
         shutil.rmtree(directory / leftover, ignore_errors=True)
     return directory, mark
