@@ -21,22 +21,32 @@ CUT = "addresses-cut"
 KEPT = 10_000
 """Addresses of one field that are kept."""
 
+_TOKENS_READ = 100_000
 _CACHED_UP_TO = 200
 _NEEDS_CARE = re.compile(r'["():;\[\\]')
 _PAIR = re.compile(r"\\(.)")
 _PARENTHESES = re.compile(r"[()\\]")
 _COMMENT = re.compile(r"\([^()]*\)")
-_SPACED_MARK = re.compile(r" *([.@]) *")
-_TOKEN = re.compile(
-    r"""  (?P<space> \s++)
-        | (?P<atom> =\?[^?\s]*+\?[bBqQ]\?[^?]*+\?= | \[[^\[\]\\,<>]*+\] | [^\s"(),:;<>\[\]\\]++)
-        | "(?P<quoted> (?:[^"\\]++|\\.)*+)"
-        | <(?P<angle> (?:[^"<>\\]++|"(?:[^"\\]++|\\.)*+"|\\.)*+)>
-        | <(?P<unclosed> [^,;<>]*+)
-        | (?P<mark> .)
-    """,
-    re.VERBOSE | re.DOTALL,
+_PIECES = {
+    "space": r"\s++",
+    "atom": r'=\?[^?\s]*+\?[bBqQ]\?[^?]*+\?=|"(?:[^"\\]++|\\.)*+"(?=@)|\[[^\[\]\\,<>]*+\]|[^\s"(),:;<>\[\]\\]++',
+    "quoted": r'"(?:[^"\\]++|\\.)*+"',
+    "angle": r'<(?:[^"<>\\]++|"(?:[^"\\]++|\\.)*+"|\\.)*+>',
+    "unclosed": r"<[^,;<>]*+",
+    "mark": r".",
+}
+_TOKEN = re.compile("|".join(f"(?P<{kind}>{piece})" for kind, piece in _PIECES.items()), re.DOTALL)
+# After a quote that is never closed: looking for its end again at every further one would take quadratic time.
+_TOKEN_WITHOUT_QUOTES = re.compile(
+    "|".join(
+        f"(?P<{kind}>{piece})"
+        for kind, piece in (
+            _PIECES | {"atom": r"\[[^\[\]\\,<>]*+\]|[^\s\"(),:;<>\[\]\\]++", "quoted": "(?!)", "angle": "<[^<>]*+>"}
+        ).items()
+    ),
+    re.DOTALL,
 )
+_STEPS = 64
 
 
 def parse_addresses(value: str) -> tuple[tuple[Address, ...], str]:
@@ -84,12 +94,14 @@ def _plain(value: str) -> tuple[tuple[Address, ...], str] | None:
 
 
 class _Reader:
-    """Reads one field, token by token. ``words`` are the phrase so far; white space in it is an empty string."""
+    """Reads one field, token by token, into words; what stood together in the field is one word."""
 
     def __init__(self) -> None:
         self.addresses: list[Address] = []
         self.defect = ""
         self.words: list[str] = []
+        self.trail: list[str] = []  # the words after the brackets
+        self.apart = True
         self.quoted = False
         self.angle: str | None = None
         self.comment = ""
@@ -98,33 +110,39 @@ class _Reader:
         position, length = 0, len(value)
         comments_close = True
         match = _TOKEN.match
-        while position < length:
+        for _ in range(_TOKENS_READ):
+            if position >= length:
+                break
             token = match(value, position)
             assert token is not None  # `mark` takes any character
             position = token.end()
             kind = token.lastgroup
             if kind == "space":
-                self.words.append("")
+                self.apart = True
             elif kind == "atom":
-                self.words.append(token["atom"])
+                self.add(token["atom"])
             elif kind == "quoted":
                 self.quoted = True
-                text = token["quoted"]
-                self.words.append(_PAIR.sub(r"\1", text) if "\\" in text else text)
-                if value[position : position + 1] == "@":  # "john doe"@example.org: the local part as written
-                    self.words[-1] = f'"{text}"'
+                text = token["quoted"][1:-1]
+                self.add(_PAIR.sub(r"\1", text) if "\\" in text else text)
             elif kind in ("angle", "unclosed"):
-                if self.angle is not None:
+                if (
+                    self.angle is not None
+                ):  # a comma was forgotten: what followed the last brackets is the next one's name
+                    name, self.trail = self.trail, []
                     self.flush()
-                self.angle = token[kind]
+                    self.words = name
+                    self.defect = MALFORMED
+                self.angle = token[kind][1:-1] if kind == "angle" else token[kind][1:]
+                self.apart = True
             elif token["mark"] == "(":
                 closing = _comment_end(value, position - 1) if comments_close else -1
                 if closing < 0:
                     comments_close = False  # an unclosed one is passed over, and never looked for again
                     self.defect = MALFORMED
                 else:
-                    self.comment = self.comment or value[position : closing - 1]
-                    self.words.append("")
+                    self.comment = self.comment or _PAIR.sub(r"\1", value[position : closing - 1])
+                    self.apart = True
                     position = closing
             elif token["mark"] in ",;":
                 self.flush()
@@ -132,10 +150,21 @@ class _Reader:
                 self.open_group()
             else:
                 self.defect = MALFORMED
+                if token["mark"] == '"':
+                    match = _TOKEN_WITHOUT_QUOTES.match
             if len(self.addresses) >= KEPT:
-                return tuple(self.addresses), CUT if value[position:].strip(" ,;") else self.defect
+                return tuple(self.addresses[:KEPT]), CUT if value[position:].strip(" ,;") else self.defect
         self.flush()
-        return tuple(self.addresses), self.defect
+        return tuple(self.addresses), self.defect if position >= length else CUT
+
+    def add(self, text: str) -> None:
+        """A piece of a word."""
+        words = self.words if self.angle is None else self.trail
+        if self.apart or not words:
+            words.append(text)
+        else:
+            words[-1] += text
+        self.apart = False
 
     def open_group(self) -> None:
         """The words so far were a group's name, which is nobody's address."""
@@ -143,44 +172,59 @@ class _Reader:
             self.flush()
         self.words.clear()
         self.quoted = False
+        self.apart = True
 
     def flush(self) -> None:
         """An address ends here: take what was gathered."""
-        words, angle, comment, quoted = self.words, self.angle, self.comment, self.quoted
-        self.words, self.angle, self.comment, self.quoted = [], None, "", False
-        if angle is not None:
-            address = _addr_spec(angle)
-            name = _joined(words)
-            if not address:
-                self.defect = MALFORMED
-                if not name:
-                    return
+        words, trail, angle, comment, quoted = self.words, self.trail, self.angle, self.comment, self.quoted
+        self.words, self.trail, self.angle, self.comment, self.quoted, self.apart = [], [], None, "", False, True
+        if angle is None:
+            self.take_bare(words, comment, quoted)
+            return
+        stray = _split_bare(trail) if trail else None
+        address = _addr_spec(angle)
+        name = " ".join(words) or (" ".join(trail) if stray is None else "") or comment
+        self.take(name, address)
+        if not address:
+            self.defect = MALFORMED
+        if stray is not None:  # a comma was forgotten
+            self.take(*stray)
+            self.defect = MALFORMED
+
+    def take_bare(self, words: list[str], comment: str, quoted: bool) -> None:
+        """An address without brackets, or none at all."""
+        if not words:
+            return
+        found = _split_bare(words)
+        if found is not None:
+            self.take(found[0] or comment, found[1])
+            return
+        self.defect = MALFORMED
+        phrase = " ".join(words)
+        if quoted or len(words) > 1 or "=?" in phrase:
+            self.take(phrase, "")
         else:
-            phrase = _joined(words)
-            if not phrase:
-                return
-            name, address = _split_bare(phrase) if "@" in phrase else ("", phrase)
-            if "@" not in address:
-                self.defect = MALFORMED
-                if quoted or " " in phrase or "=?" in phrase:
-                    name, address = phrase, ""
-        if not name and comment:
-            name = _PAIR.sub(r"\1", comment)
-        self.addresses.append(Address(readable(name).strip(), clean(address)))
+            self.take(comment, phrase)
+
+    def take(self, name: str, address: str) -> None:
+        if name or address:
+            self.addresses.append(Address(readable(name).strip(), clean(address)))
 
 
-def _joined(words: list[str]) -> str:
-    """Words with one space where there was white space between them, and none where there was none."""
-    return " ".join("".join(word or " " for word in words).split(" ")).strip() if len(words) > 1 else "".join(words)
-
-
-def _split_bare(phrase: str) -> tuple[str, str]:
-    """(name, address) of ``John Doe john@example.org``, or of ``john @ example . org``, which is obsolete syntax."""
-    words = _SPACED_MARK.sub(r"\1", phrase).split()
-    for index, word in enumerate(words):
-        if "@" in word and not word.startswith("=?"):
-            return " ".join(words[:index] + words[index + 1 :]), word
-    return phrase, ""
+def _split_bare(words: list[str]) -> tuple[str, str] | None:
+    """(name, address) of ``John Doe john@example.org``, or of ``john @ example . org``, which is obsolete syntax; or None."""
+    index = next((at for at, word in enumerate(words) if "@" in word and not word.startswith("=?")), -1)
+    if index < 0:
+        return None
+    first = last = index
+    address = words[index]
+    while first > max(0, index - _STEPS) and (address[0] in ".@" or words[first - 1][-1:] == "."):
+        first -= 1
+        address = words[first] + address
+    while last + 1 < min(len(words), index + _STEPS) and (address[-1] in ".@" or words[last + 1][:1] == "."):
+        last += 1
+        address += words[last]
+    return " ".join(words[:first] + words[last + 1 :]), address
 
 
 def _addr_spec(angle: str) -> str:

@@ -49,8 +49,13 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
         else:
             attachments.append(_attachment(octets, part, defects))
     return Body(
-        "".join(texts["text/plain"]), "".join(texts["text/html"]), tuple(attachments), tuple(dict.fromkeys(defects))
+        _joined(texts["text/plain"]), _joined(texts["text/html"]), tuple(attachments), tuple(dict.fromkeys(defects))
     )
+
+
+def _joined(texts: list[str]) -> str:
+    """Texts one below the other: the line end before a boundary belongs to the boundary, so it is given back."""
+    return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts[:-1]) + "".join(texts[-1:])
 
 
 def _text(octets: Block, part: Part, room: dict[str, int], defects: list[str]) -> str:

@@ -59,16 +59,19 @@ _AS_MAIL_USES_THEM = {
     "x_cp1252": "cp1252", "win_1251": "cp1251", "win1251": "cp1251", "win_1252": "cp1252", "unicode": "utf_16",
 }  # fmt: skip
 
-_CODECS = (
-    {name: name for name in _WITHOUT_ALIAS}
-    | {codec: codec for codec in _python_aliases.values() if codec not in _NOT_CHARSETS}
-    | {name: codec for name, codec in _python_aliases.items() if codec not in _NOT_CHARSETS}
-    | _AS_MAIL_USES_THEM
-)
+_SEPARATORS = re.compile(r"[^a-z0-9]+")
+_CODECS = {
+    _SEPARATORS.sub("_", name): codec
+    for name, codec in (
+        *((name, name) for name in (*_WITHOUT_ALIAS, *_python_aliases.values())),
+        *_python_aliases.items(),
+        *_AS_MAIL_USES_THEM.items(),
+    )
+    if codec not in _NOT_CHARSETS
+}
 
 _LONGEST_NAME = 60
 _REPAIRED_AT_MOST = 1 << 20
-_SEPARATORS = re.compile(r"[^a-z0-9]+")
 _LANGUAGE = re.compile(r"\*.*", re.DOTALL)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNICODE_FORMS = frozenset(("utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))

@@ -9,6 +9,7 @@ _DATE = re.compile(
     r"\s*(?:[A-Za-z]{2,9}\.?\s*,?\s*)?(\d{1,2})[\s-]+([A-Za-z]{3})[A-Za-z]{0,6}\.?,?[\s-]+(\d{2,4})"
     r"(?:[\s,]+(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2}))?(?:\.\d{1,9})?)?\s*(?:([+-])(\d{2}):?(\d{2})|([A-Za-z]{1,5}))?"
 )
+_COMMENT = re.compile(r"\([^()]*+\)")
 _MONTHS = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6,
     "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12,
@@ -33,7 +34,10 @@ def parse_date(value: str) -> datetime | None:
 
     Zones that are not known count as UTC (RFC 5322 section 4.3: their meaning is unknown), years of two digits as it says there.
     """
-    found = _DATE.match(value[:_CONSIDERED])
+    value = value[:_CONSIDERED]
+    if "(" in value:
+        value = _COMMENT.sub("", value)
+    found = _DATE.match(value)
     if found is None:
         return None
     day, name, year_text, hour, minute, second, sign, zone_hours, zone_minutes, zone = found.groups()

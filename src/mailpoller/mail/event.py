@@ -21,7 +21,7 @@ QUARANTINED = "org.mailpoller.message.quarantined"
 DATA_SCHEMA = "urn:mailpoller:schema:event:1"
 """The CloudEvents ``dataschema``, the ``$id`` of ``event.schema.json`` beside this file. Additions keep the number."""
 
-_OPTIONS = orjson.OPT_UTC_Z
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _RAW_KEPT = 1 << 20
 
 
@@ -189,6 +189,8 @@ def _dumps(value: Any) -> bytes:
 def _scrubbed(value: Any) -> Any:
     if isinstance(value, str):
         return scrub(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None  # a size that no server means
     if isinstance(value, dict):
         return {scrub(key): _scrubbed(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

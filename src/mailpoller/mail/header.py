@@ -50,10 +50,10 @@ class Header(NamedTuple):
     defects: list[str]
 
 
-def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERED) -> Header:
+def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERED, kept: int = FIELDS_KEPT) -> Header:
     """Read the header block that begins at ``start``, of a message or part that ends at ``end``. Never raises.
 
-    Lines end with CRLF or LF. Only the first ``considered`` octets are looked at for fields.
+    Lines end with CRLF or LF. Only the first ``considered`` octets are looked at, and ``kept`` fields kept.
     """
     defects: list[str] = []
     head = octets[start : min(end, start + min(_FIRST_LOOK, considered))]
@@ -70,12 +70,13 @@ def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERE
         head = octets[start : min(end, start + considered)]
         stop, skip = _empty_line(head)
     if stop >= 0:
-        return _fields(head[:stop], start, start + stop + skip, defects)
+        return _fields(head[:stop], start, start + stop + skip, kept, defects)
     if len(head) == end - start:
-        return _fields(head.rstrip(b"\r\n"), start, end, defects)
+        return _fields(head.rstrip(b"\r\n"), start, end, kept, defects)
     defects.append(HEADER_CUT)
     cut = head.rfind(b"\n")
-    return _fields(head[:cut] if cut > 0 else head, start, _far_empty_line(octets, start + len(head) - 3, end), defects)
+    body = _far_empty_line(octets, start + len(head) - 3, end)
+    return _fields(head[:cut] if cut > 0 else head, start, body, kept, defects)
 
 
 def _empty_line(head: bytes) -> tuple[int, int]:
@@ -107,7 +108,7 @@ def _names(written: str) -> tuple[str, str]:
     return name.lower(), name
 
 
-def _fields(block: bytes, start: int, body: int, defects: list[str]) -> Header:
+def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) -> Header:
     repair = False
     if block.isascii():
         text = block.decode("ascii")
@@ -124,8 +125,8 @@ def _fields(block: bytes, start: int, body: int, defects: list[str]) -> Header:
             defects.append(BARE_CR)
             text = text.replace("\r", " ")
     text = text.replace("\n ", " ").replace("\n\t", " ").replace("\t", " ")
-    lines = text.split("\n", FIELDS_KEPT)
-    if len(lines) > FIELDS_KEPT:
+    lines = text.split("\n", kept)
+    if len(lines) > kept:
         lines.pop()
         defects.append(HEADER_CUT)
     fields: list[Field] = []
@@ -138,7 +139,7 @@ def _fields(block: bytes, start: int, body: int, defects: list[str]) -> Header:
             if LINE_MALFORMED not in defects:
                 if (offset := _unmarked_body(block)) >= 0:
                     defects.append(SEPARATOR_MISSING)
-                    return _fields(block[:offset].rstrip(b"\r\n"), start, start + offset, defects)
+                    return _fields(block[:offset].rstrip(b"\r\n"), start, start + offset, kept, defects)
                 defects.append(LINE_MALFORMED)
             continue
         value = value.strip(" ")

@@ -16,7 +16,7 @@ CUT = "parameters-cut"
 _CONSIDERED = 1 << 16
 _KEPT = 500
 _CACHED_UP_TO = 120
-_PAIR = re.compile(r"\\(.)")
+_PAIR = re.compile(r"\\([\"\\])")  # of the others the backslash stays: they are paths from Windows
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]++|\\.)*+)"?+|([^;]*+))', re.DOTALL)
 _MEDIA_TYPE = re.compile(r"\s*+([\w!#$&^.+-]++)\s*+/\s*+([\w!#$&^.+-]++)", re.ASCII)
 _TOKEN = re.compile(r"\s*+([\w!#$&^.+-]++)", re.ASCII)

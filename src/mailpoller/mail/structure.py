@@ -31,10 +31,12 @@ PARTS_CUT = "parts-cut"
 """Defect: more parts than we look into; the rest of each multipart is kept whole, as one attachment."""
 
 _HEADER_CONSIDERED = 1 << 16
+_FIELDS_KEPT = 200
 _PIECE = 1 << 22
-_LINE_END = re.compile(rb"(--)?+[ \t]*+(?:\r?\n|\Z)")
-_LONGEST_BLANK = 1000
+_LINE_END = re.compile(rb"(--)?+[ \t]{0,1000}+(?:\r?\n|\Z)")
+_LONGEST_LINE_END = 1004
 _DOUBTS = 256
+_LEAST_BUDGET = 1 << 26
 
 
 class Part(NamedTuple):
@@ -73,7 +75,7 @@ class _Scanner:
         self.parts: list[Part] = []
         self.defects: list[str] = []
         self.seen = 0
-        self.budget = 10 * size + _PIECE  # octets that are searched in all, whatever is nested in what
+        self.budget = 10 * size + _LEAST_BUDGET  # octets that are searched in all, whatever is nested in what
 
     def note(self, defect: str) -> None:
         if defect not in self.defects:
@@ -143,7 +145,7 @@ class _Scanner:
     def part(self, start: int, end: int, default: str, within: str, depth: int) -> None:
         """One part, header and body."""
         self.seen += 1
-        header = read_header(self.octets, start, end, _HEADER_CONSIDERED)
+        header = read_header(self.octets, start, end, _HEADER_CONSIDERED, _FIELDS_KEPT)
         for defect in header.defects:
             self.note(defect)
         fields: dict[str, str] = {}
@@ -161,7 +163,7 @@ class _Scanner:
         if isinstance(octets, bytes):
             yield from _search(octets, needle, begin, end, 0, end)
             return
-        overlap = len(needle) + _LONGEST_BLANK
+        overlap = len(needle) + _LONGEST_LINE_END + 1
         after = begin
         for base in range(begin, end, _PIECE):
             piece = octets[base : min(end, base + _PIECE + overlap)]

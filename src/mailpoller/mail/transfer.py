@@ -39,19 +39,39 @@ def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[st
 
 
 def _base64(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
-    """Characters outside of the alphabet are ignored, as RFC 2045 section 6.8 demands."""
+    """Characters outside of the alphabet are ignored, as RFC 2045 section 6.8 demands.
+
+    A piece of whole lines usually holds whole quanta of four characters; where it does not, what is left over is carried.
+    """
     carry = b""
-    for at in range(start, end, _PIECE):
-        last = at + _PIECE >= end
-        piece = carry + octets[at : min(end, at + _PIECE)].translate(None, _FOREIGN)
+    at = start
+    while at < end:
+        piece = octets[at : min(end, at + _PIECE)]
+        last = at + len(piece) == end
+        if not last:
+            piece = piece[: piece.rfind(b"\n") + 1] or piece
+        at += len(piece)
+        if not carry and not _goes_on_after_padding(piece, last):
+            try:
+                yield pybase64.b64decode(piece)
+                continue
+            except binascii.Error:
+                pass
+        piece = carry + piece.translate(None, _FOREIGN)
         whole = len(piece) if last else len(piece) & ~3
         piece, carry = piece[:whole], piece[whole:]
         try:
             yield pybase64.b64decode(piece, validate=True)
-        except (binascii.Error, ValueError):
+        except binascii.Error:
             if BASE64_MALFORMED not in defects:
                 defects.append(BASE64_MALFORMED)
             yield _odd_base64(piece)
+
+
+def _goes_on_after_padding(piece: bytes, last: bool) -> bool:
+    """True if there may be more after an equal sign, which decoders by the book would drop."""
+    padding = piece.find(b"=")
+    return padding >= 0 and not (last and not piece[padding:].strip(b"=\r\n \t"))
 
 
 def _odd_base64(piece: bytes) -> bytes:

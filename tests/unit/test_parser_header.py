@@ -1,0 +1,173 @@
+"""The header: where it ends, what its fields are, and what is made of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import odd_mail
+from mailpoller.core.message import Address
+from mailpoller.mail.automatic import classify
+from mailpoller.mail.date import parse_date
+from odd_mail.reading import field, read
+
+ODD = odd_mail.files()
+
+
+def test_fields_keep_their_names_order_and_repetitions():
+    message = read(b"X-A: 1\r\nsubject: s\r\nx-a: 2\r\nX-a:3\r\n\r\n")
+    assert list(message.headers) == [("X-A", "1"), ("subject", "s"), ("x-a", "2"), ("X-a", "3")]
+    assert message.header("X-A") == ["1", "2", "3"]
+
+
+def test_folded_values_are_unfolded():
+    assert read(b"Subject: a\r\n b\r\n\tc\r\n\r\n").subject == "a b c"
+
+
+@pytest.mark.parametrize("newline", [b"\r\n", b"\n", b"\r"])
+def test_all_line_ends_are_understood(newline):
+    message = read(newline.join([b"Subject: a", b" b", b"From: a@example.com", b"", b"one", b"two", b""]))
+    assert message.subject == "a b"
+    assert message.from_ == (Address("", "a@example.com"),)
+    assert message.body.text == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "text", "defect"),
+    [
+        ("empty", "", "", None),
+        ("header-without-body", "x", "", None),
+        ("body-without-header", "", "Just text.\n", None),
+        ("body-without-header-or-separator", "", "Just text.\nMore text.\n", "header-separator-missing"),
+        ("no-separator", "x", "Hello all,\nthis is the text.\n\nSecond paragraph.\n", "header-separator-missing"),
+        ("line-without-colon-among-fields", "x", "hi\n", "header-line-malformed"),
+        ("field-name-with-spaces", "x", "hi\n", "header-line-malformed"),
+        ("space-before-colon", "x", "hi\n", None),
+        ("mbox-line", "odd", "hi\n", "mbox-line"),
+        ("boundary-inside-header", "odd", "hi", "header-separator-missing"),
+    ],
+)
+def test_odd_header_still_gives_subject_and_text(name, subject, text, defect):
+    message = read(ODD[name])
+    assert (message.subject, message.body.text) == (subject, text)
+    assert message.defects == (() if defect is None else (defect,))
+
+
+def test_raw_octets_above_127_are_utf8_or_windows_1252():
+    assert read("Subject: Grüße\r\n\r\n".encode()).subject == "Grüße"
+    assert read("Subject: Grüße\r\n\r\n".encode()).defects == ()
+    message = read(b"Subject: Gr" + b"\xfc\xdfe\r\nX-B: \xc3\xbc\r\n\r\n")
+    assert message.subject == "Grüße"
+    assert message.header("x-b") == ["ü"]
+    assert message.defects == ("header-not-utf8",)
+
+
+def test_fields_and_octets_beyond_the_bounds_are_cut_and_said_so():
+    message = read(b"Subject: x\r\n" + b"a: b\r\n" * 5000 + b"\r\ntext")
+    assert len(message.headers) == 2000
+    assert message.defects == ("header-cut",)
+    assert message.body.text == "text"
+    message = read(b"Subject: x\r\nX: " + b"y" * 3_000_000 + b"\r\nFrom: a@example.com\r\n\r\ntext")
+    assert message.subject == "x"
+    assert message.defects == ("header-cut",)
+    assert message.body.text == "text"
+
+
+def test_addresses_of_a_repeated_field_are_joined_and_the_first_subject_counts():
+    message = read(ODD["fields-repeated"])
+    assert [a.address for a in message.from_] == ["a@example.com", "b@example.com"]
+    assert message.subject == "one"
+    assert message.defects == ("field-repeated",)
+
+
+def test_message_ids_keep_their_brackets():
+    message = read(
+        b"Message-ID: (c) <a@b>\r\nIn-Reply-To: Your mail <c@d> of today\r\nReferences: <e@f><g@h>\r\n <c@d>\r\n\r\n"
+    )
+    assert message.message_id == "<a@b>"
+    assert message.in_reply_to == ("<c@d>",)
+    assert message.references == ("<e@f>", "<g@h>", "<c@d>")
+    assert field("Message-ID", "no-brackets@example.com").message_id == "no-brackets@example.com"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("<>", ""), (" < > ", ""), ("< (nobody) >", ""), ("<a@example.com>", "a@example.com"),
+        ("a@example.com", "a@example.com"), ("", None), ("()", None),
+    ],
+)  # fmt: skip
+def test_return_path(value, expected):
+    assert field("Return-Path", value).return_path == expected
+
+
+def test_return_path_is_none_without_such_a_field():
+    message = field("From", "<>")
+    assert message.return_path is None
+    assert message.auto is None
+
+
+@pytest.mark.parametrize(
+    "value", ["auto-replied", "auto-generated", "Auto-Notified; x=y", "(c) auto-replied (d)", "yes"]
+)
+def test_auto_submitted_other_than_no_is_automatic(value):
+    assert field("Auto-Submitted", value).auto == "auto-submitted"
+
+
+@pytest.mark.parametrize("value", ["no", "NO", " no ; reason=x", "(auto-replied) no", ""])
+def test_auto_submitted_no_is_a_human(value):
+    assert field("Auto-Submitted", value).auto is None
+
+
+def test_null_return_path_is_automatic_and_one_of_several_fields_suffices():
+    assert classify([], "") == "null-return-path"
+    assert classify([], None) is None
+    assert classify(["no"], "a@example.com") is None
+    assert classify(["no", "auto-replied"], "a@example.com") == "auto-submitted"
+
+
+def test_our_own_mail_is_known_by_the_loop_header():
+    assert field("x-mailpoller-loop", "1").looped
+    assert not field("X-Loop", "1").looped
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Sat, 14 Mar 2026 09:26:53 +0100", "2026-03-14T08:26:53"),
+        ("14 Mar 2026 09:26 -0530", "2026-03-14T14:56:00"),
+        ("Sat, 14 Mar 2026 09:26:53 GMT", "2026-03-14T09:26:53"),
+        ("Sat, 14 Mar 2026 09:26:53 +0000 (UTC)", "2026-03-14T09:26:53"),
+        ("Fri, 21 Nov 97 09(c):55:06 EST", "1997-11-21T14:55:06"),
+        ("21 Nov 49 00:00:00 PDT", "2049-11-21T07:00:00"),
+        ("21 Nov 104 00:00:00 Z", "2004-11-21T00:00:00"),
+        ("Sat, 31 Dec 2016 23:59:60 +0000", "2016-12-31T23:59:59"),
+        ("Sat, 14 March 2026 09.26.53 -0000", "2026-03-14T09:26:53"),
+        ("14-Mar-2026 09:26:53 +0000", "2026-03-14T09:26:53"),
+        ("Sat, 14 Mar 2026 09:26:53 Europe", "2026-03-14T09:26:53"),
+    ],
+)
+def test_dates_are_instants_in_utc(value, expected):
+    assert parse_date(value) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "yesterday", "99 Bar 0000 99:99:99 +9999", "31 Dec 9999 23:59:59 -2359", "1 Jan 0001 00:00:00 +0100",
+     "29 Feb 2025 00:00:00 +0000", "1 Jan 2026 25:00:00 +0000", "2026-03-14T09:26:53Z"],
+)  # fmt: skip
+def test_what_is_no_date_is_none_and_a_defect(value):
+    assert parse_date(value) is None
+    assert field("Date", value or "x").defects == ("date-malformed",)
+
+
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"\d{1,2} [A-Z][a-z]{2} \d{2,5} \d+:\d+(:\d+)? ([+-]\d{4}|[A-Z]+)", fullmatch=True)
+)
+def test_no_text_makes_a_date_raise(value):
+    date = parse_date(value)
+    assert date is None or date.tzinfo is UTC
