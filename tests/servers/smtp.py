@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import ipaddress
+import re
+import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -118,7 +123,7 @@ class Relay:
             transport.abort() if isinstance(transport, asyncio.WriteTransport) else transport.close()
 
     # aiosmtpd's hooks; their names are its own
-    async def handle_EHLO(  # noqa: N802
+    async def handle_EHLO(
         self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         session.host_name = hostname
@@ -126,10 +131,10 @@ class Relay:
         return [
             one
             for one in responses
-            if one not in hidden and (self.announce_size and self.size_limit or not one.startswith("250-SIZE"))
+            if one not in hidden and ((self.announce_size and self.size_limit) or not one.startswith("250-SIZE"))
         ]
 
-    async def handle_MAIL(  # noqa: N802
+    async def handle_MAIL(
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         if (answer := self.refuse.get("MAIL")) is not None:
@@ -138,7 +143,7 @@ class Relay:
         envelope.mail_options.extend(options)
         return "250 2.1.0 Ok"
 
-    async def handle_RCPT(  # noqa: N802
+    async def handle_RCPT(
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         if (answer := self.refuse.get(f"RCPT {address}", self.refuse.get("RCPT"))) is not None:
@@ -146,7 +151,7 @@ class Relay:
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 Ok"
 
-    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:
         if (answer := self.refuse.get("END")) is not None:
             return answer
         octets = envelope.original_content or b""
@@ -197,7 +202,40 @@ class _Protocol(SMTP):
         return AuthResult(success=False, handled=False)
 
 
-Answer = bytes | None | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+@contextmanager
+def relay_in_a_thread(**settings: Any) -> Iterator[Relay]:
+    """A relay that goes on while the test blocks: for tests that start processes."""
+    relay, started, stop = Relay(**settings), threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with relay:
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="relay")
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield relay
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+def original_in(mail: bytes) -> bytes:
+    """The message that is attached to a quarantine mail, cut out by hand: no parser that might mend it on the way."""
+    boundary = re.search(rb'boundary="([^"]+)"', mail)
+    assert boundary is not None
+    rule = b"\r\n--" + boundary[1]
+    head, _, part = mail.rpartition(rule + b"--\r\n")[0].rpartition(rule + b"\r\n")
+    assert head.count(rule) == 1, "the attachment is one part, whatever is in it"
+    fields, _, body = part.partition(b"\r\n\r\n")
+    return base64.b64decode(body) if b"base64" in fields else body
+
+
+Answer = bytes | None
 
 CLOSE = b""
 """As an answer: hang up."""
@@ -215,6 +253,10 @@ class Scripted:
     script: dict[str, Answer] = field(default_factory=dict)
     extensions: tuple[str, ...] = ("8BITMIME",)
     read_mail: bool = True
+    reader: Callable[[asyncio.StreamReader], Awaitable[bytes]] | None = None
+    """Reads the mail in place of the usual, as slowly as it likes."""
+    buffer: int = 0
+    """Octets of the socket's receive buffer; 0: as the system has it."""
 
     lines: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -222,7 +264,10 @@ class Scripted:
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        listening = socket.create_server(("127.0.0.1", 0))
+        if self.buffer:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer)
+        self._server = await asyncio.start_server(self._serve, sock=listening, limit=1 << 26)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -260,7 +305,9 @@ class Scripted:
                 if not await self._answer(verb, usual, writer):
                     return
                 if verb == "DATA" and usual.startswith(b"354") and self.script.get("DATA", b"354").startswith(b"354"):
-                    if self.read_mail:
+                    if self.reader is not None:
+                        self.mails.append(await self.reader(reader))
+                    elif self.read_mail:
                         self.mails.append(await reader.readuntil(b"\r\n.\r\n"))
                     if not await self._answer("END", b"250 2.0.0 Ok: queued\r\n", writer):
                         return

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 T = TypeVar("T")
 
@@ -24,14 +24,13 @@ async def briefly(
 ) -> T:
     """Do ``work``, again after an error of the kinds ``on``, at most ``tries`` times in all; the last error is raised as it came.
 
-    The wait doubles from ``first_wait`` with up to as much jitter, never above ``longest_wait``. Every other error, and a
+    The wait doubles from ``first_wait`` up to ``longest_wait``, with up to ``first_wait`` of jitter on top. Every other error, and a
     cancellation, passes at once. ``work`` must be harmless when repeated, and keeps its own deadline.
     """
     attempts = AsyncRetrying(
         stop=stop_after_attempt(tries),
-        wait=wait_exponential_jitter(
-            initial=first_wait.total_seconds(), max=longest_wait.total_seconds(), jitter=first_wait.total_seconds()
-        ),
+        wait=wait_exponential(multiplier=first_wait.total_seconds(), max=longest_wait.total_seconds())
+        + wait_random(0, first_wait.total_seconds()),
         retry=retry_if_exception_type(on),
         reraise=True,
     )

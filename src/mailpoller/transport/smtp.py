@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import socket
 import ssl
@@ -305,7 +306,7 @@ class Line:
                 failure = RelayUnavailable(f"{self._settings.place}: no connection within {self._timeout:g} s")
                 candidate.close()
             except OSError as error:
-                failure = RelayCut(f"{self._settings.place}: {(error.strerror or str(error)).lower()}")
+                failure = RelayCut(f"{self._settings.place}: {os.strerror(error.errno or 0).lower()}")
                 candidate.close()
             except BaseException:
                 candidate.close()
@@ -447,10 +448,10 @@ class Line:
         async def upload() -> None:
             nonlocal complete
             for piece in _stuffed(octets):
-                protocol.write(piece)
                 async with asyncio.timeout(self._timeout):
                     # The coroutine that StreamWriter.drain() awaits: the only flow control there is.
                     await protocol._drain_helper()
+                protocol.write(piece)
             complete = True
 
         try:
