@@ -12,8 +12,10 @@ from typing import get_args
 import pytest
 import yaml
 
+from mailpoller.cli import exits
 from mailpoller.config import load
 from mailpoller.core import delivery, errors
+from mailpoller.engine.notice import Kind
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -79,6 +81,13 @@ def test_architecture_names_every_error_that_is_a_decision() -> None:
     ]  # fmt: skip
     assert len(decisions) >= 7
     assert [name for name in decisions if f"`{name}`" not in text] == []
+
+
+def test_operations_explain_every_exit_code_and_every_alarm() -> None:
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \| EX_", text, re.MULTILINE)} == codes
+    assert set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)*)` \|", text, re.MULTILINE)) == {kind.value for kind in Kind}
 
 
 def test_every_decision_is_in_the_list_of_decisions() -> None:
