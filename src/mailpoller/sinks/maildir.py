@@ -28,17 +28,14 @@ from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Octets
 from mailpoller.transport.disk import (
-    READABLE_FILE,
-    copy_all,
     directory,
-    give,
     group_id,
     in_words,
     make_directory,
     require_room,
     require_writable,
     transient,
-    write_all,
+    write_octets,
 )
 from mailpoller.transport.recent import Recent
 from mailpoller.transport.thread import Worker
@@ -208,31 +205,10 @@ class MaildirQueue:
 def _write_file(opened: _Opened, name: str, octets: Octets) -> OSError | None:
     """Write one file in tmp and sync it; the fault if that failed, and then nothing of it is left."""
     try:
-        descriptor = _create(opened.tmp, name)
-        try:
-            if octets.path is None:
-                write_all(descriptor, octets.view())
-            else:
-                with octets.path.open("rb", buffering=0) as spooled:
-                    copy_all(spooled.fileno(), descriptor)
-            give(descriptor, group=opened.group, mode=READABLE_FILE)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_octets(octets, name, opened.tmp, group=opened.group)
     except OSError as fault:
-        _remove(name, opened.tmp)
         return fault
     return None
-
-
-def _create(tmp: int, name: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, 0o600, dir_fd=tmp)
-    except FileExistsError:
-        # Left by an attempt that was killed within this second.
-        os.unlink(name, dir_fd=tmp)
-        return os.open(name, flags, 0o600, dir_fd=tmp)
 
 
 def _remove(name: str, within: int) -> None:

@@ -237,11 +237,11 @@ class SinkSuite:
     async def test_a_cancelled_delivery_leaves_messages_whole_or_not_there(self, tmp_path: Path) -> None:
         async with self.sink(tmp_path) as sink:
             batches = [
-                [self.order(sink, n * 10 + i, octets=HOSTILE * (800 if i % 2 else 2)) for i in range(10)]
+                [self.order(sink, n * 10 + i, octets=HOSTILE * (300 if i % 2 else 2)) for i in range(10)]
                 for n in range(12)
             ]
             for number, batch in enumerate(batches):
-                task = asyncio.create_task(sink.deliver(batch))  # type: ignore[arg-type, var-annotated]
+                task = asyncio.create_task(sink.deliver(batch))
                 await asyncio.sleep(0.0006 * number)
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -285,9 +285,64 @@ class SinkSuite:
         for delivery in (before, *batch, many[0], many[-1]):
             self.assert_whole(tmp_path, delivery)
 
+    async def test_a_disk_that_is_full_costs_time_and_no_mail(self, tmp_path: Path) -> None:
+        with self.small_disk(tmp_path) as directory:
+            ballast = directory / "ballast"
+            receipts: set[str] = set()
+            octets = random.Random(5).randbytes(150_000)
+            failures = 0
+            async with self.sink(directory) as sink:
+                ballast.write_bytes(bytes(2_000_000))
+                batches = [[self.order(sink, n * 3 + i, octets=octets) for i in range(3)] for n in range(20)]
+                for batch in batches:
+                    try:
+                        answers = await sink.deliver(batch)
+                    except TransientError:
+                        failures += 1
+                    else:
+                        receipts.update(answer.delivery_id for answer in answers if isinstance(answer, Receipt))
+                        failures += any(isinstance(answer, Refusal) for answer in answers)
+                assert failures, "the disk did not fill up"
+                assert set(self.held(directory)) == receipts
+                ballast.unlink()
+                (answer,) = await sink.deliver([batches[-1][0]])
+                assert isinstance(answer, Receipt)
+                self.assert_whole(directory, batches[-1][0])
+
+    async def test_a_disk_that_turns_read_only_is_noticed_and_so_is_its_recovery(self, tmp_path: Path) -> None:
+        with self.small_disk(tmp_path) as directory:
+            async with self.sink(directory) as sink:
+                await sink.deliver([self.order(sink, 1)])
+            # A sink of its own: no file system turns read-only by command while files on it are open for writing.
+            async with self.sink(directory) as sink:
+                _mount("-o", "remount,ro", str(directory))
+                for call in (sink.check(), sink.deliver([self.order(sink, 2)])):
+                    with pytest.raises(TransientError):
+                        await call
+                _mount("-o", "remount,rw", str(directory))
+                await sink.check()
+                await sink.deliver([self.order(sink, 2)])
+            assert len(self.held(directory)) == 2
+
+    @contextlib.contextmanager
+    def small_disk(self, directory: Path) -> Iterator[Path]:
+        """A file system of 4 MB in the directory. Skips the test where none can be mounted."""
+        if not self.fails_with_the_disk:
+            pytest.skip("this sink writes no files here")
+        disk = directory / "disk"
+        disk.mkdir()
+        try:
+            _mount("-t", "tmpfs", "-o", "size=4m", "mailpoller-test", str(disk))
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("mounting a small disk needs root")
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
     def test_what_was_receipted_survives_a_kill_at_the_next_instant(self, tmp_path: Path) -> None:
         with self._process(tmp_path, first=0) as process:
-            receipts = [line for line in _lines(process, at_least=1)]
+            receipts = _lines(process, at_least=1)
             process.kill()
             receipts += _lines(process)
         assert set(receipts) <= set(self.held(tmp_path))
@@ -318,6 +373,10 @@ class SinkSuite:
                 yield process
             finally:
                 process.send_signal(signal.SIGKILL)
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
 
 def _lines(process: subprocess.Popen[str], at_least: int | None = None) -> list[str]:

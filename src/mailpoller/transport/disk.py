@@ -7,11 +7,11 @@ import grp
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mailpoller.core.errors import TransientError
-from mailpoller.core.spool import Block
+from mailpoller.core.spool import Block, Octets
 
 SHARED_DIRECTORY = 0o2770
 """Of a directory that the service's group may use: whatever is created in it belongs to the same group."""
@@ -58,13 +58,26 @@ def make_directory(path: Path, *, group: int = -1, mode: int = SHARED_DIRECTORY)
     if not path.parent.is_dir():
         make_directory(path.parent, mode=0o755)
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=mode & 0o777)
     except FileExistsError:
         if path.is_dir():
             return
         raise
-    give(path, group=group, mode=mode)
+    _give_directory(path, group=group, mode=mode)
     sync_directory(path.parent)
+
+
+def _give_directory(path: Path, *, group: int, mode: int) -> None:
+    """Set group and mode of a new directory. The set-group-id bit may be forbidden us (systemd's RestrictSUIDSGID=)
+    and yet be there, from the directory above; then what the umask left of the mode stays."""
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) == mode and group in (-1, found.st_gid):
+        return
+    try:
+        give(path, group=group, mode=mode)
+    except PermissionError:
+        if not (mode & stat.S_ISGID and found.st_mode & stat.S_ISGID and group in (-1, found.st_gid)):
+            raise
 
 
 def create_file(path: Path, *, group: int = -1, mode: int) -> None:
@@ -123,17 +136,79 @@ def require_writable(path: Path) -> None:
     """
     name = f".mailpoller-check-{os.getpid()}"
     with transient(f"write in {path}"), directory(path, follow=True) as within:
-        try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=within)
-        except FileExistsError:
-            os.unlink(name, dir_fd=within)
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=within)
+        descriptor = _create(name, within)
         try:
             os.write(descriptor, b"\0")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
             os.unlink(name, dir_fd=within)
+
+
+def write_octets(octets: Octets, name: str, within: int, *, group: int = -1) -> None:
+    """Hold the octets of a message in a new file ``name`` of the directory ``within``, synced, readable by the group.
+
+    A spooled message is given a second name instead of a copy where that can be. An older file of that name is replaced.
+    The name itself is durable when the directory is synced. Raises OSError, and then leaves nothing behind.
+    """
+    try:
+        if octets.path is None or not _link(octets.path, name, within, group):
+            _copy(octets, name, within, group)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=within)
+        raise
+
+
+def _link(spooled: Path, name: str, within: int, group: int) -> bool:
+    """Give the spool file a second name. False if that cannot be: another file system, or another queue has linked it
+    already, whose group and mode are not ours to change."""
+    try:
+        os.link(spooled, name, dst_dir_fd=within, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_nlink != 2 or found.st_uid != os.geteuid():
+            os.unlink(name, dir_fd=within)
+            return False
+        give(descriptor, group=_inherited(within) if group == -1 else group, mode=READABLE_FILE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _copy(octets: Octets, name: str, within: int, group: int) -> None:
+    descriptor = _create(name, within)
+    try:
+        if octets.path is None:
+            write_all(descriptor, octets.view())
+        else:
+            with octets.path.open("rb", buffering=0) as spooled:
+                _copy_all(spooled.fileno(), descriptor)
+        give(descriptor, group=group, mode=READABLE_FILE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create(name: str, within: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, 0o600, dir_fd=within)
+    except FileExistsError:
+        os.unlink(name, dir_fd=within)
+        return os.open(name, flags, 0o600, dir_fd=within)
+
+
+def _inherited(within: int) -> int:
+    """The group that a file created here would have: the directory's, if it says so."""
+    found = os.fstat(within)
+    return found.st_gid if found.st_mode & stat.S_ISGID else -1
 
 
 def write_all(descriptor: int, octets: Block) -> None:
@@ -147,8 +222,8 @@ def write_all(descriptor: int, octets: Block) -> None:
                 written += os.write(descriptor, rest)
 
 
-def copy_all(source: int, target: int) -> None:
-    """Copy a file inside the kernel where it can (a reflink where the file system knows them). Raises OSError."""
+def _copy_all(source: int, target: int) -> None:
+    """Copy a file inside the kernel where it can (a reflink where the file system knows them)."""
     try:
         while os.copy_file_range(source, target, _COPY_OCTETS * 64):
             pass

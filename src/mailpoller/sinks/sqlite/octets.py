@@ -9,7 +9,6 @@ its file never.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +20,7 @@ from pathlib import Path
 from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.schema import OCTETS_FILE
-from mailpoller.transport.disk import (
-    READABLE_FILE,
-    copy_all,
-    directory,
-    give,
-    is_private_directory,
-    make_directory,
-    transient,
-    write_all,
-)
+from mailpoller.transport.disk import directory, is_private_directory, make_directory, transient, write_octets
 
 WRITERS = 8
 """Files written and synced at a time: a disk syncs several nearly as fast as one."""
@@ -121,8 +111,7 @@ class OctetsDirectory:
         an attempt that came to nothing, and is replaced."""
         part = f"{name}.part-{os.getpid()}-{next(self._numbers)}"
         try:
-            if octets.path is None or not _link(octets.path, part, within, group):
-                _copy(octets, part, within, group)
+            write_octets(octets, part, within, group=group)
             os.rename(part, name, src_dir_fd=within, dst_dir_fd=within)
         except OSError as fault:
             with suppress(OSError):
@@ -134,46 +123,3 @@ class OctetsDirectory:
 def _is_abandoned(found: os.stat_result) -> bool:
     # The inode's own time: it changes when a file is linked or renamed, whatever its content says.
     return found.st_ctime < time.time() - ORPHANED_AFTER.total_seconds()
-
-
-def _link(spooled: Path, part: str, within: int, group: int) -> bool:
-    """Give the spool file a second name here instead of copying it. False if that cannot be: another file system, or
-    another queue has linked it already, whose group and mode are not ours to change."""
-    try:
-        os.link(spooled, part, dst_dir_fd=within, follow_symlinks=False)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return False
-    descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
-    try:
-        found = os.fstat(descriptor)
-        if found.st_nlink != 2 or found.st_uid != os.geteuid():
-            os.unlink(part, dir_fd=within)
-            return False
-        give(descriptor, group=_inherited(within) if group == -1 else group, mode=READABLE_FILE)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _copy(octets: Octets, part: str, within: int, group: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(part, flags, 0o600, dir_fd=within)
-    try:
-        if octets.path is None:
-            write_all(descriptor, octets.view())
-        else:
-            with octets.path.open("rb", buffering=0) as spooled:
-                copy_all(spooled.fileno(), descriptor)
-        give(descriptor, group=group, mode=READABLE_FILE)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _inherited(within: int) -> int:
-    """The group that a file created here would have: the directory's, if it says so."""
-    found = os.fstat(within)
-    return found.st_gid if found.st_mode & stat.S_ISGID else -1

@@ -7,7 +7,6 @@ import sqlite3
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
 from mailpoller.sinks.sqlite.schema import PRIORITIES, QUEUE, octets_directory
+from mailpoller.sinks.sqlite.upkeep import Upkeep
 from mailpoller.transport.disk import (
     SHARED_DIRECTORY,
     WRITABLE_FILE,
@@ -40,14 +40,6 @@ log = structlog.get_logger(__name__)
 
 LARGEST_ROW = 900_000_000
 """SQLite takes no value above 10^9 octets."""
-UPKEEP_INTERVAL = timedelta(seconds=60)
-SWEEP_INTERVAL = timedelta(hours=1)
-PURGED_AT_A_TIME = 500
-PAGES_AT_A_TIME = 1000
-SPARE_PAGES = 2000
-"""Free pages (4 KiB each) that stay in the file for the next messages; of a larger file, a tenth of its pages."""
-STEPS = 50
-"""Steps of each kind that one upkeep takes at most; deliveries go in between."""
 
 
 class SqliteQueueConfig(SinkConfig):
@@ -99,7 +91,7 @@ class SqliteQueue:
         self._ready = self._seen = False
         self._group = -1
         self._grown = False
-        self._tended_at = self._swept_at = float("-inf")
+        self._upkeep = Upkeep(name, self._database, self._octets, self._worker, clock, remember=config.remember)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Rows are all of a batch or none; a message whose file fails is
@@ -115,7 +107,8 @@ class SqliteQueue:
             except TransientError:
                 self._ready = False
                 raise
-        await self._tend()
+        await self._upkeep.glance()
+        self.trouble()
         return _answers(batch, receipts, refusals)
 
     async def check(self) -> None:
@@ -131,7 +124,7 @@ class SqliteQueue:
         To be called every minute or so, also when nothing is delivered. Raises :class:`TransientError`.
         """
         await self._prepare()
-        await self._tend(STEPS, now=True)
+        await self._upkeep.run()
         return self.trouble()
 
     def trouble(self) -> str | None:
@@ -250,72 +243,6 @@ class SqliteQueue:
         )
         return receipts
 
-    # --- upkeep --------------------------------------------------------------------------------------------------
-
-    async def _tend(self, steps: int = 1, *, now: bool = False) -> None:
-        """Upkeep, at most ``steps`` of each kind, if it is time. While delivering, one step is hardly felt."""
-        instant = self._clock.monotonic()
-        if not now and instant - self._tended_at < UPKEEP_INTERVAL.total_seconds():
-            return
-        self._tended_at = instant
-        try:
-            await self._remove_strays()
-            if instant - self._swept_at >= SWEEP_INTERVAL.total_seconds():
-                self._swept_at = instant
-                await self._sweep()
-            before = self._clock.now() - self._config.remember
-            for step in (lambda connection: _forget(connection, before.timestamp()), _give_back):
-                for _ in range(steps):
-                    if not await self._database.write(step):
-                        break
-        except TransientError as error:
-            # The messages are held; what stands in the way of upkeep will stand in the way of the next delivery.
-            if now:
-                raise
-            log.warning("queue.upkeep_failed", queue=self.name, reason=str(error))
-        self.trouble()
-
-    async def _remove_strays(self) -> None:
-        """Remove the files of acknowledged messages: first the file, then the note of it."""
-        strays = await self._database.read(
-            lambda connection: [
-                row[0]
-                for row in connection.execute(
-                    "SELECT octets_file FROM stray WHERE NOT EXISTS "
-                    "(SELECT 1 FROM message WHERE delivery_id = substr(stray.octets_file, 1, 36)) LIMIT 10000"
-                )
-            ]
-        )
-        if strays:
-            await self._worker.do(self._octets.remove, strays)
-            await self._database.write(
-                lambda connection: (
-                    connection.executemany(
-                        "DELETE FROM stray WHERE octets_file = ?", [(name,) for name in strays]
-                    ).rowcount
-                )
-            )
-
-    async def _sweep(self) -> None:
-        """Remove files that a crash left without a row."""
-        abandoned = await self._worker.do(self._octets.abandoned)
-        if not abandoned:
-            return
-        named = await self._database.read(
-            lambda connection: {
-                row[0]
-                for row in connection.execute(
-                    "SELECT octets_file FROM message WHERE delivery_id IN "
-                    "(SELECT substr(value, 1, 36) FROM json_each(?)) AND octets_file IS NOT NULL",
-                    (json.dumps(abandoned),),
-                )
-            }
-        )
-        orphans = [name for name in abandoned if name not in named]
-        if orphans:
-            await self._worker.do(partial(self._octets.remove, orphans, abandoned=True))
-            log.info("queue.orphans_removed", queue=self.name, count=len(orphans))
-
 
 def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dict[str, str]:
     """Those that are held or were acknowledged: delivery id -> seq, which is empty for the latter."""
@@ -328,25 +255,6 @@ def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dic
             (wanted,),
         )
     }
-
-
-def _forget(connection: sqlite3.Connection, before: float) -> int:
-    """Forget the oldest acknowledged ids, a few; their number."""
-    return connection.execute(
-        "DELETE FROM acknowledged WHERE acknowledged_at < ?1 AND seq IN (SELECT seq FROM acknowledged ORDER BY seq LIMIT ?2)",
-        (before, PURGED_AT_A_TIME),
-    ).rowcount
-
-
-def _give_back(connection: sqlite3.Connection) -> bool:
-    """Cut a few free pages off the file, beyond those that the next messages will use; True if there are more."""
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    excess = free - max(SPARE_PAGES, pages // 10)
-    if excess > 0:
-        # A step a row: without fetching them nothing happens.
-        connection.execute(f"PRAGMA incremental_vacuum({min(excess, PAGES_AT_A_TIME)})").fetchall()
-    return bool(excess > PAGES_AT_A_TIME)
 
 
 def _too_large(delivery: Delivery) -> Refusal:
