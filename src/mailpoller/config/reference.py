@@ -102,7 +102,7 @@ def _block(title: str, model: type[BaseModel], only: Sequence[str] | None = None
     """A block's heading, docstring and keys, then the blocks that stand inside it, each once."""
     fields = list(model.model_fields) if only is None else list(only)
     text = f"{'#' * level} {title}\n\n{place}. {_prose(model.__doc__)}\n\n" + _keys(model, fields)
-    for block in _inner(model, fields):
+    for block in blocks_inside(model, fields):
         text += f"\n{'#' * (level + 1)} {title}: {_noun(block)}\n\n{_prose(block.__doc__)}\n\n"
         text += _keys(block, list(block.model_fields))
     return text
@@ -173,8 +173,8 @@ def _default(info: FieldInfo) -> str | None:
             return f"`{value}`"
 
 
-def _inner(model: type[BaseModel], fields: Sequence[str]) -> list[type[BaseModel]]:
-    """The blocks inside a block, at any depth, each once, in order of appearance."""
+def blocks_inside(model: type[BaseModel], fields: Sequence[str] | None = None) -> list[type[BaseModel]]:
+    """The blocks inside a block (or inside some of its fields), at any depth, each once, in order of appearance."""
     found: dict[type[BaseModel], None] = {}
 
     def look(block: type[BaseModel], names: Sequence[str]) -> None:
@@ -184,7 +184,7 @@ def _inner(model: type[BaseModel], fields: Sequence[str]) -> list[type[BaseModel
                     found[inner] = None
                     look(inner, list(inner.model_fields))
 
-    look(model, fields)
+    look(model, list(model.model_fields) if fields is None else fields)
     return list(found)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
+from mailpoller.config.fields import key_of
 from mailpoller.config.merge import NAME_PATTERN
 from mailpoller.config.model import AlertsConfig, QuarantineConfig, ServiceConfig
 from mailpoller.config.registry import INSTALLED, Registry
@@ -80,6 +81,12 @@ def _define(name: str, model: type[BaseModel], definitions: Schema) -> Schema:
     if "$ref" in made:  # a block that contains itself
         made = definitions[made["$ref"].removeprefix("#/$defs/")]
     made.pop("title", None)
+    for field, info in model.model_fields.items():
+        schema = made.get("properties", {}).get(key_of(field, info), {})
+        if schema.get("type") == "array" and any(isinstance(entry, BeforeValidator) for entry in info.metadata):
+            # Such a field takes one entry without a list, which pydantic cannot know.
+            array = {key: schema.pop(key) for key in ("type", "items", "minItems", "maxItems") if key in schema}
+            schema["anyOf"] = [array["items"], array]
     definitions[name] = made
     return {"$ref": f"#/$defs/{name}"}
 

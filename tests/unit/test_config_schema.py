@@ -1,0 +1,76 @@
+"""The schema for editors and the reference page say what the loader does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from test_config_example import EXAMPLE, everything
+
+from mailpoller.config import registry
+from mailpoller.config.reference import reference
+from mailpoller.config.schema import json_schema
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def wrong(validator: Any, text: str) -> list[str]:
+    return [error.json_path for error in validator.iter_errors(yaml.safe_load(text))]
+
+
+def test_schema_takes_the_example_and_every_key_of_it(validator: Any) -> None:
+    text = EXAMPLE.read_text("utf-8")
+    assert wrong(validator, text) == []
+    assert wrong(validator, everything(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("mailboxs: {}", "$"),
+        ("service: {log_level: loud}", "$.service.log_level"),
+        ("queues: {support: {type: sqlite}}", "$.queues.support"),
+        ("queues: {our support: {type: sqlite, path: /a}}", "$.queues"),
+        ("defaults: {pol_interval: 60s}", "$.defaults"),
+        ("defaults: {locked: [tsl]}", "$.defaults.locked"),
+        ("mailboxes: {a: {type: imap, hots: b}}", "$.mailboxes.a"),
+        ("mailboxes: {a: {type: imap, poll_interval: 60}}", "$.mailboxes.a"),
+        ("quarantine: {type: queue}", "$.quarantine"),
+    ],
+)
+def test_schema_refuses(validator: Any, text: str, where: str) -> None:
+    assert where in wrong(validator, text)
+
+
+def test_schema_lets_defaults_and_extends_supply_what_a_mailbox_needs(validator: Any) -> None:
+    assert wrong(validator, "{defaults: {type: imap, host: a}, mailboxes: {a: {username: b}, c: {extends: a}}}") == []
+
+
+def test_schema_is_self_contained() -> None:
+    schema = json_schema()
+    refs = set(re.findall(r"'\$ref': '([^']+)'", str(schema)))
+    assert {ref.removeprefix("#/$defs/") for ref in refs} <= set(schema["$defs"])
+
+
+def test_reference_page_is_what_the_code_says() -> None:
+    """Stale? ``python -m mailpoller.config.reference > docs/reference.md``."""
+    assert REFERENCE.read_text("utf-8") == reference()
+
+
+def test_reference_describes_every_key() -> None:
+    undescribed = re.findall(r"^- \*\*`(\w+)`\*\* \([^)]*\)$", reference(), re.MULTILINE)
+    assert set(undescribed) <= {"type"}
+    for kind in registry.kinds:
+        for name in registry.known(kind):
+            assert f": {name}\n\n`type: {name}`" in reference()
