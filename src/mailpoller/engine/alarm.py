@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -39,6 +39,8 @@ _LAST_WORDS_S = 5.0
 _EVENTS_KEPT = 200
 """Events of one kind and group that wait for their mail; more are only counted."""
 _FAULTS_KEPT = 2000
+_FLOCK_PATIENCE = 5
+"""An end waits for its flock so many times ``steady`` at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,13 @@ class Alarm:
         trouble.ended_at = self._clock.now()
         trouble.recalled = trouble.recalled and trouble.told_at is None
         lasted = trouble.ended_at - trouble.raised_at
-        log.info("alarm.ended", kind=kind.value, subject=subject, group=trouble.group, lasted_s=lasted.total_seconds())
+        log.info(
+            "alarm.ended",
+            kind=kind.value,
+            subject=subject,
+            group=trouble.group,
+            lasted_s=round(lasted.total_seconds(), 1),
+        )
 
     def tell(self, kind: Kind, subject: str, detail: str, *, group: str = "") -> None:
         """As :meth:`raised`, for callers that cannot wait: it is taken up within a second."""
@@ -292,22 +300,28 @@ class Alarm:
         """The troubles that a mail is due about: those that begin, those that are over, those to be reminded of."""
         if self._outgoing is None:
             return []
-        due = [trouble for trouble in self._open.values() if self._is_due(trouble, now)]
+        ends: dict[tuple[Kind, str], datetime] = {}
+        for trouble in self._open.values():
+            if trouble.ended_at is not None:
+                ends[trouble.flock] = max(trouble.ended_at, ends.get(trouble.flock, trouble.ended_at))
+        due = [trouble for trouble in self._open.values() if self._is_due(trouble, now, ends)]
         begun = {trouble.flock for trouble in due if trouble.ended_at is None}
         # Those in the same trouble that have not lasted long enough by themselves come along.
         due += [
             one
             for one in self._open.values()
-            if one.told_at is None and one.ended_at is None and one.flock in begun and not self._is_due(one, now)
+            if one.told_at is None and one.ended_at is None and one.flock in begun and not self._is_due(one, now, ends)
         ]
         return due
 
-    def _is_due(self, trouble: Trouble, now: datetime) -> bool:
+    def _is_due(self, trouble: Trouble, now: datetime, ends: Mapping[tuple[Kind, str], datetime]) -> bool:
+        """``ends``: the latest end in each flock. What ends one by one, within a poll interval, is told when the last has ended."""
         told_of = self._told_of.get(trouble.flock)
         if told_of is not None and now - told_of < self._policy.quiet:
             return False
         if trouble.ended_at is not None:
-            return now - trouble.ended_at >= self._policy.steady
+            steady = self._policy.steady
+            return now - ends[trouble.flock] >= steady or now - trouble.ended_at >= _FLOCK_PATIENCE * steady
         if trouble.recalled and trouble.manner.lasts:
             return False  # whether it is still so, its part will say
         if trouble.told_at is not None:

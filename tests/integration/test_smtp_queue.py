@@ -1,0 +1,358 @@
+"""Quarantine by mail, against real relays: what humans get, and what the engine is told."""
+
+# ruff: noqa: SIM117 - a relay, and in it what speaks to it
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.message import RawMessage
+from mailpoller.core.ports import Sink
+from mailpoller.core.spool import Octets, Spool
+from mailpoller.engine.alarm import Alarm, Kind, Policy
+from mailpoller.engine.clock import SystemClock
+from mailpoller.outgoings.smtp import SmtpConfig
+from mailpoller.sinks.smtp import SmtpQueueConfig
+from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
+from mailpoller.testing.memory_ledger import MemoryLedger
+from servers.smtp import STALL, Received, Relay, Scripted, original_in
+
+UMLAUTS = "Subject: Größe\r\n\r\nGrüße\r\n".encode()
+
+
+@contextlib.asynccontextmanager
+async def quarantine(port: int, to: object = "q@example.com", **more: object) -> AsyncIterator[Sink]:
+    settings = {
+        "host": "127.0.0.1",
+        "port": port,
+        "tls": "none",
+        "sender": "mailpoller@example.com",
+        "timeout": "300ms",
+    }
+    spool = Spool(Path("unused"))
+    outgoing = SmtpConfig.model_validate({"type": "smtp", **settings, **more}).build(
+        "relay", Runtime(SystemClock(), spool, Path("unused"))
+    )
+    runtime = Runtime(SystemClock(), spool, Path("unused"), {"relay": outgoing})
+    sink = SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "relay", "to": to}).build("quarantine", runtime)
+    try:
+        yield sink
+    finally:
+        await sink.close()
+        await outgoing.close()
+
+
+def order(uid: int = 1, octets: bytes | Octets = UMLAUTS, reason: str = "poison", detail: str = "") -> Delivery:
+    return make_delivery(uid, octets, queue="quarantine", reason=reason, detail=detail)
+
+
+def read(received: Received) -> EmailMessage:
+    message = message_from_bytes(received.octets, policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def note(received: Received) -> str:
+    text = next(read(received).iter_parts()).get_content()
+    assert isinstance(text, str)
+    return text.replace("\r\n", "\n")
+
+
+# --- what humans get -------------------------------------------------------------------------------------------------
+
+
+async def test_the_note_says_why_what_to_do_and_where_it_came_from() -> None:
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        delivery = order(reason="refused", detail="billing: 550 \r\nInjected: yes")
+        (answer,) = await sink.deliver([delivery])
+    (received,) = relay.received
+    message, text = read(received), note(received)
+    assert isinstance(answer, Receipt)
+    assert answer.reference == "127.0.0.1: 250 2.0.0 Ok: queued as 000001"
+    assert received.sender in ("", "<>")
+    assert message["Subject"] == "[mailpoller] quarantined in support: refused"
+    assert message["Message-ID"] == f"<{delivery.delivery_id}@example.com>"
+    assert message["To"] == "q@example.com"
+    assert "A queue refused this message for good.\nbilling: 550 Injected: yes" in text
+    assert f"mailpoller redeliver {delivery.mid}" in text
+    assert "\nInjected:" not in text
+    for fact in (delivery.mid, "INBOX", delivery.raw.octets.digest.hex(), f"{delivery.raw.octets.size} octets"):
+        assert fact in text
+    assert original_in(received.octets) == UMLAUTS
+
+
+@pytest.mark.parametrize(
+    "reason", ["poison", "unprocessable", "refused", "auto-reply", "oversize", "test", "no-invoices"]
+)
+async def test_every_reason_is_explained(reason: str) -> None:
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        await sink.deliver([order(reason=reason)])
+    assert "What to do: " in note(relay.received[0])
+
+
+async def test_facts_of_the_event_are_in_the_trace_and_an_unreadable_event_is_no_obstacle() -> None:
+    event = b'{"data": {"subject": "hello\\nBcc: x@example.com", "rules": ["a", "b"], "defects": ["nul"],\
+        "from": [{"name": "Ada", "address": "ada@example.com"}], "message_id": ["odd"]}}'
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        await sink.deliver([replace(order(1), event=event)])
+        for uid, odd in enumerate((b"", b"[1]", b'{"data": 7}', b"\xff", b"[" * 100_000), start=2):
+            (answer,) = await sink.deliver([replace(order(uid), event=odd)])
+            assert isinstance(answer, Receipt)
+    text = note(relay.received[0])
+    assert "rules:         a, b\n" in text
+    assert "from:          ada@example.com\n" in text
+    assert "subject:       hello Bcc: x@example.com\n" in text
+
+
+async def test_a_truncated_message_says_so() -> None:
+    delivery = order(reason="oversize")
+    cut = RawMessage(delivery.raw.claim, delivery.raw.octets, truncated=True, announced=90_000_000)
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        await sink.deliver([replace(delivery, raw=cut)])
+    assert f"Only the first {cut.octets.size} octets" in note(relay.received[0])
+    assert "of 90000000 (truncated)" in note(relay.received[0])
+
+
+async def test_a_message_for_an_ordinary_queue_is_attached_too() -> None:
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        await sink.deliver([order(reason="")])
+    assert read(relay.received[0])["Subject"] == "[mailpoller] quarantine: message in support"
+    assert original_in(relay.received[0].octets) == UMLAUTS
+
+
+# --- forms -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "octets", [UMLAUTS, HOSTILE, b"", b"Subject: unix\n\nx\n", b"x" * 5000], ids=lambda o: o[:9].hex()
+)
+@pytest.mark.parametrize("eight_bit", [True, False])
+async def test_the_original_arrives_bit_for_bit_whatever_the_relay_carries(octets: bytes, eight_bit: bool) -> None:
+    async with Relay(eight_bit=eight_bit) as relay, quarantine(relay.port) as sink:
+        (answer,) = await sink.deliver([order(octets=octets)])
+    assert isinstance(answer, Receipt)
+    assert original_in(relay.received[0].octets) == octets
+    assert eight_bit or relay.received[0].octets.isascii()
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_what_is_too_large_for_the_relay_is_noted_and_left_to_the_last_resort(announced: bool) -> None:
+    large = b"Subject: large\r\n\r\n" + b"all of it\r\n" * 10_000
+    async with Relay(size_limit=20_000, announce_size=announced) as relay, quarantine(relay.port) as sink:
+        (answer,) = await sink.deliver([order(octets=large)])
+    assert isinstance(answer, Refusal)
+    assert answer.permanent, "a note is not the message: whoever keeps the whole of it says that it is held"
+    assert "a note with its header was sent" in answer.reason
+    (received,) = relay.received
+    assert "kept in the local quarantine directory" in note(received)
+    attached = list(read(received).iter_parts())[1]
+    assert attached.get_content_type() == "text/rfc822-headers"
+    assert "all of it" not in received.octets.decode()
+
+
+async def test_a_relay_too_small_even_for_the_note_refuses_for_good() -> None:
+    async with Relay(size_limit=100) as relay, quarantine(relay.port) as sink:
+        (answer,) = await sink.deliver([order()])
+    assert isinstance(answer, Refusal)
+    assert answer.permanent
+    assert relay.received == []
+
+
+async def test_an_ordinary_queue_gets_the_whole_or_nothing() -> None:
+    async with Relay(size_limit=2000) as relay, quarantine(relay.port) as sink:
+        (answer,) = await sink.deliver([order(octets=UMLAUTS * 200, reason="")])
+    assert isinstance(answer, Refusal)
+    assert answer.permanent
+    assert relay.received == []
+
+
+async def test_a_large_message_stops_nobody_else(tmp_path: Path) -> None:
+    octets = UMLAUTS * 400_000  # 12 MB
+    async with Relay() as relay, quarantine(relay.port, timeout="10s") as sink:
+        delivering = asyncio.create_task(sink.deliver([order(octets=spooled(octets, tmp_path))]))
+        worst = await _worst_pause(delivering)
+        assert isinstance((await delivering)[0], Receipt)
+    assert worst < 0.5, f"the loop stood still for {worst:.2f} s"
+
+
+async def _worst_pause(task: asyncio.Task[object]) -> float:
+    worst, last = 0.0, time.monotonic()
+    while not task.done():
+        await asyncio.sleep(0.005)
+        now = time.monotonic()
+        worst, last = max(worst, now - last - 0.005), now
+    return worst
+
+
+# --- what the engine is told -----------------------------------------------------------------------------------------
+
+
+async def test_a_dead_relay_is_known_to_hold_nothing() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with quarantine(port) as sink:
+        started = time.monotonic()
+        with pytest.raises(TransientError, match="refused"):
+            await sink.deliver([order(uid) for uid in range(50)])
+        with pytest.raises(TransientError, match=r"tcp: .* refused"):
+            await sink.check()
+    assert time.monotonic() - started < 5
+
+
+async def test_a_stalled_relay_costs_one_deadline_and_not_one_for_each_message() -> None:
+    async with Scripted({"MAIL": STALL}) as relay, quarantine(relay.port) as sink:
+        started = time.monotonic()
+        with pytest.raises(TransientError, match="no answer"):
+            await sink.deliver([order(uid) for uid in range(50)])
+    assert time.monotonic() - started < 2
+
+
+async def test_a_refused_login_is_temporary_for_the_mail() -> None:
+    async with Relay(users={"u": "right"}, login_in_clear=True) as relay:
+        async with quarantine(relay.port, username="u", password="wrong") as sink:
+            with pytest.raises(TransientError, match="535"):
+                await sink.deliver([order(1), order(2)])
+            with pytest.raises(TransientError, match=r"login: .*535"):
+                await sink.check()
+
+
+async def test_a_relay_that_refuses_for_good_says_so_for_each() -> None:
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        relay.refuse = {"END": "554 5.7.1 Spam"}
+        answers = await sink.deliver([order(1), order(2)])
+    assert [isinstance(one, Refusal) and one.permanent and "554 5.7.1 Spam" in one.reason for one in answers] == [
+        True
+    ] * 2
+
+
+async def test_one_message_that_must_wait_stops_no_other() -> None:
+    class Picky(Relay):
+        async def handle_DATA(self, server: object, session: object, envelope: object) -> str:
+            if b": 3\r\n" in envelope.original_content:  # type: ignore[attr-defined]
+                return "451 4.7.1 Greylisted"
+            return await super().handle_DATA(server, session, envelope)  # type: ignore[arg-type]
+
+    async with Picky() as relay, quarantine(relay.port) as sink:
+        answers = await sink.deliver([order(uid, b"Subject: %d\r\n: %d\r\n\r\n" % (uid, uid)) for uid in range(6)])
+    assert [type(answer) for answer in answers] == [Receipt, Receipt, Receipt, Refusal, Receipt, Receipt]
+    assert isinstance(answers[3], Refusal)
+    assert not answers[3].permanent
+    assert "451 4.7.1 Greylisted" in answers[3].reason
+
+
+async def test_a_relay_that_dies_half_way_keeps_the_receipts_of_what_it_took() -> None:
+    class Mortal(Relay):
+        async def handle_DATA(self, server: object, session: object, envelope: object) -> str:
+            answer = await super().handle_DATA(server, session, envelope)  # type: ignore[arg-type]
+            if len(self.received) == 10:
+                self._server.close()
+                asyncio.get_running_loop().call_later(0.02, self.hang_up)
+                self.refuse = {"MAIL": "421 4.3.2 Going down"}
+            return answer
+
+    async with Mortal() as relay, quarantine(relay.port) as sink:
+        answers = await sink.deliver([order(uid) for uid in range(40)])
+    receipts = [one for one in answers if isinstance(one, Receipt)]
+    assert len(receipts) in (10, 11)
+    assert {one.delivery_id for one in receipts} <= {
+        read(one)["Message-ID"].strip("<>").partition("@")[0] for one in relay.received
+    }
+    assert all(not one.permanent for one in answers if isinstance(one, Refusal))
+
+
+async def test_at_least_one_recipient_must_have_taken_it() -> None:
+    async with Relay() as relay, quarantine(relay.port, to=["a@example.com", "b@example.com"]) as sink:
+        relay.refuse = {"RCPT a@example.com": "550 5.1.1 Gone"}
+        (first,) = await sink.deliver([order(1)])
+        relay.refuse = {"RCPT": "550 5.1.1 Gone"}
+        (second,) = await sink.deliver([order(2)])
+    assert isinstance(first, Receipt)
+    assert "1 of 2 recipients refused" in first.reference
+    assert isinstance(second, Refusal)
+    assert second.permanent
+
+
+async def test_a_check_sends_nothing() -> None:
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        await sink.check()
+        await sink.check()
+    assert relay.received == []
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def test_an_outgoing_that_does_not_exist_is_an_error_at_start() -> None:
+    config = SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "relay", "to": "q@example.com"})
+    with pytest.raises(ConfigError, match="no outgoing named relay"):
+        config.build("quarantine", Runtime(SystemClock(), Spool(Path("unused")), Path("unused")))
+
+
+@pytest.mark.parametrize("to", [[], "", "nobody", "a@b, c@d", "a@b>\r\nBcc: c@d", ["a@b", "c d@e"]])
+def test_wrong_recipients_are_errors(to: object) -> None:
+    with pytest.raises(ValueError, match="to"):
+        SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "relay", "to": to})
+
+
+# --- alerts over a real relay ----------------------------------------------------------------------------------------
+
+
+class Hurried(SystemClock):
+    """Ten minutes in a second."""
+
+    def __init__(self) -> None:
+        self.begin = super().now()
+
+    def now(self) -> datetime:
+        return self.begin + (super().now() - self.begin) * 600
+
+    def monotonic(self) -> float:
+        return (self.now() - self.begin).total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 600)
+
+
+async def test_alerts_wait_for_a_relay_that_is_down_and_reach_it_when_it_is_back() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outgoing = SmtpConfig.model_validate(
+        {"type": "smtp", "host": "127.0.0.1", "port": port, "tls": "none", "sender": "m@example.com", "timeout": "1s"}
+    ).build("relay", Runtime(SystemClock(), Spool(Path("unused")), Path("unused")))
+    clock = Hurried()
+    alarm = Alarm(MemoryLedger(clock), outgoing, ["ops@example.com"], clock, policy=Policy())
+    stop = asyncio.Event()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(alarm.run(stop))
+        for number in range(1000):
+            await alarm.raised(Kind.MAILBOX_DOWN, f"box{number}", "connection refused", group="imap.example.com")
+        await asyncio.sleep(1.5)
+        async with Relay(port=port) as relay:
+            while not relay.received:
+                await asyncio.sleep(0.01)
+            for number in range(1000):
+                await alarm.ended(Kind.MAILBOX_DOWN, f"box{number}")
+            while len(relay.received) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            stop.set()
+    await outgoing.close()
+    assert [str(read(one)["Subject"]) for one in relay.received] == [
+        "[mailpoller] 1000 mailboxes on imap.example.com are down",
+        "[mailpoller] 1000 mailboxes on imap.example.com are up again",
+    ]
