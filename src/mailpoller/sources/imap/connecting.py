@@ -12,9 +12,7 @@ import structlog
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap.authentication import authenticate, choose
 from mailpoller.sources.imap.config import ImapConfig
-from mailpoller.sources.imap.names import Namespace
 from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
-from mailpoller.sources.imap.responses import read_list, read_namespace
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
@@ -158,19 +156,6 @@ async def log_in(client: ImapClient, config: ImapConfig) -> None:
         # Providers (163.com, 126.com) let nobody select a folder who has not said who he is (RFC 2971). Not waited for.
         with contextlib.suppress(SessionLost):
             protocol.submit("ID", '("name" "mailpoller")')
-
-
-async def namespace(protocol: ImapProtocol) -> Namespace:
-    """Where folders lie on this server: NAMESPACE (RFC 2342) where there is one, else the delimiter that LIST tells."""
-    if "NAMESPACE" in protocol.capabilities:
-        answer = await protocol.run("NAMESPACE", wants=(b"NAMESPACE",))
-        if answer.status.ok and answer.data:
-            return read_namespace(answer.data[0])
-    answer = await protocol.run("LIST", '""', '""', wants=(b"LIST",))
-    for response in answer.data:
-        if (found := read_list(response)) is not None:
-            return Namespace("", found.delimiter)
-    return Namespace()
 
 
 @contextlib.asynccontextmanager

@@ -109,6 +109,7 @@ class Download:
         self.failed: dict[str, str] = {}
         self._downloads = downloads
         self._protocol = downloads.protocol
+        self._mailbox = downloads.protocol.mailbox
         self._limit = downloads.limit
         self._arrived: deque[RawMessage | Gone] = deque()
         self._waiting: dict[str, Claim] = {}
@@ -196,7 +197,9 @@ class Download:
         missing = [uid for uid in asked.uids if str(uid) in self._waiting]
         if missing and not self._abandoned:
             silent = [uid for uid in missing if str(uid) not in self._empty]
-            if asked.alone and not (status.ok and silent):
+            if status.code == "CLOSED":
+                self._fail(missing, status.text)
+            elif asked.alone and not (status.ok and silent):
                 words = "the server shows no body" if status.ok else f"the server says {status}"
                 self._fail(missing, words)
             elif status.ok:
@@ -266,7 +269,7 @@ class Download:
 
     def _submit(self, *arguments: str, **options: object) -> None:
         if self._protocol.lost is None:
-            self._protocol.submit("FETCH", *arguments, uid=True, **options)  # type: ignore[arg-type]
+            self._protocol.submit("FETCH", *arguments, within=self._mailbox, **options)  # type: ignore[arg-type]
 
     def _retire(self) -> None:
         if self._commands == 0 and (self._abandoned or not self._waiting):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Start
 from mailpoller.sources.imap.names import uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol, Request
+from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
 from mailpoller.sources.imap.reader import ProtocolViolation
 from mailpoller.sources.imap.responses import MAX_UIDS, MONTH_NAMES, Fetched, read_esearch, read_search
 
@@ -63,6 +63,7 @@ class Listing:
     """A listing that is complete: uids, ascending; sizes by uid where they are known already."""
 
     folder: Folder
+    mailbox: Mailbox
     bookmark: Bookmark
     uids: array[int]
     sizes: dict[int, int | None] | None = None
@@ -72,14 +73,14 @@ class Listing:
         """The first uid that is beyond this listing."""
         return self.bookmark.after(max(self.uids[-1] if self.uids else 0, self.bookmark.first - 1)).following
 
-    async def pages(self, protocol: ImapProtocol, still_open: Callable[[], bool]) -> AsyncIterator[Page]:
+    async def pages(self, protocol: ImapProtocol) -> AsyncIterator[Page]:
         """The pages; sizes (and dates, where ``since`` needs the instant) are asked for one page ahead.
 
         Should another folder be opened meanwhile, the rest has no sizes, which are only hints.
         """
-        asked = self._ask(protocol, 0, still_open)
+        asked = self._ask(protocol, 0)
         for begin in range(0, len(self.uids), PAGE):
-            ahead = self._ask(protocol, begin + PAGE, still_open)
+            ahead = self._ask(protocol, begin + PAGE)
             page = self.uids[begin : begin + PAGE]
             found = await _Details.gather(asked) if self.sizes is None else None
             sizes = self.sizes if found is None else found.sizes
@@ -93,13 +94,13 @@ class Listing:
         if not self.uids:
             yield Page((), self.bookmark.after(self.bookmark.first - 1).write())
 
-    def _ask(self, protocol: ImapProtocol, begin: int, still_open: Callable[[], bool]) -> _Details | None:
+    def _ask(self, protocol: ImapProtocol, begin: int) -> _Details | None:
         page = self.uids[begin : begin + PAGE]
-        if self.sizes is not None or not page or not still_open():
+        if self.sizes is not None or not page:
             return None
         start = self.bookmark.start
         dated = start is not None and start.kind == "since" and page[0] < self.bookmark.first
-        return _Details.ask(protocol, page, "(RFC822.SIZE INTERNALDATE)" if dated else "(RFC822.SIZE)")
+        return _Details.ask(protocol, self.mailbox, page, "(RFC822.SIZE INTERNALDATE)" if dated else "(RFC822.SIZE)")
 
     def _wants(self, uid: int, received: datetime | None) -> bool:
         start = self.bookmark.start
@@ -118,11 +119,11 @@ class _Details:
         self._wanted: frozenset[int] = frozenset()
 
     @classmethod
-    def ask(cls, protocol: ImapProtocol, uids: array[int], items: str) -> _Details:
+    def ask(cls, protocol: ImapProtocol, mailbox: Mailbox, uids: array[int], items: str) -> _Details:
         details = cls()
         details._wanted = frozenset(uids)
         for _, piece in uid_sets(uids):
-            details._requests.append(protocol.submit("FETCH", piece, items, uid=True, on_fetch=details._note))
+            details._requests.append(protocol.submit("FETCH", piece, items, within=mailbox, on_fetch=details._note))
         return details
 
     @classmethod
@@ -144,16 +145,17 @@ class _Details:
         return True
 
 
-async def list_folder(protocol: ImapProtocol, folder: Folder, since: Position | None, start: Start) -> Listing:
+async def list_folder(
+    protocol: ImapProtocol, mailbox: Mailbox, folder: Folder, since: Position | None, start: Start
+) -> Listing:
     """List the folder that is selected. Raises :class:`TransientError` with the server's words if it refuses."""
-    mailbox = protocol.mailbox
     bookmark = Bookmark.read(since)
     if bookmark is None:
-        first = 0 if start.kind == "all" else mailbox.uidnext or await _highest(protocol) + 1
+        first = 0 if start.kind == "all" else mailbox.uidnext or await _highest(protocol, mailbox) + 1
         bookmark = Bookmark(1, first, None if start.kind == "all" else start)
-    listing = Listing(folder, bookmark, array("I"))
+    listing = Listing(folder, mailbox, bookmark, array("I"))
     if bookmark.following < bookmark.first and mailbox.exists and (criteria := _criteria(bookmark)) is not None:
-        listing.uids.extend(_within(await _search(protocol, criteria), bookmark.following, bookmark.first - 1))
+        listing.uids.extend(_within(await _search(protocol, mailbox, criteria), bookmark.following, bookmark.first - 1))
     low = max(bookmark.following, bookmark.first)
     fresh = mailbox.uidnext == low and not mailbox.arrived
     if not mailbox.exists or fresh:
@@ -162,7 +164,7 @@ async def list_folder(protocol: ImapProtocol, folder: Folder, since: Position | 
     if not listing.uids and (few or mailbox.exists <= PAGE):
         await _list_few(protocol, listing, low)
     else:
-        listing.uids.extend(_within(await _search(protocol, f"UID {low}:*"), low, 0xFFFFFFFF))
+        listing.uids.extend(_within(await _search(protocol, mailbox, f"UID {low}:*"), low, 0xFFFFFFFF))
     return listing
 
 
@@ -178,23 +180,23 @@ async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> None:
             raise ProtocolViolation(f"a listing of more than {MAX_UIDS} messages")
         return fetched.size is not None
 
-    answer = await protocol.run("FETCH", f"{low}:*", "(RFC822.SIZE)", uid=True, on_fetch=note)
+    answer = await protocol.run("FETCH", f"{low}:*", "(RFC822.SIZE)", within=listing.mailbox, on_fetch=note)
     if not answer.status.ok:
         raise TransientError(f"the server does not list the folder: {answer.status}")
     listing.uids.extend(sorted(sizes))
     listing.sizes = sizes
 
 
-async def _highest(protocol: ImapProtocol) -> int:
+async def _highest(protocol: ImapProtocol, mailbox: Mailbox) -> int:
     """The highest uid, of a server that tells no UIDNEXT; 0 in an empty folder."""
-    if not protocol.mailbox.exists:
+    if not mailbox.exists:
         return 0
-    return max(await _search(protocol, "UID *"), default=0)
+    return max(await _search(protocol, mailbox, "UID *"), default=0)
 
 
-async def _search(protocol: ImapProtocol, criteria: str) -> array[int]:
+async def _search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:
     options = ("RETURN", "(ALL)") if protocol.offers("ESEARCH") else ()
-    answer = await protocol.run("SEARCH", *options, criteria, uid=True, wants=(b"SEARCH", b"ESEARCH"))
+    answer = await protocol.run("SEARCH", *options, criteria, within=mailbox, wants=(b"SEARCH", b"ESEARCH"))
     if not answer.status.ok:
         raise TransientError(f"the server does not list the folder: {answer.status}")
     found: array[int] = array("I")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from aioimaplib import aioimaplib as library
 
-from mailpoller.core.errors import SessionLost
+from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake, Octets
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_status, readable
@@ -30,6 +30,7 @@ MAX_DATA = 32 << 20
 PATIENCE = 10
 """A command that gathers data must be over after this many stall times, however lively the server is."""
 _IN_REV2 = {"ESEARCH", "IDLE", "MOVE", "NAMESPACE", "SASL-IR", "UIDPLUS", "UNSELECT"}
+_OTHER_FOLDER = Status("NO", "CLOSED", b"", "another folder was opened meanwhile")
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class Request(library.Command):  # type: ignore[misc]
         super().__init__(name, tag, loop=None)
         self.line = line
         self.alone = alone
+        self.within: Mailbox | None = None
         self.wants = wants
         self.on_fetch = on_fetch
         self.on_done = on_done
@@ -218,7 +220,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self,
         name: str,
         *arguments: str,
-        uid: bool = False,
+        within: Mailbox | None = None,
         wants: Collection[bytes] = (),
         on_fetch: Callable[[Fetched], bool] | None = None,
         on_done: Callable[[Status], None] | None = None,
@@ -227,17 +229,19 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
     ) -> Request:
         """Queue a command; it is sent as soon as those before it allow. ``arguments`` are ready for the wire.
 
+        ``within`` makes it a UID command about messages of that folder: should another one be selected when its turn
+        comes, it is not sent but ends in ``NO [CLOSED]``, for the uids would be those of other messages.
         ``on_fetch`` is shown FETCH answers without an awaited body and says whether they were meant for it.
         ``replies`` are sent one by one when the server asks to go on. ``on_done`` is called at the tagged answer, not when
-        the connection is lost. Raises :class:`SessionLost`, or :class:`library.Abort` where the command table forbids it.
+        the connection is lost. Raises :class:`SessionLost`; :class:`TransientError` where the command table forbids the command.
         """
         if self.lost is not None:
             raise SessionLost(self.lost)
         known = library.Commands[name]
-        if self.state not in known.valid_states:
-            raise library.Abort(f"{name} is not allowed in the state {self.state}")
+        if self.state not in known.valid_states and (within is None or within is self.mailbox):
+            raise TransientError(f"{name} is not possible now, in the state {self.state}")
         tag = tag or self.new_tag()
-        words = " ".join((tag, "UID", name, *arguments) if uid else (tag, name, *arguments))
+        words = " ".join((tag, "UID", name, *arguments) if within is not None else (tag, name, *arguments))
         if "\r" in words or "\n" in words or "\0" in words:
             raise ValueError(f"a line end or NUL in the arguments of {name}")
         # MOVE stands alone in the library's table for the sake of its untagged answers, which we need not assign.
@@ -246,6 +250,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         request = Request(
             name, tag, line, alone=alone, wants=wants, on_fetch=on_fetch, on_done=on_done, replies=replies
         )  # fmt: skip
+        request.within = within
         self._queue.append(request)
         self._send()
         return request
@@ -268,7 +273,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         late answer killed the protocol. Here a command cannot time out alone: the connection does."""
         arguments = [str(one) for one in command.args if one is not None]
         answer = await self.run(
-            command.name, *arguments, uid=bool(command.prefix), wants=(command.untagged_resp_name.encode(),), tag=command.tag
+            command.name, *arguments, within=self.mailbox if command.prefix else None, wants=(command.untagged_resp_name.encode(),), tag=command.tag
         )  # fmt: skip
         texts = [response[0].split(b" ", 2)[-1] for response in answer.data if isinstance(response[0], bytes)]
         return library.Response(answer.status.kind, [*texts, answer.status.text.encode()])
@@ -286,6 +291,9 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
                     self.idle_done()
                 return
             self._queue.popleft()
+            if request.within is not None and request.within is not self.mailbox:
+                self.loop.call_soon(request.end, _OTHER_FOLDER)
+                continue
             self._sent[request.tag.encode()] = request
             if request.alone:
                 self._alone = request

@@ -16,13 +16,12 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Start, Wake
 from mailpoller.core.spool import Spool
-from mailpoller.sources.imap import connecting
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.download import Downloads, Trust
+from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import list_folder
-from mailpoller.sources.imap.names import Namespace, quote_name
+from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient, Mailbox
-from mailpoller.sources.imap.responses import read_list
 from mailpoller.sources.imap.settling import State, dispose
 
 log = structlog.get_logger(__name__)
@@ -75,6 +74,13 @@ class _Mark:
         return now.uidnext > self.uidnext
 
 
+def epoch_of(config: ImapConfig, uidvalidity: int) -> str:
+    """``imap://user@host:port/;UIDVALIDITY=n`` (after RFC 5092), host in lower case."""
+    host = f"[{config.host}]" if ":" in config.host else config.host.lower()
+    user = percent(config.username, safe="")
+    return f"imap://{user}@{host}:{config.effective_port}/;UIDVALIDITY={uidvalidity}"
+
+
 class ImapSession:
     """See :class:`mailpoller.core.ports.Session`. Commands are pipelined; what must stand alone (SELECT, IDLE) waits its turn,
     and IDLE ends when anything else is wanted."""
@@ -86,8 +92,7 @@ class ImapSession:
         self._protocol = client.protocol
         self._downloads = Downloads(client.protocol, spool, trust)
         self._protocol.bodies = self._downloads
-        self._namespace: Namespace | None = None
-        self._wire: dict[str, tuple[str, bool]] = {"INBOX": ("INBOX", True)}
+        self._folders = Folders(client.protocol)
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
         self._marks: dict[str, _Mark] = {}
@@ -104,7 +109,7 @@ class ImapSession:
         """
         found = []
         for name in self._config.folders:
-            _, exists = await self._find(name)
+            _, exists = await self._folders.find(name)
             if exists:
                 found.append(name)
             else:
@@ -132,15 +137,14 @@ class ImapSession:
             return await self._select(name)
 
     async def _select(self, name: str) -> Folder:
-        wire, _ = await self._find(name)
+        wire, _ = await self._folders.find(name)
         self._open = None
         verb = "EXAMINE" if self._config.mode == "shadow" else "SELECT"
         request = self._protocol.submit(verb, quote_name(wire))
         status = (await request.answer()).status
         if not status.ok:
             self._protocol.state = "AUTH"  # a refused SELECT leaves no folder selected (RFC 3501 section 6.3.1)
-            if wire != "INBOX":
-                self._wire.pop(name, None)  # it may have got another name
+            self._folders.forget(name)
             raise TransientError(f"the folder {name} cannot be opened: the server says {status}")
         self._protocol.state = "SELECTED"
         mailbox = self._protocol.mailbox
@@ -148,32 +152,9 @@ class ImapSession:
         mailbox.arrived = mailbox.news = 0  # what SELECT itself told
         if mailbox.uidvalidity is None:
             raise TransientError(f"the folder {name} has no UIDVALIDITY, so its messages cannot be told apart for long")
-        folder = Folder(self._name, name, self._epoch(mailbox.uidvalidity))
+        folder = Folder(self._name, name, epoch_of(self._config, mailbox.uidvalidity))
         self._open = _Open(folder, wire, mailbox, asyncio.get_running_loop().time())
         return folder
-
-    def _epoch(self, uidvalidity: int) -> str:
-        """``imap://user@host:port/;UIDVALIDITY=n`` (RFC 5092), host in lower case."""
-        config = self._config
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        return f"imap://{percent(config.username, safe='')}@{host.lower()}:{config.effective_port}/;UIDVALIDITY={uidvalidity}"
-
-    async def _find(self, name: str) -> tuple[str, bool]:
-        """The server's name of the folder that an operator calls ``name``, and whether it exists."""
-        key = "INBOX" if name.upper() == "INBOX" else name  # the one name that knows no case
-        if key not in self._wire:
-            if self._namespace is None:
-                self._namespace = await connecting.namespace(self._protocol)
-            candidates = self._namespace.candidates(name)
-            for candidate in candidates:
-                answer = await self._protocol.run("LIST", '""', quote_name(candidate), wants=(b"LIST",))
-                listed = [one for one in map(read_list, answer.data) if one is not None and one.name == candidate]
-                if any(one.selectable for one in listed):
-                    self._wire[key] = candidate, True
-                    break
-            else:
-                return candidates[0], False
-        return self._wire[key]
 
     # --- messages --------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
@@ -186,9 +167,9 @@ class ImapSession:
             return
         news = mailbox.news
         async with self._listing:
-            listing = await list_folder(self._protocol, folder, since, start)
+            listing = await list_folder(self._protocol, mailbox, folder, since, start)
         position: Position | None = None
-        async for page in listing.pages(self._protocol, lambda: self._open is opened):
+        async for page in listing.pages(self._protocol):
             position = page.position
             yield page
         self._seen[folder.name] = _Seen(position, mailbox, news)
@@ -228,7 +209,9 @@ class ImapSession:
         states: dict[tuple[Disposition, int], State] = {}
 
         async def work(disposition: Disposition, uids: list[int]) -> None:
-            found = await dispose(self._protocol, sorted(set(uids)), disposition, opened.wire, self._find)
+            found = await dispose(
+                self._protocol, opened.mailbox, sorted(set(uids)), disposition, opened.wire, self._folders.find
+            )
             states.update({(disposition, uid): state for uid, state in found.items()})
 
         try:
