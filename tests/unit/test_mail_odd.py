@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
+from importlib import resources
 
 import jsonschema
 import pytest
 
-import mailpoller.mail
 import odd_mail
-from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage
+from mailpoller.core.message import Message
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.event import EventRenderer
-from mailpoller.mail.parser import parse
+from odd_mail.reading import NOW, read
 
-NOW = datetime(2026, 3, 14, tzinfo=UTC)
 EVERY = (*odd_mail.files(), *odd_mail.MADE)
 PROCESSOR_SECONDS = 1.0
 
 
 @cache
 def validator() -> jsonschema.Draft202012Validator:
-    schema = json.loads((Path(mailpoller.mail.__file__).parent / "event.schema.json").read_text("utf-8"))
+    schema = json.loads(resources.files("mailpoller.mail").joinpath("event.schema.json").read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 def octets_of(name: str) -> bytes:
     return odd_mail.MADE[name]() if name in odd_mail.MADE else odd_mail.files()[name]
-
-
-def raw(octets: Octets) -> RawMessage:
-    return RawMessage(Claim(MessageRef(Folder("support", "INBOX", "1"), "17"), "mid"), octets, received=NOW)
 
 
 def event_of(message: Message) -> bytes:
@@ -48,7 +41,7 @@ def event_of(message: Message) -> bytes:
 def test_odd_mail_becomes_a_valid_event_within_a_second(name):
     octets = Octets.of(octets_of(name))
     began = time.process_time()
-    event = event_of(parse(raw(octets)))
+    event = event_of(read(octets))
     elapsed = time.process_time() - began
     assert elapsed < PROCESSOR_SECONDS
     decoded = json.loads(event.decode("utf-8"))
@@ -59,13 +52,12 @@ def test_odd_mail_becomes_a_valid_event_within_a_second(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_spooled_mail_is_read_as_mail_in_memory(name, tmp_path):
     held = octets_of(name)
-    spool = Spool(tmp_path, threshold=1)
-    intake = spool.begin(len(held) + 1)
+    intake = Spool(tmp_path, threshold=1).begin(len(held) + 1)
     intake.write(held)
     spooled = intake.finish()
     began = time.process_time()
-    from_file = event_of(parse(raw(spooled)))
+    from_file = event_of(read(spooled))
     elapsed = time.process_time() - began
     spooled.close()
     assert elapsed < PROCESSOR_SECONDS
-    assert from_file == event_of(parse(raw(Octets.of(held))))
+    assert from_file == event_of(read(held))
