@@ -1,0 +1,454 @@
+"""What a configuration means: who beats whom, what is polled, which secrets are missing, what is doubtful."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from mailpoller.config import Config, ConfigErrors, QuarantineConfig, effective, load
+from mailpoller.config.dump import write_duration, write_size
+from mailpoller.config.registry import Registry
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.literals import OutgoingName, QueueName, Secret, parse_duration, parse_size
+
+Write = Callable[..., Path]
+
+QUEUES = """
+queues:
+  support: {type: sqlite, path: /q/support.db}
+  billing: {type: sqlite, path: /q/billing.db}
+"""
+IMAP = "type: imap, host: imap.example.com, username: a, password: 'env:SECRET', default_queue: support"
+
+DESIGN = """\
+service:   {environment: production}
+ledger:    {type: sqlite, path: /var/lib/mailpoller/ledger.db}
+queues:
+  support: {type: sqlite, path: /var/lib/mailpoller/queue/support.db}
+  billing: {type: sqlite, path: /var/lib/mailpoller/queue/billing.db, payload: raw}
+outgoing:
+  relay:   {type: smtp, host: smtp.example.com, port: 587, tls: starttls-required, sender: mailpoller@example.com,
+            username: mailpoller, password: credential:relay}
+quarantine: {type: smtp, outgoing: relay, to: quarantine@example.com}
+alerts:    {outgoing: relay, to: [ops@example.com]}
+rules:
+  - name: invoices
+    when: {subject: {contains: [invoice, Rechnung]}}
+    then: {topic: billing, queue: billing}
+defaults:
+  poll_interval: 60s
+  reconnect_interval: 30s
+  max_message_size: 20MB
+  locked: [tls]
+mailboxes:
+  support: {type: imap, host: imap.example.com, tls: tls, username: support, password: credential:support,
+            address: support@example.com, default_queue: support, rules: [invoices], disposition: {move: Processed}}
+include:   conf.d/*.yaml
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write files; the path of the main one. A drop-in's keyword is its name below conf.d."""
+    monkeypatch.delenv("MAILPOLLER_ENVIRONMENT", raising=False)
+
+    def write_files(main: str, **drop_ins: str) -> Path:
+        (tmp_path / "conf.d").mkdir(exist_ok=True)
+        (tmp_path / "mailpoller.yaml").write_text(main, "utf-8")
+        (tmp_path / "mailpoller.yaml").chmod(0o600)
+        for name, text in drop_ins.items():
+            (tmp_path / "conf.d" / f"{name}.yaml").write_text(text, "utf-8")
+        return tmp_path / "mailpoller.yaml"
+
+    return write_files
+
+
+def messages(path: Path, **how: Any) -> list[str]:
+    """``path: message`` of every error."""
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, **how)
+    return [f"{problem.path}: {problem.message}" for problem in caught.value.problems]
+
+
+def warnings(config: Config) -> list[str]:
+    return [f"{problem.path}: {problem.message}" for problem in config.warnings]
+
+
+# --- the design's own example -------------------------------------------------------------------------------------------
+def test_design_loads_as_written(write: Write) -> None:
+    config = load(write(DESIGN, a="mailboxes:\n  billing:\n    extends: support\n    username: billing\n"))
+    assert config.warnings == ()
+    support = config.mailboxes["support"]
+    assert support.poll_interval == timedelta(seconds=60)
+    assert support.disposition == Disposition(move="Processed")
+    assert config.queues["billing"].payload == "raw"
+    assert config.alerts is not None and config.alerts.to == ["ops@example.com"]
+    assert list(config.rules) == ["invoices"]
+    assert [file.name for file in config.files] == ["mailpoller.yaml", "a.yaml"]
+
+
+# --- precedence -----------------------------------------------------------------------------------------------------------
+def test_mailbox_beats_what_it_extends_which_beats_defaults(write: Write) -> None:
+    config = load(
+        write(f"""{QUEUES}
+defaults: {{poll_interval: 10m, hold_above: 1, idle: false, reconnect_interval: 5m}}
+mailboxes:
+  base: {{{IMAP}, poll_interval: 20m, hold_above: 2}}
+  middle: {{extends: base, poll_interval: 30m, username: b}}
+  leaf: {{extends: middle, poll_interval: 40m, folders: [Leaf]}}
+""")
+    )
+    leaf: Any = config.mailboxes["leaf"]
+    assert (leaf.poll_interval, leaf.hold_above, leaf.idle, leaf.reconnect_interval) == (
+        timedelta(minutes=40), 2, False, timedelta(minutes=5),
+    )  # fmt: skip
+    assert leaf.username == "b"
+
+
+def test_maps_merge_and_lists_replace(write: Write) -> None:
+    config = load(
+        write(f"""{QUEUES}
+rules: [{{name: a, when: {{subject: a}}, then: {{topic: a}}}}, {{name: b, when: {{subject: b}}, then: {{topic: b}}}}]
+defaults: {{disposition: {{flag: $Done, seen: true}}, rules: [a, b]}}
+mailboxes:
+  m: {{{IMAP}, disposition: {{move: Done, seen: false}}, rules: [b]}}
+""")
+    )
+    assert config.mailboxes["m"].disposition == Disposition(seen=False, flags=("$Done",), move="Done")
+    assert config.mailboxes["m"].rules == ["b"]
+
+
+def test_extends_copies_neither_enabled_nor_formerly(write: Write) -> None:
+    config = load(
+        write(f"{QUEUES}\nmailboxes:\n  base: {{{IMAP}, enabled: false, formerly: old}}\n  m: {{extends: base}}\n")
+    )
+    assert not config.runs("base")
+    assert config.runs("m")
+    assert config.mailboxes["m"].formerly is None
+
+
+def test_nothing_written_overrules_a_default(write: Write) -> None:
+    config = load(write(f"{QUEUES}\ndefaults: {{environment: test}}\nmailboxes: {{m: {{{IMAP}, environment: ~}}}}\n"))
+    assert config.mailboxes["m"].environment is None
+
+
+def test_defaults_of_another_type_of_mailbox_are_passed_over(write: Write) -> None:
+    config = load(
+        write(f"""{QUEUES}
+defaults: {{idle: false, host: imap.example.com, default_queue: support}}
+mailboxes: {{local: {{type: maildir, path: /mail}}, m: {{{IMAP}}}}}
+""")
+    )
+    assert config.mailboxes["local"].type == "maildir"
+
+
+def test_key_of_another_type_in_the_mailbox_itself_is_an_error(write: Write) -> None:
+    found = messages(
+        write(f"{QUEUES}\nmailboxes: {{m: {{type: maildir, path: /mail, idle: true, default_queue: support}}}}\n")
+    )
+    assert found == ["mailboxes.m.idle: there is no such key"]
+
+
+def test_yaml_anchors_and_merge_keys_work(write: Write) -> None:
+    config = load(
+        write(
+            f"{QUEUES}\nmailboxes:\n  a: &a {{{IMAP}, hold_above: 1}}\n  b:\n    <<: *a\n    username: b\n    hold_above: 2\n"
+        )
+    )
+    b: Any = config.mailboxes["b"]
+    assert (b.host, b.username, b.hold_above) == ("imap.example.com", "b", 2)
+
+
+# --- locked ---------------------------------------------------------------------------------------------------------------
+LOCKED = f"""{QUEUES}
+defaults: {{tls: tls, locked: [tls, username, password, host]}}
+mailboxes:
+  base: {{{IMAP}, tls: none}}
+include: conf.d/*.yaml
+"""
+
+
+def test_locked_keys_hold_for_drop_ins_only(write: Write) -> None:
+    config = load(write(LOCKED))
+    assert getattr(config.mailboxes["base"], "tls", None) == "none"
+
+
+def test_drop_in_may_always_supply_credentials_and_inherit_locked_keys(write: Write) -> None:
+    config = load(write(LOCKED, a="mailboxes: {m: {extends: base, username: m, password: 'file:/p', folders: [M]}}"))
+    assert getattr(config.mailboxes["m"], "host", None) == "imap.example.com"
+
+
+def test_locked_error_names_both_places(write: Write) -> None:
+    path = write(LOCKED, a="mailboxes:\n  m:\n    extends: base\n    host: evil.example.com\n")
+    assert messages(path) == [f"mailboxes.m.host: this key is locked by {path}:6:56; remove it here"]
+
+
+# --- queues and quarantine ----------------------------------------------------------------------------------------------
+def test_only_queue_is_the_default_queue(write: Write) -> None:
+    config = load(
+        write(
+            "queues: {one: {type: jsonl, path: /q}}\nmailboxes: {m: {type: imap, host: h, username: u, password: 'env:X'}}\n"
+        )
+    )
+    assert config.mailboxes["m"].default_queue == "one"
+
+
+def test_disabled_mailbox_needs_no_default_queue(write: Write) -> None:
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{type: maildir, path: /m, enabled: false}}}}\n"))
+    assert config.mailboxes["m"].default_queue is None
+
+
+QUARANTINE = f"""{QUEUES}
+outgoing: {{relay: {{type: smtp, host: localhost, sender: a@example.com}}}}
+quarantine: {{type: smtp, outgoing: relay, to: all@example.com}}
+mailboxes:
+  plain: {{{IMAP}}}
+  other: {{{IMAP}, folders: [Other], quarantine: {{to: other@example.com}}}}
+  queue: {{{IMAP}, folders: [Queue], quarantine: {{type: queue, queue: billing}}}}
+"""
+
+
+def test_quarantine_of_a_mailbox_is_merged_key_by_key(write: Write) -> None:
+    config = load(write(QUARANTINE))
+    plain, other, queue = (config.quarantine_of(name) for name in ("plain", "other", "queue"))
+    assert plain is config.quarantine
+    assert (getattr(other, "to", None), getattr(other, "outgoing", None)) == (["other@example.com"], "relay")
+    assert isinstance(queue, QuarantineConfig) and queue.queue == "billing"
+
+
+def test_no_quarantine_is_the_last_resort(write: Write) -> None:
+    assert load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP}}}}}\n")).quarantine_of("m") is None
+
+
+# --- environment -----------------------------------------------------------------------------------------------------------
+ENVIRONMENTS = f"""{QUEUES}
+mailboxes:
+  none: {{{IMAP}}}
+  test: {{{IMAP}, environment: test, folders: [T]}}
+  off: {{{IMAP}, enabled: false, folders: [O]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("here", "running"), [(None, {"none"}), ("production", {"none"}), ("test", {"test"}), ("staging", set())]
+)
+def test_mailbox_is_polled_only_in_its_environment(write: Write, here: str | None, running: set[str]) -> None:
+    config = load(write(ENVIRONMENTS), environment=here)
+    assert {name for name in config.mailboxes if config.runs(name)} == running
+    assert all(config.idle_reason(name) for name in config.mailboxes.keys() - running)
+
+
+def test_environment_of_the_caller_beats_the_variable_which_beats_the_file(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("service: {environment: production}\n")
+    assert load(path).service.environment == "production"
+    monkeypatch.setenv("MAILPOLLER_ENVIRONMENT", "test")
+    assert load(path).service.environment == "test"
+    assert load(path, environment="staging").service.environment == "staging"
+    monkeypatch.setenv("MAILPOLLER_ENVIRONMENT", "no good")
+    assert "letters, digits" in messages(path)[0]
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------------
+def test_missing_secrets_tell_where_they_are_named_and_how_bad_it_is(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    (tmp_path / "there").write_text("s3cr3t\n")
+    imap = "type: imap, host: h, username: u, default_queue: support"
+    path = write(f"""{QUEUES}
+mailboxes:
+  a: {{{imap}, folders: [A], password: 'env:NOT_THERE'}}
+  b: {{{imap}, folders: [B], password: 'file:{tmp_path}/not-there'}}
+  c: {{{imap}, folders: [C], password: 'credential:c'}}
+  d: {{{imap}, folders: [D], password: 'file:{tmp_path}/there'}}
+  off: {{{imap}, folders: [E], password: 'env:NOT_THERE', enabled: false}}
+""")
+    found = load(path).missing_secrets()
+    assert [(problem.path, problem.severity, problem.line) for problem in found] == [
+        ("mailboxes.a.password", "error", 7),
+        ("mailboxes.b.password", "error", 8),
+        ("mailboxes.c.password", "warning", 9),
+    ]
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert [problem.severity for problem in load(path).missing_secrets()] == ["error", "error", "error"]
+
+
+# --- effective ------------------------------------------------------------------------------------------------------------
+def test_effective_configuration_means_the_same_when_loaded_again(write: Write) -> None:
+    config = load(write(DESIGN.replace("include:", "#include:")))
+    again = load(write(yaml.safe_dump(effective(config), sort_keys=False)))
+    for part in ("service", "ledger", "queues", "outgoing", "quarantine", "alerts", "rules", "mailboxes"):
+        assert getattr(again, part) == getattr(config, part), part
+    quarantined = load(write(QUARANTINE))
+    assert load(write(yaml.safe_dump(effective(quarantined)))).overrides == quarantined.overrides
+
+
+def test_effective_configuration_masks_secrets(write: Write) -> None:
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP.replace('env:SECRET', 's3cr3t-sentinel')}}}}}\n"))
+    shown = yaml.safe_dump(effective(config))
+    assert "s3cr3t-sentinel" not in shown + repr(config) + str(config)
+    assert "********" in shown
+
+
+@given(st.integers(min_value=0, max_value=10**12))
+def test_durations_and_sizes_are_read_back_as_written(number: int) -> None:
+    length = timedelta(milliseconds=min(number, 10**11))
+    assert abs(parse_duration(write_duration(length)) - length) < timedelta(milliseconds=1)
+    assert parse_size(write_size(number)) == number
+
+
+# --- doubts ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("port: 143", "port: port 143 is IMAP with TLS after STARTTLS, which is tls: starttls-required"),
+        ("port: 993, tls: starttls-required", "port: port 993 is IMAP with TLS from the first octet, which is tls: tls, not starttls-required"),
+        ("tls: none", "tls: everything, a password too, crosses the network in clear"),
+        ("tls: starttls", "tls: an attacker can prevent this encryption; starttls-required insists on it"),
+        ("poll_interval: 5s", "poll_interval: below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"),
+        ("disposition: delete", "disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only"),
+        ("host: Outlook.Office365.com", "password: Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"),
+        ("host: imap.gmail.com", "password: Google refuses the account's own password here: this must be an app password"),
+    ],
+)  # fmt: skip
+def test_doubts_are_warnings(write: Write, keys: str, expected: str) -> None:
+    keys = keys if "host" in keys else f"{keys}, host: imap.example.com"
+    base = IMAP.replace("host: imap.example.com, ", "")
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{{base}, {keys}}}}}\n"))
+    assert warnings(config) == [f"mailboxes.m.{expected}"]
+
+
+@pytest.mark.parametrize("keys", ["tls: none", "tls: starttls", "port: 14300"])
+def test_nothing_is_doubtful_about_this_machine(write: Write, keys: str) -> None:
+    for host in ("localhost", "127.0.0.1", "'::1'"):
+        imap = IMAP.replace("imap.example.com", host)
+        assert load(write(f"{QUEUES}\nmailboxes: {{m: {{{imap}, {keys}}}}}\n")).warnings == ()
+
+
+def test_plain_secret_in_a_public_file_is_a_warning(write: Write) -> None:
+    path = write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP.replace('env:SECRET', 'plain')}}}}}\n")
+    assert load(path).warnings == ()
+    path.chmod(0o644)
+    (warning,) = load(path).warnings
+    assert (warning.path, warning.severity) == ("mailboxes.m.password", "warning")
+
+
+def test_two_mailboxes_on_one_folder_are_a_warning_and_two_environments_are_none(write: Write) -> None:
+    config = load(write(f"{QUEUES}\nmailboxes: {{a: {{{IMAP}}}, b: {{{IMAP}}}, c: {{{IMAP}, environment: test}}}}\n"))
+    assert warnings(config) == ["mailboxes.b: the mailbox a polls the same folder: every message would come twice"]
+
+
+def test_shadow_and_disabled_mailboxes_move_nothing(write: Write) -> None:
+    move = "disposition: {move: Done}, folders: [INBOX, Done]"
+    load(
+        write(f"{QUEUES}\nmailboxes: {{a: {{{IMAP}, mode: shadow, {move}}}, b: {{{IMAP}, enabled: false, {move}}}}}\n")
+    )
+
+
+def test_include_that_matches_nothing_is_a_warning(write: Write) -> None:
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP}}}}}\ninclude: conf.d/*.yaml\n"))
+    assert warnings(config) == ["include: no file matches this pattern"]
+
+
+def test_file_without_mailboxes_is_a_warning(write: Write) -> None:
+    assert warnings(load(write(QUEUES))) == ["mailboxes: no mailbox is defined: nothing is polled"]
+
+
+# --- plug-ins of others ---------------------------------------------------------------------------------------------------
+class PigeonConfig(SourceConfig):
+    """Carrier pigeons (RFC 1149)."""
+
+    type: Literal["pigeon"]
+    loft: QueueName | None = None
+    relays: Mapping[str, list[OutgoingName]] = Field(default_factory=dict)
+    feed: dict[str, Secret] = Field(default_factory=dict)
+    weight: int | Literal["any"] = 5
+
+
+PIGEONS = Registry({("sources", "pigeon"): PigeonConfig})
+
+
+def test_plug_in_of_another_package_is_checked_like_ours(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(f"""{QUEUES}
+defaults: {{weight: 3}}
+mailboxes: {{p: {{type: pigeon, default_queue: support, loft: suport, relays: {{a: [x]}}, feed: {{corn: 'env:NO_CORN'}}}}}}
+""")
+    assert messages(path, registry=PIGEONS) == [
+        'mailboxes.p.loft: no queue is called suport; did you mean "support"?',
+        "mailboxes.p.relays.a[0]: no outgoing is called x",
+    ]
+    path.write_text(path.read_text().replace("suport", "support").replace("[x]", "[]"))
+    config = load(path, registry=PIGEONS)
+    monkeypatch.delenv("NO_CORN", raising=False)
+    assert [problem.path for problem in config.missing_secrets()] == ["mailboxes.p.feed.corn"]
+    path.write_text(path.read_text().replace("weight: 3", "weight: yes"))
+    assert messages(path, registry=PIGEONS) == [
+        "defaults.weight: expected a number: YAML reads a bare yes, no, on, off, true or false as true or false"
+    ]
+
+
+def test_default_that_only_an_unused_type_knows_is_no_error(write: Write) -> None:
+    assert load(write(f"{QUEUES}\ndefaults: {{loft: support}}\nmailboxes: {{m: {{{IMAP}}}}}\n"), registry=PIGEONS)
+
+
+def test_broken_plug_in_says_what_is_wrong_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(value: str) -> importlib.metadata.EntryPoint:
+        return importlib.metadata.EntryPoint("x", value, "mailpoller.sinks")
+
+    def only(value: str) -> Registry:
+        monkeypatch.setattr(
+            "mailpoller.config.registry.entry_points", lambda: importlib.metadata.EntryPoints([entry(value)])
+        )
+        return Registry()
+
+    with pytest.raises(ConfigError, match="not_there"):
+        only("not_there:Config").load_plugin("sinks", "x")
+    with pytest.raises(ConfigError, match="is not a SinkConfig"):
+        only("mailpoller.config.model:AlertsConfig").load_plugin("sinks", "x")
+    assert only("a:B").known("sinks") == ["x"]
+
+
+def test_only_the_plug_ins_that_a_file_uses_are_imported(write: Write) -> None:
+    import subprocess
+    import sys
+
+    path = write("queues: {a: {type: jsonl, path: /q}}\n")
+    code = f"import sys; from pathlib import Path; from mailpoller.config import load; load(Path({str(path)!r})); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "mailpoller.sinks.jsonl" in loaded
+    assert not [
+        name
+        for name in loaded
+        if name.startswith(("mailpoller.sources.", "mailpoller.rules.", "mailpoller.outgoings."))
+    ]
+
+
+def test_thousand_mailboxes_load_well_within_two_seconds(write: Write) -> None:
+    boxes = "".join(f"  m{number}: {{{IMAP}, folders: [F{number}]}}\n" for number in range(1000))
+    path = write(f"{QUEUES}\nmailboxes:\n{boxes}")
+    before = os.times()
+    assert len(load(path).mailboxes) == 1000
+    assert os.times().user - before.user < 1.5
+
+
+def test_thousand_mistakes_are_told_in_time(write: Write) -> None:
+    boxes = "".join(f"  m{number}: {{{IMAP}, folders: [F{number}], pol_interval: 60}}\n" for number in range(1000))
+    path = write(f"{QUEUES}\nmailboxes:\n{boxes}")
+    before = os.times()
+    assert len(messages(path)) == 1000
+    assert os.times().user - before.user < 4
