@@ -31,7 +31,7 @@ def _mail_address(written: str) -> str:
 
 
 def _host_name(written: str) -> str:
-    if not re.fullmatch(r"[^\s/@\x00-\x1f\x7f]+", written):
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.%]+|[^\x00-\x7f\s][^\s/@:\x00-\x1f\x7f]*", written):
         raise ValueError("a host is a name or an address, without port or scheme")
     return written
 
@@ -79,9 +79,9 @@ class SmtpConfig(OutgoingConfig):
             raise ValueError("timeout is longer than nothing")
         return self
 
-    def build(self, name: str, runtime: Runtime) -> Outgoing:
-        """The outgoing. Opens nothing."""
-        relay = RelaySettings(
+    def relay(self) -> RelaySettings:
+        """Where the relay is and how it is spoken to."""
+        return RelaySettings(
             host=self.host,
             port=self.port or _PORTS[self.tls],
             tls=self.tls,
@@ -94,7 +94,10 @@ class SmtpConfig(OutgoingConfig):
             connections=self.connections,
             keep=self.keep,
         )
-        return SmtpOutgoing(name, self.sender, relay, null_sender=self.null_sender)
+
+    def build(self, name: str, runtime: Runtime) -> Outgoing:
+        """The outgoing. Opens nothing."""
+        return SmtpOutgoing(name, self.sender, self.relay(), null_sender=self.null_sender)
 
 
 class SmtpOutgoing:
