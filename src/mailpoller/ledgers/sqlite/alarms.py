@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from mailpoller.core.ports import AlarmEdge, Fault
-from mailpoller.ledgers.sqlite.values import instant, micros
+from mailpoller.ledgers.sqlite.values import clean, document, instant, micros
 
 FAULTS_KEPT = 1000
 """Faults of each subject that are kept: the newest ones."""
@@ -16,7 +16,7 @@ def raise_alarm(connection: Connection, key: str, group: str, summary: str, now:
     return (
         connection.execute(
             "INSERT INTO alarm (key, source, summary, raised_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (key, group, summary, now),
+            (key, group, clean(summary), now),
         ).rowcount
         == 1
     )
@@ -41,25 +41,34 @@ def _edge(row: tuple[str, str, str, int, int]) -> AlarmEdge:
 
 
 def notified(connection: Connection, keys: Sequence[str]) -> None:
-    connection.executemany("UPDATE alarm SET notified = 1 WHERE key = ?", [(key,) for key in keys])
+    connection.execute(
+        "UPDATE alarm SET notified = 1 WHERE key IN (SELECT value FROM json_each(?))", (document(list(keys)),)
+    )
 
 
 def note(connection: Connection, faults: Sequence[Fault]) -> None:
-    connection.executemany(
-        "INSERT INTO fault (subject, at, event, detail, mid) VALUES (?, ?, ?, ?, ?)",
-        [(fault.subject, micros(fault.at), fault.event, fault.detail, fault.mid) for fault in faults],
-    )
-    connection.executemany(
-        "DELETE FROM fault WHERE subject = :subject AND id <= "
-        "(SELECT id FROM fault WHERE subject = :subject ORDER BY id DESC LIMIT 1 OFFSET :kept)",
-        [{"subject": subject, "kept": FAULTS_KEPT} for subject in {fault.subject for fault in faults}],
-    )
+    rows = [(clean(fault.subject), micros(fault.at), fault.event, clean(fault.detail), fault.mid) for fault in faults]
+    connection.execute(_NOTE, (document(rows),))
+    for subject in {row[0] for row in rows}:
+        connection.execute(_TRIM, (subject, FAULTS_KEPT))
+
+
+_NOTE = """
+INSERT INTO fault (subject, at, event, detail, mid)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+    json_extract(value, '$[4]')
+FROM json_each(?1) ORDER BY key
+"""
+_TRIM = """
+DELETE FROM fault WHERE subject = ?1
+    AND id <= (SELECT id FROM fault WHERE subject = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
+"""
 
 
 def faults(connection: Connection, subject: str | None, limit: int) -> list[Fault]:
     """Newest first."""
     rows = connection.execute(
-        "SELECT at, subject, event, detail, mid FROM fault WHERE ?1 IS NULL OR subject = ?1 ORDER BY id DESC LIMIT ?2"
+        "SELECT at, subject, event, detail, mid FROM fault WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2"
         if subject is None
         else "SELECT at, subject, event, detail, mid FROM fault WHERE subject = ?1 ORDER BY id DESC LIMIT ?2",
         (subject, limit),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mailpoller.core.message import Account, Folder, Position
 from mailpoller.core.ports import FolderState
-from mailpoller.ledgers.sqlite.values import instant
+from mailpoller.ledgers.sqlite.values import clean, instant, undocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def complete(connection: Connection, known: Known) -> None:
 
 
 def hold(connection: Connection, known: Known, reason: str) -> None:
-    connection.execute("UPDATE folder SET held = ?, accepted = NULL WHERE id = ?", (reason, known.id))
+    connection.execute("UPDATE folder SET held = ?, accepted = NULL WHERE id = ?", (clean(reason), known.id))
 
 
 def accept(connection: Connection, mailbox: str, how: Literal["baseline", "replay"]) -> int:
@@ -125,15 +125,8 @@ def unknown(connection: Connection, known: Known, sizes: Iterable[int | None]) -
     """How many of ``sizes`` no settled message of an earlier epoch had, each earlier size counting once for each message."""
     earlier: Counter[int] = Counter()
     for number in earlier_epochs(connection, known):
-        earlier.update(
-            dict(
-                connection.execute(
-                    "SELECT listed, count(*) FROM message "
-                    "WHERE folder = ? AND state = 'settled' AND listed IS NOT NULL GROUP BY listed",
-                    (number,),
-                )
-            )
-        )
+        (found,) = connection.execute(_SIZES, (number,)).fetchone()
+        earlier.update(dict(undocument(found)))
     count = 0
     for size in sizes:
         if size is not None and earlier[size] > 0:
@@ -141,6 +134,14 @@ def unknown(connection: Connection, known: Known, sizes: Iterable[int | None]) -
         else:
             count += 1
     return count
+
+
+_SIZES = """
+SELECT json_group_array(json_array(listed, messages)) FROM (
+    SELECT listed, count(*) AS messages FROM message
+    WHERE folder = ? AND state = 'settled' AND listed IS NOT NULL GROUP BY listed
+)
+"""
 
 
 def mailboxes(connection: Connection) -> list[str]:

@@ -224,7 +224,7 @@ class SqliteLedger:
         await self._write(lambda c: alarms.note(c, faults))
 
     async def faults(self, subject: str | None = None, *, limit: int = 1000) -> Sequence[Fault]:
-        return await self._read(lambda c: alarms.faults(c, subject, limit))
+        return await self._read_aside(lambda c: alarms.faults(c, subject, limit))
 
     async def clear_faults(self, subject: str | None = None) -> int:
         return await self._write(lambda c: alarms.clear_faults(c, subject))

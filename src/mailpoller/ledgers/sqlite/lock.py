@@ -21,7 +21,10 @@ class Lock:
     def take(self, now: datetime) -> None:
         """Take the lock. Raises :class:`LedgerUnavailable`, naming the holder, if another process (or another ledger
         of this one) has it."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LedgerUnavailable(f"{self.path}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -32,9 +35,9 @@ class Lock:
             holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise LedgerUnavailable(f"{self.path.with_suffix('')}: in use by {holder}") from None
-        except BaseException:
+        except OSError as error:  # a file system without locks, or a full one
             os.close(descriptor)
-            raise
+            raise LedgerUnavailable(f"{self.path}: cannot be locked: {error.strerror}") from error
         self._descriptor = descriptor
 
     def free(self) -> None:

@@ -300,20 +300,23 @@ WHERE message.folder = new.folder AND message.uid = new.uid AND message.state = 
 
 
 def repeats(connection: Connection, mailbox: str, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
-    wanted = set(fingerprints)
+    wanted = {fingerprint.hex().upper(): fingerprint for fingerprint in fingerprints}
+    marks = document([mark(fingerprint) for fingerprint in wanted.values()])
+    (found,) = connection.execute(_REPEATS, (marks, mailbox)).fetchone()
     earliest: dict[bytes, str] = {}
-    marks = document([mark(fingerprint) for fingerprint in wanted])
-    for fingerprint, mid in connection.execute(_REPEATS, (marks, mailbox)):
-        if fingerprint in wanted:
-            earliest.setdefault(fingerprint, mid_text(mid))
+    for fingerprint, mid in undocument(found):
+        if fingerprint in wanted:  # and does not merely begin like one that is
+            earliest.setdefault(wanted[fingerprint], mid_text(bytes.fromhex(mid)))
     return earliest
 
 
 # CROSS JOIN and INDEXED BY, because the planner would walk through the mailbox instead.
 _REPEATS = """
-SELECT fingerprint, mid FROM message INDEXED BY message_mark CROSS JOIN folder ON folder.id = message.folder
-WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled' AND mailbox = ?2
-ORDER BY settled_at, mid
+SELECT json_group_array(json_array(hex(fingerprint), hex(mid))) FROM (
+    SELECT fingerprint, mid FROM message INDEXED BY message_mark CROSS JOIN folder ON folder.id = message.folder
+    WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled' AND mailbox = ?2
+    ORDER BY settled_at, mid
+)
 """
 
 
@@ -325,22 +328,25 @@ def prunable(
     Once this epoch's first listing was worked through, no message of a former epoch is needed: its numbering is gone, and its
     fingerprints suppress nothing any more. Costs a walk through the folder: for a reader's connection.
     """
-    still_there = frozenset(present)
-    settled = [
-        (known.id, uid)
-        for (uid,) in connection.execute(
-            "SELECT uid FROM message WHERE folder = ? AND state = 'settled' AND settled_at < ?", (known.id, before)
-        )
-        if uid not in still_there
-    ]
+    (found,) = connection.execute(_GONE, (known.id, before, document(list(present)))).fetchone()
+    settled = [(known.id, uid) for uid in undocument(found)]
     abandoned: list[Key] = []
     (complete,) = connection.execute("SELECT complete FROM folder WHERE id = ?", (known.id,)).fetchone()
     for number in earlier_epochs(connection, known) if complete else ():
-        for uid, state in connection.execute(
-            "SELECT uid, state FROM message WHERE folder = ? AND coalesce(settled_at, claimed_at) < ?", (number, before)
-        ):
+        (found,) = connection.execute(_FORMER, (number, before)).fetchone()
+        for uid, state in undocument(found):
             (settled if state == "settled" else abandoned).append((number, uid))
     return settled, abandoned
+
+
+_GONE = """
+SELECT json_group_array(uid) FROM message
+WHERE folder = ?1 AND state = 'settled' AND settled_at < ?2 AND uid NOT IN (SELECT value FROM json_each(?3))
+"""
+_FORMER = """
+SELECT json_group_array(json_array(uid, state)) FROM message
+WHERE folder = ?1 AND coalesce(settled_at, claimed_at) < ?2
+"""
 
 
 def prune(connection: Connection, settled: Sequence[Key], abandoned: Sequence[Key], before: int) -> int:

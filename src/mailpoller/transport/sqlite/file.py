@@ -13,10 +13,13 @@ from urllib.parse import quote
 
 import structlog
 
+from mailpoller.core.errors import ConfigError
 from mailpoller.transport.sqlite.errors import SqliteUnavailable
 
 log = structlog.get_logger(__name__)
 
+OLDEST_SQLITE = (3, 37, 0)
+"""Knows STRICT tables, UPDATE FROM and RETURNING."""
 PAGE_OCTETS = 4096
 """Small pages: a commit writes whole pages to the log, and most of ours touch a few rows in each."""
 
@@ -69,6 +72,8 @@ def _sync_directory(directory: Path) -> None:
 
 def connect(path: Path, *, busy_timeout: timedelta, incremental_vacuum: bool) -> sqlite3.Connection:
     """Open an existing file for durable writing: WAL, and every commit is on disk before it returns."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise ConfigError(f"this Python has SQLite {sqlite3.sqlite_version}; mailpoller needs 3.37 or later")
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw",
         uri=True,
