@@ -95,7 +95,18 @@ async def test_the_note_says_why_what_to_do_and_where_it_came_from() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["poison", "unprocessable", "refused", "auto-reply", "oversize", "test", "no-invoices"]
+    "reason",
+    [
+        "poison",
+        "unprocessable",
+        "refused",
+        "auto-reply",
+        "oversize",
+        "test-message",
+        "no-queue",
+        "rule-failed",
+        "no-invoices",
+    ],
 )
 async def test_every_reason_is_explained(reason: str) -> None:
     async with Relay() as relay, quarantine(relay.port) as sink:

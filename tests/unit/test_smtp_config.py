@@ -63,6 +63,7 @@ def test_the_port_follows_the_mode_whatever_it_is_called(written: str, mode: str
         {"helo": "a b"},
         {"helo": "a\r\nQUIT"},
         {"pin": "abc"},
+        {"pin": "ab" * 32, "ca_file": "/etc/ssl/ca.pem"},
         {"connections": 0},
         {"max_size": "lots"},
         {"unknown": 1},

@@ -75,6 +75,8 @@ class SmtpConfig(OutgoingConfig):
     def _whole(self) -> SmtpConfig:
         if (self.username is None) != (self.password is None):
             raise ValueError("username and password go together; without both, mail is sent anonymously")
+        if self.ca_file is not None and self.pin is not None:
+            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
         if self.timeout <= timedelta(0):
             raise ValueError("timeout is longer than nothing")
         return self

@@ -51,7 +51,15 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "This message is larger than the mailbox accepts; what was downloaded of it is attached.",
         "Raise max_message_size for the mailbox, then bring it back with: mailpoller redeliver MID",
     ),
-    "test": ("The subject bears the quarantine's test marker.", "Nothing: the quarantine works."),
+    "no-queue": (
+        "No rule names a queue for this message, and the mailbox has no default_queue.",
+        "Give the mailbox a default_queue, or a rule; then bring it back with: mailpoller redeliver MID",
+    ),
+    "rule-failed": (
+        "A rule failed on this message, so nobody knows where it belongs.",
+        "The log has the traceback under the mid below. Then bring it back with: mailpoller redeliver MID",
+    ),
+    "test-message": ("The subject bears the quarantine's test marker.", "Nothing: the quarantine works."),
 }
 _OTHERWISE = (
     "A rule of this mailbox sends such messages to quarantine.",
@@ -206,9 +214,9 @@ class SmtpQueue:
 
     async def check(self) -> None:
         """Go through every stage up to the login; raises :class:`TransientError` with the first that fails."""
-        async for stage in self._outgoing.probe():
-            if not stage.ok:
-                raise TransientError(f"{stage.name}: {stage.detail}")
+        failed = [stage async for stage in self._outgoing.probe() if not stage.ok]
+        if failed:
+            raise TransientError(f"{failed[0].name}: {failed[0].detail}")
 
     async def close(self) -> None:
         """Nothing: the outgoing is closed by whoever made it."""

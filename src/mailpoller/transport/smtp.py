@@ -90,7 +90,7 @@ class RelaySettings:
     @property
     def place(self) -> str:
         """Host and port, for errors and logs."""
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Relay:
