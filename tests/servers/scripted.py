@@ -1,0 +1,167 @@
+"""An IMAP server that follows a script: polite by default, as rude as a test wants it to be.
+
+    server = ScriptedImap({"NOOP": b"* BYE not today\\r\\n", "FETCH": answer})
+
+A script maps a command's name (``FETCH`` also for ``UID FETCH``) to octets, in which ``%T`` stands for the tag, or to a
+function ``(conversation, tag, arguments)`` that returns such octets, or None for no answer; it may be a coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+
+CAPABILITIES = "IMAP4rev1 IDLE UIDPLUS MOVE ESEARCH SASL-IR"
+Answer = bytes | None
+Reply = bytes | Callable[["Conversation", str, str], "Answer | Awaitable[Answer]"]
+
+
+class Conversation:
+    """One connection. ``lines`` is all that the client has said."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.lines: list[str] = []
+        self.idle_tag = ""
+
+    def say(self, octets: bytes) -> None:
+        """Send octets now."""
+        self.writer.write(octets)
+
+    def hang_up(self) -> None:
+        """Close the connection without a word."""
+        self.writer.close()
+
+
+class ScriptedImap:
+    """An async context manager; listens on :attr:`port`. ``messages`` is uid -> octets of its only folder, INBOX."""
+
+    def __init__(
+        self,
+        script: Mapping[str, Reply] | None = None,
+        *,
+        messages: Mapping[int, bytes] | None = None,
+        greeting: bytes | None = None,
+        capabilities: str = CAPABILITIES,
+        uidvalidity: int = 7,
+        uidnext: int | None = None,
+    ) -> None:
+        self.script = dict(script or {})
+        self.messages = dict(messages or {})
+        self.capabilities = capabilities
+        self.greeting = f"* OK [CAPABILITY {capabilities}] ready\r\n".encode() if greeting is None else greeting
+        self.uidvalidity = uidvalidity
+        self.uidnext = uidnext
+        self.tells_uidnext = True
+        self.conversations: list[Conversation] = []
+        self.port = 0
+
+    @property
+    def lines(self) -> list[str]:
+        """All that clients have said, over all connections, without tags."""
+        return [line.partition(" ")[2] for one in self.conversations for line in one.lines]
+
+    def asked(self, word: str) -> list[str]:
+        """What clients have said that has ``word`` in it."""
+        return [line for line in self.lines if word in line]
+
+    async def __aenter__(self) -> ScriptedImap:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 24)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for conversation in self.conversations:
+            conversation.writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = Conversation(reader, writer)
+        self.conversations.append(conversation)
+        writer.write(self.greeting)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            while line := await reader.readline():
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                conversation.lines.append(text)
+                await self._answer(conversation, text)
+
+    async def _answer(self, conversation: Conversation, text: str) -> None:
+        tag, _, rest = text.partition(" ")
+        name, _, arguments = rest.removeprefix("UID ").partition(" ")
+        name = name.upper()
+        if text == "DONE":
+            tag, name, arguments = conversation.idle_tag, "DONE", ""
+        reply = self.script.get(name)
+        if reply is None:
+            reply = getattr(self, f"_{name.lower()}", b"%T OK done\r\n")
+        answer = reply if isinstance(reply, bytes) else reply(conversation, tag, arguments)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer is not None:
+            conversation.say(answer.replace(b"%T", tag.encode()))
+
+    # --- manners ---------------------------------------------------------------------------------------------
+    def _capability(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        return f"* CAPABILITY {self.capabilities}\r\n%T OK done\r\n".encode()
+
+    def _select(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        lines = [
+            f"* {len(self.messages)} EXISTS",
+            f"* OK [UIDVALIDITY {self.uidvalidity}] valid",
+            r"* OK [PERMANENTFLAGS (\Seen \Deleted \Flagged \*)] allowed",
+        ]
+        if self.tells_uidnext:
+            lines.append(f"* OK [UIDNEXT {self.uidnext or max(self.messages, default=0) + 1}] next")
+        return "\r\n".join([*lines, "%T OK [READ-WRITE] selected\r\n"]).encode()
+
+    def _examine(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        answer = self._select(conversation, tag, arguments)
+        assert answer is not None
+        return answer.replace(b"READ-WRITE", b"READ-ONLY")
+
+    def _list(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        return b'* LIST (\\Noselect) "/" ""\r\n%T OK done\r\n' if arguments == '"" ""' else b"%T OK done\r\n"
+
+    def _idle(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        conversation.idle_tag = tag
+        return b"+ idling\r\n"
+
+    def _search(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        uids = sorted(self._chosen(arguments.rsplit("UID ", 1)[-1].split(" ")[0]))
+        if "RETURN" in arguments:
+            every = f" ALL {','.join(map(str, uids))}" if uids else ""
+            return f'* ESEARCH (TAG "{tag}") UID{every}\r\n%T OK done\r\n'.encode()
+        return f"* SEARCH {' '.join(map(str, uids))}\r\n%T OK done\r\n".encode()
+
+    def _fetch(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        chosen, _, items = arguments.partition(" ")
+        return b"".join(self.fetch_answer(uid, items) for uid in self._chosen(chosen)) + b"%T OK done\r\n"
+
+    def fetch_answer(self, uid: int, items: str) -> bytes:
+        """The untagged answer about one message."""
+        octets = self.messages[uid]
+        number = sorted(self.messages).index(uid) + 1
+        if "BODY" not in items:
+            date = ' INTERNALDATE " 1-Feb-2026 03:04:05 +0100"' if "INTERNALDATE" in items else ""
+            size = f" RFC822.SIZE {len(octets)}" if "SIZE" in items else " FLAGS ()"
+            return f"* {number} FETCH (UID {uid}{size}{date})\r\n".encode()
+        origin = ""
+        if "<0." in items:
+            origin, octets = "<0>", octets[: int(items.split("<0.")[1].split(">")[0])]
+        head = f'* {number} FETCH (UID {uid} FLAGS (\\Seen) INTERNALDATE " 1-Feb-2026 03:04:05 +0100" BODY[]{origin} '
+        return head.encode() + b"{%d}\r\n%b)\r\n" % (len(octets), octets)
+
+    def _chosen(self, words: str) -> list[int]:
+        chosen: list[int] = []
+        top = max(self.messages, default=0)
+        for part in words.split(","):
+            low, _, high = part.partition(":")
+            bounds = sorted(
+                (top if low == "*" else int(low), top if high == "*" else int(high or (top if low == "*" else low)))
+            )
+            chosen += [uid for uid in sorted(self.messages) if bounds[0] <= uid <= bounds[1]]
+        return chosen
