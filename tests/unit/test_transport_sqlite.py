@@ -279,6 +279,22 @@ async def test_a_lock_held_by_another_is_said_after_the_busy_time_out_and_passes
     await base.close()
 
 
+async def test_a_read_never_waits_for_a_lock_that_a_write_beside_it_cannot_get(path: Path) -> None:
+    base = Database(path, NOTES, busy_timeout=timedelta(milliseconds=50))
+    await base.write(note("before"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        go = await stall(base)
+        write = asyncio.create_task(base.write(note("refused")))
+        read = asyncio.create_task(base.read(lambda c: c.execute("SELECT count(*) FROM note").fetchone()))
+        await asyncio.sleep(0)
+        go.set()
+        assert await read == (1,)
+        with pytest.raises(SqliteUnavailable):
+            await write
+    await base.close()
+
+
 async def test_a_file_that_is_no_database_is_corrupt(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"From nobody Thu Jan  1 00:00:00 1970\n" * 200)

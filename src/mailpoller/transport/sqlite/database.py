@@ -145,7 +145,7 @@ class Database:
 
     # --- in the thread -----------------------------------------------------------------------------------------
     def _serve(self) -> None:
-        """Take what waits, do it in one transaction, answer; until told to stop."""
+        """Take what waits, do its writes in one transaction, answer; until told to stop."""
         stopping = False
         while not stopping:
             waiting = [self._requests.get()]
@@ -154,16 +154,17 @@ class Database:
                     waiting.append(self._requests.get_nowait())
             stopping = None in waiting
             requests = [request for request in waiting if request is not None]
-            if requests:
-                self._work(requests)
-                _answer(requests)
+            # Reads apart: the lock or the room that a write cannot get is nothing to them.
+            for writes in (False, True):
+                if group := [request for request in requests if request.writes is writes]:
+                    self._work(group, writes=writes)
+                    _answer(group)
         self._disconnect()
 
-    def _work(self, requests: Sequence[_Request]) -> None:
+    def _work(self, requests: Sequence[_Request], *, writes: bool) -> None:
         """Run the requests in one transaction and note in each its value or error. Never raises."""
         try:
             connection = self._connected()
-            writes = any(request.writes for request in requests)
             connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             for request in requests:
                 self._work_one(connection, request, alone=len(requests) == 1)

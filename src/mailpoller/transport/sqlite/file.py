@@ -176,6 +176,7 @@ def _back_up(connection: sqlite3.Connection, target: Path, file_mode: int) -> No
         connection.backup(copy)
         copy.execute("PRAGMA journal_mode=DELETE")  # one file, to be moved about without its log
     unfinished.replace(target)
+    _sync_directory(target.parent)
 
 
 def _statements(script: str) -> Iterator[str]:
