@@ -363,6 +363,11 @@ class SinkSuite:
         assert set(receipts) <= set(held)
         if self.exactly_once:
             assert len(held) == len(set(held))
+        if self.holds_octets:
+            for delivery_id in chance.sample(held, min(20, len(held))):
+                octets = self.octets_of(tmp_path, delivery_id)
+                assert len(octets) in KILLED_SIZES
+                assert octets == octets[:1] * len(octets)
 
     @contextlib.contextmanager
     def _process(self, directory: Path, first: int) -> Iterator[subprocess.Popen[str]]:
