@@ -121,7 +121,10 @@ async def connected(source: Source) -> AsyncIterator[Session]:
 async def listing(
     session: Session, folder: Folder, since: Position | None = None, start: Start = ALL
 ) -> tuple[list[MessageRef], Position | None]:
-    """All refs of a listing, none twice, and the position of its last page."""
+    """All refs of a listing, none twice, and the position of its last page.
+
+    A session may take ``open`` for the moment to look anew, as the engine does before every listing.
+    """
     pages = [page async for page in session.pending(folder, since, start)]
     assert pages, "a listing has at least one page"
     refs = [ref for page in pages for ref in page.refs]
@@ -267,12 +270,12 @@ class SourceSuite:
             known, position = await listing(session, folder)
             for number in range(2, 5):
                 await mailbox.deliver(letter(number))
-                refs, position = await listing(session, folder, position)
+                refs, position = await listing(session, await session.open(mailbox.first), position)
                 shown = list((await fetched(session, refs)).values())
                 earlier = [letter(n) for n in range(1, number)]
                 assert shown == [letter(number)] if mailbox.has_positions else shown == [*earlier, letter(number)]
                 known += refs
-            refs, _ = await listing(session, folder, position)
+            refs, _ = await listing(session, await session.open(mailbox.first), position)
             assert refs == [] if mailbox.has_positions else len(refs) == 4
 
     async def test_position_of_another_session_loses_nothing(self, mailbox: MailboxUnderTest) -> None:
@@ -294,7 +297,7 @@ class SourceSuite:
                 _, position = await listing(session, folder, start=start)
                 number = 2 if start is ALL else 3
                 await mailbox.deliver(letter(number), received=datetime.now(UTC) - timedelta(days=400), seen=True)
-                refs, _ = await listing(session, folder, position)
+                refs, _ = await listing(session, await session.open(mailbox.first), position)
                 if mailbox.has_positions:
                     assert list((await fetched(session, refs)).values()) == [letter(number)]
 
@@ -601,12 +604,13 @@ class SourceSuite:
         """Whatever is asked of ``session`` raises SessionLost, soon."""
         folder = refs[0].folder
         for call in (
-            session.folders(),
             session.open(mailbox.first),
             anext(session.pending(folder, None, ALL)),
             anext(session.fetch([claim(refs[0])], WHOLE)),
             session.settle([settlement(refs[0], _some(mailbox))]),
             session.wait(timedelta(seconds=20)),
+            # Last, because it may answer from memory until the loss was noticed.
+            session.folders(),
         ):
             async with asyncio.timeout(10):
                 with pytest.raises(SessionLost):

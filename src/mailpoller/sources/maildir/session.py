@@ -62,16 +62,19 @@ class MaildirSession:
         return found
 
     def _existing(self) -> list[str]:
-        # That the root is gone must not look like folders that are missing.
-        self._root.stat()
-        return [name for name in self._names if on_disk.is_maildir(on_disk.folder_directory(self._root, name))]
+        return [name for name in self._names if self._exists(on_disk.folder_directory(self._root, name))]
+
+    def _exists(self, directory: Path) -> bool:
+        # That the whole Maildir is gone (unmounted) must not look like a folder that is missing: this raises then.
+        on_disk.stamps(self._root)
+        return on_disk.is_maildir(directory)
 
     async def open(self, name: str) -> Folder:
         try:
             directory = on_disk.folder_directory(self._root, name)
         except ValueError as error:
             raise TransientError(f"cannot open the folder {name}: {error}") from None
-        if not await self._run(on_disk.is_maildir, directory):
+        if not await self._run(self._exists, directory):
             raise TransientError(f"{directory} is not a Maildir: it lacks new or cur")
         folder = Folder(self._mailbox, name, epoch(self._root))
         if name not in self._folders:
