@@ -35,10 +35,11 @@ __all__ = ["Alarm", "Kind", "Policy"]
 log = structlog.get_logger(__name__)
 
 _TICK_S = 1.0
-_LAST_WORDS_S = 5.0
+_LAST_WORDS_S = 4.0
 _EVENTS_KEPT = 200
 """Events of one kind and group that wait for their mail; more are only counted."""
 _FAULTS_KEPT = 2000
+_SAID_KEPT = 100_000
 _FLOCK_PATIENCE = 5
 """An end waits for its flock so many times ``steady`` at most."""
 
@@ -93,9 +94,10 @@ class Alarm:
         self._braked = False
         self._backoff = Backoff(timedelta(seconds=30), timedelta(minutes=10))
         self._next_try = 0.0
+        self._resting = False
         self._recalled_at: datetime | None = None
         self._recalling = asyncio.Lock()
-        self._said: deque[tuple[bool, Kind, str, str, str]] = deque()
+        self._said: deque[tuple[bool, Kind, str, str, str]] = deque(maxlen=_SAID_KEPT)
         self._faults: deque[Fault] = deque(maxlen=_FAULTS_KEPT)
         self._unnoted: set[str] = set()
         self._uncleared: set[str] = set()
@@ -154,11 +156,13 @@ class Alarm:
 
     # --- for as long as the service runs -----------------------------------------------------------------------
     async def run(self, stop: asyncio.Event) -> None:
-        """Send what is due, until ``stop``; then a last try, five seconds at most. Never raises for the mail's or the ledger's sake."""
+        """Send what is due, until ``stop``; then what is due then. Takes eight seconds to end at most, and never raises for the mail's
+        or the ledger's sake."""
         async with asyncio.TaskGroup() as group:
             work = group.create_task(self._work(stop), name="alarm mail")
             await stop.wait()
-            await asyncio.wait({work}, timeout=_LAST_WORDS_S)
+            if not self._resting:  # a mail that is half said is said to its end, or else it comes twice
+                await asyncio.wait({work}, timeout=_LAST_WORDS_S)
             work.cancel()
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
@@ -174,7 +178,9 @@ class Alarm:
                 await self.step()
             except Exception:
                 log.exception("alarm.crashed")
+            self._resting = True
             await self._clock.sleep(_TICK_S)
+            self._resting = False
 
     async def step(self, *, last: bool = False) -> None:
         """Do what is due now: take up what was told, write what the ledger misses, send one mail. ``last``: without waiting for more."""
@@ -356,6 +362,7 @@ class Alarm:
             reason = str(error) if isinstance(error, MailpollerError) else type(error).__name__
             log.warning("alert.deferred", reason=reason, retry_s=round(wait, 1), alarms=len(due))
             self.fault("alerts", "alert.deferred", reason)
+            await self._catch_up()
             return
         elapsed = round(self._clock.monotonic() - started, 3)
         log.info("alert.sent", alarms=len(due), sections=len(sections), elapsed_s=elapsed)

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 _THREAD_ABOVE = 1 << 17
 """Octets of a message above which the mail is composed in a thread."""
 _LANES = 2
-"""Mails in hand at once: each holds a whole message in memory."""
+"""Mails in hand at once, of all batches: each holds a whole message in memory."""
 _BUDGET_S = 90.0
 """No further mail of a batch is begun after so many seconds: what is known then is told before the engine gives up on the batch."""
 
@@ -104,6 +104,7 @@ class SmtpQueue:
         self._recipients = recipients
         self._clock = clock
         self._recent = Recent()
+        self._hands = asyncio.Semaphore(_LANES)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Mail each delivery. A relay that is down ends the batch: what it had taken is told, the rest may be repeated.
@@ -128,7 +129,8 @@ class SmtpQueue:
                     trouble = "the relay is too slow for so many at once"
                     return
                 try:
-                    answers[delivery.delivery_id] = answer = await self._deliver(delivery)
+                    async with self._hands:
+                        answers[delivery.delivery_id] = answer = await self._deliver(delivery)
                 except (RelayUnavailable, CredentialsRefused) as error:
                     trouble = str(error)
                     return

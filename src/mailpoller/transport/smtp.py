@@ -216,6 +216,8 @@ class Line:
 
     async def send(self, mail: Mail) -> str:
         """One mail transaction (RFC 5321 section 3.3). Afterwards the line is ready for the next one, or it is broken."""
+        if not mail.recipients:
+            raise MessageRejected("the mail has no recipient")
         options = self._options(mail)
         encoding = "utf-8" if b"SMTPUTF8" in options else "ascii"
         self._between_mails = False
