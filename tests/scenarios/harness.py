@@ -73,7 +73,10 @@ class Site:
         if not path.exists():
             return []
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as database:
-            return [json.loads(row[0]) for row in database.execute("SELECT event FROM message JOIN content USING (seq) ORDER BY seq")]
+            return [
+                json.loads(row[0])
+                for row in database.execute("SELECT event FROM message JOIN content USING (seq) ORDER BY seq")
+            ]
 
     def ledger_counts(self, mailbox: str) -> dict[str, int]:
         """How many messages of a mailbox the ledger has, by state."""

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -80,8 +81,24 @@ class Tally:
     deferred: int = 0
     unfetched: int = 0
     """Those that could not be fetched, and were put off."""
+    retry_at: datetime | None = None
+    """When the first of those that wait for no queue is to be tried again."""
     exhausted: bool = False
     """The listing was worked through to its end."""
+
+    def put_off(self, count: int, until: datetime | None) -> None:
+        """Count messages that were put off; ``until`` is None for those that wait for a queue."""
+        self.deferred += count
+        if until is not None:
+            self.retry_at = until if self.retry_at is None else min(until, self.retry_at)
+
+    def add(self, other: Tally) -> None:
+        """Count another pass's messages too."""
+        self.listed += other.listed
+        self.settled += other.settled
+        self.unfetched += other.unfetched
+        self.put_off(other.deferred, other.retry_at)
+        self.exhausted = self.exhausted and other.exhausted
 
 
 @dataclass(slots=True)
@@ -352,8 +369,8 @@ class Courier:
             self._observer.fault("message.unfetched", reason, claim.mid)
             until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
             await self._ledger.defer([claim], until=until, reason=reason)
+            tally.put_off(1, until)
         self._close(claims)
-        tally.deferred += len(claims)
         tally.unfetched += len(claims)
 
     async def _carry_suspect(self, session: Session, claim: Claim, suppress: bool, tally: Tally) -> None:
@@ -366,7 +383,7 @@ class Courier:
             await self._fetch(session, [claim], hand, limit, tally)
             if not poison and hand.fetched:
                 await self._ledger.at_risk(claim)
-                judged = await self._judge_batch(hand.fetched, suppress, thorough=True)
+                judged = await self._judge_batch(hand.fetched, suppress, tally, thorough=True)
                 await self._ledger.cleared(claim)
                 await self._conclude(session, hand, judged, tally)
             else:
@@ -390,13 +407,13 @@ class Courier:
     # --- judge, dispatch, settle -------------------------------------------------------------------------------
     async def _finish(self, session: Session, hand: _Hand, suppress: bool, tally: Tally) -> None:
         try:
-            judged = await self._judge_batch(hand.fetched, suppress)
+            judged = await self._judge_batch(hand.fetched, suppress, tally)
             await self._conclude(session, hand, judged, tally)
         finally:
             hand.release()
 
     async def _judge_batch(
-        self, fetched: Sequence[RawMessage], suppress: bool, *, thorough: bool = False
+        self, fetched: Sequence[RawMessage], suppress: bool, tally: Tally, *, thorough: bool = False
     ) -> tuple[list[Judged], list[Outcome]]:
         """Parse, judge and render; also the outcomes of those that need no queue. ``thorough``: bodies too, wanted or not."""
         whole = [raw.octets.digest for raw in fetched if not raw.truncated]
@@ -413,7 +430,7 @@ class Courier:
                 continue
             if not raw.truncated:
                 known.setdefault(raw.octets.digest, raw.claim.mid)
-            one = await self._judge(raw, repeat_of, thorough)
+            one = await self._judge(raw, repeat_of, tally, thorough)
             if one is not None:
                 judged.append(one)
             if time.perf_counter() - breath > _BREATH:
@@ -421,7 +438,7 @@ class Courier:
                 breath = time.perf_counter()
         return judged, early
 
-    async def _judge(self, raw: RawMessage, repeat_of: str | None, thorough: bool) -> Judged | None:
+    async def _judge(self, raw: RawMessage, repeat_of: str | None, tally: Tally, thorough: bool) -> Judged | None:
         """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
         claim = raw.claim
         try:
@@ -441,6 +458,7 @@ class Courier:
                 until = put_off(self._clock.now(), claim.attempts)
                 await self._ledger.defer([claim], until=until, reason=f"unprocessable: {type(error).__name__}")
                 self._close([claim])
+                tally.put_off(1, until)
                 return None
             detail = f"processing failed {claim.attempts + 1} times with {type(error).__name__}"
             judged = Judged(claim, unparsed(raw), Quarantine("unprocessable", detail))
@@ -458,16 +476,15 @@ class Courier:
         if outcomes:
             settlements += await self._ledger.settle(outcomes)
             self._close(outcome.claim for outcome in outcomes)
-        await self._defer(deferrals)
+        await self._defer(deferrals, tally)
         for outcome in outcomes:
             self._tell(outcome)
         tally.settled += len(outcomes)
-        tally.deferred += len(deferrals)
         hand.release()
         if hand.lost is None:
             await self._dispose(session, settlements)
 
-    async def _defer(self, deferrals: Sequence[Deferral]) -> None:
+    async def _defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
         """Put off, in one commit, all that are put off alike."""
         alike: dict[tuple[object, ...], list[Deferral]] = {}
         for one in deferrals:
@@ -484,6 +501,7 @@ class Courier:
                 receipts=first.receipts,
             )
             self._close(one.claim for one in several)
+            tally.put_off(len(several), first.until if first.queue is None else None)
             for one in several:
                 log.info(
                     "message.deferred", mid=one.claim.mid, mailbox=self._mailbox, queue=one.queue, reason=one.reason

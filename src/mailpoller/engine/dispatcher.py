@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 LAST_RESORT = "last-resort"
 """The reserved name of the local directory that takes what the quarantine refuses, and our own mail that came back."""
 
-REFUSED_LIMIT = 8
-"""A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about a day)."""
+REFUSED_LIMIT = 11
+"""A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six hours)."""
 
-_FIRST_DEFERRAL = timedelta(minutes=1)
+_FIRST_DEFERRAL = timedelta(seconds=10)
 _LONGEST_DEFERRAL = timedelta(hours=4)
 
 
@@ -66,7 +66,7 @@ class Deferral:
 
 
 def put_off(now: datetime, attempts: int, *, retry_after: timedelta | None = None) -> datetime:
-    """When a message that failed by itself is tried again: a minute, doubled with every attempt, at most four hours."""
+    """When a message that failed by itself is tried again: in ten seconds, doubled with every attempt, at most four hours."""
     wait: timedelta = min(_LONGEST_DEFERRAL, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
     return now + max(wait, retry_after or timedelta(0))
 

@@ -28,9 +28,6 @@ LONGEST_RETRY = timedelta(hours=1)
 CREDENTIALS_RETRY = timedelta(minutes=5)
 """The least wait after a refused login: servers lock accounts that knock faster."""
 
-DEFERRED_POLL = timedelta(minutes=1)
-"""The longest wait between polls while messages are put off."""
-
 PRUNE_INTERVAL = timedelta(days=1)
 
 
@@ -137,8 +134,9 @@ class Watcher:
             if self._stop.is_set():
                 return
             limit = max(0.0, next_poll - self._clock.monotonic())
-            if tally.deferred:
-                limit = min(limit, DEFERRED_POLL.total_seconds())
+            if tally.retry_at is not None:
+                # Those that wait for a queue are fetched when it says so; see stir().
+                limit = min(limit, max(1.0, (tally.retry_at - self._clock.now()).total_seconds()))
             woken = await self._wait(session, limit)
             if woken is Wake.RENEW:
                 log.info("session.renewed", mailbox=self.mailbox)
@@ -261,11 +259,7 @@ class Watcher:
         for name in names:
             self.progressed()
             tally = await self._poll_folder(session, name)
-            total.listed += tally.listed
-            total.settled += tally.settled
-            total.deferred += tally.deferred
-            total.unfetched += tally.unfetched
-            total.exhausted = total.exhausted and tally.exhausted
+            total.add(tally)
             if self._stop.is_set():
                 break
         self._health.mailboxes[self.mailbox].deferred = total.deferred
