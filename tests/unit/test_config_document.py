@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailpoller.config import ConfigErrors, document, load
-from mailpoller.config.document import Node, plain, read
+from mailpoller.config.document import read
+from mailpoller.config.node import Node, plain
 from mailpoller.config.problems import Problem
 
 

@@ -58,3 +58,19 @@ def test_example_is_in_block_style_and_tells_editors_its_schema() -> None:
     assert text.startswith("# yaml-language-server: $schema=")
     flow = [event for event in yaml.parse(everything(text)) if getattr(event, "flow_style", None)]
     assert flow == []
+
+
+def test_first_example_of_the_guide_is_a_whole_configuration(tmp_path: Path) -> None:
+    guide = (EXAMPLE.parent / "docs" / "configuration.md").read_text("utf-8")
+    first = re.findall(r"^```yaml\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)[0]
+    (tmp_path / "mailpoller.yaml").write_text(first, "utf-8")
+    config = load(tmp_path / "mailpoller.yaml", environment="production")
+    assert (config.warnings, config.mailboxes["support"].default_queue) == ((), "support")
+
+
+def test_guide_quotes_messages_that_the_loader_gives() -> None:
+    guide = (EXAMPLE.parent / "docs" / "configuration.md").read_text("utf-8")
+    table = "".join(case.read_text("utf-8") for case in (Path(__file__).parent / "bad_yaml").glob("*.txt"))
+    quoted = re.findall(r"^(?:\S+\.yaml):\d+:\d+: \S+: (.*)$", guide, re.MULTILINE)
+    assert len(quoted) >= 2
+    assert [message for message in quoted if message not in table] == []

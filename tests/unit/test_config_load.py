@@ -365,6 +365,18 @@ def test_include_that_matches_nothing_is_a_warning(write: Write) -> None:
     assert warnings(config) == ["include: no file matches this pattern"]
 
 
+def test_directory_of_drop_ins_that_cannot_be_read_is_an_error(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(f"{QUEUES}\ninclude: conf.d/*.yaml\n", a="mailboxes: {}")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "conf.d")
+    assert messages(path) == ["include: the directory cannot be read"]
+
+
+def test_include_finds_each_file_once_and_never_itself_or_hidden_ones(write: Write, tmp_path: Path) -> None:
+    path = write(f"{QUEUES}\ninclude: [conf.d/b.yaml, 'conf.d/*.yaml', '*.yaml']\n", a="", b="", c="")
+    (tmp_path / "conf.d" / ".hidden.yaml").write_text("nonsense")
+    assert [file.name for file in load(path).files] == ["mailpoller.yaml", "b.yaml", "a.yaml", "c.yaml"]
+
+
 def test_file_without_mailboxes_is_a_warning(write: Write) -> None:
     assert warnings(load(write(QUEUES))) == ["mailboxes: no mailbox is defined: nothing is polled"]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from mailpoller.config.document import Node
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
 from mailpoller.config.model import Config
+from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 
+_USUAL_PORTS = (None, 0, 110, 143, 993, 995)
 _NOUNS = {"queues": "queue", "rules": "rule", "outgoing": "outgoing", "mailboxes": "mailbox"}
 
 
@@ -93,9 +94,11 @@ def _folders(config: Config) -> Iterator[Problem]:
 
 def _accounts(mailbox: SourceConfig) -> list[tuple[str, str, str]]:
     """The account, as far as the block's own words tell; none if it cannot be told."""
-    host, user, path = (getattr(mailbox, key, None) for key in ("host", "username", "path"))
+    host, port, user, path = (getattr(mailbox, key, None) for key in ("host", "port", "username", "path"))
     if isinstance(host, str) and host:
-        return [(mailbox.type, host.casefold().rstrip("."), str(user or ""))]
+        # A server's usual ports lead to the same mail; another port may be another server.
+        other = "" if port in _USUAL_PORTS else f":{port}"
+        return [(mailbox.type, host.casefold().rstrip(".") + other, str(user or ""))]
     return [(mailbox.type, "", str(path))] if path else []
 
 
@@ -106,8 +109,9 @@ def _polled(mailbox: SourceConfig) -> list[Polled]:
 
 
 def _folder(name: str) -> str:
-    """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case."""
-    return "INBOX" if name.upper() == "INBOX" else name
+    """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case. Maildir++ allows a dot before."""
+    bare = name.removeprefix(".")
+    return "INBOX" if bare.upper() == "INBOX" else bare
 
 
 def _blocks(config: Config) -> Iterator[tuple[tuple[str, ...], Block]]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AliasChoices, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from mailpoller.config.document import Node
+from mailpoller.config.node import Node
 from mailpoller.core.literals import Reference, Secret, parse_size
 
 Loc = tuple[str | int, ...]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from mailpoller.config.document import Node
 from mailpoller.config.fields import secrets_of
 from mailpoller.config.model import Config
+from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Component, SourceConfig

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 from mailpoller.config import checks, lint
-from mailpoller.config.document import Node, plain, read
-from mailpoller.config.fields import annotations_at, keys_of, secret_keys
-from mailpoller.config.merge import DROP_IN_SECTIONS, Sections, inherit, is_name, join_files, merge
+from mailpoller.config.fields import keys_of, secret_keys
+from mailpoller.config.files import read_files
+from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
+from mailpoller.config.merge import orphans as orphans_of
 from mailpoller.config.model import AlertsConfig, Config, Quarantine, QuarantineConfig, ServiceConfig
+from mailpoller.config.node import Node, plain
 from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
 from mailpoller.config.registry import INSTALLED, Registry
-from mailpoller.config.wording import unknown_key, validate
+from mailpoller.config.wording import REQUIRED, unknown_key, validate
 from mailpoller.core.component import (
     Block,
     Component,
@@ -53,16 +54,17 @@ class _Loading:
         self._registry = registry
         self._problems: list[Problem] = []
         self._places: dict[tuple[str, ...], Node] = {}
-        self._files: list[Path] = [path]
+        self._files: tuple[Path, ...] = (path,)
+        self._complete = True
+        """False: a drop-in could not be read, so a name that leads nowhere is not known to be wrong."""
         self._broken: list[tuple[Node, type[Block]]] = []
 
     def run(self) -> Config:
-        main = read(self._path, self._problems)
-        if main is None:
-            raise self._errors()
-        if main.value == {}:
-            self._problems.append(main.problem("the file is empty"))
-        sections = join_files(main, self._drop_ins(main), self._problems)
+        files = read_files(self._path, self._problems)
+        if files is None:
+            raise ConfigErrors(self._problems)
+        self._files, self._complete = files.names, files.complete
+        sections = join_files(files.main, files.drop_ins, self._problems)
         service = self._service(sections)
         queues = cast(dict[str, SinkConfig], self._named(sections, "queues"))
         outgoing = cast(dict[str, OutgoingConfig], self._named(sections, "outgoing"))
@@ -71,7 +73,6 @@ class _Loading:
         quarantine = self._quarantine(sections.single("quarantine"), ("quarantine",))
         alerts = self._alerts(sections)
         mailboxes, overrides = self._mailboxes(sections)
-        names: dict[str, Iterable[str]] = {name: sections.blocks[name] for name in DROP_IN_SECTIONS}
         config = Config(
             service=service or ServiceConfig(),
             ledger=ledger,  # type: ignore[arg-type]  # None only if there are problems: then nobody sees it
@@ -81,50 +82,17 @@ class _Loading:
             alerts=alerts,
             rules=MappingProxyType(rules),
             mailboxes=MappingProxyType(mailboxes),
-            files=tuple(self._files),
+            files=self._files,
             overrides=MappingProxyType(overrides),
             places=MappingProxyType(self._places),
         )
-        self._problems += checks.references(config, names, self._broken)
+        if self._complete:
+            self._problems += checks.references(config, sections.names, self._broken)
         self._problems += checks.mailboxes(config)
         if any(problem.severity == "error" for problem in self._problems):
-            raise self._errors()
+            raise ConfigErrors(in_order(self._problems, self._files))
         warnings = in_order([*self._problems, *lint.doubts(config)], self._files)
         return replace(config, warnings=warnings)
-
-    def _errors(self) -> ConfigErrors:
-        return ConfigErrors(in_order(self._problems, self._files))
-
-    # --- files -----------------------------------------------------------------------------------------------------
-    def _drop_ins(self, main: Node) -> list[Node]:
-        include = main.entries.get("include")
-        if include is None or include.value is None:
-            return []
-        found: dict[Path, None] = {}
-        for pattern in include.value if isinstance(include.value, list) else [include]:
-            if not isinstance(pattern.value, str) or not pattern.value:
-                self._problems.append(
-                    pattern.problem("expected a file name pattern such as conf.d/*.yaml, or a list of them")
-                )
-                continue
-            found |= dict.fromkeys(self._matching(pattern, pattern.value))
-        self._files += found
-        trees = [read(file, self._problems) for file in found]
-        return [tree for tree in trees if tree is not None]
-
-    def _matching(self, node: Node, pattern: str) -> list[Path]:
-        if not glob.has_magic(pattern):
-            file = self._path.parent / pattern
-            if file.exists():
-                return [file]
-            self._problems.append(node.problem("there is no such file"))
-            return []
-        # Not Path.glob: that one takes hidden files, such as an editor's, and no absolute pattern.
-        names = sorted(glob.glob(pattern, root_dir=self._path.parent))  # noqa: PTH207
-        files = [self._path.parent / name for name in names if self._path.parent / name != self._path]
-        if not files:
-            self._problems.append(node.problem("no file matches this pattern", "warning"))
-        return files
 
     # --- blocks ----------------------------------------------------------------------------------------------------
     def _service(self, sections: Sections) -> ServiceConfig | None:
@@ -182,8 +150,8 @@ class _Loading:
             return None
         type_ = node.value.get("type")
         if type_ is None:
-            known = ", ".join((*also, *self._registry.known(kind)))
-            self._problems.append(node.problem(f"this key is required; there is {known}", key="type"))
+            known = either(sorted((*also, *self._registry.known(kind))))
+            self._problems.append(node.problem(f"{REQUIRED}; there is {known}", key="type"))
             return None
         if not isinstance(type_.value, str):
             self._problems.append(type_.problem("expected text"))
@@ -197,10 +165,6 @@ class _Loading:
     def _block(self, model: type[Any], node: Node, at: tuple[str, ...], written: Any = None) -> Any:
         self._places[at] = node
         block, problems = validate(model, node, plain(node) if written is None else written)
-        problems += [
-            wrong.problem("expected a number: YAML reads a bare yes, no, on, off, true or false as true or false")
-            for wrong in _booleans_for_numbers(model, node, ())
-        ]
         if problems:
             self._problems += problems
             self._broken.append((node, model))
@@ -210,35 +174,47 @@ class _Loading:
     # --- mailboxes -------------------------------------------------------------------------------------------------
     def _mailboxes(self, sections: Sections) -> tuple[dict[str, SourceConfig], dict[str, Quarantine]]:
         defaults, locked = self._defaults(sections)
-        top = sections.single("quarantine")
+        top, orphans = sections.single("quarantine"), orphans_of(sections)
+        if self._complete:
+            self._problems += [
+                node.problem(dangling("mailbox", str(node.value), sections.names["mailboxes"]))
+                for node in orphans.values()
+            ]
         mailboxes: dict[str, SourceConfig] = {}
         overrides: dict[str, Quarantine] = {}
         used: set[type[Component]] = set()
-        for name, merged in inherit(sections.blocks["mailboxes"], defaults, self._problems).items():
+        for name, merged in inherit(sections, defaults, self._problems).items():
+            before = len(self._problems)
             model = self._class("sources", merged)
-            if model is None:
-                continue
-            used.add(model)
-            own = sections.blocks["mailboxes"][name]
-            if name in sections.drop_ins:
-                self._refuse_locked(own, model, locked)
-            known = keys_of(model)
-            kept = merged.like(
-                {key: node for key, node in merged.entries.items() if key in known or key in own.entries}
-            )
-            self._default_queue(kept, sections)
-            mailbox = self._block(model, kept, ("mailboxes", name))
-            if mailbox is None:
-                continue
-            mailboxes[name] = mailbox
-            own_quarantine = kept.entries.get("quarantine")
-            if own_quarantine is not None and own_quarantine.value is not None:
-                whole = merge(own_quarantine, top) if top else own_quarantine
-                override = self._quarantine(whole, ("mailboxes", name, "quarantine"))
-                if override is not None:
-                    overrides[name] = override
+            if model is not None:
+                used.add(model)
+                if name in sections.drop_ins:
+                    self._refuse_locked(sections.blocks["mailboxes"][name], model, locked)
+                node = self._fitted(name, merged, model, sections)
+                if (mailbox := self._block(model, node, ("mailboxes", name))) is not None:
+                    mailboxes[name] = mailbox
+                    if (override := self._override(name, node, top)) is not None:
+                        overrides[name] = override
+            if name in orphans:  # whatever is missing may stand in what it means to extend
+                self._problems[before:] = [
+                    found for found in self._problems[before:] if not found.message.startswith(REQUIRED)
+                ]
         self._check_defaults(defaults, locked, used)
         return mailboxes, overrides
+
+    def _fitted(self, name: str, merged: Node, model: type[Component], sections: Sections) -> Node:
+        """The mailbox without what it inherits and its type does not have, and with its default queue."""
+        own, known = sections.blocks["mailboxes"][name].entries, keys_of(model)
+        node = merged.like({key: child for key, child in merged.entries.items() if key in known or key in own})
+        self._default_queue(node, sections)
+        return node
+
+    def _override(self, name: str, mailbox: Node, top: Node | None) -> Quarantine | None:
+        """The mailbox's own quarantine, merged into the top-level one; None if it has none."""
+        own = mailbox.entries.get("quarantine")
+        if own is None or own.value is None:
+            return None
+        return self._quarantine(merge(own, top) if top else own, ("mailboxes", name, "quarantine"))
 
     def _defaults(self, sections: Sections) -> tuple[Node | None, dict[str, Node]]:
         node = sections.single("defaults")
@@ -292,23 +268,10 @@ class _Loading:
             return
         if len(queues) == 1:
             mailbox.entries["default_queue"] = mailbox.like(next(iter(queues)))
-        elif enabled is None or enabled.value is not False:
+        elif self._complete and (enabled is None or enabled.value is not False):
             message = (
-                f"this key is required where there are several queues: it gets the mail for which no rule names one; there is {either(sorted(queues))}"
+                f"{REQUIRED} where there are several queues: it gets the mail for which no rule names one; there is {either(sorted(queues))}"
                 if queues
                 else "there is no queue for this mailbox's mail: define one below queues"
             )
             self._problems.append(mailbox.problem(message, key="default_queue"))
-
-
-def _booleans_for_numbers(model: type[Any], node: Node, loc: tuple[str | int, ...]) -> list[Node]:
-    """Nodes where a number is wanted and a boolean stands: pydantic would take ``port: yes`` as 1."""
-    if isinstance(node.value, bool):
-        wanted = annotations_at(model, loc)
-        return [node] if wanted and any(arm in (int, float) for arm in wanted) and not {bool, Any} & set(wanted) else []
-    children: Iterable[tuple[str | int, Node]] = ()
-    if isinstance(node.value, dict):
-        children = node.value.items()
-    elif isinstance(node.value, list):
-        children = enumerate(node.value)
-    return [found for key, child in children for found in _booleans_for_numbers(model, child, (*loc, key))]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mailpoller.config.document import Node
+from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean, either
-from mailpoller.config.wording import unknown_key
+from mailpoller.config.wording import REQUIRED, unknown_key
 
 SECTIONS = (
     "service",
@@ -66,6 +66,8 @@ class Sections:
 
     main: Node
     blocks: dict[str, dict[str, Node]] = field(default_factory=lambda: {name: {} for name in DROP_IN_SECTIONS})
+    names: dict[str, set[str]] = field(default_factory=lambda: {name: set() for name in DROP_IN_SECTIONS})
+    """Every name that is defined, also by a block that is no block: it is not missing, it is wrong."""
     drop_ins: set[str] = field(default_factory=set)
     """The mailboxes that a drop-in file defines."""
 
@@ -87,9 +89,9 @@ def join_files(main: Node, drop_ins: Iterable[Node], problems: list[Problem]) ->
             if key not in allowed:
                 problems.append(node.problem(_misplaced(key, allowed)))
             elif key == "rules":
-                _join_rules(node, sections.blocks["rules"], problems)
+                _join_rules(node, sections, problems)
             elif key in DROP_IN_SECTIONS:
-                added = _join_named(node, sections.blocks[key], problems)
+                added = _join_named(key, node, sections, problems)
                 if key == "mailboxes" and file is not main:
                     sections.drop_ins.update(added)
     return sections
@@ -101,7 +103,8 @@ def _misplaced(key: str, allowed: tuple[str, ...]) -> str:
     return unknown_key(key, allowed)
 
 
-def _join_named(section: Node, known: dict[str, Node], problems: list[Problem]) -> list[str]:
+def _join_named(key: str, section: Node, sections: Sections, problems: list[Problem]) -> list[str]:
+    known = sections.blocks[key]
     if section.value is None:
         return []
     if not isinstance(section.value, dict):
@@ -109,6 +112,7 @@ def _join_named(section: Node, known: dict[str, Node], problems: list[Problem]) 
         return []
     added: list[str] = []
     for name, node in section.value.items():
+        sections.names[key].add(name)
         if not _NAME.fullmatch(name):
             problems.append(node.problem("a name is letters, digits, - and _, at most 40"))
         elif name in known:
@@ -121,7 +125,8 @@ def _join_named(section: Node, known: dict[str, Node], problems: list[Problem]) 
     return added
 
 
-def _join_rules(section: Node, known: dict[str, Node], problems: list[Problem]) -> None:
+def _join_rules(section: Node, sections: Sections, problems: list[Problem]) -> None:
+    known = sections.blocks["rules"]
     if section.value is None:
         return
     if not isinstance(section.value, list):
@@ -132,7 +137,7 @@ def _join_rules(section: Node, known: dict[str, Node], problems: list[Problem]) 
         if not isinstance(node.value, dict):
             problems.append(node.problem("expected a block of keys"))
         elif name is None:
-            problems.append(node.problem("this key is required", key="name"))
+            problems.append(node.problem(REQUIRED, key="name"))
         elif not isinstance(name.value, str):
             problems.append(name.problem("expected text: put the name in quotes"))
         elif not _NAME.fullmatch(name.value):
@@ -142,11 +147,13 @@ def _join_rules(section: Node, known: dict[str, Node], problems: list[Problem]) 
             problems.append(name.problem(f"this name is taken by {first.place()}"))
         else:
             known[name.value] = node
+            sections.names["rules"].add(name.value)
 
 
 # --- inheritance -------------------------------------------------------------------------------------------------------
-def inherit(mailboxes: dict[str, Node], defaults: Node | None, problems: list[Problem]) -> dict[str, Node]:
+def inherit(sections: Sections, defaults: Node | None, problems: list[Problem]) -> dict[str, Node]:
     """name -> the mailbox over what it extends over ``defaults``. Those in or behind a circle are left out."""
+    mailboxes = sections.blocks["mailboxes"]
     done: dict[str, Node] = {}
     broken: set[str] = set()
     for name in mailboxes:
@@ -162,7 +169,7 @@ def _resolve(
     at: str | None = name
     while at is not None and at not in done and at not in broken and at not in chain:
         chain.append(at)
-        at = _base(at, mailboxes, problems)
+        at = _base(at, mailboxes)
     if at is not None and at in chain:
         circle = chain[chain.index(at) :]
         ways = " -> ".join([*circle, at]) if len(circle) <= 6 else f"{at} -> {circle[1]} -> … -> {at}"
@@ -178,14 +185,20 @@ def _resolve(
         at = link
 
 
-def _base(name: str, mailboxes: dict[str, Node], problems: list[Problem]) -> str | None:
+def _base(name: str, mailboxes: dict[str, Node]) -> str | None:
+    """The mailbox that ``name`` extends, if there is one of that name."""
     extends = mailboxes[name].entries.get("extends")
-    if extends is None or not isinstance(extends.value, str):
-        return None  # nothing, or of the wrong type, which the mailbox's class will say
-    if extends.value not in mailboxes:
-        problems.append(extends.problem(dangling("mailbox", extends.value, mailboxes)))
-        return None
-    return extends.value
+    return extends.value if extends and isinstance(extends.value, str) and extends.value in mailboxes else None
+
+
+def orphans(sections: Sections) -> dict[str, Node]:
+    """name -> where it says so, of the mailboxes that extend one that does not exist."""
+    written = {name: node.entries.get("extends") for name, node in sections.blocks["mailboxes"].items()}
+    return {
+        name: extends
+        for name, extends in written.items()
+        if extends and isinstance(extends.value, str) and extends.value not in sections.names["mailboxes"]
+    }
 
 
 def dangling(noun: str, name: str, known: Iterable[str]) -> str:

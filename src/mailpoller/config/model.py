@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mailpoller.config.document import Node, join
 from mailpoller.config.fields import secrets_of
+from mailpoller.config.node import Node, join
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, core_schema
 
-from mailpoller.config.document import Node, join
-from mailpoller.config.fields import known_keys
+from mailpoller.config.fields import annotations_at, known_keys
+from mailpoller.config.node import Node, join
 from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.core.errors import ConfigError
 
@@ -47,7 +47,12 @@ _BOUNDS = {
     "less_than_equal": ("le", "must be at most"),
     "multiple_of": ("multiple_of", "must be a multiple of"),
 }
+_BUILT_IN = frozenset(get_args(core_schema.ErrorType))
 _SHOWN_KEYS = 12
+
+_BOOLEAN = "expected a number: YAML reads a bare yes, no, on, off, true or false as true or false"
+
+REQUIRED = "this key is required"
 
 
 def locate(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:
@@ -138,7 +143,7 @@ def _quote(node: Node, wanted: list[str]) -> str:
 def _sentence(detail: ErrorDetails, node: Node) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "missing":
-        return "this key is required"
+        return REQUIRED
     if kind in ("literal_error", "enum"):
         return _literal(str(context.get("expected", "")), node)
     if kind in _BOUNDS:
@@ -157,7 +162,8 @@ def _sentence(detail: ErrorDetails, node: Node) -> str:
         return f"expected {context.get('expected_tags')}"
     if kind == "union_tag_not_found":
         return f"the key {context.get('discriminator')} is required"
-    return "is not valid" if "input" in detail["msg"].lower().removeprefix("input") else detail["msg"]
+    # A built-in message may quote a part of the value (a UUID's odd character); a plug-in's own says what it means to say.
+    return f"is not valid ({kind.replace('_', ' ')})" if kind in _BUILT_IN else detail["msg"]
 
 
 def _unit(kind: str) -> str:
@@ -183,9 +189,24 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
 
 def validate(model: type[Any], node: Node, written: dict[str, Any]) -> tuple[Any, list[Problem]]:
     """The block made of what is written, or None and what is wrong with it."""
+    problems = [wrong.problem(_BOOLEAN) for wrong in _booleans_for_numbers(model, node, ())]
     try:
-        return model.model_validate(written), []
+        block = model.model_validate(written)
     except ValidationError as error:
-        return None, translate(error, node, model)
+        problems += translate(error, node, model)
     except ConfigError as error:
-        return None, [node.problem(str(error))]
+        problems.append(node.problem(str(error)))
+    return (None if problems else block), problems
+
+
+def _booleans_for_numbers(model: type[Any], node: Node, loc: tuple[str | int, ...]) -> list[Node]:
+    """Nodes where a number is wanted and a boolean stands: pydantic would take ``port: yes`` as 1."""
+    if isinstance(node.value, bool):
+        wanted = annotations_at(model, loc)
+        return [node] if wanted and any(arm in (int, float) for arm in wanted) and not {bool, Any} & set(wanted) else []
+    children: Iterable[tuple[str | int, Node]] = ()
+    if isinstance(node.value, dict):
+        children = node.value.items()
+    elif isinstance(node.value, list):
+        children = enumerate(node.value)
+    return [found for key, child in children for found in _booleans_for_numbers(model, child, (*loc, key))]

@@ -1,0 +1,68 @@
+"""Which files a configuration is made of: the main one and the drop-ins that it includes."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailpoller.config.document import read
+from mailpoller.config.node import Node
+from mailpoller.config.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What was read. ``names``: the main file first, then the drop-ins in the order in which they count. ``complete``: all
+    of them could be read."""
+
+    main: Node
+    drop_ins: tuple[Node, ...]
+    names: tuple[Path, ...]
+    complete: bool
+
+
+def read_files(path: Path, problems: list[Problem]) -> Files | None:
+    """Read ``path`` and its drop-ins; None if there is no tree of ``path`` itself. Adds what is wrong to ``problems``."""
+    main = read(path, problems)
+    if main is None:
+        return None
+    if main.value == {}:
+        problems.append(main.problem("the file is empty"))
+    names = _included(main, problems)
+    trees = [read(name, problems) for name in names]
+    return Files(main, tuple(tree for tree in trees if tree is not None), (path, *names), None not in trees)
+
+
+def _included(main: Node, problems: list[Problem]) -> list[Path]:
+    include = main.entries.get("include")
+    if include is None or include.value is None:
+        return []
+    found: dict[Path, None] = {}
+    for pattern in include.value if isinstance(include.value, list) else [include]:
+        if isinstance(pattern.value, str) and pattern.value:
+            found |= dict.fromkeys(_matching(pattern, pattern.value, problems))
+        else:
+            problems.append(pattern.problem("expected a file name pattern such as conf.d/*.yaml, or a list of them"))
+    return list(found)
+
+
+def _matching(node: Node, pattern: str, problems: list[Problem]) -> list[Path]:
+    """The files that a pattern, relative to the directory of the file it stands in, means."""
+    here = node.file.parent
+    if not glob.has_magic(pattern):
+        if (here / pattern).exists():
+            return [here / pattern]
+        problems.append(node.problem("there is no such file"))
+        return []
+    directory = here / Path(pattern).parent
+    if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):
+        problems.append(node.problem("the directory cannot be read"))  # glob would find nothing, and say nothing
+        return []
+    # Not Path.glob: that one takes hidden files, such as an editor's, and no absolute pattern.
+    names = sorted(glob.glob(pattern, root_dir=here))  # noqa: PTH207
+    files = [here / name for name in names if here / name != node.file]
+    if not files:
+        problems.append(node.problem("no file matches this pattern", "warning"))
+    return files
