@@ -366,9 +366,19 @@ class LedgerSuite:
         ledger = await self.reopened(ledger, tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)
         released, deferred = claims(await ledger.claim(refs(INBOX, 1, 2)))
+        (innocent,) = claims(await ledger.claim(refs(INBOX, 3)))
+        until = clock.now() + timedelta(minutes=1)
+        await ledger.defer([innocent], until=clock.now() - timedelta(hours=1), reason="queue-down")
         await ledger.at_risk(released)
         await ledger.release([released])
-        await ledger.defer([deferred], until=clock.now(), reason="session-lost")
+        await ledger.defer([deferred], until=until, reason="session-lost")
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["1", "3"], "suspects come first"
+        (held,) = await ledger.claim(refs(INBOX, 2))
+        assert isinstance(held, Held)
+        assert held.until == until
+        clock.move(timedelta(minutes=1))
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["1", "2", "3"]
+        assert await ledger.counts("support") == {"claimed": 0, "deferred": 3, "settled": 0, "undisposed": 0}
         ledger = await self.reopened(ledger, tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)
         made = claims(await ledger.claim(refs(INBOX, 1, 2)))

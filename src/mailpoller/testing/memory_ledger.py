@@ -271,7 +271,7 @@ class MemoryLedger:
             if message.due_at is None or message.due_at > now:
                 return Held(ref, message.due_at or now, "settled")
             return Settlement(ref, message.mid, message.outcome.kind, message.outcome.disposition)
-        elif message.state == "deferred" and message.due_at is not None and message.due_at > now:
+        elif message.state in ("deferred", "suspect") and message.due_at is not None and message.due_at > now:
             return Held(ref, message.due_at, "deferred")
         if ref.size is not None:
             message.ref = ref
@@ -353,7 +353,8 @@ class MemoryLedger:
             self._open_claims.discard(self._key(claim.ref))
             if message is None or message.state == "settled":
                 continue
-            message.state, message.due_at, message.reason, message.waits_for = "deferred", until, reason, queue
+            message.state = "suspect" if message.suspect else "deferred"
+            message.due_at, message.reason, message.waits_for = until, reason, queue
             message.attempts += 1
             message.at_risk = False
             if route is not None:
@@ -442,8 +443,8 @@ class MemoryLedger:
         of_mailbox = [message for (where, _), message in self.store.messages.items() if where.mailbox == mailbox]
         at_work = [message for (where, _), message in self.store.messages.items() if where in present]
         return {
-            "claimed": sum(message.state in ("claimed", "suspect") for message in at_work),
-            "deferred": sum(message.state == "deferred" for message in at_work),
+            "claimed": sum(message.state == "claimed" for message in at_work),
+            "deferred": sum(message.state in ("deferred", "suspect") for message in at_work),
             "settled": sum(message.state == "settled" for message in of_mailbox),
             "undisposed": sum(message.state == "settled" and message.due_at is not None for message in at_work),
         }
@@ -513,7 +514,7 @@ class MemoryLedger:
             message.generation += 1
             message.attempts, message.route, message.receipts, message.settled_at = 0, None, None, None
             message.disposition_state, message.disposed_at = "", None
-        elif message.state == "deferred":
+        elif message.state in ("deferred", "suspect"):
             message.due_at, message.waits_for = self._clock.now(), None
         return message.ref
 

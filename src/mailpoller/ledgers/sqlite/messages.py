@@ -122,7 +122,7 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
         return Settlement(ref, mid_text(bytes.fromhex(mid)), outcome, disposition_of(disposition))
     if state == "settled":
         return Held(ref, instant(now if due_at is None else due_at), "settled")
-    if state == "deferred" and due_at is not None and due_at > now:
+    if state in ("deferred", "suspect") and due_at is not None and due_at > now:
         return Held(ref, instant(due_at), "deferred")
     return Claim(
         ref,
@@ -140,7 +140,7 @@ def due(
     connection: Connection, known: Known, limit: int, down: Collection[str], open_claims: Collection[Key], now: int
 ) -> list[tuple[str, int | None]]:
     """At most ``limit`` pairs of uid and listed size, in the order of :meth:`Ledger.due`."""
-    found = _due_in(connection, known, "suspect", now, limit)
+    found = _due_in(connection, known, "suspect", now, limit, down)
     found += _due_in(connection, known, "settled", now, limit - len(found))
     # Claims whose caller never heard of them: see claim().
     orphans = _due_in(connection, known, "claimed", now, limit + len(open_claims)) if len(found) < limit else []
@@ -254,9 +254,9 @@ def defer(
     )
 
 
-# A claim that was settled by a commit whose caller never heard of it stays settled.
+# A claim that was settled by a commit whose caller never heard of it stays settled; a suspect without a verdict, suspect.
 _DEFER = """
-UPDATE message SET state = 'deferred', due_at = ?2, reason = ?3, waits_for = ?4, attempts = attempts + 1, at_risk = 0,
+UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4, attempts = attempts + 1, at_risk = 0,
     route = coalesce(?5, route),
     receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6))
 FROM (SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid FROM json_each(?1)) AS key

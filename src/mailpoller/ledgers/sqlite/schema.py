@@ -85,7 +85,7 @@ SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
 
 - ``claimed``: in a process's hands since ``due_at``
-- ``suspect``: a process died with it; due at once, alone
+- ``suspect``: a process died with it, and it had no verdict since; due at ``due_at``, alone
 - ``deferred``: to be tried again at ``due_at``
 - ``settled``: it has an ``outcome``; ``due_at`` is when its disposition is to be tried (again)
 """

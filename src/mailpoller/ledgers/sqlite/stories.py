@@ -136,7 +136,7 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
             "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL WHERE folder = ? AND uid = ?",
             (now, *key),
         )
-    elif state == "deferred":
+    elif state in ("deferred", "suspect"):
         connection.execute("UPDATE message SET due_at = ?, waits_for = NULL WHERE folder = ? AND uid = ?", (now, *key))
     return MessageRef(Folder(mailbox, name, epoch), key[1], listed)
 
@@ -157,8 +157,8 @@ def counts(connection: Connection, mailbox: str) -> Mapping[str, int]:
         )
     )
     return {
-        "claimed": open_work.get("claimed", 0) + open_work.get("suspect", 0),
-        "deferred": open_work.get("deferred", 0),
+        "claimed": open_work.get("claimed", 0),
+        "deferred": open_work.get("deferred", 0) + open_work.get("suspect", 0),
         "settled": settled,
         "undisposed": open_work.get("settled", 0),
     }
