@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -24,6 +24,7 @@ from mailpoller.core.ports import Sink
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.clock import SystemClock
+from mailpoller.ledgers.sqlite import SqliteLedgerConfig
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sinks.smtp import SmtpQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
@@ -366,4 +367,24 @@ async def test_alerts_wait_for_a_relay_that_is_down_and_reach_it_when_it_is_back
     assert [str(read(one)["Subject"]) for one in relay.received] == [
         "[mailpoller] 1000 mailboxes on imap.example.com are down",
         "[mailpoller] 1000 mailboxes on imap.example.com are up again",
+    ]
+
+
+async def test_a_crash_loop_on_the_real_ledger_sends_one_mail(tmp_path: Path) -> None:
+    clock = SystemClock()
+    async with Relay() as relay:
+        outgoing = SmtpConfig.model_validate(
+            {"type": "smtp", "host": "127.0.0.1", "port": relay.port, "tls": "none", "sender": "m@example.com"}
+        ).build("relay", Runtime(clock, Spool(tmp_path), tmp_path))
+        for number in range(5):
+            ledger = await SqliteLedgerConfig(type="sqlite", path=tmp_path / "ledger.db").open(clock)
+            alarm = Alarm(ledger, outgoing, ["ops@example.com"], clock, policy=Policy(window=timedelta(0)))
+            await alarm.raised(Kind.CREDENTIALS_REFUSED, "support", "535 no", group="imap.example.com")
+            if number == 0:
+                await alarm.raised(Kind.POISON_QUARANTINED, "support", "message 1", group="imap.example.com")
+            await alarm.step()
+            await ledger.close()
+        await outgoing.close()
+    assert [str(read(one)["Subject"]) for one in relay.received] == [
+        "[mailpoller] The login of support on imap.example.com is refused (and 1 more)"
     ]
