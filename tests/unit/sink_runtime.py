@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +31,23 @@ class HandClock:
     def advance(self, by: timedelta) -> None:
         self.instant += by
         self.elapsed += by.total_seconds()
+
+
+@contextmanager
+def synced_names() -> Iterator[set[str]]:
+    """The names of the files and directories that are synced inside by this process's own Python code."""
+    names: set[str] = set()
+    real = os.fsync
+
+    def recording(descriptor: int) -> None:
+        names.add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    os.fsync = recording
+    try:
+        yield names
+    finally:
+        os.fsync = real
 
 
 def make_runtime(directory: Path, clock: HandClock | None = None) -> Runtime:

@@ -6,12 +6,13 @@ import json
 import random
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from mailpoller.core.delivery import Delivery
 from mailpoller.core.errors import MessageGone, TransientError
 from mailpoller.sinks.sqlite import SqliteQueueConfig
 from mailpoller.sinks.sqlite.consumer import Queue, open_queue
@@ -21,9 +22,9 @@ from unit.sink_runtime import make_runtime
 LARGE = HOSTILE * 1000
 
 
-async def fill(path: Path, *deliveries: object) -> None:
+async def fill(path: Path, *deliveries: Delivery) -> None:
     sink = SqliteQueueConfig(type="sqlite", path=path, raw=True, min_free=0).build("support", make_runtime(path.parent))
-    await sink.deliver(deliveries)  # type: ignore[arg-type]
+    await sink.deliver(deliveries)
     await sink.close()
 
 
@@ -33,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def queue(path: Path) -> Iterator[Queue]:  # type: ignore[misc]
+async def queue(path: Path) -> AsyncIterator[Queue]:
     """A queue of five: low, normal, high, normal with large octets, normal without octets."""
     await fill(
         path,

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite import SqliteQueue, SqliteQueueConfig
 from mailpoller.sinks.sqlite.consumer import open_queue
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
-from unit.sink_runtime import HandClock, make_runtime
+from unit.sink_runtime import HandClock, make_runtime, synced_names
 
 LARGE = HOSTILE * 1000
 ROOT = os.geteuid() == 0
+Make = Callable[..., SqliteQueue]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def make(path: Path, clock: HandClock):  # type: ignore[no-untyped-def]
+def make(path: Path, clock: HandClock) -> Make:
     def make(**settings: object) -> SqliteQueue:
         more = {"raw": True, "min_free": 0, "busy_timeout": "50ms", **settings}
         return SqliteQueueConfig.model_validate({"type": "sqlite", "path": path, **more}).build(
@@ -75,7 +76,7 @@ def rows(path: Path, statement: str) -> list[tuple[object, ...]]:
 # --- space -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_file_does_not_grow_while_a_consumer_keeps_up(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_the_file_does_not_grow_while_a_consumer_keeps_up(make: Make, path: Path) -> None:
     sink = make()
     sizes = []
     for round_ in range(12):
@@ -87,7 +88,7 @@ async def test_the_file_does_not_grow_while_a_consumer_keeps_up(make, path: Path
     assert sizes[-1] <= sizes[2] * 1.2
 
 
-async def test_space_of_a_backlog_is_given_back_in_steps(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_space_of_a_backlog_is_given_back_in_steps(make: Make, path: Path) -> None:
     sink = make()
     await sink.deliver([make_delivery(i, octets=bytes(60_000)) for i in range(800)])
     acknowledge(path)
@@ -96,7 +97,7 @@ async def test_space_of_a_backlog_is_given_back_in_steps(make, path: Path) -> No
     assert size_of(path) < 10_000_000 < 800 * 60_000
 
 
-async def test_delivering_alone_keeps_house_as_well(make, path: Path, clock: HandClock) -> None:  # type: ignore[no-untyped-def]
+async def test_delivering_alone_keeps_house_as_well(make: Make, path: Path, clock: HandClock) -> None:
     sink = make()
     await sink.deliver([make_delivery(1, octets=LARGE)])
     acknowledge(path)
@@ -109,8 +110,8 @@ async def test_delivering_alone_keeps_house_as_well(make, path: Path, clock: Han
 # --- ids -------------------------------------------------------------------------------------------------------------
 
 
-async def test_acknowledged_ids_are_forgotten_when_their_time_is_over_and_not_before(  # type: ignore[no-untyped-def]
-    make, path: Path, clock: HandClock
+async def test_acknowledged_ids_are_forgotten_when_their_time_is_over_and_not_before(
+    make: Make, path: Path, clock: HandClock
 ) -> None:
     sink = make(remember="180d")
     await sink.deliver([make_delivery(i) for i in range(1200)])
@@ -131,7 +132,7 @@ async def test_ids_are_remembered_longer_than_any_ledger_keeps_them() -> None:
     assert SqliteQueueConfig(type="sqlite", path=Path("x")).remember > timedelta(days=90)
 
 
-async def test_any_deletion_of_a_message_leaves_its_id_behind(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_any_deletion_of_a_message_leaves_its_id_behind(make: Make, path: Path) -> None:
     sink = make()
     await sink.deliver([make_delivery(1), make_delivery(2, octets=LARGE)])
     rows(path, "DELETE FROM message")
@@ -143,10 +144,21 @@ async def test_any_deletion_of_a_message_leaves_its_id_behind(make, path: Path) 
     await sink.close()
 
 
+async def test_what_a_killed_process_may_have_left_unsynced_is_synced_before_it_is_called_a_repeat(make: Make) -> None:
+    killed, sink = make(), make()
+    await killed.deliver([make_delivery(1)])
+    with synced_names() as synced:
+        (answer,) = await sink.deliver([make_delivery(1)])
+    assert answer.repeated
+    assert "support.db-wal" in synced
+    await sink.close()
+    await killed.close()
+
+
 # --- octets beside the database --------------------------------------------------------------------------------------
 
 
-async def test_large_octets_lie_beside_the_database_until_they_are_acknowledged(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_large_octets_lie_beside_the_database_until_they_are_acknowledged(make: Make, path: Path) -> None:
     sink = make()
     await sink.deliver([make_delivery(1, octets=LARGE), make_delivery(2)])
     assert files(path) == [f"{make_delivery(1).delivery_id}.eml"]
@@ -159,7 +171,7 @@ async def test_large_octets_lie_beside_the_database_until_they_are_acknowledged(
     assert rows(path, "SELECT count(*) FROM stray") == [(0,)]
 
 
-async def test_a_spooled_message_is_linked_and_not_copied(make, path: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_spooled_message_is_linked_and_not_copied(make: Make, path: Path, tmp_path: Path) -> None:
     sink = make()
     octets = spooled(LARGE, tmp_path)
     assert octets.path is not None
@@ -172,7 +184,9 @@ async def test_a_spooled_message_is_linked_and_not_copied(make, path: Path, tmp_
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
-async def test_a_spool_file_that_vanished_refuses_its_message_and_no_other(make, path: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_spool_file_that_vanished_refuses_its_message_and_no_other(
+    make: Make, path: Path, tmp_path: Path
+) -> None:
     sink = make()
     octets = Octets(None, 5, b"", tmp_path / "vanished")
     gone, held = await sink.deliver([make_delivery(1, octets=octets), make_delivery(2)])
@@ -183,8 +197,8 @@ async def test_a_spool_file_that_vanished_refuses_its_message_and_no_other(make,
     assert files(path) == []
 
 
-async def test_files_that_a_crash_left_are_removed_after_an_hour_and_others_never(  # type: ignore[no-untyped-def]
-    make, path: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+async def test_files_that_a_crash_left_are_removed_after_an_hour_and_others_never(
+    make: Make, path: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = make()
     await sink.deliver([make_delivery(1, octets=LARGE)])
@@ -202,7 +216,7 @@ async def test_files_that_a_crash_left_are_removed_after_an_hour_and_others_neve
     assert files(path) == sorted([f"{make_delivery(1).delivery_id}.eml", "notes.txt"])
 
 
-async def test_a_file_of_a_failed_attempt_serves_the_next_one(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_file_of_a_failed_attempt_serves_the_next_one(make: Make, path: Path) -> None:
     sink = make()
     await sink.check()
     blocker = sqlite3.connect(path, isolation_level=None)
@@ -218,7 +232,7 @@ async def test_a_file_of_a_failed_attempt_serves_the_next_one(make, path: Path) 
         assert queue.show(delivery.delivery_id).octets() == LARGE
 
 
-async def test_names_of_strays_that_lead_elsewhere_are_not_removed(make, path: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_names_of_strays_that_lead_elsewhere_are_not_removed(make: Make, path: Path, tmp_path: Path) -> None:
     sink = make()
     await sink.deliver([make_delivery(1, octets=LARGE)])
     victim = tmp_path / "victim"
@@ -245,7 +259,7 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def test_whatever_the_umask_the_group_may_read_and_write_what_is_its_own(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_whatever_the_umask_the_group_may_read_and_write_what_is_its_own(make: Make, path: Path) -> None:
     with umask(0o077):
         sink = make()
         await sink.deliver([make_delivery(1, octets=LARGE)])
@@ -297,7 +311,7 @@ async def test_a_member_of_the_group_consumes_and_a_stranger_does_not(clock: Han
 
 
 @pytest.mark.skipif(not ROOT, reason="needs root, to give files to a group")
-async def test_a_directory_whose_group_cannot_use_it_is_warned_about(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_directory_whose_group_cannot_use_it_is_warned_about(make: Make, path: Path) -> None:
     path.parent.mkdir()
     with capture_logs() as logs:
         sink = make(group="mail")
@@ -306,14 +320,14 @@ async def test_a_directory_whose_group_cannot_use_it_is_warned_about(make, path:
     assert [entry["group"] for entry in logs if entry["event"] == "queue.unshared"] == ["mail"]
 
 
-async def test_a_group_that_does_not_exist_is_named(make) -> None:  # type: ignore[no-untyped-def]
+async def test_a_group_that_does_not_exist_is_named(make: Make) -> None:
     sink = make(group="no-such-group")
     with pytest.raises(TransientError, match="there is no group no-such-group"):
         await sink.check()
     await sink.close()
 
 
-async def test_a_link_in_place_of_the_database_is_refused(make, path: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_link_in_place_of_the_database_is_refused(make: Make, path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     (tmp_path / "ledger.db").write_bytes(b"")
     path.symlink_to(tmp_path / "ledger.db")
@@ -326,8 +340,8 @@ async def test_a_link_in_place_of_the_database_is_refused(make, path: Path, tmp_
 
 @pytest.mark.parametrize("trap", ["link", "writable"])
 async def test_an_octets_directory_that_is_not_ours_alone_is_not_used(
-    make, path: Path, tmp_path: Path, trap: str
-) -> None:  # type: ignore[no-untyped-def]
+    make: Make, path: Path, tmp_path: Path, trap: str
+) -> None:
     path.parent.mkdir()
     directory = path.with_name(path.name + ".octets")
     if trap == "link":
@@ -346,7 +360,7 @@ async def test_an_octets_directory_that_is_not_ours_alone_is_not_used(
 # --- trouble ---------------------------------------------------------------------------------------------------------
 
 
-async def test_check_says_when_a_consumer_holds_the_lock(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_check_says_when_a_consumer_holds_the_lock(make: Make, path: Path) -> None:
     sink = make()
     await sink.check()
     blocker = sqlite3.connect(path, isolation_level=None)
@@ -358,7 +372,7 @@ async def test_check_says_when_a_consumer_holds_the_lock(make, path: Path) -> No
     await sink.close()
 
 
-async def test_a_disk_that_is_nearly_full_is_left_alone(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_disk_that_is_nearly_full_is_left_alone(make: Make, path: Path) -> None:
     sink = make(min_free="900000GB")
     for call in (sink.check(), sink.deliver([make_delivery(1)])):
         with pytest.raises(TransientError, match="nearly full"):
@@ -367,7 +381,7 @@ async def test_a_disk_that_is_nearly_full_is_left_alone(make, path: Path) -> Non
     assert rows(path, "SELECT count(*) FROM message") == [(0,)]
 
 
-async def test_a_queue_that_is_no_queue_is_not_written_to(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_queue_that_is_no_queue_is_not_written_to(make: Make, path: Path) -> None:
     path.parent.mkdir()
     rows(path, "CREATE TABLE other (x)")
     sink = make()
@@ -376,7 +390,7 @@ async def test_a_queue_that_is_no_queue_is_not_written_to(make, path: Path) -> N
     await sink.close()
 
 
-async def test_a_queue_that_was_removed_while_in_use_is_not_silently_begun_anew(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_queue_that_was_removed_while_in_use_is_not_silently_begun_anew(make: Make, path: Path) -> None:
     sink = make()
     await sink.deliver([make_delivery(1)])
     path.rename(path.with_name("aside"))
@@ -388,7 +402,7 @@ async def test_a_queue_that_was_removed_while_in_use_is_not_silently_begun_anew(
     await sink.close()
 
 
-async def test_a_reader_that_lets_the_log_grow_is_told_of_once_and_when_it_is_over(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_reader_that_lets_the_log_grow_is_told_of_once_and_when_it_is_over(make: Make, path: Path) -> None:
     sink = make(wal_warning="1MB")
     await sink.deliver([make_delivery(1)])
     reader = sqlite3.connect(path, isolation_level=None)
@@ -409,8 +423,8 @@ async def test_a_reader_that_lets_the_log_grow_is_told_of_once_and_when_it_is_ov
     assert events == ["queue.wal_grown", "queue.wal_shrunk"]
 
 
-async def test_an_event_that_no_row_can_hold_is_refused_for_good_and_alone(  # type: ignore[no-untyped-def]
-    make, monkeypatch: pytest.MonkeyPatch
+async def test_an_event_that_no_row_can_hold_is_refused_for_good_and_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mailpoller.sinks.sqlite.sink.LARGEST_ROW", 5000)
     sink = make()
@@ -421,7 +435,7 @@ async def test_an_event_that_no_row_can_hold_is_refused_for_good_and_alone(  # t
     assert isinstance(held, Receipt)
 
 
-async def test_deliveries_go_on_beside_a_consumer_that_never_rests(make, path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_deliveries_go_on_beside_a_consumer_that_never_rests(make: Make, path: Path) -> None:
     sink = make(busy_timeout="5s")
     await sink.check()
     stop = asyncio.Event()

@@ -15,7 +15,7 @@ from mailpoller.core.delivery import Receipt
 from mailpoller.core.errors import TransientError
 from mailpoller.sinks.jsonl import JsonlQueue, JsonlQueueConfig
 from mailpoller.testing.deliveries import make_delivery
-from unit.sink_runtime import HandClock, make_runtime
+from unit.sink_runtime import HandClock, make_runtime, synced_names
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ def make(path: Path, clock: HandClock, **settings: object) -> JsonlQueue:
 
 async def deliver(sink: JsonlQueue, *uids: int, **more: object) -> list[bool]:
     """Deliver a batch: whether each was said to be a repeat."""
-    answers = await sink.deliver(
-        [make_delivery(uid, stores_octets=False, octets_wanted=False, **more) for uid in uids]  # type: ignore[arg-type]
-    )
+    answers = await sink.deliver([make_delivery(uid, stores_octets=False, octets_wanted=False, **more) for uid in uids])
     assert all(isinstance(answer, Receipt) for answer in answers)
     return [isinstance(answer, Receipt) and answer.repeated for answer in answers]
 
@@ -170,6 +168,18 @@ async def test_a_repeat_after_a_restart_is_known_from_the_end_of_the_file(
     sink = make(path, clock)
     assert await deliver(sink, 19, 0) == [True, False]
     await sink.close()
+
+
+async def test_what_a_killed_writer_may_have_left_unsynced_is_synced_before_it_is_called_a_repeat(
+    path: Path, clock: HandClock
+) -> None:
+    killed, sink = make(path, clock), make(path, clock)
+    await deliver(killed, 1)
+    with synced_names() as synced:
+        assert await deliver(sink, 1) == [True]
+    assert "events.jsonl" in synced
+    await sink.close()
+    await killed.close()
 
 
 async def test_a_mail_cannot_plant_the_delivery_id_of_another(path: Path, clock: HandClock) -> None:

@@ -14,7 +14,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.maildir import MaildirQueue, MaildirQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
-from unit.sink_runtime import HandClock, make_runtime
+from unit.sink_runtime import HandClock, make_runtime, synced_names
 
 
 @pytest.fixture
@@ -60,6 +60,20 @@ async def test_a_message_that_a_reader_has_removed_is_known_until_the_restart(pa
     assert isinstance(answer, Receipt)
     assert answer.repeated
     assert names(path) == []
+
+
+async def test_what_a_killed_writer_may_have_left_unsynced_is_synced_before_it_is_called_a_repeat(
+    path: Path, clock: HandClock
+) -> None:
+    killed, sink = make(path, clock), make(path, clock)
+    await killed.deliver([make_delivery(1)])
+    with synced_names() as synced:
+        (answer,) = await sink.deliver([make_delivery(1)])
+    assert isinstance(answer, Receipt)
+    assert answer.repeated
+    assert {"new", "cur"} <= synced
+    await sink.close()
+    await killed.close()
 
 
 async def test_messages_of_others_are_left_alone(path: Path, clock: HandClock) -> None:
@@ -174,7 +188,7 @@ async def test_messages_that_cannot_be_moved_to_new_leave_nothing_there(
         if len(moved) == 2:
             raise OSError(28, "No space left on device")
         moved.append(arguments)
-        real(*arguments, **more)  # type: ignore[arg-type]
+        real(*arguments, **more)
 
     batch = [make_delivery(uid) for uid in range(4)]
     with monkeypatch.context() as patched:

@@ -101,6 +101,9 @@ class JsonlQueue:
         with self._opened() as descriptor:
             if self._recent is None:
                 with transient(f"read {self.path}"):
+                    # A writer that was killed before it synced left lines that we see and a power cut does not.
+                    os.fsync(descriptor)
+                    sync_directory(self.path.parent)
                     self._recent = _remembered(descriptor)
             recent = self._recent
             fresh = {one.delivery_id: one for one in batch if one.delivery_id not in recent}

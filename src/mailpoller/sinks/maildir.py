@@ -163,6 +163,9 @@ class MaildirQueue:
     def _survey(self, opened: _Opened) -> Recent:
         """The newest messages that lie here already; one pass over the names. Sweeps what died writers left in tmp."""
         recent = Recent()
+        # A writer that was killed before it synced left messages that we see and a power cut does not.
+        os.fsync(opened.new)
+        os.fsync(opened.cur)
         found = heapq.nlargest(recent.limit, _ids(opened.new, opened.cur))
         recent.add(delivery_id for _, delivery_id in reversed(found))
         oldest = self._clock.now().timestamp() - _ABANDONED_AFTER.total_seconds()

@@ -106,6 +106,18 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make what a file holds durable, whoever wrote it; one that is missing is passed over. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def directory(path: Path | str, *, within: int | None = None, follow: bool = False) -> Iterator[int]:
     """A descriptor of the directory, for calls relative to it. If it is a symbolic link it is refused unless ``follow``:

@@ -31,6 +31,7 @@ from mailpoller.transport.disk import (
     make_directory,
     require_room,
     require_writable,
+    sync_file,
     transient,
 )
 from mailpoller.transport.sqlite import Database
@@ -167,6 +168,9 @@ class SqliteQueue:
                 create_file(self.path, group=self._group, mode=WRITABLE_FILE)
             if not stat.S_ISREG(self.path.lstat().st_mode):
                 raise TransientError(f"{self.path} is not a regular file")
+            # A process that was killed between writing a commit and syncing it left rows that we see and a power cut
+            # does not. They are about to be called repeats, which is to say held.
+            sync_file(self.path.with_name(self.path.name + "-wal"))
             shared = self.path.parent.stat()
         if (
             self._group != -1
