@@ -333,6 +333,28 @@ def test_doubts_are_warnings(write: Write, keys: str, expected: str) -> None:
     assert warnings(config) == [f"mailboxes.m.{expected}"]
 
 
+def test_mail_to_an_address_that_is_polled_is_a_warning(write: Write) -> None:
+    config = load(
+        write(f"""{QUEUES}
+outgoing: {{relay: {{type: smtp, host: localhost, sender: a@example.com}}}}
+quarantine: {{type: smtp, outgoing: relay, to: [q@example.com, Support@example.com]}}
+alerts: {{outgoing: relay, to: help@example.com}}
+mailboxes: {{m: {{{IMAP}, address: [support@example.com, help@example.com]}}}}
+""")
+    )
+    assert warnings(config) == [
+        "quarantine.to[1]: the mailbox m polls this address: our own mail would come back",
+        "alerts.to: the mailbox m polls this address: our own mail would come back",
+    ]
+
+
+def test_queue_that_forgets_sooner_than_the_ledger_is_a_warning(write: Write) -> None:
+    config = load(write(f"{QUEUES.replace('support.db', 'support.db, remember: 30d')}\nmailboxes: {{m: {{{IMAP}}}}}\n"))
+    assert warnings(config) == [
+        "queues.support.remember: shorter than keep of a mailbox: a repeat might not be recognised"
+    ]
+
+
 @pytest.mark.parametrize("keys", ["tls: none", "tls: starttls", "port: 14300"])
 def test_nothing_is_doubtful_about_this_machine(write: Write, keys: str) -> None:
     for host in ("localhost", "127.0.0.1", "'::1'"):

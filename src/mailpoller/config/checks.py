@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
@@ -37,10 +38,15 @@ def references(
                 yield name_node.problem(dangling(_NOUNS.get(section, section), name, known.get(section, ())))
 
 
-def mailboxes(config: Config) -> Iterator[Problem]:
-    """What a mailbox needs beyond its own block."""
+def agreement(config: Config) -> Iterator[Problem]:
+    """What blocks need beyond what their own class asks."""
     if QUARANTINE in config.queues:
         yield _node(config, ("queues", QUARANTINE)).problem("this name is taken by the quarantine itself")
+    for at, block in _blocks(config):
+        for key in ("poll_interval", "reconnect_interval", "retry_interval"):
+            if getattr(block, key, None) == timedelta(0):
+                node, rest = locate(_node(config, at), (key,))
+                yield node.problem("must be more than 0s", key=rest)
     yield from _renames(config)
     yield from _folders(config)
 

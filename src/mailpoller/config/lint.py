@@ -36,6 +36,8 @@ def doubts(config: Config) -> Iterator[Problem]:
         yield from _wire(block, config.places[at])
     for name, mailbox in config.mailboxes.items():
         yield from _mailbox(config, name, mailbox)
+    yield from _loops(config)
+    yield from _forgetful(config)
     yield from _exposed(config)
 
 
@@ -105,6 +107,30 @@ def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Probl
             deletes[0],
             "deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only",
         )
+
+
+def _loops(config: Config) -> Iterator[Problem]:
+    """Quarantine or alerts that are mailed to an address that is polled here."""
+    polled: dict[str, str] = {}
+    for name, mailbox in config.mailboxes.items():
+        addresses = [mailbox.address] if isinstance(mailbox.address, str) else mailbox.address or []
+        polled |= {address.casefold(): name for address in addresses if mailbox.enabled}
+    for at in [("alerts",), ("quarantine",), *(("mailboxes", name, "quarantine") for name in config.overrides)]:
+        if (node := config.places.get(at)) is None or (to := node.entries.get("to")) is None:
+            continue
+        for entry in to.value if isinstance(to.value, list) else [to]:
+            if isinstance(entry.value, str) and (whose := polled.get(entry.value.casefold())):
+                yield entry.problem(f"the mailbox {whose} polls this address: our own mail would come back", "warning")
+
+
+def _forgetful(config: Config) -> Iterator[Problem]:
+    """Queues that forget ids which the ledger may still bring again."""
+    longest = max((mailbox.keep for mailbox in config.mailboxes.values()), default=timedelta(0))
+    for name, queue in config.queues.items():
+        remember = getattr(queue, "remember", None)
+        if isinstance(remember, timedelta) and remember < longest:
+            node = config.places["queues", name]
+            yield _warn(node, "remember", "shorter than keep of a mailbox: a repeat might not be recognised")
 
 
 def _exposed(config: Config) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ from mailpoller.core.errors import ConfigError
 ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
 """The variable that overrules ``service.environment``."""
 
+_BAD_ENVIRONMENT = f"from {ENVIRONMENT} or the command line, must be letters, digits, - and _, at most 40"
 _NEVER_DEFAULT = ("extends", "formerly")
 _KIND_OF = {"queues": "sinks", "outgoing": "outgoings", "rules": "rules"}
 
@@ -88,7 +89,7 @@ class _Loading:
         )
         if self._complete:
             self._problems += checks.references(config, sections.names, self._broken)
-        self._problems += checks.mailboxes(config)
+        self._problems += checks.agreement(config)
         if any(problem.severity == "error" for problem in self._problems):
             raise ConfigErrors(in_order(self._problems, self._files))
         warnings = in_order([*self._problems, *lint.doubts(config)], self._files)
@@ -99,15 +100,10 @@ class _Loading:
         node = sections.single("service") or Node({}, self._path, 1, 1, "service")
         written = plain(node)
         if self._environment is not None and isinstance(written, dict):
-            if not is_name(self._environment):
-                raise ConfigErrors(
-                    [
-                        node.problem(
-                            f"the environment, from {ENVIRONMENT} or the command line, must be letters, digits, - and _, at most 40"
-                        )
-                    ]
-                )
-            written["environment"] = self._environment
+            if is_name(self._environment):
+                written["environment"] = self._environment
+            else:
+                self._problems.append(node.problem(_BAD_ENVIRONMENT, key="environment"))
         return cast("ServiceConfig | None", self._block(ServiceConfig, node, ("service",), written))
 
     def _ledger(self, sections: Sections, service: ServiceConfig | None) -> LedgerConfig | None:
