@@ -28,6 +28,10 @@ LONGEST_RETRY = timedelta(hours=1)
 CREDENTIALS_RETRY = timedelta(minutes=5)
 """The least wait after a refused login: servers lock accounts that knock faster."""
 
+CLOCK_MARGIN = timedelta(hours=1)
+"""In a new epoch, mail that the server received so long before our first run still counts as later: its clock is not ours
+and counts whole seconds. What was settled before is known by its fingerprint; what is skipped would be lost."""
+
 PRUNE_INTERVAL = timedelta(days=1)
 
 
@@ -290,7 +294,7 @@ class Watcher:
             if state.accepted == "baseline":
                 return Start("now")
             if state.settled_before:
-                return Start("since", state.baseline_at)
+                return Start("since", state.baseline_at - CLOCK_MARGIN)
         instant = self.config.starts_at()
         if instant is not None:
             return Start("since", instant)
