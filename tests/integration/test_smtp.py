@@ -20,8 +20,8 @@ from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
-from mailpoller.transport import smtp as transport
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+from mailpoller.transport.smtp import line as transport
 from servers.smtp import CLOSE, STALL, Certificate, Relay, Scripted, make_certificate
 
 SECRET = "correct horse battery staple"
@@ -379,6 +379,21 @@ async def test_a_refusal_is_a_decision_in_the_relays_own_words(
                 await sender.send(MAIL)
     assert not isinstance(caught.value, RelayUnavailable), "it is about this mail, not about the relay"
     assert relay.connections == 1, "the connection is still good"
+
+
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA"])
+async def test_a_refusal_counts_though_the_relay_hangs_up_after_it(stage: str) -> None:
+    script = {stage: b"550 5.7.1 Blocked\r\n", "RSET": CLOSE}
+    async with Scripted(script) as relay, outgoing(relay.port) as sender:
+        with pytest.raises(MessageRejected, match=r"550 5\.7\.1 Blocked"):
+            await sender.send(MAIL)
+    assert relay.connections == 1
+
+
+async def test_a_mail_to_nobody_is_refused() -> None:
+    async with Scripted() as relay, outgoing(relay.port) as sender:
+        with pytest.raises(MessageRejected, match="no recipient"):
+            await sender.send(Mail("", (), MAIL.octets))
 
 
 async def test_the_whole_mail_is_refused_only_if_all_recipients_are() -> None:
