@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -195,6 +196,25 @@ async def test_a_spool_file_that_vanished_refuses_its_message_and_no_other(
     assert isinstance(held, Receipt)
     await sink.close()
     assert files(path) == []
+
+
+async def test_a_message_that_is_larger_than_a_file_may_be_does_not_take_the_queue_down(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make()
+    for code, expected in ((errno.EFBIG, Refusal), (errno.ENOSPC, TransientError)):
+
+        def refuse(*arguments: object, code: int = code) -> None:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("mailpoller.transport.disk.write_all", refuse)
+            try:
+                (answer,) = await sink.deliver([make_delivery(1, octets=LARGE)])
+            except TransientError as error:
+                answer = error
+        assert isinstance(answer, expected)
+    await sink.close()
 
 
 async def test_files_that_a_crash_left_are_removed_after_an_hour_and_others_never(

@@ -32,6 +32,7 @@ from mailpoller.transport.disk import (
     group_id,
     in_words,
     make_directory,
+    of_the_disk,
     require_room,
     require_writable,
     transient,
@@ -143,8 +144,8 @@ class MaildirQueue:
             names = {delivery_id: f"{now}.{delivery_id}.{self._host}" for delivery_id in fresh}
             faults = self._write(opened, [(names[one.delivery_id], one.raw.octets) for one in fresh.values()])
             written = [delivery_id for delivery_id in fresh if names[delivery_id] not in faults]
-            if faults and not written and len(faults) == len(batch):
-                raise TransientError(in_words(next(iter(faults.values())), f"write to the Maildir {self.path}"))
+            if len(faults) == len(batch) and (fault := of_the_disk(faults.values())):
+                raise TransientError(in_words(fault, f"write to the Maildir {self.path}"))
             self._publish(opened, [names[delivery_id] for delivery_id in written])
             recent.add(written)
         answers: list[Receipt | Refusal] = []

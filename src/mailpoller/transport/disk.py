@@ -6,7 +6,7 @@ import errno
 import grp
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,12 @@ _COPY_OCTETS = 1 << 20
 def in_words(error: OSError, doing: str) -> str:
     """What went wrong with what: ``cannot write /var/…/new: No space left on device``."""
     return f"cannot {doing}: {error.strerror or error}"
+
+
+def of_the_disk(faults: Iterable[OSError]) -> OSError | None:
+    """The first fault that another message would meet as well, so that whoever met it should stop trying for a while;
+    None if each is its message's own: it is larger than a file may be, or its spool file is gone."""
+    return next((fault for fault in faults if fault.errno not in (errno.EFBIG, errno.ENOENT)), None)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from mailpoller.transport.disk import (
     group_id,
     in_words,
     make_directory,
+    of_the_disk,
     require_room,
     require_writable,
     sync_file,
@@ -96,7 +97,7 @@ class SqliteQueue:
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Rows are all of a batch or none; a message whose file fails is
-        refused for now, unless all do."""
+        refused for now. If the disk lets all of them fail: :class:`TransientError`."""
         await self._prepare()
         refusals = {one.delivery_id: _too_large(one) for one in batch if len(one.event) > LARGEST_ROW}
         files = await self._write_files(batch, refusals)
@@ -200,8 +201,8 @@ class SqliteQueue:
         if not files:
             return {}
         faults = await self._worker.do(self._octets.write, files, self._group)
-        if len(faults) == len(batch):
-            raise TransientError(in_words(next(iter(faults.values())), f"write to {self._octets.path}"))
+        if len(faults) == len(batch) and (fault := of_the_disk(faults.values())):
+            raise TransientError(in_words(fault, f"write to {self._octets.path}"))
         for file, fault in faults.items():
             delivery_id = file.removesuffix(".eml")
             refusals[delivery_id] = Refusal(delivery_id, in_words(fault, "write the message's octets"))
