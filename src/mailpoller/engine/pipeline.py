@@ -29,8 +29,8 @@ Asked = list[tuple[str, Match | None]]
 class Pipeline:
     """Judges the messages of one mailbox, in this order; the first check that speaks decides.
 
-    1. Mail that we sent ourselves (it bears our loop header) is discarded as ``own-mail``: quarantine would send it
-       once more, and so in a circle.
+    1. Mail that we sent ourselves (it bears our loop header) is quarantined as ``own-mail``, which the dispatcher keeps in
+       the local directory: by mail it would go in a circle, and a stranger may have forged the header.
     2. A subject with the quarantine ``marker`` is quarantined as ``test-message``; an empty marker is never found.
     3. A message that was cut because it is too large, if ``oversize`` is ``quarantine``.
     4. Automatic mail, if ``auto_replies`` is ``quarantine`` or ``discard``: as ``auto-reply``.
@@ -77,7 +77,7 @@ class Pipeline:
     def _check(self, message: Message) -> Verdict | None:
         """Everything that is decided before a rule is asked."""
         if message.looped:
-            return Discard(OWN_MAIL)
+            return Quarantine(OWN_MAIL, "the message bears our own loop header")
         if self._marker and self._marker in message.subject:
             return Quarantine(TEST_MESSAGE, "the subject bears the quarantine marker")
         if message.raw.truncated and self._quarantines_oversize:
