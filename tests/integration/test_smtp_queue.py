@@ -286,6 +286,23 @@ async def test_a_relay_that_dies_half_way_keeps_the_receipts_of_what_it_took() -
     assert all(not one.permanent for one in answers if isinstance(one, Refusal))
 
 
+async def test_a_relay_too_slow_for_the_batch_keeps_the_receipts_of_what_it_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailpoller.sinks.smtp._BUDGET_S", 0.1)
+
+    class Slow(Relay):
+        async def handle_DATA(self, server: object, session: object, envelope: object) -> str:
+            await asyncio.sleep(0.05)
+            return await super().handle_DATA(server, session, envelope)  # type: ignore[arg-type]
+
+    async with Slow() as relay, quarantine(relay.port) as sink:
+        answers = await sink.deliver([order(uid) for uid in range(40)])
+    receipts = [one for one in answers if isinstance(one, Receipt)]
+    assert 0 < len(receipts) == len(relay.received) < 10
+    assert {one.reason for one in answers if isinstance(one, Refusal)} == {"the relay is too slow for so many at once"}
+
+
 async def test_at_least_one_recipient_must_have_taken_it() -> None:
     async with Relay() as relay, quarantine(relay.port, to=["a@example.com", "b@example.com"]) as sink:
         relay.refuse = {"RCPT a@example.com": "550 5.1.1 Gone"}

@@ -424,6 +424,52 @@ async def test_the_service_stops_with_a_last_mail_of_what_is_due(site: Site) -> 
     assert len(site.outgoing.mails) == 1
 
 
+async def test_a_mail_on_its_way_is_finished_before_the_service_stops(site: Site) -> None:
+    stop = asyncio.Event()
+    send = site.outgoing.send
+
+    async def slowly(mail: Mail) -> str:
+        stop.set()
+        await asyncio.sleep(0.05)
+        return await send(mail)
+
+    site.outgoing.send = slowly  # type: ignore[method-assign]
+    await site.alarm.raised(Kind.CREDENTIALS_REFUSED, "support", "535 no", group="imap.example.com")
+    async with asyncio.timeout(5):
+        await site.alarm.run(stop)
+    assert len(site.outgoing.mails) == 1
+    assert [edge.notified for edge in await site.ledger.alarms()] == [True]
+
+
+async def test_a_relay_that_stalls_does_not_hold_up_the_stop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailpoller.engine.alarm._LAST_WORDS_S", 0.05)
+    stop = asyncio.Event()
+
+    async def never(mail: Mail) -> str:
+        stop.set()
+        await asyncio.sleep(3600)
+        return ""
+
+    site.outgoing.send = never  # type: ignore[method-assign]
+    await site.alarm.raised(Kind.CREDENTIALS_REFUSED, "support", "535 no", group="imap.example.com")
+    async with asyncio.timeout(2):
+        await site.alarm.run(stop)
+    assert [edge.notified for edge in await site.ledger.alarms()] == [False], "the next process tells it"
+
+
+async def test_a_bug_in_one_step_does_not_end_the_alarms(site: Site) -> None:
+    stop = asyncio.Event()
+    site.ledger.fail("raise_alarm", ZeroDivisionError("a bug"), times=2)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(site.alarm.run(stop))
+        for number in range(3):
+            site.alarm.tell(Kind.MAILBOX_HELD, f"box{number}", "120 unknown", group="imap.example.com")
+        while not site.outgoing.mails:
+            await asyncio.sleep(0.001)
+        stop.set()
+    assert "3 mailboxes" in site.outgoing.subjects[0]
+
+
 async def test_run_sends_by_itself(site: Site) -> None:
     stop = asyncio.Event()
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
