@@ -87,6 +87,9 @@ service imap {{
 service anvil {{
   {chroot}
   client_limit = 1500
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service stats {{
   {chroot}
@@ -345,6 +348,13 @@ class Dovecot:
         with self.client(user) as client:
             _expect(client.select(_quote(folder)))
             _expect(client.uid("STORE", uids, *flags.split(" ", 1)))
+
+    def expunge(self, user: str, uids: str, folder: str = "INBOX") -> None:
+        """Delete messages as another client would."""
+        with self.client(user) as client:
+            _expect(client.select(_quote(folder)))
+            _expect(client.uid("STORE", uids, "+FLAGS.SILENT", "(\\Deleted)"))
+            _expect(client.uid("EXPUNGE", uids))
 
     def move(self, user: str, uids: str, source: str, target: str) -> None:
         """Move messages as another client would."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator
 
@@ -79,11 +80,11 @@ async def connect(client: ImapClient, addresses: list[Address], seconds: float) 
         except BaseException:
             sock.close()
             raise
-    reason = (
-        f"no answer within {seconds:g} s"
-        if isinstance(last, TimeoutError)
-        else (getattr(last, "strerror", None) or last)
-    )
+    if isinstance(last, TimeoutError):
+        reason = f"no answer within {seconds:g} s"
+    else:
+        code = getattr(last, "errno", None)
+        reason = os.strerror(code) if code else str(last)
     raise TransientError(f"cannot connect to {client.host} port {client.port}: {reason}")
 
 

@@ -151,7 +151,7 @@ async def list_folder(
     """List the folder that is selected. Raises :class:`TransientError` with the server's words if it refuses."""
     bookmark = Bookmark.read(since)
     if bookmark is None:
-        first = 0 if start.kind == "all" else mailbox.uidnext or await _highest(protocol, mailbox) + 1
+        first = 0 if start.kind == "all" else await _next_uid(protocol, mailbox)
         bookmark = Bookmark(1, first, None if start.kind == "all" else start)
     listing = Listing(folder, mailbox, bookmark, array("I"))
     if bookmark.following < bookmark.first and mailbox.exists and (criteria := _criteria(bookmark)) is not None:
@@ -187,11 +187,12 @@ async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> None:
     listing.sizes = sizes
 
 
-async def _highest(protocol: ImapProtocol, mailbox: Mailbox) -> int:
-    """The highest uid, of a server that tells no UIDNEXT; 0 in an empty folder."""
-    if not mailbox.exists:
-        return 0
-    return max(await _search(protocol, mailbox, "UID *"), default=0)
+async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
+    """UIDNEXT as it is now: as SELECT told it, unless mail has come since or the server tells none."""
+    told = mailbox.uidnext or 1
+    if (mailbox.uidnext and not mailbox.arrived) or not mailbox.exists:
+        return told
+    return max(told, max(await _search(protocol, mailbox, "UID *"), default=0) + 1)
 
 
 async def _search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:

@@ -44,6 +44,8 @@ class _Open:
     wire: str
     mailbox: Mailbox
     selected_at: float
+    refreshed: bool = True
+    """The server has just had a chance to tell its news, and no listing has made use of that."""
     heeded: int = 0
     """Hints of news that a listing or a :meth:`ImapSession.wait` has taken care of."""
 
@@ -107,6 +109,7 @@ class ImapSession:
 
         Raises :class:`TransientError` if none exists.
         """
+        self._check()
         found = []
         for name in self._config.folders:
             _, exists = await self._folders.find(name)
@@ -131,10 +134,14 @@ class ImapSession:
                 and not opened.mailbox.renumbered
                 and now - opened.selected_at < RESELECT
             ):
-                await self._protocol.run("NOOP")
+                await self._refresh(opened)
                 if not opened.mailbox.renumbered:
                     return opened.folder
             return await self._select(name)
+
+    async def _refresh(self, opened: _Open) -> None:
+        await self._protocol.run("NOOP")
+        opened.refreshed = True
 
     async def _select(self, name: str) -> Folder:
         wire, _ = await self._folders.find(name)
@@ -158,8 +165,12 @@ class ImapSession:
 
     # --- messages --------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
-        """See the port. Without news since the last complete listing it costs nothing."""
+        """See the port. Without news since the last complete listing it costs a NOOP, and after :meth:`open` nothing."""
         opened = self._require(folder)
+        if not opened.refreshed:
+            await self._refresh(opened)
+            self._require(folder)
+        opened.refreshed = False
         seen = self._seen.get(folder.name)
         mailbox = opened.mailbox
         if seen is not None and seen.position == since and seen.mailbox is mailbox and seen.news == mailbox.news:
@@ -233,8 +244,7 @@ class ImapSession:
         protocol = self._protocol
         idle = self._may_idle and protocol.offers("IDLE")
         while True:
-            if protocol.lost is not None:
-                raise SessionLost(protocol.lost)
+            self._check()
             left = deadline - loop.time()
             if self._has_news():
                 self._tell_news()
@@ -313,9 +323,12 @@ class ImapSession:
         finally:
             protocol.lose("the session was closed")
 
-    def _require(self, *folders: Folder) -> _Open:
+    def _check(self) -> None:
         if self._protocol.lost is not None:
             raise SessionLost(self._protocol.lost)
+
+    def _require(self, *folders: Folder) -> _Open:
+        self._check()
         opened = self._open
         if opened is None or any(folder != opened.folder for folder in folders):
             raise TransientError(f"the folder {folders[0].name} is not open in this epoch")

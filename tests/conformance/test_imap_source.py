@@ -1,0 +1,75 @@
+"""The IMAP source keeps the promises of its port, on a real Dovecot."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from mailpoller.core.ports import Source
+from servers.dovecot import Dovecot
+from servers.mailboxes import imap_source
+from servers.proxy import FaultProxy
+
+pytest.register_assert_rewrite("mailpoller.testing.source_suite")
+
+from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Dovecot]:
+    with Dovecot() as dovecot:
+        yield dovecot
+
+
+class MailboxOnDovecot(MailboxUnderTest):
+    """One user's mailbox, reached through a proxy that can cut the connection."""
+
+    impossible_flag = "\\Nonsense"
+
+    def __init__(self, server: Dovecot, proxy: FaultProxy, directory: Path) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.directory = directory
+        self.user = f"suite{next(_numbers)}"
+        server.create(self.user, self.second)
+
+    def source(self, *, folders: Sequence[str] | None = None, mode: Literal["live", "shadow"] = "live") -> Source:
+        return imap_source(
+            self.directory, self.proxy.port, self.user, folders=list(folders or [self.first]), mode=mode
+        )  # fmt: skip
+
+    async def deliver(
+        self, octets: bytes, folder: str | None = None, *, seen: bool = False, received: datetime | None = None
+    ) -> None:
+        self.server.deliver(self.user, octets, folder or self.first, received, seen=seen)
+
+    async def shown(self, folder: str | None = None) -> Sequence[Shown]:
+        name = folder or self.first
+        if name not in await asyncio.to_thread(self.server.folders, self.user):
+            return []
+        flags = await asyncio.to_thread(self.server.flags, self.user, name)
+        octets = await asyncio.to_thread(self.server.octets, self.user, name)
+        return [Shown(octets[uid], flags[uid]) for uid in sorted(octets)]
+
+    async def remove(self, octets: bytes, folder: str | None = None) -> None:
+        found = await asyncio.to_thread(self.server.octets, self.user, folder or self.first)
+        uid = next(uid for uid, held in found.items() if held == octets)
+        await asyncio.to_thread(self.server.expunge, self.user, str(uid), folder or self.first)
+
+    async def cut(self) -> None:
+        self.proxy.cut()
+
+
+class TestImap(SourceSuite):
+    @pytest.fixture
+    async def mailbox(self, server: Dovecot, tmp_path: Path) -> AsyncIterator[MailboxUnderTest]:
+        async with FaultProxy(server.imap_port) as proxy:
+            yield MailboxOnDovecot(server, proxy, tmp_path)
