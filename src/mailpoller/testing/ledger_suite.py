@@ -528,6 +528,8 @@ class LedgerSuite:
         assert await ledger.settle([outcome(claim)]) == first
         await ledger.defer([claim], until=clock.now(), reason="the answer was lost")
         await ledger.release([claim])
+        assert await ledger.due(INBOX, limit=10) == [], "the server is being told"
+        clock.move(timedelta(minutes=1))
         assert await ledger.claim(refs(INBOX, 1)) == first, "what is settled stays settled"
         assert (await ledger.counts("support"))["settled"] == 1
         await ledger.close()

@@ -101,6 +101,10 @@ def _step(method: _Method[P, T]) -> _Method[P, T]:
     return stepped
 
 
+PENDING_AGAIN = timedelta(minutes=1)
+"""A disposition of which nothing is known is tried again this soon."""
+
+
 class MemoryLedger:
     """The :class:`~mailpoller.core.ports.Ledger` port without a disk.
 
@@ -119,6 +123,8 @@ class MemoryLedger:
                 message.state, message.suspect, message.due_at = "suspect", True, clock.now()
                 message.strikes += message.at_risk
                 message.at_risk = False
+            elif message.state == "settled" and message.disposition_state == "pending" and message.due_at is not None:
+                message.due_at = min(message.due_at, clock.now())
 
     # --- for the test ------------------------------------------------------------------------------------------
     def fail(self, step: str, error: Exception | None = None, *, times: int = 1, after: bool = False) -> None:
@@ -329,7 +335,7 @@ class MemoryLedger:
             message.receipts = dict(outcome.receipts)
             message.at_risk, message.waits_for, message.settled_at = False, None, now
             message.settled_order = 1 + max(other.settled_order for other in self.store.messages.values())
-            message.due_at = None if leaves else now
+            message.due_at = None if leaves else now + PENDING_AGAIN
             message.disposition_state = "applied" if leaves else "pending"
             message.disposition_reason, message.disposed_at = "", now if leaves else None
             self._open_claims.discard(self._key(outcome.claim.ref))
@@ -381,7 +387,7 @@ class MemoryLedger:
     @_step
     async def disposed(self, results: Sequence[Disposed]) -> None:
         now = self._clock.now()
-        again = {"applied": None, "failed": now + timedelta(days=1), "pending": now + timedelta(minutes=1)}
+        again = {"applied": None, "failed": now + timedelta(days=1), "pending": now + PENDING_AGAIN}
         for result in results:
             message = self._message(result.settlement.ref)
             if message is not None and message.state == "settled":

@@ -51,6 +51,11 @@ def suspect_open_claims(connection: Connection, now: int) -> tuple[int, int]:
         "WHERE state = 'claimed' AND due_at IS NOT NULL",
         (now,),
     ).rowcount
+    connection.execute(
+        "UPDATE message SET due_at = ?1 "
+        "WHERE state = 'settled' AND due_at IS NOT NULL AND due_at > ?1 AND disposition_state = 'pending'",
+        (now,),
+    )
     return suspects, struck
 
 
@@ -182,9 +187,9 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
     fingerprints = [outcome.fingerprint or bytes(FINGERPRINT_OCTETS) for _, outcome in outcomes]
     if any(len(fingerprint) != FINGERPRINT_OCTETS for fingerprint in fingerprints):
         raise ValueError("a fingerprint is the 32 octets of a SHA-256")
-    settled = connection.execute(
-        _SETTLE, (document([_settled(key, outcome) for key, outcome in outcomes]), b"".join(fingerprints), now)
-    ).rowcount
+    # What was settled now is on its way to the server: it is due only if no word of it comes.
+    rows = document([_settled(key, outcome) for key, outcome in outcomes])
+    settled = connection.execute(_SETTLE, (rows, b"".join(fingerprints), now, PENDING_AGAIN // MICROSECOND)).rowcount
     return settled == len({key for key, _ in outcomes})
 
 
@@ -192,7 +197,7 @@ FINGERPRINT_OCTETS = 32
 
 _SETTLE = """
 UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at = ?3,
-    due_at = iif(new.leaves, NULL, ?3),
+    due_at = iif(new.leaves, NULL, ?3 + ?4),
     disposition_state = iif(new.leaves, 'applied', 'pending'),
     disposed_at = iif(new.leaves, ?3, NULL),
     disposition_reason = NULL,

@@ -77,6 +77,10 @@ class LedgerReader:
         """See :meth:`~mailpoller.core.ports.Ledger.trace`."""
         return stories.trace(self._connection, term, limit)
 
+    def deferred(self) -> Sequence[Story]:
+        """The stories of all messages that are put off."""
+        return stories.deferred(self._connection)
+
     def faults(self, subject: str | None = None, *, limit: int = 1000) -> Sequence[Fault]:
         """Newest first."""
         return alarms.faults(self._connection, subject, limit)

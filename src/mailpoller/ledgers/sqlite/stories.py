@@ -41,6 +41,12 @@ def trace(connection: Connection, term: str, limit: int) -> list[Story]:
     return [_story(*row) for row in rows]
 
 
+def deferred(connection: Connection) -> list[Story]:
+    """The stories of all messages that are put off."""
+    rows = connection.execute(_STORIES.format(where="state = 'deferred' AND ?1 IS NULL"), (None, -1))
+    return [_story(*row) for row in rows]
+
+
 def _story(
     mid: bytes,
     mailbox: str,
