@@ -73,6 +73,8 @@ MADE: dict[str, Callable[[], bytes]] = {
     "escaped-quotes-in-brackets": lambda: _field(b"From", b'<"\\"' * 200_000 + b"a@example.com"),
     "escaped-brackets": lambda: _field(b"From", b'<"' + b'\\"<' * 200_000 + b"a@example.com"),
     "dots-around-an-address": lambda: _field(b"From", b". " * 40_000 + b"@ " + b" ." * 4_000),
+    "backslashed-quotes-in-brackets": lambda: _field(b"From", b'<\\"' * 200_000 + b"a@example.com"),
+    "backslashed-brackets": lambda: _field(b"From", b"<\\" * 200_000 + b"a@example.com"),
     "backslashes": lambda: _field(b"From", b'"' + b"\\" * 500_001 + b"a@example.com"),
     "groups-in-groups": lambda: _field(b"To", b"g:" * 250_000 + b"a@example.com" + b";" * 250_000),
     "at-signs": lambda: _field(b"From", b"@ " * 250_000),

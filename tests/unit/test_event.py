@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage
-from mailpoller.core.spool import Octets
+from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail import event as event_module
 from mailpoller.mail.event import EventRenderer, render
@@ -161,6 +161,15 @@ def test_unparsed_message_can_be_rendered_too():
     event = checked(renderer(unparsed(raw(OCTETS))).render(queue="a", delivery_id="d", octets_inside=True))
     assert event["data"]["defects"] == ["unparsed"]
     assert event["data"]["subject"] == ""
+    assert base64.b64decode(event["data"]["raw"]) == OCTETS
+
+
+def test_octets_of_a_spooled_message_are_inside_too(tmp_path):
+    intake = Spool(tmp_path, threshold=1).begin(1 << 20)
+    intake.write(OCTETS)
+    octets = intake.finish()
+    event = checked(renderer(parse(raw(octets))).render(queue="a", delivery_id="d", octets_inside=True))
+    octets.close()
     assert base64.b64decode(event["data"]["raw"]) == OCTETS
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -109,6 +111,22 @@ def test_what_the_standard_library_writes_is_read_back(written):
     assert [address.address for address in found] == [address.address for address in wanted]
     if "=?" not in value:
         assert [address.name for address in found] == [address.name for address in wanted]
+
+
+MARKS = ("(", ")", "<", ">", '"', "\\", "@", ",", ":", ";", "=?a?q?", "a", " ", ".", "[", "]")
+
+
+def test_whatever_is_repeated_takes_linear_time():
+    for repeated in (
+        *itertools.product(MARKS, repeat=2),
+        ("<", "\\", '"'),
+        ('"', "<", "\\", '"'),
+        ("<", '"', "\\", '"'),
+    ):
+        value = "".join(repeated)
+        began = time.process_time()
+        parse_addresses((value * 12_000)[:12_000])
+        assert time.process_time() - began < 0.25, value
 
 
 @given(st.text('ab@.,;:<>()[]"\\ =?\t\ud800\x00é', max_size=60))

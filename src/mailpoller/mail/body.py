@@ -82,6 +82,7 @@ def _text(octets: Block, part: Part, room: dict[str, int], defects: list[str]) -
     text, defect = decode(data, charset)
     if defect and not cut:  # a cut may well have gone through a character
         defects.append(defect)
+    text = text.removeprefix("\ufeff")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:

@@ -7,7 +7,7 @@ from functools import partial
 
 from mailpoller.core.message import Address, Body, Message, RawMessage
 from mailpoller.core.spool import Block
-from mailpoller.mail.address import parse_addresses
+from mailpoller.mail.address import CUT, KEPT, parse_addresses
 from mailpoller.mail.automatic import classify
 from mailpoller.mail.body import read_body
 from mailpoller.mail.date import parse_date
@@ -49,67 +49,84 @@ def parse(raw: RawMessage) -> Message:
         defects.append(LINES_END_WITH_CR)
     header = read_header(octets, 0, len(octets))
     defects += header.defects
-    first: dict[str, int] = {}
-    again: dict[str, list[int]] = {}
-    headers: list[tuple[str, str]] = []
-    fields = header.fields
-    for index, (key, name, value) in enumerate(fields):
-        headers.append((name, readable(value)))
-        if key not in first:
-            first[key] = index
-        else:
-            again.setdefault(key, []).append(index)
-    if again and not _ONCE.isdisjoint(again):
-        defects.append(FIELD_REPEATED)
-
-    def addresses(key: str) -> tuple[Address, ...]:
-        index = first.get(key)
-        if index is None:
-            return ()
-        found, defect = parse_addresses(fields[index].value)
-        if key in again:
-            for more in again[key]:
-                others, fault = parse_addresses(fields[more].value)
-                found, defect = found + others, defect or fault
-        if defect and defect not in defects:
-            defects.append(defect)
-        return found
-
-    def every(key: str) -> list[str]:
-        return [fields[index].value for index in (first[key], *again.get(key, ()))] if key in first else []
-
-    def text(key: str) -> str:
-        index = first.get(key)
-        return "" if index is None else fields[index].value
-
-    written_date = text("date")
-    date = parse_date(written_date) if written_date else None
-    if date is None and written_date:
+    headers = [(name, readable(value)) for _, name, value in header.fields]
+    fields = _Fields(header.fields, defects)
+    date = fields.value("date")
+    sent = parse_date(date) if date else None
+    if date and sent is None:
         defects.append(DATE_MALFORMED)
-    return_path = _return_path(fields[first["return-path"]].value) if "return-path" in first else None
-    message_id = text("message-id")
-    in_reply_to = text("in-reply-to")
-    references = text("references")
+    return_path = _return_path(fields.value("return-path")) if "return-path" in fields.first else None
+    subject = fields.first.get("subject")
     return Message(
         raw=raw,
         headers=headers,
-        subject=headers[first["subject"]][1] if "subject" in first else "",
-        from_=addresses("from"),
-        sender=addresses("sender"),
-        to=addresses("to"),
-        cc=addresses("cc"),
-        bcc=addresses("bcc"),
-        reply_to=addresses("reply-to"),
+        subject="" if subject is None else headers[subject][1],
+        from_=fields.addresses("from"),
+        sender=fields.addresses("sender"),
+        to=fields.addresses("to"),
+        cc=fields.addresses("cc"),
+        bcc=fields.addresses("bcc"),
+        reply_to=fields.addresses("reply-to"),
         return_path=return_path,
-        message_id=_message_id(message_id) if message_id else "",
-        in_reply_to=_message_ids(in_reply_to) if in_reply_to else (),
-        references=_message_ids(references) if references else (),
-        date=date,
-        auto=classify(every("auto-submitted"), return_path),
-        looped=_LOOP in first,
+        message_id=_message_id(fields.value("message-id")),
+        in_reply_to=_message_ids(fields.value("in-reply-to")),
+        references=_message_ids(fields.value("references")),
+        date=sent,
+        auto=classify(fields.every("auto-submitted"), return_path),
+        looped=_LOOP in fields.first,
         header_defects=tuple(defects),
-        load=partial(_load, raw, header.body, _content_fields(fields), LINES_END_WITH_CR in defects),
+        load=partial(_load, raw, header.body, fields.content(), LINES_END_WITH_CR in defects),
     )
+
+
+class _Fields:
+    """The fields of a header by name in lower case, still encoded; what is wrong with them goes to ``defects``."""
+
+    __slots__ = ("again", "defects", "fields", "first")
+
+    def __init__(self, fields: list[Field], defects: list[str]) -> None:
+        self.fields = fields
+        self.defects = defects
+        self.first: dict[str, int] = {}
+        self.again: dict[str, list[int]] = {}
+        for index, (key, _, _) in enumerate(fields):
+            if key not in self.first:
+                self.first[key] = index
+            else:
+                self.again.setdefault(key, []).append(index)
+        if self.again and not _ONCE.isdisjoint(self.again):
+            defects.append(FIELD_REPEATED)
+
+    def value(self, key: str) -> str:
+        """The first value; "" without such a field."""
+        index = self.first.get(key)
+        return "" if index is None else self.fields[index].value
+
+    def every(self, key: str) -> list[str]:
+        """All values, in order."""
+        if key not in self.first:
+            return []
+        return [self.fields[index].value for index in (self.first[key], *self.again.get(key, ()))]
+
+    def addresses(self, key: str) -> tuple[Address, ...]:
+        """The addresses of all these fields together."""
+        index = self.first.get(key)
+        if index is None:
+            return ()
+        found, defect = parse_addresses(self.fields[index].value)
+        for more in self.again.get(key, ()):
+            others, fault = parse_addresses(self.fields[more].value)
+            found, defect = found + others, defect or fault
+            if len(found) > KEPT:
+                found, defect = found[:KEPT], CUT
+                break
+        if defect and defect not in self.defects:
+            self.defects.append(defect)
+        return found
+
+    def content(self) -> dict[str, str]:
+        """The first value of each Content field."""
+        return {key: self.fields[index].value for key, index in self.first.items() if key.startswith("content-")}
 
 
 def unparsed(raw: RawMessage) -> Message:
@@ -153,14 +170,6 @@ def _with_line_feeds(octets: Block) -> bytes:
     return octets[:].replace(b"\r", b"\n")
 
 
-def _content_fields(fields: list[Field]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, _, value in fields:
-        if key.startswith("content-"):
-            found.setdefault(key, value)
-    return found
-
-
 def _return_path(value: str) -> str | None:
     """The envelope sender; "" for the null sender ``<>``, None for a field that says nothing."""
     if "(" in value:
@@ -174,10 +183,14 @@ def _return_path(value: str) -> str | None:
 
 def _message_id(value: str) -> str:
     """The first ``<…>``, brackets included; without one the value as it stands."""
+    if not value:
+        return ""
     found = _MESSAGE_ID.search(value)
     return clean(found[0] if found else value)[:_LONGEST_ID]
 
 
 def _message_ids(value: str) -> tuple[str, ...]:
     """Every ``<…>`` in order, brackets included: the last thousand, which are the nearest ancestors."""
+    if not value:
+        return ()
     return tuple(clean(found)[:_LONGEST_ID] for found in _MESSAGE_ID.findall(value)[-_IDS_KEPT:])
