@@ -55,7 +55,9 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
 
 def _joined(texts: list[str]) -> str:
     """Texts one below the other: the line end before a boundary belongs to the boundary, so it is given back."""
-    return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts[:-1]) + "".join(texts[-1:])
+    if len(texts) > 1:
+        texts = [text if text.endswith("\n") else f"{text}\n" for text in texts[:-1] if text] + texts[-1:]
+    return "".join(texts)
 
 
 def _text(octets: Block, part: Part, room: dict[str, int], defects: list[str]) -> str:
