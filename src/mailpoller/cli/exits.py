@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -26,31 +32,106 @@ TEMPFAIL = 75
 CONFIG = 78
 """EX_CONFIG: the configuration cannot be used."""
 
+DEBUG = "MAILPOLLER_DEBUG"
+"""The variable that has a bug print its traceback."""
+
+# The class of all that typer cannot understand; it comes along with typer, which does not export it.
+_Misuse: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def exit_code(program: Callable[..., object]) -> int:
+    """Run the program and tell its exit code. Whatever it raises has become a line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name in a stranger's mail must not end the command because the locale cannot write it.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = program(standalone_mode=False)
+    except _Misuse as error:
+        error.show()  # type: ignore[attr-defined]
+        code = USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        code = 128 + signal.SIGINT
+    except SystemExit:
+        code = OK  # so typer ends when the reader of a pipe has seen enough
+    except Exception as error:
+        _explain_bug(error)
+        code = SOFTWARE
+    return _flushed(int(code) if isinstance(code, int) else OK)
+
 
 @contextmanager
 def explained() -> Iterator[None]:
     """Say what went wrong on standard error, a line a problem and no traceback, and exit with the fitting code."""
     try:
         yield
-    except ConfigError as error:
-        for problem in getattr(error, "problems", ()) or (error,):
-            complain(str(problem))
-        raise typer.Exit(CONFIG) from None
-    except MessageGone as error:
-        complain(str(error))
-        raise typer.Exit(NOINPUT) from None
-    except (LedgerUnavailable, TransientError) as error:
-        complain(str(error))
-        raise typer.Exit(TEMPFAIL) from None
-    except MailpollerError as error:
-        complain(str(error))
-        raise typer.Exit(DATAERR) from None
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough.
-        sys.stderr.close()
-        raise typer.Exit(OK) from None
+    except (MailpollerError, ExceptionGroup) as error:
+        expected = expected_errors(error)
+        if not expected:
+            raise
+        for line in dict.fromkeys(line for one in expected for line in _lines(one)):
+            complain(line)
+        raise typer.Exit(_code(expected[0])) from None
+
+
+def expected_errors(error: Exception) -> list[MailpollerError]:
+    """The errors that somebody raised on purpose, also out of a group of tasks; none if a bug is among them."""
+    if isinstance(error, MailpollerError):
+        return [error]
+    if not isinstance(error, ExceptionGroup):
+        return []
+    parts = [expected_errors(one) for one in error.exceptions]
+    return [one for part in parts for one in part] if all(parts) else []
 
 
 def complain(line: str) -> None:
     """One line to standard error."""
     typer.echo(f"mailpoller: {line}", err=True)
+
+
+def refuse(line: str) -> NoReturn:
+    """End: the command line names something that is not there, or asks for what makes no sense."""
+    complain(line)
+    raise typer.Exit(USAGE)
+
+
+def _code(error: MailpollerError) -> int:
+    if isinstance(error, ConfigError):
+        return CONFIG
+    if isinstance(error, MessageGone):
+        return NOINPUT
+    return TEMPFAIL if isinstance(error, (LedgerUnavailable, TransientError)) else DATAERR
+
+
+def _lines(error: MailpollerError) -> list[str]:
+    problems = getattr(error, "problems", ())
+    return [f"{'warning: ' if one.severity == 'warning' else ''}{one}" for one in problems] or [str(error)]
+
+
+def _explain_bug(error: Exception) -> None:
+    """The kind and the place, never the words: nobody knows what an unforeseen error quotes."""
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+        return
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    steps = traceback.extract_tb(error.__traceback__)
+    own = [step for step in steps if "mailpoller" in Path(step.filename).parts] or steps
+    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    complain(f"this is a bug: {type(error).__name__}{place}; {DEBUG}=1 shows the traceback")
+
+
+def _flushed(code: int) -> int:
+    """Write out what is left while an error can still be told."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        complain(f"standard output: {error.strerror}")
+        code = code or UNAVAILABLE
+    else:
+        return code
+    # What cannot be written must not be tried again when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

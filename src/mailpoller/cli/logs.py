@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, TextIO, cast
 
 import orjson
 import structlog
+
+from mailpoller.cli.terminal import Terminal, Unfailing
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
@@ -15,28 +19,35 @@ Format = Literal["auto", "json", "console"]
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure(level: Level, form: Format) -> None:
-    """Set up logging for the whole process, to standard error.
+def readable(form: Format) -> bool:
+    """True if the log is for eyes, not for programs."""
+    return form == "console" or (form == "auto" and sys.stderr.isatty())
+
+
+def configure(level: Level, form: Format, terminal: Terminal | None = None) -> None:
+    """Set up logging for the whole process, to standard error; on ``terminal`` if a readable log shares it with others.
 
     Tracebacks never show local variables, which may hold secrets or mail. Libraries speak from WARNING up, whatever
-    ``level`` says: at DEBUG some of them log what goes over the wire.
+    ``level`` says: at DEBUG some of them log what goes over the wire. To log never raises.
     """
-    readable = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
     plain = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-    if readable:
+    if readable(form):
         shared.append(
             structlog.dev.ConsoleRenderer(
-                exception_formatter=structlog.dev.plain_traceback, sort_keys=False, timestamp_key="at"
+                colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
+                exception_formatter=structlog.dev.plain_traceback,
+                sort_keys=False,
+                timestamp_key="at",
             )
         )
-        factory: Any = structlog.PrintLoggerFactory(sys.stderr)
+        factory: Any = structlog.WriteLoggerFactory(cast(TextIO, terminal or Unfailing(sys.stderr)))
     else:
         shared += [plain, structlog.processors.JSONRenderer(serializer=_json)]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(cast(BinaryIO, Unfailing(sys.stderr.buffer)))
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -49,7 +60,10 @@ def configure(level: Level, form: Format) -> None:
 
 
 def _json(event: Any, **_: Any) -> bytes:
-    return orjson.dumps(event, default=str)
+    try:
+        return orjson.dumps(event, default=str)
+    except (TypeError, ValueError):  # text that is no Unicode, from a file system's or a server's names
+        return json.dumps(event, default=str).encode()
 
 
 class _Library(logging.Handler):

@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """A table: drawn on a terminal, tab-separated with a header line in a pipe; ``empty`` is said if there are no rows."""
-    lines = [[_text(cell) for cell in row] for row in rows]
+    lines = [[one_line(cell) for cell in row] for row in rows]
     if not lines:
         typer.echo(empty, err=True)
         return
@@ -51,13 +51,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Names and values, a line each, without those that are empty."""
-    shown = {name: _text(value) for name, value in fields.items() if value not in (None, "", (), [], {})}
+    shown = {name: one_line(value) for name, value in fields.items() if value not in (None, "", (), [], {})}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
         typer.echo(f"{name:<{width}}  {value}")
 
 
-def _text(cell: Any) -> str:
+def one_line(cell: Any) -> str:
     """A cell on one line, with control characters made visible: they may come from a stranger's mail."""
     if cell is None:
         return ""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mailpoller.cli.exits import TEMPFAIL, explained
+from mailpoller.cli.exits import TEMPFAIL, expected_errors, explained, refuse
 from mailpoller.cli.options import ConfigOption, EnvironmentOption
 
 if TYPE_CHECKING:
+    from mailpoller.app import App
+    from mailpoller.cli.terminal import Terminal
     from mailpoller.config import Config
 
 
@@ -20,11 +23,15 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="Drain every mailbox to empty and exit: 0, or 75 if one failed.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be fetched now and where it would go, and change nothing."),
+    ] = False,
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="Poll only this mailbox.")] = None,
     environment: EnvironmentOption = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        typer.Option("--log-level", help="Default: service.log_level."),
+        typer.Option("--log-level", help="Default: service.log_level; warning with --dry-run."),
     ] = None,
     log_format: Annotated[
         Literal["auto", "json", "console"] | None,
@@ -32,27 +39,139 @@ def run(
             "--log-format", help="auto: readable on a terminal, else JSON lines. Default: service.log_format."
         ),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: one JSON object a line, one for each message.")
+    ] = False,
 ) -> None:
-    """Poll every mailbox until SIGTERM or Ctrl-C."""
+    """Poll every mailbox until SIGTERM or Ctrl-C.
+
+    Logs to standard error. Ctrl-C finishes what is in hand; a second one does not wait for that, and loses nothing
+    either.
+
+    \b
+    Examples:
+      mailpoller run                                 as systemd starts it
+      mailpoller run --once                          carry what is there, and exit
+      mailpoller run --dry-run --mailbox support     what would become of this mailbox's mail?
+
+    A dry run works on a copy of the ledger, also beside a running daemon. It opens mailboxes for reading only, brings
+    nothing to a queue and sends no mail. Messages that are put off until later are shown too.
+
+    Exits with 75 if --once or --dry-run could not finish a mailbox, or if another process holds the ledger.
+    """
     with explained():
-        from mailpoller.cli.logs import configure
         from mailpoller.config import load
 
+        if as_json and not dry_run:
+            refuse("--json goes with --dry-run; logs become JSON by --log-format json")
         loaded = load(config, environment=environment)
-        configure(log_level or loaded.service.log_level, log_format or loaded.service.log_format)
-        if not asyncio.run(_run(loaded, once=once, only=mailbox)):
+        if mailbox is not None:
+            _require_polled(loaded, mailbox)
+        level = log_level or ("warning" if dry_run else loaded.service.log_level)
+        terminal = _configure_logs(level, log_format or loaded.service.log_format, share=once or dry_run)
+        if dry_run:
+            from mailpoller.cli.dry_run import dry_run as rehearse
+
+            well = rehearse(loaded, mailbox, as_json=as_json, terminal=terminal, require=_require_secrets)
+        else:
+            _require_secrets(loaded, mailbox)
+            _announce(loaded)
+            well = _logging_bugs(loaded, once, mailbox, terminal)
+        if not well:
             raise typer.Exit(TEMPFAIL)
 
 
-async def _run(config: Config, *, once: bool, only: str | None) -> bool:
+def _require_polled(config: Config, mailbox: str) -> None:
+    from mailpoller.cli.service import known_mailbox
+
+    if (reason := config.idle_reason(known_mailbox(config, mailbox))) is not None:
+        refuse(f"the mailbox {mailbox} is not polled: {reason}")
+
+
+def _require_secrets(config: Config, mailbox: str | None) -> None:
+    """Raise :class:`ConfigErrors` for every secret that cannot be read and that the mailboxes of this run need."""
+    from mailpoller.config.problems import ConfigErrors
+
+    if mailbox is not None:
+        config = replace(config, mailboxes={mailbox: config.mailboxes[mailbox]})
+    missing = [replace(problem, severity="error") for problem in config.missing_secrets()]
+    if missing:
+        raise ConfigErrors(missing)
+
+
+def _configure_logs(
+    level: Literal["debug", "info", "warning", "error"], form: Literal["auto", "json", "console"], *, share: bool
+) -> Terminal | None:
+    """Set up logging; the terminal that a progress line may share with it, if there is one."""
+    from mailpoller.cli.logs import configure, readable
+    from mailpoller.cli.terminal import error_terminal
+
+    terminal = error_terminal() if share and readable(form) else None
+    configure(level, form, terminal)
+    return terminal
+
+
+def _announce(config: Config) -> None:
+    """Log what is about to run, and what is doubtful about it."""
+    import structlog
+
+    from mailpoller import __version__
+
+    log = structlog.get_logger(__name__)
+    for doubt in config.warnings:
+        log.warning("config.doubtful", file=str(doubt.file), line=doubt.line, path=doubt.path, reason=doubt.message)
+    log.info(
+        "service.configured",
+        version=__version__,
+        environment=config.service.environment,
+        files=len(config.files),
+        mailboxes=len(config.mailboxes),
+        polled=sum(config.runs(name) for name in config.mailboxes),
+        queues=len(config.queues),
+        rules=len(config.rules),
+    )
+
+
+def _logging_bugs(config: Config, once: bool, only: str | None, terminal: Terminal | None) -> bool:
+    """Run; what nobody foresaw is in the log with its traceback before it ends the process."""
+    try:
+        return asyncio.run(_run(config, once=once, only=only, terminal=terminal))
+    except Exception as error:
+        if not expected_errors(error):
+            import structlog
+
+            structlog.get_logger(__name__).exception("service.failed")
+        raise
+
+
+async def _run(config: Config, *, once: bool, only: str | None, terminal: Terminal | None) -> bool:
     """True if all went well."""
     from mailpoller.app import assemble
+    from mailpoller.cli.terminal import progress
 
     async with assemble(config, only=only) as app:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, app.stop.set)
-        if once:
+        stop_on_signals(app)
+        if not once:
+            await app.run()
+            return True
+        async with progress(terminal, lambda: carried(app)):
             return await app.drain()
-        await app.run()
-        return True
+
+
+def stop_on_signals(app: App) -> None:
+    """SIGTERM and Ctrl-C finish what is in hand; a second Ctrl-C does not wait for that."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        app.stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    loop.add_signal_handler(signal.SIGTERM, app.stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+
+
+def carried(app: App) -> str:
+    """The progress line of a drain."""
+    boxes = app.health.mailboxes.values()
+    settled, deferred = sum(box.settled for box in boxes), sum(box.deferred for box in boxes)
+    return f"{len(boxes)} mailboxes: {settled:,} messages settled" + (f", {deferred:,} put off" if deferred else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from mailpoller.cli.exits import refuse
 from mailpoller.core.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
@@ -24,6 +25,24 @@ def loaded(path: Path, environment: str | None = None) -> Config:
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     return load(path, environment=environment)
+
+
+def known_mailbox(config: Config, name: str) -> str:
+    """``name``, if the configuration has a mailbox of that name; else the command line is wrong."""
+    return _known("mailbox", name, config.mailboxes)
+
+
+def known_queue(config: Config, name: str) -> str:
+    """``name``, if the configuration has a queue of that name; else the command line is wrong."""
+    return _known("queue", name, config.queues)
+
+
+def _known(what: str, name: str, names: Collection[str]) -> str:
+    from mailpoller.config.problems import did_you_mean
+
+    if name not in names:
+        refuse(f"there is no {what} {name}{did_you_mean(name, names) or '; there is ' + (', '.join(names) or 'none')}")
+    return name
 
 
 def reader(config: Config) -> AbstractContextManager[LedgerReader]:

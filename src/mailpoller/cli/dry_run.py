@@ -1,0 +1,87 @@
+"""What ``mailpoller run --dry-run`` says: a line for each message, and what they come to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from mailpoller.cli.output import one_line, plain
+from mailpoller.cli.rehearsal import Fate, rehearsal
+from mailpoller.cli.terminal import Terminal, progress
+
+if TYPE_CHECKING:
+    from mailpoller.config import Config
+
+
+def dry_run(
+    config: Config,
+    only: str | None,
+    *,
+    as_json: bool,
+    terminal: Terminal | None,
+    require: Callable[[Config, str | None], None],
+) -> bool:
+    """Rehearse; True if every mailbox could be looked through. ``require`` is asked whether the rehearsal may begin."""
+    words: Counter[str] = Counter()
+
+    def tell(fate: Fate) -> None:
+        words[fate.kind] += 1
+        if terminal is not None:
+            terminal.show("")
+        typer.echo(json.dumps(asdict(fate), ensure_ascii=False, default=plain) if as_json else one_line(_line(fate)))
+
+    with rehearsal(config, tell) as (rehearsed, clock):
+        require(rehearsed, only)
+
+        async def rehearse() -> bool:
+            from mailpoller.app import assemble
+
+            async with assemble(rehearsed, only=only, clock=clock) as app, progress(terminal, lambda: _sum(words)):
+                return await app.drain()
+
+        well = asyncio.run(rehearse())
+    if not as_json:
+        typer.echo(f"{_sum(words)}; nothing was changed", err=True)
+    return well
+
+
+def _sum(words: Counter[str]) -> str:
+    parts = ", ".join(f"{count:,} {word}" for word, count in sorted(words.items()))
+    return f"{words.total():,} to be fetched{': ' + parts if parts else ''}"
+
+
+def _line(fate: Fate) -> str:
+    """``support/INBOX 12 (8,123 octets) → support, billing; topic invoices; rules a, b; then seen``."""
+    size = "" if fate.size is None else f" ({fate.size:,} octets)"
+    where = {
+        "delivered": ", ".join(fate.queues),
+        "quarantined": f"quarantine: {fate.reason}",
+        "discarded": f"nowhere: discarded, {fate.reason}",
+        "repeated": "nowhere: the same octets were settled before its folder was renumbered",
+        "gone": "nowhere: it left the mailbox meanwhile",
+        "deferred": f"put off: {fate.reason}",
+    }.get(fate.kind, fate.kind)
+    parts = [where]
+    parts += [f"topic {fate.topic}"] if fate.topic else []
+    parts += [f"priority {fate.priority}"] if fate.priority not in ("", "normal") else []
+    parts += [f"tags {', '.join(fate.tags)}"] if fate.tags else []
+    parts += [f"rules {', '.join(fate.rules)}"] if fate.rules else []
+    parts += [f"then {_then(fate.disposition)}"] if fate.disposition != "leave" else []
+    if fate.put_off_until is not None:
+        parts.append(f"not before {fate.put_off_until:%Y-%m-%d %H:%M:%S} UTC: {fate.put_off_for}")
+    return f"{fate.mailbox}/{fate.folder} {fate.uid}{size} → {'; '.join(parts)}"
+
+
+def _then(disposition: str | dict[str, object]) -> str:
+    if isinstance(disposition, str):
+        return disposition
+    return ", ".join(
+        key if value is True else f"{key} {', '.join(value) if isinstance(value, list) else value}"
+        for key, value in disposition.items()
+    )

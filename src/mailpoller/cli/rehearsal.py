@@ -1,0 +1,217 @@
+"""``run --dry-run``: the real daemon on a copy of the ledger, with queues that hold nothing and mailboxes that are only read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from sqlite3 import connect
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast
+
+from mailpoller.config import Config
+from mailpoller.config.model import QuarantineConfig
+from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig, SourceConfig
+from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, OutcomeKind, Receipt, Settlement
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.literals import write_disposition
+from mailpoller.core.message import Claim
+from mailpoller.core.ports import Clock, Ledger, Sink, Story
+from mailpoller.engine.clock import SystemClock
+
+_AHEAD = timedelta(days=365)
+"""How far the rehearsal's clock is ahead, so that what was put off is due in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What would become of one message. ``put_off_until`` and ``put_off_for``: it waits, and why, so it would not be now.
+
+    ``kind`` is the outcome, or ``deferred`` for a message that could not be had; ``disposition`` what would then be done
+    on the server, as the configuration writes it.
+    """
+
+    mailbox: str
+    folder: str
+    uid: str
+    mid: str
+    size: int | None
+    kind: OutcomeKind | Literal["deferred"]
+    queues: tuple[str, ...] = ()
+    topic: str = ""
+    priority: str = ""
+    tags: tuple[str, ...] = ()
+    reason: str = ""
+    rules: tuple[str, ...] = ()
+    disposition: str | dict[str, Any] = "leave"
+    put_off_until: datetime | None = None
+    put_off_for: str = ""
+
+
+class _Ahead(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + _AHEAD
+
+
+@contextmanager
+def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Config, Clock]]:
+    """A configuration, with its clock, that does all but change anything; ``tell`` hears of each message.
+
+    Files of its own lie in a temporary directory that is gone afterwards. A daemon may be running meanwhile. Raises
+    :class:`ConfigError` for a ledger that cannot be copied.
+    """
+    with TemporaryDirectory(prefix="mailpoller-dry-run-") as name:
+        directory = Path(name)
+        ledger, waiting = _copied(config.ledger, directory / "ledger.db")
+        recorder = _Recorder(config, waiting, tell)
+        service = config.service.model_copy(
+            update={"state_directory": directory, "control_socket": directory / "control.sock"}
+        )
+        yield (
+            replace(
+                config,
+                service=service,
+                ledger=_RecordedLedger(type="rehearsal", real=ledger, recorder=recorder),
+                queues={name: _nowhere(block, recorder) for name, block in config.queues.items()},
+                outgoing={},
+                alerts=None,
+                quarantine=_quarantine(config.quarantine, recorder),
+                overrides={name: _quarantine(block, recorder) for name, block in config.overrides.items()},
+                mailboxes={
+                    name: block.model_copy(update={"mode": "shadow"}) for name, block in config.mailboxes.items()
+                },
+            ),
+            _Ahead(),
+        )
+
+
+def _copied(block: LedgerConfig, target: Path) -> tuple[LedgerConfig, dict[str, Story]]:
+    """A copy of the ledger as of now, also while a daemon writes to it, and what waits in it, by mid."""
+    if block.type != "sqlite":
+        raise ConfigError(f"a ledger of type {block.type} cannot be copied, so there is no dry run with it")
+    path: Path = block.path  # type: ignore[attr-defined]
+    waiting: dict[str, Story] = {}
+    if path.exists():
+        with block.reader() as reader, closing(connect(target)) as copy:  # type: ignore[attr-defined]
+            reader.connection.backup(copy)
+            waiting = {story.mid: story for story in reader.deferred()}
+    return block.model_copy(update={"path": target}), waiting
+
+
+def _nowhere(block: SinkConfig, recorder: _Recorder) -> SinkConfig:
+    return _Nowhere(type="rehearsal", payload=block.payload, raw=block.raw, recorder=recorder)
+
+
+def _quarantine(block: Any, recorder: _Recorder) -> Any:
+    return block if block is None or isinstance(block, QuarantineConfig) else _nowhere(block, recorder)
+
+
+class _Nowhere(SinkConfig):
+    """A queue that says that it holds what it is given, and holds nothing."""
+
+    recorder: Any
+
+    def build(self, name: str, runtime: Runtime) -> Sink:
+        return _NowhereSink(self.recorder)
+
+
+class _NowhereSink:
+    stores_octets = True
+
+    def __init__(self, recorder: _Recorder) -> None:
+        self._recorder = recorder
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt]:
+        return [self._recorder.delivered(delivery) for delivery in batch]
+
+    async def check(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class _RecordedLedger(LedgerConfig):
+    """The ledger's copy, whose outcomes and deferrals are told."""
+
+    real: LedgerConfig
+    recorder: Any
+
+    async def open(self, clock: Clock) -> Ledger:
+        return cast(Ledger, _RecordingLedger(await self.real.open(clock), self.recorder))
+
+
+class _RecordingLedger:
+    """All that the ledger it is made of can do; see :class:`_Recorder` for what is told of it."""
+
+    def __init__(self, real: Ledger, recorder: _Recorder) -> None:
+        self._real = real
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
+        settlements = await self._real.settle(outcomes)
+        for outcome in outcomes:
+            self._recorder.settled(outcome)
+        return settlements
+
+    async def defer(self, claims: Sequence[Claim], *, reason: str, **rest: Any) -> None:
+        await self._real.defer(claims, reason=reason, **rest)
+        for claim in claims:
+            self._recorder.deferred(claim, reason)
+
+
+class _Recorder:
+    """Puts together what the queues and the ledger were told about a message."""
+
+    def __init__(self, config: Config, waiting: Mapping[str, Story], tell: Callable[[Fate], None]) -> None:
+        self._config = config
+        self._waiting = waiting
+        self._tell = tell
+        self._wishes: dict[str, dict[str, Any]] = {}
+
+    def delivered(self, delivery: Delivery) -> Receipt:
+        self._wishes[delivery.mid] = {
+            "topic": delivery.topic,
+            "priority": delivery.priority,
+            "tags": delivery.tags,
+        }
+        return Receipt(delivery.delivery_id)
+
+    def settled(self, outcome: Outcome) -> None:
+        self._say(
+            outcome.claim,
+            kind=outcome.kind,
+            size=outcome.size,
+            queues=tuple(outcome.receipts),
+            reason=outcome.reason,
+            rules=outcome.rules,
+            disposition=write_disposition(
+                _disposition(self._config.mailboxes[outcome.claim.ref.folder.mailbox], outcome)
+            ),
+        )
+
+    def deferred(self, claim: Claim, reason: str) -> None:
+        self._say(claim, kind="deferred", size=claim.ref.size, reason=reason)
+
+    def _say(self, claim: Claim, **known: Any) -> None:
+        ref = claim.ref
+        waits = self._waiting.get(claim.mid)
+        if waits is not None:
+            known |= {"put_off_until": waits.due_at, "put_off_for": waits.reason}
+        wishes = self._wishes.pop(claim.mid, {})
+        self._tell(Fate(ref.folder.mailbox, ref.folder.name, ref.uid, claim.mid, **known, **wishes))
+
+
+def _disposition(mailbox: SourceConfig, outcome: Outcome) -> Disposition:
+    if outcome.kind == "gone":
+        return LEAVE
+    wanted = mailbox.disposition_for(outcome.kind)
+    if wanted.delete and outcome.fingerprint is None:
+        # The dispatcher's own exception: a truncated message is never deleted.
+        return Disposition(seen=True, flags=wanted.flags)
+    return wanted

@@ -1,0 +1,88 @@
+"""Standard error as the log and a progress line share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import IO, Any
+
+REDRAW_S = 0.2
+ERASE = "\r\x1b[K"
+
+
+class Unfailing:
+    """A stream whose writing never raises: a full disk behind the log, or a reader that went away, must not cost mail."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def write(self, text: Any) -> int:
+        """Write as well as it goes."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush as well as it goes."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+class Terminal:
+    """A text stream with one line at its end that comes and goes; what is written appears above it. For any thread."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = Unfailing(stream)
+        self._line = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Write above the line. ``text`` ends a line, as a log's always does."""
+        with self._lock:
+            if self._line and text:
+                text = ERASE + text + (self._line if text.endswith("\n") else "")
+            self._stream.write(text)
+            return len(text)
+
+    def flush(self) -> None:
+        """See :meth:`write`: what is written is there."""
+        self._stream.flush()
+
+    def show(self, line: str) -> None:
+        """Replace the line; an empty one takes it away."""
+        with self._lock:
+            self._line = line[: max(10, shutil.get_terminal_size().columns - 1)]
+            self._stream.write(ERASE + self._line)
+            self._stream.flush()
+
+
+def error_terminal() -> Terminal | None:
+    """Standard error if somebody watches it who can read a line that is drawn again and again."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    return Terminal(sys.stderr)
+
+
+@contextlib.asynccontextmanager
+async def progress(terminal: Terminal | None, words: Callable[[], str]) -> AsyncIterator[None]:
+    """Keep ``words()`` on the terminal's last line while the block runs. Without a terminal nothing is said."""
+    if terminal is None:
+        yield
+        return
+
+    async def draw() -> None:
+        while True:
+            terminal.show(words())
+            await asyncio.sleep(REDRAW_S)
+
+    drawing = asyncio.create_task(draw(), name="progress line")
+    try:
+        yield
+    finally:
+        drawing.cancel()
+        terminal.show("")
