@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Block, Runtime, SourceConfig
+from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Duration, Secret
 from mailpoller.core.ports import Source
 from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+
+_SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}
+_KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"
+"""An atom (RFC 3501 section 9): what is left of ASCII without (){ %*\"]\\ and controls."""
 
 if TYPE_CHECKING:
     from mailpoller.sources.imap.authentication import MechanismName
@@ -59,9 +66,13 @@ class ImapConfig(SourceConfig):
     @field_validator("host")
     @classmethod
     def _check_host(cls, host: str) -> str:
-        if not host or any(one.isspace() or one in "/:@" for one in host.strip("[]").replace(":", "")):
-            raise ValueError("a host is a name or an address, without port, scheme or user")
-        return host.strip("[]")
+        bare = host.removeprefix("[").removesuffix("]")
+        try:
+            ip_address(bare)
+        except ValueError:
+            if not bare or any(one.isspace() or one in "/:@[]" for one in bare):
+                raise ValueError("a host is a name or an address, without port, scheme or user") from None
+        return bare
 
     @field_validator("folders")
     @classmethod
@@ -71,6 +82,17 @@ class ImapConfig(SourceConfig):
         if len({name.upper() if name.upper() == "INBOX" else name for name in folders}) < len(folders):
             raise ValueError("a folder is named twice")
         return folders
+
+    @field_validator("disposition", "on_quarantine", "on_discard")
+    @classmethod
+    def _check_flags(cls, disposition: Disposition | None) -> Disposition | None:
+        for flag in () if disposition is None else disposition.flags:
+            if flag.lower() not in _SYSTEM_FLAGS and not re.fullmatch(_KEYWORD, flag):
+                raise ValueError(
+                    f"{flag!r} is no IMAP flag: a keyword such as $Done has no spaces and only ASCII, "
+                    "a system flag is \\Seen, \\Answered, \\Flagged, \\Deleted or \\Draft"
+                )
+        return disposition
 
     @field_validator("connect_timeout", "command_timeout")
     @classmethod

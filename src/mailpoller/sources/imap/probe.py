@@ -153,9 +153,7 @@ class _Attempt:
             await self._select("SELECT", name, wire)
             rights = await self._rights(wire)
             for disposition in self._dispositions:
-                if (
-                    refused := objection(self._protocol.mailbox, self._protocol.offers("MOVE"), disposition)
-                ) is not None:
+                if (refused := objection(self._protocol, self._protocol.mailbox, disposition)) is not None:
                     raise TransientError(f"{name}: {refused[1]}")
                 if lacking := _lacking(disposition, rights):
                     raise TransientError(f"{name}: we lack the right {lacking}")

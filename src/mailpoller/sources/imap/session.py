@@ -22,7 +22,7 @@ from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import list_folder
 from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient, Mailbox
-from mailpoller.sources.imap.settling import State, dispose
+from mailpoller.sources.imap.settling import Settling, State
 
 log = structlog.get_logger(__name__)
 
@@ -220,9 +220,8 @@ class ImapSession:
         states: dict[tuple[Disposition, int], State] = {}
 
         async def work(disposition: Disposition, uids: list[int]) -> None:
-            found = await dispose(
-                self._protocol, opened.mailbox, sorted(set(uids)), disposition, opened.wire, self._folders.find
-            )
+            settling = Settling(self._protocol, self._folders, opened.mailbox, opened.wire, sorted(set(uids)))
+            found = await settling.apply(disposition)
             states.update({(disposition, uid): state for uid, state in found.items()})
 
         try:
