@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from mailpoller.core.errors import MailpollerError, TransientError
+from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, TransientError
 
 log = structlog.get_logger(__name__)
 
@@ -20,13 +20,21 @@ LINE_LIMIT = 8 << 20
 REQUEST_DEADLINE = timedelta(seconds=60)
 CONNECTIONS = 16
 
+_KINDS: Mapping[str, type[MailpollerError]] = {
+    "gone": MessageGone,
+    "ledger": LedgerUnavailable,
+    "transient": TransientError,
+}
+"""The errors that a refusal tells apart; all others are plain :class:`MailpollerError` on the other side."""
+
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 class ControlServer:
     """Answers requests on a Unix socket.
 
-    A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or ``{"ok": false, "error": TEXT}``.
+    A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or
+    ``{"ok": false, "error": TEXT, "kind": KIND}``.
     Whoever may write to the socket may ask: its mode is 0660, its group the service's.
     """
 
@@ -71,7 +79,7 @@ class ControlServer:
         try:
             return {"ok": True, **await handler(request)}
         except MailpollerError as error:
-            return {"ok": False, "error": str(error)}
+            return {"ok": False, "error": str(error), "kind": _kind(error)}
         except (KeyError, ValueError, TypeError):
             return {"ok": False, "error": "the request lacks something, or has it wrong"}
         except Exception:
@@ -79,10 +87,14 @@ class ControlServer:
             return {"ok": False, "error": "the request failed; the daemon's log says why"}
 
 
+def _kind(error: MailpollerError) -> str:
+    return next((kind for kind, known in _KINDS.items() if isinstance(error, known)), "refused")
+
+
 def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST_DEADLINE) -> dict[str, Any]:
     """Ask a running daemon and return its answer.
 
-    Raises :class:`TransientError` if none listens there, :class:`MailpollerError` with the daemon's words if it refuses.
+    Raises :class:`TransientError` if none listens there, and the daemon's own error, in its words, if it refuses.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
@@ -91,8 +103,11 @@ def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST
             wire.sendall(json.dumps(request, default=str).encode() + b"\n")
             with wire.makefile("rb") as answers:
                 answer: dict[str, Any] = json.loads(answers.readline(LINE_LIMIT) or b"{}")
+    except PermissionError:
+        raise TransientError(f"{path}: permission denied; members of the service's group may ask the daemon") from None
     except (OSError, ValueError) as error:
         raise TransientError(f"no daemon answers on {path}: {getattr(error, 'strerror', None) or error}") from None
     if not answer.pop("ok", False):
-        raise MailpollerError(str(answer.get("error") or "the daemon did not answer"))
+        words = str(answer.get("error") or "the daemon did not answer")
+        raise _KINDS.get(str(answer.get("kind")), MailpollerError)(words)
     return answer

@@ -269,8 +269,9 @@ class Dispatcher:
         )
 
     def gone(self, claim: Claim) -> Outcome:
-        """The outcome of a claim whose message left the mailbox before we had it."""
-        return Outcome(claim=claim, kind="gone", disposition=LEAVE, receipts=claim.receipts or {})
+        """The outcome of a claim whose message left the mailbox before we had it, or before we had it once more."""
+        reason = "redelivery" if claim.generation else ""
+        return Outcome(claim=claim, kind="gone", disposition=LEAVE, receipts=claim.receipts or {}, reason=reason)
 
     def repeated(self, claim: Claim, raw: RawMessage, repeat_of: str) -> Outcome:
         """The outcome of a message whose octets were settled in an earlier epoch."""

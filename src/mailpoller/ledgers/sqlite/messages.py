@@ -202,8 +202,10 @@ UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at 
     disposed_at = iif(new.leaves, ?3, NULL),
     disposition_reason = NULL,
     disposition = new.disposition, outcome = new.outcome, receipts = new.receipts, reason = new.reason, rules = new.rules,
-    mark = new.mark, fingerprint = new.fingerprint, size = new.size, message_id = new.message_id, sender = new.sender,
-    repeat_of = new.repeat_of
+    -- A message that is gone when it is to be brought again is still the one that was known.
+    mark = coalesce(new.mark, message.mark), fingerprint = coalesce(new.fingerprint, message.fingerprint),
+    size = coalesce(new.size, message.size), message_id = coalesce(new.message_id, message.message_id),
+    sender = coalesce(new.sender, message.sender), repeat_of = coalesce(new.repeat_of, message.repeat_of)
 FROM (
     SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid,
         json_extract(value, '$[2]') AS leaves, json_extract(value, '$[3]') AS disposition,
