@@ -98,6 +98,12 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 alarm.fault(f"queue:{queue.name}", "queue.failed", reason, "")
                 await alarm.raised(Kind.QUEUE_FAILING, queue.name, reason, group=f"queue {queue.name}")
 
+        async def doubts(queue: Queue, doubt: str | None) -> None:
+            if doubt is None:
+                await alarm.ended(Kind.WAL_GROWING, queue.name)
+            else:
+                await alarm.raised(Kind.WAL_GROWING, queue.name, doubt, group=f"queue {queue.name}")
+
         def queue(name: str, block: SinkConfig) -> Queue:
             made = Queue(
                 name,
@@ -108,6 +114,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 clock=clock,
                 listener=edge,
                 on_ready=ready,
+                doubts=doubts,
             )
             closing.push_async_callback(made.sink.close)
             return made

@@ -49,11 +49,14 @@ class Page:
     """A piece of a listing.
 
     Once the ledger has recorded every ref of this page and of those before it, the folder may be advanced to
-    ``position``; None means that this page alone allows no advance.
+    ``position``; None means that this page alone allows no advance. ``listed`` is how many refs the whole listing has. ``unwanted``: those that ``start`` leaves out, told by a
+    source that has no position to remember them by; the ledger records them as skipped.
     """
 
     refs: Sequence[MessageRef]
     position: Position | None = None
+    listed: int | None = None
+    unwanted: Sequence[MessageRef] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.delivery import Delivery, Disposed, Disposition, Held, Outcome, Receipt, Refusal, Settlement
 from mailpoller.core.message import Account, Claim, Folder, Gone, Message, MessageRef, Page, Position, RawMessage
@@ -144,6 +144,15 @@ class Sink(Protocol):
         """Free what is held. After this nothing is called."""
 
 
+@runtime_checkable
+class Upkept(Protocol):
+    """A sink that has work to do now and then, also when nothing is delivered."""
+
+    async def upkeep(self) -> str | None:
+        """Called every minute. What an operator should know although deliveries succeed, or None. May raise
+        :class:`TransientError`."""
+
+
 class Rule(Protocol):
     """What judges a message."""
 
@@ -171,9 +180,9 @@ class Outgoing(Protocol):
     """The address that is shown in From."""
 
     async def send(self, mail: Mail) -> str:
-        """Return the relay's answer once it has taken the mail for every recipient.
+        """Return the relay's answer once it has taken the mail for at least one recipient; refusals of others are in it.
 
-        Raises :class:`MessageRejected` if it will never take it, :class:`CredentialsRefused`, or
+        Raises :class:`MessageRejected` if it will never take it for any, :class:`CredentialsRefused`, or
         :class:`TransientError`.
         """
 

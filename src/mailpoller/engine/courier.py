@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import Disposed, Outcome, Settlement
+from mailpoller.core.delivery import LEAVE, Disposed, Outcome, Settlement
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Message, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Clock, Ledger, Session, Start
@@ -210,17 +210,20 @@ class Courier:
         self, session: Session, folder: Folder, batches: AsyncIterator[_Batch], suppress: bool, tally: Tally
     ) -> None:
         in_hand: _Hand | None = None
+        taken = _Hand()
         try:
             async for batch in batches:
-                taking = self._take(session, folder, batch, tally)
+                taken = _Hand()
+                taking = self._take(session, folder, batch, tally, taken)
                 if in_hand is None:
-                    in_hand = await taking
+                    await taking
                 else:
                     finishing, in_hand = in_hand, None
                     names = (f"fetch {self._mailbox}", f"deliver {self._mailbox}")
-                    in_hand, _ = await side_by_side(taking, self._finish(session, finishing, suppress, tally), names)
+                    await side_by_side(taking, self._finish(session, finishing, suppress, tally), names)
+                in_hand = taken
                 self._observer.progressed()
-                if in_hand is not None and in_hand.lost is not None:
+                if in_hand.lost is not None:
                     break
             if in_hand is not None:
                 finishing, in_hand = in_hand, None
@@ -229,8 +232,8 @@ class Courier:
                 if finishing.lost is not None:
                     raise finishing.lost
         finally:
-            if in_hand is not None:
-                in_hand.release()
+            # Also what was taken while finishing the batch before it failed: room that is lost is lost for good.
+            taken.release()
 
     async def _batches(
         self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
@@ -255,6 +258,10 @@ class Courier:
         buffer: list[MessageRef] = []
         covered: deque[tuple[int, Position]] = deque()
         async for page in session.pending(folder, since, start):
+            if since is None and not tally.listed and page.listed is not None:
+                log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
+            if page.unwanted:
+                await self._skip(page.unwanted)
             refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
             tally.listed += len(page.refs)
             listed += len(refs)
@@ -271,6 +278,16 @@ class Courier:
         if buffer or covered:
             yield _Batch(buffer, _reached(covered, listed))
         tally.exhausted = True
+
+    async def _skip(self, refs: Sequence[MessageRef]) -> None:
+        """Record messages that were there before the first run and that ``start`` does not want."""
+        for begin in range(0, len(refs), self._limits.batch_messages):
+            claims, _ = await self._claim(refs[begin : begin + self._limits.batch_messages])
+            outcomes = [Outcome(claim=claim, kind="skipped", disposition=LEAVE, receipts={}) for claim in claims]
+            if outcomes:
+                await self._ledger.settle(outcomes)
+                self._close(claims)
+        log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
 
     def _cut(self, refs: Sequence[MessageRef]) -> list[list[MessageRef]]:
         """Pieces of at most so many messages and, by the sizes that the server announced, so many octets."""
@@ -312,19 +329,16 @@ class Courier:
         for claim in claims:
             self._open.pop(claim.mid, None)
 
-    async def _take(self, session: Session, folder: Folder, batch: _Batch, tally: Tally) -> _Hand:
-        """Claim a batch and fetch what was claimed. A lost session is noted in the hand: what it holds is finished first."""
-        hand = _Hand()
+    async def _take(self, session: Session, folder: Folder, batch: _Batch, tally: Tally, hand: _Hand) -> None:
+        """Claim a batch and fetch what was claimed. A lost session is noted in the hand: what it holds is finished first.
+
+        The caller releases the hand, also if this raises.
+        """
         claims, hand.settlements = await self._claim(batch.refs)
         if batch.position is not None:
             await self._ledger.advance(folder, batch.position)
-        try:
-            if claims:
-                await self._fetch(session, claims, hand, self._config.max_message_size, tally)
-        except BaseException:
-            hand.release()
-            raise
-        return hand
+        if claims:
+            await self._fetch(session, claims, hand, self._config.max_message_size, tally)
 
     async def _fetch(self, session: Session, claims: Sequence[Claim], hand: _Hand, limit: int, tally: Tally) -> None:
         """Fetch every claim into the hand. Those that cannot be fetched are put off or, if the session is lost, given back."""
@@ -442,11 +456,11 @@ class Courier:
         """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
         claim = raw.claim
         try:
-            message = parse(raw)
-            if raw.octets.size > LARGE and (thorough or self._bodies_wanted):
-                await asyncio.to_thread(_load_body, message)
-            elif thorough:
-                _load_body(message)
+            bodies = thorough or self._bodies_wanted
+            if raw.octets.size > LARGE:
+                message = await asyncio.to_thread(_read, raw, bodies)
+            else:
+                message = _read(raw, thorough)
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
             self._dispatcher.prepare(judged)
         except MailpollerError:
@@ -542,5 +556,9 @@ def _reached(covered: deque[tuple[int, Position]], yielded: int) -> Position | N
     return position
 
 
-def _load_body(message: Message) -> None:
-    _ = message.body
+def _read(raw: RawMessage, body: bool) -> Message:
+    """The parsed message, with its body if that is wanted; otherwise it is parsed when somebody first asks."""
+    message = parse(raw)
+    if body:
+        _ = message.body
+    return message

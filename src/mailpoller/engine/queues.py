@@ -11,17 +11,25 @@ import structlog
 
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import MailpollerError, TransientError
-from mailpoller.core.ports import Clock, Sink
+from mailpoller.core.ports import Clock, Sink, Upkept
 from mailpoller.engine.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
-DELIVER_DEADLINE = timedelta(minutes=2)
+DELIVER_DEADLINE = timedelta(minutes=10)
+"""For a batch, at the slowest; a sink keeps finer deadlines of its own."""
 CHECK_DEADLINE = timedelta(seconds=30)
 CONCURRENT_CALLS = 8
 """Batches that one sink is handed at once, from different mailboxes."""
 
+UPKEEP_INTERVAL = timedelta(minutes=1)
+
 Listener = Callable[["Queue", bool, str], Awaitable[None]]
+Doubts = Callable[["Queue", str | None], Awaitable[None]]
+
+
+async def _ignore(queue: Queue, doubt: str | None) -> None:
+    return None
 
 
 class State(Enum):
@@ -38,7 +46,7 @@ class Queue:
     """One named queue.
 
     ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail again,
-    for those who wait with mail for it.
+    for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator should know, or None.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Queue:
         clock: Clock,
         listener: Listener | None = None,
         on_ready: Callable[[], None] = lambda: None,
+        doubts: Doubts = _ignore,
     ) -> None:
         self.name = name
         self.sink = sink
@@ -62,11 +71,13 @@ class Queue:
         self._clock = clock
         self._listener = listener
         self._on_ready = on_ready
+        self._doubts = doubts
         self._backoff = Backoff(retry_interval, retry_interval * 30)
         self._down_until = 0.0
         self._went_down = asyncio.Event()
         self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
         self._first = asyncio.Lock()
+        self._proven = False
 
     @property
     def takes_mail(self) -> bool:
@@ -99,7 +110,13 @@ class Queue:
     async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
             async with self._calls:
-                return await self._call(batch)
+                answers = await self._call(batch)
+            if not self._proven:
+                # An alarm of an earlier run ends with the first delivery of this one.
+                self._proven = True
+                if self.state is State.UP and self._listener is not None:
+                    await self._listener(self, True, "")
+            return answers
         except TransientError as error:
             await self._down(str(error), error.retry_after)
             raise
@@ -143,7 +160,30 @@ class Queue:
             await self._listener(self, True, "")
 
     async def tend(self) -> None:
-        """Look after the queue for as long as the service runs: when it is down, check it at its next try."""
+        """Look after the queue for as long as the service runs."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._retry(), name=f"retry {self.name}")
+            if isinstance(self.sink, Upkept):
+                group.create_task(self._keep_up(self.sink), name=f"upkeep {self.name}")
+
+    async def _keep_up(self, sink: Upkept) -> None:
+        """Give the sink its turn every minute, and pass on what it has to say."""
+        while True:
+            await self._clock.sleep(UPKEEP_INTERVAL.total_seconds())
+            try:
+                async with asyncio.timeout(DELIVER_DEADLINE.total_seconds()):
+                    doubt = await sink.upkeep()
+            except (TimeoutError, MailpollerError) as error:
+                # A queue that is really down is found out by the next delivery.
+                log.debug("queue.unkept", queue=self.name, reason=str(error))
+                continue
+            except Exception:
+                log.exception("queue.crashed", queue=self.name, batch=0)
+                continue
+            await self._doubts(self, doubt)
+
+    async def _retry(self) -> None:
+        """When the queue is down, check it at its next try."""
         while True:
             await self._went_down.wait()
             await self._clock.sleep(max(0.0, self._down_until - self._clock.monotonic()))

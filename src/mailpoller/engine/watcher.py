@@ -75,7 +75,6 @@ class Watcher:
         self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
         self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
         self._held: set[Folder] = set()
-        self._failing: set[Kind] = set()
         self._pruned_at: datetime | None = None
         self._disposition_failing = False
 
@@ -152,9 +151,9 @@ class Watcher:
         self._backoff.succeeded(now)
         self._refusals.reset()
         self._health.polled(self.mailbox)
-        for kind in list(self._failing):
+        # An alarm of an earlier run ends here too, so every kind is told, and it costs nothing where there is none.
+        for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.LEDGER_UNWRITABLE):
             await self._alarm.ended(kind, self._subject(kind))
-            self._failing.discard(kind)
 
     async def _wait(self, session: Session, limit: float) -> Wake | None:
         """Wait for news; None when somebody stirred us."""
@@ -192,7 +191,6 @@ class Watcher:
         self._health.enter(
             self.mailbox, Condition.REFUSED if refused else Condition.RETRYING, str(error), retry_in=wait
         )
-        self._failing.add(kind)
         self._alarm.fault(self.mailbox, event, str(error), "")
         await self._alarm.raised(kind, self._subject(kind), str(error), group=self._group)
         self.deadline = self._clock.monotonic() + wait + self._budget

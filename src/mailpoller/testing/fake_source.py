@@ -212,8 +212,8 @@ class FakeSession:
         pages = [refs[n : n + PAGE] for n in range(0, len(refs), PAGE)] or [[]]
         position = Position(str(place.uid_next))
         for page in pages[:-1]:
-            yield Page(page)
-        yield Page(pages[-1], position)
+            yield Page(page, listed=sum(map(len, pages)))
+        yield Page(pages[-1], position, sum(map(len, pages)))
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         await self._step("fetch")

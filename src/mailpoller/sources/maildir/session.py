@@ -92,7 +92,7 @@ class MaildirSession:
             log.warning("entries.ignored", mailbox=self._mailbox, folder=folder.name, count=known.ignored)
         last = max(len(refs) - 1, 0) // PAGE
         for page in range(last + 1):
-            yield Page(refs[page * PAGE : (page + 1) * PAGE], position if page == last else None)
+            yield Page(refs[page * PAGE : (page + 1) * PAGE], position if page == last else None, len(refs))
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """As the port says; messages that cannot be read raise TransientError once all others are answered."""
