@@ -74,13 +74,19 @@ def test_what_cannot_work_is_refused_without_showing_the_password(settings: dict
 
 def test_an_ipv6_address_is_a_host() -> None:
     assert config(host="::1").host == config(host="[::1]").host == "::1"
-    assert epoch_of(config(host="::1"), 5) == "imap://joe@[::1]:993/;UIDVALIDITY=5"
+    assert epoch_of(config(host="::1"), 5) == "imap://joe@[::1]/;UIDVALIDITY=5"
 
 
 def test_the_epoch_tells_users_apart_whatever_characters_they_have() -> None:
     assert epoch_of(config(username="joe@example.com", host="Imap.Example.COM"), 5) == (
-        "imap://joe%40example.com@imap.example.com:993/;UIDVALIDITY=5"
+        "imap://joe%40example.com@imap.example.com/;UIDVALIDITY=5"
     )
+
+
+def test_another_tls_mode_is_no_new_epoch_but_another_port_is() -> None:
+    epochs = {epoch_of(config(tls=mode), 5) for mode in ("tls", "starttls-required", "none")}
+    assert len(epochs) == 1
+    assert epoch_of(config(port=1143), 5) == "imap://joe@imap.example.com:1143/;UIDVALIDITY=5"
 
 
 def test_equal_policies_share_a_context_until_the_ca_file_changes(tmp_path: Path) -> None:

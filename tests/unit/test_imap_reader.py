@@ -109,8 +109,15 @@ def test_a_literal_that_nobody_wants_is_refused_before_it_comes() -> None:
 
 
 def test_a_response_of_endless_literals_is_cut_off() -> None:
-    with pytest.raises(ProtocolViolation, match="more than 1000 literals"):
-        read([b"* X {1}\r\n" + b"a {1}\r\n" * 2000])
+    with pytest.raises(ProtocolViolation, match="response is longer"):
+        read([b"* X {1}\r\n" + b"a {1}\r\n" * 200_000])
+    with pytest.raises(ProtocolViolation, match="response is longer"):
+        read([b"* X {1000000}\r\n", *[b"x" * 1_000_000 + b" {1000000}\r\n"] * 20])
+
+
+def test_a_response_has_one_body(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolViolation, match="two bodies"):
+        read([b"* 1 FETCH (BODY[] {3}\r\nabc BODY[] {3}\r\nabc)\r\n"], Spool(tmp_path))
 
 
 def test_what_exceeds_the_limit_is_not_kept(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ library.log.setLevel(logging.INFO)
 MAX_DATA = 32 << 20
 """Octets of untagged data that one command may gather."""
 PATIENCE = 10
-"""A command that gathers data must be over after this many stall times, however lively the server is."""
+"""A command must be over after this many stall times, however lively the server is."""
+PATIENCE_FETCH = 60
+"""The same for FETCH, whose answer may be many megabytes over a thin line."""
 _IN_REV2 = {"ESEARCH", "IDLE", "MOVE", "NAMESPACE", "SASL-IR", "UIDPLUS", "UNSELECT"}
 _OTHER_FOLDER = Status("NO", "CLOSED", b"", "another folder was opened meanwhile")
 
@@ -300,8 +302,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
                 if request.name in ("SELECT", "EXAMINE"):
                     self.mailbox = Mailbox()  # whatever comes from here on is about the new folder
             now = self.loop.time()
-            if request.name not in ("FETCH", "IDLE"):
-                request.expires_at = now + PATIENCE * self.stall
+            if request.name != "IDLE":
+                request.expires_at = now + (PATIENCE_FETCH if request.name == "FETCH" else PATIENCE) * self.stall
             self._progress_at = now
             self.transport.write(request.line)
             self._keep_watch()
@@ -320,7 +322,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         if quiet >= self.stall:
             self.lose(f"no answer to {waiting[0].name} for {self.stall:g} s")
         elif any(now > one.expires_at for one in waiting):
-            self.lose(f"no end of the answer to {waiting[0].name} within {PATIENCE * self.stall:g} s")
+            self.lose(f"no end of the answer to {waiting[0].name} in sight")
         else:
             self._watch = self.loop.call_later(self.stall - quiet, self._look)
 

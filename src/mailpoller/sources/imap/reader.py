@@ -14,8 +14,8 @@ MAX_LINE = 8 << 20
 """Octets of one line. A SEARCH answer with 1,000,000 uids fits; no honest line is longer."""
 MAX_LITERAL = 1 << 20
 """Octets of a literal that is not the body of a message."""
-MAX_PIECES = 1000
-"""Pieces of one response."""
+MAX_RESPONSE = 16 << 20
+"""Octets of one response, all its lines and literals together, but for the body of a message."""
 
 
 class ProtocolViolation(Exception):
@@ -79,12 +79,13 @@ class ResponseReader:
     literal, ``* `` removed inside data.
     """
 
-    __slots__ = ("_deliver", "_intake", "_missing", "_pieces", "_tail", "_taker")
+    __slots__ = ("_deliver", "_held", "_intake", "_missing", "_pieces", "_tail", "_taker")
 
     def __init__(self, deliver: Callable[[Response], None], intake: Callable[[bytes, int], Intake | None]) -> None:
         self._deliver = deliver
         self._intake = intake
         self._tail = bytearray()  # of a line that has not ended
+        self._held = 0  # octets of the pieces, but for a body
         self._pieces: Response = []  # of a response that has not ended
         self._taker: _Taker | None = None  # of a literal that has not ended
         self._missing = 0
@@ -137,12 +138,19 @@ class ResponseReader:
         self._tail.clear()
 
     def _begin_literal(self, line: bytes, size: int, data: bytes, position: int) -> int:
+        if not self._pieces:
+            self._held = 0
         self._pieces.append(line)
-        if len(self._pieces) > MAX_PIECES:
-            raise ProtocolViolation(f"a response has more than {MAX_PIECES} literals")
         intake = self._intake(line, size)
-        if intake is None and size > MAX_LITERAL:
-            raise ProtocolViolation(f"a literal of {size} octets where none that large was asked for")
+        if intake is None:
+            if size > MAX_LITERAL:
+                raise ProtocolViolation(f"a literal of {size} octets where none that large was asked for")
+            self._held += size
+        elif any(isinstance(piece, Octets) for piece in self._pieces):
+            raise ProtocolViolation("two bodies in one response")
+        self._held += len(line) + 100  # what an empty piece costs
+        if self._held > MAX_RESPONSE:
+            raise ProtocolViolation(f"a response is longer than {MAX_RESPONSE} octets")
         stop = position + size
         if stop <= len(data):
             # The usual case: all of it is here already, and one slice is all the copying there is.

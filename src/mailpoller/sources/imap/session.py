@@ -77,10 +77,14 @@ class _Mark:
 
 
 def epoch_of(config: ImapConfig, uidvalidity: int) -> str:
-    """``imap://user@host:port/;UIDVALIDITY=n`` (after RFC 5092), host in lower case."""
+    """``imap://user@host/;UIDVALIDITY=n`` (after RFC 5092), host in lower case.
+
+    A port other than 143 and 993 stands behind the host. These two lead to the same mailboxes, and going over from one
+    to the other for the sake of TLS must not look like another server.
+    """
     host = f"[{config.host}]" if ":" in config.host else config.host.lower()
-    user = percent(config.username, safe="")
-    return f"imap://{user}@{host}:{config.effective_port}/;UIDVALIDITY={uidvalidity}"
+    port = "" if config.effective_port in (143, 993) else f":{config.effective_port}"
+    return f"imap://{percent(config.username, safe='')}@{host}{port}/;UIDVALIDITY={uidvalidity}"
 
 
 class ImapSession:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_address
+
+import structlog
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
@@ -12,6 +15,8 @@ from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.connecting import open_client
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.session import ImapSession
+
+log = structlog.get_logger(__name__)
 
 
 class ImapSource:
@@ -23,6 +28,10 @@ class ImapSource:
         self._config = config
         self._runtime = runtime
         self._trust = Trust()
+        if config.tls == "starttls":
+            log.warning("tls.opportunistic", mailbox=name, host=config.host)
+        elif config.tls == "none" and not _is_local(config.host):
+            log.warning("tls.off", mailbox=name, host=config.host)
 
     async def connect(self) -> Session:
         """See the port."""
@@ -34,3 +43,10 @@ class ImapSource:
         from mailpoller.sources.imap.probe import probe
 
         return probe(self._config, dispositions)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
