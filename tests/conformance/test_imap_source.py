@@ -23,9 +23,20 @@ from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Dovecot]:
-    with Dovecot() as dovecot:
+SERVERS = {
+    "modern": {},
+    "courier-like": {
+        "prefix": "INBOX.",
+        "separator": ".",
+        "extra": "imap_capability = IMAP4rev1 IDLE NAMESPACE UIDPLUS",
+    },
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Dovecot]:
+    """With every extension; and with a namespace prefix, but without MOVE, ESEARCH and SASL-IR."""
+    with Dovecot(**SERVERS[request.param]) as dovecot:
         yield dovecot
 
 
@@ -39,7 +50,11 @@ class MailboxOnDovecot(MailboxUnderTest):
         self.proxy = proxy
         self.directory = directory
         self.user = f"suite{next(_numbers)}"
-        server.create(self.user, self.second)
+        server.create(self.user, self.place(self.second))
+
+    def place(self, folder: str | None) -> str:
+        """A folder's name on the server."""
+        return self.first if folder in (None, self.first) else f"{self.server.prefix}{folder}"
 
     def source(self, *, folders: Sequence[str] | None = None, mode: Literal["live", "shadow"] = "live") -> Source:
         return imap_source(
@@ -49,10 +64,10 @@ class MailboxOnDovecot(MailboxUnderTest):
     async def deliver(
         self, octets: bytes, folder: str | None = None, *, seen: bool = False, received: datetime | None = None
     ) -> None:
-        self.server.deliver(self.user, octets, folder or self.first, received, seen=seen)
+        self.server.deliver(self.user, octets, self.place(folder), received, seen=seen)
 
     async def shown(self, folder: str | None = None) -> Sequence[Shown]:
-        name = folder or self.first
+        name = self.place(folder)
         if name not in await asyncio.to_thread(self.server.folders, self.user):
             return []
         flags = await asyncio.to_thread(self.server.flags, self.user, name)
@@ -60,9 +75,9 @@ class MailboxOnDovecot(MailboxUnderTest):
         return [Shown(octets[uid], flags[uid]) for uid in sorted(octets)]
 
     async def remove(self, octets: bytes, folder: str | None = None) -> None:
-        found = await asyncio.to_thread(self.server.octets, self.user, folder or self.first)
+        found = await asyncio.to_thread(self.server.octets, self.user, self.place(folder))
         uid = next(uid for uid, held in found.items() if held == octets)
-        await asyncio.to_thread(self.server.expunge, self.user, str(uid), folder or self.first)
+        await asyncio.to_thread(self.server.expunge, self.user, str(uid), self.place(folder))
 
     async def cut(self) -> None:
         self.proxy.cut()

@@ -503,7 +503,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         finally:
             if request in self._queue:
                 self._queue.remove(request)
-                request.fail("not sent")
+                request.end(Status("OK", "", b"", "not begun"))
             elif request is self._alone:
                 self.idle_done()
         return (await request.answer()).status
