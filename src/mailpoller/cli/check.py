@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailpoller.cli.exits import CONFIG, UNAVAILABLE, USAGE, complain, explained
+from mailpoller.cli.exits import CONFIG, UNAVAILABLE, explained
 from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
-from mailpoller.cli.output import print_json
+from mailpoller.cli.output import one_line, print_json
+from mailpoller.cli.terminal import Terminal, error_terminal, progress
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -36,8 +37,18 @@ def check(
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the configuration: exits with 0, 78 if it is wrong, 69 if a live probe fails."""
-    from mailpoller.cli.service import loaded
+    """Check the configuration, and with --live all that it names.
+
+    Warnings go to standard error and change nothing about the exit code: 0 if the configuration can be used, 78 if
+    not, and 69 if a live probe fails. A secret that only exists inside the systemd unit is a warning here.
+
+    \b
+    Examples:
+      mailpoller check new.yaml                      before it replaces the old one
+      mailpoller check --live                        does everything answer?
+      mailpoller check --live --mailbox support      at which stage does this mailbox fail, and what to do?
+    """
+    from mailpoller.cli.service import known_mailbox, loaded
     from mailpoller.core.errors import ConfigError
 
     with explained():
@@ -50,17 +61,17 @@ def check(
             problems = getattr(error, "problems", ())
             print_json({"ok": False, "problems": [_problem(one) for one in problems] or [{"message": str(error)}]})
             raise typer.Exit(CONFIG) from None
-        if mailbox is not None and mailbox not in found.mailboxes:
-            complain(f"there is no mailbox {mailbox}")
-            raise typer.Exit(USAGE)
+        if mailbox is not None:
+            known_mailbox(found, mailbox)
         doubts = [*found.warnings, *found.missing_secrets()]
         if not as_json:
             for doubt in doubts:
-                typer.echo(f"{doubt}", err=True)
+                typer.echo(f"warning: {doubt}", err=True)
             polled = sum(found.runs(name) for name in found.mailboxes)
+            counts = [(len(found.queues), "queue"), (len(found.rules), "rule"), (len(doubts), "warning")]
             typer.echo(
-                f"{path}: no errors; {len(found.mailboxes)} mailboxes ({polled} polled here), {len(found.queues)} queues, "
-                f"{len(found.rules)} rules, {len(doubts)} warnings"
+                f"{path}: no errors; {_counted(len(found.mailboxes), 'mailbox')} ({polled} polled here), "
+                + ", ".join(_counted(*count) for count in counts)
             )
         results = asyncio.run(_probe(found, mailbox, quiet=as_json)) if live else []
         well = all(stage["ok"] for stage in results)
@@ -68,6 +79,11 @@ def check(
             print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})
         if not well:
             raise typer.Exit(UNAVAILABLE)
+
+
+def _counted(number: int, noun: str) -> str:
+    """``1 mailbox``, ``2 mailboxes``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("x") else "s")
 
 
 def _problem(problem: Any) -> dict[str, Any]:
@@ -86,7 +102,9 @@ async def _probe(config: Config, only: str | None, *, quiet: bool) -> list[dict[
     from mailpoller.app import parts_to_probe
 
     turns = asyncio.Semaphore(PROBES_AT_ONCE)
+    terminal = None if quiet else error_terminal()
     results: dict[str, list[dict[str, Any]]] = {}
+    through: set[str] = set()
 
     async def one(name: str, stages: AsyncIterator[Stage]) -> None:
         async with turns:
@@ -97,16 +115,22 @@ async def _probe(config: Config, only: str | None, *, quiet: bool) -> list[dict[
                         rows.append(_row(name, stage))
             except TimeoutError:
                 rows.append(_late(name))
+            finally:
+                with contextlib.suppress(Exception):
+                    await stages.aclose()  # type: ignore[attr-defined]
+            through.add(name)
             if not quiet:
                 for row in rows:
-                    _say(row)
+                    _say(row, terminal)
 
-    async with parts_to_probe(config, only) as parts, asyncio.TaskGroup() as group:
+    def how_far() -> str:
+        waiting = [name for name in results if name not in through]
+        return f"probed {len(through)} of {len(results)}; waiting for {', '.join(waiting)}" if waiting else ""
+
+    async with parts_to_probe(config, only) as parts, progress(terminal, how_far), asyncio.TaskGroup() as group:
         for name, stages in parts.items():
             results[name] = []
             group.create_task(one(name, stages), name=f"probe {name}")
-        if not quiet and sys.stderr.isatty():
-            typer.echo(f"probing {len(parts)} parts …", err=True)
     return [row for rows in results.values() for row in rows]
 
 
@@ -129,12 +153,16 @@ def _late(name: str) -> dict[str, Any]:
         "ok": False,
         "elapsed_ms": seconds * 1000,
         "detail": f"not through within {seconds:.0f} s",
-        "advice": "",
+        "advice": "Look at the last stage that went well; the next one hangs. A firewall that drops packets does that.",
     }
 
 
-def _say(row: dict[str, Any]) -> None:
+def _say(row: dict[str, Any], terminal: Terminal | None) -> None:
+    if terminal is not None:
+        terminal.show("")
     word = typer.style("ok    ", fg="green") if row["ok"] else typer.style("FAILED", fg="red", bold=True)
-    typer.echo(f"{word} {row['part']:<28} {row['stage']:<12} {row['elapsed_ms']:>8.1f} ms  {row['detail']}")
+    typer.echo(
+        f"{word} {row['part']:<28} {row['stage']:<12} {row['elapsed_ms']:>8.1f} ms  {one_line(row['detail'])}".rstrip()
+    )
     if row["advice"]:
         typer.echo(f"       → {row['advice']}")

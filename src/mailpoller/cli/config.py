@@ -10,7 +10,10 @@ from mailpoller.cli.output import print_json
 
 
 def config(config: ConfigOption, environment: EnvironmentOption = None, as_json: JsonOption = False) -> None:
-    """Print the effective configuration: everything merged, defaults filled in, secrets masked."""
+    """Print the effective configuration, secrets masked.
+
+    Everything is merged and every default filled in: what a mailbox really has after defaults, extends and drop-ins.
+    """
     from mailpoller.cli.service import loaded
 
     with explained():
@@ -26,7 +29,14 @@ def config(config: ConfigOption, environment: EnvironmentOption = None, as_json:
 
 
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors (yaml-language-server and the like)."""
+    """Print the JSON Schema of the configuration, for editors.
+
+    \b
+    Example:
+      mailpoller schema > mailpoller.schema.json
+    and as the first line of the configuration:
+      # yaml-language-server: $schema=mailpoller.schema.json
+    """
     with explained():
         from mailpoller.config.schema import json_schema
 

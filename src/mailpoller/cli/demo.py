@@ -31,7 +31,15 @@ def demo(
         bool, typer.Option("--once", help="Stop when the messages that are there have been carried.")
     ] = False,
 ) -> None:
-    """Run the daemon against a loopback mail server with a handful of telling messages; Ctrl-C ends it."""
+    """Run the daemon against a small mail server on this machine.
+
+    With a handful of telling messages in it, and the daemon's own log; no account is needed. Ctrl-C ends it.
+
+    \b
+    Examples:
+      mailpoller demo
+      echo Hello | mailpoller demo --drop -     from another terminal: a further message arrives
+    """
     with explained():
         if drop is not None:
             _drop(drop, directory)

@@ -46,7 +46,7 @@ def exit_code(program: Callable[..., object]) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = program(standalone_mode=False)
+        code = program(prog_name="mailpoller", standalone_mode=False)
     except _Misuse as error:
         error.show()  # type: ignore[attr-defined]
         code = USAGE

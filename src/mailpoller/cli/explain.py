@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailpoller.cli.exits import NOINPUT, USAGE, complain, explained
+from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import print_fields
+from mailpoller.cli.output import one_line, print_fields
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -28,16 +28,25 @@ def explain(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell for each message which rules match, why, and where it would go. Nothing is delivered."""
-    from mailpoller.cli.service import loaded
+    """Tell which rules match a message, and where it would go.
+
+    Nothing is fetched or delivered. With --json one object a line, in the order of the files.
+
+    \b
+    Examples:
+      mailpoller explain --mailbox support mail.eml
+      mailpoller explain --json maildir/cur/* | jq -r '[.mail, .verdict] | @tsv'
+      mailpoller queue show support 1 --octets | mailpoller explain -
+
+    Exits with 66 if a file cannot be read; the others are explained.
+    """
+    from mailpoller.cli.service import known_mailbox, loaded
 
     with explained():
         found = loaded(config)
-        name = mailbox or (next(iter(found.mailboxes)) if len(found.mailboxes) == 1 else None)
-        if name is None or name not in found.mailboxes:
-            complain("name one of the mailboxes with --mailbox: " + ", ".join(found.mailboxes))
-            raise typer.Exit(USAGE)
-        judge = _Judge(found, name)
+        if mailbox is None and len(found.mailboxes) != 1:
+            refuse("name one of the mailboxes with --mailbox: " + ", ".join(found.mailboxes))
+        judge = _Judge(found, known_mailbox(found, mailbox or next(iter(found.mailboxes))))
         unreadable = False
         for number, mail in enumerate(mails):
             try:
@@ -105,4 +114,6 @@ def _show(story: dict[str, Any]) -> None:
     rules = story.pop("rules")
     print_fields(story)
     for rule in rules:
-        typer.echo(f"  {'+' if rule['matched'] else '-'} {rule['rule']}{': ' + rule['why'] if rule['why'] else ''}")
+        typer.echo(
+            one_line(f"  {'+' if rule['matched'] else '-'} {rule['rule']}{': ' + rule['why'] if rule['why'] else ''}")
+        )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from mailpoller.cli.exits import USAGE, complain, explained
+from mailpoller.cli.exits import complain, explained, refuse
 from mailpoller.cli.options import ConfigOption
 
-MailboxArgument = Annotated[str, typer.Argument(help="The mailbox's name.")]
+MailboxArgument = Annotated[str, typer.Argument(metavar="MAILBOX", help="The mailbox's name.")]
 
 
 def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
-    """Have the running daemon poll a mailbox now, also while it waits out a failure."""
+    """Have the running daemon poll a mailbox now.
+
+    Also while it waits out a failure or a refused login: after a password was mended, say.
+    """
     from mailpoller.cli.service import ask, loaded
 
     with explained():
@@ -21,15 +25,29 @@ def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
         typer.echo(f"{mailbox} is being polled")
 
 
-def redeliver(config: ConfigOption, mid: Annotated[str, typer.Argument(help="The message's mid.")]) -> None:
-    """Bring a settled message to its queues once more, under a new delivery id, if its mailbox still has it."""
+def redeliver(
+    config: ConfigOption, mid: Annotated[str, typer.Argument(metavar="MID", help="The message's mid.")]
+) -> None:
+    """Bring a settled message to its queues once more.
+
+    It is fetched and judged anew, and arrives under a new delivery id, so that no queue takes it for a repeat. Its
+    mailbox must still have it in the folder that is polled; if it has not, trace says afterwards that it is gone.
+
+    \b
+    Example:
+      mailpoller trace ada@customer.example          shows the mid
+      mailpoller redeliver 5b1c9f0e-4a3d-5f5b-8c2e-0d8a5b3f9f6a
+    """
     from mailpoller.cli.service import carry_out, loaded
 
     with explained():
-        answer = carry_out(loaded(config), {"do": "redeliver", "mid": mid})
-        typer.echo(
-            f"{mid} will be brought again at the next poll of {answer['mailbox']}, if {answer['folder']} still has it"
-        )
+        found = loaded(config)
+        mid = mid.strip().lower()
+        answer = carry_out(found, {"do": "redeliver", "mid": mid})
+        mailbox, folder = answer["mailbox"], answer["folder"]
+        typer.echo(f"{mid} will be brought again at the next poll of {mailbox}, if {folder} still has it")
+        if mailbox not in found.mailboxes or not found.runs(mailbox):
+            complain(f"but {mailbox} is not polled now")
 
 
 def accept(
@@ -43,16 +61,25 @@ def accept(
         typer.Option("--replay", help="Go through all of it; octets that were settled before are not delivered again."),
     ] = False,
 ) -> None:
-    """Release a mailbox that is held because its numbering changed and much of its mail is unknown."""
+    """Release a mailbox that is held after its numbering changed.
+
+    A mailbox is held when its server numbered a folder anew (UIDVALIDITY, host or user changed) and much of its mail
+    is unknown. status shows which are held and why.
+
+    \b
+    Examples:
+      mailpoller accept support --baseline     after a migration that copied the mail
+      mailpoller accept support --replay       after a restore that brought mail we never had
+    """
     from mailpoller.cli.service import carry_out, loaded
 
     if baseline == replay:
-        complain("say either --baseline or --replay")
-        raise typer.Exit(USAGE)
+        refuse("say either --baseline or --replay")
     with explained():
         how = "baseline" if baseline else "replay"
         answer = carry_out(loaded(config), {"do": "accept", "mailbox": mailbox, "how": how})
-        typer.echo(f"{answer['folders']} folder(s) of {mailbox} released ({how})")
+        folders = "1 folder" if answer["folders"] == 1 else f"{answer['folders']} folders"
+        typer.echo(f"{folders} of {mailbox} released ({how})")
 
 
 def forget(
@@ -60,17 +87,22 @@ def forget(
     mailbox: MailboxArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Drop what the ledger holds of a mailbox that was removed from the configuration."""
+    """Drop the ledger's rows of a mailbox that is not polled.
+
+    Should the mailbox ever come back, it begins as a new one does: with its start.
+    """
     from mailpoller.cli.service import carry_out, loaded
 
     with explained():
         found = loaded(config)
         if mailbox in found.mailboxes and found.runs(mailbox):
-            complain(
+            refuse(
                 f"{mailbox} is still configured: forgetting it would fetch its mail again; remove or disable it first"
             )
-            raise typer.Exit(USAGE)
+        if not yes and not sys.stdin.isatty():
+            refuse("there is nobody to ask: say --yes")
         if not yes and not typer.confirm(f"Forget every message of {mailbox}?"):
-            raise typer.Exit(USAGE)
+            raise typer.Exit
         answer = carry_out(found, {"do": "forget", "mailbox": mailbox})
-        typer.echo(f"{mailbox} is forgotten: {answer['messages']} messages")
+        messages = "1 message" if answer["messages"] == 1 else f"{answer['messages']:,} messages"
+        typer.echo(f"{mailbox} is forgotten: {messages}")

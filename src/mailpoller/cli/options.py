@@ -21,7 +21,8 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="The configuration file. Default: $MAILPOLLER_CONFIG, then /etc/mailpoller/mailpoller.yaml.",
+        metavar="FILE",
+        help="Default: $MAILPOLLER_CONFIG, then /etc/mailpoller/mailpoller.yaml.",
         default_factory=default_config,
         show_default=False,
     ),

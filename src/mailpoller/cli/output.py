@@ -58,7 +58,9 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 
 def one_line(cell: Any) -> str:
-    """A cell on one line, with control characters made visible: they may come from a stranger's mail."""
+    """A value on one line, with control characters made visible: they may come from a stranger's mail."""
+    if isinstance(cell, datetime):
+        return cell.isoformat(timespec="seconds")
     if cell is None:
         return ""
     if isinstance(cell, bool):

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mailpoller.cli.exits import NOINPUT, complain, explained
+from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import plain, print_fields, print_json, print_table
-from mailpoller.core.errors import ConfigError
-from mailpoller.core.literals import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +21,12 @@ if TYPE_CHECKING:
     from mailpoller.sinks.sqlite.consumer import Entry, Held, Queue
 
 queue = typer.Typer(
-    help="Look into an SQLite queue, and take, acknowledge and return its messages.", no_args_is_help=True
+    help="Look into an SQLite queue, and take messages from it.\n\n"
+    "\b\nA consumer in three lines of shell:\n"
+    "  mailpoller queue take support --count 10 --for 5m > batch.jsonl\n"
+    "  your-program < batch.jsonl || exit\n"
+    "  jq -r .delivery_id batch.jsonl | xargs -r mailpoller queue ack support --lease $(jq -r .lease batch.jsonl | head -1)",
+    no_args_is_help=True,
 )
 
 NameArgument = Annotated[
@@ -36,7 +39,12 @@ IdsArgument = Annotated[list[str], typer.Argument(metavar="DELIVERY_ID…")]
 
 
 def _duration(text: str) -> timedelta:
-    return parse_duration(text)
+    from mailpoller.core.literals import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @contextmanager
@@ -46,19 +54,20 @@ def _opened(config: Path, name: str) -> Iterator[Queue]:
 
     with explained():
         path = Path(name) if "/" in name or "." in name else _configured(config, name)
+        if not path.exists():
+            complain(f"there is no queue at {path}" + ("" if path == Path(name) else "; its first message makes it"))
+            raise typer.Exit(NOINPUT)
         with open_queue(path) as opened:
             yield opened
 
 
 def _configured(config: Path, name: str) -> Path:
-    from mailpoller.cli.service import loaded
+    from mailpoller.cli.service import known_queue, loaded
 
     found = loaded(config)
-    block = found.queues.get(name)
-    if block is None:
-        raise ConfigError(f"there is no queue {name}; there is {', '.join(found.queues) or 'none'}")
+    block = found.queues[known_queue(found, name)]
     if block.type != "sqlite":
-        raise ConfigError(f"the queue {name} is of type {block.type}; only those of type sqlite can be looked into")
+        refuse(f"the queue {name} is of type {block.type}; only those of type sqlite can be looked into")
     path: Path = block.path  # type: ignore[attr-defined]
     return path
 
@@ -95,7 +104,14 @@ def show(
     octets: Annotated[bool, typer.Option("--octets", help="Write the raw message to standard output instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one message: its event, or its raw octets."""
+    """Show one message: its event, or its raw octets.
+
+    \b
+    Examples:
+      mailpoller queue show support 1
+      mailpoller queue show support 1 --json | jq .event.data.subject
+      mailpoller queue show support 1 --octets > mail.eml
+    """
     with _opened(config, name) as opened:
         held = opened.show(identifier)
         if octets:
@@ -109,9 +125,11 @@ def show(
         print_json(_held(held))
         return
     event = json.loads(held.event)
-    print_fields(_entry(held.entry))
-    print_fields({f"event.{key}": value for key, value in event.items() if key != "data"})
-    print_fields({key: _brief(value) for key, value in event["data"].items()})
+    print_fields(
+        _entry(held.entry)
+        | {f"event.{key}": value for key, value in event.items() if key != "data"}
+        | {f"data.{key}": _brief(value) for key, value in event["data"].items() if value not in (None, "", [], {})}
+    )
 
 
 @queue.command()
@@ -121,11 +139,21 @@ def take(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many at most.")] = 1,
     duration: Annotated[
         timedelta,
-        typer.Option("--for", parser=_duration, metavar="DURATION", help="How long before others may take them."),
+        typer.Option(
+            "--for",
+            parser=_duration,
+            metavar="DURATION",
+            show_default="5m",
+            help="How long before others may take them.",
+        ),
     ] = timedelta(minutes=5),
     taker: Annotated[str, typer.Option("--taker", help="A name for who takes.")] = "mailpoller queue take",
 ) -> None:
-    """Take messages: prints one JSON object a line, each with the lease to acknowledge it by."""
+    """Take messages, one JSON object a line.
+
+    Each has the lease to acknowledge it by. What is not acknowledged in time is there for the next taker.
+    Exits with 0 also if nothing is ready.
+    """
     with _opened(config, name) as opened:
         taken = opened.take(count, duration=duration, taker=taker)
     for held in taken.messages:
@@ -136,7 +164,10 @@ def take(
 
 @queue.command()
 def ack(name: NameArgument, delivery_ids: IdsArgument, config: ConfigOption, lease: LeaseOption = None) -> None:
-    """Acknowledge messages: they are done and leave the queue."""
+    """Acknowledge messages: they are done and leave the queue.
+
+    Exits with 66 if one of them is not there any more, or was taken by another meanwhile.
+    """
     with _opened(config, name) as opened:
         _report("acknowledged", delivery_ids, opened.ack(delivery_ids, lease))
 
@@ -148,7 +179,10 @@ def return_(
     config: ConfigOption,
     lease: LeaseOption = None,
     delay: Annotated[
-        timedelta, typer.Option("--delay", parser=_duration, metavar="DURATION", help="Before they can be taken again.")
+        timedelta,
+        typer.Option(
+            "--delay", parser=_duration, metavar="DURATION", show_default="0s", help="Before they can be taken again."
+        ),
     ] = timedelta(0),
 ) -> None:
     """Give messages back, to be taken again."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mailpoller.cli.exits import refuse
-from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.errors import ConfigError, LedgerUnavailable, TransientError
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -64,11 +64,16 @@ def ask(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> d
 def carry_out(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
     """Have the running daemon do it; if none runs, do it here, with the ledger locked meanwhile.
 
-    Raises LedgerUnavailable if a daemon holds the ledger and yet does not answer.
+    Raises LedgerUnavailable if there is no ledger yet (one that a verb made might belong to the wrong user), or if a
+    daemon holds it and yet does not answer.
     """
     try:
         return ask(config, request)
+    except LedgerUnavailable:
+        raise
     except TransientError as silence:
+        with reader(config):
+            pass
         try:
             return asyncio.run(_alone(config, request))
         except TransientError as error:

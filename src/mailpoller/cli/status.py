@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,9 +11,15 @@ from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import print_json, print_table
 from mailpoller.core.errors import TransientError
 
+if TYPE_CHECKING:
+    from mailpoller.config import Config
+
 
 def status(config: ConfigOption, as_json: JsonOption = False) -> None:
-    """Show how mailboxes, queues and alarms stand; exits with 75 if no daemon answers."""
+    """Show how mailboxes, queues and alarms stand.
+
+    Exits with 75 if no daemon answers; what the ledger alone can tell is shown then too.
+    """
     from mailpoller.cli.service import ask, loaded
 
     with explained():
@@ -21,7 +27,7 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
         try:
             report = ask(found, {"do": "status"})
         except TransientError as error:
-            report = {"line": str(error), "mailboxes": _from_the_ledger(found), "queues": [], "alarms": []}
+            report = {"line": str(error), "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
         if as_json:
             print_json(report)
         else:
@@ -30,18 +36,29 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
             raise typer.Exit(TEMPFAIL)
 
 
-def _from_the_ledger(config: Any) -> list[dict[str, Any]]:
-    """What the ledger alone can tell."""
+def _from_the_ledger(config: Config) -> dict[str, Any]:
+    """What the ledger alone can tell; nothing if there is none, or none that can be read."""
     from mailpoller.cli.service import reader
 
     try:
         with reader(config) as ledger:
-            return [
-                {"mailbox": name, "condition": "no daemon", "ledger": dict(ledger.counts(name))}
+            held = {folder.mailbox: folder.held for folder in ledger.folders() if folder.present and folder.held}
+            mailboxes = [
+                {
+                    "mailbox": name,
+                    "condition": "held" if name in held else "no daemon",
+                    "reason": held.get(name, ""),
+                    "ledger": dict(ledger.counts(name)),
+                }
                 for name in ledger.mailboxes()
             ]
+            alarms = [
+                {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()}
+                for alarm in ledger.alarms()
+            ]
+            return {"mailboxes": mailboxes, "alarms": alarms}
     except TransientError:
-        return []
+        return {}
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -62,8 +79,7 @@ def _show(report: dict[str, Any]) -> None:
         ),
         empty="no mailbox is known",
     )
-    troubled = [queue for queue in report["queues"] if queue["state"] != "up"]
-    if troubled:
+    if troubled := [queue for queue in report["queues"] if queue["state"] != "up"]:
         rows = ((queue["queue"], queue["state"], queue["reason"]) for queue in troubled)
         print_table(("queue", "state", "reason"), rows, empty="")
     if report["alarms"]:
