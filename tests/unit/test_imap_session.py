@@ -73,6 +73,21 @@ async def test_a_mailbox_is_listed_rightly_whatever_the_server_tells(
                 assert await listed(session, folder, after) == ([], after)
 
 
+async def test_mail_that_is_announced_right_behind_the_selection_is_not_missed(tmp_path: Path) -> None:
+    def select(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        answer = server._select(conversation, tag, arguments)
+        assert answer is not None
+        server.messages[2] = MAIL
+        return answer + b"* 2 EXISTS\r\n"
+
+    async with (
+        ScriptedImap({"SELECT": select}, messages={1: MAIL}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        refs, _ = await listed(session, await session.open("INBOX"), Position("2"))
+        assert uids(refs) == [2]
+
+
 async def test_a_listing_that_the_server_refuses_is_a_passing_error(tmp_path: Path) -> None:
     async with (
         ScriptedImap({"SEARCH": b"%T NO [LIMIT] too much\r\n"}, messages=numbered(600)) as server,

@@ -22,6 +22,7 @@ from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import list_folder
 from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient, Mailbox
+from mailpoller.sources.imap.responses import Status
 from mailpoller.sources.imap.settling import Settling, State
 
 log = structlog.get_logger(__name__)
@@ -151,8 +152,12 @@ class ImapSession:
         wire, _ = await self._folders.find(name)
         self._open = None
         verb = "EXAMINE" if self._config.mode == "shadow" else "SELECT"
-        request = self._protocol.submit(verb, quote_name(wire))
-        status = (await request.answer()).status
+
+        def selected(status: Status) -> None:
+            # At the tagged answer, not when we get to run: an EXISTS that follows in the same breath is news already.
+            self._protocol.mailbox.arrived = self._protocol.mailbox.news = 0
+
+        status = (await self._protocol.run(verb, quote_name(wire), on_done=selected)).status
         if not status.ok:
             self._protocol.state = "AUTH"  # a refused SELECT leaves no folder selected (RFC 3501 section 6.3.1)
             self._folders.forget(name)
@@ -160,7 +165,6 @@ class ImapSession:
         self._protocol.state = "SELECTED"
         mailbox = self._protocol.mailbox
         mailbox.name = wire
-        mailbox.arrived = mailbox.news = 0  # what SELECT itself told
         if mailbox.uidvalidity is None:
             raise TransientError(f"the folder {name} has no UIDVALIDITY, so its messages cannot be told apart for long")
         folder = Folder(self._name, name, epoch_of(self._config, mailbox.uidvalidity))
@@ -265,9 +269,8 @@ class ImapSession:
                     log.info("idle.refused", mailbox=self._name, reason=str(status))
                     self._may_idle = idle = False
                 elif loop.time() - began < 1.0 and not protocol.busy and not self._has_news():
-                    await self._changed(
-                        min(deadline - loop.time(), 30.0)
-                    )  # a server that ends IDLE at once is not asked all the time
+                    # A server that ends IDLE at once is not asked all the time.
+                    await self._changed(min(deadline - loop.time(), 30.0))
             elif loop.time() >= noop_at:
                 noop_at = loop.time() + NOOP_INTERVAL
                 await protocol.run("NOOP")
