@@ -1,0 +1,71 @@
+"""Reaching a host: from a name and a port to a connected socket, directly or through a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from mailpoller.core.errors import TransientError
+from mailpoller.transport.proxy import Proxy
+
+_ADDRESSES = 4
+"""Addresses of one host that are tried, in the resolver's order; each gets its share of the time."""
+
+
+async def dial(host: str, port: int, *, seconds: float, proxy: Proxy | None = None) -> socket.socket:
+    """A connected, non-blocking socket to ``host``, within ``seconds`` in all. The caller closes it.
+
+    With a proxy the name is resolved there and not here. Raises :class:`TransientError` in an operator's words.
+    """
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    if proxy is not None:
+        return await proxy.connect(host, port, seconds=seconds)
+    found = await resolve(host, port, seconds=seconds)
+    left = max(0.1, seconds - (loop.time() - begun))
+    return await connect(found, f"{host} port {port}", seconds=left)
+
+
+Address = tuple[socket.AddressFamily, int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+"""Family, protocol number, and what ``connect`` wants."""
+
+
+async def resolve(host: str, port: int, *, seconds: float) -> list[Address]:
+    """The addresses of the host, in the resolver's order. Raises :class:`TransientError`."""
+    try:
+        async with asyncio.timeout(seconds):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise TransientError(f"DNS: no answer about {host} within {seconds:g} s") from None
+    except (socket.gaierror, UnicodeError) as error:
+        raise TransientError(f"DNS: {host} is not found: {getattr(error, 'strerror', error)}") from None
+    return [(family, number, address) for family, _, number, _, address in found]
+
+
+async def connect(addresses: list[Address], place: str, *, seconds: float) -> socket.socket:
+    """Connect to the first address that answers; each gets its share of the time, so that one dead route spoils nothing.
+
+    Raises :class:`TransientError` with what the last one said.
+    """
+    loop = asyncio.get_running_loop()
+    tried = addresses[:_ADDRESSES]
+    reason = "no address"
+    for family, number, address in tried:
+        # The protocol's number must be named: without it asyncio leaves Nagle's algorithm on.
+        candidate = socket.socket(family, socket.SOCK_STREAM, number)
+        try:
+            candidate.setblocking(False)
+            async with asyncio.timeout(seconds / len(tried)):
+                await loop.sock_connect(candidate, address)
+            return candidate
+        except TimeoutError:
+            reason = f"no answer within {seconds:g} s"
+            candidate.close()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            candidate.close()
+        except BaseException:
+            candidate.close()
+            raise
+    raise TransientError(f"cannot connect to {place}: {reason}")

@@ -1,0 +1,449 @@
+"""HTTP as a client of one service speaks it (RFC 9110), on httpcore: bounded, with deadlines, and errors that are decisions.
+
+httpx is httpcore with redirects, cookies, proxies from the environment and decompression on top. A bearer token must never
+follow a redirect, two mailboxes must share no cookie, and a small answer must not unpack to a large one: all of it
+would have to be switched off, so it is left away. Connections are made as for every other protocol
+(:mod:`~mailpoller.transport.dial`, :mod:`~mailpoller.transport.tls`), so that a pin is checked before a token is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+
+from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.core.spool import Intake
+from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.retry import briefly
+from mailpoller.transport.tls import TlsPolicy
+from mailpoller.transport.wording import spoken
+
+if TYPE_CHECKING:
+    import httpcore
+
+ANSWER_LIMIT = 4 << 20
+"""Octets of an answer that is held in memory, unless a request says otherwise."""
+_ERROR_LIMIT = 64 << 10
+"""Octets of an error's body that are read for its code and message."""
+_PATIENCE = 20
+"""An answer must be complete after this many time-outs, however lively the server is."""
+_LONGEST_WAIT = timedelta(hours=1)
+"""The longest Retry-After that is believed."""
+
+
+class HttpError(TransientError):
+    """No answer that can be used: the network, a cut or oversized body, a wrong content type, a redirect."""
+
+
+class HttpCut(HttpError):
+    """As its parent; and the connection broke, so that the same request may pass at once."""
+
+
+class HttpStatus(HttpError):
+    """The service answered with an error.
+
+    ``status`` is HTTP's number; ``code`` the service's own word (``syncStateNotFound``, ``invalid_grant``), empty if it
+    has none; ``words`` what it said, masked. A plug-in that knows better makes :class:`MessageGone` and the like of it.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, code: str = "", words: str = "", retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.status = status
+        self.code = code
+        self.words = words
+
+
+class Unauthorized(CredentialsRefused):
+    """401, with a token that was fetched anew for this request: the service does not want it."""
+
+    def __init__(self, message: str, *, code: str = "", words: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.words = words
+
+
+class Bearer(Protocol):
+    """Who has tokens; see :class:`mailpoller.transport.oauth.TokenSource`."""
+
+    async def token(self) -> str:
+        """A token that is good for some minutes. Raises :class:`CredentialsRefused` or :class:`TransientError`."""
+
+    async def refused(self, token: str) -> None:
+        """The service did not take this token: the next :meth:`token` is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A complete answer. Header names are in lower case; ``host`` is whom to name in errors."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    host: str
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def json(self) -> Any:
+        """The body, decoded. Raises :class:`HttpError` if it is not said to be JSON, or is none."""
+        kind = self.content_type
+        if kind not in ("application/json", "text/json") and not kind.endswith("+json"):
+            raise HttpError(f"{self.host} answered with {spoken(kind) or 'no content type'} instead of JSON")
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            raise HttpError(f"{self.host} answered with JSON that is broken ({len(self.body)} octets)") from None
+
+    def object(self) -> dict[str, Any]:
+        """The body, which must be a JSON object. Raises :class:`HttpError`."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise HttpError(f"{self.host} answered with JSON that is no object")
+        return found
+
+
+class HttpClient:
+    """Talks to one service, which is one origin: no request and no token goes to another host, whatever a link says.
+
+    ``base`` is the service's URL; a path is relative to it, and a full URL (a link to the next page) must be of the same
+    origin. ``bearer``: whose tokens go along; a refused one is replaced once. ``timeout``: for connecting, and for every
+    silence; an answer is complete after twenty of them or given up. ``connections`` are kept open for a minute. Nothing is followed: a
+    redirect is an error that names its target's host.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        bearer: Bearer | None = None,
+        policy: TlsPolicy | None = None,
+        timeout: timedelta = timedelta(seconds=30),
+        connections: int = 4,
+        proxy: Proxy | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        parts = urlsplit(base)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.query:
+            raise ConfigError("a service's URL is https://HOST or https://HOST/PATH")
+        self.host = parts.hostname
+        self._origin = _origin(base)
+        self._prefix = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._secure = parts.scheme == "https" or is_loopback(self.host)
+        self._bearer = bearer
+        self._policy = policy or TlsPolicy()
+        self._timeout = timeout.total_seconds()
+        self._connections = connections
+        self._proxy = proxy
+        self._headers = {"accept-encoding": "identity", "user-agent": "mailpoller", **(headers or {})}
+        self._pool: httpcore.AsyncConnectionPool | None = None
+
+    async def request(
+        self,
+        method: str,
+        target: str = "",
+        *,
+        doing: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: object = None,
+        form: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        secrets: Sequence[str] = (),
+        limit: int = ANSWER_LIMIT,
+        takes: Sequence[int] = (),
+    ) -> HttpAnswer:
+        """Ask, and return a complete answer of at most ``limit`` octets.
+
+        ``target``: a path below the base, or a URL of the same origin. ``doing``: what for, in two words, for errors
+        (``list messages``); the target itself is never shown, for it names people. One of ``json``, ``form`` and
+        ``content`` may be the body. ``secrets``: what must not be shown in an error. ``takes``: statuses besides 2xx that
+        are answers for the caller.
+
+        Raises :class:`HttpStatus`; :class:`Unauthorized` for a 401; :class:`HttpError` for all else; what
+        the bearer raises. A GET whose connection breaks is repeated at once.
+        """
+        body, kind = _body(json, form, content)
+        extra = {**({"content-type": kind} if kind else {}), **(headers or {})}
+
+        async def once() -> HttpAnswer:
+            async with self._ask(method, target, doing, query, extra, body, secrets, takes) as response:
+                return await self._whole(response, doing, limit)
+
+        return await briefly(once, on=HttpCut, tries=3 if method == "GET" else 1)
+
+    async def download(
+        self, target: str, intake: Intake, *, doing: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """GET into ``intake``, as it arrives. What lies beyond its limit is not read: the connection is given up instead.
+
+        Raises as :meth:`request`; the caller ends the intake, whose octets are then worth nothing.
+        """
+        async with (
+            self._ask("GET", target, doing, None, headers or {}, b"", (), ()) as response,
+            aclosing(self._chunks(response, doing)) as chunks,
+        ):
+            async for chunk in chunks:
+                try:
+                    intake.write(chunk)
+                except OSError as error:
+                    raise TransientError(f"cannot spool a message: {error.strerror}") from error
+                if intake.overflowed:
+                    return
+
+    async def close(self) -> None:
+        """Close every connection. A later request opens new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+    # --- one request -------------------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def _ask(
+        self,
+        method: str,
+        target: str,
+        doing: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        body: bytes,
+        secrets: Sequence[str],
+        takes: Sequence[int],
+    ) -> AsyncIterator[httpcore.Response]:
+        """Send, with a token if there is one, with another token if that was refused; a response that is an answer."""
+        url = self._url(target, query, doing)
+        if not self._secure and (self._bearer is not None or secrets):
+            raise ConfigError(f"{self.host}: a token or a secret goes over https:// only")
+        async with self._deadline(doing):
+            for attempt in (1, 2):
+                token = await self._bearer.token() if self._bearer is not None else ""
+                sent = {**self._headers, **headers, **({"authorization": f"Bearer {token}"} if token else {})}
+                async with self._stream(method, url, sent, body, doing) as response:
+                    if 200 <= response.status < 300 or response.status in takes:
+                        yield response
+                        return
+                    trouble = await self._trouble(response, doing, [*secrets, token] if token else secrets)
+                if not isinstance(trouble, Unauthorized) or self._bearer is None:
+                    raise trouble
+                await self._bearer.refused(token)
+                if attempt == 2:
+                    raise trouble
+
+    @asynccontextmanager
+    async def _stream(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, doing: str
+    ) -> AsyncIterator[httpcore.Response]:
+        pool = await self._opened()
+        silence = {"connect": self._timeout, "read": self._timeout, "write": self._timeout, "pool": self._timeout * 4}
+        with self._faults(doing):
+            async with pool.stream(
+                method,
+                url,
+                headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
+                content=body or (b"" if method in ("POST", "PUT", "PATCH") else None),
+                extensions={"timeout": silence},
+            ) as response:
+                yield response
+
+    async def _opened(self) -> httpcore.AsyncConnectionPool:
+        if self._pool is None:
+            import httpcore
+
+            from mailpoller.transport.wire import Backend
+
+            await asyncio.to_thread(self._policy.context)  # 40 ms the first time, and a CA file of no use is told here
+            self._pool = self._pool or httpcore.AsyncConnectionPool(
+                # Ours is used instead, inside the backend: httpcore would write its ALPN names into the shared context.
+                ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                max_connections=self._connections,
+                keepalive_expiry=60.0,
+                network_backend=Backend(self._policy, self._proxy, self._timeout),
+            )
+        return self._pool
+
+    def _url(self, target: str, query: Mapping[str, str] | None, doing: str) -> str:
+        """The URL to ask, of our origin. Raises :class:`HttpError`: links come from the service and may be wrong."""
+        whole = target
+        if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", target):
+            whole = self._prefix + (target if not target or target.startswith(("/", "?")) else f"/{target}")
+        try:
+            origin = _origin(whole)
+        except ValueError:
+            origin = None
+        if origin != self._origin or any(one <= " " or one > "~" for one in whole):
+            raise HttpError(f"{self.host}: to {doing} it gave a link that leads elsewhere, which is not followed")
+        if query:
+            whole += ("&" if urlsplit(whole).query else "?") + urlencode(query)
+        return whole.partition("#")[0]
+
+    # --- answers -----------------------------------------------------------------------------------------------
+    async def _whole(self, response: httpcore.Response, doing: str, limit: int) -> HttpAnswer:
+        headers = _headers(response)
+        told = headers.get("content-length", "")
+        parts: list[bytes] = []
+        size = int(told) if told.isdigit() and len(told) < 16 else 0
+        taken = 0
+        if size <= limit:
+            async with aclosing(self._chunks(response, doing)) as chunks:
+                async for chunk in chunks:
+                    taken += len(chunk)
+                    if taken > limit:
+                        break
+                    parts.append(chunk)
+        if max(size, taken) > limit:
+            raise HttpError(f"{self.host}: to {doing} it answered with more than {limit:,} octets")
+        return HttpAnswer(response.status, headers, b"".join(parts), self.host)
+
+    async def _chunks(self, response: httpcore.Response, doing: str) -> AsyncGenerator[bytes, None]:
+        coding = _headers(response).get("content-encoding", "identity").lower()
+        if coding not in ("identity", ""):
+            raise HttpError(f"{self.host}: to {doing} it answered in a coding that was not asked for: {spoken(coding)}")
+        with self._faults(doing):
+            async for chunk in response.aiter_stream():
+                yield chunk
+
+    async def _trouble(self, response: httpcore.Response, doing: str, secrets: Sequence[str]) -> MailpollerError:
+        """What an answer that is an error means."""
+        status, headers = response.status, _headers(response)
+        place = f"{self.host}: {doing}"
+        if 300 <= status < 400:
+            elsewhere = urlsplit(headers.get("location", "")).hostname or self.host
+            return HttpStatus(
+                f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed", status=status
+            )
+        body = b""
+        try:
+            async with aclosing(self._chunks(response, doing)) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) >= _ERROR_LIMIT:
+                        break
+        except HttpError:
+            pass  # what has come is enough for an error; it must not turn into another one
+        code, words = error_of(body[:_ERROR_LIMIT], headers.get("content-type", ""), secrets)
+        told = f"{place}: HTTP {status}" + (f" {code}" if code else "") + (f": {words}" if words else "")
+        if status == 401:
+            return Unauthorized(told, code=code, words=words)
+        return HttpStatus(told, status=status, code=code, words=words, retry_after=retry_after(headers))
+
+    # --- faults ------------------------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def _deadline(self, doing: str) -> AsyncIterator[None]:
+        limit = self._timeout * _PATIENCE
+        try:
+            async with asyncio.timeout(limit) as whole:
+                yield
+        except TimeoutError:
+            if not whole.expired():
+                raise
+            raise HttpError(f"{self.host}: {doing}: not complete within {limit:g} s") from None
+
+    @contextmanager
+    def _faults(self, doing: str) -> Iterator[None]:
+        """Whatever httpcore raises, as one of ours; its own words may quote what was sent."""
+        import httpcore
+
+        place = f"{self.host}: {doing}"
+        try:
+            yield
+        except httpcore.PoolTimeout:
+            raise HttpError(f"{place}: no connection became free") from None
+        except httpcore.TimeoutException:
+            raise HttpError(f"{place}: no answer within {self._timeout:g} s") from None
+        except httpcore.NetworkError as error:
+            raise HttpCut(f"{place}: the connection broke: {spoken(str(error)) or 'no reason given'}") from None
+        except httpcore.RemoteProtocolError as error:
+            words = str(error)
+            if "disconnected" in words or "closed" in words:
+                raise HttpCut(f"{place}: the connection was closed before the answer was complete") from None
+            raise HttpError(f"{place}: the answer is no HTTP: {spoken(words)}") from None
+        except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+            raise HttpError(f"{place}: {type(error).__name__}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine itself, where http:// is as good as https://."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> timedelta | None:
+    """How long the service wants us to wait (RFC 9110 section 10.2.3): seconds or a date; at most an hour. None if it said nothing
+    that can be understood: then the caller's own back-off decides."""
+    said = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
+        return min(timedelta(seconds=float(said)), _LONGEST_WAIT)
+    try:
+        instant = parsedate_to_datetime(said)
+    except (ValueError, IndexError, TypeError):
+        return None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return max(timedelta(0), min(instant - (now or datetime.now(UTC)), _LONGEST_WAIT))
+
+
+def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -> tuple[str, str]:
+    """(code, words) of an error's body, masked, each empty if there is none.
+
+    Understood: OAuth's ``error`` and ``error_description`` (RFC 6749 section 5.2), ``{"error": {"code" | "status", "message"}}``
+    of Microsoft and Google, RFC 9457's ``title`` and ``detail``. A page of HTML has nothing to say to an operator.
+    """
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        told = body.decode("utf-8", "replace") if content_type.startswith("text/plain") else ""
+        return "", spoken(told, secrets)
+    error = found.get("error", found.get("code", found.get("title", "")))
+    words = found.get("error_description", found.get("message", found.get("detail", "")))
+    if isinstance(error, dict):
+        code = error.get("code", "")
+        # Google's code repeats HTTP's number; the word is in status.
+        error, words = (error.get("status", "") if isinstance(code, int) else code), error.get("message", "")
+    return (
+        spoken(error, secrets)[:80] if isinstance(error, str) else "",
+        spoken(words, secrets) if isinstance(words, str) else "",
+    )
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454 section 4). Raises ValueError, also for a URL with a user in it."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None or not parts.hostname:
+        raise ValueError("no plain URL")
+    scheme = parts.scheme.lower()
+    return scheme, parts.hostname.lower(), parts.port or (443 if scheme == "https" else 80)
+
+
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for raw_name, raw_value in response.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _body(json: object, form: Mapping[str, str] | None, content: bytes | None) -> tuple[bytes, str]:
+    """The octets of a body and their media type, empty if the caller's headers name it."""
+    if json is not None:
+        return orjson.dumps(json), "application/json"
+    if form is not None:
+        return urlencode(form).encode("ascii"), "application/x-www-form-urlencoded"
+    return content or b"", ""

@@ -1,0 +1,59 @@
+"""Proxies: HTTP CONNECT (RFC 9110 section 9.3.6) and SOCKS5 (RFC 1928), on python-socks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Literal
+
+from pydantic import Field
+
+from mailpoller.core.component import Block
+from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.literals import Secret
+
+
+class Proxy(Block):
+    """A proxy that connections go through. It resolves the names of the hosts, too."""
+
+    type: Literal["http", "socks5"]
+    """``http`` (the CONNECT method) or ``socks5``."""
+    host: str
+    """The proxy's name or address."""
+    port: int = Field(ge=1, le=65535)
+    """Often 3128 or 8080 for ``http``, 1080 for ``socks5``."""
+    username: str | None = None
+    """Log in at the proxy as this user."""
+    password: Secret | None = None
+    """The user's password at the proxy. It crosses the network to the proxy in clear: that is what these protocols do."""
+
+    @property
+    def place(self) -> str:
+        """Kind, host and port, for errors and logs."""
+        return f"{self.type} proxy {self.host} port {self.port}"
+
+    async def connect(self, host: str, port: int, *, seconds: float) -> socket.socket:
+        """A connected, non-blocking socket to ``host`` by way of the proxy, within ``seconds``. The caller closes it.
+
+        Raises :class:`TransientError` in an operator's words; :class:`ConfigError` if python-socks is not installed.
+        """
+        try:
+            from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
+            from python_socks.async_.asyncio import Proxy as Dialler
+        except ImportError:
+            raise ConfigError("proxy: needs python-socks: pip install 'mailpoller[proxy]'") from None
+        kind = ProxyType.HTTP if self.type == "http" else ProxyType.SOCKS5
+        password = "" if self.password is None else await asyncio.to_thread(self.password.reveal)
+        dialler = Dialler(kind, self.host, self.port, self.username, password if self.username else None, rdns=True)
+        try:
+            async with asyncio.timeout(seconds):
+                found: socket.socket = await dialler.connect(dest_host=host, dest_port=port, timeout=seconds)
+            return found
+        except (ProxyTimeoutError, TimeoutError):
+            raise TransientError(f"{self.place}: no connection to {host} within {seconds:g} s") from None
+        except ProxyConnectionError:
+            raise TransientError(f"cannot connect to the {self.place}") from None
+        except (ProxyError, OSError) as error:
+            words = " ".join(str(error).split())[:200]
+            words = words.replace(password, "********") if password else words
+            raise TransientError(f"{self.place}: no way to {host} port {port}: {words}") from None

@@ -1,0 +1,33 @@
+"""Words of a peer, fit for an error or a log: one line, not too long, without anything secret."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from urllib.parse import quote_plus
+
+LONGEST = 300
+"""Characters of a peer's words that are shown."""
+
+_MASK = "********"
+_TOKENLIKE = re.compile(r"[A-Za-z0-9+/_=~-]*(?:[A-Za-z0-9+/_=~-]{40}|\.[A-Za-z0-9_-]{16,}\.)[A-Za-z0-9+/_=~.-]*")
+"""What may be a token: a run that is longer than any word and than a GUID, or that has a JWT's three parts."""
+
+
+def spoken(said: str, secrets: Iterable[str] = ()) -> str:
+    """What a peer said, for an operator. ``secrets``: what must not be shown, should the peer repeat it, in whatever coding.
+
+    What looks like a token is masked even if it is not ours: an error body may quote one that we have never seen.
+    """
+    for secret in secrets:
+        said = without(said, secret)
+    said = _TOKENLIKE.sub(_MASK, said[: LONGEST * 4])
+    return " ".join("".join(one if one.isprintable() else " " for one in said).split())[:LONGEST]
+
+
+def without(said: str, secret: str) -> str:
+    """``said`` with every occurrence of the secret masked: as it is, in base64, and as a URL's query writes it."""
+    for form in {secret, b64encode(secret.encode()).decode(), quote_plus(secret)}:
+        said = said.replace(form, _MASK) if form else said
+    return said
