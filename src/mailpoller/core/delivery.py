@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from mailpoller.core.message import Claim, MessageRef, RawMessage
+from mailpoller.core.record import record
 from mailpoller.core.verdict import Priority
 
 QUARANTINE = "quarantine"
@@ -16,7 +16,7 @@ QUARANTINE = "quarantine"
 Payload = Literal["summary", "parsed", "raw"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Delivery:
     """One message on its way to one queue.
 
@@ -38,7 +38,7 @@ class Delivery:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Receipt:
     """A sink's word that it holds the delivery so that it survives a power cut.
 
@@ -50,7 +50,7 @@ class Receipt:
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refusal:
     """A sink's word that it did not take the delivery. ``permanent``: and never will; else try again later."""
 
@@ -59,7 +59,7 @@ class Refusal:
     permanent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Disposition:
     """What is done on the server to a settled message. All empty: leave it as it is.
 
@@ -87,7 +87,7 @@ OutcomeKind = Literal["delivered", "quarantined", "discarded", "gone", "repeated
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """What has become of one claim, with all that the ledger keeps of it.
 
@@ -109,7 +109,7 @@ class Outcome:
     repeat_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settlement:
     """Proof that the ledger has committed an outcome: the only thing that lets a session change the mailbox.
 
@@ -122,7 +122,7 @@ class Settlement:
     disposition: Disposition
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """The answer to a ref that must not be worked on now: ``until`` then, or by another instance."""
 
@@ -131,7 +131,7 @@ class Held:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Disposed:
     """What the server said to a disposition.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType
 
+from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
 
 Position = NewType("Position", str)
 """How far a listing has got (UIDNEXT, delta link, history id …). Opaque: only the source that made it reads it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Account:
     """Where a mailbox is reached; a change under the same name begins a new epoch."""
 
@@ -22,7 +22,7 @@ class Account:
     user: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Folder:
     """One folder in one epoch.
 
@@ -35,7 +35,7 @@ class Folder:
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MessageRef:
     """A message as a listing shows it. ``size`` in octets is the server's hint and may be wrong or missing."""
 
@@ -44,7 +44,7 @@ class MessageRef:
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Page:
     """A piece of a listing.
 
@@ -59,7 +59,7 @@ class Page:
     unwanted: Sequence[MessageRef] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claim:
     """Our recorded right to work on a message, committed before it is fetched.
 
@@ -80,7 +80,7 @@ class Claim:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RawMessage:
     """The octets of a fetched message, bit for bit, and what the server said about them.
 
@@ -97,14 +97,14 @@ class RawMessage:
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gone:
     """The answer to a claim whose message is no longer in the mailbox."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Address:
     """One mailbox of RFC 5322 section 3.4: display name (decoded, may be empty) and addr-spec as written."""
 
@@ -112,7 +112,7 @@ class Address:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attachment:
     """A leaf part that is not the message's own text.
 
@@ -131,7 +131,7 @@ class Attachment:
     encoding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Body:
     """What lies below the header: the message's own text and HTML (decoded, valid Unicode) and its attachments."""
 

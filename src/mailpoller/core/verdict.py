@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from mailpoller.core.record import record
 
 Priority = Literal["low", "normal", "high"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deliver:
     """Bring the message to ``queues`` (at least one, none twice)."""
 
@@ -20,7 +22,7 @@ class Deliver:
     """The names of the rules that matched, in order; empty when only the mailbox's defaults spoke."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quarantine:
     """Put the message where a human looks. ``reason`` is one constant word (``auto-reply``, ``poison`` …), ``detail`` a sentence."""
 
@@ -29,7 +31,7 @@ class Quarantine:
     rules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Discard:
     """Do not deliver the message anywhere; the ledger remembers that."""
 
@@ -40,7 +42,7 @@ class Discard:
 Verdict = Deliver | Quarantine | Discard
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Effect:
     """What a rule that matched asks for. Later rules add tags and queues, and overrule topic and priority.
 
@@ -56,7 +58,7 @@ class Effect:
     stop: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Match:
     """A rule's answer when it matched: what follows, and why it matched, in words for ``explain`` (no message content beyond the pattern)."""
 
@@ -64,7 +66,7 @@ class Match:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Judgement:
     """A verdict with its story: every rule that was asked, and the match of those that matched."""
 
