@@ -13,7 +13,7 @@ import typer
 
 from mailpoller.cli.exits import CONFIG, UNAVAILABLE, explained
 from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
-from mailpoller.cli.output import one_line, print_json
+from mailpoller.cli.output import coloured, counted, one_line, print_json
 from mailpoller.cli.terminal import Terminal, error_terminal, progress
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def check(
     live: Annotated[
         bool,
         typer.Option(
-            "--live", help="Also connect: every mailbox, queue and outgoing, stage by stage. Changes nothing."
+            "--live",
+            help="Also connect to every mailbox, queue and outgoing, stage by stage. Changes no mailbox, delivers nothing, "
+            "sends nothing; a queue that is not there yet is made.",
         ),
     ] = False,
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="With --live: only this mailbox.")] = None,
@@ -48,7 +50,7 @@ def check(
       mailpoller check --live                        does everything answer?
       mailpoller check --live --mailbox support      at which stage does this mailbox fail, and what to do?
     """
-    from mailpoller.cli.service import known_mailbox, loaded
+    from mailpoller.cli.service import known_mailbox, loaded, warn_of_root
     from mailpoller.core.errors import ConfigError
 
     with explained():
@@ -70,20 +72,17 @@ def check(
             polled = sum(found.runs(name) for name in found.mailboxes)
             counts = [(len(found.queues), "queue"), (len(found.rules), "rule"), (len(doubts), "warning")]
             typer.echo(
-                f"{path}: no errors; {_counted(len(found.mailboxes), 'mailbox')} ({polled} polled here), "
-                + ", ".join(_counted(*count) for count in counts)
+                f"{path}: no errors; {counted(len(found.mailboxes), 'mailbox')} ({polled} polled here), "
+                + ", ".join(counted(*count) for count in counts)
             )
+        if live:
+            warn_of_root(found)
         results = asyncio.run(_probe(found, mailbox, quiet=as_json)) if live else []
         well = all(stage["ok"] for stage in results)
         if as_json:
             print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})
         if not well:
             raise typer.Exit(UNAVAILABLE)
-
-
-def _counted(number: int, noun: str) -> str:
-    """``1 mailbox``, ``2 mailboxes``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("x") else "s")
 
 
 def _problem(problem: Any) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def _late(name: str) -> dict[str, Any]:
 def _say(row: dict[str, Any], terminal: Terminal | None) -> None:
     if terminal is not None:
         terminal.show("")
-    word = typer.style("ok    ", fg="green") if row["ok"] else typer.style("FAILED", fg="red", bold=True)
+    word = coloured("ok    ", "green") if row["ok"] else coloured("FAILED", "red")
     typer.echo(
         f"{word} {row['part']:<28} {row['stage']:<12} {row['elapsed_ms']:>8.1f} ms  {one_line(row['detail'])}".rstrip()
     )

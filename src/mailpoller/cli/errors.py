@@ -9,7 +9,7 @@ import typer
 
 from mailpoller.cli.exits import explained
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import print_json, print_table
+from mailpoller.cli.output import counted, print_json, print_table
 
 
 def errors(
@@ -39,7 +39,7 @@ def errors(
             if as_json:
                 print_json({"cleared": cleared})
             else:
-                typer.echo(f"{cleared:,} errors cleared")
+                typer.echo(f"{counted(cleared, 'error')} cleared")
             return
         with reader(found) as ledger:
             faults = ledger.faults(subject, limit=limit)

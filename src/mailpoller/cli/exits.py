@@ -116,7 +116,7 @@ def _explain_bug(error: Exception) -> None:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     steps = traceback.extract_tb(error.__traceback__)
-    own = [step for step in steps if "mailpoller" in Path(step.filename).parts] or steps
+    own = [step for step in steps if "mailpoller" in Path(step.filename).parts and step.filename != __file__] or steps
     place = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     complain(f"this is a bug: {type(error).__name__}{place}; {DEBUG}=1 shows the traceback")
 

@@ -9,6 +9,7 @@ import typer
 
 from mailpoller.cli.exits import complain, explained, refuse
 from mailpoller.cli.options import ConfigOption
+from mailpoller.cli.output import counted
 
 MailboxArgument = Annotated[str, typer.Argument(metavar="MAILBOX", help="The mailbox's name.")]
 
@@ -78,8 +79,7 @@ def accept(
     with explained():
         how = "baseline" if baseline else "replay"
         answer = carry_out(loaded(config), {"do": "accept", "mailbox": mailbox, "how": how})
-        folders = "1 folder" if answer["folders"] == 1 else f"{answer['folders']} folders"
-        typer.echo(f"{folders} of {mailbox} released ({how})")
+        typer.echo(f"{counted(answer['folders'], 'folder')} of {mailbox} released ({how})")
 
 
 def forget(
@@ -104,5 +104,4 @@ def forget(
         if not yes and not typer.confirm(f"Forget every message of {mailbox}?"):
             raise typer.Exit
         answer = carry_out(found, {"do": "forget", "mailbox": mailbox})
-        messages = "1 message" if answer["messages"] == 1 else f"{answer['messages']:,} messages"
-        typer.echo(f"{mailbox} is forgotten: {messages}")
+        typer.echo(f"{mailbox} is forgotten: {counted(answer['messages'], 'message')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -47,6 +48,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
         # As Text: a message's own words must not be taken for markup.
         table.add_row(*(Text(cell) for cell in line))
     Console().print(table)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 mailbox``, ``2 mailboxes``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("x") else "s")
+
+
+def coloured(text: str, colour: str) -> str:
+    """``text`` in bold and colour, unless NO_COLOR is set; in a pipe the colour is dropped on the way out."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, fg=colour, bold=True)
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

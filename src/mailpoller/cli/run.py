@@ -11,6 +11,7 @@ import typer
 
 from mailpoller.cli.exits import TEMPFAIL, expected_errors, explained, refuse
 from mailpoller.cli.options import ConfigOption, EnvironmentOption
+from mailpoller.cli.output import counted
 
 if TYPE_CHECKING:
     from mailpoller.app import App
@@ -60,6 +61,7 @@ def run(
     Exits with 75 if --once or --dry-run could not finish a mailbox, or if another process holds the ledger.
     """
     with explained():
+        from mailpoller.cli.service import warn_of_root
         from mailpoller.config import load
 
         if as_json and not dry_run:
@@ -75,6 +77,7 @@ def run(
             well = rehearse(loaded, mailbox, as_json=as_json, terminal=terminal, require=_require_secrets)
         else:
             _require_secrets(loaded, mailbox)
+            warn_of_root(loaded)
             _announce(loaded)
             well = _logging_bugs(loaded, once, mailbox, terminal)
         if not well:
@@ -174,4 +177,6 @@ def carried(app: App) -> str:
     """The progress line of a drain."""
     boxes = app.health.mailboxes.values()
     settled, deferred = sum(box.settled for box in boxes), sum(box.deferred for box in boxes)
-    return f"{len(boxes)} mailboxes: {settled:,} messages settled" + (f", {deferred:,} put off" if deferred else "")
+    return f"{counted(len(boxes), 'mailbox')}: {counted(settled, 'message')} settled" + (
+        f", {deferred:,} put off" if deferred else ""
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mailpoller.cli.exits import refuse
+from mailpoller.cli.exits import complain, refuse
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, TransientError
 
 if TYPE_CHECKING:
@@ -45,6 +46,23 @@ def _known(what: str, name: str, names: Collection[str]) -> str:
     return name
 
 
+def warn_of_root(config: Config) -> None:
+    """Files that root makes in the service's place are not the service's to write."""
+    from pwd import getpwuid
+
+    directory = config.service.state_directory
+    if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat().st_uid) == 0:
+        return
+    try:
+        name = getpwuid(owner).pw_name
+    except KeyError:
+        name = str(owner)
+    complain(
+        f"warning: you are root and {directory} belongs to {name}, who may not be able to use what is made now; "
+        f"better: sudo -u {name} mailpoller …"
+    )
+
+
 def reader(config: Config) -> AbstractContextManager[LedgerReader]:
     """The ledger for reading, also while a daemon holds it. Raises LedgerUnavailable if there is none yet."""
     opened = getattr(config.ledger, "reader", None)
@@ -73,7 +91,7 @@ def carry_out(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except TransientError as silence:
         with reader(config):
-            pass
+            warn_of_root(config)
         try:
             return asyncio.run(_alone(config, request))
         except TransientError as error:

@@ -1,0 +1,244 @@
+"""What an operator asks of a running service, and of its files when none runs: every verb, against the real command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenarios.harness import Daemon, Site
+from servers.command import Said, mailpoller, on_a_terminal
+from servers.dovecot import Dovecot
+
+UNKNOWN = "00000000-0000-5000-8000-000000000000"
+
+
+def mail(subject: str) -> bytes:
+    return (
+        f"From: Ada <Ada@customer.example>\r\nSubject: {subject}\r\nMessage-ID: <{subject}@x>\r\n\r\ntext\r\n".encode()
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path, dovecot: Dovecot, user: str) -> Site:
+    """One mailbox with three messages."""
+    site = Site(tmp_path)
+    site.imap("support", dovecot.imap_port, user)
+    dovecot.deliver_all(user, [mail("one"), mail("two"), mail("three")])
+    return site
+
+
+@pytest.fixture
+def running(site: Site) -> Iterator[Daemon]:
+    """A daemon that has carried the three."""
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 3)
+        yield daemon
+
+
+def ask(site: Site, *words: str) -> Said:
+    return mailpoller(*words, "--config", str(site.config))
+
+
+def story(site: Site, term: str) -> dict[str, Any]:
+    (only,) = ask(site, "trace", term, "--json").json
+    assert isinstance(only, dict)
+    return only
+
+
+# --- status and errors -------------------------------------------------------------------------------------------------
+def test_status_shows_the_running_daemon_and_then_what_the_ledger_knows(site: Site, running: Daemon) -> None:
+    said = ask(site, "status", "--json")
+    assert said.code == 0
+    assert said.json["pid"] == running.process.pid
+    (box,) = said.json["mailboxes"]
+    assert (box["mailbox"], box["behind"], box["ledger"]["settled"]) == ("support", False, 3)
+    assert box["last_poll_at"]
+    table = ask(site, "status")
+    header, row = table.out.splitlines()[1:3]
+    assert header.split("\t")[:2] == ["mailbox", "condition"]
+    assert row.split("\t")[0] == "support"
+    assert "support" in on_a_terminal("status", "--config", str(site.config)).out
+    running.kill()
+    said = ask(site, "status", "--json")
+    assert said.code == 75
+    assert "no daemon answers" in said.json["line"]
+    assert [(box["mailbox"], box["ledger"]["settled"]) for box in said.json["mailboxes"]] == [("support", 3)]
+
+
+def test_errors_are_listed_newest_first_and_cleared_with_and_without_a_daemon(site: Site) -> None:
+    site.settings["mailboxes"]["support"]["password"] = "hunter2-wrong"
+    with site.run() as daemon:
+        daemon.until_said("mailbox.refused")
+        daemon.until(lambda: ask(site, "errors", "--json").json)
+        (fault,) = ask(site, "errors", "support", "--json").json
+        assert (fault["subject"], fault["event"]) == ("support", "mailbox.refused")
+        assert "AUTHENTICATIONFAILED" in fault["detail"]
+        assert ask(site, "errors", "somebody-else", "--json").json == []
+        assert "hunter2" not in ask(site, "errors").out + ask(site, "status").out + daemon.said
+        status = ask(site, "status", "--json").json
+        assert status["mailboxes"][0]["condition"] == "refused"
+        assert ask(site, "errors", "--clear").out == "1 error cleared\n"
+        assert ask(site, "errors", "--json").json == []
+        assert ask(site, "poll", "support").code == 0
+        daemon.until(lambda: daemon.count("mailbox.refused") == 2)
+        daemon.until(lambda: ask(site, "errors", "--json").json)
+        assert daemon.stop() == 0
+    assert ask(site, "errors", "support", "--clear", "--json").json == {"cleared": 1}
+    said = ask(site, "errors")
+    assert (said.code, said.out, said.err) == (0, "", "no errors\n")
+
+
+# --- trace ---------------------------------------------------------------------------------------------------------------
+def test_trace_finds_a_message_by_all_that_one_may_know_of_it(site: Site, running: Daemon) -> None:
+    mid = next(line["mid"] for line in running.log if line["event"] == "message.delivered" and line["uid"] == "2")
+    for term in (mid, mid.upper(), "<two@x>", "two@x", "2"):
+        assert story(site, term)["mid"] == mid
+    assert len(ask(site, "trace", "ada@customer.example", "--json").json) == 3
+    assert len(ask(site, "trace", "ada@customer.example", "--json", "--limit", "2").json) == 2
+    told = ask(site, "trace", mid).out
+    assert "receipts           support: 2" in told
+    assert "disposition        seen" in told
+    assert "strikes" not in told
+    nobody = ask(site, "trace", "nobody@customer.example")
+    assert (nobody.code, nobody.err) == (66, "mailpoller: the ledger knows no message by nobody@customer.example\n")
+    assert ask(site, "trace", "nobody@customer.example", "--json").out == "[]\n"
+
+
+# --- poll and redeliver --------------------------------------------------------------------------------------------------
+def test_poll_asks_only_for_mailboxes_that_are_polled(site: Site, running: Daemon) -> None:
+    assert ask(site, "poll", "support").out == "support is being polled\n"
+    said = ask(site, "poll", "nowhere")
+    assert said.code == 65
+    assert "no mailbox nowhere is being polled" in said.err
+
+
+def test_redelivered_message_comes_once_more_under_another_delivery_id(site: Site, running: Daemon) -> None:
+    mid = story(site, "<one@x>")["mid"]
+    assert ask(site, "redeliver", mid.upper()).code == 0
+    running.until(lambda: len(site.events()) == 4)
+    first, again = [event for event in site.events() if event["id"] == mid]
+    assert first["deliveryid"] != again["deliveryid"]
+    assert {**first["data"], "flags": []} == {**again["data"], "flags": []}
+    running.until(lambda: story(site, mid)["state"] == "settled")
+    for unknown in (UNKNOWN, "nonsense"):
+        assert ask(site, "redeliver", unknown).code == 66
+    assert running.stop() == 0
+    assert ask(site, "redeliver", UNKNOWN).code == 66, "also without a daemon"
+    assert ask(site, "redeliver", mid).code == 0
+    assert "once more" in ask(site, "trace", mid).out
+    assert site.once() == 0
+    assert len(site.events()) == 5
+
+
+def test_redelivery_of_a_message_that_has_left_is_told_without_forgetting_who_sent_it(
+    site: Site, running: Daemon, dovecot: Dovecot, user: str
+) -> None:
+    mid = story(site, "<two@x>")["mid"]
+    dovecot.create(user, "Elsewhere")
+    dovecot.move(user, "2", "INBOX", "Elsewhere")
+    assert ask(site, "redeliver", mid).code == 0
+    running.until_said("message.gone", mid=mid)
+    running.until(lambda: story(site, mid)["state"] == "settled")
+    told = story(site, mid)
+    assert (told["outcome"], told["reason"]) == ("gone", "redelivery")
+    assert (told["message_id"], told["sender"]) == ("<two@x>", "Ada@customer.example")
+    assert "it had left the mailbox when it was to be brought once more" in ask(site, "trace", mid).out
+    assert len(site.events()) == 3
+
+
+# --- accept and forget -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("how", ["baseline", "replay"])
+def test_held_mailbox_is_shown_and_released(how: str, site: Site, running: Daemon, dovecot: Dovecot, user: str) -> None:
+    assert running.stop() == 0
+    site.settings["mailboxes"]["support"]["hold_above"] = 1
+    dovecot.renumber(user)
+    dovecot.deliver_all(user, [mail("four" * 9), mail("five" * 20)])
+    with site.run() as daemon:
+        daemon.until_said("mailbox.held")
+        (box,) = ask(site, "status", "--json").json["mailboxes"]
+        assert box["condition"] == "held"
+        assert ask(site, "accept", "elsewhere", f"--{how}").code == 65
+        assert ask(site, "accept", "support", f"--{how}").out == f"1 folder of support released ({how})\n"
+        daemon.until_said("mailbox.accepted", how=how)
+        dovecot.deliver(user, mail("six"))
+        daemon.until_said("message.delivered", uid="6")
+        said = ask(site, "accept", "support", f"--{how}")
+        assert (said.code, said.err) == (65, "mailpoller: the mailbox support is not held\n")
+        assert daemon.stop() == 0
+    subjects = site.subjects()
+    assert max(subjects.values()) == 1, "nothing came twice"
+    assert len(subjects) == (4 if how == "baseline" else 6)
+
+
+def test_held_mailbox_is_shown_without_a_daemon_too(site: Site, running: Daemon, dovecot: Dovecot, user: str) -> None:
+    assert running.stop() == 0
+    site.settings["mailboxes"]["support"]["hold_above"] = 0
+    dovecot.renumber(user)
+    dovecot.deliver(user, mail("four" * 9))
+    assert site.once() == 75
+    (box,) = ask(site, "status", "--json").json["mailboxes"]
+    assert box["condition"] == "held"
+    assert "numbering" in box["reason"]
+    assert ask(site, "accept", "support", "--replay").code == 0
+    assert site.once() == 0
+    assert len(site.subjects()) == 4
+
+
+def test_forgotten_mailbox_leaves_nothing_behind(site: Site, running: Daemon) -> None:
+    said = ask(site, "forget", "support", "--yes")
+    assert said.code == 64
+    assert "still configured" in said.err
+    site.settings["mailboxes"]["support"]["enabled"] = False
+    said = ask(site, "forget", "support", "--yes")
+    assert said.code == 65, "the daemon that runs still polls it, whatever the file says by now"
+    assert "is being polled" in said.err
+    assert running.stop() == 0
+    assert ask(site, "forget", "support", "--yes").out == "support is forgotten: 3 messages\n"
+    assert ask(site, "trace", "ada@customer.example").code == 66
+    assert ask(site, "forget", "support", "--yes").code == 65
+
+
+# --- queue -------------------------------------------------------------------------------------------------------------------
+def test_queue_is_listed_shown_taken_returned_and_acknowledged(site: Site, running: Daemon) -> None:
+    listed = ask(site, "queue", "list", "support", "--json").json
+    assert [entry["state"] for entry in listed] == ["ready"] * 3
+    assert ask(site, "queue", "list", str(site.queue_path), "--json").json == listed, "by its path too"
+    shown = ask(site, "queue", "show", "support", listed[0]["mid"], "--json").json
+    assert shown["event"]["data"]["subject"] == "one"
+    assert "data.subject" in ask(site, "queue", "show", "support", "1").out
+    assert ask(site, "queue", "show", "support", "1", "--octets").out == mail("one").decode()
+    assert ask(site, "queue", "show", "support", "99").code == 66
+
+    taken = ask(site, "queue", "take", "support", "--count", "2", "--for", "5m").objects
+    first, second = [held["delivery_id"] for held in taken]
+    lease = taken[0]["lease"]
+    assert "2 taken" in ask(site, "queue", "list", "support").err
+    assert ask(site, "queue", "ack", "support", first, "--lease", "another").code == 66
+    assert ask(site, "queue", "ack", "support", first, "--lease", lease).out == f"acknowledged {first}\n"
+    assert ask(site, "queue", "return", "support", second, "--lease", lease).out == f"returned {second}\n"
+    assert ask(site, "queue", "ack", "support", first).code == 66
+    states = [entry["state"] for entry in ask(site, "queue", "list", "support", "--json").json]
+    assert states == ["ready", "ready"]
+    assert ask(site, "queue", "list", "support", "--state", "taken").err.startswith("support has none")
+    assert len(ask(site, "queue", "take", "support", "--count", "9").objects) == 2
+    nothing = ask(site, "queue", "take", "support")
+    assert (nothing.code, nothing.out) == (0, "")
+
+
+def test_what_a_queue_shows_can_be_explained_again(site: Site, running: Daemon) -> None:
+    octets = ask(site, "queue", "show", "support", "1", "--octets").out.encode()
+    said = mailpoller("explain", "-", "--json", "--config", str(site.config), stdin=octets)
+    assert json.loads(said.out)["queues"] == ["support"]
+
+
+# --- stopping -------------------------------------------------------------------------------------------------------------------
+def test_ctrl_c_stops_the_daemon_in_order(site: Site, running: Daemon) -> None:
+    import signal
+
+    running.process.send_signal(signal.SIGINT)
+    assert running.wait(20) == 0
+    assert running.count("service.stopped") == 1

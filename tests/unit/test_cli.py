@@ -1,0 +1,419 @@
+"""The command line without a server: exit codes, help, what a terminal and a pipe are shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from mailpoller.cli import exits
+from mailpoller.cli.output import one_line
+from mailpoller.cli.program import program
+from mailpoller.cli.terminal import Terminal, Unfailing
+from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
+from servers.command import PROGRAM, environment, mailpoller, on_a_terminal
+
+PASSWORD = "hunter2-never-shown"
+VERBS = [
+    "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
+    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return",
+]  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Two mailboxes, one of which is disabled, two queues and a rule; nothing of it exists."""
+    settings = {
+        "service": {"state_directory": str(tmp_path / "state"), "control_socket": str(tmp_path / "control.sock")},
+        "ledger": {"type": "sqlite", "path": str(tmp_path / "ledger.db")},
+        "queues": {
+            "support": {"type": "sqlite", "path": str(tmp_path / "support.db")},
+            "lines": {"type": "jsonl", "path": str(tmp_path / "lines.jsonl")},
+        },
+        "rules": [{"name": "invoices", "when": {"subject": {"contains": ["invoice"]}}, "then": {"topic": "billing"}}],
+        "mailboxes": {
+            "support": {
+                "type": "imap", "host": "imap.example.com", "username": "support", "password": PASSWORD,
+                "default_queue": "support", "rules": ["invoices"],
+            },
+            "idle": {
+                "type": "imap", "host": "imap.example.com", "username": "idle", "password": PASSWORD,
+                "default_queue": "support", "enabled": False,
+            },
+        },
+    }  # fmt: skip
+    path = tmp_path / "mailpoller.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    path.chmod(0o600)
+    return path
+
+
+Here = Callable[[list[str]], tuple[int, str]]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Run a verb in this process, up to its help or its refusal: exit code and what it said on both streams."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(words: list[str]) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["mailpoller", *words])
+        code = exits.exit_code(program)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+# --- exit codes ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["run", "--nonsense"],
+        ["queue"],
+        ["trace"],
+        ["queue", "take", "support", "--count", "0"],
+        ["queue", "take", "support", "--for", "5"],
+        ["accept", "support"],
+        ["accept", "support", "--baseline", "--replay"],
+        ["run", "--json"],
+    ],
+    ids=lambda words: " ".join(words) or "nothing",
+)
+def test_wrong_command_line_ends_with_64_and_no_traceback(words: list[str], here: Here) -> None:
+    code, said = here(words)
+    assert code == 64
+    assert said
+    assert "Traceback" not in said
+
+
+def test_help_is_what_nothing_prints(here: Here) -> None:
+    _, said = here([])
+    assert said.startswith("Usage: mailpoller")
+    assert "redeliver" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("no"), 78),
+        (MessageGone("no"), 66),
+        (TransientError("no"), 75),
+        (LedgerUnavailable("no"), 75),
+        (MailpollerError("no"), 65),
+        (ExceptionGroup("tasks", [ExceptionGroup("more", [ConfigError("no")])]), 78),
+        (typer.Exit(69), 69),
+        (KeyboardInterrupt(), 130),
+        (typer.Abort(), 130),
+        (RuntimeError(PASSWORD), 70),
+        (ExceptionGroup("tasks", [ConfigError("no"), RuntimeError(PASSWORD)]), 70),
+    ],
+    ids=repr,
+)
+def test_every_error_has_its_exit_code_and_one_line(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> object:
+        try:
+            with exits.explained():
+                raise error
+        except typer.Exit as ended:  # as typer does it
+            return ended.exit_code
+
+    assert exits.exit_code(fail) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (0 if isinstance(error, (typer.Exit, typer.Abort, KeyboardInterrupt)) else 1)
+    assert not any(PASSWORD in line for line in lines)
+
+
+def test_bug_names_its_place_and_shows_its_traceback_only_on_request(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> object:
+        raise ZeroDivisionError
+
+    assert exits.exit_code(fail) == 70
+    assert "ZeroDivisionError at test_cli.py:" in capsys.readouterr().err
+    monkeypatch.setenv("MAILPOLLER_DEBUG", "1")
+    assert exits.exit_code(fail) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_reader_of_a_pipe_that_has_seen_enough_is_no_error() -> None:
+    process = subprocess.Popen([*PROGRAM, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_full_disk_behind_standard_output_is_told() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*PROGRAM, "schema"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=30)
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+def test_help_of_every_verb_says_what_it_does_within_the_terminal_s_width(here: Here) -> None:
+    from typer.main import get_command
+
+    command = get_command(program)
+    known = []
+    for name, verb in command.commands.items():  # type: ignore[attr-defined]
+        known.append(name)
+        known += [f"{name} {inner}" for inner in getattr(verb, "commands", {})]
+    assert sorted(known) == sorted(VERBS)
+    _, overview = here(["--help"])
+    assert "..." not in overview.split("Commands:")[1], "a verb's first sentence is cut short in the overview"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_shows_usage_and_no_markup(verb: str, here: Here) -> None:
+    code, said = here([*verb.split(), "--help"])
+    assert code == 0
+    assert said.startswith(f"Usage: mailpoller {verb}")
+    assert not any(mark in said for mark in ("``", ":class:", "\x1b", "\b"))
+
+
+def test_help_is_there_at_once_and_loads_nothing_heavy() -> None:
+    probe = (
+        "import sys; from mailpoller.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", probe, "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - began < 2.0  # half a second on an idle machine; measured apart from this test
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert loaded & {"aioimaplib", "aiosmtplib", "pydantic", "yaml", "structlog", "rich", "orjson", "sqlite3"} == set()
+
+
+# --- names that are not there ------------------------------------------------------------------------------------------
+def test_mailbox_that_is_not_there_is_answered_with_the_closest_one(config: Path) -> None:
+    for words in (["run"], ["run", "--once"], ["run", "--dry-run"], ["check", "--live"], ["explain", os.devnull]):
+        said = mailpoller(*words, "--config", str(config), "--mailbox", "suport")
+        assert (said.code, said.err) == (64, 'mailpoller: there is no mailbox suport; did you mean "support"?\n')
+
+
+def test_mailbox_that_is_not_polled_is_not_run(config: Path) -> None:
+    said = mailpoller("run", "--config", str(config), "--mailbox", "idle")
+    assert said.code == 64
+    assert "it is disabled" in said.err
+
+
+def test_queue_that_is_not_there_is_answered_with_the_closest_one(config: Path) -> None:
+    said = mailpoller("queue", "list", "suport", "--config", str(config))
+    assert (said.code, said.err) == (64, 'mailpoller: there is no queue suport; did you mean "support"?\n')
+    said = mailpoller("queue", "list", "lines", "--config", str(config))
+    assert said.code == 64
+    assert "of type jsonl" in said.err
+    said = mailpoller("queue", "list", "support", "--config", str(config))
+    assert said.code == 66
+    assert "its first message makes it" in said.err
+
+
+def test_verbs_without_daemon_and_ledger_say_so_in_one_line_and_make_neither(config: Path) -> None:
+    for words in (
+        ["errors"], ["errors", "--clear"], ["trace", "x"], ["redeliver", "x"], ["accept", "support", "--baseline"],
+        ["forget", "former", "--yes"], ["poll", "support"],
+    ):  # fmt: skip
+        said = mailpoller(*words, "--config", str(config))
+        assert said.code == 75, words
+        assert said.err.count("\n") == 1
+        assert "there is no ledger yet" in said.err or "no daemon answers" in said.err
+    said = mailpoller("status", "--config", str(config), "--json")
+    assert said.code == 75
+    assert said.json["mailboxes"] == []
+    assert [path.name for path in config.parent.iterdir()] == ["mailpoller.yaml"]
+
+
+def test_forget_asks_nobody_when_nobody_is_there(config: Path) -> None:
+    said = mailpoller("forget", "former", "--config", str(config))
+    assert said.code == 64
+    assert "say --yes" in said.err
+    said = mailpoller("forget", "support", "--yes", "--config", str(config))
+    assert said.code == 64
+    assert "still configured" in said.err
+
+
+# --- configuration -----------------------------------------------------------------------------------------------------
+def test_no_verb_shows_a_secret(config: Path) -> None:
+    for words in (["config"], ["config", "--json"], ["check"], ["check", "--json"], ["status"]):
+        said = mailpoller(*words, "--config", str(config), MAILPOLLER_DEBUG="1")
+        assert PASSWORD not in said.out + said.err
+    assert mailpoller("config", "--config", str(config), "--json").json["mailboxes"]["support"]["password"]
+
+
+def test_effective_configuration_is_one_that_loads_and_means_the_same(config: Path, tmp_path: Path) -> None:
+    shown = mailpoller("config", "--config", str(config)).out
+    again = tmp_path / "again.yaml"
+    again.write_text(shown)
+    again.chmod(0o600)
+    assert mailpoller("config", "--config", str(again)).out == shown
+
+
+def test_schema_is_a_json_schema() -> None:
+    schema = mailpoller("schema").json
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert "mailboxes" in schema["properties"]
+
+
+def test_wrong_configuration_is_78_with_file_and_line_for_every_verb_that_reads_it(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("queues:\n  support:\n    type: sqlite\n    pth: /x\nmailboxes: {}\n")
+    for words in (["run"], ["run", "--dry-run"], ["check"], ["status"], ["config"], ["trace", "x"], ["poll", "x"]):
+        said = mailpoller(*words, "--config", str(wrong))
+        assert said.code == 78
+        assert f"{wrong}:4:5: queues.support.pth: " in said.err
+    said = mailpoller("check", str(wrong), "--json")
+    assert said.code == 78
+    assert [problem["line"] for problem in said.json["problems"] if problem["path"] == "queues.support.pth"] == [4]
+
+
+def test_config_comes_from_the_environment_if_no_option_says_it(config: Path) -> None:
+    assert mailpoller("check", MAILPOLLER_CONFIG=str(config)).code == 0
+    assert mailpoller("check").code == 78  # there is none in the system's place
+
+
+def test_secret_that_cannot_be_read_is_a_warning_in_check_and_ends_run(config: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["mailboxes"]["support"]["password"] = "env:MAILPOLLER_TEST_NO_SUCH_VARIABLE"
+    settings["mailboxes"]["idle"]["password"] = "credential:idle"
+    config.write_text(yaml.safe_dump(settings))
+    said = mailpoller("check", "--config", str(config))
+    assert said.code == 0
+    assert "warning: " in said.err
+    for words in (["run"], ["run", "--once"], ["run", "--dry-run"]):
+        said = mailpoller(*words, "--config", str(config))
+        assert said.code == 78
+        (line,) = said.err.splitlines()
+        assert line.startswith(f"mailpoller: {config}:")
+        assert "MAILPOLLER_TEST_NO_SUCH_VARIABLE" in line
+        assert "mailboxes.support.password" in line
+    settings["mailboxes"]["support"]["password"] = "credential:support"
+    config.write_text(yaml.safe_dump(settings))
+    said = mailpoller("run", "--config", str(config))
+    assert (said.code, "warning" in said.err) == (78, False)
+
+
+# --- explain -----------------------------------------------------------------------------------------------------------
+def test_explain_answers_many_files_with_an_object_a_line(config: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1.eml", tmp_path / "2.eml"
+    first.write_bytes(b"From: a@b.example\nSubject: an invoice\n\nx\n")
+    second.write_bytes(b"From: a@b.example\nAuto-Submitted: auto-replied\nSubject: away\n\nx\n")
+    base = ("explain", "--config", str(config), "--mailbox", "support", "--json")
+    said = mailpoller(*base, str(first), "-", str(tmp_path / "none.eml"), str(second), stdin=b"Subject: hi\n\nx\n")
+    assert said.code == 66
+    assert "none.eml: No such file" in said.err
+    stories = said.objects
+    assert [Path(story["mail"]).name for story in stories] == ["1.eml", "-", "2.eml"]
+    assert [story["verdict"] for story in stories] == ["deliver", "deliver", "quarantine"]
+    assert stories[0]["topic"] == "billing"
+    assert stories[0]["rules"] == [{"rule": "invoices", "matched": True, "why": stories[0]["rules"][0]["why"]}]
+    assert stories[2]["reason"] == "auto-reply"
+    people = mailpoller(*base[:-1], str(first))
+    assert people.code == 0
+    assert "+ invoices" in people.out
+
+
+def test_explain_asks_for_the_mailbox_where_there_are_several(config: Path) -> None:
+    said = mailpoller("explain", "--config", str(config), os.devnull)
+    assert said.code == 64
+    assert "idle, support" in said.err
+
+
+# --- terminals and pipes -------------------------------------------------------------------------------------------------
+def test_colour_only_where_a_terminal_wants_it(config: Path) -> None:
+    words = ("check", "--live", "--mailbox", "support", "--config", str(config))
+    settings = yaml.safe_load(config.read_text())
+    settings["mailboxes"]["support"]["host"] = "nowhere.invalid"
+    config.write_text(yaml.safe_dump(settings))
+    assert "\x1b[" in on_a_terminal(*words).out
+    assert "\x1b[3" not in on_a_terminal(*words, NO_COLOR="1").out
+    assert "\x1b" not in mailpoller(*words).out
+
+
+def test_locale_that_cannot_write_a_name_ends_no_command(config: Path, tmp_path: Path) -> None:
+    mail = tmp_path / "\u2192.eml"
+    mail.write_bytes(b"Subject: x\n\nx\n")
+    said = mailpoller(
+        "explain", "--config", str(config), "-m", "support", str(mail), PYTHONIOENCODING="latin-1"
+    )
+    assert said.code == 0
+    assert "\\u2192.eml" in said.out
+
+
+def test_control_characters_of_a_stranger_are_not_sent_to_the_terminal() -> None:
+    assert "\x1b" not in one_line("\x1b[2Jhello\nthere")
+    assert one_line({"support": "\x07"}) == "support: \N{REPLACEMENT CHARACTER}"
+
+
+def test_progress_line_never_stands_in_the_log() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    terminal.write("first\n")
+    terminal.show("3 of 5")
+    terminal.write("second\n")
+    terminal.show("")
+    terminal.write("third\n")
+    seen = stream.getvalue()
+    assert _as_a_terminal_shows(seen) == ["first", "second", "third", ""]
+
+
+def _as_a_terminal_shows(drawn: str) -> list[str]:
+    lines = [""]
+    for piece in drawn.replace("\r\x1b[K", "\0").replace("\n", "\1").partition("\2")[0]:
+        if piece == "\0":
+            lines[-1] = ""
+        elif piece == "\1":
+            lines.append("")
+        else:
+            lines[-1] += piece
+    return lines
+
+
+def test_log_that_cannot_be_written_raises_nothing() -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    stream = Unfailing(Broken())
+    assert stream.write("text") == 4
+    stream.flush()
+    Unfailing(io.StringIO()).write("x")
+
+
+def test_daemon_survives_the_death_of_whoever_read_its_log(config: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["mailboxes"]["support"] |= {"host": "127.0.0.1", "port": 1, "tls": "none", "reconnect_interval": "100ms"}
+    config.write_text(yaml.safe_dump(settings))
+    process = subprocess.Popen([*PROGRAM, "run", "--config", str(config)], stderr=subprocess.PIPE, env=environment({}))
+    try:
+        assert process.stderr is not None
+        while json.loads(process.stderr.readline())["event"] != "service.started":
+            pass
+        process.stderr.close()
+        time.sleep(1.0)  # it fails to connect several times meanwhile, and logs that
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
