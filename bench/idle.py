@@ -1,0 +1,191 @@
+"""Many mailboxes that wait: what they cost, and how soon new mail in one of them is in the queue.
+
+One mailpoller polls N mailboxes over TLS on a Dovecot, each waiting with IDLE (poll_interval 15m). Shown are the time from the start of the process until every
+mailbox is logged in and listed once, the memory then, and the processor time of a quiet stretch. Then mail comes to random mailboxes at a steady
+rate. Its latency is counted from the moment at which a bare second IDLE client of that mailbox (plain, in this process) is told, until a reader of the queue's
+database sees the row, at a look every millisecond.
+
+    idle.py                        2,000 mailboxes, a minute of quiet, 25 mails a second for 20 seconds
+    idle.py --mailboxes 500 --no-tls
+
+Dovecot has a process for each connection: 2,000 mailboxes take some 5 GB of memory, and an inotify instance each, for which root is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from rig.letters import letters
+from rig.options import heading, reader, say
+from rig.process import Failed, memory, processor
+from rig.server import Dovecot, dovecot, make_maildir
+from rig.service import Service
+from rig.table import percentile, table
+from rig.watchers import watch
+
+CONNECT_LIMIT_S = 300
+SETTLE_S = 5
+
+
+class Queue(threading.Thread):
+    """Notes when each message's row can first be seen by a reader: it is committed then, at most a millisecond ago."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(name="queue", daemon=True)
+        self.seen: dict[str, float] = {}
+        """Message-ID -> time.monotonic."""
+        self.done = threading.Event()
+        self._path = path
+
+    def run(self) -> None:
+        reader = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None, timeout=10)
+        seen = version = -1
+        while not self.done.is_set():
+            (now_version,) = reader.execute("PRAGMA data_version").fetchone()
+            if now_version != version:
+                version = now_version
+                now = time.monotonic()
+                for seq, event in reader.execute("SELECT seq, event FROM content WHERE seq > ?", (seen,)).fetchall():
+                    seen = max(seen, seq)
+                    self.seen[_message_id(event)] = now
+            time.sleep(0.001)
+
+
+def _message_id(event: str) -> str:
+    return str(json.loads(event)["data"]["message_id"]).strip("<>")
+
+
+def _await_all(process: subprocess.Popen[bytes], site: Service, count: int) -> float:
+    """Wait until every mailbox is logged in and listed once; when that was, by time.time."""
+    end = time.monotonic() + CONNECT_LIMIT_S
+    opened: list[float] = []
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise Failed(f"mailpoller ended with {process.returncode}:\n{site.log.read_text()[-1500:]}")
+        opened, listed = site.instants("session.opened"), site.instants("folder.started")
+        if len(opened) >= count and len(listed) >= count:
+            return max(opened + listed)
+        time.sleep(0.5)
+    raise Failed(f"only {len(opened)} of {count} mailboxes are connected after {CONNECT_LIMIT_S} s")
+
+
+async def latencies(server: Dovecot, site: Service, users: list[str], rate: float, seconds: float) -> list[float]:
+    """Deliver to random mailboxes; milliseconds from the watcher's news to the row, of each mail."""
+    dice = random.Random(7)
+    count = round(rate * seconds)
+    chosen = [dice.choice(users) for _ in range(count)]
+    told: dict[str, list[float]] = {user: [] for user in chosen}
+    server.deliver(users[0], next(letters("small", 1, user="first", seed=2)))  # the first one makes the queue's file
+    while not site.queue.exists():
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    watchers = await watch(server.imap_port, told, lambda user, instant: told[user].append(instant))
+    queue = Queue(site.queue)
+    queue.start()
+    await asyncio.sleep(SETTLE_S)
+    delivered: dict[str, list[str]] = {user: [] for user in told}
+    began = time.monotonic()
+    for number, (user, octets) in enumerate(zip(chosen, letters("small", count, user="news"), strict=True)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        while len(told[user]) < len(delivered[user]):  # one at a time to a mailbox, so that each news is about one mail
+            await asyncio.sleep(0.005)
+        delivered[user].append(_id_of(octets))
+        await asyncio.to_thread(server.deliver, user, octets)
+    for _ in range(300):
+        if len(queue.seen) >= count and all(len(told[user]) >= len(ids) for user, ids in delivered.items()):
+            break
+        await asyncio.sleep(0.1)
+    queue.done.set()
+    for watcher in watchers:
+        watcher.transport.abort()
+    if missing := [one for ids in delivered.values() for one in ids if one not in queue.seen]:
+        raise Failed(f"{len(missing)} of {count} mails are not in the queue after 30 s")
+    return [
+        (queue.seen[one] - instant) * 1000
+        for user, ids in delivered.items()
+        for one, instant in zip(ids, told[user], strict=False)
+    ]
+
+
+def _id_of(octets: bytes) -> str:
+    return octets.split(b"\nMessage-ID: <", 1)[1].split(b">", 1)[0].decode()
+
+
+def measured(options: argparse.Namespace, count: int, quiet_s: float, mail_s: float, directory: Path) -> list[float]:
+    """The row of the table."""
+    with dovecot(count * 3 // 2 + 600) as server:
+        site = Service(directory / "site")
+        users = [f"idle-{number}" for number in range(count)]
+        for user in users:
+            make_maildir(server.maildir(user))
+            port, ca_file = (server.imap_port, None) if options.no_tls else (server.imaps_port, server.ca_file)
+            site.imap(user, port, ca_file, poll_interval="15m")
+        argv = site.command("run")
+        with site.log.open("wb") as log:
+            began = time.time()
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            connected = _await_all(process, site, count) - began
+            connect_cpu = processor(process.pid)
+            say(f"{count} mailboxes are waiting after {connected:.1f} s")
+            time.sleep(SETTLE_S)
+            size = memory(process.pid)
+            cpu, since = processor(process.pid), time.monotonic()
+            time.sleep(quiet_s)
+            minute = (processor(process.pid) - cpu) / (time.monotonic() - since) * 60
+            say(f"{minute:.2f} s of processor a minute; {size['VmRSS'] / 1e6:.0f} MB")
+            found = asyncio.run(latencies(server, site, users, options.rate, mail_s))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if options.keep_log:
+                shutil.copy(site.log, options.keep_log)
+    return [
+        count,
+        connected,
+        connect_cpu,
+        size["VmRSS"] / 1e6,
+        size["RssAnon"] / 1e6,
+        minute,
+        len(found),
+        percentile(found, 0.5),
+        percentile(found, 0.99),
+        max(found),
+    ]
+
+
+def main() -> None:
+    arguments = reader(__doc__, repeat=0)
+    arguments.add_argument("--mailboxes", type=int, default=0, metavar="N", help="how many (2,000; quick 200)")
+    arguments.add_argument("--no-tls", action="store_true", help="plain")
+    arguments.add_argument("--rate", type=float, default=25, metavar="R", help="mails a second (25)")
+    arguments.add_argument("--keep-log", type=Path, metavar="FILE", help="copy mailpoller's log there")
+    options = arguments.parse_args()
+    count = options.mailboxes or (200 if options.quick else 2_000)
+    heading(f"{count:,} mailboxes that wait{'' if options.no_tls else ' over TLS'}", "dovecot")
+    quiet_s, mail_s = (15.0, 5.0) if options.quick else (60.0, 20.0)
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        row = measured(options, count, quiet_s, mail_s, Path(directory))
+    limits = ["limit", 60, None, 300, None, 2, None, None, 100, None]
+    columns = ["mailboxes", "all listed after s", "CPU s till then", "RSS MB", "RssAnon MB", "CPU s a minute"]
+    columns += ["mails", "told to committed p50 ms", "p99 ms", "worst ms"]
+    print(table(columns, [[f"{count:,}", *row[1:]], limits]))
+
+
+if __name__ == "__main__":
+    main()

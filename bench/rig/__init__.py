@@ -1,0 +1,1 @@
+"""What the benchmarks share: a server, messages, a far line, measured processes, tables."""

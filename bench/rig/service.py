@@ -1,0 +1,73 @@
+"""A mailpoller to be measured: its files under one directory, its configuration, its command."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+class Service:
+    """One installation with one SQLite queue, made anew. Logging is as it comes: INFO, one JSON object a line."""
+
+    def __init__(self, directory: Path, *, payload: str = "raw", **service: Any) -> None:
+        directory.mkdir(parents=True)
+        self.directory = directory
+        self.queue = directory / "queue.db"
+        self.log = directory / "log.jsonl"
+        self._settings: dict[str, Any] = {
+            "service": {
+                "state_directory": str(directory / "state"),
+                "control_socket": str(directory / "control.sock"),
+                "log_format": "json",
+                **service,
+            },
+            "ledger": {"type": "sqlite", "path": str(directory / "ledger.db")},
+            "queues": {"support": {"type": "sqlite", "path": str(self.queue), "payload": payload}},
+            "mailboxes": {},
+        }
+        self._password = directory / "password"
+        self._password.write_text("secret")
+        self._password.chmod(0o600)
+
+    def imap(self, user: str, port: int, ca_file: Path | None = None, **settings: Any) -> None:
+        """Add a mailbox: plain, or from the first octet on over TLS if there is a ``ca_file``."""
+        tls = {"tls": "none"} if ca_file is None else {"tls": "tls", "ca_file": str(ca_file)}
+        self._settings["mailboxes"][user] = {
+            "type": "imap",
+            "host": "127.0.0.1",
+            "port": port,
+            **tls,
+            "username": user,
+            "password": f"file:{self._password}",
+            "default_queue": "support",
+            **settings,
+        }
+
+    def write(self) -> Path:
+        """Write the configuration file. (JSON is YAML; a mailbox has a line of its own, as people would write it.)"""
+        path = self.directory / "mailpoller.yaml"
+        blocks = [f"{name}: {json.dumps(block)}" for name, block in self._settings.items() if name != "mailboxes"]
+        boxes = [f"  {name}: {json.dumps(block)}" for name, block in self._settings["mailboxes"].items()]
+        path.write_text("\n".join([*blocks, "mailboxes:", *boxes, ""]))
+        return path
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a verb with this configuration, which is written now."""
+        return [sys.executable, "-m", "mailpoller", *arguments, "--config", str(self.write())]
+
+    def held(self) -> int:
+        """How many messages the queue holds; none if it was never made."""
+        if not self.queue.exists():
+            return 0
+        with sqlite3.connect(f"file:{self.queue}?mode=ro", uri=True, timeout=10) as queue:
+            return int(queue.execute("SELECT count(*) FROM message").fetchone()[0])
+
+    def instants(self, event: str) -> list[float]:
+        """When each log line of this event was written, as seconds of the clock."""
+        lines = self.log.read_text("utf-8", "replace").splitlines()
+        said = [json.loads(line) for line in lines if f'"{event}"' in line and line.endswith("}")]
+        return [datetime.fromisoformat(one["at"]).timestamp() for one in said if one["event"] == event]
