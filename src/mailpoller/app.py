@@ -89,7 +89,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
 
         def ready() -> None:
             for watcher in watchers.values():
-                watcher.stir()
+                watcher.rouse()
 
         async def edge(queue: Queue, up: bool, reason: str) -> None:
             if up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 
@@ -36,7 +37,9 @@ class Budget:
                 if turn.done() and not turn.cancelled():
                     self._give_back(wish)
                 else:
-                    self._waiting.remove((wish, turn))
+                    # Its turn may have come, and gone, between the cancelling and now.
+                    with contextlib.suppress(ValueError):
+                        self._waiting.remove((wish, turn))
                     self._wake()
                 raise
         else:

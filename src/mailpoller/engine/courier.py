@@ -193,18 +193,15 @@ class Courier:
     async def _carry_suspects(self, session: Session, folder: Folder, suppress: bool, tally: Tally) -> None:
         """Messages that an earlier process died with, before anything else and each alone."""
         while not self._stop.is_set():
-            refs = await self._ledger.due(folder, limit=self._limits.batch_messages, down=self._dispatcher.down())
+            # Suspects are due before all others: where the first is none, there is none.
+            refs = await self._ledger.due(folder, limit=1, down=self._dispatcher.down())
             claims, settlements = await self._claim(refs)
-            suspects = [claim for claim in claims if claim.suspect]
-            for suspect in suspects:
-                if self._stop.is_set():
-                    return
-                await self._carry_suspect(session, suspect, suppress, tally)
-            if others := [claim for claim in claims if not claim.suspect]:
-                await self._put_down(others)
-            if not suspects:
+            if not claims or not claims[0].suspect:
+                if claims:
+                    await self._put_down(claims)
                 await self._dispose(session, settlements)
                 return
+            await self._carry_suspect(session, claims[0], suppress, tally)
 
     async def _stream(
         self, session: Session, folder: Folder, batches: AsyncIterator[_Batch], suppress: bool, tally: Tally
@@ -238,24 +235,24 @@ class Courier:
     async def _batches(
         self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
     ) -> AsyncIterator[_Batch]:
-        """What is due, then what is pending, cut to size."""
+        """What is due, then what is pending, cut to size.
+
+        Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
+        """
         worked: set[str] = set()
         while not self._stop.is_set():
             limit = 1 if self._dispatcher.probing() else self._limits.batch_messages
             due = await self._ledger.due(folder, limit=limit, down=self._dispatcher.down())
-            refs = [ref for ref in due if ref.uid not in worked]
-            if not refs:
+            waiting = deque(ref for ref in due if ref.uid not in worked)
+            if not waiting:
                 break
-            worked.update(ref.uid for ref in refs)
-            for piece in self._cut(refs):
-                yield _Batch(piece)
-        if self._stop.is_set():
-            return
-        if self._reachable and self._reachable <= self._dispatcher.down():
-            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable))
+            piece = self._cut(waiting, limit, rest=True)
+            worked.update(ref.uid for ref in piece)
+            yield _Batch(piece)
+        if self._has_to_end():
             return
         listed = yielded = 0
-        buffer: list[MessageRef] = []
+        waiting = deque()
         covered: deque[tuple[int, Position]] = deque()
         async for page in session.pending(folder, since, start):
             if since is None and not tally.listed and page.listed is not None:
@@ -265,19 +262,35 @@ class Courier:
             refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
             tally.listed += len(page.refs)
             listed += len(refs)
-            buffer += refs
+            waiting += refs
             if page.position is not None:
                 covered.append((listed, page.position))
-            pieces = self._cut(buffer)
-            buffer = pieces.pop() if pieces else []
-            for piece in pieces:
+            while piece := self._cut(waiting, self._new_at_once(), rest=False):
                 yielded += len(piece)
                 yield _Batch(piece, _reached(covered, yielded))
-                if self._stop.is_set():
+                if self._has_to_end():
                     return
-        if buffer or covered:
-            yield _Batch(buffer, _reached(covered, listed))
+        while waiting or covered:
+            piece = self._cut(waiting, self._new_at_once(), rest=True)
+            yielded += len(piece)
+            yield _Batch(piece, _reached(covered, yielded))
+            if waiting and self._has_to_end():
+                return
         tally.exhausted = True
+
+    def _has_to_end(self) -> bool:
+        """True if the service stops, or there is no point in fetching new mail: every queue that it could go to is down."""
+        if self._stop.is_set():
+            return True
+        if self._reachable and self._reachable <= self._dispatcher.down():
+            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable))
+            return True
+        return False
+
+    def _new_at_once(self) -> int:
+        """How many new messages a batch may have: one, while every queue that they could go to wants one message first."""
+        doubtful = self._dispatcher.down() | self._dispatcher.probing()
+        return 1 if self._reachable and self._reachable <= doubtful else self._limits.batch_messages
 
     async def _skip(self, refs: Sequence[MessageRef]) -> None:
         """Record messages that were there before the first run and that ``start`` does not want."""
@@ -289,22 +302,20 @@ class Courier:
                 self._close(claims)
         log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
 
-    def _cut(self, refs: Sequence[MessageRef]) -> list[list[MessageRef]]:
-        """Pieces of at most so many messages and, by the sizes that the server announced, so many octets."""
-        limit, ceiling = min(self._caution, self._limits.batch_messages), self._limits.batch_size
-        pieces: list[list[MessageRef]] = []
-        piece: list[MessageRef] = []
-        octets = 0
-        for ref in refs:
-            size = self._expected(ref)
-            if piece and (len(piece) >= limit or octets + size > ceiling):
-                pieces.append(piece)
-                piece, octets = [], 0
-            piece.append(ref)
-            octets += size
-        if piece:
-            pieces.append(piece)
-        return pieces
+    def _cut(self, waiting: deque[MessageRef], limit: int, *, rest: bool) -> list[MessageRef]:
+        """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server announced, so many
+        octets. Without ``rest`` a piece that could still grow is left there."""
+        limit = min(limit, self._caution)
+        octets = count = 0
+        for ref in waiting:
+            octets += self._expected(ref)
+            if count and (count >= limit or octets > self._limits.batch_size):
+                break
+            count += 1
+        else:
+            if not rest:
+                return []
+        return [waiting.popleft() for _ in range(count)]
 
     def _expected(self, ref: MessageRef) -> int:
         limit = self._config.max_message_size

@@ -100,9 +100,10 @@ class Dispatcher:
         parts = {**self._queues, **self._reserved}
         return frozenset(name for name, queue in parts.items() if not queue.takes_mail)
 
-    def probing(self) -> bool:
-        """True while some queue wants one message first."""
-        return any(queue.state is State.PROBING for queue in (*self._queues.values(), *self._reserved.values()))
+    def probing(self) -> frozenset[str]:
+        """The names of the queues that want one message first."""
+        parts = {**self._queues, **self._reserved}
+        return frozenset(name for name, queue in parts.items() if queue.state is State.PROBING)
 
     def prepare(self, judged: Judged) -> None:
         """Decide the route and render the events. All that a hostile message could upset happens here, not later."""

@@ -118,10 +118,10 @@ class Queue:
                     await self._listener(self, True, "")
             return answers
         except TransientError as error:
-            await self._down(str(error), error.retry_after)
+            await self._failed(str(error), error.retry_after)
             raise
         except MailpollerError as error:
-            await self._down(str(error), None)
+            await self._failed(str(error), None)
             raise TransientError(str(error)) from error
         except Exception:
             log.exception("queue.crashed", queue=self.name, batch=len(batch))
@@ -140,6 +140,12 @@ class Queue:
         ):
             raise TransientError("the sink answered for other deliveries than it was given")
         return answers
+
+    async def _failed(self, reason: str, retry_after: timedelta | None) -> None:
+        """A batch met the failure. Others that were under way meet the same one, and it counts once: else the wait would
+        grow with the number of mailboxes."""
+        if self.state is not State.DOWN:
+            await self._down(reason, retry_after)
 
     async def _down(self, reason: str, retry_after: timedelta | None) -> None:
         wait = self._backoff.failed(at_least=retry_after)

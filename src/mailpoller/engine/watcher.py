@@ -39,7 +39,7 @@ class Watcher:
     """Keeps one mailbox polled for as long as the service runs.
 
     ``deadline`` (monotonic seconds) is when the supervisor may think that it is stuck; every step that gets somewhere
-    moves it by ``budget``. ``stir`` ends a wait early.
+    moves it by ``budget``. ``stir`` and ``rouse`` end a wait early.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Watcher:
         self._connecting = connecting
         self._stirred = False
         self._sleeper: asyncio.Timeout | None = None
+        self._backing_off = False
         cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
         self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
         self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
@@ -173,6 +174,13 @@ class Watcher:
             self._sleeper = None
             self._stirred = False
 
+    def rouse(self) -> None:
+        """A queue takes mail again: end the wait for news. Never a back-off: a server that we wait out is not asked sooner, and
+        an account not locked, because some queue comes and goes."""
+        if self._backing_off:
+            return
+        self.stir()
+
     def stir(self) -> None:
         """End the present wait, for news, for back-off or for nothing: poll now, or stop."""
         self._stirred = True
@@ -198,6 +206,7 @@ class Watcher:
         if self._stirred:
             return
         try:
+            self._backing_off = True
             async with asyncio.timeout(None) as self._sleeper:
                 await self._clock.sleep(wait)
         except TimeoutError:
@@ -205,7 +214,7 @@ class Watcher:
                 raise
         finally:
             self._sleeper = None
-            self._stirred = False
+            self._stirred = self._backing_off = False
 
     def _subject(self, kind: Kind) -> str:
         return "ledger" if kind is Kind.LEDGER_UNWRITABLE else self.mailbox

@@ -444,6 +444,21 @@ class LedgerSuite:
         assert await due() == ["1", "2", "3"]
         await ledger.close()
 
+    async def test_mail_that_is_given_back_unworked_still_waits_for_its_queue(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.defer(
+            claims(await ledger.claim(refs(INBOX, 1))), until=clock.now(), reason="down", queue="billing"
+        )
+        await ledger.release(claims(await ledger.claim(refs(INBOX, 1))))
+        assert await ledger.due(INBOX, limit=10, down=("billing",)) == []
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["1"]
+        await ledger.defer(claims(await ledger.claim(refs(INBOX, 1))), until=clock.now(), reason="size")
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=10, down=("billing",))] == ["1"]
+        await ledger.close()
+
     async def test_due_mail_comes_suspects_first_then_dispositions_then_the_oldest(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:

@@ -282,7 +282,7 @@ class MemoryLedger:
         if ref.size is not None:
             message.ref = ref
         message.state, message.claimed_at, message.due_at = "claimed", now, now
-        message.waits_for, message.at_risk = None, False
+        message.at_risk = False
         return Claim(
             ref,
             message.mid,

@@ -94,7 +94,7 @@ INSERT INTO message (folder, uid, listed, mid, state, due_at, claimed_at)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), substr(?2, 1 + 16 * key, 16),
     'claimed', ?3, ?3
 FROM json_each(?1) WHERE TRUE
-ON CONFLICT (folder, uid) DO UPDATE SET state = 'claimed', due_at = ?3, claimed_at = ?3, at_risk = 0, waits_for = NULL,
+ON CONFLICT (folder, uid) DO UPDATE SET state = 'claimed', due_at = ?3, claimed_at = ?3, at_risk = 0,
     listed = coalesce(excluded.listed, listed)
 """
 
@@ -275,7 +275,7 @@ def release(connection: Connection, keys: Sequence[Key], now: int) -> None:
     connection.execute(_RELEASE, (document(keys), now))
 
 
-# A suspect that nobody worked on is as suspect as it was.
+# A suspect that nobody worked on is as suspect as it was, and who waited for a queue still does.
 _RELEASE = """
 UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, at_risk = 0
 FROM (SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid FROM json_each(?1)) AS key

@@ -1,0 +1,301 @@
+"""The courier's promises, with everything failing around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from engine_rig import Rig, Routes, log, until  # noqa: F401
+
+from mailpoller.core.delivery import Settlement
+from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
+from mailpoller.core.message import Message
+from mailpoller.core.verdict import Match
+from mailpoller.engine.budget import Budget
+from mailpoller.engine.queues import State
+from mailpoller.testing.builders import auto_reply, plain
+
+
+async def test_every_message_is_settled_once_and_told_once() -> None:
+    rig = Rig()
+    expected = rig.fill(35)
+    tally = await rig.carry()
+    assert (tally.settled, tally.deferred, tally.exhausted) == (35, 0, True)
+    assert rig.subjects() == expected
+    assert len(rig.source.applied) == 35
+    assert set(rig.downloads().values()) == {1}
+    again = await rig.carry()
+    assert again.settled == 0
+    assert set(rig.downloads().values()) == {1}
+
+
+async def test_mailbox_is_never_told_before_the_ledger_knows() -> None:
+    rig = Rig()
+    rig.fill(25)
+    unknown: list[str] = []
+
+    def witness(settlement: Settlement) -> None:
+        recorded = rig.ledger.message(settlement.ref.folder, settlement.ref.uid)
+        if recorded is None or recorded.state != "settled":
+            unknown.append(settlement.ref.uid)
+
+    rig.source.witness = witness
+    await rig.carry()
+    assert len(rig.source.applied) == 25
+    assert unknown == []
+
+
+@pytest.mark.parametrize("step", ["claim", "settle", "advance", "disposed", "repeats"])
+async def test_memory_is_given_back_whatever_step_of_the_ledger_fails(step: str) -> None:
+    rig = Rig(memory=40_000, batch=5)
+    expected = rig.fill(40, text="x" * 3000)
+    for _ in range(5):
+        rig.ledger.fail(step)
+        with pytest.raises(LedgerUnavailable):
+            async with asyncio.timeout(5):
+                await rig.carry()
+        assert rig.budget.used == 0
+        rig.ledger.heal()
+    async with asyncio.timeout(5):
+        await rig.carry()
+    assert rig.subjects() == expected
+    assert rig.budget.used == 0
+
+
+@pytest.mark.parametrize("step", ["fetch", "fetch:3", "settle", "settle:2", "pending"])
+async def test_memory_and_claims_are_given_back_when_the_session_is_lost(step: str) -> None:
+    rig = Rig(memory=40_000, batch=5)
+    expected = rig.fill(30, text="x" * 3000)
+    for _ in range(6):
+        rig.source.faults.fail(step, SessionLost("cut"))
+        with pytest.raises(SessionLost):
+            await rig.carry()
+        assert rig.budget.used == 0
+        assert (await rig.counts())["claimed"] == 0
+        rig.source.faults.clear()
+        rig.fill(1, "late")
+    rig.later(hours=5)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await rig.carry()
+    assert rig.subjects() == expected + Counter({"late 0": 6})
+    assert len(rig.sinks["support"].held) == 36
+
+
+async def test_a_commit_whose_answer_is_lost_makes_no_second_delivery() -> None:
+    rig = Rig(batch=5)
+    expected = rig.fill(20)
+    for step in ("claim", "settle", "disposed"):
+        rig.ledger.fail(step, after=True)
+        with pytest.raises(LedgerUnavailable):
+            await rig.carry()
+    rig.later(minutes=2)
+    await rig.carry()
+    assert rig.subjects() == expected
+    assert len(rig.sinks["support"].held) == 20
+    assert {settlement.ref.uid for settlement in rig.source.applied} == set(rig.mailbox.uids())
+
+
+async def test_nothing_is_downloaded_while_the_ledger_cannot_record_a_claim() -> None:
+    rig = Rig()
+    rig.fill(20)
+    rig.ledger.fail("claim", times=5)
+    for _ in range(5):
+        with pytest.raises(LedgerUnavailable):
+            await rig.carry()
+    assert rig.source.asked == []
+
+
+async def test_receipts_that_were_lost_make_no_second_delivery() -> None:
+    rig = Rig()
+    expected = rig.fill(10)
+    rig.sinks["support"].faults.fail("answer", TransientError("the answer was lost"))
+    async with rig.running():
+        await until(lambda: len(rig.source.applied) == 10)
+    assert rig.subjects() == expected
+    assert rig.sinks["support"].repeats > 0
+
+
+async def test_mail_for_a_queue_that_is_down_waits_undownloaded_and_other_mail_goes_on() -> None:
+    rig = Rig(rules=[Routes("archive", "archive")], reachable=frozenset({"support", "archive"}))
+    rig.sinks["archive"].faults.fail("deliver", TransientError("down"), times=1000)
+    rig.sinks["archive"].faults.fail("check", TransientError("down"), times=30)
+    rig.fill(25, "archive")
+    expected = rig.fill(25, "support")
+    async with rig.running():
+        await until(lambda: rig.sinks["archive"].checks >= 5)
+        await until(lambda: rig.subjects() == expected)
+        assert set(rig.downloads().values()) == {1}
+        rig.sinks["archive"].faults.clear()
+        await until(lambda: len(rig.sinks["archive"].held) == 25)
+    assert max(rig.downloads().values()) <= 3
+    assert rig.downloads().total() <= 50 + 25 + 10
+    assert rig.edges.count(("archive", False)) == 1
+    assert rig.edges.count(("archive", True)) == 1
+
+
+async def test_nothing_new_is_downloaded_while_every_queue_it_could_go_to_is_down() -> None:
+    rig = Rig(reachable=frozenset({"support"}))
+    rig.sinks["support"].faults.fail("deliver", TransientError("down"), times=1000)
+    rig.sinks["support"].faults.fail("check", TransientError("down"), times=1000)
+    rig.fill(5)
+    async with rig.running():
+        await until(lambda: rig.sinks["support"].checks >= 2)
+        rig.fill(100, "later")
+        await until(lambda: rig.sinks["support"].checks >= 6)
+        assert rig.downloads().total() <= 10
+        rig.sinks["support"].faults.clear()
+        rig.queues["support"]._down_until = 0
+        await until(lambda: len(rig.sinks["support"].held) == 105, 20)
+    assert rig.downloads().total() <= 105 + 15
+
+
+async def test_a_queue_that_passes_its_check_and_refuses_mail_costs_one_or_two_downloads_a_try() -> None:
+    rig = Rig(reachable=frozenset({"support"}), batch=50)
+    rig.sinks["support"].faults.fail("deliver", TransientError("still full"), times=12)
+    rig.fill(400)
+    async with rig.running():
+        await until(lambda: len(rig.sinks["support"].batches) >= 12, 30)
+        first = rig.sinks["support"].batches[0]
+        assert rig.downloads().total() <= 2 * first + 2 * 12
+        await until(lambda: len(rig.sinks["support"].held) == 400, 30)
+    assert [up for _, up in rig.edges] == [False, True]
+
+
+async def test_a_message_that_cannot_be_fetched_is_put_off_and_its_neighbours_are_delivered() -> None:
+    rig = Rig(batch=4)
+    rig.fill(10)
+    rig.source.faults.fail("fetch:1", TransientError("NO"))
+    tally = await rig.carry()
+    assert tally.settled >= 7
+    assert 1 <= tally.unfetched <= 3
+    rig.later(seconds=11)
+    await rig.carry()
+    assert len(rig.sinks["support"].held) == 10
+
+
+class Bursting:
+    """A rule with a bug that not even the pipeline catches."""
+
+    name = "bursting"
+    needs_body = False
+
+    def judge(self, message: Message) -> Match | None:
+        if "bad" in message.subject:
+            raise MemoryError("as if")
+        return None
+
+
+async def test_a_message_that_upsets_us_is_tried_again_and_quarantined_in_the_end_and_its_neighbours_are_delivered() -> (
+    None
+):
+    rig = Rig(rules=[Bursting()])
+    expected = rig.fill(5)
+    rig.mailbox.deliver(plain(subject="bad"))
+    expected += rig.fill(5, "after")
+    for _ in range(3):
+        await rig.carry()
+        rig.later(hours=5)
+    assert rig.subjects() == expected
+    (held,) = rig.sinks["quarantine"].held.values()
+    assert held.reason == "unprocessable"
+    assert (await rig.counts())["deferred"] == 0
+
+
+async def test_suspects_travel_alone_and_before_everybody_else() -> None:
+    rig = Rig(batch=10)
+    expected = rig.fill(10)
+    rig.sinks["support"].faults.hang("deliver")
+    killed = asyncio.create_task(rig.carry())
+    await until(lambda: rig.sinks["support"].batches)
+    again = Rig(ledger=rig.ledger.restarted(), sinks={"support": rig.sinks["support"]}, batch=10)
+    again.mailbox = again.source.mailbox = rig.mailbox
+    killed.cancel()
+    expected += rig.fill(5, "later")
+    await again.carry()
+    assert again.sinks["support"].batches[1:11] == [1] * 10
+    assert again.subjects() == expected
+    assert not again.sinks["quarantine"].held
+
+
+async def test_a_message_that_waits_for_a_queue_is_given_up_when_it_leaves_the_mailbox() -> None:
+    rig = Rig()
+    rig.fill(1)
+    rig.sinks["support"].faults.fail("deliver", TransientError("down"))
+    await rig.carry()
+    rig.mailbox.remove("1")
+    rig.queues["support"].state = State.PROBING
+    await rig.carry()
+    assert (await rig.counts())["deferred"] == 0
+    assert not rig.sinks["support"].held
+
+
+async def test_a_stop_between_batches_leaves_no_claim_open() -> None:
+    rig = Rig(batch=5)
+    rig.fill(100)
+    carrying = asyncio.create_task(rig.carry())
+    await until(lambda: len(rig.sinks["support"].held) >= 10)
+    rig.stop.set()
+    tally = await carrying
+    assert not tally.exhausted
+    assert tally.settled < 100
+    counts = await rig.counts()
+    assert counts["claimed"] == counts["deferred"] == 0
+    assert counts["settled"] == len(rig.sinks["support"].held) == len(rig.source.applied)
+
+
+async def test_a_pass_that_is_cancelled_anywhere_leaves_no_claim_and_no_memory_in_hand() -> None:
+    for pause in range(1, 60, 3):
+        rig = Rig(batch=5, memory=20_000)
+        rig.fill(30, text="x" * 2000)
+        carrying = asyncio.create_task(rig.carry())
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        carrying.cancel()
+        await asyncio.wait({carrying})
+        assert rig.budget.used == 0, pause
+        assert (await rig.counts())["claimed"] == 0, pause
+        await rig.carry()
+        assert len(rig.sinks["support"].held) == 30, pause
+
+
+async def test_a_wish_for_memory_that_is_cancelled_as_its_turn_comes_is_given_back() -> None:
+    budget = Budget(10)
+    first = await budget.reserve(10)
+    waiting = asyncio.create_task(budget.reserve(10))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    first.release()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert budget.used == 0
+    async with asyncio.timeout(1):
+        (await budget.reserve(10)).release()
+
+
+async def test_quarantined_mail_waits_for_a_dead_relay_and_is_downloaded_once_before_and_once_after() -> None:
+    rig = Rig(reachable=frozenset({"support"}))
+    rig.sinks["quarantine"].faults.fail("deliver", TransientError("dead relay"), times=1000)
+    rig.sinks["quarantine"].faults.fail("check", TransientError("dead relay"), times=1000)
+    robots = [rig.mailbox.deliver(auto_reply(subject=f"robot {number}")) for number in range(5)]
+    expected = rig.fill(5)
+    async with rig.running():
+        await until(lambda: rig.subjects() == expected)
+        await until(lambda: rig.sinks["quarantine"].checks >= 4)
+        assert all(rig.downloads()[uid] == 1 for uid in robots)
+        rig.sinks["quarantine"].faults.clear()
+        rig.queues["quarantine"]._down_until = 0
+        await until(lambda: len(rig.sinks["quarantine"].held) == 5, 20)
+    assert all(rig.downloads()[uid] <= 3 for uid in robots)
+
+
+async def test_deferred_mail_does_not_starve_new_mail() -> None:
+    rig = Rig(rules=[Routes("archive", "archive")], batch=5)
+    rig.sinks["archive"].faults.fail("deliver", TransientError("down"), times=1000)
+    rig.fill(50, "archive")
+    await rig.carry()
+    expected = rig.fill(5)
+    tally = await rig.carry()
+    assert tally.settled == 5
+    assert rig.subjects() == expected

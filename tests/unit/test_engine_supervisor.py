@@ -1,0 +1,170 @@
+"""Watchers that hang, crash or are slow to stop, and their neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from engine_rig import Rig, log, until  # noqa: F401
+
+from mailpoller.core.errors import SessionLost
+from mailpoller.engine import supervisor as supervisor_module
+from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.notify import Notifier
+from mailpoller.engine.supervisor import Supervisor
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "HEARTBEAT", timedelta(milliseconds=10))
+    monkeypatch.setattr(supervisor_module, "REBUILD_FLOOR", timedelta(milliseconds=20))
+    monkeypatch.setattr(supervisor_module, "LAST_WORDS", timedelta(seconds=1))
+
+
+def two(**first: object) -> tuple[Rig, Rig]:
+    """A mailbox to be hurt, and an innocent one; one stop for both."""
+    hurt, innocent = Rig(name="hurt", budget=timedelta(milliseconds=200), **first), Rig(name="innocent")  # type: ignore[arg-type]
+    innocent.health.mailboxes.update(hurt.health.mailboxes)
+    for rig in (hurt, innocent):
+        rig.watcher._stop = rig.courier._stop = hurt.stop
+        rig.watcher._health = innocent.health
+    return hurt, innocent
+
+
+@asynccontextmanager
+async def supervised(*rigs: Rig, grace: float = 2.0, services: dict | None = None) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(
+        [rig.watcher for rig in rigs],
+        [queue for rig in rigs for queue in rig.queues.values()],
+        health=rigs[-1].health,
+        notifier=Notifier(),
+        clock=SystemClock(),
+        grace=timedelta(seconds=grace),
+        stop=rigs[0].stop,
+        services=services or {},
+    )
+    running = asyncio.create_task(supervisor.run())
+    try:
+        yield supervisor
+        assert not running.done(), running
+    finally:
+        rigs[0].stop.set()
+        async with asyncio.timeout(grace + 10):
+            await running
+
+
+@pytest.mark.parametrize("step", ["connect", "folders", "open", "pending", "fetch", "fetch:1", "settle", "wait"])
+async def test_a_watcher_that_hangs_is_cancelled_and_rebuilt_and_the_others_never_notice(step: str) -> None:
+    hurt, innocent = two()
+    expected, neighbours = hurt.fill(5), innocent.fill(5)
+    hurt.source.faults.hang(step)
+    async with supervised(hurt, innocent):
+        await until(lambda: hurt.source.faults.met)
+        await until(lambda: innocent.subjects() == neighbours, 2)
+        late = innocent.fill(1, "late")
+        await until(lambda: innocent.subjects() == neighbours + late, 2)
+        await until(lambda: hurt.subjects() == expected)
+        later = hurt.fill(1, "later")
+        await until(lambda: hurt.subjects() == expected + later)
+    assert innocent.source.steps.count("connect") == 1
+    assert hurt.source.steps.count("connect") >= 2
+    assert hurt.budget.used == 0
+    assert (await hurt.counts())["claimed"] == 0
+
+
+@pytest.mark.parametrize("step", ["connect", "open", "pending", "fetch:2", "settle", "wait", "close"])
+@pytest.mark.parametrize("bug", [ValueError("a bug"), AssertionError(), ExceptionGroup("several", [KeyError("x")])])
+async def test_a_watcher_that_raises_what_nobody_expected_is_run_again(step: str, bug: Exception) -> None:
+    hurt, innocent = two()
+    expected = hurt.fill(5)
+    hurt.source.faults.fail(step, bug)
+    if step == "close":
+        hurt.source.faults.fail("wait", SessionLost("so that it closes"))
+    async with supervised(hurt, innocent):
+        await until(lambda: hurt.source.faults.met)
+        await until(lambda: hurt.subjects() == expected)
+        late = hurt.fill(1, "late")
+        await until(lambda: hurt.subjects() == expected + late)
+    assert innocent.source.steps.count("connect") == 1
+    assert (await hurt.counts())["claimed"] == 0
+
+
+async def test_a_time_out_that_is_none_of_ours_is_a_crash_and_not_a_stall() -> None:
+    hurt, innocent = two()
+    expected = hurt.fill(1)
+    hurt.source.faults.fail("pending", TimeoutError("somebody's"))
+    async with supervised(hurt, innocent):
+        await until(lambda: hurt.subjects() == expected)
+
+
+async def test_a_back_off_longer_than_the_budget_is_no_stall() -> None:
+    hurt, innocent = two(reconnect_interval="500ms")
+    hurt.source.faults.fail("connect", SessionLost("down"))
+    expected = hurt.fill(1)
+    async with supervised(hurt, innocent):
+        await until(lambda: hurt.subjects() == expected)
+    assert hurt.source.steps.count("connect") == 2
+
+
+async def test_a_wait_longer_than_the_budget_is_no_stall() -> None:
+    hurt, innocent = two(poll_interval="1s")
+    async with supervised(hurt, innocent):
+        await asyncio.sleep(0.6)
+    assert hurt.source.steps.count("connect") == 1
+
+
+async def test_a_stop_waits_for_what_is_in_hand_and_no_longer_than_the_grace_period() -> None:
+    hurt, innocent = two()
+    hurt.watcher._budget = 60
+    hurt.fill(5)
+    innocent.fill(5)
+    hurt.source.faults.hang("fetch")
+    began = time.monotonic()
+    async with supervised(hurt, innocent, grace=0.3):
+        await until(lambda: hurt.source.faults.met)
+        began = time.monotonic()
+    assert 0.2 < time.monotonic() - began < 2
+    assert (await hurt.counts())["claimed"] == 0
+    assert len(innocent.sinks["support"].held) == 5
+
+
+async def test_a_service_that_crashes_is_started_again_and_its_last_words_are_bounded() -> None:
+    hurt, innocent = two()
+    turns = 0
+
+    async def clumsy(ended: asyncio.Event) -> None:
+        nonlocal turns
+        turns += 1
+        if turns < 3:
+            raise RuntimeError("a bug")
+        await ended.wait()
+        await asyncio.sleep(3600)
+
+    began = time.monotonic()
+    async with supervised(hurt, innocent, services={"clumsy": clumsy}):
+        await until(lambda: turns == 3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+
+
+async def test_draining_carries_every_mailbox_and_says_whether_one_failed() -> None:
+    hurt, innocent = two()
+    expected = innocent.fill(3)
+    hurt.source.faults.fail("connect", SessionLost("down"))
+    supervisor = Supervisor(
+        [hurt.watcher, innocent.watcher],
+        [],
+        health=innocent.health,
+        notifier=Notifier(),
+        clock=SystemClock(),
+        grace=timedelta(seconds=1),
+        stop=hurt.stop,
+        services={},
+    )
+    assert await supervisor.drain() is False
+    assert innocent.subjects() == expected
+    assert await supervisor.drain() is True

@@ -1,0 +1,145 @@
+"""One mailbox's watcher through every kind of trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+from engine_rig import Rig, log, until  # noqa: F401
+
+from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, SessionLost, TransientError
+from mailpoller.engine import watcher as watcher_module
+from mailpoller.engine.health import Condition
+
+
+@pytest.mark.parametrize("step", ["connect", "folders", "open", "pending", "fetch", "settle", "wait", "close"])
+async def test_a_mailbox_comes_back_after_trouble_at_any_step(step: str) -> None:
+    rig = Rig()
+    expected = rig.fill(5)
+    rig.source.faults.fail(step, SessionLost("cut"), times=3)
+    if step == "close":
+        rig.source.faults.fail("wait", SessionLost("so that it closes"), times=3)
+
+    def passed() -> bool:
+        rig.later(seconds=30)
+        return rig.source.faults.met.count(step) >= 3 and rig.subjects() == expected
+
+    async with rig.running():
+        await until(passed)
+        late = rig.fill(1, "late")
+        await until(lambda: rig.subjects() == expected + late)
+    assert (await rig.counts())["claimed"] == 0
+
+
+async def test_wrong_credentials_are_tried_slowly_and_never_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "CREDENTIALS_RETRY", timedelta(milliseconds=200))
+    rig = Rig()
+    expected = rig.fill(1)
+    rig.source.faults.fail("connect", CredentialsRefused("no"), times=3)
+    async with rig.running():
+        await until(lambda: rig.health.mailboxes["support"].condition is Condition.REFUSED)
+        began = time.monotonic()
+        for _ in range(50):
+            rig.watcher.rouse()
+            await asyncio.sleep(0.002)
+        assert len(rig.source.faults.met) == 1, "a queue that comes and goes makes nobody knock faster"
+        await until(lambda: rig.subjects() == expected)
+        assert time.monotonic() - began > 0.5
+
+
+async def test_an_operator_who_polls_ends_the_wait_after_wrong_credentials() -> None:
+    rig = Rig()
+    expected = rig.fill(1)
+    rig.source.faults.fail("connect", CredentialsRefused("no"))
+    async with rig.running():
+        await until(lambda: rig.health.mailboxes["support"].condition is Condition.REFUSED)
+        rig.watcher.stir()
+        await until(lambda: rig.subjects() == expected)
+
+
+async def test_the_wait_grows_while_the_server_takes_us_and_drops_us() -> None:
+    rig = Rig(reconnect_interval="20ms")
+    rig.source.faults.fail("pending", SessionLost("dropped"), times=6)
+    began = time.monotonic()
+    async with rig.running():
+        await until(lambda: len(rig.source.faults.met) == 6)
+    assert time.monotonic() - began >= 0.02 * (1 + 2 + 4 + 8 + 16)
+
+
+@pytest.mark.parametrize("step", ["open_folder", "due", "claim", "settle", "advance", "disposed", "complete"])
+async def test_a_ledger_that_cannot_commit_raises_one_alarm_and_ends_it_by_itself(step: str) -> None:
+    rig = Rig()
+    expected = rig.fill(5)
+    rig.ledger.fail(step, times=3)
+    async with rig.running():
+        await until(lambda: rig.subjects() == expected and len(rig.source.applied) >= 0)
+        await until(lambda: rig.health.mailboxes["support"].last_poll_at is not None)
+        rig.later(minutes=2)
+        await until(lambda: len({one.ref.uid for one in rig.source.applied}) == 5)
+        assert len(rig.sinks["support"].held) == 5
+
+
+async def test_a_folder_that_cannot_be_opened_is_trouble_and_passes() -> None:
+    rig = Rig()
+    rig.source.faults.fail("open", TransientError("not selectable"), times=2)
+    expected = rig.fill(2)
+    async with rig.running():
+        await until(lambda: rig.subjects() == expected)
+
+
+async def test_a_configuration_that_only_the_server_can_judge_is_tried_again() -> None:
+    rig = Rig()
+    rig.source.faults.fail("connect", ConfigError("the certificate file cannot be read"), times=2)
+    expected = rig.fill(1)
+    async with rig.running():
+        await until(lambda: rig.subjects() == expected)
+
+
+async def test_new_mail_is_taken_as_soon_as_the_server_tells() -> None:
+    rig = Rig(poll_interval="1h")
+    async with rig.running():
+        await until(lambda: rig.health.mailboxes["support"].condition is Condition.WAITING)
+        expected = rig.fill(3)
+        await until(lambda: rig.subjects() == expected, 2)
+
+
+@pytest.mark.parametrize("where", ["waiting", "backing off", "connecting", "fetching"])
+async def test_a_stop_ends_every_kind_of_wait_at_once(where: str) -> None:
+    rig = Rig(poll_interval="1h", reconnect_interval="1h" if where == "backing off" else "10ms")
+    rig.fill(1)
+    match where:
+        case "backing off":
+            rig.source.faults.fail("connect", TransientError("no"))
+        case "connecting":
+            rig.source.faults.hang("connect")
+        case "fetching":
+            rig.source.faults.hang("fetch")
+    watching = asyncio.create_task(rig.watcher.run())
+    reached = {
+        "waiting": Condition.WAITING,
+        "backing off": Condition.RETRYING,
+        "connecting": Condition.CONNECTING,
+        "fetching": Condition.POLLING,
+    }[where]
+    await until(lambda: rig.health.mailboxes["support"].condition is reached)
+    await asyncio.sleep(0.01)
+    rig.stop.set()
+    rig.watcher.stir()
+    if where in ("connecting", "fetching"):
+        watching.cancel()  # what the supervisor does when the grace period is over
+    await asyncio.wait({watching}, timeout=1)
+    assert watching.done()
+    assert (await rig.counts())["claimed"] == 0
+
+
+async def test_the_ledger_is_asked_before_anything_is_fetched_after_an_outage_of_it() -> None:
+    rig = Rig()
+    expected = rig.fill(5)
+    rig.ledger.fail("settle", LedgerUnavailable("full"))
+    rig.ledger.fail("release", LedgerUnavailable("full"), times=4)
+    async with rig.running():
+        await until(lambda: rig.subjects() == expected)
+        await until(lambda: len(rig.source.applied) == 5)
+    assert set(rig.downloads().values()) == {2}
