@@ -223,7 +223,7 @@ def test_queue_is_listed_shown_taken_returned_and_acknowledged(site: Site, runni
     assert ask(site, "queue", "ack", "support", first).code == 66
     states = [entry["state"] for entry in ask(site, "queue", "list", "support", "--json").json]
     assert states == ["ready", "ready"]
-    assert ask(site, "queue", "list", "support", "--state", "taken").err.startswith("support has none")
+    assert ask(site, "queue", "list", "support", "--state", "taken").err.startswith("support has nothing taken")
     assert len(ask(site, "queue", "take", "support", "--count", "9").objects) == 2
     nothing = ask(site, "queue", "take", "support")
     assert (nothing.code, nothing.out) == (0, "")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -19,9 +22,10 @@ import yaml
 from mailpoller.cli import exits
 from mailpoller.cli.output import one_line
 from mailpoller.cli.program import program
+from mailpoller.cli.reference import reference
 from mailpoller.cli.terminal import Terminal, Unfailing
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
-from servers.command import PROGRAM, environment, mailpoller, on_a_terminal
+from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_terminal
 
 PASSWORD = "hunter2-never-shown"
 VERBS = [
@@ -192,6 +196,38 @@ def test_help_of_a_verb_shows_usage_and_no_markup(verb: str, here: Here) -> None
     assert not any(mark in said for mark in ("``", ":class:", "\x1b", "\b"))
 
 
+def test_examples_in_the_help_are_commands_that_exist() -> None:
+    from typer.main import get_command
+
+    examples = re.findall(r"^\s+(?:.*\| (?:xargs -r )?)?mailpoller (\S.*)$", _all_help(), re.MULTILINE)
+    assert len(examples) > 20
+    for example in examples:
+        words = shlex.split(re.split(r"\s{2,}| \| | > |\$\(", example)[0])
+        command: Any = get_command(program)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands"), example
+        options = {name for option in command.params for name in option.opts}
+        assert {word for word in words if word.startswith("--")} <= options, example
+
+
+def _all_help() -> str:
+    from typer.main import get_command
+
+    commands: Any = get_command(program).commands  # type: ignore[attr-defined]
+    return "\n".join(verb.help for one in commands.values() for verb in (one, *getattr(one, "commands", {}).values()))
+
+
+def test_page_of_the_command_line_is_what_the_program_says() -> None:
+    """Stale? ``python -m mailpoller.cli.reference > docs/cli.md``."""
+    page = Path(__file__).parents[2] / "docs" / "cli.md"
+    assert page.read_text("utf-8") == reference()
+
+
+def test_every_option_of_every_verb_is_explained() -> None:
+    assert not re.findall(r"^\| `[^|]*` \| (?:None)? *\|$", reference(), re.MULTILINE)
+
+
 def test_help_is_there_at_once_and_loads_nothing_heavy() -> None:
     probe = (
         "import sys; from mailpoller.cli import main\n"
@@ -353,9 +389,7 @@ def test_colour_only_where_a_terminal_wants_it(config: Path) -> None:
 def test_locale_that_cannot_write_a_name_ends_no_command(config: Path, tmp_path: Path) -> None:
     mail = tmp_path / "\u2192.eml"
     mail.write_bytes(b"Subject: x\n\nx\n")
-    said = mailpoller(
-        "explain", "--config", str(config), "-m", "support", str(mail), PYTHONIOENCODING="latin-1"
-    )
+    said = afresh("explain", "--config", str(config), "-m", "support", str(mail), PYTHONIOENCODING="latin-1")
     assert said.code == 0
     assert "\\u2192.eml" in said.out
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def explain(
     config: ConfigOption,
     mails: Annotated[
-        list[Path], typer.Argument(metavar="MAIL…", help="Files that hold a message each; - is standard input.")
+        list[Path], typer.Argument(metavar="MAIL", help="Files that hold a message each; - is standard input.")
     ],
     mailbox: Annotated[
         str | None,

@@ -35,7 +35,7 @@ NameArgument = Annotated[
 LeaseOption = Annotated[
     str | None, typer.Option("--lease", help="The lease that take printed; without it, whoever has them.")
 ]
-IdsArgument = Annotated[list[str], typer.Argument(metavar="DELIVERY_ID…")]
+IdsArgument = Annotated[list[str], typer.Argument(metavar="DELIVERY_ID", help="As list and take print them.")]
 
 
 def _duration(text: str) -> timedelta:
@@ -76,8 +76,10 @@ def _configured(config: Path, name: str) -> Path:
 def list_(
     name: NameArgument,
     config: ConfigOption,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 50,
-    state: Annotated[Literal["ready", "taken"] | None, typer.Option("--state", help="Only these.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 50,
+    state: Annotated[
+        Literal["ready", "taken"] | None, typer.Option("--state", help="Only those that are ready, or taken.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List messages in the order in which they would be taken."""
@@ -92,7 +94,7 @@ def list_(
         for entry in entries
     ]  # fmt: skip
     columns = ("delivery id", "state", "arrived", "topic", "priority", "tags", "taken")
-    print_table(columns, rows, empty=f"{name} is empty")
+    print_table(columns, rows, empty=f"{name} has nothing {state}" if state else f"{name} is empty")
     typer.echo(f"{counts.ready} ready, {counts.taken} taken, {counts.acknowledged} acknowledged", err=True)
 
 
@@ -185,7 +187,10 @@ def return_(
         ),
     ] = timedelta(0),
 ) -> None:
-    """Give messages back, to be taken again."""
+    """Give messages back, to be taken again.
+
+    Exits with 66 if one of them is not there any more, or was taken by another meanwhile.
+    """
     with _opened(config, name) as opened:
         _report("returned", delivery_ids, opened.return_(delivery_ids, lease, delay=delay))
 

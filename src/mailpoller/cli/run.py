@@ -32,12 +32,15 @@ def run(
     environment: EnvironmentOption = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        typer.Option("--log-level", help="Default: service.log_level; warning with --dry-run."),
+        typer.Option(
+            "--log-level", help="debug, info, warning or error. Default: service.log_level; warning with --dry-run."
+        ),
     ] = None,
     log_format: Annotated[
         Literal["auto", "json", "console"] | None,
         typer.Option(
-            "--log-format", help="auto: readable on a terminal, else JSON lines. Default: service.log_format."
+            "--log-format",
+            help="json, console, or auto: readable on a terminal, else JSON lines. Default: service.log_format.",
         ),
     ] = None,
     as_json: Annotated[
