@@ -25,6 +25,7 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.connections import Connections
 from mailpoller.engine.control import ControlServer
 from mailpoller.engine.courier import Courier, Limits
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
@@ -32,14 +33,21 @@ from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.pipeline import Pipeline
-from mailpoller.engine.queues import Queue
+from mailpoller.engine.queues import CONCURRENT_CALLS, Queue
 from mailpoller.engine.supervisor import Supervisor
+from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
 CONNECTING = 48
 """Mailboxes that connect and log in at the same time."""
+
+JUDGING = 4
+"""Batches that are parsed and judged at the same time: enough to keep the processor busy, few enough that nobody waits long."""
+
+KEPT_ASIDE = 8
+"""An eighth of the memory is for small batches alone, so that they do not wait for large ones on slow lines."""
 
 
 @dataclass(slots=True)
@@ -71,6 +79,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
     clock = clock or SystemClock()
     service = config.service
     runtime = prepare_runtime(config, clock)
+    weights = {name: WEIGHTS[block.priority] for name, block in config.mailboxes.items()}
     stop = asyncio.Event()
     async with AsyncExitStack() as closing:
         ledger = await config.ledger.open(clock)
@@ -115,6 +124,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 listener=edge,
                 on_ready=ready,
                 doubts=doubts,
+                calls=Turns(CONCURRENT_CALLS, weights),
             )
             closing.push_async_callback(made.sink.close)
             return made
@@ -125,8 +135,12 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         rules = {name: block.build(name, runtime) for name, block in config.rules.items()}
 
         health = Health(clock)
-        budget = Budget(service.memory)
+        budget = Budget(service.memory, weights=weights, aside=service.memory // KEPT_ASIDE)
+        judging = Turns(JUDGING, weights)
         connecting = asyncio.Semaphore(CONNECTING)
+        connections = Connections(
+            clock, limit=service.max_connections, per_host=service.max_connections_per_host, weights=weights
+        )
         limits = Limits(service.batch_messages, service.batch_size, service.max_strikes)
         for name, block in config.mailboxes.items():
             if only is not None and name != only:
@@ -148,6 +162,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 budget=service.poll_budget,
                 stop=stop,
                 connecting=connecting,
+                connections=connections,
             )
             asked = [rules[rule] for rule in block.rules]
             reachable = _reachable(config, block)
@@ -157,7 +172,8 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 pipeline=pipeline_of(config, name, rules),
                 dispatcher=Dispatcher(block, queues, quarantines.of(name), last_resort, clock),
                 ledger=ledger,
-                budget=Budget(service.memory_per_mailbox, budget),
+                budget=Budget(service.memory_per_mailbox, budget, mailbox=name),
+                judging=judging,
                 clock=clock,
                 limits=limits,
                 stop=stop,

@@ -113,6 +113,8 @@ class OutgoingConfig(Component):
         raise NotImplementedError
 
 
+MailboxPriority = Literal["high", "medium", "low"]
+
 StartLiteral = Annotated[
     str,
     BeforeValidator(lambda value: _check_start(value)),
@@ -175,6 +177,9 @@ class SourceConfig(Component):
     """How often every folder is listed, also while the server pushes news."""
     reconnect_interval: Duration = timedelta(seconds=30)
     """The least wait after a lost connection; grows with jitter to thirty times this, at most one hour."""
+    priority: MailboxPriority = "medium"
+    """The mailbox's share where mailboxes have to wait for one another (memory, processor, queues, connections): ``high``,
+    ``medium`` and ``low`` get 4 : 2 : 1. It says nothing about the priority of messages."""
     max_message_size: Size = 20_000_000
     """Octets of a message that are downloaded; what lies beyond is never asked for."""
     oversize: Literal["truncate", "quarantine"] = "truncate"

@@ -24,6 +24,7 @@ from mailpoller.engine.budget import Budget, Reservation
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.overlap import side_by_side
 from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.turns import Turns
 from mailpoller.mail.parser import parse, unparsed
 
 log = structlog.get_logger(__name__)
@@ -132,6 +133,7 @@ class Courier:
 
     ``reachable``: the names of the queues that this mailbox's mail can go to, or None if that cannot be told; when
     all of them are down, nothing new is downloaded. ``bodies_wanted``: some rule or queue looks below the header.
+    ``judging``: the turns that all mailboxes take at the processor.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Courier:
         stop: asyncio.Event,
         reachable: frozenset[str] | None = None,
         bodies_wanted: bool = True,
+        judging: Turns | None = None,
         observer: Observer,
     ) -> None:
         self._mailbox = mailbox
@@ -161,6 +164,7 @@ class Courier:
         self._stop = stop
         self._reachable = reachable
         self._bodies_wanted = bodies_wanted
+        self._judging = judging or Turns(1)
         self._observer = observer
         self._open: dict[str, Claim] = {}
         """Claims that are in hand, by mid: given back however a pass ends."""
@@ -408,7 +412,8 @@ class Courier:
             await self._fetch(session, [claim], hand, limit, tally)
             if not poison and hand.fetched:
                 await self._ledger.at_risk(claim)
-                judged = await self._judge_batch(hand.fetched, suppress, tally, thorough=True)
+                async with self._judging.turn(self._mailbox):
+                    judged = await self._judge_batch(hand.fetched, suppress, tally, thorough=True)
                 await self._ledger.cleared(claim)
                 await self._conclude(session, hand, judged, tally)
             else:
@@ -432,7 +437,8 @@ class Courier:
     # --- judge, dispatch, settle -------------------------------------------------------------------------------
     async def _finish(self, session: Session, hand: _Hand, suppress: bool, tally: Tally) -> None:
         try:
-            judged = await self._judge_batch(hand.fetched, suppress, tally)
+            async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
+                judged = await self._judge_batch(hand.fetched, suppress, tally)
             await self._conclude(session, hand, judged, tally)
         finally:
             hand.release()

@@ -15,6 +15,7 @@ class Condition(Enum):
     """What a mailbox's watcher is doing."""
 
     STARTING = "starting"
+    QUEUING = "waiting for a connection"
     CONNECTING = "connecting"
     POLLING = "polling"
     WAITING = "waiting"

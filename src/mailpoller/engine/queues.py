@@ -13,6 +13,7 @@ from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.ports import Clock, Sink, Upkept
 from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Queue:
         listener: Listener | None = None,
         on_ready: Callable[[], None] = lambda: None,
         doubts: Doubts = _ignore,
+        calls: Turns | None = None,
     ) -> None:
         self.name = name
         self.sink = sink
@@ -75,7 +77,7 @@ class Queue:
         self._backoff = Backoff(retry_interval, retry_interval * 30)
         self._down_until = 0.0
         self._went_down = asyncio.Event()
-        self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
+        self._calls = calls or Turns(CONCURRENT_CALLS)
         self._first = asyncio.Lock()
         self._proven = False
 
@@ -109,7 +111,7 @@ class Queue:
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
-            async with self._calls:
+            async with self._calls.turn(batch[0].raw.claim.ref.folder.mailbox, len(batch)):
                 answers = await self._call(batch)
             if not self._proven:
                 # An alarm of an earlier run ends with the first delivery of this one.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 
@@ -16,10 +18,13 @@ from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Wake
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.connections import Connections, Place
 from mailpoller.engine.courier import Courier, Tally
 from mailpoller.engine.health import Condition, Health
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 CONNECT_DEADLINE = timedelta(minutes=5)
 """For the whole of connecting; a source keeps finer deadlines of its own."""
@@ -55,6 +60,7 @@ class Watcher:
         budget: timedelta,
         stop: asyncio.Event,
         connecting: asyncio.Semaphore,
+        connections: Connections | None = None,
     ) -> None:
         self.mailbox = mailbox
         self.config = config
@@ -69,6 +75,9 @@ class Watcher:
         self._budget = budget.total_seconds()
         self._stop = stop
         self._connecting = connecting
+        self._connections = connections or Connections(clock)
+        self._due_at = clock.monotonic()
+        """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
         self._stirred = False
         self._sleeper: asyncio.Timeout | None = None
         self._backing_off = False
@@ -114,8 +123,8 @@ class Watcher:
         """Session after session until the service stops; returns then. Raises only what is a bug."""
         while not self._stop.is_set():
             try:
-                async with self._session() as session:
-                    await self._attend(session)
+                if await self._attend_in_turn():
+                    await self._rest()
             except LedgerUnavailable as error:
                 await self._trouble(Kind.LEDGER_UNWRITABLE, error, self._backoff)
             except CredentialsRefused as error:
@@ -123,8 +132,36 @@ class Watcher:
             except (TransientError, ConfigError) as error:
                 await self._trouble(Kind.MAILBOX_DOWN, error, self._backoff)
 
-    async def _attend(self, session: Session) -> None:
-        """Poll and wait until the session ends or wants to be renewed."""
+    async def _attend_in_turn(self) -> bool:
+        """One session, once there may be one; True if it ended to make room for another mailbox."""
+        place = await self._admitted()
+        if place is None:
+            return False
+        with place:
+            async with self._session() as session:
+                await self._attend(session, place)
+            return place.yielding
+
+    async def _admitted(self) -> Place | None:
+        """The right to connect, once it is our turn; None when the service stops."""
+        self._health.enter(self.mailbox, Condition.QUEUING)
+        self.deadline = float("inf")
+        while not self._stop.is_set():
+            wish = functools.partial(self._connections.take, self.mailbox, self._group, self._due_at)
+            if (place := await self._unless_stirred(wish)) is not None:
+                return place
+        return None
+
+    async def _rest(self) -> None:
+        """Without a connection until the next poll is due, or until somebody stirs us."""
+        wait = max(0.0, self._due_at - self._clock.monotonic())
+        log.debug("session.yielded", mailbox=self.mailbox, rest_s=round(wait, 1))
+        self._health.enter(self.mailbox, self._at_rest, "without a connection until its next poll")
+        self.deadline = self._clock.monotonic() + wait + self._budget
+        await self._unless_stirred(lambda: self._clock.sleep(wait))
+
+    async def _attend(self, session: Session, place: Place) -> None:
+        """Poll and wait until the session ends, wants to be renewed, or is asked to make room."""
         everything = True
         next_poll = self._clock.monotonic()
         while not self._stop.is_set():
@@ -141,10 +178,13 @@ class Watcher:
             if tally.retry_at is not None:
                 # Those that wait for a queue are fetched when it says so; see stir().
                 limit = min(limit, max(1.0, (tally.retry_at - self._clock.now()).total_seconds()))
-            woken = await self._wait(session, limit)
+            woken = await self._wait(session, limit, place)
             if woken is Wake.RENEW:
                 log.info("session.renewed", mailbox=self.mailbox)
                 return
+            if place.yielding and woken is not Wake.NEWS:
+                return
+            place.busy()
             everything = woken is not Wake.NEWS or self._clock.monotonic() >= next_poll
 
     async def _completed(self) -> None:
@@ -156,16 +196,30 @@ class Watcher:
         for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.LEDGER_UNWRITABLE):
             await self._alarm.ended(kind, self._subject(kind))
 
-    async def _wait(self, session: Session, limit: float) -> Wake | None:
-        """Wait for news; None when somebody stirred us."""
-        self._health.enter(self.mailbox, Condition.HELD if self._held else Condition.WAITING)
-        self.deadline = self._clock.monotonic() + limit + self._budget
-        if self._stirred:
+    async def _wait(self, session: Session, limit: float, place: Place) -> Wake | None:
+        """Wait for news; None when somebody stirred us, or needs our connection."""
+        self._health.enter(self.mailbox, self._at_rest)
+        now = self._clock.monotonic()
+        self._due_at = now if self._stirred else now + limit
+        self.deadline = now + limit + self._budget
+        place.idle(self._interrupt)
+        if place.yielding:
+            self._stirred = False
+            return None
+        return await self._unless_stirred(lambda: session.wait(timedelta(seconds=limit)))
+
+    @property
+    def _at_rest(self) -> Condition:
+        return Condition.HELD if self._held else Condition.WAITING
+
+    async def _unless_stirred(self, wait: Callable[[], Awaitable[T]]) -> T | None:
+        """What ``wait`` gives; None if somebody stirs us, or has stirred us since the last wait, or when the service stops."""
+        if self._stirred or self._stop.is_set():
             self._stirred = False
             return None
         try:
             async with asyncio.timeout(None) as self._sleeper:
-                return await session.wait(timedelta(seconds=limit))
+                return await wait()
         except TimeoutError:
             if self._sleeper is None or not self._sleeper.expired():
                 raise
@@ -184,6 +238,10 @@ class Watcher:
     def stir(self) -> None:
         """End the present wait, for news, for back-off or for nothing: poll now, or stop."""
         self._stirred = True
+        self._due_at = self._clock.monotonic()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._sleeper is not None:
             # A timeout that already fired cannot be moved again.
             with contextlib.suppress(RuntimeError):
@@ -203,18 +261,12 @@ class Watcher:
         await self._alarm.raised(kind, self._subject(kind), str(error), group=self._group)
         self.deadline = self._clock.monotonic() + wait + self._budget
         self._stirred = self._stirred and self._stop.is_set()
-        if self._stirred:
-            return
+        self._due_at = self._clock.monotonic() + wait
+        self._backing_off = True
         try:
-            self._backing_off = True
-            async with asyncio.timeout(None) as self._sleeper:
-                await self._clock.sleep(wait)
-        except TimeoutError:
-            if self._sleeper is None or not self._sleeper.expired():
-                raise
+            await self._unless_stirred(lambda: self._clock.sleep(wait))
         finally:
-            self._sleeper = None
-            self._stirred = self._backing_off = False
+            self._backing_off = False
 
     def _subject(self, kind: Kind) -> str:
         return "ledger" if kind is Kind.LEDGER_UNWRITABLE else self.mailbox
@@ -246,15 +298,19 @@ class Watcher:
     async def drain(self) -> bool:
         """Carry everything that is there now and return: False if something failed or was put off."""
         try:
-            async with self._session() as session:
-                names = list(await session.folders())
-                while True:
-                    tally = await self._poll(session, names)
-                    if tally.deferred or not tally.exhausted:
-                        return False
-                    if not tally.settled:
-                        break
-                await self._completed()
+            place = await self._admitted()
+            if place is None:
+                return False
+            with place:
+                async with self._session() as session:
+                    names = list(await session.folders())
+                    while True:
+                        tally = await self._poll(session, names)
+                        if tally.deferred or not tally.exhausted:
+                            return False
+                        if not tally.settled:
+                            break
+                    await self._completed()
         except MailpollerError as error:
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)
             self._health.enter(self.mailbox, Condition.RETRYING, str(error))

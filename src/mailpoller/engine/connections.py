@@ -1,0 +1,171 @@
+"""Who may have a session open: below the number of mailboxes they take turns, and those that only wait for news make room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from mailpoller.core.ports import Clock
+from mailpoller.engine.turns import WEIGHTS, Weights
+
+
+class Connections:
+    """At most ``limit`` sessions at once, and ``per_host`` to one host; 0 is no limit.
+
+    Who is longest overdue is next, each second counting by the mailbox's weight. Somebody who waits makes the session that has
+    waited longest for news end, if there is one that would help; a session that is at work is never interrupted.
+    """
+
+    def __init__(self, clock: Clock, *, limit: int = 0, per_host: int = 0, weights: Weights | None = None) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._per_host = per_host
+        self._weights: Mapping[str, int] = weights or {}
+        self._places: set[Place] = set()
+        self._on: Counter[str] = Counter()
+        self._waiting: list[_Applicant] = []
+
+    @property
+    def open(self) -> int:
+        """Places that are taken now."""
+        return len(self._places)
+
+    @property
+    def waiting(self) -> int:
+        """How many mailboxes wait for a place."""
+        return len(self._waiting)
+
+    async def take(self, mailbox: str, host: str, due_at: float) -> Place:
+        """Wait for a place, to be used as a context manager. ``due_at``: since when (monotonic seconds) the mailbox wants to be
+        polled. Whoever is cancelled leaves no trace."""
+        place = Place(self, host)
+        applicant = _Applicant(place, due_at, self._weights.get(mailbox, WEIGHTS["medium"]))
+        self._waiting.append(applicant)
+        self._balance()
+        try:
+            await applicant.granted
+        except asyncio.CancelledError:
+            if applicant in self._waiting:
+                self._waiting.remove(applicant)
+            else:
+                self._free(place)
+            raise
+        return place
+
+    def _free(self, place: Place) -> None:
+        if place in self._places:
+            self._places.discard(place)
+            self._on[place.host] -= 1
+            self._balance()
+
+    # --- who is next -------------------------------------------------------------------------------------------
+    def _balance(self) -> None:
+        """Give away what is free, and ask for what is not."""
+        while self._waiting and (chosen := self._next()) is not None:
+            self._waiting.remove(chosen)
+            self._places.add(chosen.place)
+            self._on[chosen.place.host] += 1
+            if not chosen.granted.cancelled():
+                chosen.granted.set_result(None)
+        if self._waiting:
+            self._ask()
+
+    def _next(self) -> _Applicant | None:
+        """The one that is longest overdue of those for whom there is a place."""
+        if self._limit and len(self._places) >= self._limit:
+            return None
+        now = self._clock.monotonic()
+        able = (one for one in self._waiting if not self._per_host or self._on[one.place.host] < self._per_host)
+        return max(able, key=lambda one: one.urgency(now), default=None)
+
+    def _ask(self) -> None:
+        """Ask as many sessions that wait for news to end as there are mailboxes whom that helps.
+
+        Sessions that were asked before, and have not ended yet, count as places that become free.
+        """
+        idle = sorted((place for place in self._places if place.may_yield), key=lambda place: place.idle_since)
+        if not idle:
+            return
+        coming = Counter(place.host for place in self._places if place.yielding)
+        free = self._limit - len(self._places) + coming.total() if self._limit else len(self._waiting)
+        free_on = {host: self._per_host - count + coming[host] for host, count in self._on.items()}
+        for applicant in self._waiting:
+            host = applicant.place.host
+            room_there = not self._per_host or free_on.get(host, self._per_host) > 0
+            if not room_there or free <= 0:
+                candidates = idle if room_there else [place for place in idle if place.host == host]
+                if not candidates:
+                    continue
+                chosen = candidates[0]
+                idle.remove(chosen)
+                chosen.ask()
+                free += 1
+                free_on[chosen.host] = free_on.get(chosen.host, 0) + 1
+            free -= 1
+            free_on[host] = free_on.get(host, self._per_host) - 1
+            if not idle:
+                return
+
+
+class Place:
+    """The right to have one session open, until the end of the ``with`` block."""
+
+    def __init__(self, connections: Connections, host: str) -> None:
+        self.host = host
+        self.idle_since = 0.0
+        self.yielding = False
+        """It was asked to end while it was waiting for news, and agreed."""
+        self._connections = connections
+        self._interrupt: Callable[[], None] | None = None
+
+    @property
+    def may_yield(self) -> bool:
+        """True while its session only waits for news, and was not asked yet."""
+        return self._interrupt is not None and not self.yielding
+
+    def idle(self, interrupt: Callable[[], None]) -> None:
+        """The session waits for news from now on. ``interrupt`` is called, perhaps at once, when somebody needs the place more:
+        end the wait, then :meth:`busy` or the end of the block."""
+        self._interrupt = interrupt
+        self.idle_since = self._connections._clock.monotonic()
+        if self._connections._waiting:
+            self._connections._ask()
+
+    def busy(self) -> None:
+        """The session is at work again; if it was asked to yield, somebody else is asked instead."""
+        asked, self.yielding, self._interrupt = self.yielding, False, None
+        if asked and self._connections._waiting:
+            self._connections._ask()
+
+    def ask(self) -> None:
+        """Ask the session to make room."""
+        self.yielding = True
+        assert self._interrupt is not None
+        self._interrupt()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.yielding, self._interrupt = False, None
+        self._connections._free(self)
+
+
+@dataclass(eq=False, slots=True)
+class _Applicant:
+    """A mailbox that waits for a place."""
+
+    place: Place
+    due_at: float
+    weight: int
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def urgency(self, now: float) -> tuple[float, int]:
+        """Seconds overdue, times weight; then the weight itself, so that it counts when all begin at once."""
+        return max(0.0, now - self.due_at) * self.weight, self.weight
