@@ -12,6 +12,7 @@ import pytest
 from scenarios.harness import Site
 from servers.command import mailpoller, on_a_terminal
 from servers.dovecot import Dovecot
+from servers.smtp import relay_in_a_thread
 
 
 def mail(subject: str, *fields: str) -> bytes:
@@ -129,6 +130,22 @@ def test_dry_run_that_cannot_reach_a_mailbox_says_why_and_ends_with_75(site: Sit
     assert "AUTHENTICATIONFAILED" in said.err
     assert "hunter2" not in said.err + said.out
     assert list(site.directory.glob("*.db")) == []
+
+
+def test_dry_run_sends_no_mail_and_needs_no_secret_for_that(site: Site) -> None:
+    with relay_in_a_thread() as relay:
+        site.settings["outgoing"] = {
+            "relay": {
+                "type": "smtp", "host": "127.0.0.1", "port": relay.port, "tls": "none", "sender": "mailpoller@example.com",
+                "username": "mailpoller", "password": "env:MAILPOLLER_TEST_NO_SUCH_VARIABLE",
+            }
+        }  # fmt: skip
+        site.settings["quarantine"] = {"type": "smtp", "outgoing": "relay", "to": "quarantine@example.com"}
+        site.settings["alerts"] = {"outgoing": "relay", "to": ["ops@example.com"]}
+        said = mailpoller("run", "--dry-run", "--config", str(site.config), "--json")
+        assert said.code == 0, said.err
+        assert [fate["uid"] for fate in said.objects if fate["kind"] == "quarantined"] == ["4"]
+        assert relay.connections == 0
 
 
 def test_dry_run_leaves_a_maildir_as_it_is(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,8 +241,44 @@ def test_what_a_queue_shows_can_be_explained_again(site: Site, running: Daemon) 
 
 # --- stopping -------------------------------------------------------------------------------------------------------------------
 def test_ctrl_c_stops_the_daemon_in_order(site: Site, running: Daemon) -> None:
-    import signal
-
     running.process.send_signal(signal.SIGINT)
     assert running.wait(20) == 0
     assert running.count("service.stopped") == 1
+
+
+def test_second_ctrl_c_does_not_wait_for_what_is_in_hand(site: Site, dovecot: Dovecot) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        site.settings["mailboxes"]["support"]["port"] = silent.getsockname()[1]
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            held, _ = silent.accept()
+            daemon.process.send_signal(signal.SIGINT)
+            daemon.until_said("service.stopping")
+            began = time.monotonic()
+            daemon.process.send_signal(signal.SIGINT)
+            assert daemon.wait(10) == 130
+            assert time.monotonic() - began < 5, "the grace period is 10 s"
+            assert "Traceback" not in daemon.said
+            held.close()
+    site.settings["mailboxes"]["support"]["port"] = dovecot.imap_port
+    assert site.once() == 0, "the ledger is free again"
+    assert len(site.events()) == 3
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------------------
+def test_damaged_ledger_is_told_in_one_line_by_every_verb_that_reads_it(site: Site, running: Daemon) -> None:
+    assert running.stop() == 0
+    path = site.directory / "ledger.db"
+    octets = bytearray(path.read_bytes())
+    with sqlite3.connect(path) as ledger:
+        (page,) = ledger.execute("PRAGMA page_size").fetchone()
+    octets[2 * page : 8 * page] = b"\xa5" * (6 * page)
+    for rest in site.directory.glob("ledger.db-*"):
+        rest.unlink()
+    path.write_bytes(octets)
+    for words in (["errors"], ["trace", "x"], ["redeliver", UNKNOWN], ["run", "--dry-run"], ["run"]):
+        said = ask(site, *words)
+        assert said.code == 75, (words, said)
+        assert "malformed" in said.err.splitlines()[-1]
+        assert "Traceback" not in said.err
+    assert ask(site, "status").code == 75

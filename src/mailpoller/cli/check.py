@@ -72,7 +72,7 @@ def check(
             polled = sum(found.runs(name) for name in found.mailboxes)
             counts = [(len(found.queues), "queue"), (len(found.rules), "rule"), (len(doubts), "warning")]
             typer.echo(
-                f"{path}: no errors; {counted(len(found.mailboxes), 'mailbox')} ({polled} polled here), "
+                f"{path}: no errors; {counted(len(found.mailboxes), 'mailbox')} ({polled:,} polled here), "
                 + ", ".join(counted(*count) for count in counts)
             )
         if live:

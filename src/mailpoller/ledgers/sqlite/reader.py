@@ -39,17 +39,22 @@ class FolderStanding:
 
 
 class LedgerReader:
-    """Reads committed records; takes no lock that a daemon would feel. One thread at a time."""
+    """Reads committed records; takes no lock that a daemon would feel. One thread at a time.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    As a context manager it closes the file at the end, and what SQLite cannot read within the block (a damaged file)
+    leaves it as :class:`LedgerUnavailable`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
 
     @classmethod
     def open(cls, path: Path) -> LedgerReader:
         """Open the ledger at ``path``. Raises :class:`LedgerUnavailable` if there is none, if it may not be read, or if it is
         of another version."""
         try:
-            return cls(connect_read_only(path, SCHEMA))
+            return cls(connect_read_only(path, SCHEMA), path)
         except SqliteUnavailable as error:
             raise LedgerUnavailable(str(error)) from error
         except sqlite3.Error as error:
@@ -63,6 +68,8 @@ class LedgerReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise LedgerUnavailable(f"{self._path}: {error}") from error
 
     def close(self) -> None:
         """Let go of the file."""
