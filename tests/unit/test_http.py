@@ -30,10 +30,12 @@ class Tokens:
     async def token(self) -> str:
         return self.left[0]
 
-    async def refused(self, token: str) -> None:
+    async def refused(self, token: str) -> bool:
         self.refusals.append(token)
         if len(self.left) > 1:
             self.left.pop(0)
+            return True
+        return False
 
 
 async def ask(reply: Reply, **options: object) -> object:
@@ -212,7 +214,8 @@ async def test_a_refused_token_is_replaced_once_and_then_a_human_is_told() -> No
             await client.request("GET", doing="look")
         await client.close()
     assert isinstance(caught.value, CredentialsRefused)
-    assert len(web.asked) == 4
+    assert tokens.refusals == [f"{TOKEN}-1", f"{TOKEN}-2"]
+    assert len(web.asked) == 3
     assert TOKEN not in str(caught.value) + repr(caught.value)
 
 

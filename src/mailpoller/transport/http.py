@@ -58,7 +58,7 @@ class HttpStatus(HttpError):
     """
 
     def __init__(
-        self, message: str, *, status: int, code: str = "", words: str = "", retry_after: timedelta | None = None
+        self, message: str, *, status: int = 0, code: str = "", words: str = "", retry_after: timedelta | None = None
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.status = status
@@ -67,7 +67,7 @@ class HttpStatus(HttpError):
 
 
 class Unauthorized(CredentialsRefused):
-    """401, with a token that was fetched anew for this request: the service does not want it."""
+    """401, and no other token would fare better: the service does not want us."""
 
     def __init__(self, message: str, *, code: str = "", words: str = "") -> None:
         super().__init__(message)
@@ -81,8 +81,8 @@ class Bearer(Protocol):
     async def token(self) -> str:
         """A token that is good for some minutes. Raises :class:`CredentialsRefused` or :class:`TransientError`."""
 
-    async def refused(self, token: str) -> None:
-        """The service did not take this token: the next :meth:`token` is another one."""
+    async def refused(self, token: str) -> bool:
+        """The service did not take this token. True if the next :meth:`token` is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +239,7 @@ class HttpClient:
                     trouble = await self._trouble(response, doing, [*secrets, token] if token else secrets)
                 if not isinstance(trouble, Unauthorized) or self._bearer is None:
                     raise trouble
-                await self._bearer.refused(token)
-                if attempt == 2:
+                if not await self._bearer.refused(token) or attempt == 2:
                     raise trouble
 
     @asynccontextmanager

@@ -44,23 +44,20 @@ class TlsPolicy:
     """Whom to trust. Equal policies share one :class:`ssl.SSLContext`, for each costs 40 ms and 0.8 MB.
 
     ``ca_file``: trust the certificates of this PEM file instead of the system's. ``pin``: trust exactly the certificate
-    with this fingerprint, whoever signed it, whatever name it bears and however old it is.
+    with this fingerprint, whoever signed it, whatever name it bears and however old it is. ``client_certificate``: ours
+    (PEM), for servers that ask for one; ``client_key``: its key (PEM, not encrypted), if it is not in the same file.
     """
 
     ca_file: Path | None = None
     pin: str | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """The shared context. Reads ``ca_file`` anew once it has changed; raises :class:`ConfigError` if it is no use."""
-        if self.pin is not None:
-            return _context(None, 0, pinned=True)
-        if self.ca_file is None:
-            return _context(None, 0, pinned=False)
-        try:
-            return _context(self.ca_file, self.ca_file.stat().st_mtime_ns, pinned=False)
-        except (OSError, ssl.SSLError) as error:
-            reason = "no PEM certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
-            raise ConfigError(f"cannot use the CA file {self.ca_file}: {reason}") from None
+        """The shared context. Reads a file anew once it has changed; raises :class:`ConfigError` if one is no use."""
+        own = (self.client_certificate, self.client_key)
+        changed = tuple(_changed(path) for path in (self.ca_file, *own))
+        return _context(None if self.pin else self.ca_file, *own, changed, pinned=self.pin is not None)
 
     def check(self, certificate: bytes | None) -> None:
         """Raise :class:`TransientError` if there is a pin and ``certificate`` (DER) is not the pinned one."""
@@ -71,14 +68,42 @@ class TlsPolicy:
             raise TransientError(f"TLS: the server's certificate has the SHA-256 {found}, which is not the pinned one")
 
 
+def _changed(path: Path | None) -> int:
+    """When the file was changed, in nanoseconds. Raises :class:`ConfigError` if it cannot be seen."""
+    try:
+        return 0 if path is None else path.stat().st_mtime_ns
+    except OSError as error:
+        raise ConfigError(f"cannot use {path}: {error.strerror}") from None
+
+
 @lru_cache(maxsize=64)
-def _context(ca_file: Path | None, _changed_ns: int, *, pinned: bool) -> ssl.SSLContext:
+def _context(
+    ca_file: Path | None, own: Path | None, key: Path | None, _changed_ns: tuple[int, ...], *, pinned: bool
+) -> ssl.SSLContext:
     if pinned:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the pin is checked instead, before anything is sent
-        return context
-    return ssl.create_default_context(cafile=ca_file)
+    else:
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            reason = "no PEM certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"cannot use the CA file {ca_file}: {reason}") from None
+    if own is not None:
+        try:
+            context.load_cert_chain(own, key, password=_no_password)
+        except (OSError, ssl.SSLError) as error:
+            reason = (
+                "certificate and key do not fit, or are no PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            )
+            raise ConfigError(f"cannot use the client certificate {own}: {reason}") from None
+    return context
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's question on the terminal, should the key be encrypted."""
+    return ""
 
 
 class _FrugalTls(sslproto.SSLProtocol):
