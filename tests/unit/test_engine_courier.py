@@ -66,7 +66,7 @@ async def test_memory_is_given_back_whatever_step_of_the_ledger_fails(step: str)
 @pytest.mark.parametrize("step", ["fetch", "fetch:3", "settle", "settle:2", "pending"])
 async def test_memory_and_claims_are_given_back_when_the_session_is_lost(step: str) -> None:
     rig = Rig(memory=40_000, batch=5)
-    expected = rig.fill(30, text="x" * 3000)
+    expected = rig.fill(60, text="x" * 3000)
     for _ in range(6):
         rig.source.faults.fail(step, SessionLost("cut"))
         with pytest.raises(SessionLost):
@@ -80,7 +80,7 @@ async def test_memory_and_claims_are_given_back_when_the_session_is_lost(step: s
         for _ in range(3):
             await rig.carry()
     assert rig.subjects() == expected + Counter({"late 0": 6})
-    assert len(rig.sinks["support"].held) == 36
+    assert len(rig.sinks["support"].held) == 66
 
 
 async def test_a_commit_whose_answer_is_lost_makes_no_second_delivery() -> None:

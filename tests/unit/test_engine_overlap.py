@@ -1,4 +1,4 @@
-"""Two pieces of work side by side."""
+"""Several pieces of work side by side."""
 
 from __future__ import annotations
 
@@ -21,11 +21,21 @@ async def test_the_other_work_is_finished_when_one_fails() -> None:
         finished.set()
 
     with pytest.raises(SessionLost):
-        await side_by_side(fetching(), delivering(), ("fetch", "deliver"))
+        await side_by_side(fetch=fetching(), deliver=delivering())
     assert finished.is_set()
 
 
-async def test_cancelling_cancels_both() -> None:
+async def test_of_two_failures_the_first_is_raised_and_the_second_is_not_forgotten() -> None:
+    async def failing(error: Exception, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        raise error
+
+    with pytest.raises(SessionLost) as raised:
+        await side_by_side(late=failing(ValueError("second"), 0.02), early=failing(SessionLost("first"), 0.0))
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+async def test_cancelling_cancels_all() -> None:
     ended: list[str] = []
 
     async def work(name: str) -> None:
@@ -34,16 +44,9 @@ async def test_cancelling_cancels_both() -> None:
         finally:
             ended.append(name)
 
-    both = asyncio.ensure_future(side_by_side(work("a"), work("b"), ("a", "b")))
+    both = asyncio.ensure_future(side_by_side(one=work("a"), other=work("b")))
     await asyncio.sleep(0.01)
     both.cancel()
     with pytest.raises(asyncio.CancelledError):
         await both
     assert sorted(ended) == ["a", "b"]
-
-
-async def test_both_results_are_returned() -> None:
-    async def give(value: int) -> int:
-        return value
-
-    assert await side_by_side(give(1), give(2), ("a", "b")) == (1, 2)

@@ -177,7 +177,7 @@ class Courier:
     ) -> Tally:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
-        While one batch is delivered and committed the next one is fetched; never more than these two. ``suppress``:
+        While one batch is delivered and committed the next one is fetched; octets of never more than these two. ``suppress``:
         this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
@@ -210,31 +210,35 @@ class Courier:
     async def _stream(
         self, session: Session, folder: Folder, batches: AsyncIterator[_Batch], suppress: bool, tally: Tally
     ) -> None:
-        in_hand: _Hand | None = None
-        taken = _Hand()
+        """Three things at a time: the next batch is fetched, this one is delivered and committed, and the server is told of
+        the one before, of which only the settlements are left."""
+        current = following = _Hand()
+        told: Sequence[Settlement] = ()
         try:
             async for batch in batches:
-                taken = _Hand()
-                taking = self._take(session, folder, batch, tally, taken)
-                if in_hand is None:
-                    await taking
-                else:
-                    finishing, in_hand = in_hand, None
-                    names = (f"fetch {self._mailbox}", f"deliver {self._mailbox}")
-                    await side_by_side(taking, self._finish(session, finishing, suppress, tally), names)
-                in_hand = taken
+                following = _Hand()
+                await side_by_side(
+                    fetch=self._take(session, folder, batch, tally, following),
+                    deliver=self._finish(current, suppress, tally),
+                    dispose=self._dispose(session, told),
+                )
+                told = current.settlements
+                current = following
                 self._observer.progressed()
-                if in_hand.lost is not None:
+                if current.lost is not None:
                     break
-            if in_hand is not None:
-                finishing, in_hand = in_hand, None
-                await self._finish(session, finishing, suppress, tally)
-                self._observer.progressed()
-                if finishing.lost is not None:
-                    raise finishing.lost
+            await side_by_side(
+                deliver=self._finish(current, suppress, tally),
+                dispose=self._dispose(session, told if current.lost is None else ()),
+            )
+            self._observer.progressed()
+            if current.lost is not None:
+                raise current.lost
+            await self._dispose(session, current.settlements)
         finally:
-            # Also what was taken while finishing the batch before it failed: room that is lost is lost for good.
-            taken.release()
+            # Also what was taken while the batch before it failed: room that is lost is lost for good.
+            current.release()
+            following.release()
 
     async def _batches(
         self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
@@ -415,15 +419,15 @@ class Courier:
                 async with self._judging.turn(self._mailbox):
                     judged = await self._judge_batch(hand.fetched, suppress, tally, thorough=True)
                 await self._ledger.cleared(claim)
-                await self._conclude(session, hand, judged, tally)
             else:
                 judged = [self._poison(raw) for raw in hand.fetched], []
-                await self._conclude(session, hand, judged, tally)
+            await self._conclude(hand, judged, tally)
         finally:
             hand.release()
         self._observer.progressed()
         if hand.lost is not None:
             raise hand.lost
+        await self._dispose(session, hand.settlements)
 
     def _poison(self, raw: RawMessage) -> Judged:
         claim = raw.claim
@@ -435,11 +439,12 @@ class Courier:
         return judged
 
     # --- judge, dispatch, settle -------------------------------------------------------------------------------
-    async def _finish(self, session: Session, hand: _Hand, suppress: bool, tally: Tally) -> None:
+    async def _finish(self, hand: _Hand, suppress: bool, tally: Tally) -> None:
+        """Judge, deliver and commit what is in hand, and release it; its settlements stay, for the server to be told."""
         try:
             async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
                 judged = await self._judge_batch(hand.fetched, suppress, tally)
-            await self._conclude(session, hand, judged, tally)
+            await self._conclude(hand, judged, tally)
         finally:
             hand.release()
 
@@ -496,24 +501,18 @@ class Courier:
             self._dispatcher.prepare(judged)
         return judged
 
-    async def _conclude(
-        self, session: Session, hand: _Hand, work: tuple[list[Judged], list[Outcome]], tally: Tally
-    ) -> None:
-        """Deliver, commit, release the octets, and only then tell the server."""
+    async def _conclude(self, hand: _Hand, work: tuple[list[Judged], list[Outcome]], tally: Tally) -> None:
+        """Deliver and commit; the settlements go to the hand."""
         judged, outcomes = work
         done, deferrals = await self._dispatcher.dispatch(judged) if judged else ([], [])
         outcomes = [*outcomes, *done, *(self._dispatcher.gone(claim) for claim in hand.gone)]
-        settlements = [*hand.settlements]
         if outcomes:
-            settlements += await self._ledger.settle(outcomes)
+            hand.settlements += await self._ledger.settle(outcomes)
             self._close(outcome.claim for outcome in outcomes)
         await self._defer(deferrals, tally)
         for outcome in outcomes:
             self._tell(outcome)
         tally.settled += len(outcomes)
-        hand.release()
-        if hand.lost is None:
-            await self._dispose(session, settlements)
 
     async def _defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
         """Put off, in one commit, all that are put off alike."""

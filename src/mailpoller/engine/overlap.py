@@ -1,38 +1,31 @@
-"""Two pieces of work side by side, neither torn by the other's failure."""
+"""Several pieces of work side by side, none torn by another's failure."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
-
-A = TypeVar("A")
-B = TypeVar("B")
+from typing import Any
 
 
-async def side_by_side(
-    first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B], names: tuple[str, str]
-) -> tuple[A, B]:
-    """Run both to their ends and return both results.
+async def side_by_side(**work: Coroutine[Any, Any, None]) -> None:
+    """Run all to their ends; a name becomes part of its task's.
 
-    When one fails the other is still awaited, since a batch that is half delivered must not be cancelled because the
-    next one could not be fetched; then the first failure is raised, and a second one is its context. Cancelling
-    the caller cancels both.
+    When one fails the others are still awaited, since a batch that is half delivered must not be cancelled because the
+    next one could not be fetched; then the first failure is raised, with the next one as its cause. Cancelling the
+    caller cancels all.
     """
     failures: list[Exception] = []
-    results: dict[int, Any] = {}
 
-    async def kept(index: int, work: Coroutine[Any, Any, Any]) -> None:
+    async def kept(one: Coroutine[Any, Any, None]) -> None:
         try:
-            results[index] = await work
+            await one
         except Exception as error:
             failures.append(error)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(kept(0, first), name=names[0])
-        group.create_task(kept(1, second), name=names[1])
-    if len(failures) == 2:
+        for name, one in work.items():
+            group.create_task(kept(one), name=name)
+    if len(failures) > 1:
         raise failures[0] from failures[1]
     if failures:
         raise failures[0]
-    return results[0], results[1]
