@@ -1,0 +1,138 @@
+"""The YAML block of a POP3 mailbox."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mailpoller.core.component import Block, Runtime, SourceConfig, StartLiteral
+from mailpoller.core.delivery import LEAVE, Disposition
+from mailpoller.core.literals import DispositionLiteral, Duration, Secret
+from mailpoller.core.ports import Source
+from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+
+MechanismName = Literal["auto", "user", "apop", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"]
+
+_GOOGLE = {"pop.gmail.com", "pop.googlemail.com"}
+
+
+class PasswordAuth(Block):
+    """Logging in with user name and password."""
+
+    type: Literal["password"] = "password"
+    mechanism: MechanismName = "auto"
+    """``user`` is USER and PASS, ``apop`` is APOP, the others are SASL (RFC 5034). ``auto`` takes the strongest that the server
+    offers: SCRAM, then PLAIN or LOGIN, then USER; where the connection is not encrypted one that does not show the password."""
+
+
+class Pop3Config(SourceConfig):
+    """A mailbox on a POP3 server (RFC 1939). It has one folder, INBOX, and a message can be left or deleted, nothing else."""
+
+    type: Literal["pop3"]
+    host: str
+    """The server's name, against which its certificate is checked."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: 995 with ``tls: tls``, else 110."""
+    tls: TlsMode = "tls"
+    """``tls`` (from the first octet), ``starttls-required`` (STLS), ``starttls`` (only if the server offers it; without it no
+    password is sent in clear) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
+    ca_file: Path | None = None
+    """Trust the certificates in this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    proxy: Proxy | None = None
+    """Connect by way of a proxy."""
+    username: str = Field(min_length=1)
+    """Whom to log in as."""
+    password: Secret
+    """``env:NAME``, ``file:/path`` or ``credential:name``."""
+    auth: PasswordAuth = PasswordAuth()
+    """How to log in."""
+    disposition: DispositionLiteral = LEAVE
+    """What is done on the server to a settled message: ``leave`` or ``delete``."""
+    start: StartLiteral = "all"
+    """What the very first run takes: ``all``, ``now`` (only what arrives later) or ``since:YYYY-MM-DD``. POP3 knows nothing
+    of messages that were read, so ``unseen`` is ``all``."""
+    connect_timeout: Duration = timedelta(seconds=30)
+    """How long connecting may take, up to the server's greeting and through TLS."""
+    command_timeout: Duration = timedelta(seconds=60)
+    """How long the server may be silent while we wait for an answer."""
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        bare = host.removeprefix("[").removesuffix("]")
+        try:
+            ip_address(bare)
+        except ValueError:
+            if not bare or any(one.isspace() or one in "/:@[]" for one in bare):
+                raise ValueError("a host is a name or an address, without port, scheme or user") from None
+        return bare
+
+    @field_validator("username")
+    @classmethod
+    def _check_username(cls, username: str) -> str:
+        if any(one in username for one in "\r\n\0"):
+            raise ValueError("a user name has no line ends")
+        return username
+
+    @field_validator("disposition", "on_quarantine", "on_discard")
+    @classmethod
+    def _check_disposition(cls, disposition: Disposition | None) -> Disposition | None:
+        if disposition is not None and (wish := impossible(disposition)):
+            raise ValueError(f"POP3 cannot {wish}: a message there is left or deleted, nothing else")
+        return disposition
+
+    @field_validator("connect_timeout", "command_timeout")
+    @classmethod
+    def _check_timeout(cls, value: timedelta) -> timedelta:
+        if value < timedelta(milliseconds=100):
+            raise ValueError("a time-out is at least 100ms")
+        return value
+
+    @model_validator(mode="after")
+    def _check_trust(self) -> Self:
+        if self.ca_file is not None and self.pin is not None:
+            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_gmail(self) -> Self:
+        # What was downloaded once is not shown again, settled or not: a crash in between would lose it.
+        if self.host.lower() in _GOOGLE and not self.username.startswith("recent:"):
+            raise ValueError(
+                "Gmail shows a message by POP3 only until it was downloaded once, so that a crash would lose it: "
+                "write username: recent:NAME, which shows thirty days of mail each time, or poll by IMAP"
+            )
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (995 if self.tls == "tls" else 110)
+
+    @property
+    def policy(self) -> TlsPolicy:
+        """Whom to trust."""
+        return TlsPolicy(self.ca_file, self.pin)
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing."""
+        from mailpoller.sources.pop3.source import Pop3Source
+
+        return Pop3Source(name, self, runtime)
+
+
+def impossible(disposition: Disposition) -> str:
+    """What ``disposition`` asks for and POP3 cannot do, in words; empty if all of it can be done."""
+    wishes = {
+        "mark a message as seen": disposition.seen,
+        "flag a message": bool(disposition.flags),
+        "move a message": disposition.move is not None,
+    }
+    return next((wish for wish, wanted in wishes.items() if wanted), "")

@@ -1,0 +1,115 @@
+"""From a configuration to a connection that is logged in, one step a function, so that a probe can time each."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import structlog
+
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.sources.pop3.authentication import authenticate, choose
+from mailpoller.sources.pop3.config import Pop3Config
+from mailpoller.sources.pop3.protocol import Pop3Protocol
+from mailpoller.transport.dial import dial
+from mailpoller.transport.tls import secure
+
+log = structlog.get_logger(__name__)
+
+
+async def open_connection(name: str, config: Pop3Config) -> Pop3Protocol:
+    """Connect, secure, log in: all of the steps below. ``name`` is the mailbox's, for the log.
+
+    Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
+    """
+    loop = asyncio.get_running_loop()
+    seconds = config.connect_timeout.total_seconds()
+    deadline = loop.time() + seconds
+    protocol = Pop3Protocol(loop, config.command_timeout.total_seconds())
+    try:
+        sock = await dial(config.host, config.effective_port, seconds=seconds, proxy=config.proxy)
+        await adopt(protocol, sock)
+        await protect(protocol, config, max(0.1, deadline - loop.time()))
+        if config.tls == "starttls" and not protocol.protected:
+            log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
+        await log_in(protocol, config)
+        return protocol
+    except BaseException as error:
+        protocol.lose("connecting failed")
+        if isinstance(error, SessionLost):
+            # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
+            raise TransientError(str(error)) from error
+        raise
+
+
+async def adopt(protocol: Pop3Protocol, sock: socket.socket) -> None:
+    """Let ``protocol`` speak over a connected socket, which it closes."""
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def protect(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:
+    """TLS as configured, and the greeting, within ``seconds``. Raises :class:`TransientError`."""
+    if config.tls == "tls":
+        await begin_tls(protocol, config, seconds)
+    await greeting(protocol, seconds)
+    if config.tls in ("starttls", "starttls-required"):
+        await start_tls(protocol, config, seconds)
+
+
+async def begin_tls(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:
+    """TLS from here on. Raises :class:`TransientError`."""
+    protocol.end_tls(await secure(protocol.begin_tls(), protocol, config.policy, config.host, seconds))
+
+
+async def greeting(protocol: Pop3Protocol, seconds: float) -> None:
+    """Wait for the greeting, and know the capabilities. Raises :class:`TransientError` with the server's words."""
+    try:
+        async with asyncio.timeout(seconds):
+            reply = await protocol.greeting.answer(protocol)
+            if not reply.ok:
+                raise TransientError(f"the server does not want us now: {reply}")
+            await protocol.capability()
+    except TimeoutError:
+        raise TransientError(
+            f"no greeting within {seconds:g} s (is this a POP3 port, and is the TLS mode the right one?)"
+        ) from None
+
+
+async def start_tls(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:
+    """STLS (RFC 2595 section 4). Nothing that was said before it survives: not a capability, not an octet.
+
+    Raises :class:`TransientError`, also where the mode demands TLS and the server has none, or if somebody slipped
+    data in front of it.
+    """
+    required = config.tls == "starttls-required"
+    # Servers that are older than CAPA may have STLS all the same.
+    if protocol.capabilities and "STLS" not in protocol.capabilities:
+        if required:
+            raise TransientError("TLS: the server does not offer STLS")
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            reply = await protocol.run("STLS")
+            if not reply.ok:
+                protocol.stay_clear()
+                if required:
+                    raise TransientError(f"TLS: the server refuses STLS: {reply}")
+                return
+            await begin_tls(protocol, config, seconds)
+            await protocol.capability()
+    except TimeoutError:
+        raise TransientError(f"TLS: no end of STLS within {seconds:g} s") from None
+
+
+async def log_in(protocol: Pop3Protocol, config: Pop3Config) -> None:
+    """Authenticate. Raises :class:`CredentialsRefused` or :class:`TransientError`."""
+    clear_allowed = config.tls == "none"
+    secret = config.password.reveal()
+    mechanism = choose(config.auth.mechanism, config.username, secret, protocol, clear_allowed=clear_allowed)
+    await authenticate(protocol, mechanism)
+    if "USER" in protocol.capabilities.get("LOGIN-DELAY", ()):
+        await protocol.capability()  # it is another one for each user, and known now (RFC 2449 section 6.5)

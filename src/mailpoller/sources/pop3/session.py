@@ -1,0 +1,266 @@
+"""One POP3 session in the engine's eyes: a row of short connections, because a maildrop is locked while one is open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Protocol
+from urllib.parse import quote as percent
+
+from mailpoller.core.delivery import Disposed, Settlement
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage
+from mailpoller.core.ports import Clock, Start, Wake
+from mailpoller.core.spool import Spool
+from mailpoller.sources.pop3.config import Pop3Config, impossible
+from mailpoller.sources.pop3.download import Download
+from mailpoller.sources.pop3.maildrop import Contents, Maildrop, State
+from mailpoller.sources.pop3.memory import Memory
+from mailpoller.sources.pop3.protocol import Pop3Protocol
+
+INBOX = "INBOX"
+PAGE = 1000
+"""Messages in a page."""
+GOODBYE = 4.5
+"""Seconds that QUIT may take when the session is closed."""
+LONGEST_PAUSE = timedelta(minutes=10)
+"""What a wait may last, if the server wants logins to be farther apart than the engine wants polls."""
+
+
+class Dialler(Protocol):
+    """Makes connections, no more often than the server wants."""
+
+    async def log_in(self) -> Pop3Protocol:
+        """A connection, logged in. Raises :class:`CredentialsRefused`, or :class:`TransientError`, also where the server wants
+        us to stay away for longer than it is sensible to wait here."""
+
+    @property
+    def pause(self) -> timedelta:
+        """How long the server still wants us to stay away; nothing if we may come at once."""
+
+
+def epoch_of(config: Pop3Config, *, by_uidl: bool) -> str:
+    """``pop3://user@host/``, host in lower case; ``;UIDL=none`` behind it where the server has none, for then the uids are
+    others.
+
+    A port other than 110 and 995 stands behind the host. These two lead to the same maildrop, and going over from one to
+    the other for the sake of TLS must not look like another server.
+    """
+    host = f"[{config.host}]" if ":" in config.host else config.host.lower()
+    port = "" if config.effective_port in (110, 995) else f":{config.effective_port}"
+    return f"pop3://{percent(config.username, safe='')}@{host}{port}/{'' if by_uidl else ';UIDL=none'}"
+
+
+class Pop3Session:
+    """See :class:`mailpoller.core.ports.Session`.
+
+    ``open`` looks anew by a connection of its own; ``wait`` holds none. What is marked for deletion counts when a connection is
+    ended in order; that it did is told only once a later one does not show the message any more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Pop3Config,
+        dialler: Dialler,
+        protocol: Pop3Protocol,
+        memory: Memory,
+        spool: Spool,
+        clock: Clock,
+    ) -> None:
+        self._name = name
+        self._config = config
+        self._dialler = dialler
+        self._memory = memory
+        self._spool = spool
+        self._clock = clock
+        self._maildrop: Maildrop | None = Maildrop(protocol)
+        self._folder: Folder | None = None
+        self._turn = asyncio.Lock()
+        """Held by whoever ends or begins a connection."""
+        self._lost = ""
+
+    # --- connections -----------------------------------------------------------------------------------------
+    def _check(self) -> None:
+        """Raise :class:`SessionLost` if a connection ended otherwise than by our own will."""
+        protocol = None if self._maildrop is None else self._maildrop.protocol
+        if protocol is not None and protocol.cut:
+            self._maildrop = None
+        elif protocol is not None and protocol.lost is not None:
+            self._lost = self._lost or protocol.lost
+        if self._lost:
+            raise SessionLost(self._lost)
+
+    async def _enter(self) -> tuple[Maildrop, Contents]:
+        """The maildrop, listed; by a new connection if there is none. The caller has the turn."""
+        self._check()
+        if self._maildrop is None:
+            protocol = await self._dialler.log_in()
+            if self._lost:
+                protocol.lose(self._lost)
+                raise SessionLost(self._lost)
+            self._maildrop = Maildrop(protocol)
+        maildrop = self._maildrop
+        contents = maildrop.contents
+        if contents is None:
+            contents = await maildrop.look(self._memory.knowledge, self._config.max_message_size)
+            self._folder = Folder(self._name, INBOX, epoch_of(self._config, by_uidl=contents.by_uidl))
+        return maildrop, contents
+
+    async def _leave(self) -> None:
+        """End the connection, if there is one: what is marked is deleted. The caller has the turn."""
+        self._check()
+        maildrop, self._maildrop = self._maildrop, None
+        if maildrop is not None:
+            try:
+                await maildrop.quit(self._config.command_timeout.total_seconds())
+            except SessionLost as error:
+                self._lost = str(error)
+                raise
+
+    async def _present(self, *folders: Folder) -> tuple[Maildrop, Contents]:
+        async with self._turn:
+            found = await self._enter()
+        if any(folder != self._folder for folder in folders):
+            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
+        return found
+
+    async def _renewed(self) -> tuple[Maildrop, Contents]:
+        """The maildrop as it is now."""
+        async with self._turn:
+            await self._leave()
+            return await self._enter()
+
+    # --- folders ---------------------------------------------------------------------------------------------
+    async def folders(self) -> Sequence[str]:
+        """INBOX: POP3 has no other."""
+        self._check()
+        return [INBOX]
+
+    async def open(self, name: str) -> Folder:
+        """Look anew, by another connection if this one's listing was used. If the server wants logins farther apart than that, the
+        listing stays the old one."""
+        self._check()
+        if name != INBOX:
+            raise TransientError(f"there is no folder {name}: POP3 has only {INBOX}")
+        async with self._turn:
+            if self._maildrop is not None and self._maildrop.used and not self._dialler.pause:
+                await self._leave()
+            await self._enter()
+        assert self._folder is not None
+        return self._folder
+
+    # --- messages --------------------------------------------------------------------------------------------
+    async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        """See the port. Without a position everything is listed; with one of this process what was listed since."""
+        maildrop, contents = await self._present(folder)
+        maildrop.used = True
+        position = self._memory.note(contents.numbers)
+        wanted = list(contents.numbers) if since is None else self._memory.after(since)
+        unwanted: list[str] = []
+        if since is None and start.kind == "now":
+            wanted, unwanted = [], wanted
+        elif since is None and start.kind == "since" and start.instant is not None:
+            received = await maildrop.received(wanted)
+            unwanted = [uid for uid in wanted if uid in received and received[uid] < start.instant]
+            left_out = frozenset(unwanted)
+            wanted = [uid for uid in wanted if uid not in left_out]
+        for begin in range(0, max(1, len(wanted)), PAGE):
+            last = begin + PAGE >= len(wanted)
+            refs = [MessageRef(folder, uid, contents.size(uid)) for uid in wanted[begin : begin + PAGE]]
+            others = [MessageRef(folder, uid, contents.size(uid)) for uid in unwanted] if last else []
+            yield Page(refs, position if last else None, len(wanted), others)
+
+    async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        """See the port. Raises :class:`TransientError` after all that could be had, if something could not.
+
+        A message that is larger than the limit comes last and alone: when the limit is reached, the connection is cut.
+        """
+        if not claims:
+            return
+        maildrop, contents = await self._present(*{claim.ref.folder for claim in claims})
+        left = {claim.ref.uid: claim for claim in claims}
+        refused: set[str] = set()
+        failed: dict[str, str] = {}
+        while left:
+            for uid in [uid for uid in left if uid not in contents.numbers]:
+                yield Gone(left.pop(uid))
+            turn = _next(list(left.values()), contents, limit)
+            if maildrop.marked and any((contents.size(claim.ref.uid) or 0) > limit for claim in turn):
+                maildrop, contents = await self._renewed()  # a connection that is cut deletes nothing
+                continue
+            download = Download(maildrop, turn, self._spool, limit)
+            async with aclosing(download.answers()) as answers:
+                async for answer in answers:
+                    del left[answer.claim.ref.uid]
+                    yield answer
+            for uid, reason in download.failed.items():
+                failed[uid] = reason
+                del left[uid]
+            self._check()
+            for uid, reply in download.refused.items():
+                if uid in refused:
+                    failed[uid] = f"the server says {reply}"
+                    del left[uid]
+            renew = bool(download.refused) or self._maildrop is None
+            refused.update(download.refused)
+            if left and renew:
+                # Refused: only another look tells whether it is gone. Cut: there is no connection.
+                maildrop, contents = await self._renewed()
+        if failed:
+            reasons = "; ".join(sorted(set(failed.values()))[:3])
+            raise TransientError(f"{len(failed)} of the messages could not be downloaded: {reasons}")
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        """See the port. A deletion is ``pending`` until a later connection does not show the message any more."""
+        self._check()
+        if self._config.mode == "shadow":
+            return [Disposed(one, "applied") for one in settlements]
+        doomed = [one for one in settlements if one.disposition.delete and not impossible(one.disposition)]
+        states: dict[str, State] = {}
+        if doomed:
+            maildrop, _ = await self._present(*{one.ref.folder for one in doomed})
+            try:
+                states = await maildrop.delete([one.ref.uid for one in doomed])
+            except SessionLost:
+                self._check()  # passes if it was we who cut the connection
+        return [Disposed(one, *self._state(one, states)) for one in settlements]
+
+    def _state(self, one: Settlement, states: dict[str, State]) -> State:
+        if wish := impossible(one.disposition):
+            return "failed", f"POP3 cannot {wish}"
+        if not one.disposition.delete:
+            return "applied", ""
+        return states.get(one.ref.uid, ("pending", "the connection was ended before the server could delete it"))
+
+    # --- waiting ---------------------------------------------------------------------------------------------
+    async def wait(self, limit: timedelta) -> Wake:
+        """End the connection and sleep: for ``limit``, at most ``poll_interval`` (there may be news then), and longer than both
+        where the server wants fewer logins."""
+        async with self._turn:
+            await self._leave()
+        interval = min(limit, self._config.poll_interval)
+        await self._clock.sleep(max(interval, min(self._dialler.pause, LONGEST_PAUSE)).total_seconds())
+        self._check()
+        return Wake.LIMIT if interval == limit else Wake.NEWS
+
+    # --- the end ---------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """QUIT, for at most 5 s. Raises :class:`SessionLost` if it is not known that what was marked is deleted."""
+        maildrop, self._maildrop = self._maildrop, None
+        self._lost = self._lost or "the session was closed"
+        if maildrop is not None:
+            try:
+                await maildrop.quit(GOODBYE)
+            except SessionLost:
+                if maildrop.marked and not maildrop.protocol.cut:
+                    raise
+
+
+def _next(claims: Sequence[Claim], contents: Contents, limit: int) -> list[Claim]:
+    """What is downloaded next: all that is within the limit, in the server's order; or else one that is not."""
+    ordered = sorted(claims, key=lambda claim: contents.numbers[claim.ref.uid])
+    small = [claim for claim in ordered if (contents.size(claim.ref.uid) or 0) <= limit]
+    return small or ordered[:1]

@@ -1,0 +1,79 @@
+"""The POP3 source: what connects, and no more often than the server wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from ipaddress import ip_address
+
+import structlog
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Account
+from mailpoller.core.ports import Session, Stage
+from mailpoller.sources.pop3.authentication import login_delay
+from mailpoller.sources.pop3.config import Pop3Config
+from mailpoller.sources.pop3.connecting import open_connection
+from mailpoller.sources.pop3.memory import Memory
+from mailpoller.sources.pop3.protocol import Pop3Protocol
+from mailpoller.sources.pop3.session import Pop3Session
+
+log = structlog.get_logger(__name__)
+
+SENSIBLE_PAUSE = timedelta(seconds=60)
+"""A longer one is not waited for while connecting: the engine does that better."""
+
+
+class Pop3Source:
+    """See :class:`mailpoller.core.ports.Source`."""
+
+    def __init__(self, name: str, config: Pop3Config, runtime: Runtime) -> None:
+        self.account = Account("pop3", config.host.lower(), config.username)
+        self._name = name
+        self._config = config
+        self._runtime = runtime
+        self._memory = Memory()
+        self._welcome_at = float("-inf")
+        """From this instant on (monotonic seconds) the server lets us log in again."""
+        if config.tls == "starttls":
+            log.warning("tls.opportunistic", mailbox=name, host=config.host)
+        elif config.tls == "none" and not _is_local(config.host):
+            log.warning("tls.off", mailbox=name, host=config.host)
+
+    async def connect(self) -> Session:
+        """See the port."""
+        protocol = await self.log_in()
+        runtime = self._runtime
+        return Pop3Session(self._name, self._config, self, protocol, self._memory, runtime.spool, runtime.clock)
+
+    async def log_in(self) -> Pop3Protocol:
+        """See :class:`~mailpoller.sources.pop3.session.Dialler`."""
+        pause = self.pause
+        if pause > SENSIBLE_PAUSE:
+            seconds = pause.total_seconds()
+            raise TransientError(f"the server wants the next login in {seconds:.0f} s", retry_after=pause)
+        if pause:
+            await self._runtime.clock.sleep(pause.total_seconds())
+        protocol = await open_connection(self._name, self._config)
+        self._welcome_at = self._runtime.clock.monotonic() + login_delay(protocol).total_seconds()
+        return protocol
+
+    @property
+    def pause(self) -> timedelta:
+        """See :class:`~mailpoller.sources.pop3.session.Dialler`."""
+        return timedelta(seconds=max(0.0, self._welcome_at - self._runtime.clock.monotonic()))
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """See the port."""
+        from mailpoller.sources.pop3.probe import probe
+
+        return probe(self._config, dispositions)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
