@@ -1,0 +1,322 @@
+"""One connection to an Exchange server: a request at a time, answers read as they arrive, every wait bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+import structlog
+
+from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
+from mailpoller.core.ports import Clock
+from mailpoller.sources.ews.authentication import Attempt, Challenge, Login, read_challenge
+from mailpoller.sources.ews.config import EwsConfig
+from mailpoller.sources.ews.reader import AnswerReader, Contents, Malformed, Node
+from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
+from mailpoller.sources.ews.soap import Request, envelope
+from mailpoller.transport.http import retry_after
+from mailpoller.transport.wire import Backend
+from mailpoller.transport.wording import spoken
+
+log = structlog.get_logger(__name__)
+
+ANSWER_LIMIT = 32 << 20
+"""Octets of an answer besides message content: 512 changes have 0.5 MB, a sync state of a huge folder some MB."""
+PATIENCE = timedelta(seconds=10)
+"""A back-off up to this is waited for; for a longer one the mailbox is given up until then."""
+UNSAID = timedelta(seconds=2)
+"""The back-off of a server that is busy and says no time."""
+
+_REST = 64 << 10
+"""Octets of a refusal's body that are read so that the connection can go on."""
+_OVERALL = 20
+"""An answer must be complete after this many silences, however lively the server is."""
+_KEPT = 100.0
+"""Seconds that an idle connection is kept; IIS closes it after 120."""
+_LEGS = 8
+"""Requests that one exchange takes at most, handshakes counted."""
+
+
+class BadAnswer(TransientError):
+    """What came is no answer of EWS: broken, too large, another content type, another status, a redirect."""
+
+
+class _Cut(Exception):
+    """The connection failed; ``fresh`` if nothing of an answer had come."""
+
+    def __init__(self, reason: str, *, fresh: bool) -> None:
+        super().__init__(reason)
+        self.fresh = fresh
+
+
+class EwsClient:
+    """Speaks with one server for one session. Every request takes its turn.
+
+    ``lost``: why the session is over, or None. Then every request raises SessionLost.
+    """
+
+    def __init__(self, config: EwsConfig, login: Login, clock: Clock) -> None:
+        self.lost: str | None = None
+        self._config = config
+        self._login = login
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._used = False
+        self._impersonated = config.mailbox if config.access == "impersonation" else None
+        self._headers = {
+            "content-type": "text/xml; charset=utf-8",
+            "accept": "text/xml",
+            "accept-encoding": "identity",
+            "user-agent": "mailpoller",
+        }
+        if "@" in config.owner:
+            # Whose mailbox is meant: lets Exchange route the request to the server that has it.
+            self._headers["x-anchormailbox"] = config.owner.encode("ascii", "ignore").decode()
+
+    async def ask(self, request: Request, doing: str) -> list[Reply]:
+        """All replies to a request, one for each of its parts. ``doing``: what for, for errors (``list the folder``).
+
+        A server that is busy for up to ten seconds is waited for. Raises :class:`SessionLost` (:class:`Busy` for longer),
+        :class:`CredentialsRefused`, :class:`BadAnswer`, or what a fault means.
+        """
+        for attempt in (1, 2, 3):
+            try:
+                async with aclosing(self.answers(request, doing)) as answers:
+                    replies = [reply async for reply in answers]
+                for reply in replies:
+                    if reply.code in BUSY:
+                        # Of many parts some may have been done; what is asked for twice is done once.
+                        raise reply.trouble(doing)
+                return replies
+            except Busy as busy:
+                await self.rest(busy, last=attempt == 3)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def answers(
+        self, request: Request, doing: str, contents: Contents | None = None
+    ) -> AsyncGenerator[Reply, None]:
+        """As :meth:`ask`, each reply as soon as it is complete, without waiting for a busy server. To be closed
+        (``aclosing``); whoever closes it early gives up the connection and nothing else. No other request
+        before that."""
+        self.check()
+        async with self._turn:
+            self.check()
+            try:
+                try:
+                    async with aclosing(self._exchange(request, doing, contents)) as replies:
+                        async for reply in replies:
+                            yield reply
+                except _Cut as cut:
+                    if not (cut.fresh and self._used):
+                        raise
+                    # A connection that was kept may have been closed as we sent. All we ask for is harmless when repeated.
+                    await self._hang_up()
+                    async with aclosing(self._exchange(request, doing, contents)) as replies:
+                        async for reply in replies:
+                            yield reply
+            except _Cut as cut:
+                await self._hang_up()
+                raise self.lose(str(cut)) from None
+            except BadAnswer:
+                await self._hang_up()
+                raise
+
+    async def rest(self, busy: Busy, *, last: bool) -> None:
+        """Wait as long as the server wishes; raise ``busy`` for the whole session if that is long or was in vain."""
+        wish = UNSAID if busy.retry_after is None else busy.retry_after
+        if last or wish > PATIENCE:
+            self.lost = self.lost or str(busy)
+            raise busy
+        log.debug("server.busy", host=self._config.host, wait_s=wish.total_seconds())
+        await self._clock.sleep(wish.total_seconds())
+
+    def lose(self, reason: str) -> SessionLost:
+        """The session is over: the error to raise."""
+        self.lost = self.lost or reason
+        return SessionLost(self.lost)
+
+    def check(self) -> None:
+        """Raise SessionLost if the session is over."""
+        if self.lost is not None:
+            raise SessionLost(self.lost)
+
+    async def close(self) -> None:
+        """End the session and free the connection."""
+        self.lost = self.lost or "the session was closed"
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        pool, self._pool, self._used = self._pool, None, False
+        if pool is not None:
+            await pool.aclose()
+
+    # --- one exchange ------------------------------------------------------------------------------------------
+    async def _exchange(self, request: Request, doing: str, contents: Contents | None) -> AsyncGenerator[Reply, None]:
+        body = envelope(request, self._impersonated)
+        async with self._answered(body, doing) as response:
+            reader = AnswerReader(limit=ANSWER_LIMIT, contents=contents)
+            try:
+                async for chunk in self._chunks(response, doing):
+                    reader.feed(chunk)
+                    while reader.arrived:
+                        yield _expected(reader.arrived.pop(0), request)
+                whole = reader.finish()
+            except Malformed as error:
+                raise BadAnswer(f"{self._config.host}: {doing}: {error}") from None
+            self._used = True
+            if (trouble := fault(whole)) is not None:
+                raise trouble.trouble(doing)
+            if whole.find("Body", f"{request.operation}Response", "ResponseMessages") is None:
+                raise BadAnswer(f"{self._config.host}: {doing}: an answer to another question")
+
+    @asynccontextmanager
+    async def _answered(self, body: bytes, doing: str) -> AsyncIterator[httpcore.Response]:
+        """A response that holds SOAP, after whatever the login takes."""
+        attempt = await self._login.begin()
+        for _ in range(_LEGS):
+            async with AsyncExitStack() as stack:
+                response = await stack.enter_async_context(self._sent(attempt, body, doing))
+                if response.status != 401:
+                    if attempt.bare:
+                        raise BadAnswer(f"{self._config.host}: a login is not answered with a challenge")
+                    await self._judge(response, doing)
+                    self._login.accepted()
+                    yield response
+                    return
+                challenge = _challenge(response)
+                await self._read_out(response, doing)
+            attempt = await self._login.next(challenge)
+        raise CredentialsRefused(f"{self._config.host}: the login does not come to an end")
+
+    @asynccontextmanager
+    async def _sent(self, attempt: Attempt, body: bytes, doing: str) -> AsyncIterator[httpcore.Response]:
+        pool = await self._opened()
+        headers = {**self._headers, **({"authorization": attempt.authorization} if attempt.authorization else {})}
+        connect, silence = self._config.connect_timeout.total_seconds(), self._config.command_timeout.total_seconds()
+        async with AsyncExitStack() as stack:
+            with self._faults(doing, fresh=True):
+                response = await stack.enter_async_context(
+                    pool.stream(
+                        b"POST",
+                        self._config.url.encode("ascii"),
+                        headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
+                        content=b"" if attempt.bare else body,
+                        extensions={
+                            "timeout": {"connect": connect, "read": silence, "write": silence, "pool": silence}
+                        },
+                    )
+                )
+            yield response
+
+    async def _opened(self) -> httpcore.AsyncConnectionPool:
+        if self._pool is None:
+            await asyncio.to_thread(
+                self._config.policy.context
+            )  # 40 ms the first time; a CA file of no use is told here
+            self._pool = httpcore.AsyncConnectionPool(
+                # The backend has its own; this one is never used.
+                ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                # NTLM logs in a connection, so there is one and all that belongs together goes over it.
+                max_connections=1,
+                keepalive_expiry=_KEPT,
+                network_backend=Backend(
+                    self._config.policy, self._config.proxy, self._config.connect_timeout.total_seconds()
+                ),
+            )
+        return self._pool
+
+    # --- answers -----------------------------------------------------------------------------------------------
+    async def _judge(self, response: httpcore.Response, doing: str) -> None:
+        """Return if SOAP follows: an answer (200) or a fault (500)."""
+        status, headers, host = response.status, _headers(response), self._config.host
+        place = f"{host}: {doing}"
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise BadAnswer(f"{place}: it answered in a coding that was not asked for")
+        if status in (200, 500) and kind in ("text/xml", "application/soap+xml"):
+            return
+        if 300 <= status < 400:
+            try:
+                elsewhere = urlsplit(headers.get("location", "")).hostname or host
+            except ValueError:
+                elsewhere = "somewhere"
+            raise BadAnswer(f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed")
+        if status == 403:
+            raise CredentialsRefused(f"{place}: HTTP 403: EWS is not allowed to this login, or not on this way")
+        if status in (429, 502, 503, 504):
+            raise Busy(f"{place}: HTTP {status}", retry_after=retry_after(headers))
+        if status == 200:
+            raise BadAnswer(f"{place}: it answered with {spoken(kind) or 'no content type'} instead of XML")
+        raise BadAnswer(f"{place}: HTTP {status}")
+
+    async def _chunks(self, response: httpcore.Response, doing: str) -> AsyncGenerator[bytes, None]:
+        limit = self._config.command_timeout.total_seconds() * _OVERALL
+        ends = time.monotonic() + limit
+        with self._faults(doing, fresh=False):
+            async with aclosing(_stream(response)) as stream:
+                async for chunk in stream:
+                    yield chunk
+                    if time.monotonic() > ends:
+                        raise BadAnswer(f"{self._config.host}: {doing}: not complete within {limit:g} s")
+
+    async def _read_out(self, response: httpcore.Response, doing: str) -> None:
+        """Read the rest of a refusal, so that its connection can go on; a long one costs the connection."""
+        taken = 0
+        async with aclosing(self._chunks(response, doing)) as chunks:
+            async for chunk in chunks:
+                taken += len(chunk)
+                if taken > _REST:
+                    return
+
+    @contextmanager
+    def _faults(self, doing: str, *, fresh: bool) -> Iterator[None]:
+        """Whatever the network raises, as :class:`_Cut`; httpcore's own words may quote what was sent."""
+        place = f"{self._config.host}: {doing}"
+        silence = self._config.command_timeout.total_seconds()
+        try:
+            yield
+        except httpcore.TimeoutException:
+            raise _Cut(f"{place}: no answer within {silence:g} s", fresh=False) from None
+        except httpcore.NetworkError as error:
+            raise _Cut(
+                f"{place}: the connection broke: {spoken(str(error)) or 'no reason given'}", fresh=fresh
+            ) from None
+        except httpcore.ProtocolError as error:
+            words = str(error).lower()
+            if "disconnected" in words or "closed" in words:
+                raise _Cut(f"{place}: the connection was closed before the answer was complete", fresh=fresh) from None
+            raise BadAnswer(f"{place}: the answer is no HTTP") from None
+        except (BadAnswer, SessionLost, CredentialsRefused):
+            raise
+        except TransientError as error:  # dialling and TLS
+            raise _Cut(str(error), fresh=False) from None
+
+
+async def _stream(response: httpcore.Response) -> AsyncGenerator[bytes, None]:
+    async for chunk in response.aiter_stream():
+        yield chunk
+
+
+def _expected(node: Node, request: Request) -> Reply:
+    if node.name != f"{request.operation}ResponseMessage":
+        raise Malformed("an answer to another question")
+    return Reply.read(node)
+
+
+def _headers(response: httpcore.Response) -> Mapping[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+
+
+def _challenge(response: httpcore.Response) -> Challenge:
+    stream: Any = response.extensions.get("network_stream")
+    tls = None if stream is None else stream.get_extra_info("ssl_object")
+    certificate = None if tls is None else tls.getpeercert(binary_form=True)
+    return Challenge(read_challenge(response.headers), stream, certificate)

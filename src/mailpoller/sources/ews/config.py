@@ -1,0 +1,214 @@
+"""The YAML block of a mailbox on an Exchange server."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from mailpoller.core.component import Block, Runtime, SourceConfig
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.literals import Duration, Secret
+from mailpoller.core.ports import Source
+from mailpoller.transport.http import is_loopback
+from mailpoller.transport.oauth import OAuthAuth
+from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.tls import Fingerprint, TlsPolicy
+
+SEEN, FLAGGED = "\\seen", "\\flagged"
+"""The flags that Exchange has a property for; every other flag is a category."""
+
+_EXCHANGE_ONLINE = (
+    "office365.com", "office365.us", "office.com", "office.de", "outlook.com", "outlook.cn", "outlook.de", "apps.mil",
+    "hotmail.com", "live.com",
+)  # fmt: skip
+"""Domains of Exchange Online, with those of the national clouds."""
+
+
+class PasswordAuth(Block):
+    """Logging in with user name and password."""
+
+    type: Literal["password"] = "password"
+    mechanism: Literal["auto", "ntlm", "negotiate", "basic"] = "auto"
+    """``auto`` takes NTLM (by itself or by Negotiate) where the server offers it, else Basic, which shows the server the password, and
+    only over https. Naming one takes that and no other."""
+
+
+def _kind(written: Any) -> str:
+    found = written.get("type", "password") if isinstance(written, dict) else getattr(written, "type", "password")
+    return found if isinstance(found, str) else ""
+
+
+Auth = Annotated[
+    Annotated[PasswordAuth, Tag("password")] | Annotated[OAuthAuth, Tag("oauth2")],
+    Discriminator(_kind),
+]
+"""``auth: {type: password | oauth2, …}``; without a type it is ``password``."""
+
+
+class EwsConfig(SourceConfig):
+    """A mailbox on an Exchange server of your own (2013 SP1 or later), by Exchange Web Services. Not for Exchange Online."""
+
+    type: Literal["ews"]
+    url: str
+    """Where EWS is: ``https://mail.example.com/EWS/Exchange.asmx``."""
+    username: str
+    """Whom to log in as: ``EXAMPLE\\svc-mail`` or ``svc-mail@example.com``. With OAuth 2.0, whose token it is."""
+    password: Secret | None = None
+    """``env:NAME``, ``file:/path`` or ``credential:name``."""
+    auth: Auth = PasswordAuth()
+    """How to log in: ``password`` (NTLM or Basic) or ``oauth2`` (hybrid modern authentication, AD FS)."""
+    mailbox: str | None = None
+    """The primary SMTP address of the mailbox, if it is another's, such as a shared one. Without it, the login's own."""
+    access: Literal["delegate", "impersonation"] = "delegate"
+    """How another's mailbox is entered: with the rights that the login was given in it, or in its owner's name (the
+    management role ApplicationImpersonation)."""
+    folders: list[str] = Field(default_factory=lambda: ["inbox"], min_length=1)
+    """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``, ``archiveinbox``), or a
+    path of display names below the mailbox's root or below such a folder: ``Support/Germany``, ``inbox/Done``."""
+    deletion: Literal["deleted-items", "recoverable", "permanent"] = "deleted-items"
+    """What ``disposition: delete`` does: move to Deleted Items; remove so that it can be recovered (the dumpster); remove for good."""
+    ca_file: Path | None = None
+    """Trust the certificates in this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    proxy: Proxy | None = None
+    """Reach the server through a proxy."""
+    notice_interval: Duration = timedelta(seconds=15)
+    """How often the server is asked for news between polls; only the first folder, and one small request each time."""
+    connect_timeout: Duration = timedelta(seconds=30)
+    """How long connecting may take, through TLS."""
+    command_timeout: Duration = timedelta(seconds=60)
+    """How long the server may be silent while we wait for an answer."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host, parts = None, urlsplit("")
+        odd = any(one <= " " or one > "~" for one in url)
+        if parts.scheme not in ("https", "http") or not host or parts.username or parts.query or parts.fragment or odd:
+            raise ValueError("the URL of EWS is https://HOST/EWS/Exchange.asmx, without user, query or spaces")
+        name = host.lower().rstrip(".")
+        if any(name == one or name.endswith(f".{one}") for one in _EXCHANGE_ONLINE):
+            raise ValueError(
+                "Exchange Online no longer answers EWS: it is off by default since 2026-10-01 and gone on 2027-04-01. "
+                "Use type: graph; type: ews is for an Exchange server of your own"
+            )
+        return url if parts.path not in ("", "/") else f"{url.rstrip('/')}/EWS/Exchange.asmx"
+
+    @field_validator("username", "mailbox")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or not name.isprintable()):
+            raise ValueError("a name is not empty and has no control characters")
+        return name
+
+    @field_validator("mailbox")
+    @classmethod
+    def _check_mailbox(cls, mailbox: str | None) -> str | None:
+        if mailbox is not None and "@" not in mailbox:
+            raise ValueError("the mailbox is named by its primary SMTP address: shared@example.com")
+        return mailbox
+
+    @field_validator("folders")
+    @classmethod
+    def _check_folders(cls, folders: list[str]) -> list[str]:
+        for name in folders:
+            check_folder(name)
+        if len({name.strip("/").lower() for name in folders}) < len(folders):
+            raise ValueError("a folder is named twice")
+        return folders
+
+    @field_validator("disposition", "on_quarantine", "on_discard")
+    @classmethod
+    def _check_disposition(cls, disposition: Disposition | None) -> Disposition | None:
+        if disposition is not None:
+            for flag in disposition.flags:
+                if reason := impossible(flag):
+                    raise ValueError(reason)
+            if disposition.move is not None:
+                check_folder(disposition.move)
+        return disposition
+
+    @field_validator("connect_timeout", "command_timeout", "notice_interval")
+    @classmethod
+    def _check_time(cls, value: timedelta) -> timedelta:
+        if value < timedelta(milliseconds=100):
+            raise ValueError("this is at least 100ms")
+        return value
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if self.ca_file is not None and self.pin is not None:
+            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        if isinstance(self.auth, OAuthAuth):
+            if self.password is not None:
+                raise ValueError("auth: {type: oauth2} logs in without a password: leave password away")
+            if self.auth.grant == "client_credentials" and self.access != "impersonation":
+                raise ValueError("client_credentials has no mailbox of its own: say mailbox and access: impersonation")
+            if not self.secure and not is_loopback(self.host):
+                raise ValueError("a token goes over https only")
+        elif self.password is None:
+            raise ValueError("password is missing; with OAuth 2.0 say auth: {type: oauth2, …} instead")
+        if self.access == "impersonation" and self.mailbox is None:
+            raise ValueError("access: impersonation needs mailbox, the address in whose name we come")
+        return self
+
+    @property
+    def host(self) -> str:
+        """The server's name, in lower case."""
+        return (urlsplit(self.url).hostname or "").lower()
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def secure(self) -> bool:
+        """The URL is one of https."""
+        return self.url.lower().startswith("https:")
+
+    @property
+    def owner(self) -> str:
+        """Whose mailbox it is."""
+        return self.mailbox or self.username
+
+    @property
+    def policy(self) -> TlsPolicy:
+        """Whom to trust."""
+        return TlsPolicy(self.ca_file, self.pin)
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        try:
+            from mailpoller.sources.ews.source import EwsSource
+        except ImportError as error:
+            raise ConfigError(f"type: ews needs {error.name}: pip install 'mailpoller[ews]'") from None
+        return EwsSource(name, self, runtime)
+
+
+def check_folder(name: str) -> str:
+    """``name`` if it can be that of a folder. Raises ValueError."""
+    parts = name.split("/")
+    if not all(part.strip() for part in parts) or not name.isprintable():
+        raise ValueError("a folder is a name such as inbox, or a path such as inbox/Done, without empty parts")
+    return name
+
+
+def impossible(flag: str) -> str:
+    """Why Exchange can never keep this flag, or ""."""
+    if flag.startswith("\\") and flag.lower() not in (SEEN, FLAGGED):
+        return f"Exchange has no flag {flag} that can be set; it has \\Seen, \\Flagged and categories, which are any other name"
+    if not flag.startswith("\\") and (any(one in flag for one in ",;") or not flag.isprintable() or len(flag) > 255):
+        return f"{flag!r} cannot be a category: no commas and semicolons, at most 255 characters"
+    return ""

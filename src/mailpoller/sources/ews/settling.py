@@ -1,0 +1,189 @@
+"""Carrying out dispositions: UpdateItem, then MoveItem or DeleteItem, many messages in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.sources.ews import soap
+from mailpoller.sources.ews.client import EwsClient
+from mailpoller.sources.ews.config import FLAGGED, SEEN, impossible
+from mailpoller.sources.ews.download import Known, categories_of
+from mailpoller.sources.ews.folders import Folders
+from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, FolderGone, Reply
+from mailpoller.sources.ews.soap import Request
+
+State = tuple[Literal["applied", "failed", "pending"], str]
+"""What has become of a disposition, and why if it was not applied."""
+
+AT_ONCE = 100
+"""Items of one request."""
+
+READABLE = frozenset(
+    {"Message", "MeetingMessage", "MeetingRequest", "MeetingResponse", "MeetingCancellation", "PostItem"}
+)
+"""Items that can be marked as read."""
+
+DELETED_ITEMS = "deleteditems"
+_DELETE_TYPE = {"recoverable": "SoftDelete", "permanent": "HardDelete"}
+
+
+class Settling:
+    """Carries out one disposition for some messages of one mailbox; idempotent.
+
+    ``known``: what is known of items by uid; ``deletion`` as in the configuration.
+    """
+
+    def __init__(self, client: EwsClient, folders: Folders, known: Mapping[str, Known], deletion: str) -> None:
+        self._client = client
+        self._folders = folders
+        self._known = known
+        self._deletion = deletion
+
+    async def apply(self, disposition: Disposition, uids: Sequence[str]) -> dict[str, State]:
+        """The state of each uid. A message that is not there any more is ``applied``: somebody else, or we before a crash,
+        moved it, and then its id leads nowhere."""
+        for flag in disposition.flags:
+            if reason := impossible(flag):
+                return dict.fromkeys(uids, ("failed", reason))
+        states: dict[str, State] = {}
+        for begin in range(0, len(uids), AT_ONCE):
+            piece = list(dict.fromkeys(uids[begin : begin + AT_ONCE]))
+            states.update(await self._piece(disposition, piece))
+        return states
+
+    async def _piece(self, disposition: Disposition, uids: list[str]) -> dict[str, State]:
+        states: dict[str, State] = {}
+        if disposition.seen or disposition.flags:
+            states = await self._update(disposition, uids)
+        here = [uid for uid in uids if uid not in states]
+        if disposition.move is not None:
+            states.update(await self._move(here, disposition.move))
+        elif disposition.delete:
+            states.update(await self._delete(here))
+        return {uid: states.get(uid, ("applied", "")) for uid in uids}
+
+    # --- flags -------------------------------------------------------------------------------------------------
+    async def _update(self, disposition: Disposition, uids: list[str]) -> dict[str, State]:
+        """The states of those for which that is all that happens: gone, or not updated."""
+        names = {flag.lower() for flag in disposition.flags if flag.startswith("\\")}
+        categories = tuple(flag for flag in disposition.flags if not flag.startswith("\\"))
+        seen, flagged = disposition.seen or SEEN in names, FLAGGED in names
+        changes: list[soap.Change] = []
+        states: dict[str, State] = {}
+        # Setting categories replaces all that there are, so those must be known as they are now.
+        found = await self._look(uids if categories else [uid for uid in uids if uid not in self._known], states)
+        for uid in uids:
+            if uid in states:
+                continue
+            known, present = found.get(uid) or (self._known[uid], ())
+            if seen and known.kind not in READABLE:
+                states[uid] = ("failed", f"an item of the kind {known.kind} cannot be marked as read")
+                continue
+            lacking = [one for one in categories if one.lower() not in {name.lower() for name in present}]
+            wanted = (*present, *lacking) if lacking else None
+            if seen or flagged or wanted is not None:
+                changes.append(soap.Change(uid, known.change_key, known.kind, seen, flagged, wanted))
+        if changes:
+            told = await self._ask(soap.update_items(changes), [one.uid for one in changes], "update messages")
+            states.update({uid: state for uid, state in told.items() if state[0] != "applied" or state[1]})
+        return {uid: _plain(state) for uid, state in states.items()}
+
+    async def _look(self, uids: list[str], states: dict[str, State]) -> dict[str, tuple[Known, tuple[str, ...]]]:
+        """Element, version and categories of each item; those that cannot be had are in ``states``.
+
+        Items have their ids and errors have none, so an error beside others is asked for again, alone.
+        """
+        found: dict[str, tuple[Known, tuple[str, ...]]] = {}
+        wanted = set(uids)
+
+        def note(reply: Reply) -> None:
+            items = reply.node.find("Items")
+            for node in items.children if items is not None else ():
+                item = node.find("ItemId")
+                if item is not None and (uid := item.attributes.get("Id", "")) in wanted:
+                    found[uid] = Known(node.name, item.attributes.get("ChangeKey", "")), categories_of(node)
+
+        async def ask(some: list[str]) -> dict[str, State]:
+            return await self._ask(soap.get_items(some, ["item:Categories"]), some, "show messages", note)
+
+        if uids:
+            told = await ask(uids)
+            for uid in [uid for uid in uids if uid not in found]:
+                state = (await ask([uid]) if len(uids) > 1 else told)[uid]
+                if uid not in found:
+                    unsure: State = ("pending", "the server does not show the message")
+                    states[uid] = unsure if state == ("applied", "") else state
+        return found
+
+    # --- moving and deleting -----------------------------------------------------------------------------------
+    async def _move(self, uids: list[str], target: str) -> dict[str, State]:
+        if not uids:
+            return {}
+        for attempt in (1, 2):
+            try:
+                place = soap.folder_id(await self._folders.find(target))
+            except FolderGone:
+                try:
+                    place = soap.folder_id(await self._folders.make(target))
+                except SessionLost:
+                    raise
+                except TransientError as error:
+                    return dict.fromkeys(uids, ("failed", str(error)))
+            try:
+                return _all_plain(await self._ask(soap.move_items(uids, place), uids, "move messages"))
+            except FolderGone as error:
+                # Deleted since we looked.
+                self._folders.forget(target)
+                if attempt == 2:
+                    return dict.fromkeys(uids, ("pending", str(error)))
+        raise AssertionError("the second attempt returns")
+
+    async def _delete(self, uids: list[str]) -> dict[str, State]:
+        if not uids:
+            return {}
+        if self._deletion == "deleted-items":
+            # DeleteItem with MoveToDeletedItems is refused to delegates; MoveItem is not.
+            request = soap.move_items(uids, self._folders.element(DELETED_ITEMS))
+        else:
+            request = soap.delete_items(uids, _DELETE_TYPE[self._deletion])
+        return _all_plain(await self._ask(request, uids, "delete messages"))
+
+    # --- asking ------------------------------------------------------------------------------------------------
+    async def _ask(
+        self, request: Request, uids: list[str], doing: str, note: Callable[[Reply], None] | None = None
+    ) -> dict[str, State]:
+        """The state of each item, ``("applied", "gone")`` for one that is not there. ``note`` sees every reply.
+
+        Raises :class:`FolderGone` if all of them lack their folder, and the session's errors.
+        """
+        replies = await self._client.ask(request, doing)
+        if len(replies) != len(uids):
+            reason = f"the server does not {doing}: {len(replies)} answers to {len(uids)} questions"
+            return dict.fromkeys(uids, ("pending", reason))
+        states: dict[str, State] = {}
+        for uid, reply in zip(uids, replies, strict=True):
+            if note is not None:
+                note(reply)
+            states[uid] = _state(reply)
+        if all(reply.code in FOLDER_GONE for reply in replies):
+            raise replies[0].trouble(doing)
+        return states
+
+
+def _state(reply: Reply) -> State:
+    if reply.ok:
+        return "applied", ""
+    if reply.code in GONE:
+        return "applied", "gone"
+    return ("failed" if reply.code in NEVER else "pending"), reply.words
+
+
+def _plain(state: State) -> State:
+    return ("applied", "") if state[0] == "applied" else state
+
+
+def _all_plain(states: dict[str, State]) -> dict[str, State]:
+    return {uid: _plain(state) for uid, state in states.items()}

@@ -1,0 +1,80 @@
+"""The EWS source: what connects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Account
+from mailpoller.core.ports import Session, Stage
+from mailpoller.sources.ews.authentication import Login, PasswordLogin, TokenLogin
+from mailpoller.sources.ews.client import EwsClient
+from mailpoller.sources.ews.config import EwsConfig, PasswordAuth
+from mailpoller.sources.ews.login import log_in
+from mailpoller.sources.ews.session import EwsSession
+from mailpoller.transport.http import is_loopback
+from mailpoller.transport.oauth import OAuthAuth, TokenSource, token_source
+
+log = structlog.get_logger(__name__)
+
+
+class EwsSource:
+    """See :class:`mailpoller.core.ports.Source`."""
+
+    def __init__(self, name: str, config: EwsConfig, runtime: Runtime) -> None:
+        self.account = Account("ews", config.host, config.owner)
+        self._name = name
+        self._config = config
+        self._runtime = runtime
+        self._tokens = _token_source(config, runtime)
+        if not config.secure and not is_loopback(config.host):
+            log.warning("tls.off", mailbox=name, host=config.host)
+
+    async def connect(self) -> Session:
+        """See the port. Asks for the Inbox, which every mailbox has; that we may not see it is no reason to stay away."""
+        client = self.client()
+        try:
+            await log_in(client, self._config)
+        except BaseException as error:
+            await client.close()
+            if isinstance(error, SessionLost):
+                # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
+                raise TransientError(str(error), retry_after=error.retry_after) from error
+            raise
+        return EwsSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
+
+    def client(self) -> EwsClient:
+        """A new connection, not yet made."""
+        return EwsClient(self._config, self._login(), self._runtime.clock)
+
+    def _login(self) -> Login:
+        config = self._config
+        if self._tokens is not None:
+            return TokenLogin(config.host, self._tokens)
+        assert config.password is not None and isinstance(config.auth, PasswordAuth)
+        mechanism = config.auth.mechanism
+        return PasswordLogin(config.host, config.username, config.password, mechanism, secure=config.secure)
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """See the port."""
+        from mailpoller.sources.ews.probe import probe
+
+        return probe(self._config, self.client(), dispositions)
+
+
+def _token_source(config: EwsConfig, runtime: Runtime) -> TokenSource | None:
+    """Where tokens come from, or None. Microsoft's are for the server itself (hybrid modern authentication) and not for Exchange
+    Online, which is what its scopes say unless others are configured."""
+    auth = config.auth
+    if not isinstance(auth, OAuthAuth):
+        return None
+    if auth.provider == "microsoft" and not auth.scopes:
+        own = f"https://{config.host}"
+        personal = [f"{own}/EWS.AccessAsUser.All", "offline_access"]
+        scopes = [f"{own}/.default"] if auth.grant == "client_credentials" else personal
+        auth = auth.model_copy(update={"scopes": scopes})
+    return token_source(auth.terms("ews", config.username), runtime.state_directory, runtime.clock)
