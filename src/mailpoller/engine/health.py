@@ -89,7 +89,9 @@ class Health:
         polled = len(self.mailboxes)
         parts = [f"{words[word]} {word}" for word in ("up", "behind", "refused", "held", "not polled") if words[word]]
         settled = sum(health.settled for health in self.mailboxes.values())
-        return f"{polled} mailboxes: {', '.join(parts) or 'none'}; {settled} messages settled since the start"
+        mailboxes = "1 mailbox" if polled == 1 else f"{polled} mailboxes"
+        messages = "1 message" if settled == 1 else f"{settled} messages"
+        return f"{mailboxes}: {', '.join(parts) or 'none'}; {messages} settled since the start"
 
     def report(self) -> list[dict[str, Any]]:
         """Every mailbox as plain data, instants in ISO 8601."""

@@ -44,7 +44,8 @@ class SqliteLedger:
     @classmethod
     async def open(cls, path: Path, clock: Clock) -> SqliteLedger:
         """See :meth:`SqliteLedgerConfig.open`. Claims that a killed process left open become suspects here."""
-        database = Database(path, SCHEMA)
+        # The group may read: operators in it use status, errors and trace beside a running service.
+        database = Database(path, SCHEMA, file_mode=0o640, directory_mode=0o750)
         lock = Lock(path)
         try:
             await asyncio.to_thread(database.create)
