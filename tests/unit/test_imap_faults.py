@@ -18,6 +18,7 @@ from mailpoller.sources.imap import reader
 from mailpoller.sources.imap.authentication import authenticate
 from mailpoller.sources.imap.protocol import ImapClient, Request
 from mailpoller.sources.imap.session import ImapSession
+from mailpoller.transport.sasl import XOAuth2
 from servers.mailboxes import ALL, claims_of, fetched, imap_source, listed, session_of
 from servers.scripted import Conversation, ScriptedImap
 
@@ -367,13 +368,6 @@ async def test_a_refused_xoauth2_is_answered_and_its_reason_told() -> None:
         said.append(await conversation.reader.readline())
         return b"%T NO [AUTHENTICATIONFAILED] token expired for tok-123\r\n"
 
-    class Xoauth2:
-        command = "AUTHENTICATE"
-        secrets = ("tok-123",)
-
-        def words(self, capabilities: set[str]) -> tuple[list[str], list[bytes]]:
-            return ["XOAUTH2", "dXNlcj0="], []
-
     said: list[bytes] = []
     async with ScriptedImap({"AUTHENTICATE": refuse}) as server:
         client = ImapClient("127.0.0.1", server.port, 5)
@@ -381,8 +375,8 @@ async def test_a_refused_xoauth2_is_answered_and_its_reason_told() -> None:
         await loop.create_connection(lambda: client.protocol, "127.0.0.1", server.port)
         await client.protocol.greeting
         began = time.monotonic()
-        with pytest.raises(CredentialsRefused, match=r"token expired for \*+"):
-            await authenticate(client.protocol, Xoauth2())  # type: ignore[arg-type]
+        with pytest.raises(CredentialsRefused, match=r"token expired for \*+ \(status 401\)"):
+            await authenticate(client.protocol, XOAuth2("joe", "tok-123"))
         assert time.monotonic() - began < 1
         client.protocol.lose("over")
     assert said == [b"\r\n"]

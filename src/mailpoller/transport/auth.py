@@ -17,7 +17,7 @@ from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Clock
 from mailpoller.transport.http import is_loopback
 from mailpoller.transport.oauth import OAuthAuth, ServiceName, Token, TokenSource, token_source
-from mailpoller.transport.sasl import Exchange, External, PasswordMechanism, by_password, by_token
+from mailpoller.transport.sasl import Exchange, External, PasswordMechanism, by_password, by_token, pinned
 from mailpoller.transport.tls import TlsMode
 
 
@@ -36,7 +36,8 @@ class ExternalAuth(Block):
     type: Literal["external"]
 
 
-def _kind(written: Any) -> str:
+def kind_of(written: Any) -> str:
+    """The tag of an ``auth`` block, for a union whose ``password`` member has mechanisms of its own."""
     found = written.get("type", "password") if isinstance(written, dict) else getattr(written, "type", "password")
     return found if isinstance(found, str) else ""
 
@@ -45,7 +46,7 @@ Auth = Annotated[
     Annotated[PasswordAuth, Tag("password")]
     | Annotated[OAuthAuth, Tag("oauth2")]
     | Annotated[ExternalAuth, Tag("external")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 """``auth: {type: password | oauth2 | external, …}``; without a type it is ``password``."""
 
@@ -65,19 +66,19 @@ def check_auth(auth: Auth, *, password: Secret | None, tls: TlsMode, client_cert
 class Credentials:
     """One user's way into one server. ``service`` is the type of the block, ``host`` and ``port`` where it connects to.
 
+    ``auth`` is one of :data:`Auth`, or a ``password`` block whose further mechanisms are the protocol's own commands.
     Nothing is read or asked before :meth:`exchange`.
     """
 
     def __init__(
         self,
-        auth: Auth,
+        auth: Block,
         *,
         service: ServiceName,
         username: str,
         password: Secret | None,
         host: str,
         port: int,
-        tls: TlsMode,
         state_directory: Path,
         clock: Clock,
     ) -> None:
@@ -86,7 +87,7 @@ class Credentials:
         self._password = password
         self._host = host
         self._port = port
-        self._private = tls == "none" and is_loopback(host)
+        self._private = is_loopback(host)
         self._clock = clock
         self._lease: Token | None = None
         self.tokens: TokenSource | None = None
@@ -97,7 +98,7 @@ class Credentials:
     @property
     def mechanism(self) -> str:
         """The mechanism that is pinned, or ``auto``."""
-        return getattr(self._auth, "mechanism", "auto")
+        return str(getattr(self._auth, "mechanism", "auto"))
 
     async def exchange(self, offered: Collection[str], *, encrypted: bool) -> Exchange | None:
         """An exchange by the strongest mechanism that both sides have. ``offered``: the server's, in upper case.
@@ -122,14 +123,16 @@ class Credentials:
                     raise TransientError(f"the server takes no tokens: it offers {known}")
                 self._lease = lease
                 return made
-            case PasswordAuth(mechanism=mechanism):
+            case _ if (mechanism := pinned(self.mechanism)) is not None:
                 clear = self._may_be_clear(encrypted)
                 return by_password(offered, self.username, await self._secret(), mechanism=mechanism, clear=clear)
+            case _:
+                return None
 
     async def in_clear(self, *, encrypted: bool) -> tuple[str, str]:
         """User name and password, for a command that shows both to whoever listens. Raises :class:`TransientError` if
         nobody has allowed that."""
-        if not isinstance(self._auth, PasswordAuth):
+        if self._password is None:
             raise TransientError("the server wants a password, and there is none")
         if not self._may_be_clear(encrypted):
             raise TransientError(
@@ -162,7 +165,7 @@ class Credentials:
         return [] if self.tokens is None else self.tokens.expiries()
 
     def _may_be_clear(self, encrypted: bool) -> bool:
-        return encrypted or self._private or self.mechanism in ("plain", "login")
+        return encrypted or self._private or self.mechanism in ("plain", "login", "user")
 
     async def _secret(self) -> str:
         if self._password is None:

@@ -17,7 +17,7 @@ import stringprep
 import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import orjson
 
@@ -308,6 +308,12 @@ def by_password(
         if exchange is not None and (clear or not exchange.readable):
             return exchange
     return None
+
+
+def pinned(written: str) -> PasswordMechanism | None:
+    """``auto`` or a mechanism of ours; None for a name that is a protocol's own command (``user``, ``apop``)."""
+    known: dict[str, PasswordMechanism] = {one: one for one in get_args(PasswordMechanism)}
+    return known.get(written)
 
 
 def by_token(

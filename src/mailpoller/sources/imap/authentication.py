@@ -1,21 +1,17 @@
-"""Logging in: each mechanism, which one is chosen, and what a refusal means.
-
-A further mechanism is one class here and one line in :func:`choose`.
-"""
+"""Logging in by IMAP: AUTHENTICATE carries a SASL exchange, LOGIN a bare password; and what a refusal means."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.sources.imap.names import quotable, quote
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import Status
-
-MechanismName = Literal["auto", "plain", "login"]
+from mailpoller.transport.auth import Credentials
+from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
+from mailpoller.transport.wording import without
 
 # RFC 5530 section 3 (INUSE, UNAVAILABLE, SERVERBUG …); LIMIT is Dovecot's, RFC 9051 registers it.
 _PASSING_CODES = {
@@ -35,102 +31,113 @@ _PASSING_WORDS = (
 )  # fmt: skip
 
 
-class Mechanism(Protocol):
-    """One way to log in, with one user's credentials in it. Lives no longer than the login."""
+class Hiding(Protocol):
+    """What a refusal may know of the login: what to mask, and why the server said no."""
 
     @property
-    def command(self) -> Literal["LOGIN", "AUTHENTICATE"]:
-        """Which command carries it."""
+    def secrets(self) -> Sequence[str]: ...
 
     @property
-    def secrets(self) -> Sequence[str]:
-        """What must not be shown, should the server repeat it."""
-
-    def words(self, capabilities: set[str]) -> tuple[list[str], list[bytes]]:
-        """The arguments of the command, and what to send each time the server asks to go on."""
+    def explanation(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Plain:
-    """SASL PLAIN (RFC 4616): UTF-8, so any password. The first message goes along with SASL-IR (RFC 4959)."""
+async def log_in(protocol: ImapProtocol, credentials: Credentials, *, encrypted: bool) -> None:
+    """Log in by the strongest way that both sides have; a token that is refused is replaced once.
 
-    user: str
-    password: str
-    command: Literal["AUTHENTICATE"] = "AUTHENTICATE"
-
-    @property
-    def secrets(self) -> Sequence[str]:
-        return self.password, _base64(self._message())
-
-    def _message(self) -> bytes:
-        return f"\0{self.user}\0{self.password}".encode()
-
-    def words(self, capabilities: set[str]) -> tuple[list[str], list[bytes]]:
-        message = _base64(self._message())
-        return (["PLAIN", message], []) if "SASL-IR" in capabilities else (["PLAIN"], [message.encode()])
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Login:
-    """The LOGIN command (RFC 3501 section 6.2.3); what cannot be quoted goes as a literal, in UTF-8."""
-
-    user: str
-    password: str
-    command: Literal["LOGIN"] = "LOGIN"
-
-    @property
-    def secrets(self) -> Sequence[str]:
-        return (self.password,)
-
-    def words(self, capabilities: set[str]) -> tuple[list[str], list[bytes]]:
-        if quotable(self.user) and quotable(self.password):
-            return [quote(self.user), quote(self.password)], []
-        user, password = self.user.encode(), self.password.encode()
-        return [f"{{{len(user)}}}"], [user + f" {{{len(password)}}}".encode(), password]
+    Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words, or what the credentials raise.
+    """
+    offered = {one.removeprefix("AUTH=") for one in protocol.capabilities if one.startswith("AUTH=")}
+    while True:
+        # Pinned, ``login`` means the command, which servers have without saying so.
+        command = credentials.tokens is None and credentials.mechanism == "login"
+        exchange = None if command else await credentials.exchange(offered, encrypted=encrypted)
+        if exchange is None:
+            if "LOGINDISABLED" in protocol.capabilities:
+                raise TransientError(
+                    "the server allows no login with a password on this connection (LOGINDISABLED): "
+                    "it wants TLS first, or another way to authenticate"
+                )
+            await login(protocol, *await credentials.in_clear(encrypted=encrypted))
+            break
+        try:
+            await authenticate(protocol, exchange)
+            break
+        except CredentialsRefused:
+            if not await credentials.refused(exchange):
+                raise
+    credentials.begun()
 
 
-def choose(name: MechanismName, user: str, password: str, capabilities: set[str]) -> Mechanism:
-    """The mechanism to use. Raises :class:`TransientError` if the server offers none that we may use."""
-    offers_plain = "AUTH=PLAIN" in capabilities
-    if name == "plain" or (name == "auto" and offers_plain):
-        return Plain(user, password)
-    if "LOGINDISABLED" in capabilities:
-        raise TransientError(
-            "the server allows no login with a password on this connection (LOGINDISABLED): "
-            "it wants TLS first, or another way to authenticate"
-        )
-    return Login(user, password)
-
-
-async def authenticate(protocol: ImapProtocol, mechanism: Mechanism) -> None:
-    """Log in. Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words."""
-    arguments, replies = mechanism.words(protocol.capabilities)
+async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
+    """AUTHENTICATE (RFC 3501 section 6.2.2), the first message along with it where the server has SASL-IR (RFC 4959)."""
+    first, words = exchange.first(), [exchange.name]
+    if first is not None and protocol.offers("SASL-IR"):
+        words.append(initial(first))
+        first = None
     before = protocol.capabilities
-    request = protocol.submit(mechanism.command, *arguments, replies=replies)
+    request = protocol.submit("AUTHENTICATE", *words, converse=True)
+    broken: MailpollerError | None = None
+    try:
+        while (challenge := await request.challenged()) is not None:
+            if broken is None:
+                try:
+                    said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
+                except MailpollerError as error:
+                    broken, said = error, "*"  # ends the exchange; the server's NO follows
+                first = None
+            protocol.reply(said)
+        answer = await request.answer()
+    finally:
+        request.line = b""  # what it held need not stay in memory, nor in a traceback's frames
+    if broken is not None:
+        raise broken
+    if not answer.status.ok:
+        raise refusal(answer.status, exchange)
+    exchange.conclude()
+    await _logged_in(protocol, before)
+
+
+async def login(protocol: ImapProtocol, user: str, password: str) -> None:
+    """The LOGIN command (RFC 3501 section 6.2.3); what cannot be quoted goes as a literal, in UTF-8."""
+    before = protocol.capabilities
+    if quotable(user) and quotable(password):
+        words, replies = [quote(user), quote(password)], []
+    else:
+        name, secret = user.encode(), password.encode()
+        words, replies = [f"{{{len(name)}}}"], [name + f" {{{len(secret)}}}".encode(), secret]
+    request = protocol.submit("LOGIN", *words, replies=replies)
     try:
         answer = await request.answer()
     finally:
-        request.line = b""  # the password need not stay in memory, nor in a traceback's frames
+        request.line = b""
         request.replies.clear()
     if not answer.status.ok:
-        raise refusal(answer.status, mechanism.secrets)
+        raise refusal(answer.status, _Password((password, encoded(f"\0{user}\0{password}".encode()))))
+    await _logged_in(protocol, before)
+
+
+class _Password:
+    explanation = ""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self.secrets = secrets
+
+
+async def _logged_in(protocol: ImapProtocol, before: set[str]) -> None:
     protocol.state = "AUTH"
     if protocol.capabilities is before:  # not told along with the answer (RFC 3501 section 6.2.3)
         await protocol.capability()
 
 
-def refusal(status: Status, secrets: Sequence[str] = ()) -> MailpollerError:
+def refusal(status: Status, hiding: Hiding) -> MailpollerError:
     """What a refused login means: wrong credentials, or something that may pass."""
     words = str(status)
-    for secret in secrets:
-        if secret:
-            words = words.replace(secret, "********")
+    for secret in hiding.secrets:
+        words = without(words, secret)
+    if hiding.explanation:
+        words += f" ({hiding.explanation})"
     text = status.text.lower()
     passing = status.code in _PASSING_CODES or any(word in text for word in _PASSING_WORDS)
     if status.code not in _REFUSING_CODES and (passing or status.kind == "BAD"):
         return TransientError(f"the server does not log us in now: {words}")
     return CredentialsRefused(f"the server refuses the login: {words}")
-
-
-def _base64(octets: bytes) -> str:
-    return b64encode(octets).decode()

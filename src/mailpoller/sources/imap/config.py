@@ -6,30 +6,21 @@ import re
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import Block, Runtime, SourceConfig
+from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Duration, Secret
 from mailpoller.core.ports import Source
+from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
 
 _SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}
 _KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"
 """An atom (RFC 3501 section 9): what is left of ASCII without (){ %*\"]\\ and controls."""
-
-if TYPE_CHECKING:
-    from mailpoller.sources.imap.authentication import MechanismName
-
-
-class PasswordAuth(Block):
-    """Logging in with user name and password."""
-
-    type: Literal["password"] = "password"
-    mechanism: Literal["auto", "plain", "login"] = "auto"
-    """``plain`` is AUTHENTICATE PLAIN, ``login`` the LOGIN command; ``auto`` takes PLAIN where the server offers it."""
 
 
 class ImapConfig(SourceConfig):
@@ -42,17 +33,23 @@ class ImapConfig(SourceConfig):
     """0: 993 with ``tls: tls``, else 143."""
     tls: TlsMode = "tls"
     """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker can
-    prevent it) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
+    prevent it; see ``auth`` for the password then) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    client_certificate: Path | None = None
+    """Our own certificate (PEM), for a server that asks for one."""
+    client_key: Path | None = None
+    """Its private key (PEM, not encrypted), if it is not in the same file."""
+    proxy: Proxy | None = None
+    """Connect by way of a proxy."""
     username: str
-    """Whom to log in as."""
-    password: Secret
-    """``env:NAME``, ``file:/path`` or ``credential:name``."""
-    auth: PasswordAuth = PasswordAuth()
-    """How to log in."""
+    """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
+    password: Secret | None = None
+    """``env:NAME``, ``file:/path`` or ``credential:name``. Left out with OAuth 2.0 and ``external``."""
+    auth: Auth = PasswordAuth()
+    """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
     """The folders to poll, named as people see them (``Größe/Alt``); IDLE watches the first. A namespace prefix such as
     ``INBOX.`` may be left out, and ``/`` written for whatever separates levels."""
@@ -105,6 +102,13 @@ class ImapConfig(SourceConfig):
     def _check_trust(self) -> Self:
         if self.ca_file is not None and self.pin is not None:
             raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError("client_key wants a client_certificate")
+        return self
+
+    @model_validator(mode="after")
+    def _check_auth(self) -> Self:
+        check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
         return self
 
     @property
@@ -115,11 +119,20 @@ class ImapConfig(SourceConfig):
     @property
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
-        return TlsPolicy(self.ca_file, self.pin)
+        return TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key)
 
-    @property
-    def mechanism(self) -> MechanismName:
-        return self.auth.mechanism
+    def credentials(self, runtime: Runtime) -> Credentials:
+        """Who logs in, and how."""
+        return Credentials(
+            self.auth,
+            service="imap",
+            username=self.username,
+            password=self.password,
+            host=self.host,
+            port=self.effective_port,
+            state_directory=runtime.state_directory,
+            clock=runtime.clock,
+        )
 
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` for a CA file of no use."""

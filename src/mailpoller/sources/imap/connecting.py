@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import AsyncIterator
 
 import structlog
 
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.sources.imap.authentication import authenticate, choose
+from mailpoller.sources.imap import authentication
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
+from mailpoller.transport import dial
+from mailpoller.transport.auth import Credentials
+from mailpoller.transport.dial import Address
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
 
-Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
-
-async def open_client(name: str, config: ImapConfig) -> ImapClient:
+async def open_client(name: str, config: ImapConfig, credentials: Credentials) -> ImapClient:
     """Connect, secure, log in: all of the steps below. ``name`` is the mailbox's, for the log.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
@@ -30,11 +29,11 @@ async def open_client(name: str, config: ImapConfig) -> ImapClient:
     try:
         seconds = config.connect_timeout.total_seconds()
         deadline = asyncio.get_running_loop().time() + seconds
-        await connect(client, await resolve(config, seconds), seconds)
+        await connect(client, config, await resolve(config, seconds), seconds)
         await protect(client, config, max(0.1, deadline - asyncio.get_running_loop().time()))
         if client.protocol.state != "AUTH" and config.tls == "starttls" and not is_protected(client.protocol):
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
-        await log_in(client, config)
+        await log_in(client, credentials)
         return client
     except BaseException as error:
         client.protocol.lose("connecting failed")
@@ -45,47 +44,29 @@ async def open_client(name: str, config: ImapConfig) -> ImapClient:
 
 
 async def resolve(config: ImapConfig, seconds: float) -> list[Address]:
-    """The addresses of the host. Raises :class:`TransientError`."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(seconds):
-            found = await loop.getaddrinfo(config.host, config.effective_port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise TransientError(f"DNS: no answer about {config.host} within {seconds:g} s") from None
-    except (socket.gaierror, UnicodeError) as error:
-        raise TransientError(f"DNS: {config.host} is not found: {getattr(error, 'strerror', error)}") from None
-    return list(found)
+    """The addresses of the host; none with a proxy, which looks the name up itself. Raises :class:`TransientError`."""
+    if config.proxy is not None:
+        return []
+    return await dial.resolve(config.host, config.effective_port, seconds=seconds)
 
 
-async def connect(client: ImapClient, addresses: list[Address], seconds: float) -> None:
-    """Connect to the first address that answers, trying them in order, within ``seconds`` in all.
+async def connect(client: ImapClient, config: ImapConfig, addresses: list[Address], seconds: float) -> None:
+    """Connect to the first address that answers, or by way of the proxy, within ``seconds`` in all.
 
     Raises :class:`TransientError`.
     """
-    loop = asyncio.get_running_loop()
-    protocol = client.protocol
-    last: Exception = OSError("no address")
-    share = seconds / max(1, min(len(addresses), 4))
-    for family, kind, number, _, address in addresses[:4]:
-        sock = socket.socket(family, kind, number)
-        try:
-            sock.setblocking(False)
-            async with asyncio.timeout(share):
-                await loop.sock_connect(sock, address)
-                await loop.create_connection(lambda: protocol, sock=sock)
-            return
-        except (OSError, TimeoutError) as error:
-            last = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-    if isinstance(last, TimeoutError):
-        reason = f"no answer within {seconds:g} s"
+    if config.proxy is not None:
+        sock = await config.proxy.connect(client.host, client.port, seconds=seconds)
     else:
-        code = getattr(last, "errno", None)
-        reason = os.strerror(code) if code else str(last)
-    raise TransientError(f"cannot connect to {client.host} port {client.port}: {reason}")
+        sock = await dial.connect(addresses, f"{client.host} port {client.port}", seconds=seconds)
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: client.protocol, sock=sock)
+    except OSError as error:
+        sock.close()
+        raise TransientError(f"cannot connect to {client.host} port {client.port}: {error.strerror}") from None
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def protect(client: ImapClient, config: ImapConfig, seconds: float) -> None:
@@ -143,16 +124,14 @@ def is_protected(protocol: ImapProtocol) -> bool:
     return protocol.transport is not None and protocol.transport.get_extra_info("ssl_object") is not None
 
 
-async def log_in(client: ImapClient, config: ImapConfig) -> None:
+async def log_in(client: ImapClient, credentials: Credentials) -> None:
     """Authenticate, unless the server did that by itself (PREAUTH), and say who we are.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`.
     """
     protocol = client.protocol
     if protocol.state != "AUTH":
-        await authenticate(
-            protocol, choose(config.mechanism, config.username, config.password.reveal(), protocol.capabilities)
-        )
+        await authentication.log_in(protocol, credentials, encrypted=is_protected(protocol))
     if "ID" in protocol.capabilities:
         # Providers (163.com, 126.com) let nobody select a folder who has not said who he is (RFC 2971). Not waited for.
         with contextlib.suppress(SessionLost):

@@ -17,15 +17,20 @@ from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Literal, read_values
 from mailpoller.sources.imap.settling import objection
+from mailpoller.transport.auth import Credentials
+from mailpoller.transport.dial import Address
+from mailpoller.transport.oauth import TokenRefused
 from mailpoller.transport.tls import secure
 
 _HEAD = 65536
 """Octets of a header that are fetched, at most."""
 
 
-async def probe(config: ImapConfig, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+async def probe(
+    config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]
+) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
-    attempt = _Attempt(config, dispositions)
+    attempt = _Attempt(config, credentials, dispositions)
     try:
         for name, step in attempt.steps():
             began = time.monotonic()
@@ -46,13 +51,14 @@ def _since(began: float) -> timedelta:
 class _Attempt:
     """One connection, made step by step; each step returns what there is to say about it."""
 
-    def __init__(self, config: ImapConfig, dispositions: Sequence[Disposition]) -> None:
+    def __init__(self, config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
         self._config = config
+        self._credentials = credentials
         self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
         self._client = ImapClient(config.host, config.effective_port, config.command_timeout.total_seconds())
         self._protocol = self._client.protocol
         self._folders = Folders(self._protocol)
-        self._addresses: list[connecting.Address] = []
+        self._addresses: list[Address] = []
         self._seconds = config.connect_timeout.total_seconds()
 
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
@@ -80,11 +86,14 @@ class _Attempt:
 
     async def _dns(self) -> str:
         self._addresses = await connecting.resolve(self._config, self._seconds)
-        return ", ".join(dict.fromkeys(str(address[4][0]) for address in self._addresses))
+        if self._config.proxy is not None:
+            return "asked at the proxy"
+        return ", ".join(dict.fromkeys(str(address[-1][0]) for address in self._addresses))
 
     async def _tcp(self) -> str:
-        await connecting.connect(self._client, self._addresses, self._seconds)
-        return f"port {self._config.effective_port}"
+        await connecting.connect(self._client, self._config, self._addresses, self._seconds)
+        by_proxy = "" if self._config.proxy is None else f" by way of the {self._config.proxy.place}"
+        return f"port {self._config.effective_port}{by_proxy}"
 
     async def _tls(self) -> str:
         protocol, config = self._protocol, self._config
@@ -106,7 +115,7 @@ class _Attempt:
         return self._protocol.greeting.result().text
 
     async def _login(self) -> str:
-        await connecting.log_in(self._client, self._config)
+        await connecting.log_in(self._client, self._credentials)
         lacking = [one for one in ("IDLE", "MOVE", "UIDPLUS") if not self._protocol.offers(one)]
         return f"without {', '.join(lacking)}" if lacking else ""
 
@@ -213,6 +222,10 @@ class _Attempt:
                 return "If this port speaks TLS from the first octet, set tls: tls."
             case "greeting":
                 return "Is this an IMAP server? If it counts connections, another client may hold too many."
+            case "login" if isinstance(error, TokenRefused):
+                return error.advice or "Ask the provider's administrator with the words above."
+            case "login" if isinstance(error, CredentialsRefused) and self._credentials.tokens is not None:
+                return _token_advice(host.lower(), config.username)
             case "login" if isinstance(error, CredentialsRefused):
                 return _password_advice(host.lower())
             case "login":
@@ -242,10 +255,30 @@ def _lacking(disposition: Disposition, rights: str | None) -> str:
     return ""
 
 
+def _token_advice(host: str, username: str) -> str:
+    """The provider gave a token and the mail server does not take it."""
+    if host.endswith(_MICROSOFT):
+        return (
+            "The token is good, but not for this mailbox. With client_credentials: IMAP.AccessAsApp granted, New-ServicePrincipal with "
+            f"the enterprise application's object id, Add-MailboxPermission for {username}; it takes up to half an hour. "
+            "With a person's login: that person needs full access, and IMAP switched on for the mailbox."
+        )
+    if host.endswith(_GOOGLE):
+        return (
+            "The token is good, but not for this mailbox. With a service account: delegate exactly the configured scopes, and let "
+            f"username or owner be the mailbox's own address; IMAP must be on for {username}."
+        )
+    return "The mail server must trust this provider, and the token must name this user: check username and scopes."
+
+
+_MICROSOFT = ("office365.com", "outlook.com", "outlook.de", "office.com", "office365.us", "outlook.cn")
+_GOOGLE = ("gmail.com", "googlemail.com")
+
+
 def _password_advice(host: str) -> str:
-    if host.endswith(("office365.com", "outlook.com", "outlook.de", "office.com")):
+    if host.endswith(_MICROSOFT):
         return "Microsoft takes no passwords for IMAP any more: this mailbox needs OAuth 2.0."
-    if host.endswith(("gmail.com", "googlemail.com")):
+    if host.endswith(_GOOGLE):
         return "Google takes only app passwords (with two-step verification) or OAuth 2.0."
     if host.endswith(("mail.me.com", "icloud.com", "yahoo.com", "yahoodns.net", "gmx.net", "gmx.com", "web.de")):
         return "This provider wants IMAP switched on in its settings, and an app password where two-step login is on."

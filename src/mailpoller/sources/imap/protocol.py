@@ -91,6 +91,7 @@ class Request(library.Command):  # type: ignore[misc]
         on_fetch: Callable[[Fetched], bool] | None = None,
         on_done: Callable[[Status], None] | None = None,
         replies: Iterable[bytes] = (),
+        converse: bool = False,
     ) -> None:
         super().__init__(name, tag, loop=None)
         self.line = line
@@ -100,6 +101,7 @@ class Request(library.Command):  # type: ignore[misc]
         self.on_fetch = on_fetch
         self.on_done = on_done
         self.replies = deque(replies)
+        self.challenges: asyncio.Queue[bytes | None] | None = asyncio.Queue() if converse else None
         self.challenge = b""
         self.status: Status | None = None
         self.data: list[Response] = []
@@ -125,6 +127,8 @@ class Request(library.Command):  # type: ignore[misc]
         """The tagged answer has come."""
         self.status = status
         self._event.set()
+        if self.challenges is not None:
+            self.challenges.put_nowait(None)
         if self.on_done is not None:
             self.on_done(status)
 
@@ -132,6 +136,13 @@ class Request(library.Command):  # type: ignore[misc]
         """It will never come."""
         self._exception = SessionLost(reason)
         self._event.set()
+        if self.challenges is not None:
+            self.challenges.put_nowait(None)
+
+    async def challenged(self) -> bytes | None:
+        """The server's next challenge, to be answered by :meth:`ImapProtocol.reply`; None when the command has ended."""
+        assert self.challenges is not None
+        return await self.challenges.get()
 
     async def answer(self) -> Answer:
         """Wait for the end. Raises :class:`SessionLost`."""
@@ -227,6 +238,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         on_fetch: Callable[[Fetched], bool] | None = None,
         on_done: Callable[[Status], None] | None = None,
         replies: Iterable[bytes] = (),
+        converse: bool = False,
         tag: str | None = None,
     ) -> Request:
         """Queue a command; it is sent as soon as those before it allow. ``arguments`` are ready for the wire.
@@ -234,7 +246,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         ``within`` makes it a UID command about messages of that folder: should another one be selected when its turn
         comes, it is not sent but ends in ``NO [CLOSED]``, for the uids would be those of other messages.
         ``on_fetch`` is shown FETCH answers without an awaited body and says whether they were meant for it.
-        ``replies`` are sent one by one when the server asks to go on. ``on_done`` is called at the tagged answer, not when
+        ``replies`` are sent one by one when the server asks to go on; with ``converse`` the caller answers each challenge
+        himself. ``on_done`` is called at the tagged answer, not when
         the connection is lost. Raises :class:`SessionLost`; :class:`TransientError` where the command table forbids the command.
         """
         if self.lost is not None:
@@ -250,7 +263,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         alone = known.exec is library.Exec.is_sync and name != "MOVE"
         line = words.encode() + library.CRLF
         request = Request(
-            name, tag, line, alone=alone, wants=wants, on_fetch=on_fetch, on_done=on_done, replies=replies
+            name, tag, line, alone=alone, wants=wants, on_fetch=on_fetch, on_done=on_done, replies=replies,
+            converse=converse,
         )  # fmt: skip
         request.within = within
         self._queue.append(request)
@@ -469,11 +483,20 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self._idling = True
             if self._queue or request.challenge:
                 self.idle_done()
+        elif request.challenges is not None:
+            request.challenges.put_nowait(line[2:])
         elif request.replies:
             self.transport.write(request.replies.popleft() + library.CRLF)
         else:
             request.challenge = line[2:]
             self.transport.write(library.CRLF)
+
+    def reply(self, line: str) -> None:
+        """Answer a challenge. Harmless if the connection is gone: the request tells."""
+        if self.lost is None:
+            self._progress_at = self.loop.time()
+            self.transport.write(line.encode("ascii") + library.CRLF)
+            self._keep_watch()
 
     # --- IDLE and STARTTLS -----------------------------------------------------------------------------------
     def idle_done(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote as percent
@@ -92,7 +92,15 @@ class ImapSession:
     """See :class:`mailpoller.core.ports.Session`. Commands are pipelined; what must stand alone (SELECT, IDLE) waits its turn,
     and IDLE ends when anything else is wanted."""
 
-    def __init__(self, name: str, config: ImapConfig, client: ImapClient, spool: Spool, trust: Trust) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: ImapConfig,
+        client: ImapClient,
+        spool: Spool,
+        trust: Trust,
+        renew_in: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._name = name
         self._config = config
         self._client = client
@@ -107,6 +115,8 @@ class ImapSession:
         self._selecting = asyncio.Lock()
         self._listing = asyncio.Lock()
         self._may_idle = config.idle
+        ends = renew_in()  # this session's, whatever others are opened later
+        self._renew_at = float("inf") if ends is None else asyncio.get_running_loop().time() + ends
 
     # --- folders ---------------------------------------------------------------------------------------------
     async def folders(self) -> Sequence[str]:
@@ -244,9 +254,10 @@ class ImapSession:
     # --- waiting ---------------------------------------------------------------------------------------------
     async def wait(self, limit: timedelta) -> Wake:
         """See the port. With IDLE the first folder is selected; news since its last listing count at once, but each
-        hint is told only once, so that a caller who cannot list now is not called again and again."""
+        hint is told only once, so that a caller who cannot list now is not called again and again. A session that was opened
+        with a token wants to be renewed before that ends, for the server would cut it off."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit.total_seconds()
+        deadline = min(loop.time() + limit.total_seconds(), self._renew_at)
         noop_at = loop.time() + NOOP_INTERVAL
         protocol = self._protocol
         idle = self._may_idle and protocol.offers("IDLE")
@@ -257,7 +268,7 @@ class ImapSession:
                 self._tell_news()
                 return Wake.NEWS
             if left <= 0:
-                return Wake.LIMIT
+                return Wake.RENEW if deadline == self._renew_at else Wake.LIMIT
             if protocol.busy or self._downloads.active:
                 await self._changed(left)
             elif idle and (self._open is None or self._open.folder.name != self._first):

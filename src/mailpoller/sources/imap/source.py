@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from ipaddress import ip_address
 
 import structlog
@@ -28,6 +29,7 @@ class ImapSource:
         self._config = config
         self._runtime = runtime
         self._trust = Trust()
+        self._credentials = config.credentials(runtime)
         if config.tls == "starttls":
             log.warning("tls.opportunistic", mailbox=name, host=config.host)
         elif config.tls == "none" and not _is_local(config.host):
@@ -35,14 +37,20 @@ class ImapSource:
 
     async def connect(self) -> Session:
         """See the port."""
-        client = await open_client(self._name, self._config)
-        return ImapSession(self._name, self._config, client, self._runtime.spool, self._trust)
+        client = await open_client(self._name, self._config, self._credentials)
+        return ImapSession(
+            self._name, self._config, client, self._runtime.spool, self._trust, self._credentials.renew_in
+        )
 
     def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
         """See the port."""
         from mailpoller.sources.imap.probe import probe
 
-        return probe(self._config, dispositions)
+        return probe(self._config, self._credentials, dispositions)
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What of the login ends when (aware UTC), as far as it is known."""
+        return self._credentials.expiries()
 
 
 def _is_local(host: str) -> bool:
