@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
-from mailpoller.sources.pop3.config import MechanismName
 from mailpoller.sources.pop3.protocol import Pop3Protocol, Reply
-from mailpoller.transport import sasl
+from mailpoller.transport.auth import Credentials
+from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
 from mailpoller.transport.wording import spoken
 
 LONGEST_COMMAND = 255
@@ -29,89 +28,74 @@ _PASSING_WORDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class User:
-    """USER and PASS."""
+async def log_in(protocol: Pop3Protocol, credentials: Credentials) -> None:
+    """Log in by the strongest way that both sides have; a token that is refused is replaced once.
 
-    user: str
-    password: str
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Apop:
-    """APOP: MD5 over the greeting's stamp and the password."""
-
-    user: str
-    password: str
-    stamp: str
-
-
-Way = User | Apop | sasl.Exchange
-
-
-def choose(name: MechanismName, user: str, password: str, protocol: Pop3Protocol, *, clear_allowed: bool) -> Way:
-    """How to log in with a password. Raises :class:`TransientError` if the server offers no way that we may use.
-
-    ``clear_allowed``: the configuration says by name that a password may travel without TLS.
+    Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words, or what the credentials raise.
     """
-    clear = protocol.protected or clear_allowed
-    stamp = _stamp(protocol)
-    if name == "apop":
-        if stamp is None:
+    encrypted = protocol.protected
+    command = credentials.mechanism if credentials.tokens is None else ""
+    offered = protocol.capabilities.get("SASL", ())
+    while True:
+        exchange = None
+        if command not in ("user", "apop"):
+            exchange = await credentials.exchange(offered, encrypted=encrypted)
+        stamp = _stamp(protocol)
+        if command == "apop" and stamp is None:
             raise TransientError("the server offers no APOP: its greeting has no stamp")
-        return Apop(user, password, stamp)
-    if name != "user":
-        offered = protocol.capabilities.get("SASL", ())
-        exchange = sasl.by_password(offered, user, password, mechanism=name, clear=clear)
-        hidden = exchange is not None and not exchange.readable
-        if name == "auto" and stamp is not None and not protocol.protected and not hidden:
-            return Apop(user, password, stamp)
-        if exchange is not None and (clear or hidden):
-            return exchange
-    if not clear:
-        raise TransientError("the connection is not encrypted, so the password is not sent; tls: none would allow it")
-    return User(user, password)
+        shown = exchange is None or exchange.readable
+        if stamp is not None and (command == "apop" or (command == "auto" and not encrypted and shown)):
+            # Not in clear, whatever the line is: APOP shows nobody the password.
+            await _apop(protocol, stamp, *await credentials.in_clear(encrypted=True))
+            break
+        if exchange is None:
+            await _user(protocol, *await credentials.in_clear(encrypted=encrypted))
+            break
+        try:
+            await authenticate(protocol, exchange)
+            break
+        except CredentialsRefused:
+            if not await credentials.refused(exchange):
+                raise
+    credentials.begun()
 
 
-async def authenticate(protocol: Pop3Protocol, way: Way) -> None:
-    """Log in. Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words."""
-    if isinstance(way, User):
-        if any(one in way.password for one in "\r\n\0"):
-            raise ConfigError("a password with line ends cannot be sent with USER and PASS")
-        reply = await protocol.run("USER", way.user)
-        if reply.ok:
-            reply = await protocol.run("PASS", way.password)
-        _check(protocol, reply, (way.password,))
-    elif isinstance(way, Apop):
-        digest = hashlib.md5((way.stamp + way.password).encode(), usedforsecurity=False).hexdigest()
-        _check(protocol, await protocol.run("APOP", way.user, digest), (way.password,))
-    else:
-        await _exchange(protocol, way)
+async def _user(protocol: Pop3Protocol, user: str, password: str) -> None:
+    """USER and PASS (RFC 1939 section 7)."""
+    if any(one in password for one in "\r\n\0"):
+        raise ConfigError("a password with line ends cannot be sent with USER and PASS")
+    reply = await protocol.run("USER", user)
+    if reply.ok:
+        reply = await protocol.run("PASS", password)
+    _check(protocol, reply, (password,))
 
 
-async def _exchange(protocol: Pop3Protocol, exchange: sasl.Exchange) -> None:
-    """AUTH: in one line if it fits into one; else in two, which is also what Microsoft wants of tokens."""
-    first = exchange.first()
-    along = [] if first is None else [sasl.initial(first)]
-    if len(" ".join(("AUTH", exchange.name, *along))) + 2 > LONGEST_COMMAND:
-        along = []
-    told = bool(along) or first is None
-    trouble: MailpollerError | None = None
-    request = protocol.converse("AUTH", exchange.name, *along)
+async def _apop(protocol: Pop3Protocol, stamp: str, user: str, password: str) -> None:
+    """APOP (RFC 1939 section 7): MD5 over the greeting's stamp and the password."""
+    digest = hashlib.md5((stamp + password).encode(), usedforsecurity=False).hexdigest()
+    _check(protocol, await protocol.run("APOP", user, digest), (password, digest))
+
+
+async def authenticate(protocol: Pop3Protocol, exchange: Exchange) -> None:
+    """AUTH (RFC 5034): in one line if it fits into one; else in two, which is also what Microsoft wants of tokens."""
+    first, words = exchange.first(), [exchange.name]
+    if first is not None and len(f"AUTH {exchange.name} {initial(first)}\r\n") <= LONGEST_COMMAND:
+        words.append(initial(first))
+        first = None
+    broken: MailpollerError | None = None
+    request = protocol.converse("AUTH", *words)
     assert request.challenges is not None
     while (challenge := await request.challenges.get()) is not None:
-        if not told and first is not None:
-            told = True
-            protocol.say(sasl.encoded(first))
-            continue
-        try:
-            protocol.say(sasl.encoded(await exchange.answer(sasl.decoded(challenge))))
-        except MailpollerError as error:
-            trouble = error
-            protocol.say("*")
+        if broken is None:
+            try:
+                said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
+            except MailpollerError as error:
+                broken, said = error, "*"  # ends the exchange; the server's -ERR follows
+            first = None
+        protocol.say(said)
     reply = await request.answer(protocol)
-    if trouble is not None:
-        raise trouble
+    if broken is not None:
+        raise broken
     _check(protocol, reply, exchange.secrets, exchange.explanation)
     exchange.conclude()
 

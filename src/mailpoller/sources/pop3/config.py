@@ -5,29 +5,38 @@ from __future__ import annotations
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.component import Block, Runtime, SourceConfig, StartLiteral
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.literals import DispositionLiteral, Duration, Secret
 from mailpoller.core.ports import Source
+from mailpoller.transport.auth import Credentials, ExternalAuth, check_auth, kind_of
+from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
-
-MechanismName = Literal["auto", "user", "apop", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"]
 
 _GOOGLE = {"pop.gmail.com", "pop.googlemail.com"}
 
 
 class PasswordAuth(Block):
-    """Logging in with user name and password."""
+    """Log in with user name and password."""
 
     type: Literal["password"] = "password"
-    mechanism: MechanismName = "auto"
+    mechanism: Literal["auto", "user", "apop", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"] = "auto"
     """``user`` is USER and PASS, ``apop`` is APOP, the others are SASL (RFC 5034). ``auto`` takes the strongest that the server
-    offers: SCRAM, then PLAIN or LOGIN, then USER; where the connection is not encrypted one that does not show the password."""
+    offers: SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, LOGIN, CRAM-MD5, else USER. On a line without TLS only those that do not show the
+    password, APOP among them, unless ``plain``, ``login`` or ``user`` is named here or the server is this machine."""
+
+
+Auth = Annotated[
+    Annotated[PasswordAuth, Tag("password")]
+    | Annotated[OAuthAuth, Tag("oauth2")]
+    | Annotated[ExternalAuth, Tag("external")],
+    Discriminator(kind_of),
+]
 
 
 class Pop3Config(SourceConfig):
@@ -45,14 +54,18 @@ class Pop3Config(SourceConfig):
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    client_certificate: Path | None = None
+    """Our own certificate (PEM), for a server that asks for one."""
+    client_key: Path | None = None
+    """Its private key (PEM, not encrypted), if it is not in the same file."""
     proxy: Proxy | None = None
     """Connect by way of a proxy."""
     username: str = Field(min_length=1)
-    """Whom to log in as."""
-    password: Secret
-    """``env:NAME``, ``file:/path`` or ``credential:name``."""
-    auth: PasswordAuth = PasswordAuth()
-    """How to log in."""
+    """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
+    password: Secret | None = None
+    """``env:NAME``, ``file:/path`` or ``credential:name``. Left out with OAuth 2.0 and ``external``."""
+    auth: Auth = PasswordAuth()
+    """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     disposition: DispositionLiteral = LEAVE
     """What is done on the server to a settled message: ``leave`` or ``delete``."""
     start: StartLiteral = "all"
@@ -99,6 +112,18 @@ class Pop3Config(SourceConfig):
     def _check_trust(self) -> Self:
         if self.ca_file is not None and self.pin is not None:
             raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError("client_key wants a client_certificate")
+        return self
+
+    @model_validator(mode="after")
+    def _check_auth(self) -> Self:
+        check_auth(
+            self.auth,  # type: ignore[arg-type]  # its password block has two mechanisms more
+            password=self.password,
+            tls=self.tls,
+            client_certificate=self.client_certificate,
+        )
         return self
 
     @model_validator(mode="after")
@@ -119,7 +144,20 @@ class Pop3Config(SourceConfig):
     @property
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
-        return TlsPolicy(self.ca_file, self.pin)
+        return TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key)
+
+    def credentials(self, runtime: Runtime) -> Credentials:
+        """Who logs in, and how."""
+        return Credentials(
+            self.auth,
+            service="pop3",
+            username=self.username,
+            password=self.password,
+            host=self.host,
+            port=self.effective_port,
+            state_directory=runtime.state_directory,
+            clock=runtime.clock,
+        )
 
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing."""

@@ -8,16 +8,17 @@ import socket
 import structlog
 
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.sources.pop3.authentication import authenticate, choose
+from mailpoller.sources.pop3 import authentication
 from mailpoller.sources.pop3.config import Pop3Config
 from mailpoller.sources.pop3.protocol import Pop3Protocol
+from mailpoller.transport.auth import Credentials
 from mailpoller.transport.dial import dial
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
 
 
-async def open_connection(name: str, config: Pop3Config) -> Pop3Protocol:
+async def open_connection(name: str, config: Pop3Config, credentials: Credentials) -> Pop3Protocol:
     """Connect, secure, log in: all of the steps below. ``name`` is the mailbox's, for the log.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
@@ -32,7 +33,7 @@ async def open_connection(name: str, config: Pop3Config) -> Pop3Protocol:
         await protect(protocol, config, max(0.1, deadline - loop.time()))
         if config.tls == "starttls" and not protocol.protected:
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
-        await log_in(protocol, config)
+        await log_in(protocol, credentials)
         return protocol
     except BaseException as error:
         protocol.lose("connecting failed")
@@ -105,11 +106,8 @@ async def start_tls(protocol: Pop3Protocol, config: Pop3Config, seconds: float) 
         raise TransientError(f"TLS: no end of STLS within {seconds:g} s") from None
 
 
-async def log_in(protocol: Pop3Protocol, config: Pop3Config) -> None:
+async def log_in(protocol: Pop3Protocol, credentials: Credentials) -> None:
     """Authenticate. Raises :class:`CredentialsRefused` or :class:`TransientError`."""
-    clear_allowed = config.tls == "none"
-    secret = config.password.reveal()
-    mechanism = choose(config.auth.mechanism, config.username, secret, protocol, clear_allowed=clear_allowed)
-    await authenticate(protocol, mechanism)
+    await authentication.log_in(protocol, credentials)
     if "USER" in protocol.capabilities.get("LOGIN-DELAY", ()):
         await protocol.capability()  # it is another one for each user, and known now (RFC 2449 section 6.5)

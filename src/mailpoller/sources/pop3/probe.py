@@ -16,13 +16,16 @@ from mailpoller.sources.pop3.config import Pop3Config, impossible
 from mailpoller.sources.pop3.maildrop import Contents, Knowledge, Maildrop
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport import dial
+from mailpoller.transport.auth import Credentials
 
 _HEAD = 8 << 20
 
 
-async def probe(config: Pop3Config, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+async def probe(
+    config: Pop3Config, credentials: Credentials, dispositions: Sequence[Disposition]
+) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
-    attempt = _Attempt(config, dispositions)
+    attempt = _Attempt(config, credentials, dispositions)
     try:
         for name, step in attempt.steps():
             began = time.monotonic()
@@ -43,8 +46,9 @@ def _since(began: float) -> timedelta:
 class _Attempt:
     """One connection, made step by step; each step returns what there is to say about it."""
 
-    def __init__(self, config: Pop3Config, dispositions: Sequence[Disposition]) -> None:
+    def __init__(self, config: Pop3Config, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
         self._config = config
+        self._credentials = credentials
         self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
         self._protocol = Pop3Protocol(asyncio.get_running_loop(), config.command_timeout.total_seconds())
         self._maildrop = Maildrop(self._protocol)
@@ -108,7 +112,7 @@ class _Attempt:
         return str(self._protocol.greeting.reply)
 
     async def _login(self) -> str:
-        await connecting.log_in(self._protocol, self._config)
+        await connecting.log_in(self._protocol, self._credentials)
         return "" if "PIPELINING" in self._protocol.capabilities else "without PIPELINING: one message a round trip"
 
     async def _folder(self) -> str:
@@ -165,9 +169,11 @@ class _Attempt:
                 return "If this port speaks TLS from the first octet, set tls: tls."
             case "greeting":
                 return "Is this a POP3 server? If it counts connections, another client may hold too many."
+            case "login" if isinstance(error, CredentialsRefused) and self._credentials.tokens is not None:
+                return "Sign in anew: mailpoller oauth login MAILBOX; for an application's token, check what it is allowed (POP)."
             case "login" if isinstance(error, CredentialsRefused):
                 return _password_advice(host.lower())
-            case "login" if "not encrypted" in said:
+            case "login" if "in clear" in said:
                 return "Set tls: tls (port 995) or tls: starttls-required; tls: none sends the password in clear."
             case "login":
                 return "If another client has the maildrop open, try again when it is done; it is locked meanwhile."
@@ -184,4 +190,7 @@ def _password_advice(host: str) -> str:
         return (
             "Google takes only app passwords (with two-step verification), and POP must be switched on in its settings."
         )
-    return "Check username (often the whole address) and password; APOP wants auth.mechanism: user where the server keeps no plain passwords; POP3 may be switched off for the account."
+    return (
+        "Check username (often the whole address) and password; POP3 may be switched off for the account. Where the server "
+        "has no passwords for the mechanism it offers, pin another with auth.mechanism."
+    )

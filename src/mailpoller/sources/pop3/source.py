@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 import structlog
@@ -34,6 +34,7 @@ class Pop3Source:
         self._name = name
         self._config = config
         self._runtime = runtime
+        self._credentials = config.credentials(runtime)
         self._memory = Memory()
         self._welcome_at = float("-inf")
         """From this instant on (monotonic seconds) the server lets us log in again."""
@@ -56,7 +57,7 @@ class Pop3Source:
             raise TransientError(f"the server wants the next login in {seconds:.0f} s", retry_after=pause)
         if pause:
             await self._runtime.clock.sleep(pause.total_seconds())
-        protocol = await open_connection(self._name, self._config)
+        protocol = await open_connection(self._name, self._config, self._credentials)
         self._welcome_at = self._runtime.clock.monotonic() + login_delay(protocol).total_seconds()
         return protocol
 
@@ -69,7 +70,11 @@ class Pop3Source:
         """See the port."""
         from mailpoller.sources.pop3.probe import probe
 
-        return probe(self._config, dispositions)
+        return probe(self._config, self._credentials, dispositions)
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What of the login ends when (aware UTC), as far as it is known."""
+        return self._credentials.expiries()
 
 
 def _is_local(host: str) -> bool:
