@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Literal
@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field, model_validator
 from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.literals import Duration, Secret, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
+from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.smtp import Relay, RelaySettings
 from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
 
@@ -46,7 +48,7 @@ class SmtpConfig(OutgoingConfig):
     """Follows ``tls`` if it is not given: 465 for ``tls``, 587 for the STARTTLS modes, 25 for ``none``."""
     tls: TlsMode = "starttls-required"
     """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (if the relay offers it; warned about when it does
-    not, and never with a password in clear) or ``none`` (in clear, the password too)."""
+    not, and never with a password in clear) or ``none`` (in clear; see ``auth`` for the password)."""
     ca_file: Path | None = None
     """Trust the certificates of this PEM file instead of the system's."""
     pin: Fingerprint | None = None
@@ -56,10 +58,18 @@ class SmtpConfig(OutgoingConfig):
     null_sender: bool = True
     """Send with the null envelope sender, so that nobody bounces or answers. false uses ``sender``: for relays that refuse
     the null sender (submission services often do)."""
+    client_certificate: Path | None = None
+    """Our own certificate (PEM), for a relay that asks for one."""
+    client_key: Path | None = None
+    """Its private key (PEM, not encrypted), if it is not in the same file."""
+    proxy: Proxy | None = None
+    """Connect by way of a proxy."""
     username: str | None = None
     """Log in as this user. Without it mail is sent anonymously."""
     password: Secret | None = None
-    """The user's password."""
+    """The user's password. Left out with OAuth 2.0 and ``external``."""
+    auth: Auth = PasswordAuth()
+    """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     timeout: Duration = timedelta(seconds=30)
     """The deadline of every single step. The relay's answer to a complete mail gets ten times as long."""
     helo: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$")] | None = None
@@ -73,33 +83,60 @@ class SmtpConfig(OutgoingConfig):
 
     @model_validator(mode="after")
     def _whole(self) -> SmtpConfig:
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password go together; without both, mail is sent anonymously")
+        if self.auth.type == "password":
+            if (self.username is None) != (self.password is None):
+                raise ValueError("username and password go together; without both, mail is sent anonymously")
+        elif self.username is None:
+            raise ValueError(f"auth: {{type: {self.auth.type}}} wants a username")
+        else:
+            check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError("client_key wants a client_certificate")
         if self.ca_file is not None and self.pin is not None:
             raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
         if self.timeout <= timedelta(0):
             raise ValueError("timeout is longer than nothing")
         return self
 
-    def relay(self) -> RelaySettings:
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or _PORTS[self.tls]
+
+    def relay(self, credentials: Credentials | None = None) -> RelaySettings:
         """Where the relay is and how it is spoken to."""
         return RelaySettings(
             host=self.host,
-            port=self.port or _PORTS[self.tls],
+            port=self.effective_port,
             tls=self.tls,
-            policy=TlsPolicy(ca_file=self.ca_file, pin=self.pin),
-            username=self.username,
-            password=self.password,
+            policy=TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key),
+            credentials=credentials,
             timeout=self.timeout,
             helo=self.helo,
             max_size=self.max_size,
             connections=self.connections,
             keep=self.keep,
+            proxy=self.proxy,
+        )
+
+    def credentials(self, runtime: Runtime) -> Credentials | None:
+        """Who logs in, and how; None if nobody does."""
+        if self.username is None:
+            return None
+        return Credentials(
+            self.auth,
+            service="smtp",
+            username=self.username,
+            password=self.password,
+            host=self.host,
+            port=self.effective_port,
+            state_directory=runtime.state_directory,
+            clock=runtime.clock,
         )
 
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""
-        return SmtpOutgoing(name, self.sender, self.relay(), null_sender=self.null_sender)
+        return SmtpOutgoing(name, self.sender, self.relay(self.credentials(runtime)), null_sender=self.null_sender)
 
 
 class SmtpOutgoing:
@@ -111,6 +148,7 @@ class SmtpOutgoing:
         self.sender = sender
         self._null_sender = null_sender
         self._relay = Relay(relay)
+        self._credentials = relay.credentials
 
     async def send(self, mail: Mail) -> str:
         """Hand the mail to the relay; see :meth:`mailpoller.transport.smtp.Relay.send`."""
@@ -131,6 +169,10 @@ class SmtpOutgoing:
     def probe(self) -> AsyncIterator[Stage]:
         """Every stage up to the login."""
         return self._relay.probe()
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What of the login ends when (aware UTC), as far as it is known."""
+        return [] if self._credentials is None else self._credentials.expiries()
 
     async def close(self) -> None:
         """End the kept connections."""

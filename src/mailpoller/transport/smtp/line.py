@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import re
 import socket
@@ -15,7 +14,6 @@ from typing import Any
 import structlog
 from aiosmtplib import SMTP, SMTPResponse
 from aiosmtplib.errors import (
-    SMTPAuthenticationError,
     SMTPConnectResponseError,
     SMTPException,
     SMTPHeloError,
@@ -24,12 +22,17 @@ from aiosmtplib.errors import (
 )
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.transport.auth import Credentials
+from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
 from mailpoller.transport.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
 from mailpoller.transport.tls import describe
+from mailpoller.transport.wording import without
 
 log = structlog.get_logger(__name__)
 
 _QUIT_DEADLINE = 2.0
+_INITIAL_LIMIT = 450
+"""Characters of a first message that still go along with AUTH: a command has at most 512 octets (RFC 4954 section 4), an answer 12,288."""
 
 
 class Line:
@@ -99,6 +102,8 @@ class Line:
 
     # --- opening -----------------------------------------------------------------------------------------------
     async def _resolve(self) -> str:
+        if self.settings.proxy is not None:
+            return "asked at the proxy"
         with self.faults("looking up the host"):
             try:
                 async with asyncio.timeout(self._timeout):
@@ -113,6 +118,12 @@ class Line:
 
     async def _connect(self) -> str:
         """Try the addresses in the resolver's order; each gets its share of the time, so that one dead route spoils nothing."""
+        if self.settings.proxy is not None:
+            with self._wanting():
+                self._socket = await self.settings.proxy.connect(
+                    self.settings.host, self.settings.port, seconds=self._timeout
+                )
+            return f"by way of the {self.settings.proxy.place}"
         loop = asyncio.get_running_loop()
         failure = RelayUnavailable(f"{self.settings.place}: no address")
         for family, protocol, address in self._addresses:
@@ -188,48 +199,89 @@ class Line:
                 await self.client.helo(hostname=name)
 
     async def _login(self) -> str:
-        username, password = self.settings.username, self.settings.password
+        credentials = self.settings.credentials
         encrypted = self._told_by_transport("sslcontext") is not None
         if not encrypted and self.settings.tls == "starttls":
             _warn_once(self.settings.place)
-        if username is None or password is None:
-            self.between_mails = True
-            return "anonymous"
-        if not encrypted and self.settings.tls != "none":
-            raise RelayUnavailable(f"{self.settings.place} offers no STARTTLS, and no password is sent in clear")
-        try:
-            secret = await asyncio.to_thread(password.reveal)
-        except ConfigError as error:
-            raise CredentialsRefused(str(error)) from None
-        mechanism = await self._authenticate(username, secret, encrypted=encrypted)
+        mechanism = "anonymous"
+        if credentials is not None:
+            if not encrypted and self.settings.tls != "none":
+                raise RelayUnavailable(f"{self.settings.place} offers no STARTTLS, and no password is sent in clear")
+            mechanism = await self._authenticate(credentials, encrypted=encrypted)
         self.between_mails = True
         return mechanism
 
-    async def _authenticate(self, username: str, secret: str, *, encrypted: bool) -> str:
-        """Log in by the first mechanism that both sides know; the next one only if the relay says it does not know this one."""
-        known = ("PLAIN", "LOGIN", "CRAM-MD5") if encrypted else ("CRAM-MD5", "PLAIN", "LOGIN")
-        offered = [one for one in known if one.lower() in self.client.server_auth_methods]
+    async def _authenticate(self, credentials: Credentials, *, encrypted: bool) -> str:
+        """Log in by the strongest mechanism that both sides have; by the next one only if the relay says it does not know this one,
+        for every try with a wrong password is a step towards a locked account. A token that is refused is replaced once."""
+        offered = {one.upper() for one in self.client.server_auth_methods}
         said = "no login that we know"
-        for mechanism in offered:
-            method = {
-                "PLAIN": self.client.auth_plain,
-                "LOGIN": self.client.auth_login,
-                "CRAM-MD5": self.client.auth_crammd5,
-            }[mechanism]
-            with self.faults("the login"):
+        while True:
+            with self._wanting():
+                exchange = await credentials.exchange(offered, encrypted=encrypted)
+                if exchange is None and said == "no login that we know":
+                    await credentials.in_clear(
+                        encrypted=encrypted
+                    )  # tells, if it is for that reason that there is no way
+            if exchange is None:
+                raise CredentialsRefused(f"{self.settings.place} refused the login: {said}")
+            try:
+                unknown = await self._converse(exchange)
+            except CredentialsRefused:
+                if not await credentials.refused(exchange):
+                    raise
+                continue
+            if unknown is None:
+                return exchange.name
+            said = unknown
+            if exchange.name not in offered:
+                raise CredentialsRefused(f"{self.settings.place} refused the login: {said}")
+            offered.discard(exchange.name)
+
+    async def _converse(self, exchange: Exchange) -> str | None:
+        """AUTH (RFC 4954): None if we are logged in, the relay's words if it does not know the mechanism."""
+        first, words = exchange.first(), [b"AUTH", exchange.name.encode("ascii")]
+        if first is not None and len(initial(first)) <= _INITIAL_LIMIT:
+            words.append(initial(first).encode("ascii"))
+            first = None
+        with self.faults("the login"):
+            answer = await self.client.execute_command(*words)
+            while answer.code == 334:
                 try:
-                    await method(username, secret)
-                except SMTPAuthenticationError as error:
-                    said = _scrubbed(words_of(SMTPResponse(error.code, error.message)), username, secret)
-                    if error.code == 421 or not self.client.is_connected:
-                        raise RelayCut(f"{self.settings.place}: {said}") from None
-                    if 400 <= error.code < 500:
-                        raise RelayUnavailable(f"{self.settings.place} cannot check the login now: {said}") from None
-                    if error.code != 504:
-                        break
-                else:
-                    return mechanism
-        raise CredentialsRefused(f"{self.settings.place} refused the login: {said}")
+                    said = encoded(await exchange.answer(decoded(answer.message)) if first is None else first)
+                except MailpollerError:
+                    await self.client.execute_command(b"*")
+                    raise
+                first = None
+                answer = await self.client.execute_command(said.encode("ascii"))
+        if answer.code == 235:
+            with self._wanting():
+                exchange.conclude()
+            return None
+        told = words_of(answer)
+        for secret in exchange.secrets:
+            told = without(told, secret)
+        if exchange.explanation:
+            told += f" ({exchange.explanation})"
+        if answer.code == 421 or not self.client.is_connected:
+            raise RelayCut(f"{self.settings.place}: {told}")
+        if 400 <= answer.code < 500:
+            raise RelayUnavailable(f"{self.settings.place} cannot check the login now: {told}")
+        if answer.code == 504:
+            return told
+        raise CredentialsRefused(f"{self.settings.place} refused the login: {told}")
+
+    @contextmanager
+    def _wanting(self) -> Iterator[None]:
+        """What keeps us from logging in, before a word was said: a passing trouble of the whole relay, or for a human."""
+        try:
+            yield
+        except ConfigError as error:
+            raise CredentialsRefused(str(error)) from None
+        except RelayUnavailable:
+            raise
+        except TransientError as error:
+            raise RelayUnavailable(f"{self.settings.place}: {error}", retry_after=error.retry_after) from None
 
     # --- open --------------------------------------------------------------------------------------------------
     async def ask(self, stage: str, *words: bytes) -> SMTPResponse:
@@ -285,12 +337,3 @@ def _literal(sockname: tuple[Any, ...]) -> str:
     """Our address as RFC 5321 section 4.1.3 writes it."""
     address = str(sockname[0]).partition("%")[0]
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-
-
-def _scrubbed(words: str, username: str, secret: str) -> str:
-    """Without the secret, should the relay have repeated it."""
-    plain = secret.encode()
-    both = b"\0" + username.encode() + b"\0" + plain
-    for form in (secret, base64.b64encode(plain).decode(), base64.b64encode(both).decode()):
-        words = words.replace(form, "********") if form else words
-    return words

@@ -9,6 +9,7 @@ from time import monotonic
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError
 from mailpoller.core.ports import Mail, Stage
+from mailpoller.transport.oauth import TokenRefused
 from mailpoller.transport.retry import briefly
 from mailpoller.transport.smtp.line import Line
 from mailpoller.transport.smtp.terms import NotCarried, RelayCut, RelaySettings
@@ -100,6 +101,14 @@ class Relay:
 
 def _advice(stage: str, settings: RelaySettings, error: MailpollerError) -> str:
     """What a sysadmin can do about a stage that failed."""
+    if isinstance(error, TokenRefused):
+        return error.advice or "Ask the provider's administrator with the words above."
+    if (
+        isinstance(error, CredentialsRefused)
+        and settings.credentials is not None
+        and settings.credentials.tokens is not None
+    ):
+        return _token_advice(settings.host.lower(), settings.credentials.username)
     if isinstance(error, CredentialsRefused):
         return "Check username and password; many providers want an app password, or have SMTP AUTH switched off."
     if stage == "dns":
@@ -113,3 +122,14 @@ def _advice(stage: str, settings: RelaySettings, error: MailpollerError) -> str:
     if stage == "greeting":
         return "Something else may answer on this port, or the relay does not want this machine; its log knows."
     return "Say tls: starttls-required, or tls: none if the line is safe, and check that the relay offers AUTH."
+
+
+def _token_advice(host: str, username: str) -> str:
+    """The provider gave a token and the relay does not take it."""
+    if host.endswith(("office365.com", "outlook.com", "office365.us", "outlook.cn")):
+        return (
+            "The token is good, but not for sending. Switch authenticated SMTP on for this mailbox: Set-CASMailbox "
+            f"{username} -SmtpClientAuthenticationDisabled $false. With client_credentials also: SMTP.SendAsApp granted, "
+            "New-ServicePrincipal, and Add-RecipientPermission … -AccessRights SendAs."
+        )
+    return "The relay must trust this provider, and the token must name this user: check username and scopes."

@@ -8,25 +8,26 @@ from datetime import timedelta
 from aiosmtplib import SMTPResponse
 
 from mailpoller.core.errors import MessageRejected, TransientError
-from mailpoller.core.literals import Secret
+from mailpoller.transport.auth import Credentials
+from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import TlsMode, TlsPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """Where the relay is and how it is spoken to. ``timeout`` is for every single step; ``max_size`` in octets."""
+    """Where the relay is and how it is spoken to; without ``credentials`` mail is sent anonymously. ``timeout`` is for every single step; ``max_size`` in octets."""
 
     host: str
     port: int
     tls: TlsMode
     policy: TlsPolicy
-    username: str | None = None
-    password: Secret | None = None
+    credentials: Credentials | None = None
     timeout: timedelta = timedelta(seconds=30)
     helo: str | None = None
     max_size: int = 50_000_000
     connections: int = 2
     keep: timedelta = timedelta(seconds=15)
+    proxy: Proxy | None = None
 
     @property
     def place(self) -> str:
