@@ -35,9 +35,16 @@ class Service:
 
     def imap(self, user: str, port: int, ca_file: Path | None = None, **settings: Any) -> None:
         """Add a mailbox: plain, or from the first octet on over TLS if there is a ``ca_file``."""
+        self._mailbox("imap", user, port, ca_file, settings)
+
+    def pop3(self, user: str, port: int, ca_file: Path | None = None, **settings: Any) -> None:
+        """As :meth:`imap`, by POP3."""
+        self._mailbox("pop3", user, port, ca_file, settings)
+
+    def _mailbox(self, kind: str, user: str, port: int, ca_file: Path | None, settings: dict[str, Any]) -> None:
         tls = {"tls": "none"} if ca_file is None else {"tls": "tls", "ca_file": str(ca_file)}
         self._settings["mailboxes"][user] = {
-            "type": "imap",
+            "type": kind,
             "host": "127.0.0.1",
             "port": port,
             **tls,

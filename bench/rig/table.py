@@ -77,8 +77,8 @@ def median(values: Iterable[float]) -> float:
 
 
 def surroundings(*tools: str) -> str:
-    """One line: the versions of what was measured and the machine. ``tools`` are ``dovecot`` and ``mbsync``."""
-    known = {"dovecot": ("dovecot", "Dovecot"), "mbsync": ("mbsync", "mbsync")}
+    """One line: the versions of what was measured and the machine. ``tools``: ``dovecot``, ``mbsync``, ``mpop``."""
+    known = {"dovecot": ("dovecot", "Dovecot"), "mbsync": ("mbsync", "mbsync"), "mpop": ("mpop", "mpop")}
     parts = [f"mailpoller {version('mailpoller')}", f"Python {platform.python_version()}"]
     parts += [f"SQLite {sqlite3.sqlite_version}"]
     parts += [f"{known[tool][1]} {found}" for tool in tools if (found := _version(known[tool][0]))]
