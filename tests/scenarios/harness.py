@@ -58,9 +58,9 @@ class Site:
         path.write_text(yaml.safe_dump(self.settings))
         return path
 
-    def run(self, *arguments: str, kill: tuple[str, str, int] | None = None) -> Daemon:
-        """Start ``mailpoller run`` in the background."""
-        return Daemon(self, ["run", "--config", str(self.config), "--log-format", "json", *arguments], kill)
+    def run(self, *arguments: str, kill: tuple[str, str, int] | None = None, by: str = "mailpoller") -> Daemon:
+        """Start ``mailpoller run`` in the background. ``by``: the module that runs the command."""
+        return Daemon(self, ["run", "--config", str(self.config), "--log-format", "json", *arguments], kill, by)
 
     def once(self, *, kill: tuple[str, str, int] | None = None, timeout: float = 60) -> int:
         """``mailpoller run --once``: its exit code, negative if a signal ended it."""
@@ -70,9 +70,11 @@ class Site:
     def events(self, queue: Path | None = None) -> list[dict[str, Any]]:
         """The events that a queue file holds, oldest first."""
         path = queue or self.queue_path
-        if not path.exists():
+        if not path.exists() or path.stat().st_size == 0:
             return []
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as database:
+            if _is_being_made(database):
+                return []
             return [
                 json.loads(row[0])
                 for row in database.execute("SELECT event FROM message JOIN content USING (seq) ORDER BY seq")
@@ -80,13 +82,17 @@ class Site:
 
     def ledger_counts(self, mailbox: str) -> dict[str, int]:
         """How many messages of a mailbox the ledger has, by state."""
+        counts = {"claimed": 0, "deferred": 0, "settled": 0, "undisposed": 0}
+        if not (self.directory / "ledger.db").exists():
+            return counts
         with sqlite3.connect(f"file:{self.directory / 'ledger.db'}?mode=ro", uri=True, timeout=10) as database:
+            if _is_being_made(database):
+                return counts
             rows = database.execute(
                 "SELECT state, disposition_state, count(*) FROM message JOIN folder ON folder.id = message.folder "
                 "WHERE mailbox = ? GROUP BY 1, 2",
                 (mailbox,),
             ).fetchall()
-        counts = {"claimed": 0, "deferred": 0, "settled": 0, "undisposed": 0}
         for state, disposition, count in rows:
             counts["claimed" if state == "suspect" else state] += count
             if state == "settled" and disposition != "applied":
@@ -101,10 +107,12 @@ class Site:
 class Daemon:
     """The command as a process; a context manager that leaves none behind. ``log`` is what it said, a dict a line."""
 
-    def __init__(self, site: Site, arguments: list[str], kill: tuple[str, str, int] | None = None) -> None:
+    def __init__(
+        self, site: Site, arguments: list[str], kill: tuple[str, str, int] | None = None, by: str = "mailpoller"
+    ) -> None:
         self.site = site
         self.log_path = site.directory / f"log-{time.monotonic_ns()}.jsonl"
-        program = ["-m", "mailpoller"] if kill is None else ["-m", "scenarios.killer", *map(str, kill)]
+        program = ["-m", by] if kill is None else ["-m", "scenarios.killer", *map(str, kill)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *arguments],
@@ -165,6 +173,10 @@ class Daemon:
     def stop(self, seconds: float = 20) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
+
+
+def _is_being_made(database: sqlite3.Connection) -> bool:
+    return database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'message'").fetchone() is None
 
 
 def _matches(line: Mapping[str, Any], event: str, keys: Mapping[str, Any]) -> bool:

@@ -1,0 +1,108 @@
+"""SIGTERM at every inconvenient moment, and two daemons on one ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+
+import pytest
+
+from scenarios.harness import Site
+from scenarios.outage import fill, said, stopped, strikes, until
+from servers.dovecot import Dovecot, free_ports
+from servers.proxy import FaultProxy
+
+PROMPT_S = 2.0
+
+
+@pytest.mark.timeout(120)
+async def test_a_stop_in_the_middle_of_a_backlog_drains_what_is_in_hand_and_the_next_run_goes_on(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    site.settings["service"]["batch_messages"] = 20
+    expected = await asyncio.to_thread(fill, dovecot, user, "message", 1200)
+    with site.run() as daemon:
+        await until(daemon, lambda: site.subjects().total() >= 60)
+        assert await stopped(daemon) == 0
+        delivered = site.subjects().total()
+        assert delivered < 1200
+        assert daemon.count("service.stopped") == 1
+        assert daemon.count("watcher.cancelled") == 0
+    counts = site.ledger_counts("support")
+    assert counts["claimed"] == counts["undisposed"] == 0
+    assert counts["settled"] == delivered
+    assert strikes(site) == (0, 0)
+    assert await asyncio.to_thread(site.once) == 0
+    assert site.subjects() == expected
+    with sqlite3.connect(site.queue_path) as database:
+        assert database.execute("SELECT count(*), count(DISTINCT mid) FROM message").fetchone() == (1200, 1200)
+
+
+async def test_a_stop_on_a_stalled_server_ends_when_the_grace_period_does(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    site.settings["service"]["stop_grace"] = "1s"
+    async with FaultProxy(dovecot.imap_port) as proxy:
+        site.settings["mailboxes"]["support"]["port"] = proxy.port
+        with site.run() as daemon:
+            await said(daemon, "session.opened")
+            await until(daemon, lambda: site.ledger_counts("support") is not None)
+            proxy.stall()
+            fill(dovecot, user, "message", 3)
+            await asyncio.sleep(1.5)  # a poll that hangs
+            began = time.monotonic()
+            assert await stopped(daemon, 11 + 4) == 0
+            assert time.monotonic() - began < 1 + 10
+        proxy.flow()
+    assert site.ledger_counts("support")["claimed"] == 0
+
+
+async def test_a_stop_while_a_login_hangs_ends_when_the_grace_period_does(site: Site, dovecot: Dovecot) -> None:
+    site.settings["service"]["stop_grace"] = "1s"
+    async with FaultProxy(dovecot.imap_port) as proxy:
+        proxy.stall()
+        site.settings["mailboxes"]["support"]["port"] = proxy.port
+        with site.run() as daemon:
+            await until(daemon, lambda: proxy.connections)
+            began = time.monotonic()
+            assert await stopped(daemon, 15) == 0
+            assert time.monotonic() - began < 1 + 10
+
+
+async def test_a_stop_while_waiting_for_news_is_prompt(site: Site, dovecot: Dovecot, user: str) -> None:
+    site.settings["mailboxes"]["support"]["poll_interval"] = "1h"
+    expected = fill(dovecot, user, "message", 1)
+    with site.run("--log-level", "debug") as daemon:
+        await until(daemon, lambda: site.subjects() == expected)
+        await said(daemon, "mailbox.polled")
+        began = time.monotonic()
+        assert await stopped(daemon) == 0
+        assert time.monotonic() - began < PROMPT_S
+        assert daemon.count("session.closed") == 1
+
+
+async def test_a_stop_while_backing_off_is_prompt(site: Site) -> None:
+    (port,) = free_ports(1)
+    site.settings["mailboxes"]["support"] |= {"port": port, "reconnect_interval": "1h"}
+    with site.run() as daemon:
+        await said(daemon, "mailbox.failed", kind="mailbox-down")
+        began = time.monotonic()
+        assert await stopped(daemon) == 0
+        assert time.monotonic() - began < PROMPT_S
+
+
+async def test_a_second_daemon_on_the_same_ledger_names_the_first_and_leaves(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    with site.run() as first:
+        await said(first, "service.started")
+        with site.run() as second:
+            assert await asyncio.to_thread(second.wait) == 75
+            assert f"in use by process {first.process.pid}" in second.said
+        expected = fill(dovecot, user, "message", 2)
+        await until(first, lambda: site.subjects() == expected)
+        assert await stopped(first) == 0
+    with site.run() as third:
+        await said(third, "service.started")
+        assert await stopped(third) == 0
