@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PASSWORD = "secret"
+_TOKEN_KEY = b"only for tests, only for tests, only for tests!"
 
 _CONFIGURATION = """\
 base_dir = {directory}/run
@@ -39,7 +40,7 @@ ssl_cert = <{directory}/cert.pem
 ssl_key = <{directory}/key.pem
 ssl_dh =
 disable_plaintext_auth = no
-auth_mechanisms = plain login
+auth_mechanisms = {mechanisms}
 auth_failure_delay = 0
 default_login_user = {login_user}
 default_internal_user = {internal_user}
@@ -54,6 +55,7 @@ mail_fsync = never
 mail_max_userip_connections = 0
 mailbox_list_index = no
 mailbox_idle_check_interval = 1 s
+{oauth}
 passdb {{
   driver = static
   args = password={password}
@@ -114,6 +116,14 @@ service pop3-login {{
 }}
 """
 
+_OAUTH = """\
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {directory}/oauth2.conf.ext
+}}
+"""
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -126,19 +136,31 @@ class Dovecot:
     """One server; a context manager that starts it and leaves nothing behind.
 
     ``prefix`` and ``separator`` shape the personal namespace (``INBOX.`` and ``.`` is Courier's). ``extra`` is added to
-    the configuration. The ports stay the same over :meth:`stop` and :meth:`start`.
+    the configuration. The ports stay the same over :meth:`stop` and :meth:`start`. ``mechanisms`` are those of SASL that it
+    offers; with ``oauth`` also XOAUTH2 and OAUTHBEARER, for which it takes what :meth:`token` makes.
     """
 
     host = "127.0.0.1"
     password = PASSWORD
 
-    def __init__(self, *, prefix: str = "", separator: str = "/", pop3: bool = False, extra: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        prefix: str = "",
+        separator: str = "/",
+        pop3: bool = False,
+        oauth: bool = False,
+        mechanisms: str = "plain login",
+        extra: str = "",
+    ) -> None:
         self.prefix = prefix
         self.separator = separator
         self.imap_port, self.imaps_port, self.pop3_port, self.pop3s_port = free_ports(4)
         self.directory = Path(tempfile.mkdtemp(prefix="dovecot-"))
         self.directory.chmod(0o755)
         self._pop3 = pop3
+        self._oauth = oauth
+        self._mechanisms = mechanisms + (" xoauth2 oauthbearer" if oauth else "")
         self._extra = extra
         self._process: subprocess.Popen[bytes] | None = None
         self._delivered = 0
@@ -233,6 +255,8 @@ class Dovecot:
             "mail_user": owner.pw_uid,
             "mail_group": owner.pw_gid,
             "password": PASSWORD,
+            "mechanisms": self._mechanisms,
+            "oauth": _OAUTH.format(directory=self.directory) if self._oauth else "",
             "prefix": self.prefix,
             "separator": self.separator,
             "imap_port": self.imap_port,
@@ -242,10 +266,41 @@ class Dovecot:
             "chroot": "" if privileged else "chroot =",
             "extra": self._extra,
         }
+        if self._oauth:
+            self._trust_tokens()
         pop3 = _POP3.format(**values) if self._pop3 else ""
         if not privileged:
             values["extra"] += f"\ndefault_internal_group = {os.getegid()}\n"
         (self.directory / "dovecot.conf").write_text(_CONFIGURATION.format(**values, pop3=pop3), "utf-8")
+
+    # --- tokens ----------------------------------------------------------------------------------------------
+    def _trust_tokens(self) -> None:
+        """Tokens are signed with a key that the server has on disk, so that it asks nobody (RFC 7519, HS256)."""
+        key = self.directory / "keys" / "test" / "HS256" / "test"
+        key.parent.mkdir(parents=True)
+        key.write_bytes(base64.b64encode(_TOKEN_KEY))
+        settings = {
+            "introspection_mode": "local",
+            "local_validation_key_dict": f"fs:posix:prefix={self.directory}/keys/",
+            "username_attribute": "sub",
+        }
+        lines = [f"{name} = {value}\n" for name, value in settings.items()]
+        (self.directory / "oauth2.conf.ext").write_text("".join(lines))
+
+    def token(self, user: str, *, lifetime: float = 3600) -> str:
+        """An access token for a user, good for so many seconds (less than nothing: it has expired). Needs ``oauth``."""
+        import jwt
+
+        now = int(time.time())
+        claims = {
+            "sub": user,
+            "iat": now - 60,
+            "nbf": now - 60,
+            "exp": int(now + lifetime),
+            "azp": "test",
+            "scope": "mail",
+        }
+        return jwt.encode(claims, _TOKEN_KEY, algorithm="HS256", headers={"kid": "test"})
 
     # --- mail ------------------------------------------------------------------------------------------------
     def deliver(
