@@ -34,6 +34,7 @@ from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import CONCURRENT_CALLS, Queue
+from mailpoller.engine.records import in_turn
 from mailpoller.engine.supervisor import Supervisor
 from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.engine.watcher import Watcher
@@ -45,6 +46,9 @@ CONNECTING = 48
 
 JUDGING = 4
 """Batches that are parsed and judged at the same time: enough to keep the processor busy, few enough that nobody waits long."""
+
+RECORDING = 8
+"""Batches that the ledger is handed at the same time. It commits all that wait at once, so each of them waits for all."""
 
 KEPT_ASIDE = 8
 """An eighth of the memory is for small batches alone, so that they do not wait for large ones on slow lines."""
@@ -136,7 +140,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
 
         health = Health(clock)
         budget = Budget(service.memory, weights=weights, aside=service.memory // KEPT_ASIDE)
-        judging = Turns(JUDGING, weights)
+        judging, recording = Turns(JUDGING, weights), Turns(RECORDING, weights)
         connecting = asyncio.Semaphore(CONNECTING)
         connections = Connections(
             clock, limit=service.max_connections, per_host=service.max_connections_per_host, weights=weights
@@ -171,7 +175,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 block,
                 pipeline=pipeline_of(config, name, rules),
                 dispatcher=Dispatcher(block, queues, quarantines.of(name), last_resort, clock),
-                ledger=ledger,
+                ledger=in_turn(ledger, recording, name),
                 budget=Budget(service.memory_per_mailbox, budget, mailbox=name),
                 judging=judging,
                 clock=clock,

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from engine_rig import Rig, until
 
-from mailpoller.core.errors import TransientError
-from mailpoller.core.message import Account
+from mailpoller.core.errors import LedgerUnavailable, TransientError
+from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.connections import Connections
 from mailpoller.engine.health import Condition
+from mailpoller.engine.records import in_turn
 from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.testing.fake_source import FakeSession
 from mailpoller.testing.memory_ledger import MemoryLedger
@@ -311,3 +312,65 @@ async def test_once_drains_every_mailbox_over_one_connection() -> None:
     assert all(await asyncio.gather(*(rig.watcher.drain() for rig in fleet.rigs)))
     assert [rig.subjects() for rig in fleet.rigs] == subjects
     assert fleet.most[""] == 1
+
+
+# --- the ledger -----------------------------------------------------------------------------------------------------
+async def test_ledger_is_handed_few_batches_at_once_and_a_short_one_before_long_ones() -> None:
+    ledger = MemoryLedger(SystemClock())
+    turns = Turns(2)
+    at_once = most = 0
+    order: list[str] = []
+    claim = ledger.claim
+
+    async def slow(refs: Sequence[MessageRef]) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        order.append(refs[0].folder.mailbox)
+        await asyncio.sleep(0.005)
+        at_once -= 1
+        return await claim(refs)
+
+    ledger.claim = slow  # type: ignore[method-assign]
+
+    async def one(mailbox: str, count: int) -> None:
+        folder = Folder(mailbox, "INBOX", f"epoch of {mailbox}")
+        records = in_turn(ledger, turns, mailbox)
+        await records.open_folder(folder, Account("fake", "a", mailbox))
+        claims = await records.claim([MessageRef(folder, str(number)) for number in range(count)])
+        assert len(claims) == count
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(one(f"backlog-{number}", 200))
+        await until(lambda: len(order) >= 2)
+        before = len(order)
+        group.create_task(one("small", 1))
+    assert most == 2
+    assert order.index("small") - before <= 2
+    assert len(order) == 13
+
+
+async def test_ledger_s_refusal_gives_the_turn_back() -> None:
+    ledger, turns = MemoryLedger(SystemClock()), Turns(1)
+    records = in_turn(ledger, turns, "support")
+    folder = Folder("support", "INBOX", "epoch")
+    await records.open_folder(folder, Account("fake", "a", "support"))
+    claims = [one for one in await records.claim([MessageRef(folder, "1")]) if isinstance(one, Claim)]
+    for step in ("defer", "release", "settle", "disposed", "repeats"):
+        ledger.fail(step)
+    now = SystemClock().now()
+    for refused in (
+        records.defer(claims, until=now, reason="later", queue="support"),
+        records.release(claims),
+        records.settle([]),
+        records.disposed([]),
+        records.repeats("support", []),
+    ):
+        with pytest.raises(LedgerUnavailable):
+            await refused
+        assert turns.taken == 0
+    ledger.heal()
+    await records.defer(claims, until=now, reason="later", queue="support")
+    assert await records.due(folder, limit=5, down=["support"]) == []
+    assert [ref.uid for ref in await records.due(folder, limit=5)] == ["1"]
