@@ -22,6 +22,7 @@ from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.budget import Budget, Reservation
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
+from mailpoller.engine.doubt import Doubt
 from mailpoller.engine.overlap import side_by_side
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.turns import Turns
@@ -35,6 +36,9 @@ LARGE = 1_000_000
 POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
+IN_HAND = 3
+"""Batches that are under way at once: one fetched, one delivered, one told to the server."""
+
 _SETTLED = {
     "delivered": "message.delivered",
     "quarantined": "message.quarantined",
@@ -46,6 +50,12 @@ _SETTLED = {
 
 _BREATH = 0.010
 """Seconds of parsing after which other tasks get their turn."""
+
+
+class Stop(Protocol):
+    """What tells a courier to end its pass, such as an :class:`asyncio.Event`. Asked between two batches."""
+
+    def is_set(self) -> bool: ...
 
 
 class Observer(Protocol):
@@ -147,7 +157,7 @@ class Courier:
         budget: Budget,
         clock: Clock,
         limits: Limits,
-        stop: asyncio.Event,
+        stop: Stop,
         reachable: frozenset[str] | None = None,
         bodies_wanted: bool = True,
         judging: Turns | None = None,
@@ -168,8 +178,7 @@ class Courier:
         self._observer = observer
         self._open: dict[str, Claim] = {}
         """Claims that are in hand, by mid: given back however a pass ends."""
-        self._caution = limits.batch_messages
-        """Messages per batch now: shrinks when fetching loses the session, so that the one to blame ends up alone."""
+        self._doubt = Doubt()
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
@@ -249,8 +258,10 @@ class Courier:
         """
         worked: set[str] = set()
         while not self._stop.is_set():
-            limit = 1 if self._dispatcher.probing() else self._limits.batch_messages
-            due = await self._ledger.due(folder, limit=limit, down=self._dispatcher.down())
+            probing = self._dispatcher.probing()
+            limit = 1 if probing else self._limits.batch_messages
+            asked = limit if probing else limit * (1 + IN_HAND)  # what is in hand looks due still, and comes first
+            due = await self._ledger.due(folder, limit=asked, down=self._dispatcher.down())
             waiting = deque(ref for ref in due if ref.uid not in worked)
             if not waiting:
                 break
@@ -284,6 +295,12 @@ class Courier:
             yield _Batch(piece, _reached(covered, yielded))
             if waiting and self._has_to_end():
                 return
+        for refs in self._doubt.pieces(folder):
+            waiting = deque(refs)
+            while waiting:
+                if self._has_to_end():
+                    return
+                yield _Batch(self._cut(waiting, len(refs), rest=True))
         tally.exhausted = True
 
     def _has_to_end(self) -> bool:
@@ -313,7 +330,6 @@ class Courier:
     def _cut(self, waiting: deque[MessageRef], limit: int, *, rest: bool) -> list[MessageRef]:
         """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server announced, so many
         octets. Without ``rest`` a piece that could still grow is left there."""
-        limit = min(limit, self._caution)
         octets = count = 0
         for ref in waiting:
             octets += self._expected(ref)
@@ -377,22 +393,14 @@ class Courier:
         except TransientError as error:
             trouble = error
         if not missing:
-            self._caution = min(self._caution * 2, self._limits.batch_messages)
             return
         left = list(missing.values())
-        if hand.lost is not None:
-            await self._session_lost(left, alone=len(claims) == 1, nothing=len(left) == len(claims), tally=tally)
-        else:
+        if hand.lost is None:
             await self._unfetchable(left, str(trouble or "the server did not answer for it"), tally, trouble)
-
-    async def _session_lost(self, left: Sequence[Claim], *, alone: bool, nothing: bool, tally: Tally) -> None:
-        """Give unfetched claims back; unless it is one message that takes the session with it, which must not block the rest."""
-        if alone and self._caution == 1:
-            await self._unfetchable(left, "the session was lost while it was fetched alone", tally, None)
-            return
-        if nothing:
-            self._caution = 1 if alone else max(1, min(self._caution, len(left)) // 4)
-        await self._put_down(left)
+        elif self._doubt.lost([claim.ref for claim in left]):
+            await self._unfetchable(left, "the session is lost whenever it is fetched", tally, None)
+        else:
+            await self._put_down(left)
 
     async def _unfetchable(
         self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
