@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -187,16 +187,27 @@ class HttpClient:
         return await briefly(once, on=HttpCut, tries=3 if method == "GET" else 1)
 
     async def download(
-        self, target: str, intake: Intake, *, doing: str, headers: Mapping[str, str] | None = None
+        self,
+        target: str,
+        intake: Intake,
+        *,
+        doing: str,
+        headers: Mapping[str, str] | None = None,
+        refuses: Collection[str] = (),
     ) -> None:
         """GET into ``intake``, as it arrives. What lies beyond its limit is not read: the connection is given up instead.
 
-        Raises as :meth:`request`; the caller ends the intake, whose octets are then worth nothing.
+        ``refuses``: media types, in lower case, of what is certainly not that which is wanted. Raises as :meth:`request`; the
+        caller ends the intake, whose octets are then worth nothing.
         """
-        async with (
-            self._ask("GET", target, doing, None, headers or {}, b"", (), ()) as response,
-            aclosing(self._chunks(response, doing)) as chunks,
-        ):
+        async with self._ask("GET", target, doing, None, headers or {}, b"", (), ()) as response:
+            kind = _headers(response).get("content-type", "").partition(";")[0].strip().lower()
+            if kind in refuses:
+                raise HttpError(f"{self.host}: to {doing} it answered with {spoken(kind)}")
+            await self._spooled(response, intake, doing)
+
+    async def _spooled(self, response: httpcore.Response, intake: Intake, doing: str) -> None:
+        async with aclosing(self._chunks(response, doing)) as chunks:
             async for chunk in chunks:
                 try:
                     intake.write(chunk)

@@ -1,0 +1,134 @@
+"""The YAML block of a mailbox that is reached by Microsoft Graph."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from mailpoller.core.component import Runtime, SourceConfig
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.literals import Duration
+from mailpoller.core.ports import Source
+from mailpoller.transport.graph.address import check_url, check_user, service_url
+from mailpoller.transport.oauth import OAuthAuth
+from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.tls import Fingerprint, TlsPolicy
+
+SEEN, FLAGGED = "\\seen", "\\flagged"
+"""The flags that Outlook has a property for; every other flag is a category."""
+
+Deletion = Literal["deleted-items", "recoverable", "permanent"]
+
+
+class GraphConfig(SourceConfig):
+    """A mailbox in Exchange Online (Microsoft 365), by Microsoft Graph. The application needs ``Mail.ReadWrite``."""
+
+    type: Literal["graph"]
+    user: str
+    """Whose mailbox: the user principal name (``support@example.com``) or object id, also of a shared mailbox."""
+    auth: OAuthAuth
+    """How to log in: ``auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: …, client_id: …}``. ``cloud``
+    there says which of Microsoft's clouds it is, for Graph too."""
+    url: str | None = None
+    """Where Graph is, with its version, if ``cloud`` does not say it: ``https://graph.microsoft.com/v1.0``."""
+    folders: list[str] = Field(default_factory=lambda: ["inbox"], min_length=1)
+    """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``, ``archive``), or a path
+    of display names below the mailbox's root or below such a folder: ``Support/Germany``, ``inbox/Done``."""
+    deletion: Deletion = "deleted-items"
+    """What ``disposition: delete`` does: move to Deleted Items; DELETE, after which it can be recovered (the dumpster); or
+    permanentDelete, which only the global cloud has."""
+    notice_interval: Duration = timedelta(seconds=15)
+    """How often the service is asked for news between polls; only the first folder, and one small request each time."""
+    sweep_interval: Duration = timedelta(hours=1)
+    """How often what has come lately is listed anew by its date: a message that is moved away and back keeps its id, and a delta query
+    does not always tell of it."""
+    sweep_reach: Duration = timedelta(days=3)
+    """How long before the last such listing a message may have been received to be looked at again."""
+    ca_file: Path | None = None
+    """Trust the certificates in this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256, whoever signed it."""
+    proxy: Proxy | None = None
+    """Reach the service through a proxy. For tokens, say it in ``auth`` too."""
+    timeout: Duration = timedelta(seconds=60)
+    """How long connecting may take, and how long the service may be silent."""
+
+    _check_user = field_validator("user")(check_user)
+    _check_url = field_validator("url")(check_url)
+
+    @field_validator("folders")
+    @classmethod
+    def _check_folders(cls, folders: list[str]) -> list[str]:
+        for name in folders:
+            check_folder(name)
+        if len({name.strip("/").lower() for name in folders}) < len(folders):
+            raise ValueError("a folder is named twice")
+        return folders
+
+    @field_validator("disposition", "on_quarantine", "on_discard")
+    @classmethod
+    def _check_disposition(cls, disposition: Disposition | None) -> Disposition | None:
+        if disposition is not None:
+            for flag in disposition.flags:
+                if reason := impossible(flag):
+                    raise ValueError(reason)
+            if disposition.move is not None:
+                check_folder(disposition.move)
+        return disposition
+
+    @field_validator("timeout", "notice_interval", "sweep_interval")
+    @classmethod
+    def _check_time(cls, value: timedelta) -> timedelta:
+        if value < timedelta(milliseconds=100):
+            raise ValueError("this is at least 100ms")
+        return value
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if self.ca_file is not None and self.pin is not None:
+            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        if self.deletion == "permanent" and self.auth.cloud != "global":
+            raise ValueError("deletion: permanent is not to be had in a national cloud: use recoverable")
+        service_url(self.url, self.auth)
+        return self
+
+    @property
+    def service(self) -> str:
+        """The URL of the service, with its version."""
+        return service_url(self.url, self.auth)
+
+    @property
+    def host(self) -> str:
+        """The service's name, in lower case."""
+        return (urlsplit(self.service).hostname or "").lower()
+
+    @property
+    def policy(self) -> TlsPolicy:
+        """Whom to trust."""
+        return TlsPolicy(self.ca_file, self.pin)
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        from mailpoller.sources.graph.source import GraphSource
+
+        return GraphSource(name, self, runtime)
+
+
+def check_folder(name: str) -> str:
+    """``name`` if it can be that of a folder. Raises ValueError."""
+    if not all(part.strip() for part in name.split("/")) or not name.isprintable():
+        raise ValueError("a folder is a name such as inbox, or a path such as inbox/Done, without empty parts")
+    return name
+
+
+def impossible(flag: str) -> str:
+    """Why Outlook can never keep this flag, or ""."""
+    if flag.startswith("\\") and flag.lower() not in (SEEN, FLAGGED):
+        return f"Graph has no flag {flag} that can be set; it has \\Seen, \\Flagged and categories, which are any other name"
+    if not flag.startswith("\\") and (any(one in flag for one in ",;") or not flag.isprintable() or len(flag) > 255):
+        return f"{flag!r} cannot be a category: no commas and semicolons, at most 255 characters"
+    return ""

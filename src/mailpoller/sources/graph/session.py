@@ -1,0 +1,206 @@
+"""A session with a mailbox by Graph: the port that the engine speaks to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from urllib.parse import quote as percent
+from urllib.parse import urlsplit
+
+import structlog
+
+from mailpoller.core.delivery import Disposed, Settlement
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
+from mailpoller.core.ports import Clock, Start, Wake
+from mailpoller.core.spool import Spool
+from mailpoller.sources.graph.config import GraphConfig
+from mailpoller.sources.graph.download import Download, Facts
+from mailpoller.sources.graph.folders import FolderGone, Folders
+from mailpoller.sources.graph.listing import Item, Listing
+from mailpoller.sources.graph.settling import Settling
+from mailpoller.transport.graph import GraphClient, Missing, SyncLost
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED = 5_000
+"""Messages that were listed lately of which is kept what the service said; of others it is asked again."""
+GOODBYE = 4.0
+"""Seconds that closing the connections may take."""
+
+
+def epoch_of(config: GraphConfig, folder_id: str) -> str:
+    """``graph://user@host/;FOLDER=id``, user and host in lower case. Neither a new name of the folder nor another version of Graph
+    makes another epoch: ids stay the same."""
+    parts = urlsplit(config.service)
+    port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
+    return f"graph://{percent(config.user.lower(), safe='@')}@{config.host}{port}/;FOLDER={folder_id}"
+
+
+class GraphSession:
+    """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
+
+    def __init__(self, name: str, config: GraphConfig, client: GraphClient, spool: Spool, clock: Clock) -> None:
+        self._name = name
+        self._config = config
+        self._client = client
+        self._spool = spool
+        self._clock = clock
+        self._folders = Folders(client)
+        self._first = config.folders[0]
+        self._opened: dict[str, tuple[Folder, str]] = {}
+        """name -> folder and its id."""
+        self._links: dict[str, str] = {}
+        """Folder id -> the delta link that was reached last: since then there is no news."""
+        self._known: OrderedDict[str, Facts | None] = OrderedDict()
+        """The messages that were listed last, of which nothing is news, and what the service said about them."""
+
+    # --- folders -----------------------------------------------------------------------------------------------
+    async def folders(self) -> Sequence[str]:
+        """As configured and found to exist; one that is missing is logged and left out.
+
+        Raises :class:`TransientError` if none exists.
+        """
+        self._client.check()
+        found = []
+        for name in self._config.folders:
+            try:
+                await self._folders.find(name)
+                found.append(name)
+            except FolderGone:
+                log.warning("folder.missing", mailbox=self._name, folder=name)
+        if not found:
+            raise TransientError("none of the mailbox's folders exists")
+        self._first = found[0]
+        return found
+
+    async def open(self, name: str) -> Folder:
+        self._client.check()
+        uid = await self._folders.look(name)
+        folder = Folder(self._name, name, epoch_of(self._config, uid))
+        self._opened[name] = folder, uid
+        return folder
+
+    def _require(self, *folders: Folder) -> str:
+        """The id of the folder, which was opened in this session and epoch."""
+        self._client.check()
+        folder, uid = self._opened.get(folders[0].name, (None, ""))
+        if any(one != folder for one in folders):
+            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
+        return uid
+
+    # --- messages ----------------------------------------------------------------------------------------------
+    async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        """See the port. A full listing is shown as it comes, for a hundred thousand messages take minutes; a page may be
+        consumed as slowly as one likes, and fetching beside it is no trouble."""
+        uid = self._require(folder)
+        listing = self._listing(folder, uid)
+        try:
+            async with aclosing(listing.pages(since, start)) as pages:  # type: ignore[type-var]
+                async for listed in pages:
+                    self._learn(listed.items)
+                    if listed.link:
+                        self._links[uid] = listed.link
+                    yield listed.page
+        except Missing as error:
+            self._folders.forget(folder.name)
+            raise TransientError(f"the folder {folder.name} cannot be listed: {error}") from error
+
+    def _listing(self, folder: Folder, uid: str) -> Listing:
+        config = self._config
+        return Listing(self._client, folder, uid, self._clock, config.sweep_interval, config.sweep_reach)
+
+    def _learn(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self._known[item.uid] = item.facts
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
+        if not claims:
+            return
+        self._require(*{claim.ref.folder for claim in claims})
+        facts = {one.ref.uid: found for one in claims if (found := self._known.get(one.ref.uid)) is not None}
+        download = Download(self._client, self._spool, claims, max(limit, 0), facts)
+        reading = asyncio.create_task(download.run(), name=f"fetch {self._name}")
+        try:
+            while True:
+                while download.arrived:
+                    yield download.arrived.popleft()
+                if reading.done():
+                    break
+                download.news.clear()
+                await download.news.wait()
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            download.drop()
+        if download.failed:
+            error = next(iter(download.failed.values()))
+            raise TransientError(
+                f"{len(download.failed)} of {len(claims)} messages cannot be fetched: {error}",
+                retry_after=error.retry_after,
+            )
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        """See the port. What cannot be told now is ``pending``."""
+        self._client.check()
+        if self._config.mode == "shadow":
+            return [Disposed(one, "applied") for one in settlements]
+        if not settlements:
+            return []
+        try:
+            uid = self._require(*{one.ref.folder for one in settlements})
+            wishes = dict.fromkeys((one.ref.uid, one.disposition) for one in settlements if not one.disposition.leaves)
+            settling = Settling(self._client, self._folders, uid, self._config.deletion)
+            states = await settling.apply(list(wishes))
+        except SessionLost:
+            raise
+        except TransientError as error:
+            # Some of it may have been done; what is asked for twice is done once.
+            return [Disposed(one, "pending", str(error)) for one in settlements]
+        return [
+            Disposed(one, *states.get((one.ref.uid, one.disposition), ("applied", ""))) for one in settlements
+        ]  # fmt: skip
+
+    # --- waiting -----------------------------------------------------------------------------------------------
+    async def wait(self, limit: timedelta) -> Wake:
+        """See the port: the service is asked at every ``notice_interval``. What we change ourselves is no news, and news that was
+        told is not told again."""
+        ends = self._clock.monotonic() + limit.total_seconds()
+        interval = self._config.notice_interval.total_seconds()
+        while True:
+            self._client.check()
+            left = ends - self._clock.monotonic()
+            if left <= 0:
+                return Wake.LIMIT
+            await self._clock.sleep(min(left, interval))
+            if left > interval and await self._news():
+                return Wake.NEWS
+
+    async def _news(self) -> bool:
+        folder, uid = self._opened.get(self._first, (None, ""))
+        link = self._links.get(uid)
+        if folder is None or link is None:
+            return False
+        try:
+            came, self._links[uid] = await self._listing(folder, uid).news(link, self._known)
+        except (SyncLost, Missing):
+            # The poll that follows finds out.
+            self._links.pop(uid, None)
+            return True
+        return came
+
+    # --- the end -----------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """There is nothing to say: HTTP has no goodbye."""
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._client.close()
+        except TimeoutError:
+            pass

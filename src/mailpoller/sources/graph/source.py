@@ -1,0 +1,61 @@
+"""The Graph source: what connects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Account
+from mailpoller.core.ports import Session, Stage
+from mailpoller.sources.graph.config import GraphConfig
+from mailpoller.sources.graph.session import GraphSession
+from mailpoller.transport.graph import GraphClient, gate_for
+from mailpoller.transport.oauth import token_source
+
+
+class GraphSource:
+    """See :class:`mailpoller.core.ports.Source`."""
+
+    def __init__(self, name: str, config: GraphConfig, runtime: Runtime) -> None:
+        self.account = Account("graph", config.host, config.user)
+        self._name = name
+        self._config = config
+        self._runtime = runtime
+        self._terms = config.auth.terms("graph", config.user)
+        self._tokens = token_source(self._terms, runtime.state_directory, runtime.clock)
+        self._gate = gate_for(config.host, self._terms.client_id, config.user, runtime.clock)
+
+    async def connect(self) -> Session:
+        """See the port. Asks for the Inbox, which every mailbox has."""
+        client = self.client()
+        try:
+            await log_in(client)
+        except BaseException as error:
+            await client.close()
+            if isinstance(error, SessionLost):
+                # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
+                raise TransientError(str(error), retry_after=error.retry_after) from error
+            raise
+        return GraphSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
+
+    def client(self) -> GraphClient:
+        """A new client; nothing is asked yet."""
+        config = self._config
+        return GraphClient(
+            config.service, config.user, self._tokens, self._gate,
+            policy=config.policy, timeout=config.timeout, proxy=config.proxy,
+        )  # fmt: skip
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """See the port."""
+        from mailpoller.sources.graph.probe import probe
+
+        return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
+
+
+async def log_in(client: GraphClient) -> None:
+    """The first request of a session: it makes the connection, and shows whether we are let in. Raises as :class:`GraphClient`."""
+    answer = await client.get("/mailFolders/inbox", "let us into the mailbox", select="id")
+    client.object(answer)
