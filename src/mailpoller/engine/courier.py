@@ -254,14 +254,16 @@ class Courier:
     ) -> AsyncIterator[_Batch]:
         """What is due, then what is pending, cut to size.
 
-        Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
+        Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching. What may
+        take the session with it comes last.
         """
-        worked: set[str] = set()
+        doubted = self._doubt.uids(folder)
+        worked = set(doubted)
         while not self._stop.is_set():
             probing = self._dispatcher.probing()
             limit = 1 if probing else self._limits.batch_messages
             asked = limit if probing else limit * (1 + IN_HAND)  # what is in hand looks due still, and comes first
-            due = await self._ledger.due(folder, limit=asked, down=self._dispatcher.down())
+            due = await self._ledger.due(folder, limit=asked + len(doubted), down=self._dispatcher.down())
             waiting = deque(ref for ref in due if ref.uid not in worked)
             if not waiting:
                 break

@@ -1,0 +1,52 @@
+"""Which message takes the session with it: found among its neighbours with few sessions lost, and without delaying others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from mailpoller.core.message import Folder, MessageRef
+
+
+class Doubt:
+    """Messages that were asked for, and had not come, when a session was lost.
+
+    There are servers that hang up whenever they are asked for one particular message. Which one that is, only trying shows, and every
+    wrong guess costs a session and a longer wait. So all that are in doubt go after everything else, first the one
+    that was next to come, alone, because it is most likely to blame; then the others, a quarter of them at a time.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[tuple[Folder, str], MessageRef] = {}
+        self._next_alone = False
+        self._at_once = 1
+
+    def lost(self, missing: Sequence[MessageRef]) -> bool:
+        """The session was lost while ``missing`` had not come, in the order in which they were asked for.
+
+        True if that is one message which was in doubt already: it is to blame, and nothing else is in doubt any more.
+        """
+        if len(missing) == 1 and _key(missing[0]) in self._refs:
+            self._refs.clear()
+            return True
+        refs = {_key(ref): ref for ref in missing}
+        self._refs = refs | {key: ref for key, ref in self._refs.items() if key not in refs}
+        self._next_alone = True
+        self._at_once = max(1, len(missing) // 4)
+        return False
+
+    def uids(self, folder: Folder) -> Collection[str]:
+        """The uids in doubt in this folder."""
+        return {uid for where, uid in self._refs if where == folder}
+
+    def pieces(self, folder: Folder) -> Iterator[list[MessageRef]]:
+        """The messages in doubt, as they should be tried together. Asking for the next piece says that the last one went well."""
+        while waiting := [ref for (where, _), ref in self._refs.items() if where == folder]:
+            piece = waiting[: 1 if self._next_alone else self._at_once]
+            yield piece
+            self._next_alone = False
+            for ref in piece:
+                self._refs.pop(_key(ref), None)
+
+
+def _key(ref: MessageRef) -> tuple[Folder, str]:
+    return ref.folder, ref.uid
