@@ -96,9 +96,10 @@ def mbsync(name: str, road: Road) -> Contender:
 
     def start(user: str, directory: Path) -> tuple[list[str], Callable[[], int]]:
         tls = f"SSLType IMAPS\nCertificateFile {road.ca_file}" if road.ca_file else "SSLType None"
+        host = "localhost" if road.ca_file else "127.0.0.1"  # it compares certificates with names alone
         configuration = directory / "mbsyncrc"
         configuration.write_text(
-            f"FSync yes\n\nIMAPStore far\nHost 127.0.0.1\nPort {road.port}\nUser {user}\nPass secret\nAuthMechs LOGIN\n{tls}\n\n"
+            f"FSync yes\n\nIMAPStore far\nHost {host}\nPort {road.port}\nUser {user}\nPass secret\nAuthMechs LOGIN\n{tls}\n\n"
             f"MaildirStore near\nPath {directory}/\nInbox {directory}/inbox\n\n"
             f"Channel mail\nFar :far:\nNear :near:\nPatterns INBOX\nCreate Near\nSync Pull\nSyncState {directory}/\n"
         )
