@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,12 +16,21 @@ from mailpoller.core.errors import LedgerUnavailable, TransientError
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.connections import Connections
+from mailpoller.engine.connections import LEAST_WORK, Connections
 from mailpoller.engine.health import Condition
 from mailpoller.engine.records import in_turn
 from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.testing.fake_source import FakeSession
 from mailpoller.testing.memory_ledger import MemoryLedger
+
+
+class Ahead(SystemClock):
+    """The real clock, put forward by ``ahead``."""
+
+    ahead = timedelta(0)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead.total_seconds()
 
 
 # --- memory and processor -------------------------------------------------------------------------------------------
@@ -71,9 +81,18 @@ async def test_new_mail_of_a_small_mailbox_is_settled_while_many_backlogs_drain(
 class Fleet:
     """Mailboxes that share connections. ``most``: the most sessions that were open at once, by host and in all (``""``)."""
 
-    def __init__(self, count: int, *, limit: int = 0, per_host: int = 0, hosts: Sequence[str] = ("a",), **config: Any):
+    def __init__(
+        self,
+        count: int,
+        *,
+        limit: int = 0,
+        per_host: int = 0,
+        least_work: timedelta = LEAST_WORK,
+        hosts: Sequence[str] = ("a",),
+        **config: Any,
+    ) -> None:
         self.clock = SystemClock()
-        self.connections = Connections(self.clock, limit=limit, per_host=per_host)
+        self.connections = Connections(self.clock, limit=limit, per_host=per_host, least_work=least_work)
         self.ledger = MemoryLedger(self.clock)
         self.rigs = [Rig(name=f"box-{number}", ledger=self.ledger, **config) for number in range(count)]
         self.open: Counter[str] = Counter()
@@ -83,6 +102,7 @@ class Fleet:
             host = hosts[number % len(hosts)]
             rig.source.account = Account("fake", host, rig.name)
             rig.watcher._connections = self.connections
+            rig.courier._stop = rig.watcher.patience
             self._count_sessions(rig, host)
 
     def _count_sessions(self, rig: Rig, host: str) -> None:
@@ -190,6 +210,57 @@ async def test_mailbox_at_work_is_not_interrupted() -> None:
         assert (fleet.polls(), fleet.connections.waiting) == ([1, 0], 1)
         assert other.health.mailboxes["box-1"].condition is Condition.QUEUING
         assert not other.health.mailboxes["box-1"].behind(other.clock.now())
+
+
+async def test_backlog_gives_way_between_two_batches_and_goes_on_later() -> None:
+    fleet = Fleet(3, limit=1, least_work=timedelta(0), poll_interval="10ms", batch=10)
+    backlog = fleet.rigs[0]
+    expected = backlog.fill(600)
+    async with fleet.running():
+        await until(lambda: min(fleet.polls()) >= 2)
+        assert backlog.subjects().total() < 600
+        await until(lambda: len(backlog.source.applied) == 600)
+    assert fleet.polls()[0] >= 2
+    assert fleet.most[""] == 1
+    assert backlog.subjects() == expected
+    assert set(backlog.downloads().values()) == {1}
+
+
+async def test_backlog_keeps_its_connection_while_nobody_has_waited_too_long() -> None:
+    fleet = Fleet(2, limit=1, least_work=timedelta(0), poll_interval="1h", batch=10)
+    fleet.rigs[0].fill(300)
+    async with fleet.running():
+        await until(lambda: min(fleet.polls()) == 1)
+        assert len(fleet.rigs[0].source.applied) == 300
+    assert fleet.polls() == [1, 1]
+
+
+async def test_only_as_many_give_way_as_are_waited_for_and_none_that_would_not_help() -> None:
+    clock = Ahead()
+    connections = Connections(clock, limit=3, per_host=2)
+    now = clock.monotonic()
+    places = [await connections.take(str(number), host, now) for number, host in enumerate("aab")]
+    wish = asyncio.ensure_future(connections.take("late", "a", now, interval=1.0))
+    await asyncio.sleep(0)
+    clock.ahead = timedelta(minutes=1)
+    assert [place.gives_way() for place in reversed(places)] == [False, True, False]
+    with places[1]:
+        pass
+    with await wish:
+        assert connections.open == 3
+
+
+async def test_session_works_a_while_before_it_gives_way() -> None:
+    clock = Ahead()
+    connections = Connections(clock, limit=1, least_work=timedelta(seconds=5))
+    place = await connections.take("backlog", "a", clock.monotonic())
+    wish = asyncio.ensure_future(connections.take("late", "a", clock.monotonic() - 60, interval=1.0))
+    await asyncio.sleep(0)
+    assert not place.gives_way()
+    clock.ahead = timedelta(seconds=6)
+    assert place.gives_way()
+    wish.cancel()
+    await asyncio.gather(wish, return_exceptions=True)
 
 
 async def test_longest_wait_for_news_ends_first() -> None:

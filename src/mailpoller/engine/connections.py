@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from mailpoller.core.ports import Clock
 from mailpoller.engine.turns import WEIGHTS, Weights
 
+LEAST_WORK = timedelta(seconds=5)
+"""A session works so long before it gives way: else mailboxes with backlogs would do nothing but log in and list."""
+
 
 class Connections:
     """At most ``limit`` sessions at once, and ``per_host`` to one host; 0 is no limit.
 
     Who is longest overdue is next, each second counting by the mailbox's weight. Somebody who waits makes the session that has
-    waited longest for news end, if there is one that would help; a session that is at work is never interrupted.
+    waited longest for news end, if there is one that would help. A session that is at work is never interrupted; one with a
+    backlog gives way between two batches once somebody else is overdue by its own poll interval.
     """
 
-    def __init__(self, clock: Clock, *, limit: int = 0, per_host: int = 0, weights: Weights | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        limit: int = 0,
+        per_host: int = 0,
+        weights: Weights | None = None,
+        least_work: timedelta = LEAST_WORK,
+    ) -> None:
         self._clock = clock
+        self._least_work = least_work.total_seconds()
         self._limit = limit
         self._per_host = per_host
         self._weights: Mapping[str, int] = weights or {}
@@ -39,11 +54,11 @@ class Connections:
         """How many mailboxes wait for a place."""
         return len(self._waiting)
 
-    async def take(self, mailbox: str, host: str, due_at: float) -> Place:
+    async def take(self, mailbox: str, host: str, due_at: float, interval: float = math.inf) -> Place:
         """Wait for a place, to be used as a context manager. ``due_at``: since when (monotonic seconds) the mailbox wants to be
-        polled. Whoever is cancelled leaves no trace."""
+        polled; ``interval``: how many seconds later a session at work gives way to it. Whoever is cancelled leaves no trace."""
         place = Place(self, host)
-        applicant = _Applicant(place, due_at, self._weights.get(mailbox, WEIGHTS["medium"]))
+        applicant = _Applicant(place, due_at, due_at + interval, self._weights.get(mailbox, WEIGHTS["medium"]))
         self._waiting.append(applicant)
         self._balance()
         try:
@@ -67,6 +82,7 @@ class Connections:
         """Give away what is free, and ask for what is not."""
         while self._waiting and (chosen := self._next()) is not None:
             self._waiting.remove(chosen)
+            chosen.place.taken_at = self._clock.monotonic()
             self._places.add(chosen.place)
             self._on[chosen.place.host] += 1
             if not chosen.granted.cancelled():
@@ -110,15 +126,28 @@ class Connections:
             if not idle:
                 return
 
+    def _is_needed(self, place: Place) -> bool:
+        """True if somebody has waited too long whom this place would help, and nobody else makes room for them."""
+        now = self._clock.monotonic()
+        if not self._waiting or now - place.taken_at < self._least_work:
+            return False
+        room_there = self._per_host or len(self._places) + 1
+        pressing = [
+            one
+            for one in self._waiting
+            if one.presses_at < now and self._on[one.place.host] - (one.place.host == place.host) < room_there
+        ]
+        return len(pressing) > sum(other.yielding for other in self._places)
+
 
 class Place:
     """The right to have one session open, until the end of the ``with`` block."""
 
     def __init__(self, connections: Connections, host: str) -> None:
         self.host = host
-        self.idle_since = 0.0
+        self.taken_at = self.idle_since = 0.0
         self.yielding = False
-        """It was asked to end while it was waiting for news, and agreed."""
+        """Its session is about to end, because somebody else needs the place more."""
         self._connections = connections
         self._interrupt: Callable[[], None] | None = None
 
@@ -140,6 +169,11 @@ class Place:
         asked, self.yielding, self._interrupt = self.yielding, False, None
         if asked and self._connections._waiting:
             self._connections._ask()
+
+    def gives_way(self) -> bool:
+        """Asked between two batches: must the session end, for the sake of somebody who has waited too long?"""
+        self.yielding = self.yielding or self._connections._is_needed(self)
+        return self.yielding
 
     def ask(self) -> None:
         """Ask the session to make room."""
@@ -163,6 +197,8 @@ class _Applicant:
 
     place: Place
     due_at: float
+    presses_at: float
+    """From when on (monotonic seconds) a session at work gives way."""
     weight: int
     granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 

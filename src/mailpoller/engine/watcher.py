@@ -40,6 +40,19 @@ and counts whole seconds. What was settled before is known by its fingerprint; w
 PRUNE_INTERVAL = timedelta(days=1)
 
 
+class Patience:
+    """When the courier has to end a pass, between two batches: the service stops, or somebody else needs the connection."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self.place: Place | None = None
+        """The connection that others may need; None: it need not be shared."""
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        """True if it is at its end."""
+        return self._stop.is_set() or (self.place is not None and self.place.gives_way())
+
+
 class Watcher:
     """Keeps one mailbox polled for as long as the service runs.
 
@@ -76,6 +89,7 @@ class Watcher:
         self._stop = stop
         self._connecting = connecting
         self._connections = connections or Connections(clock)
+        self.patience = Patience(stop)
         self._due_at = clock.monotonic()
         """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
         self._stirred = False
@@ -138,6 +152,7 @@ class Watcher:
         if place is None:
             return False
         with place:
+            self.patience.place = place
             async with self._session() as session:
                 await self._attend(session, place)
             return place.yielding
@@ -147,7 +162,8 @@ class Watcher:
         self._health.enter(self.mailbox, Condition.QUEUING)
         self.deadline = float("inf")
         while not self._stop.is_set():
-            wish = functools.partial(self._connections.take, self.mailbox, self._group, self._due_at)
+            interval = self.config.poll_interval.total_seconds()
+            wish = functools.partial(self._connections.take, self.mailbox, self._group, self._due_at, interval)
             if (place := await self._unless_stirred(wish)) is not None:
                 return place
         return None
@@ -169,6 +185,9 @@ class Watcher:
             # The first folder comes last, so that it is the one that is open, and watched, while we wait.
             chosen = [*names[1:], names[0]] if everything else names[:1]
             tally = await self._poll(session, chosen)
+            if place.yielding and not tally.exhausted:
+                self._due_at = self._clock.monotonic()
+                return
             if everything:
                 await self._completed()
                 next_poll = self._clock.monotonic() + self.config.poll_interval.total_seconds()
@@ -323,12 +342,12 @@ class Watcher:
         """Carry each folder; the sum of it."""
         self._health.enter(self.mailbox, Condition.POLLING)
         total = Tally(exhausted=True)
-        for name in names:
-            self.progressed()
-            tally = await self._poll_folder(session, name)
-            total.add(tally)
-            if self._stop.is_set():
+        for number, name in enumerate(names):
+            if number and self.patience.is_set():
+                total.exhausted = False
                 break
+            self.progressed()
+            total.add(await self._poll_folder(session, name))
         self._health.mailboxes[self.mailbox].deferred = total.deferred
         log.debug("mailbox.polled", mailbox=self.mailbox, listed=total.listed, settled=total.settled)
         return total
