@@ -36,7 +36,7 @@ def options(
     message never stops the others."""
 
 
-from mailpoller.cli import check, config, demo, errors, explain, operate, queue, run, status, trace  # noqa: E402
+from mailpoller.cli import check, config, demo, errors, explain, oauth, operate, queue, run, status, trace  # noqa: E402
 
 program.command("run")(run.run)
 program.command("check")(check.check)
@@ -47,6 +47,7 @@ program.command("status")(status.status)
 program.command("errors")(errors.errors)
 program.command("trace")(trace.trace)
 program.add_typer(queue.queue, name="queue")
+program.add_typer(oauth.oauth, name="oauth")
 program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)

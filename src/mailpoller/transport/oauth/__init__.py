@@ -1,7 +1,7 @@
 """OAuth 2.0 (RFC 6749) as a client of a mail service needs it: one block of configuration, one source of tokens."""
 
 from mailpoller.transport.oauth.advice import TokenRefused
-from mailpoller.transport.oauth.config import OAuthAuth, Terms
+from mailpoller.transport.oauth.config import OAuthAuth, Terms, terms_of
 from mailpoller.transport.oauth.providers import CLOUDS, Cloud, ServiceName
 from mailpoller.transport.oauth.tokens import Token, TokenSource, token_source
 
@@ -14,5 +14,6 @@ __all__ = [
     "Token",
     "TokenRefused",
     "TokenSource",
+    "terms_of",
     "token_source",
 ]

@@ -9,11 +9,13 @@ from mailpoller.core.errors import CredentialsRefused
 
 
 class TokenRefused(CredentialsRefused):
-    """The provider gives no token. ``code`` is its own (``AADSTS7000222``, ``invalid_grant``); ``advice`` may be empty."""
+    """The provider gives no token. ``error`` as RFC 6749 names it, ``code`` the most exact one that it has
+    (``AADSTS7000222``, else the error); ``advice`` may be empty."""
 
-    def __init__(self, message: str, *, code: str = "", advice: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "", error: str = "", advice: str = "") -> None:
         super().__init__(f"{message}. {advice}" if advice else message)
         self.code = code
+        self.error = error
         self.advice = advice
 
 
@@ -91,7 +93,7 @@ _GRANT: Mapping[str, str] = {
 """``invalid_grant`` says nearly nothing: what it mostly means, by the grant."""
 
 TRANSIENT = frozenset(
-    ("temporarily_unavailable", "server_error", "slow_down", "rate_limit_exceeded", "internal_failure", "backend_error",
+    ("temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure", "backend_error",
      "AADSTS90033", "AADSTS90036", "AADSTS50196", "AADSTS90006", "AADSTS90012")
 )  # fmt: skip
 """Codes of a trouble that passes by itself."""

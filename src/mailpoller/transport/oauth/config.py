@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import Block
+from mailpoller.core.component import Block, Component
 from mailpoller.core.literals import Duration, Secret
 from mailpoller.transport.http import is_loopback
 from mailpoller.transport.oauth.providers import (
@@ -183,6 +183,17 @@ class OAuthAuth(Block):
             proxy=self.proxy,
             timeout=self.timeout,
         )
+
+
+def terms_of(block: Component) -> Terms | None:
+    """What a mailbox, or an outgoing, of whatever type asks for tokens with; None if it does not."""
+    auth = getattr(block, "auth", None)
+    if not isinstance(auth, OAuthAuth):
+        return None
+    services: dict[str, ServiceName] = {one: one for one in get_args(ServiceName)}
+    return auth.terms(
+        services.get(block.type, "imap"), str(getattr(block, "username", None) or getattr(block, "user", None) or "")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,12 @@ class Endpoint:
     async def _grant(self, form: Mapping[str, str], hidden: list[str]) -> Grant:
         terms = self._terms
         whole = {**form}
-        # An authorization code has its scopes already; whoever repeats them to Google is refused.
-        if terms.scopes and form["grant_type"] in ("client_credentials", "refresh_token"):
-            whole["scope"] = " ".join(terms.scopes)
+        # A code and a refresh token have the scopes that the person has granted, which may be fewer than were asked for: whoever
+        # repeats them may be refused. With Microsoft one login serves several services, and the scope says for which.
+        if form["grant_type"] == "client_credentials" or (
+            form["grant_type"] == "refresh_token" and terms.provider == "microsoft"
+        ):
+            whole |= {"scope": " ".join(terms.scopes)} if terms.scopes else {}
         headers = {}
         if terms.certificate is not None:
             signed = await asyncio.to_thread(
@@ -154,7 +157,9 @@ class Endpoint:
         told = f"{place}: {error}" + (f": {words}" if words else "")
         if error in TRANSIENT or code in TRANSIENT:
             return TransientError(told, retry_after=retry_after(answer.headers))
-        return TokenRefused(told.rstrip("."), code=code, advice=advice_for(code, error, self._terms.grant, words))
+        return TokenRefused(
+            told.rstrip("."), code=code, error=error, advice=advice_for(code, error, self._terms.grant, words)
+        )
 
     def _granted(self, answer: HttpAnswer) -> Grant:
         """What section 5.1 promises, checked: what is not visible ASCII would break out of a header or a SASL message."""
