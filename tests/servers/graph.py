@@ -174,7 +174,9 @@ class Graph:
         refusal = Refused(status, "ApplicationThrottled", "Application is over its MailboxConcurrency limit.", headers)
         self._refusals += [refusal] * count
 
-    def throttle_parts(self, count: int, *, retry_after: float | None = None, status: int = 429, code: str = "") -> None:
+    def throttle_parts(
+        self, count: int, *, retry_after: float | None = None, status: int = 429, code: str = ""
+    ) -> None:
         """Refuse the next requests inside of batches."""
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
         self._part_refusals += [Refused(status, code or "ApplicationThrottled", "", headers)] * count
@@ -374,7 +376,9 @@ class Graph:
         preferences = [one.strip() for one in headers.get("prefer", "").split(",")]
         if 'IdType="ImmutableId"' not in preferences:
             raise self._violation(f"{method} {path} without the preference for immutable ids")
-        if any(not re.fullmatch(r'IdType="ImmutableId"|odata\.maxpagesize=\d+|return=minimal', one) for one in preferences):
+        if any(
+            not re.fullmatch(r'IdType="ImmutableId"|odata\.maxpagesize=\d+|return=minimal', one) for one in preferences
+        ):
             raise self._violation(f"an unknown preference: {headers['prefer']}")
         user, *steps = [unquote(step) for step in path.removeprefix("/users/").split("/")]
         if not path.startswith("/users/"):
@@ -606,7 +610,9 @@ class Graph:
             raise Refused(400, "ErrorMimeContentInvalidBase64String", "Invalid base64 string for MIME content.")
         mail = email.message_from_bytes(octets, policy=email.policy.compat32)
         if [address for _, address in getaddresses([str(mail.get("From", ""))])] != [self.user]:
-            raise Refused(403, "ErrorSendAsDenied", "The user account does not have the right to send mail as the sender.")
+            raise Refused(
+                403, "ErrorSendAsDenied", "The user account does not have the right to send mail as the sender."
+            )
         if not getaddresses([str(one) for name in ("To", "Cc", "Bcc") for one in mail.get_all(name, [])]):
             raise Refused(400, "ErrorInvalidRecipients", "At least one recipient isn't valid.")
         self.sent.append(octets)

@@ -1,0 +1,231 @@
+"""Outgoing mail by Microsoft Graph: ``sendMail`` with the mail as it is (MIME), for tenants without SMTP AUTH."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from email.parser import BytesHeaderParser
+from email.policy import compat32
+from email.utils import getaddresses
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+import pybase64
+import structlog
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from mailpoller.core.component import OutgoingConfig, Runtime
+from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
+from mailpoller.core.literals import Duration, Size
+from mailpoller.core.ports import Mail, Outgoing, Stage
+from mailpoller.transport.graph import GraphClient, gate_for
+from mailpoller.transport.graph.address import check_url, check_user, service_url
+from mailpoller.transport.graph.way import Way, stages
+from mailpoller.transport.http import HttpStatus
+from mailpoller.transport.oauth import OAuthAuth, token_source
+from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+from mailpoller.transport.tls import Fingerprint, TlsPolicy
+
+log = structlog.get_logger(__name__)
+
+LARGEST = 3 << 20
+"""Octets of a mail that fit into a request of 4 MB, the most that Graph takes, once they are base64. Larger mail would have to be made a
+draft, attachment by attachment, and would not be the mail that we made."""
+DOING = "send a mail"
+_NOTE = 1 << 16
+"""Octets of a mail in which the header of an attached message stands."""
+_TOO_LARGE = frozenset(("ErrorMessageSizeExceeded", "RequestBodyTooLarge", "RequestEntityTooLarge"))
+_PASSING = frozenset(("ErrorExceededMessageLimit", "ErrorQuotaExceeded", "ErrorSubmissionQuotaExceeded"))
+_NEVER = frozenset((400, 413, 422))
+
+
+def _mail_address(written: str) -> str:
+    if not re.fullmatch(r"[^\s<>@,;:\x00-\x1f\x7f]+@[^\s<>@,;\x00-\x1f\x7f]+", written):
+        raise ValueError("a mail address is written alone: somebody@example.com")
+    return written
+
+
+class GraphOutgoingConfig(OutgoingConfig):
+    """Send mail as a user of Microsoft 365, by Microsoft Graph. The application needs ``Mail.Send``."""
+
+    type: Literal["graph"]
+    sender: Annotated[str, AfterValidator(_mail_address)]
+    """The address that our mail comes from: the user's own, or one that the user may send as. It is the envelope sender too: Graph has no
+    null sender."""
+    user: str | None = None
+    """Who sends it, by principal name or object id, if that is not ``sender``. Every mail is kept in this mailbox's Sent Items."""
+    auth: OAuthAuth
+    """How to log in: ``auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: …, client_id: …}``. ``cloud``
+    there says which of Microsoft's clouds it is, for Graph too."""
+    url: str | None = None
+    """Where Graph is, with its version, if ``cloud`` does not say it: ``https://graph.microsoft.com/v1.0``."""
+    ca_file: Path | None = None
+    """Trust the certificates of this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256 fingerprint."""
+    proxy: Proxy | None = None
+    """Reach the service through a proxy. For tokens, say it in ``auth`` too."""
+    timeout: Duration = timedelta(seconds=60)
+    """How long connecting may take, and how long the service may be silent."""
+    max_size: Size = Field(default=LARGEST, le=LARGEST)
+    """The largest mail in octets that is sent here. Graph takes requests of 4 MB, which is 3 MB of mail."""
+
+    _check_url = field_validator("url")(check_url)
+
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, user: str | None) -> str | None:
+        return None if user is None else check_user(user)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.ca_file is not None and self.pin is not None:
+            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        if self.timeout <= timedelta(0):
+            raise ValueError("timeout is longer than nothing")
+        service_url(self.url, self.auth)
+        return self
+
+    @property
+    def service(self) -> str:
+        """The URL of the service, with its version."""
+        return service_url(self.url, self.auth)
+
+    @property
+    def policy(self) -> TlsPolicy:
+        """Whom to trust."""
+        return TlsPolicy(self.ca_file, self.pin)
+
+    def build(self, name: str, runtime: Runtime) -> Outgoing:
+        """The outgoing. Opens nothing."""
+        return GraphOutgoing(name, self, runtime)
+
+
+class GraphOutgoing:
+    """See :class:`mailpoller.core.ports.Outgoing`."""
+
+    def __init__(self, name: str, config: GraphOutgoingConfig, runtime: Runtime) -> None:
+        self.name = name
+        self.host = (urlsplit(config.service).hostname or "").lower()
+        self.sender = config.sender
+        self._config = config
+        self._user = config.user or config.sender
+        terms = config.auth.terms("graph", self._user)
+        self._tokens = token_source(terms, runtime.state_directory, runtime.clock)
+        self._gate = gate_for(self.host, terms.client_id, self._user, runtime.clock)
+        self._client: GraphClient | None = None
+
+    async def send(self, mail: Mail) -> str:
+        """Hand the mail to Exchange; it answers before it has looked at the recipients, so refusals come as mail to the sender.
+
+        The same errors as by SMTP: :class:`NotCarried` (``SIZE``; ``8BITMIME``: an attached message would be rewritten),
+        :class:`MessageRejected`, :class:`CredentialsRefused`, :class:`RelayUnavailable`.
+        """
+        began = monotonic()
+        size = len(mail.octets)
+        if size > self._config.max_size:
+            limit = self._config.max_size
+            raise NotCarried(
+                f"{self.host}: the mail has {size:,} octets, and Graph takes at most {limit:,}",
+                lacks="SIZE",
+                limit=limit,
+            )
+        if re.search(rb"^content-type: *message/rfc822\b", mail.octets[:_NOTE], re.IGNORECASE | re.MULTILINE):
+            raise NotCarried(f"{self.host}: Exchange rewrites messages that are attached as such", lacks="8BITMIME")
+        answer = await self._send(pybase64.b64encode(_addressed(mail)))
+        log.info(
+            "mail.sent",
+            outgoing=self.name,
+            recipients=len(mail.recipients),
+            size_bytes=size,
+            elapsed_s=round(monotonic() - began, 3),
+            answer=answer,
+        )
+        return answer
+
+    async def _send(self, content: bytes) -> str:
+        client = self._connected()
+        try:
+            answer = await client.send(content, DOING)
+        except HttpStatus as error:
+            raise _decided(error, self._config.max_size) from None
+        except TransientError as error:
+            raise RelayUnavailable(str(error), retry_after=error.retry_after) from None
+        request = re.sub(r"[^0-9A-Za-z-]", "", answer.headers.get("request-id", ""))[:40]
+        return f"{answer.status} accepted" + (f", request {request}" if request else "")
+
+    def _connected(self) -> GraphClient:
+        if self._client is None or self._client.lost is not None:
+            self._client = self._new()
+        return self._client
+
+    def _new(self) -> GraphClient:
+        config = self._config
+        return GraphClient(
+            config.service, self._user, self._tokens, self._gate,
+            policy=config.policy, timeout=config.timeout, proxy=config.proxy,
+        )  # fmt: skip
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """Every stage up to the right to send, which is asked for with a mail that is none."""
+        config = self._config
+        client = self._new()
+        way = Way(config.service, config.policy, config.proxy, config.timeout, self._tokens)
+
+        async def right() -> str:
+            try:
+                await client.send(b"!", "ask for the right to send")
+            except HttpStatus as error:
+                if error.status != 400:  # it was looked at, so we may
+                    raise
+            return f"may send as {self._user}"
+
+        def advice(stage: str, error: MailpollerError) -> str:
+            if found := way.advice(stage, error):
+                return found
+            if isinstance(error, CredentialsRefused):
+                return (
+                    "Grant the application Mail.Send: Entra, App registrations, API permissions, Grant admin consent."
+                )
+            return "Try again; if it stays, the code in the words above is what Microsoft's support asks for."
+
+        return stages([*way.steps(), ("right", right)], advice, (way.close, client.close))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+
+def _addressed(mail: Mail) -> bytes:
+    """The mail with all its recipients in the header, the only place where Graph looks. Whom it does not name there becomes a Bcc, which
+    Exchange takes off. Raises :class:`MessageRejected` if it names anybody whom it is not for.
+    """
+    end = mail.octets.find(b"\r\n\r\n")
+    header = BytesHeaderParser(policy=compat32).parsebytes(mail.octets if end < 0 else mail.octets[: end + 4])
+    fields = [str(one) for name in ("To", "Cc", "Bcc") for one in header.get_all(name, [])]
+    named = {address.lower() for _, address in getaddresses(fields) if address}
+    wanted = {address.lower(): address for address in mail.recipients}
+    if named - wanted.keys():
+        raise MessageRejected("the mail's header names recipients whom it is not for, and Graph would send it to them")
+    hidden = [address for lower, address in wanted.items() if lower not in named]
+    if any(not _fit(address) for address in hidden):
+        raise MessageRejected("a recipient cannot be written into a header")
+    return b"Bcc: " + ",\r\n ".join(hidden).encode("utf-8") + b"\r\n" + mail.octets if hidden else mail.octets
+
+
+def _fit(address: str) -> bool:
+    return address.isprintable() and not any(one.isspace() or one in "<>,;" for one in address)
+
+
+def _decided(error: HttpStatus, limit: int) -> MailpollerError:
+    """What a refusal means for this mail and for the next ones."""
+    if error.status == 413 or error.code in _TOO_LARGE:
+        return NotCarried(str(error), lacks="SIZE", limit=limit)
+    if error.status in _NEVER and error.code not in _PASSING:
+        return MessageRejected(str(error))
+    return RelayUnavailable(str(error), retry_after=error.retry_after)
