@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-pytest.importorskip("spnego")
+from mailpoller.core.ports import Source
+from mailpoller.sources.ews import EwsConfig
+from servers.exchange import Exchange, exchange
+from servers.mailboxes import runtime
+
 pytest.register_assert_rewrite("mailpoller.testing.source_suite")
 
-from mailpoller.core.component import Runtime  # noqa: E402
-from mailpoller.core.ports import Source  # noqa: E402
-from mailpoller.core.spool import Spool  # noqa: E402
-from mailpoller.sources.ews import EwsConfig  # noqa: E402
 from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
-from servers.exchange import Exchange, exchange  # noqa: E402
-
-
-class WallClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class ExchangeMailbox(MailboxUnderTest):
@@ -41,8 +28,7 @@ class ExchangeMailbox(MailboxUnderTest):
     def __init__(self, server: Exchange, directory: Path, **settings: Any) -> None:
         self.server = server
         self.settings = settings
-        self.runtime = Runtime(WallClock(), Spool(directory / "spool"), directory)
-        self.runtime.spool.prepare()
+        self.runtime = runtime(directory)
         server.add_folder(self.second)
 
     def source(self, *, folders: Sequence[str] | None = None, mode: Literal["live", "shadow"] = "live") -> Source:

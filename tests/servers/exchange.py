@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,9 @@ class Upset:
     cut_after: int | None = None
     """Octets of the body, promised whole, after which the connection is cut."""
     stall: float = 0.0
+    """Seconds before the answer begins."""
+    trickles: float = 0.0
+    """Seconds between any 64 octets."""
     instead: Callable[[bytes], bytes] | None = None
     """Makes the body of the true answer."""
 
@@ -202,7 +206,7 @@ class Exchange:
         domain: str = "EXAMPLE",
         password: str = "secret",
         owner: str = "support@example.com",
-        certificate: tuple[Path, Path] | None = None,
+        certificate: Path | None = None,
         extended_protection: bool = True,
         port: int = 0,
     ) -> None:
@@ -213,6 +217,9 @@ class Exchange:
         self.requests: list[str] = []
         """Every operation that was carried out, in order; ``LOGIN`` for a completed handshake."""
         self.refusals = 0
+        """Logins that were refused."""
+        self.sent = 0
+        """Octets of answers that the network took."""
         self.rights = dict.fromkeys(
             ("CreateAssociated", "CreateContents", "CreateHierarchy", "Delete", "Modify", "Read", "ViewPrivateItems"),
             True,
@@ -236,7 +243,7 @@ class Exchange:
         self._server: ThreadingHTTPServer | None = None
         self._places: dict[str, Place] = {}
         self._stack = contextlib.ExitStack()
-        for name in (*DISTINGUISHED.values(), RECOVERABLE):
+        for name in (*filter(None, DISTINGUISHED.values()), RECOVERABLE):
             self.add_folder(name)
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -303,7 +310,7 @@ class Exchange:
         if self._certificate is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self._certificate)
+        context.load_cert_chain(self._certificate)
         return context
 
     # --- what tests do -----------------------------------------------------------------------------------------
@@ -455,7 +462,7 @@ class Exchange:
         uid = element.attrib["Id"]
         if _name(element) == "t:FolderId":
             if uid not in self._places and uid != "root":
-                raise ItemError("ErrorItemNotFound" if self.refusals < 0 else "ErrorFolderNotFound")
+                raise ItemError("ErrorFolderNotFound")
             return "" if uid == "root" else uid
         whose = element.findtext(".//{*}EmailAddress")
         if whose is not None:
@@ -686,6 +693,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.complain("no Content-Length")
             return
         body = self.rfile.read(int(length))
+        if len(body) < int(length):  # cut on the way, which is nobody's fault
+            self.close_connection = True
+            return
         if self.path != "/EWS/Exchange.asmx":
             self.send(Upset.page(404))
             return
@@ -741,9 +751,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for begin in range(0, len(upset.body), self.server_side.chunk):
-            piece = upset.body[begin : begin + self.server_side.chunk]
+        chunk = 64 if upset.trickles else self.server_side.chunk
+        for begin in range(0, len(upset.body), chunk):
+            time.sleep(upset.trickles)
+            piece = upset.body[begin : begin + chunk]
             self.wfile.write(b"%X\r\n%s\r\n" % (len(piece), piece))
+            self.server_side.sent += len(piece)
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
@@ -781,9 +794,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.handshake is None:
             bindings = None
             if exchange._certificate is not None and exchange._extended_protection:
-                certificate = ssl.PEM_cert_to_DER_cert(exchange._certificate[0].read_text())
-                from hashlib import sha256
-
+                pem, end, _ = exchange._certificate.read_text().partition("-----END CERTIFICATE-----")
+                certificate = ssl.PEM_cert_to_DER_cert(pem + end)
                 bindings = GssChannelBindings(application_data=b"tls-server-end-point:" + sha256(certificate).digest())
             self.handshake = spnego.server(
                 protocol=scheme.lower(), hostname="localhost", service="http", channel_bindings=bindings

@@ -70,6 +70,9 @@ class EwsClient:
         self._turn = asyncio.Lock()
         self._pool: httpcore.AsyncConnectionPool | None = None
         self._used = False
+        """The connection has carried an answer."""
+        self._whole = False
+        """The answer in hand was read to its end."""
         self._impersonated = config.mailbox if config.access == "impersonation" else None
         self._headers = {
             "content-type": "text/xml; charset=utf-8",
@@ -109,25 +112,24 @@ class EwsClient:
         self.check()
         async with self._turn:
             self.check()
+            self._whole = False
             try:
-                try:
-                    async with aclosing(self._exchange(request, doing, contents)) as replies:
-                        async for reply in replies:
-                            yield reply
-                except _Cut as cut:
-                    if not (cut.fresh and self._used):
-                        raise
-                    # A connection that was kept may have been closed as we sent. All we ask for is harmless when repeated.
+                for attempt in (1, 2):
+                    kept = self._used
+                    try:
+                        async with aclosing(self._exchange(request, doing, contents)) as replies:
+                            async for reply in replies:
+                                yield reply
+                        return
+                    except _Cut as cut:
+                        if attempt == 2 or not (cut.fresh and kept):
+                            raise self.lose(str(cut)) from None
+                        # A connection that was kept may have been closed as we sent. All we ask for is harmless when repeated.
+                        await self._hang_up()
+            finally:
+                if not self._whole:
+                    # Whatever ended it, a cancellation too: what is still under way on this connection is not ours any more.
                     await self._hang_up()
-                    async with aclosing(self._exchange(request, doing, contents)) as replies:
-                        async for reply in replies:
-                            yield reply
-            except _Cut as cut:
-                await self._hang_up()
-                raise self.lose(str(cut)) from None
-            except BadAnswer:
-                await self._hang_up()
-                raise
 
     async def rest(self, busy: Busy, *, last: bool) -> None:
         """Wait as long as the server wishes; raise ``busy`` for the whole session if that is long or was in vain."""
@@ -165,15 +167,22 @@ class EwsClient:
             reader = AnswerReader(limit=ANSWER_LIMIT, contents=contents)
             try:
                 async for chunk in self._chunks(response, doing):
-                    reader.feed(chunk)
+                    trouble: Exception | None = None
+                    try:
+                        reader.feed(chunk)
+                    except Exception as error:
+                        trouble = error
+                    # What was complete before the answer broke is as good as ever.
                     while reader.arrived:
                         yield _expected(reader.arrived.pop(0), request)
+                    if trouble is not None:
+                        raise trouble
                 whole = reader.finish()
             except Malformed as error:
                 raise BadAnswer(f"{self._config.host}: {doing}: {error}") from None
-            self._used = True
-            if (trouble := fault(whole)) is not None:
-                raise trouble.trouble(doing)
+            self._used = self._whole = True
+            if (refusal := fault(whole)) is not None:
+                raise refusal.trouble(doing)
             if whole.find("Body", f"{request.operation}Response", "ResponseMessages") is None:
                 raise BadAnswer(f"{self._config.host}: {doing}: an answer to another question")
 

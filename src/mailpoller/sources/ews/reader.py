@@ -93,7 +93,7 @@ class AnswerReader:
         self._inside = False
         self._text: list[str] = []
         self._held = b""
-        # The encoding is said and not asked: EWS answers in UTF-8, and what the declaration says could hide something.
+        # EWS answers in UTF-8, whatever the declaration says.
         parser = expat.ParserCreate("utf-8", " ")
         parser.buffer_text = True
         parser.buffer_size = _PIECE
