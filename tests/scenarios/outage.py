@@ -128,12 +128,14 @@ def _mount(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def full(disk: Path) -> Iterator[None]:
-    """Not one octet more fits on the disk."""
+def full(disk: Path, *, left: int = 0) -> Iterator[None]:
+    """Not more than ``left`` octets more fit on the disk."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
+    with filler.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 4096)
+        file.truncate(file.tell() - left)
     try:
         yield
     finally:

@@ -179,8 +179,7 @@ async def test_a_disk_with_room_for_its_check_and_none_for_mail_is_not_filled_by
         first = fill(dovecot, user, "small", 1)
         with site.run(by=HASTY) as daemon:
             await until(daemon, lambda: site.subjects(small) == first)
-            with full(disk):
-                (disk / "filler").open("r+b").truncate((disk / "filler").stat().st_size - 12_288)
+            with full(disk, left=12_288):
                 waiting = fill(dovecot, user, "small", 60, start=1, size=20_000)
                 await said(daemon, "queue.failed", 5, queue="support")
                 assert site.subjects(small).total() < 3
@@ -281,15 +280,16 @@ async def test_a_crash_loop_in_the_middle_of_an_outage_is_one_alert(
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("left", [0, 32_768])
 async def test_nothing_is_downloaded_while_the_disk_of_the_ledger_is_full(
-    site: Site, dovecot: Dovecot, user: str, bell: Relay, wire: FaultProxy, tmp_path: Path
+    site: Site, dovecot: Dovecot, user: str, bell: Relay, wire: FaultProxy, tmp_path: Path, left: int
 ) -> None:
     with small_disk(tmp_path / "small", "1m") as disk:
         site.settings["ledger"]["path"] = str(disk / "ledger.db")
         first = fill(dovecot, user, "message", 1)
         with site.run(by=HASTY) as daemon:
             await until(daemon, lambda: site.subjects() == first)
-            with full(disk):
+            with full(disk, left=left):
                 waiting = fill(dovecot, user, "message", 150, start=1, size=20_000)
                 await said(daemon, "mailbox.failed", 3, kind="ledger-unwritable")
                 before = wire.down
