@@ -21,6 +21,8 @@ COMMANDS = 400
 """RETRs under way, at most."""
 UNKNOWN_SIZE = 100_000
 """What a message without a size counts, in octets."""
+EVERYTHING = "99999999"
+"""Lines that TOP is asked for when it stands for RETR; no message has more."""
 SLACK = 64 << 10
 """Octets beyond the limit that are read and dropped, if the message was not announced as larger: cheaper than a new connection."""
 
@@ -73,9 +75,14 @@ class Body:
 
 class Download:
     """Some messages of one maildrop on their way. ``refused``: uid -> the server's word about those it does not give;
-    ``failed``: uid -> why a message could not be kept."""
+    ``failed``: uid -> why a message could not be kept.
 
-    def __init__(self, maildrop: Maildrop, claims: Sequence[Claim], spool: Spool, limit: int) -> None:
+    ``quiet``: by TOP, if the server has it, because RETR makes some servers mark a message as read.
+    """
+
+    def __init__(
+        self, maildrop: Maildrop, claims: Sequence[Claim], spool: Spool, limit: int, *, quiet: bool = False
+    ) -> None:
         self.refused: dict[str, Reply] = {}
         self.failed: dict[str, str] = {}
         self._maildrop = maildrop
@@ -83,6 +90,7 @@ class Download:
         self._spool = spool
         self._limit = limit
         self._left = deque(claims)
+        self._quiet = quiet and "TOP" in maildrop.protocol.capabilities
         self._under_way = 0
         self._commands = 0
         self._arrived: deque[RawMessage] = deque()
@@ -139,7 +147,8 @@ class Download:
 
         self._under_way += expected
         self._commands += 1
-        self._protocol.submit("RETR", str(number), taker=body, patience=PATIENCE_BODY, on_done=done)
+        words = ("TOP", str(number), EVERYTHING) if self._quiet else ("RETR", str(number))
+        self._protocol.submit(*words, taker=body, patience=PATIENCE_BODY, on_done=done)
 
     def _take(self, claim: Claim, announced: int | None, body: Body) -> None:
         if body.octets is None:

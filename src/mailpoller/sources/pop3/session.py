@@ -16,6 +16,7 @@ from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.pop3.config import Pop3Config, impossible
 from mailpoller.sources.pop3.download import Download
+from mailpoller.sources.pop3.excerpt import beginning
 from mailpoller.sources.pop3.maildrop import Contents, Maildrop, State
 from mailpoller.sources.pop3.memory import Memory
 from mailpoller.sources.pop3.protocol import Pop3Protocol
@@ -176,7 +177,8 @@ class Pop3Session:
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not.
 
-        A message that is larger than the limit comes last and alone: when the limit is reached, the connection is cut.
+        A message that is larger than the limit comes last and alone: by TOP, and where that is no good by RETR, whose
+        connection is cut once the limit is reached.
         """
         if not claims:
             return
@@ -188,10 +190,19 @@ class Pop3Session:
             for uid in [uid for uid in left if uid not in contents.numbers]:
                 yield Gone(left.pop(uid))
             turn = _next(list(left.values()), contents, limit)
-            if maildrop.marked and any((contents.size(claim.ref.uid) or 0) > limit for claim in turn):
-                maildrop, contents = await self._renewed()  # a connection that is cut deletes nothing
-                continue
-            download = Download(maildrop, turn, self._spool, limit)
+            if any((contents.size(claim.ref.uid) or 0) > limit for claim in turn):
+                raw = await beginning(maildrop, turn[0], self._spool, limit)
+                if raw is not None:
+                    del left[raw.claim.ref.uid]
+                    yield raw
+                    self._check()
+                    if left and self._maildrop is None:
+                        maildrop, contents = await self._renewed()
+                    continue
+                if maildrop.marked:
+                    maildrop, contents = await self._renewed()  # a connection that is cut deletes nothing
+                    continue
+            download = Download(maildrop, turn, self._spool, limit, quiet=self._config.mode == "shadow")
             async with aclosing(download.answers()) as answers:
                 async for answer in answers:
                     del left[answer.claim.ref.uid]
