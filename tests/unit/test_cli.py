@@ -29,8 +29,8 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 
 PASSWORD = "hunter2-never-shown"
 VERBS = [
-    "run", "check", "explain", "config", "schema", "status", "errors", "trace", "oauth", "oauth login", "poll", "redeliver", "accept", "forget",
-    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return",
+    "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
+    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "oauth", "oauth login",
 ]  # fmt: skip
 
 
