@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpcore
 import structlog
 
-from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
+from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
 from mailpoller.core.ports import Clock
 from mailpoller.sources.ews.authentication import Attempt, Challenge, Login, read_challenge
 from mailpoller.sources.ews.config import EwsConfig
@@ -112,7 +112,7 @@ class EwsClient:
         self.check()
         async with self._turn:
             self.check()
-            self._whole = False
+            clean = self._whole = False
             try:
                 for attempt in (1, 2):
                     kept = self._used
@@ -120,14 +120,19 @@ class EwsClient:
                         async with aclosing(self._exchange(request, doing, contents)) as replies:
                             async for reply in replies:
                                 yield reply
+                        clean = True
                         return
                     except _Cut as cut:
                         if attempt == 2 or not (cut.fresh and kept):
                             raise self.lose(str(cut)) from None
                         # A connection that was kept may have been closed as we sent. All we ask for is harmless when repeated.
                         await self._hang_up()
+                    except MailpollerError:
+                        # A refusal that was read to its end leaves the connection, and the login on it, as good as it was.
+                        clean = self._whole
+                        raise
             finally:
-                if not self._whole:
+                if not clean:
                     # Whatever ended it, a cancellation too: what is still under way on this connection is not ours any more.
                     await self._hang_up()
 

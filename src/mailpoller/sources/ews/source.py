@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 import structlog
 
@@ -46,6 +47,10 @@ class EwsSource:
                 raise TransientError(str(error), retry_after=error.retry_after) from error
             raise
         return EwsSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What ends when, as far as anybody knows; see :meth:`TokenSource.expiries`."""
+        return [] if self._tokens is None else self._tokens.expiries()
 
     def client(self) -> EwsClient:
         """A new connection, not yet made."""
