@@ -67,7 +67,7 @@ async def _user(protocol: Pop3Protocol, user: str, password: str) -> None:
     reply = await protocol.run("USER", user)
     if reply.ok:
         reply = await protocol.run("PASS", password)
-    _check(protocol, reply, (password,))
+    _check(protocol, reply, (password, f"\0{user}\0{password}"))
 
 
 async def _apop(protocol: Pop3Protocol, stamp: str, user: str, password: str) -> None:

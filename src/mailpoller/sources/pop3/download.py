@@ -85,6 +85,7 @@ class Download:
     ) -> None:
         self.refused: dict[str, Reply] = {}
         self.failed: dict[str, str] = {}
+        self.stale = False
         self._maildrop = maildrop
         self._protocol = maildrop.protocol
         self._spool = spool

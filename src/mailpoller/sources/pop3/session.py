@@ -16,7 +16,7 @@ from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.pop3.config import Pop3Config, impossible
 from mailpoller.sources.pop3.download import Download
-from mailpoller.sources.pop3.excerpt import beginning
+from mailpoller.sources.pop3.excerpt import Excerpt
 from mailpoller.sources.pop3.maildrop import Contents, Maildrop, State
 from mailpoller.sources.pop3.memory import Memory
 from mailpoller.sources.pop3.protocol import Pop3Protocol
@@ -189,40 +189,32 @@ class Pop3Session:
         while left:
             for uid in [uid for uid in left if uid not in contents.numbers]:
                 yield Gone(left.pop(uid))
-            turn = _next(list(left.values()), contents, limit)
-            if any((contents.size(claim.ref.uid) or 0) > limit for claim in turn):
-                raw = await beginning(maildrop, turn[0], self._spool, limit)
-                if raw is not None:
-                    del left[raw.claim.ref.uid]
-                    yield raw
-                    self._check()
-                    if left and self._maildrop is None:
-                        maildrop, contents = await self._renewed()
-                    continue
-                if maildrop.marked:
-                    maildrop, contents = await self._renewed()  # a connection that is cut deletes nothing
-                    continue
-            download = Download(maildrop, turn, self._spool, limit, quiet=self._config.mode == "shadow")
+            download = self._download(maildrop, list(left.values()), limit)
             async with aclosing(download.answers()) as answers:
                 async for answer in answers:
                     del left[answer.claim.ref.uid]
                     yield answer
-            for uid, reason in download.failed.items():
-                failed[uid] = reason
-                del left[uid]
             self._check()
-            for uid, reply in download.refused.items():
-                if uid in refused:
-                    failed[uid] = f"the server says {reply}"
-                    del left[uid]
-            renew = bool(download.refused) or self._maildrop is None
+            failed |= download.failed
+            failed |= {uid: f"the server says {reply}" for uid, reply in download.refused.items() if uid in refused}
             refused.update(download.refused)
-            if left and renew:
+            left = {uid: claim for uid, claim in left.items() if uid not in failed}
+            if left and (download.refused or download.stale or self._maildrop is None):
                 # Refused: only another look tells whether it is gone. Cut: there is no connection.
                 maildrop, contents = await self._renewed()
         if failed:
             reasons = "; ".join(sorted(set(failed.values()))[:3])
             raise TransientError(f"{len(failed)} of the messages could not be downloaded: {reasons}")
+
+    def _download(self, maildrop: Maildrop, claims: Sequence[Claim], limit: int) -> Download | Excerpt:
+        """What is downloaded next: all that is within the limit, in the server's order; or else one that is not."""
+        contents = maildrop.contents
+        assert contents is not None
+        ordered = sorted(claims, key=lambda claim: contents.numbers[claim.ref.uid])
+        small = [claim for claim in ordered if (contents.size(claim.ref.uid) or 0) <= limit]
+        if small or not ordered:
+            return Download(maildrop, small, self._spool, limit, quiet=self._config.mode == "shadow")
+        return Excerpt(maildrop, ordered[0], self._spool, limit)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         """See the port. A deletion is ``pending`` until a later connection does not show the message any more."""
@@ -268,10 +260,3 @@ class Pop3Session:
             except SessionLost:
                 if maildrop.marked and not maildrop.protocol.cut:
                     raise
-
-
-def _next(claims: Sequence[Claim], contents: Contents, limit: int) -> list[Claim]:
-    """What is downloaded next: all that is within the limit, in the server's order; or else one that is not."""
-    ordered = sorted(claims, key=lambda claim: contents.numbers[claim.ref.uid])
-    small = [claim for claim in ordered if (contents.size(claim.ref.uid) or 0) <= limit]
-    return small or ordered[:1]
