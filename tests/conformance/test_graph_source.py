@@ -88,7 +88,7 @@ class TestGraph(SourceSuite):
 
 
 class TestGraphInSmallPagesOutOfOrder(SourceSuite):
-    """The service pages by three, repeats itself, answers batches in reverse, and sweeps are always due."""
+    """The service pages by three, repeats itself, and answers batches in reverse; what is deleted is so for good."""
 
     @pytest.fixture
     def mailbox(self, tmp_path: Path) -> Iterator[MailboxUnderTest]:  # type: ignore[override]

@@ -116,7 +116,7 @@ class GraphOutgoing:
         self._user = config.user or config.sender
         terms = config.auth.terms("graph", self._user)
         self._tokens = token_source(terms, runtime.state_directory, runtime.clock)
-        self._gate = gate_for(self.host, terms.client_id, self._user, runtime.clock)
+        self._gate = gate_for(config.service, terms.client_id, self._user, runtime.clock)
         self._client: GraphClient | None = None
 
     async def send(self, mail: Mail) -> str:

@@ -164,9 +164,8 @@ class Listing:
         first = True
         async for answer, items, link in self._delta(""):
             if first:
-                now = _told_at(answer) or self._clock.now()
-                self._begun = self._begun or bookmark.begun or now
-                bookmark = replace(bookmark, begun=self._begun, swept=now)
+                self._begun = self._begun or bookmark.begun or _told_at(answer) or self._clock.now()
+                bookmark = replace(bookmark, begun=self._begun, swept=self._clock.now())
             wanted: list[Item] = []
             left_out: list[Item] = []
             for item in items:

@@ -25,7 +25,7 @@ class GraphSource:
         self._runtime = runtime
         self._terms = config.auth.terms("graph", config.user)
         self._tokens = token_source(self._terms, runtime.state_directory, runtime.clock)
-        self._gate = gate_for(config.host, self._terms.client_id, config.user, runtime.clock)
+        self._gate = gate_for(config.service, self._terms.client_id, config.user, runtime.clock)
 
     async def connect(self) -> Session:
         """See the port. Asks for the Inbox, which every mailbox has."""

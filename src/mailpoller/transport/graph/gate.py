@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from mailpoller.core.ports import Clock
@@ -109,9 +110,9 @@ class Gate:
 _gates: WeakValueDictionary[tuple[str, str, str], Gate] = WeakValueDictionary()
 
 
-def gate_for(host: str, application: str, user: str, clock: Clock) -> Gate:
-    """The gate of this application in this mailbox, one for the whole process as long as anybody holds it."""
-    key = host.lower(), application.lower(), user.lower()
+def gate_for(url: str, application: str, user: str, clock: Clock) -> Gate:
+    """The gate of this application in this mailbox of the service at ``url``, one for the whole process as long as anybody holds it."""
+    key = urlsplit(url).netloc.lower(), application.lower(), user.lower()
     found = _gates.get(key)
     if found is None:
         found = _gates[key] = Gate(clock)
