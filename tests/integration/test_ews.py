@@ -55,7 +55,9 @@ async def test_folders_are_found_by_path_and_by_the_names_of_every_language(rig:
         assert len(epochs) == len(names)
 
 
-async def test_folder_that_was_deleted_and_made_anew_is_a_new_epoch(rig: Rig) -> None:
+@pytest.mark.parametrize("vague", [False, True])
+async def test_folder_that_was_deleted_and_made_anew_is_a_new_epoch(rig: Rig, vague: bool) -> None:
+    rig.server.vague = vague
     rig.server.add_folder("Support")
     rig.server.deliver(letter(1), "Support")
     async with connected(rig.source(folders=["Support"])) as session:
@@ -244,6 +246,20 @@ async def test_message_that_cannot_be_converted_is_reported_after_its_neighbours
         assert Counter(shown) == Counter(letter(number) for number in (0, 1, 3, 4))
 
 
+async def test_message_is_not_called_gone_by_a_server_that_shows_us_nothing_any_more(rig: Rig) -> None:
+    uids = [rig.server.deliver(letter(number)) for number in range(3)]
+    async with connected(rig.source()) as session:
+        _, refs, _ = await listed(session)
+        rig.server.vague = True
+        for operation, uid in [*(("GetItem", uid) for uid in uids), ("GetFolder", rig.server.place("Inbox").uid)]:
+            rig.server.item_errors[operation, uid] = "ErrorItemNotFound"
+        with pytest.raises(TransientError, match="the server does not open the folder"):
+            await fetched(session, refs)
+        rig.server.item_errors.clear()
+        rig.server.remove(letter(1))
+        assert Counter((await fetched(session, refs)).values()) == Counter([letter(0), None, letter(2)])
+
+
 # --- settling ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("deletion", ["deleted-items", "recoverable", "permanent"])
 async def test_deleting_does_what_is_configured(rig: Rig, deletion: str) -> None:
@@ -272,14 +288,19 @@ async def test_move_makes_what_is_missing_of_a_path(rig: Rig) -> None:
     assert rig.server.place("Done").parent == rig.server.place("Inbox").uid
 
 
-async def test_move_target_that_was_deleted_since_is_made_anew(rig: Rig) -> None:
-    for number in range(2):
+@pytest.mark.parametrize("vague", [False, True])
+async def test_move_target_that_was_deleted_since_is_made_anew(rig: Rig, vague: bool) -> None:
+    """Even by a server that says of the target what it also says of a message that is gone."""
+    rig.server.vague = vague
+    for number in range(3):
         rig.server.deliver(letter(number))
     async with connected(rig.source()) as session:
         _, refs, _ = await listed(session)
         assert (await settled(session, refs[0], move="Processed")).state == "applied"
         rig.server.drop_folder("Processed")
-        assert (await settled(session, refs[1], move="Processed")).state == "applied"
+        rig.server.remove(letter(2))
+        done = await session.settle([settlement(ref, Disposition(move="Processed")) for ref in refs[1:]])
+        assert [(one.state, one.reason) for one in done] == [("applied", ""), ("applied", "")]
     assert [mail.octets for mail in rig.server.mails("Processed")] == [letter(1)]
 
 

@@ -230,6 +230,8 @@ class Exchange:
         """(operation, item id) -> response code."""
         self.page_size = 512
         self.reorders = False
+        self.vague = False
+        """Say of a missing folder only that something is missing: ErrorItemNotFound, as Exchange may."""
         self.chunk = 1 << 20
         self.size_of: Callable[[Mail], int] = lambda mail: len(mail.octets)
         self.port = port
@@ -462,7 +464,7 @@ class Exchange:
         uid = element.attrib["Id"]
         if _name(element) == "t:FolderId":
             if uid not in self._places and uid != "root":
-                raise ItemError("ErrorFolderNotFound")
+                raise ItemError("ErrorItemNotFound" if self.vague else "ErrorFolderNotFound")
             return "" if uid == "root" else uid
         whose = element.findtext(".//{*}EmailAddress")
         if whose is not None:
@@ -632,7 +634,7 @@ class Exchange:
             try:
                 target = self._places[self._folder(element[0][0])]
             except ItemError:
-                raise ItemError("ErrorToFolderNotFound") from None
+                raise ItemError("ErrorItemNotFound" if self.vague else "ErrorToFolderNotFound") from None
             place, _ = self._find(item.attrib["Id"])
             if not self.rights["Delete"]:
                 raise ItemError("ErrorMoveCopyFailed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -122,7 +122,14 @@ class Download:
     """
 
     def __init__(
-        self, client: EwsClient, spool: Spool, claims: Sequence[Claim], limit: int, learn: Callable[[str, Known], None]
+        self,
+        client: EwsClient,
+        spool: Spool,
+        claims: Sequence[Claim],
+        limit: int,
+        *,
+        learn: Callable[[str, Known], None],
+        confirm: Callable[[], Awaitable[object]],
     ) -> None:
         self.arrived: deque[RawMessage | Gone] = deque()
         self.news = asyncio.Event()
@@ -131,6 +138,9 @@ class Download:
         self._bodies = Bodies(spool, limit)
         self._limit = limit
         self._learn = learn
+        self._confirm = confirm
+        self._confirmed = False
+        self._absent: list[str] = []
         self._waiting = {claim.ref.uid: claim for claim in claims}
         self._sets = deque(_cut(claims, limit))
 
@@ -182,6 +192,7 @@ class Download:
             raise TransientError(f"cannot spool a message: {error.strerror}") from error
         finally:
             self._bodies.drop()
+        await self._tell_absent()
         left = [uid for uid in uids if uid in self._waiting]
         if len(uids) == 1:
             self._fail(left, trouble)
@@ -190,6 +201,17 @@ class Download:
         elif left:
             # The answer ended within the first that is missing, if the server keeps the order.
             self._sets.extendleft([piece for piece in (left[1:], left[:1]) if piece])
+
+    async def _tell_absent(self) -> None:
+        """Gone is for good. A server that lets us see nothing any more says the same of every message, so that is ruled out."""
+        if self._absent and not self._confirmed:
+            await self._confirm()
+            self._confirmed = True
+        for uid in self._absent:
+            claim = self._waiting.pop(uid, None)
+            if claim is not None:
+                self._arrive(Gone(claim))
+        self._absent.clear()
 
     def _take(self, reply: Reply, uid: str, *, alone: bool) -> None:
         """``uid``: which item's turn it is, if the server keeps the order."""
@@ -207,9 +229,7 @@ class Download:
             # Errors have no id, and answers come in any order: what is told of one beside others is not believed.
             return
         if reply.code in GONE:
-            claim = self._waiting.pop(uid, None)
-            if claim is not None:
-                self._arrive(Gone(claim))
+            self._absent.append(uid)
         else:
             self._fail([uid], reply.words)
 

@@ -6,7 +6,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
-from mailpoller.sources.ews.replies import FolderGone, Reply, only
+from mailpoller.sources.ews.replies import FolderGone, Reply, of_folder
 from mailpoller.transport.wording import spoken
 
 ROOT = "msgfolderroot"
@@ -56,6 +56,10 @@ class Folders:
             self._ids.pop(name, None)
             return await self.find(name)
 
+    async def see(self, uid: str) -> None:
+        """Return if the server shows us the folder with this id. Raises :class:`FolderGone` or another TransientError."""
+        await self._id(soap.folder_id(uid), "that is open")
+
     async def make(self, name: str) -> str:
         """As :meth:`find`; what is missing of a path is created."""
         parent, path = self._begin(name)
@@ -77,7 +81,7 @@ class Folders:
         """Our rights in the folder (EffectiveRights): ``Read``, ``Modify``, ``Delete``, ``CreateContents``, ``CreateHierarchy`` …"""
         request = soap.get_folder(soap.folder_id(await self.find(name)), [RIGHTS])
         return _rights(
-            only(await self._client.ask(request, f"tell our rights in {name}"), f"tell our rights in {name}")
+            of_folder(await self._client.ask(request, f"tell our rights in {name}"), f"tell our rights in {name}")
         )
 
     async def root_rights(self, name: str) -> dict[str, bool]:
@@ -89,12 +93,12 @@ class Folders:
             except FolderGone:
                 break
         doing = f"tell our rights above {name}"
-        return _rights(only(await self._client.ask(soap.get_folder(parent, [RIGHTS]), doing), doing))
+        return _rights(of_folder(await self._client.ask(soap.get_folder(parent, [RIGHTS]), doing), doing))
 
     async def names(self) -> list[str]:
         """The display names at the top of the mailbox, for advice."""
         request = soap.find_folders(self.element(ROOT))
-        reply = only(await self._client.ask(request, "list the folders"), "list the folders")
+        reply = of_folder(await self._client.ask(request, "list the folders"), "list the folders")
         return sorted(spoken(node.value("DisplayName")) for node in _folders(reply))
 
     def _begin(self, name: str) -> tuple[str, list[str]]:
@@ -106,11 +110,11 @@ class Folders:
 
     async def _id(self, folder: str, name: str) -> str:
         doing = f"open the folder {name}"
-        return _one(_folders(only(await self._client.ask(soap.get_folder(folder), doing), doing)), name)
+        return _one(_folders(of_folder(await self._client.ask(soap.get_folder(folder), doing), doing)), name)
 
     async def _child(self, parent: str, part: str, name: str) -> str:
         doing = f"look for the folder {name}"
-        reply = only(await self._client.ask(soap.find_folders(parent, name=part), doing), doing)
+        reply = of_folder(await self._client.ask(soap.find_folders(parent, name=part), doing), doing)
         # Exchange compares display names without regard to case, and so do we; one that is equal comes first.
         called = [node for node in _folders(reply) if node.value("DisplayName").lower() == part.strip().lower()]
         called.sort(key=lambda node: node.value("DisplayName") != part)
@@ -121,7 +125,7 @@ class Folders:
         replies = await self._client.ask(soap.create_folder(parent, part), doing)
         if len(replies) == 1 and replies[0].code == "ErrorFolderExists":
             return await self._child(parent, part, name)
-        return _one(_folders(only(replies, doing)), name)
+        return _one(_folders(of_folder(replies, doing)), name)
 
 
 def _folders(reply: Reply) -> list[Node]:

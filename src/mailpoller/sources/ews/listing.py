@@ -13,7 +13,7 @@ from mailpoller.core.ports import Clock, Start
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import BadAnswer, EwsClient
 from mailpoller.sources.ews.reader import Node
-from mailpoller.sources.ews.replies import STATE_LOST, only
+from mailpoller.sources.ews.replies import STATE_LOST, of_folder
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +163,7 @@ async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[st
         replies = await client.ask(soap.sync_items(uid, state, properties, AT_ONCE), doing)
         if len(replies) == 1 and replies[0].code in STATE_LOST:
             raise StateLost(f"the server does not know the sync state: {replies[0].words}")
-        node = only(replies, doing).node
+        node = of_folder(replies, doing).node
         before, state = state, node.value("SyncState")
         if not state or " " in state:
             raise BadAnswer(f"the server does not {doing}: no sync state")

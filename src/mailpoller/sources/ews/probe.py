@@ -202,6 +202,8 @@ class _Attempt:
             )
         if "Error" in said and refused:
             return "mailbox is the primary SMTP address (Get-Mailbox shows it), of a mailbox on this server, and the login is enabled."
+        if "ErrorInvalidServerVersion" in said or "ErrorSchemaValidation" in said:
+            return "Exchange 2013 SP1 or a later one is needed."
         if "403" in said:
             return "EWS may be off for this login (Get-CASMailbox shows EwsEnabled and EwsApplicationAccessPolicy) or blocked on the way."
         if "404" in said:

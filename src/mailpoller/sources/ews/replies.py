@@ -38,7 +38,7 @@ NEVER = frozenset(
         "ErrorMoveCopyFailed", "ErrorInvalidPropertySet", "ErrorInvalidPropertyUpdateSentMessage", "ErrorInvalidPropertyForOperation",
         "ErrorIncorrectUpdatePropertyCount", "ErrorUpdatePropertyMismatch", "ErrorQuotaExceeded", "ErrorInvalidFolderId",
         "ErrorInvalidFolderTypeForOperation", "ErrorMessagePerFolderCountReceiveQuotaExceeded", "ErrorInvalidIdMalformed",
-        "ErrorCannotCreateNonFolderItemInFolder",
+        "ErrorFolderSave", "ErrorFolderSavePropertyError",
     }
 )  # fmt: skip
 """A disposition that will not succeed as configured; whatever is not named anywhere is tried again soon."""
@@ -49,6 +49,10 @@ LONGEST_BACK_OFF = timedelta(hours=1)
 
 class FolderGone(TransientError):
     """The folder is not there (any more): whoever remembers its id must look for it anew."""
+
+
+class Denied(TransientError):
+    """It will not be done as configured, however often it is asked: a right is missing, or a quota is full."""
 
 
 class Busy(SessionLost):
@@ -91,7 +95,7 @@ class Reply:
             return CredentialsRefused(told)
         if self.code in FOLDER_GONE:
             return FolderGone(told)
-        return TransientError(told)
+        return Denied(told) if self.code in NEVER else TransientError(told)
 
 
 def only(replies: Sequence[Reply], doing: str) -> Reply:
@@ -101,6 +105,13 @@ def only(replies: Sequence[Reply], doing: str) -> Reply:
     if not replies[0].ok:
         raise replies[0].trouble(doing)
     return replies[0]
+
+
+def of_folder(replies: Sequence[Reply], doing: str) -> Reply:
+    """As :func:`only`, where the question was about a folder: then it is the folder that an ``ErrorItemNotFound`` means."""
+    if len(replies) == 1 and replies[0].code in GONE:
+        raise FolderGone(f"the server does not {doing}: {replies[0].words}")
+    return only(replies, doing)
 
 
 def fault(envelope: Node) -> Reply | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from functools import partial
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
@@ -111,8 +112,9 @@ class EwsSession:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
         if not claims:
             return
-        self._require(*{claim.ref.folder for claim in claims})
-        download = Download(self._client, self._spool, claims, max(limit, 0), self._learn)
+        uid = self._require(*{claim.ref.folder for claim in claims})
+        confirm = partial(self._folders.see, uid)
+        download = Download(self._client, self._spool, claims, max(limit, 0), learn=self._learn, confirm=confirm)
         reading = asyncio.create_task(download.run(), name=f"fetch {self._name}")
         try:
             while True:

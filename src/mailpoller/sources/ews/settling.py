@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import FLAGGED, SEEN, impossible
 from mailpoller.sources.ews.download import Known, categories_of
 from mailpoller.sources.ews.folders import Folders
-from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, FolderGone, Reply
+from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, Denied, FolderGone, Reply
 from mailpoller.sources.ews.soap import Request
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 """What has become of a disposition, and why if it was not applied."""
+
+ABSENT: State = ("applied", "gone")
+"""The state of a message that is not there, until it is told to others, who need not know."""
 
 AT_ONCE = 100
 """Items of one request."""
@@ -120,42 +122,51 @@ class Settling:
 
     # --- moving and deleting -----------------------------------------------------------------------------------
     async def _move(self, uids: list[str], target: str) -> dict[str, State]:
-        if not uids:
-            return {}
-        for attempt in (1, 2):
+        """Move to a folder, which is created if it is missing, also if it was deleted since we looked."""
+        states: dict[str, State] = {}
+        left, reason = uids, ""
+        for _ in (1, 2):
+            if not left:
+                break
             try:
-                place = soap.folder_id(await self._folders.find(target))
-            except FolderGone:
-                try:
-                    place = soap.folder_id(await self._folders.make(target))
-                except SessionLost:
-                    raise
-                except TransientError as error:
-                    return dict.fromkeys(uids, ("failed", str(error)))
-            try:
-                return _all_plain(await self._ask(soap.move_items(uids, place), uids, "move messages"))
+                place = soap.folder_id(await self._target(target))
+                states.update(await self._ask(soap.move_items(left, place), left, "move messages"))
+                left, reason = await self._still_here([uid for uid in left if states[uid] == ABSENT]), "no such folder"
             except FolderGone as error:
-                # Deleted since we looked.
+                reason = str(error)
+            except Denied as error:
+                return _all_plain({**states, **dict.fromkeys(left, ("failed", str(error)))})
+            if left:
                 self._folders.forget(target)
-                if attempt == 2:
-                    return dict.fromkeys(uids, ("pending", str(error)))
-        raise AssertionError("the second attempt returns")
+        return _all_plain(
+            {**states, **dict.fromkeys(left, ("pending", f"the server does not move messages: {reason}"))}
+        )
+
+    async def _target(self, target: str) -> str:
+        """The id of the folder, which is made if it is missing. Raises :class:`Denied` if that will never be."""
+        try:
+            return await self._folders.find(target)
+        except FolderGone:
+            return await self._folders.make(target)
+
+    async def _still_here(self, uids: list[str]) -> list[str]:
+        """Those that the server shows although it said that something is not there: then it meant the target."""
+        return list(await self._look(uids, {}))
 
     async def _delete(self, uids: list[str]) -> dict[str, State]:
         if not uids:
             return {}
         if self._deletion == "deleted-items":
             # DeleteItem with MoveToDeletedItems is refused to delegates; MoveItem is not.
-            request = soap.move_items(uids, self._folders.element(DELETED_ITEMS))
-        else:
-            request = soap.delete_items(uids, _DELETE_TYPE[self._deletion])
+            return await self._move(uids, DELETED_ITEMS)
+        request = soap.delete_items(uids, _DELETE_TYPE[self._deletion])
         return _all_plain(await self._ask(request, uids, "delete messages"))
 
     # --- asking ------------------------------------------------------------------------------------------------
     async def _ask(
         self, request: Request, uids: list[str], doing: str, note: Callable[[Reply], None] | None = None
     ) -> dict[str, State]:
-        """The state of each item, ``("applied", "gone")`` for one that is not there. ``note`` sees every reply.
+        """The state of each item, ``ABSENT`` for one that is not there. ``note`` sees every reply.
 
         Raises :class:`FolderGone` if all of them lack their folder, and the session's errors.
         """
@@ -177,7 +188,7 @@ def _state(reply: Reply) -> State:
     if reply.ok:
         return "applied", ""
     if reply.code in GONE:
-        return "applied", "gone"
+        return ABSENT
     return ("failed" if reply.code in NEVER else "pending"), reply.words
 
 
