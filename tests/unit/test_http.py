@@ -197,6 +197,11 @@ def test_an_error_never_quotes_a_token_known_or_unknown() -> None:
     assert words == "the token ******** or ******** is bad, or ********"
 
 
+def test_a_short_secret_is_masked_without_eating_the_words() -> None:
+    body = b'{"error": "invalid_grant", "error_description": "id d and dd, secret s3cr3t in-s3cr3t-x"}'
+    assert error_of(body, "", ["d", "s3cr3t"]) == ("invalid_grant", "id ******** and dd, secret ******** in-********-x")
+
+
 def test_a_trace_id_is_no_token() -> None:
     told = "Trace ID: 0d9f1b52-7c1e-4ad0-9d3c-5b8f3a2e1c00 Timestamp: 2026-11-02 09:00:00Z"
     assert error_of(f'{{"error": "x", "error_description": "{told}"}}'.encode())[1] == told

@@ -123,7 +123,7 @@ class HttpClient:
     ``base`` is the service's URL; a path is relative to it, and a full URL (a link to the next page) must be of the same
     origin. ``bearer``: whose tokens go along; a refused one is replaced once. ``timeout``: for connecting, and for every
     silence; an answer is complete after twenty of them or given up. ``connections`` are kept open for a minute. Nothing is followed: a
-    redirect is an error that names its target's host.
+    redirect is an error that names its target's host. ``confidential``: every request holds a secret, so that none goes in clear.
     """
 
     def __init__(
@@ -136,6 +136,7 @@ class HttpClient:
         connections: int = 4,
         proxy: Proxy | None = None,
         headers: Mapping[str, str] | None = None,
+        confidential: bool = False,
     ) -> None:
         parts = urlsplit(base)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.query:
@@ -144,6 +145,7 @@ class HttpClient:
         self._origin = _origin(base)
         self._prefix = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._secure = parts.scheme == "https" or is_loopback(self.host)
+        self._confidential = confidential or bearer is not None
         self._bearer = bearer
         self._policy = policy or TlsPolicy()
         self._timeout = timeout.total_seconds()
@@ -237,7 +239,7 @@ class HttpClient:
     ) -> AsyncIterator[httpcore.Response]:
         """Send, with a token if there is one, with another token if that was refused; a response that is an answer."""
         url = self._url(target, query, doing)
-        if not self._secure and (self._bearer is not None or secrets):
+        if not self._secure and (self._confidential or secrets):
             raise ConfigError(f"{self.host}: a token or a secret goes over https:// only")
         async with self._deadline(doing):
             for attempt in (1, 2):
@@ -425,12 +427,23 @@ def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -
     words = found.get("error_description", found.get("message", found.get("detail", "")))
     if isinstance(error, dict):
         code = error.get("code", "")
-        # Google's code repeats HTTP's number; the word is in status.
-        error, words = (error.get("status", "") if isinstance(code, int) else code), error.get("message", "")
+        words = error.get("message", "")
+        # Google's code repeats HTTP's number; the word is in status, and the most exact one in the reason.
+        error = (_reason(error) or error.get("status", "")) if isinstance(code, int) else code
     return (
         spoken(error, secrets)[:80] if isinstance(error, str) else "",
         spoken(words, secrets) if isinstance(words, str) else "",
     )
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """Why, in a word, as Google's services say it: ``errors[].reason`` or, newer, that of ``google.rpc.ErrorInfo``; empty if it is not said."""
+    for key in ("errors", "details"):
+        listed = error.get(key)
+        for one in listed if isinstance(listed, list) else ():
+            if isinstance(one, dict) and isinstance(reason := one.get("reason"), str) and reason:
+                return reason
+    return ""
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -11,6 +11,8 @@ LONGEST = 300
 """Characters of a peer's words that are shown."""
 
 _MASK = "********"
+_TELLING = 6
+"""Characters from which on a secret is masked in the middle of a word, too."""
 _TOKENLIKE = re.compile(r"[A-Za-z0-9+/_=~-]*(?:[A-Za-z0-9+/_=~-]{40}|\.[A-Za-z0-9_-]{16,}\.)[A-Za-z0-9+/_=~.-]*")
 """What may be a token: a run that is longer than any word and than a GUID, or that has a JWT's three parts."""
 
@@ -27,7 +29,13 @@ def spoken(said: str, secrets: Iterable[str] = ()) -> str:
 
 
 def without(said: str, secret: str) -> str:
-    """``said`` with every occurrence of the secret masked: as it is, in base64, and as a URL's query writes it."""
-    for form in {secret, b64encode(secret.encode()).decode(), quote_plus(secret)}:
-        said = said.replace(form, _MASK) if form else said
+    """``said`` with every occurrence of the secret masked: as it is, in base64, and as a URL's query writes it.
+
+    A short one only where it stands alone: the letter ``d`` in the middle of every word is no secret.
+    """
+    for form in sorted({secret, b64encode(secret.encode()).decode(), quote_plus(secret)}, key=len, reverse=True):
+        if len(form) >= _TELLING:
+            said = said.replace(form, _MASK)
+        elif form:
+            said = re.sub(rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])", _MASK, said)
     return said

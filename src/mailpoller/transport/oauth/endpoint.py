@@ -128,14 +128,16 @@ class Endpoint:
     ) -> HttpAnswer:
         terms = self._terms
         # A connection for each request: tokens are asked for once an hour.
-        client = HttpClient(url, policy=terms.policy, timeout=terms.timeout, proxy=terms.proxy, connections=1)
+        client = HttpClient(
+            url, policy=terms.policy, timeout=terms.timeout, proxy=terms.proxy, connections=1, confidential=True
+        )
         try:
             answer = await client.request(
                 "POST",
                 doing=doing,
                 form=form,
                 headers={"accept": "application/json", **(headers or {})},
-                secrets=[one for one in hidden if one] or ["-"],
+                secrets=hidden,
                 limit=ANSWER_LIMIT,
                 takes=(400, 401, 403),
             )
