@@ -1,0 +1,220 @@
+"""A session with a mailbox by the Gmail API: the port that the engine speaks to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from urllib.parse import quote as percent
+from urllib.parse import urlsplit
+
+import structlog
+
+from mailpoller.core.delivery import Disposed, Settlement
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
+from mailpoller.core.ports import Clock, Start, Wake
+from mailpoller.core.spool import Spool
+from mailpoller.sources.gmail.client import GmailClient
+from mailpoller.sources.gmail.config import GmailConfig
+from mailpoller.sources.gmail.download import Download
+from mailpoller.sources.gmail.errors import Invalid, Missing
+from mailpoller.sources.gmail.labels import LabelGone, Labels
+from mailpoller.sources.gmail.listing import EndlessListing, HistoryLost, Listing
+from mailpoller.sources.gmail.settling import Settling
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED = 5_000
+"""Messages that were listed or fetched lately of which that is remembered."""
+FRESH = 60.0
+"""So many seconds after it was fetched a message is believed to lie where it lay."""
+GOODBYE = 4.0
+"""Seconds that closing the connections may take."""
+
+
+def epoch_of(config: GmailConfig, user: str, label: str) -> str:
+    """``gmail://user@host/;LABEL=id``, user and host in lower case. A new name of the label makes no other epoch: ids stay the same."""
+    parts = urlsplit(config.url)
+    port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
+    return f"gmail://{percent(user.lower(), safe='@')}@{config.host}{port}/;LABEL={label}"
+
+
+class GmailSession:
+    """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
+
+    def __init__(
+        self, name: str, config: GmailConfig, user: str, client: GmailClient, spool: Spool, clock: Clock
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._config = config
+        self._user = user
+        self._client = client
+        self._spool = spool
+        self._clock = clock
+        self._labels = Labels(client)
+        self._first = config.folders[0]
+        self._opened: dict[str, tuple[Folder, str]] = {}
+        """name -> folder and the label's id."""
+        self._reached: dict[str, str] = {}
+        """Label id -> the history id that was reached last: since then there is no news."""
+        self._known: OrderedDict[str, None] = OrderedDict()
+        """The messages that were listed last, of which nothing is news."""
+        self._fetched: OrderedDict[tuple[str, str], float] = OrderedDict()
+        """Label id and uid -> when the message was fetched and bore the label, on the clock's monotonic scale."""
+
+    # --- folders -----------------------------------------------------------------------------------------------
+    async def folders(self) -> Sequence[str]:
+        """As configured and found to exist; one that is missing is logged and left out.
+
+        Raises :class:`TransientError` if none exists.
+        """
+        self._client.check()
+        self._labels.forget()
+        found = []
+        for name in self._config.folders:
+            try:
+                await self._labels.find(name)
+                found.append(name)
+            except LabelGone:
+                log.warning("folder.missing", mailbox=self._name, folder=name)
+        if not found:
+            raise TransientError("none of the mailbox's labels exists")
+        self._first = found[0]
+        return found
+
+    async def open(self, name: str) -> Folder:
+        self._client.check()
+        label = await self._labels.look(name)
+        folder = Folder(self._name, name, epoch_of(self._config, self._user, label))
+        self._opened[name] = folder, label
+        return folder
+
+    def _require(self, *folders: Folder) -> str:
+        """The id of the label, which was opened in this session and epoch."""
+        self._client.check()
+        folder, label = self._opened.get(folders[0].name, (None, ""))
+        if any(one != folder for one in folders):
+            raise TransientError(f"the label {folders[0].name} is not open in this epoch")
+        return label
+
+    # --- messages ----------------------------------------------------------------------------------------------
+    async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        """See the port. A full listing is shown as it comes, for a hundred thousand messages take a minute; a page may be
+        consumed as slowly as one likes, and fetching beside it is no trouble."""
+        label = self._require(folder)
+        listing = Listing(self._client, folder, label, self._clock)
+        try:
+            async with aclosing(listing.pages(since, start)) as pages:  # type: ignore[type-var]
+                async for listed in pages:
+                    self._learn([ref.uid for ref in listed.page.refs])
+                    if listed.history:
+                        self._reached[label] = listed.history
+                    yield listed.page
+        except (Missing, Invalid) as error:
+            self._labels.forget()
+            raise TransientError(f"the label {folder.name} cannot be listed: {error}") from error
+
+    def _learn(self, uids: Sequence[str]) -> None:
+        for uid in uids:
+            self._known[uid] = None
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
+        if not claims:
+            return
+        label = self._require(*{claim.ref.folder for claim in claims})
+        download = Download(self._client, self._spool, label, claims, max(limit, 0))
+        reading = asyncio.create_task(download.run(), name=f"fetch {self._name}")
+        try:
+            while True:
+                while download.arrived:
+                    answer = download.arrived.popleft()
+                    uid = answer.claim.ref.uid
+                    if label in download.labels.get(uid, ()):
+                        self._note(label, uid)
+                    yield answer
+                if reading.done():
+                    break
+                download.news.clear()
+                await download.news.wait()
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            download.drop()
+        if download.failed:
+            error = next(iter(download.failed.values()))
+            raise TransientError(
+                f"{len(download.failed)} of {len(claims)} messages cannot be fetched: {error}",
+                retry_after=error.retry_after,
+            )
+
+    def _note(self, label: str, uid: str) -> None:
+        self._fetched[label, uid] = self._clock.monotonic()
+        while len(self._fetched) > REMEMBERED:
+            self._fetched.popitem(last=False)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        """See the port. What cannot be told now is ``pending``."""
+        self._client.check()
+        if self._config.mode == "shadow":
+            return [Disposed(one, "applied") for one in settlements]
+        if not settlements:
+            return []
+        try:
+            label = self._require(*{one.ref.folder for one in settlements})
+            wishes = dict.fromkeys((one.ref.uid, one.disposition) for one in settlements if not one.disposition.leaves)
+            now = self._clock.monotonic()
+            # Believed once: what is asked for again may have been done, and then been undone by a person.
+            fresh = {uid for uid, _ in wishes if now - self._fetched.pop((label, uid), float("-inf")) < FRESH}
+            states = await Settling(self._client, self._labels, label, fresh).apply(list(wishes))
+        except SessionLost:
+            raise
+        except TransientError as error:
+            # Some of it may have been done; what is asked for twice is done once.
+            return [Disposed(one, "pending", str(error)) for one in settlements]
+        return [
+            Disposed(one, *states.get((one.ref.uid, one.disposition), ("applied", ""))) for one in settlements
+        ]  # fmt: skip
+
+    # --- waiting -----------------------------------------------------------------------------------------------
+    async def wait(self, limit: timedelta) -> Wake:
+        """See the port: the history is asked for at every ``notice_interval``. What we change ourselves is no news, and news that was
+        told is not told again."""
+        ends = self._clock.monotonic() + limit.total_seconds()
+        interval = self._config.notice_interval.total_seconds()
+        while True:
+            self._client.check()
+            left = ends - self._clock.monotonic()
+            if left <= 0:
+                return Wake.LIMIT
+            await self._clock.sleep(min(left, interval))
+            if left > interval and await self._news():
+                return Wake.NEWS
+
+    async def _news(self) -> bool:
+        folder, label = self._opened.get(self._first, (None, ""))
+        history = self._reached.get(label)
+        if folder is None or history is None:
+            return False
+        try:
+            came, self._reached[label] = await Listing(self._client, folder, label, self._clock).news(history)
+        except (HistoryLost, EndlessListing, Invalid):
+            # The poll that follows finds out.
+            self._reached.pop(label, None)
+            return True
+        return any(uid not in self._known for uid in came)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """There is nothing to say: HTTP has no goodbye."""
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._client.close()
+        except TimeoutError:
+            pass

@@ -1,0 +1,70 @@
+"""The Gmail source: what connects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Account
+from mailpoller.core.ports import Session, Stage
+from mailpoller.sources.gmail.client import PROFILE, GmailClient
+from mailpoller.sources.gmail.config import ME, GmailConfig
+from mailpoller.sources.gmail.quota import quota_for
+from mailpoller.sources.gmail.session import GmailSession
+from mailpoller.transport.oauth import token_source
+
+
+class GmailSource:
+    """See :class:`mailpoller.core.ports.Source`."""
+
+    def __init__(self, name: str, config: GmailConfig, runtime: Runtime) -> None:
+        self.account = Account("gmail", config.host, config.user)
+        self._name = name
+        self._config = config
+        self._runtime = runtime
+        terms = config.auth.terms("gmail", config.user)
+        self._tokens = token_source(terms, runtime.state_directory, runtime.clock)
+        whose = config.user if config.user != ME else f"{terms.owner} {terms.client_id}"
+        self._quota = quota_for(config.host, whose, runtime.clock)
+
+    async def connect(self) -> Session:
+        """See the port. Asks for the profile, which every mailbox has."""
+        client = self.client()
+        try:
+            address = await log_in(client)
+        except BaseException as error:
+            await client.close()
+            if isinstance(error, SessionLost):
+                # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
+                raise TransientError(str(error), retry_after=error.retry_after) from error
+            raise
+        user = address if self._config.user == ME else self._config.user
+        return GmailSession(self._name, self._config, user, client, self._runtime.spool, self._runtime.clock)
+
+    def client(self) -> GmailClient:
+        """A new client; nothing is asked yet."""
+        config = self._config
+        return GmailClient(
+            config.url, config.user, self._tokens, self._quota, self._runtime.clock,
+            policy=config.policy, timeout=config.timeout, proxy=config.proxy,
+        )  # fmt: skip
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """See the port."""
+        from mailpoller.sources.gmail.probe import probe
+
+        return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
+
+
+async def log_in(client: GmailClient) -> str:
+    """The first request of a session: it makes the connection, and shows whether we are let in. The mailbox's own address.
+
+    Raises as :class:`GmailClient`; :class:`TransientError` if there is no address.
+    """
+    profile = await client.get("/profile", "let us into the mailbox", PROFILE, [("fields", "emailAddress")])
+    address = profile.get("emailAddress")
+    if not isinstance(address, str) or not address:
+        raise TransientError(f"{client.host}: the mailbox has no address")
+    return address
