@@ -328,7 +328,9 @@ async def test_seen_fits_every_kind_of_mail_and_is_refused_for_what_has_no_such_
             done = await session.settle([settlement(ref, Disposition(seen=True)) for ref in refs])
             assert [one.state for one in done] == ["applied", "applied", "applied", "failed"]
             assert "cannot be marked as read" in done[3].reason
-    assert [mail.seen for mail in rig.server.mails()] == [True, True, True, False]
+        assert [mail.seen for mail in rig.server.mails()] == [True, True, True, False]
+        assert (await settled(session, refs[3], seen=True, move="Processed")).state == "applied"
+    assert len(rig.server.mails("Processed")) == 1
 
 
 async def test_fetched_messages_are_settled_in_one_request(rig: Rig) -> None:

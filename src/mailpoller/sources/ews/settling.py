@@ -81,13 +81,14 @@ class Settling:
             if uid in states:
                 continue
             known, present = found.get(uid) or (self._known[uid], ())
-            if seen and known.kind not in READABLE:
+            readable = known.kind in READABLE
+            if seen and not readable and not (disposition.move or disposition.delete):
                 states[uid] = ("failed", f"an item of the kind {known.kind} cannot be marked as read")
                 continue
             lacking = [one for one in categories if one.lower() not in {name.lower() for name in present}]
             wanted = (*present, *lacking) if lacking else None
-            if seen or flagged or wanted is not None:
-                changes.append(soap.Change(uid, known.change_key, known.kind, seen, flagged, wanted))
+            if (seen and readable) or flagged or wanted is not None:
+                changes.append(soap.Change(uid, known.change_key, known.kind, seen and readable, flagged, wanted))
         if changes:
             told = await self._ask(soap.update_items(changes), [one.uid for one in changes], "update messages")
             states.update({uid: state for uid, state in told.items() if state[0] != "applied" or state[1]})
