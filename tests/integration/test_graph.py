@@ -256,6 +256,18 @@ async def test_message_that_cannot_be_converted_does_not_stop_the_others(
         assert octets_of(answers) == Counter(octets[:4] + octets[5:])
 
 
+async def test_message_that_is_denied_does_not_stop_the_others(graph: Graph, make: Callable[..., Source]) -> None:
+    uids = [graph.deliver(plain()) for _ in range(6)]
+    graph.broken[uids[2]] = 403, "ErrorAccessDenied"
+    async with opened(make()) as (session, folder):
+        refs, _ = await listed(session, folder)
+        answers = []
+        with pytest.raises(TransientError, match=r"1 of 6 .*ErrorAccessDenied"):
+            async for answer in session.fetch(claims_of(refs), 1_000_000):
+                answers.append(answer)  # noqa: PERF401  what came before the error counts
+        assert octets_of(answers).total() == 5
+
+
 async def test_mail_that_was_put_off_by_an_earlier_process_is_asked_about(
     graph: Graph, make: Callable[..., Source]
 ) -> None:

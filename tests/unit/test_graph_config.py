@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from mailpoller.config import load
+from mailpoller.core.errors import ConfigError
 from mailpoller.outgoings.graph import GraphOutgoingConfig
 from mailpoller.sources.graph import GraphConfig
 from mailpoller.sources.graph.session import epoch_of
+from mailpoller.transport.oauth import terms_of
 
 AUTH = {
     "type": "oauth2", "provider": "microsoft", "grant": "client_credentials", "tenant": "example.com",
@@ -100,3 +105,31 @@ def test_mail_larger_than_graph_takes_is_no_setting() -> None:
 def test_no_secret_is_shown() -> None:
     config = source(auth={**AUTH, "client_secret": "plain-secret"})
     assert "plain-secret" not in repr(config) + config.model_dump_json()
+
+
+def test_two_mailboxes_of_one_application_are_two_accounts(tmp_path: Path) -> None:
+    folder = tmp_path / "mailpoller.yaml"
+    mailbox = {"type": "graph", "auth": AUTH, "default_queue": "support"}
+    settings = {
+        "queues": {"support": {"type": "sqlite", "path": str(tmp_path / "queue.db")}},
+        "mailboxes": {name: {**mailbox, "user": f"{name}@example.com"} for name in ("support", "sales")},
+    }
+    folder.write_text(yaml.safe_dump(settings), "utf-8")
+    config = load(folder, environment="production")
+    assert set(config.mailboxes) == {"support", "sales"}
+    folder.write_text(folder.read_text("utf-8").replace("sales@", "support@"), "utf-8")
+    with pytest.raises(ConfigError):
+        load(folder, environment="production")
+
+
+def test_login_is_asked_for_in_the_name_of_whoever_sends() -> None:
+    delegated = {**AUTH, "grant": "device_code"}
+    del delegated["client_secret"]
+    for block, owner in (
+        (source(auth=delegated), "support@example.com"),
+        (outgoing(auth=delegated), "mailpoller@example.com"),
+        (outgoing(auth=delegated, user="office@example.com"), "office@example.com"),
+    ):
+        terms = terms_of(block)
+        assert terms is not None
+        assert (terms.owner, any(scope.endswith("/Mail.Send") for scope in terms.scopes)) == (owner, True)

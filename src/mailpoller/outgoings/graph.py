@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
 from email.parser import BytesHeaderParser
 from email.policy import compat32
 from email.utils import getaddresses
@@ -91,6 +91,11 @@ class GraphOutgoingConfig(OutgoingConfig):
         return self
 
     @property
+    def username(self) -> str:
+        """Who sends."""
+        return self.user or self.sender
+
+    @property
     def service(self) -> str:
         """The URL of the service, with its version."""
         return service_url(self.url, self.auth)
@@ -113,7 +118,7 @@ class GraphOutgoing:
         self.host = (urlsplit(config.service).hostname or "").lower()
         self.sender = config.sender
         self._config = config
-        self._user = config.user or config.sender
+        self._user = config.username
         terms = config.auth.terms("graph", self._user)
         self._tokens = token_source(terms, runtime.state_directory, runtime.clock)
         self._gate = gate_for(config.service, terms.client_id, self._user, runtime.clock)
@@ -194,6 +199,10 @@ class GraphOutgoing:
             return "Try again; if it stays, the code in the words above is what Microsoft's support asks for."
 
         return stages([*way.steps(), ("right", right)], advice, (way.close, client.close))
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What of the login ends when (aware UTC), as far as it is known."""
+        return self._tokens.expiries()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -97,6 +97,11 @@ class GraphConfig(SourceConfig):
         return self
 
     @property
+    def username(self) -> str:
+        """Whose mailbox, under the name that it has in other blocks."""
+        return self.user
+
+    @property
     def service(self) -> str:
         """The URL of the service, with its version."""
         return service_url(self.url, self.auth)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote
 
-from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
+from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Spool
 from mailpoller.sources.graph.listing import PROPERTIES, item_of
-from mailpoller.transport.graph import Ask, Busy, GraphClient, Missing
+from mailpoller.transport.graph import Ask, Busy, Denied, GraphClient, Missing
 from mailpoller.transport.graph.client import BATCHED
 from mailpoller.transport.graph.gate import AT_ONCE
 
@@ -78,8 +78,11 @@ class Download:
             claim = self._waiting.popleft()
             try:
                 self._arrive(await self._fetch(claim))
-            except (SessionLost, CredentialsRefused):
+            except SessionLost:
                 raise
+            except Denied as error:
+                # Rights and labels may keep one message from us, which must not stop the others.
+                self.failed[claim.ref.uid] = TransientError(str(error))
             except Busy as error:
                 # Nobody is served now: what is left is not asked for.
                 self.failed[claim.ref.uid] = error

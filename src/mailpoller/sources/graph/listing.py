@@ -129,8 +129,8 @@ class Listing:
     async def pages(self, since: Position | None, start: Start) -> AsyncIterator[Listed]:
         """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GraphClient`; :class:`EndlessListing`.
 
-        A delta token that is no longer known is made good by listing everything, once: ids never change, so the ledger knows
-        what it has. What ``start`` left out was recorded when it was.
+        A delta token that is no longer known is made good by listing everything: ids never change, so the ledger knows
+        what it has, and what ``start`` left out was recorded then.
         """
         bookmark = None if since is None else Bookmark.read(since)
         if since is not None and bookmark is None:
@@ -145,14 +145,17 @@ class Listing:
             except SyncLost as error:
                 self._restarted(str(error))
                 bookmark = Bookmark("", self._clock.now(), Start("all"), None)
-        try:
-            async for listed in self._everything(bookmark):
-                yield listed
-        except SyncLost as error:
-            # A long listing may outlive its own token.
-            self._restarted(str(error))
-            async for listed in self._everything(bookmark):
-                yield listed
+        while True:
+            known = len(self._shown)
+            try:
+                async for listed in self._everything(bookmark):
+                    yield listed
+                return
+            except SyncLost as error:
+                # A long listing may outlive its own token; as long as it gets on, it is begun anew and shows the rest.
+                self._restarted(str(error))
+                if known and len(self._shown) == known:
+                    raise
 
     def _restarted(self, reason: str) -> None:
         log.warning("listing.restarted", mailbox=self._folder.mailbox, folder=self._folder.name, reason=reason)

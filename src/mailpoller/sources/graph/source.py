@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
@@ -53,6 +54,10 @@ class GraphSource:
         from mailpoller.sources.graph.probe import probe
 
         return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What of the login ends when (aware UTC), as far as it is known."""
+        return self._tokens.expiries()
 
 
 async def log_in(client: GraphClient) -> None:
