@@ -29,6 +29,12 @@ class Courier:
         self.directory = directory
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.subprocess.Process] = set()
+
+    async def ended(self) -> None:
+        """Return when nobody deletes any more: Courier answers QUIT first, and deletes then."""
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(process.wait() for process in self._ending))
 
     async def __aenter__(self) -> Courier:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -82,11 +88,15 @@ class Courier:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
-        up = asyncio.create_task(_pass(reader, process.stdin))
+        down = asyncio.create_task(_pass(process.stdout, writer))
         try:
-            await _pass(process.stdout, writer)
+            await _pass(reader, process.stdin)
+            self._ending.add(process)
+            async with asyncio.timeout(5):
+                await process.wait()
         finally:
-            up.cancel()
+            self._ending.discard(process)
+            down.cancel()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()

@@ -197,7 +197,13 @@ def upgrade(pem: Path, before: bytes = b"") -> Reply:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pem)
         conversation.say(b"+OK begin\r\n" + before)
-        await conversation.writer.start_tls(context)
+        writer = conversation.writer
+        clear = writer.transport
+        try:
+            await writer.start_tls(context)
+        finally:
+            if writer.transport is None:  # asyncio leaves it so when the other side hangs up in the middle
+                writer._transport = clear  # type: ignore[attr-defined]
 
     return stls
 

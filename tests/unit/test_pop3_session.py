@@ -321,9 +321,14 @@ async def test_server_that_wants_fewer_logins_gets_fewer(tmp_path: Path) -> None
         with pytest.raises(TransientError, match="next login in 300 s") as caught:
             await source.connect()
         assert caught.value.retry_after == timedelta(seconds=300)
-        clock.seconds += 250
-        await (await source.connect()).close()
+        clock.seconds += 291
+        session = await source.connect()
         assert clock.seconds == 600, "a short rest is waited for"
+        await session.wait(timedelta(0))
+        clock.seconds -= 200  # as if the wait had been ended early
+        await session.open("INBOX")
+        assert clock.seconds == 900, "a session that is open already waits longer, for to fail would be an alarm"
+        await session.close()
 
 
 async def test_delay_of_one_user_is_asked_for_after_the_login(tmp_path: Path) -> None:

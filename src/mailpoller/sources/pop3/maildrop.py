@@ -54,8 +54,8 @@ class Contents:
 class Knowledge:
     """What was learned of a maildrop's uids and outlives the session, in memory only.
 
-    ``last``: the contents as listed last. ``ambiguous``: what UIDL once gave to two messages: it is believed of neither
-    from then on, also when only one of them is left.
+    ``last``: the contents as listed last. ``ambiguous``: names that UIDL has given to two messages, as long as one of them is
+    there: they are believed of neither.
     """
 
     last: Contents | None = None
@@ -111,6 +111,7 @@ class Maildrop:
     async def _name(self, found: Contents, names: dict[int, str], knowledge: Knowledge, limit: int) -> None:
         """Give each message its uid: its own UIDL; else UIDL, if any, and fingerprint; else these and how many before it are
         the same."""
+        knowledge.ambiguous.intersection_update(names.values())
         if len(set(names.values())) < len(names):
             knowledge.ambiguous.update(name for name, count in Counter(names.values()).items() if count > 1)
         everything = sorted(found.sizes.keys() | names.keys())
@@ -119,15 +120,15 @@ class Maildrop:
             found.numbers = {names[number]: number for number in everything}
             return
         found.digest = b""
-        headers = await self._headers(doubtful, found.sizes, limit)
+        digests = await self._digests(doubtful, found.sizes, limit)
         groups: defaultdict[str, list[str]] = defaultdict(list)
         unsure = frozenset(doubtful)
         for number in everything:
             if number not in unsure:
                 found.numbers[names[number]] = number
                 continue
-            header = headers.get(number)
-            known_by = f"size:{found.sizes.get(number)}" if header is None else f"sha256:{fingerprint(header)}"
+            digest = digests.get(number)
+            known_by = f"size:{found.sizes.get(number)}" if digest is None else f"sha256:{digest}"
             base = f"{names[number]}+{known_by}" if number in names else known_by
             group = groups[base]
             group.append(base if not group else f"{base}#{len(group) + 1}")
@@ -136,11 +137,11 @@ class Maildrop:
             for index, uid in enumerate(group[:-1]):
                 found.twins[uid] = tuple(group[index + 1 :])
 
-    async def _headers(self, numbers: Sequence[int], sizes: dict[int, int], limit: int) -> dict[int, bytes]:
-        """The headers, by TOP; where the server refuses that, by RETR, but not of what is larger than ``limit``."""
-        headers = await self._ask("TOP", numbers, LONGEST_TOP, _header)
-        rest = [number for number in numbers if number not in headers and sizes.get(number, limit + 1) <= limit]
-        return headers | await self._ask("RETR", rest, limit + LONGEST_TOP, _header)
+    async def _digests(self, numbers: Sequence[int], sizes: dict[int, int], limit: int) -> dict[int, str]:
+        """Fingerprints, by TOP; where the server refuses that, by RETR, but not of what is larger than ``limit``."""
+        digests = await self._ask("TOP", numbers, LONGEST_TOP, _fingerprint)
+        rest = [number for number in numbers if number not in digests and sizes.get(number, limit + 1) <= limit]
+        return digests | await self._ask("RETR", rest, limit + LONGEST_TOP, _fingerprint)
 
     async def received(self, uids: Iterable[str]) -> dict[str, datetime]:
         """When the server took each message, of those whose header tells it."""
@@ -225,5 +226,5 @@ class Maildrop:
 _AT_QUIT = "it is deleted when the session ends"
 
 
-def _header(taker: HeaderTaker) -> bytes:
-    return taker.text
+def _fingerprint(taker: HeaderTaker) -> str:
+    return fingerprint(taker.text)

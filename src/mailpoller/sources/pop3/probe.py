@@ -17,6 +17,7 @@ from mailpoller.sources.pop3.maildrop import Contents, Knowledge, Maildrop
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport import dial
 from mailpoller.transport.auth import Credentials
+from mailpoller.transport.oauth import TokenRefused
 
 _HEAD = 8 << 20
 
@@ -169,8 +170,10 @@ class _Attempt:
                 return "If this port speaks TLS from the first octet, set tls: tls."
             case "greeting":
                 return "Is this a POP3 server? If it counts connections, another client may hold too many."
+            case "login" if isinstance(error, TokenRefused):
+                return error.advice or "Ask the provider's administrator with the words above."
             case "login" if isinstance(error, CredentialsRefused) and self._credentials.tokens is not None:
-                return "Sign in anew: mailpoller oauth login MAILBOX; for an application's token, check what it is allowed (POP)."
+                return _token_advice(host.lower(), config.username)
             case "login" if isinstance(error, CredentialsRefused):
                 return _password_advice(host.lower())
             case "login" if "in clear" in said:
@@ -183,10 +186,27 @@ class _Attempt:
                 return "Try again; if it stays, ask the server's operator with the words above."
 
 
+_MICROSOFT = ("office365.com", "outlook.com", "outlook.de", "office.com", "office365.us", "outlook.cn")
+_GOOGLE = ("gmail.com", "googlemail.com")
+
+
+def _token_advice(host: str, username: str) -> str:
+    """The provider gave a token and the mail server does not take it."""
+    if host.endswith(_MICROSOFT):
+        return (
+            "The token is good, but not for this mailbox. With client_credentials: POP.AccessAsApp granted, New-ServicePrincipal with "
+            f"the enterprise application's object id, Add-MailboxPermission for {username}; it takes up to half an hour. "
+            "With a person's login: that person needs full access, and POP switched on for the mailbox."
+        )
+    if host.endswith(_GOOGLE):
+        return f"The token is good, but not for this mailbox: check scopes and owner; POP must be on for {username}."
+    return "The mail server must trust this provider, and the token must name this user: check username and scopes."
+
+
 def _password_advice(host: str) -> str:
-    if host.endswith(("office365.com", "outlook.com", "office.com")):
+    if host.endswith(_MICROSOFT):
         return "Microsoft takes no passwords for POP3 any more: this mailbox needs OAuth 2.0."
-    if host.endswith(("gmail.com", "googlemail.com")):
+    if host.endswith(_GOOGLE):
         return (
             "Google takes only app passwords (with two-step verification), and POP must be switched on in its settings."
         )

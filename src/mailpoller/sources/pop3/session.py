@@ -27,15 +27,15 @@ PAGE = 1000
 GOODBYE = 4.5
 """Seconds that QUIT may take when the session is closed."""
 LONGEST_PAUSE = timedelta(minutes=10)
-"""What a wait may last, if the server wants logins to be farther apart than the engine wants polls."""
+"""What a wait, or a new connection, may last if the server wants logins to be farther apart than the engine wants polls."""
 
 
 class Dialler(Protocol):
     """Makes connections, no more often than the server wants."""
 
-    async def log_in(self) -> Pop3Protocol:
+    async def log_in(self, patience: timedelta) -> Pop3Protocol:
         """A connection, logged in. Raises :class:`CredentialsRefused`, or :class:`TransientError`, also where the server wants
-        us to stay away for longer than it is sensible to wait here."""
+        us to stay away for longer than ``patience``; a shorter while is waited for."""
 
     @property
     def pause(self) -> timedelta:
@@ -98,7 +98,7 @@ class Pop3Session:
         """The maildrop, listed; by a new connection if there is none. The caller has the turn."""
         self._check()
         if self._maildrop is None:
-            protocol = await self._dialler.log_in()
+            protocol = await self._dialler.log_in(LONGEST_PAUSE)
             if self._lost:
                 protocol.lose(self._lost)
                 raise SessionLost(self._lost)
@@ -224,11 +224,14 @@ class Pop3Session:
         doomed = [one for one in settlements if one.disposition.delete and not impossible(one.disposition)]
         states: dict[str, State] = {}
         if doomed:
-            maildrop, _ = await self._present(*{one.ref.folder for one in doomed})
+            uids = [one.ref.uid for one in doomed]
             try:
-                states = await maildrop.delete([one.ref.uid for one in doomed])
+                maildrop, _ = await self._present(*{one.ref.folder for one in doomed})
+                states = await maildrop.delete(uids)
             except SessionLost:
                 self._check()  # passes if it was we who cut the connection
+            except TransientError as error:
+                states = dict.fromkeys(uids, ("pending", str(error)))
         return [Disposed(one, *self._state(one, states)) for one in settlements]
 
     def _state(self, one: Settlement, states: dict[str, State]) -> State:

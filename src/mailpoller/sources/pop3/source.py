@@ -22,8 +22,8 @@ from mailpoller.sources.pop3.session import Pop3Session
 
 log = structlog.get_logger(__name__)
 
-SENSIBLE_PAUSE = timedelta(seconds=60)
-"""A longer one is not waited for while connecting: the engine does that better."""
+PATIENCE = timedelta(seconds=10)
+"""A longer pause is not waited for while a session begins: the engine does that better."""
 
 
 class Pop3Source:
@@ -45,14 +45,14 @@ class Pop3Source:
 
     async def connect(self) -> Session:
         """See the port."""
-        protocol = await self.log_in()
+        protocol = await self.log_in(PATIENCE)
         runtime = self._runtime
         return Pop3Session(self._name, self._config, self, protocol, self._memory, runtime.spool, runtime.clock)
 
-    async def log_in(self) -> Pop3Protocol:
+    async def log_in(self, patience: timedelta) -> Pop3Protocol:
         """See :class:`~mailpoller.sources.pop3.session.Dialler`."""
         pause = self.pause
-        if pause > SENSIBLE_PAUSE:
+        if pause > patience:
             seconds = pause.total_seconds()
             raise TransientError(f"the server wants the next login in {seconds:.0f} s", retry_after=pause)
         if pause:
