@@ -107,24 +107,24 @@ async def test_target_that_was_deleted_meanwhile_is_made_anew(graph: Graph, make
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("status", [410, 404])
+@pytest.mark.parametrize(
+    ("status", "code"), [(410, "syncStateNotFound"), (404, "SyncStateNotFound"), (410, ""), (400, "ErrorInvalidToken")]
+)
 async def test_delta_token_that_expired_is_made_good_by_a_full_listing(
-    graph: Graph, make: Callable[..., Source], status: int
+    graph: Graph, make: Callable[..., Source], status: int, code: str
 ) -> None:
     graph.deliver(plain(subject="one"))
     async with opened(make()) as (session, folder):
         first, position = await listed(session, folder)
         graph.deliver(plain(subject="two"))
-        graph.expire()
-        if status == 404:
-            lost = {"error": {"code": "SyncStateNotFound", "message": "The sync state is not found."}}
-            once = iter([Said(404, lost)])
-            graph.instead = lambda asked: next(once, None) if "$deltatoken" in asked.query else None
+        lost = Said(status, {"error": {"code": code, "message": "The sync state is not known."}})
+        graph.instead = lambda asked: lost if "$deltatoken" in asked.query else None
         with capture_logs() as logs:
             again, position = await listed(session, folder, position)
         assert [one.uid for one in again][:1] == [first[0].uid]
         assert len(again) == 2
         assert [log["event"] for log in logs] == ["listing.restarted"]
+        graph.instead = None
         assert await listed(session, folder, position) == ([], position)
 
 

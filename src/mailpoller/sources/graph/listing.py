@@ -16,7 +16,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.transport.graph import GraphClient, SyncLost
-from mailpoller.transport.http import HttpAnswer
+from mailpoller.transport.http import HttpAnswer, HttpStatus
 
 log = structlog.get_logger(__name__)
 
@@ -242,7 +242,7 @@ class Listing:
         links = _Links()
         while True:
             if link:
-                answer = await self._client.get(link, DOING, prefer=prefer)
+                answer = await self._follow(link, prefer)
             else:
                 # No filter: the service would keep it in the token, and mail that is old when it is moved here would never show.
                 answer = await self._client.get(f"{self._path}/delta", DOING, prefer=prefer, select=PROPERTIES)
@@ -255,6 +255,15 @@ class Listing:
             link = links.next(body, len(items))
             if not link:
                 raise EndlessListing(f"{self._client.host}: a page of the listing does not say how to go on")
+
+    async def _follow(self, link: str, prefer: str) -> HttpAnswer:
+        """A page by its link. What is wrong with a request that the service wrote itself is its token, whatever code it finds for that."""
+        try:
+            return await self._client.get(link, DOING, prefer=prefer)
+        except HttpStatus as error:
+            if error.status == 400:
+                raise SyncLost(str(error)) from None
+            raise
 
     def _items(self, body: Mapping[str, Any]) -> list[Item]:
         """The messages of a page that this listing has not shown yet. What was removed is no matter: whoever asks for it is told."""
