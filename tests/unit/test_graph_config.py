@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from mailpoller.config import load
+from mailpoller.core.errors import ConfigError
 from mailpoller.outgoings.graph import GraphOutgoingConfig
 from mailpoller.sources.graph import GraphConfig
 from mailpoller.sources.graph.session import epoch_of
 from mailpoller.transport.oauth import terms_of
+from servers.mailboxes import runtime
 
 AUTH = {
     "type": "oauth2", "provider": "microsoft", "grant": "client_credentials", "tenant": "example.com",
@@ -132,3 +135,10 @@ def test_login_is_asked_for_in_the_name_of_whoever_sends() -> None:
         terms = terms_of(block)
         assert terms is not None
         assert (terms.owner, any(scope.endswith("/Mail.Send") for scope in terms.scopes)) == (owner, True)
+
+
+def test_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpcore", None)
+    for block in (source(), outgoing()):
+        with pytest.raises(ConfigError, match=r"mailpoller\[graph\]"):
+            block.build("support", runtime(tmp_path))

@@ -22,7 +22,7 @@ from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageR
 from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.transport.graph import GraphClient, gate_for
-from mailpoller.transport.graph.address import check_url, check_user, service_url
+from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
 from mailpoller.transport.graph.way import Way, stages
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.oauth import OAuthAuth, token_source
@@ -106,7 +106,8 @@ class GraphOutgoingConfig(OutgoingConfig):
         return TlsPolicy(self.ca_file, self.pin)
 
     def build(self, name: str, runtime: Runtime) -> Outgoing:
-        """The outgoing. Opens nothing."""
+        """The outgoing. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        check_installed()
         return GraphOutgoing(name, self, runtime)
 
 

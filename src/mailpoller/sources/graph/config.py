@@ -13,7 +13,7 @@ from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Duration
 from mailpoller.core.ports import Source
-from mailpoller.transport.graph.address import check_url, check_user, service_url
+from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsPolicy
@@ -120,6 +120,7 @@ class GraphConfig(SourceConfig):
         """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
         from mailpoller.sources.graph.source import GraphSource
 
+        check_installed()
         return GraphSource(name, self, runtime)
 
 

@@ -93,7 +93,7 @@ class _Attempt:
         (answer,) = await self._client.batch([Ask("PATCH", f"/messages/{_NOBODY}", {"isRead": True})], "mark messages")
         if answer.status == 403:
             raise TransientError(f"messages may not be changed: {answer.reason}")
-        return "; ".join(told)
+        return "; ".join(told) or "messages may be changed"
 
     async def _target(self, target: str) -> str:
         try:

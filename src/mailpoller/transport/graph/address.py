@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from mailpoller.core.errors import ConfigError
 from mailpoller.transport.http import is_loopback
 from mailpoller.transport.oauth import CLOUDS, OAuthAuth
 
@@ -17,6 +19,12 @@ def service_url(url: str | None, auth: OAuthAuth) -> str:
     if auth.provider != "microsoft":
         raise ValueError("auth: {provider: microsoft, …} says where Graph is; without it, say url")
     return f"https://{CLOUDS[auth.cloud].graph}/{VERSION}"
+
+
+def check_installed() -> None:
+    """Raise :class:`ConfigError` if what speaks HTTP is not installed."""
+    if find_spec("httpcore") is None:
+        raise ConfigError("type: graph needs httpcore: pip install 'mailpoller[graph]'")
 
 
 def check_url(url: str | None) -> str | None:
