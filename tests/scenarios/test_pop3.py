@@ -239,7 +239,7 @@ async def test_cut_stalled_and_refused_at_random_nothing_is_lost_nothing_is_twic
             proxy.cut()
             await asyncio.to_thread(daemon.until, lambda: site.subjects().total() >= expected.total(), 120)
             assert await asyncio.to_thread(daemon.stop) == 0
-        assert proxy.connections > 5
+        assert proxy.connections > 3
         for _ in range(2):
             assert await asyncio.to_thread(site.once) == 0
     assert not any((site.directory / "state" / "quarantine").glob("new/*"))
