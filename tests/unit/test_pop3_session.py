@@ -331,6 +331,18 @@ async def test_server_that_wants_fewer_logins_gets_fewer(tmp_path: Path) -> None
         await session.close()
 
 
+async def test_what_would_need_a_login_too_soon_is_put_off_for_as_long_as_the_server_wants(tmp_path: Path) -> None:
+    script = {"RETR": b"-ERR cannot read it\r\n"}
+    async with ScriptedPop3(script, mails=some("a"), capabilities="PIPELINING;UIDL;TOP;LOGIN-DELAY 300") as server:
+        clock = HandClock()
+        async with opened(source_with(clock, tmp_path, server.port)) as session:
+            refs, _ = await listed(session, await session.open("INBOX"))
+            with pytest.raises(TransientError, match="next login") as caught:
+                await fetched(session, claims_of(refs))
+            assert caught.value.retry_after == timedelta(seconds=300)
+            assert clock.seconds == 0
+
+
 async def test_delay_of_one_user_is_asked_for_after_the_login(tmp_path: Path) -> None:
     def capa(conversation: Conversation, arguments: str) -> bytes:
         known = any(line.startswith("PASS") for line in conversation.lines)

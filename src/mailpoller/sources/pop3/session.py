@@ -27,7 +27,9 @@ PAGE = 1000
 GOODBYE = 4.5
 """Seconds that QUIT may take when the session is closed."""
 LONGEST_PAUSE = timedelta(minutes=10)
-"""What a wait, or a new connection, may last if the server wants logins to be farther apart than the engine wants polls."""
+"""What a wait, or a new look, may last if the server wants logins to be farther apart than the engine wants polls."""
+SHORT_PAUSE = timedelta(minutes=1)
+"""The same in the middle of a poll, where somebody waits with messages in hand: what takes longer is put off."""
 
 
 class Dialler(Protocol):
@@ -94,11 +96,11 @@ class Pop3Session:
         if self._lost:
             raise SessionLost(self._lost)
 
-    async def _enter(self) -> tuple[Maildrop, Contents]:
+    async def _enter(self, patience: timedelta = SHORT_PAUSE) -> tuple[Maildrop, Contents]:
         """The maildrop, listed; by a new connection if there is none. The caller has the turn."""
         self._check()
         if self._maildrop is None:
-            protocol = await self._dialler.log_in(LONGEST_PAUSE)
+            protocol = await self._dialler.log_in(patience)
             if self._lost:
                 protocol.lose(self._lost)
                 raise SessionLost(self._lost)
@@ -149,7 +151,7 @@ class Pop3Session:
         async with self._turn:
             if self._maildrop is not None and self._maildrop.used and not self._dialler.pause:
                 await self._leave()
-            await self._enter()
+            await self._enter(LONGEST_PAUSE)
         assert self._folder is not None
         return self._folder
 
