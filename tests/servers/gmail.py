@@ -42,10 +42,12 @@ CONTRACT: dict[tuple[str, str], tuple[int, set[str]]] = {
     ("POST", "/messages/batchModify"): (50, set()),
     ("GET", "/history"): (2, {"startHistoryId", "labelId", "historyTypes*", "maxResults", "pageToken"}),
 }
-HISTORY_TYPES = {"messageAdded": "messagesAdded", "labelAdded": "labelsAdded", "labelRemoved": "labelsRemoved"}
+HISTORY_TYPES = {
+    "messageAdded": "messagesAdded", "labelAdded": "labelsAdded", "labelRemoved": "labelsRemoved", "messageDeleted": "messagesDeleted",
+}  # fmt: skip
 KNOWN_FIELDS = {
     "id", "name", "labels", "messages", "nextPageToken", "resultSizeEstimate", "labelIds", "internalDate", "raw", "emailAddress",
-    "historyId", "history", "messagesAdded", "labelsAdded", "labelsRemoved", "message", "sizeEstimate", "threadId",
+    "historyId", "history", "messagesAdded", "labelsAdded", "labelsRemoved", "messagesDeleted", "message", "sizeEstimate", "threadId",
 }  # fmt: skip
 
 
@@ -244,8 +246,8 @@ class Gmail:
     def remove(self, uid: str) -> None:
         """Somebody deletes a message for good."""
         with self._lock:
-            del self.mails[uid]
-            self.number += 1
+            mail = self.mails.pop(uid)
+            self._record("messageDeleted", uid, tuple(mail.labels))
 
     def add_label(self, name: str) -> str:
         with self._lock:
@@ -421,14 +423,15 @@ class Gmail:
         records = []
         for one in self.records:
             mail = self.mails.get(one.uid)
-            if one.number <= begin or one.kind not in (kinds or HISTORY_TYPES) or mail is None:
+            labels = set(one.changed) if mail is None else mail.labels
+            if one.number <= begin or one.kind not in (kinds or HISTORY_TYPES):
                 continue
             label = query.get("labelId")
-            if label is not None and label not in mail.labels and label not in one.changed:
+            if label is not None and label not in labels and label not in one.changed:
                 continue
-            message = {"id": one.uid, "threadId": one.uid, "labelIds": sorted(mail.labels)}
+            message = {"id": one.uid, "threadId": one.uid, "labelIds": sorted(labels)}
             change: dict[str, Any] = {"message": message}
-            if one.kind != "messageAdded":
+            if one.kind in ("labelAdded", "labelRemoved"):
                 change["labelIds"] = sorted(one.changed)
             records.append({"id": str(one.number), "messages": [message], HISTORY_TYPES[one.kind]: [change]})
         page, token = self._page(records, query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from urllib.parse import quote, urlencode
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Intake
-from mailpoller.sources.gmail.errors import MessageTrouble, decided, is_busy, wish_of
+from mailpoller.sources.gmail.errors import MessageTrouble, decided, is_throttled, may_pass, wish_of
 from mailpoller.sources.gmail.quota import LONGEST_PAUSE, Quota
 from mailpoller.transport.http import Bearer, HttpAnswer, HttpClient, HttpCut, HttpStatus, Unauthorized
 from mailpoller.transport.proxy import Proxy
@@ -20,7 +21,9 @@ from mailpoller.transport.tls import TlsPolicy
 AT_ONCE = 6
 """Requests in flight in one session."""
 TRIES = 4
-"""How often a request that is throttled is made, all told, before the engine is left to wait."""
+"""How often a request that may pass later is made, all told, before the engine is left to wait."""
+FIRST_WAIT = 0.3
+"""Seconds before a request that failed inside the service is made again; doubled each time."""
 
 # What a request costs, in quota units (Gmail API, Usage limits).
 PROFILE = LABELS_LIST = 1
@@ -125,12 +128,15 @@ class GmailClient:
             try:
                 done = await once()
             except (HttpStatus, Unauthorized) as error:
-                if isinstance(error, Unauthorized) or not is_busy(error):
+                if isinstance(error, Unauthorized) or not may_pass(error):
                     raise decided(error) from None
                 wish = wish_of(error, self._clock.now())
-                wait = self._quota.throttled(wish)
+                throttled = is_throttled(error)
+                wait = self._quota.throttled(wish) if throttled else FIRST_WAIT * 2**attempt * random.uniform(0.8, 1.2)
                 if wait > LONGEST_PAUSE or attempt == TRIES - 1:
                     raise decided(error, wish) from None
+                if not throttled:
+                    await self._clock.sleep(wait)
             except (TokenTrouble, MessageTrouble):
                 raise
             except TransientError as error:

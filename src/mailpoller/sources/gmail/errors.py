@@ -61,9 +61,14 @@ class Denied(CredentialsRefused):
     """403: we are known, and may not do this."""
 
 
-def is_busy(error: HttpStatus) -> bool:
-    """True if the same request may pass later."""
-    return error.status in (408, 429) or error.status >= 500 or (error.status == 403 and error.code in _THROTTLED)
+def is_throttled(error: HttpStatus) -> bool:
+    """True if the service wants to be left alone, whatever it is asked."""
+    return error.status in (429, 503) or (error.status == 403 and error.code in _THROTTLED)
+
+
+def may_pass(error: HttpStatus) -> bool:
+    """True if the same request may pass a little later. A 500 may be about one message alone, and tell nothing about the next."""
+    return is_throttled(error) or error.status == 408 or error.status >= 500
 
 
 def wish_of(error: HttpStatus, now: datetime) -> timedelta | None:
@@ -90,7 +95,7 @@ def decided(error: HttpStatus | Unauthorized, wish: timedelta | None = None) -> 
     said = f"{str(error).rstrip('.')}. {advice}" if advice else str(error)
     if isinstance(error, Unauthorized):
         return CredentialsRefused(said)
-    if is_busy(error):
+    if is_throttled(error):
         return Busy(said, retry_after=wish)
     if error.code.lower().replace("_", "") == "failedprecondition":
         return Denied(said)

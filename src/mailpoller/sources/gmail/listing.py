@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +25,8 @@ MOST_PAGES = 20_000
 """Pages of one listing, at most."""
 MOST_EMPTY = 200
 """Pages without anything, one after the other, at most."""
+_ROUNDS = 4
+"""How often a label is listed at one time, at most."""
 LONGEST_TOKEN = 4_096
 LONGEST_UID = 128
 RENEWAL = timedelta(hours=6)
@@ -37,11 +39,12 @@ _HISTORY = (
     ("historyTypes", "messageAdded"),
     ("historyTypes", "labelAdded"),
     ("historyTypes", "labelRemoved"),
+    ("historyTypes", "messageDeleted"),
     ("maxResults", str(PAGE)),
     (
         "fields",
         "history(messagesAdded(message(id,labelIds)),labelsAdded(message(id,labelIds),labelIds),"
-        "labelsRemoved(message(id,labelIds),labelIds)),nextPageToken,historyId",
+        "labelsRemoved(message(id,labelIds),labelIds),messagesDeleted(message(id))),nextPageToken,historyId",
     ),
 )
 
@@ -103,8 +106,6 @@ class Listing:
         self._folder = folder
         self._label = label
         self._clock = clock
-        self._shown: set[str] = set()
-        """The uids of this listing: a message is listed once, however often the service names it."""
 
     async def pages(self, since: Position | None, start: Start) -> AsyncIterator[Listed]:
         """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GmailClient`; :class:`EndlessListing`.
@@ -134,44 +135,50 @@ class Listing:
 
     # --- a full listing ----------------------------------------------------------------------------------------
     async def _everything(self, bookmark: Bookmark | None, start: Start) -> AsyncIterator[Listed]:
-        """All that ``start`` wants, page by page as it comes, and all that came meanwhile.
+        """All that ``start`` wants, and all that came meanwhile.
 
-        The history id is taken before the first page, and the history from there on is the last one. So nothing that comes while
-        we list can be missed, and nothing of it is mistaken for what was there before.
+        The history id is taken before the first page, and the history from there on is asked for after the last one. So nothing that
+        comes while we list can be missed, and nothing of it is mistaken for what was there before.
         """
         if bookmark is None:
             bookmark = Bookmark(await self._now(), self._clock.now(), start)
         if start.kind != "all":
             # Should this listing not end: the next one starts anew, and knows what was there at the beginning.
             yield Listed(Page((), bookmark.write()))
-        if start.kind != "now":
-            async for uids in self._messages(start):
-                yield Listed(Page(self._refs(self._new(uids))))
-        there: dict[str, None] = {}
-        if start.kind != "all":
-            async for uids in self._messages(Start("all")):
-                there.update(dict.fromkeys(uids))
+        wanted = [] if start.kind == "now" else await self._messages(start)
+        there = dict.fromkeys([] if start.kind == "all" else await self._messages(Start("all")))
         try:
-            came, reached = await self._since(bookmark.history)
+            came, reached, _ = await self._since(bookmark.history)
         except HistoryLost as error:
             # A first listing that was begun long ago. What was there then is told by its date: once too often is better than never.
             self._restarted(str(error))
             reached = await self._now()
-            begun = Start("since", bookmark.at - CLOCK_MARGIN)
-            came = [uid async for uids in self._messages(begun) for uid in uids]
-        for uid in came:
+            came = await self._messages(Start("since", bookmark.at - CLOCK_MARGIN))
+        new = list(dict.fromkeys([*wanted, *came]))
+        for uid in new:
             there.pop(uid, None)
-        last = self._refs(self._new(came))
-        unwanted = self._refs([uid for uid in there if uid not in self._shown])
-        yield Listed(Page(last, Bookmark(reached, self._clock.now()).write(), unwanted=unwanted), reached)
+        position = Bookmark(reached, self._clock.now()).write()
+        for page in self._divided(new, position, self._refs(list(there))):
+            yield Listed(page, reached if page.position else "")
+
+    def _divided(self, uids: list[str], position: Position, unwanted: Sequence[MessageRef] = ()) -> Iterator[Page]:
+        """The pages that show these; the last one has the position, and says what is left out."""
+        for begin in range(0, max(len(uids), 1), PAGE):
+            refs = self._refs(uids[begin : begin + PAGE])
+            last = begin + PAGE >= len(uids)
+            yield Page(refs, position if last else None, len(uids), unwanted if last else ())
 
     async def _now(self) -> str:
         """The history id of this moment."""
         profile = await self._client.get("/profile", DOING, PROFILE, [("fields", "historyId")])
         return history_id(profile.get("historyId"))
 
-    async def _messages(self, start: Start) -> AsyncIterator[list[str]]:
-        """The uids of the messages under the label that ``start`` wants, by the page."""
+    async def _messages(self, start: Start) -> list[str]:
+        """The uids of the messages under the label that ``start`` wants.
+
+        What leaves the label while we turn the pages may draw others over the edge of a page that is yet to come, where they would not be
+        met. So it is listed again until nothing left meanwhile, a few times at most, and what any round met counts.
+        """
         query: list[tuple[str, str]] = [("labelIds", self._label)]
         if start.kind == "unseen":
             query.append(("labelIds", UNREAD))
@@ -181,41 +188,58 @@ class Listing:
         if self._label in HIDDEN:
             query.append(("includeSpamTrash", "true"))
         query += [("maxResults", str(PAGE)), ("fields", "messages(id),nextPageToken")]
-        async for body in self._paged("/messages", MESSAGES_LIST, query, "messages"):
-            yield [_uid(one) for one in _listed(body, "messages")]
+        found: dict[str, None] = {}
+        history = await self._now()
+        for _ in range(_ROUNDS):
+            pages = 0
+            async for body in self._paged("/messages", MESSAGES_LIST, query, "messages"):
+                found.update((_uid(one), None) for one in _listed(body, "messages"))
+                pages += 1
+            if pages == 1:
+                break
+            try:
+                _, history, left = await self._since(history)
+            except HistoryLost:
+                history, left = await self._now(), True
+            if not left:
+                break
+        return list(found)
 
     # --- what has changed --------------------------------------------------------------------------------------
     async def _changes(self, bookmark: Bookmark, since: Position) -> AsyncIterator[Listed]:
         """What came since the bookmark; only the last page has a position."""
-        found, reached = await self._since(bookmark.history)
-        new = self._new(found)
+        new, reached, _ = await self._since(bookmark.history)
         if not new and timedelta(0) <= self._clock.now() - bookmark.at < RENEWAL:
             # The old id is as good, and a new one would be a write to the ledger at every poll.
             yield Listed(Page((), since, 0), reached)
             return
         position = Bookmark(reached, self._clock.now()).write()
-        for begin in range(0, max(len(new), 1), PAGE):
-            last = begin + PAGE >= len(new)
-            page = Page(self._refs(new[begin : begin + PAGE]), position if last else None, len(new))
-            yield Listed(page, reached if last else "")
+        for page in self._divided(new, position):
+            yield Listed(page, reached if page.position else "")
 
     async def news(self, history: str) -> tuple[list[str], str]:
         """The uids of what came since ``history``, and the id after that. Raises :class:`HistoryLost`."""
-        return await self._since(history)
+        came, reached, _ = await self._since(history)
+        return came, reached
 
-    async def _since(self, history: str) -> tuple[list[str], str]:
-        """What came under the label since ``history``, oldest first, and the id after that. Raises :class:`HistoryLost`."""
+    async def _since(self, history: str) -> tuple[list[str], str, bool]:
+        """What came under the label since ``history``, oldest first, the id after that, and whether anything left the label.
+
+        Raises :class:`HistoryLost`.
+        """
         found: dict[str, None] = {}
         reached = history
+        left = False
         query = [("startHistoryId", history), ("labelId", self._label), *_HISTORY]
         try:
             async for body in self._paged("/history", HISTORY_LIST, query, "history"):
                 for record in _listed(body, "history"):
                     found.update(dict.fromkeys(self._arrivals(record)))
+                    left = left or any(record.get(kind) for kind in ("messagesDeleted", "labelsRemoved", "labelsAdded"))
                 reached = max(reached, history_id(body.get("historyId")), key=int)
         except Missing as error:
             raise HistoryLost(str(error)) from None
-        return list(found), reached
+        return list(found), reached, left
 
     def _arrivals(self, record: Mapping[str, Any]) -> list[str]:
         """The uids of the messages that a record of the history put under our label.
@@ -258,12 +282,6 @@ class Listing:
             if token in followed or len(followed) >= MOST_PAGES or empty > MOST_EMPTY:
                 raise EndlessListing(f"{self._client.host}: the pages of the listing have no end")
             followed.add(token)
-
-    def _new(self, uids: list[str]) -> list[str]:
-        """Those that this listing has not shown yet."""
-        new = [uid for uid in dict.fromkeys(uids) if uid not in self._shown]
-        self._shown.update(new)
-        return new
 
     def _refs(self, uids: list[str]) -> list[MessageRef]:
         return [MessageRef(self._folder, uid) for uid in uids]

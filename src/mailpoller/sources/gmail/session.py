@@ -102,8 +102,7 @@ class GmailSession:
 
     # --- messages ----------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
-        """See the port. A full listing is shown as it comes, for a hundred thousand messages take a minute; a page may be
-        consumed as slowly as one likes, and fetching beside it is no trouble."""
+        """See the port. A page may be consumed as slowly as one likes, and fetching beside it is no trouble."""
         label = self._require(folder)
         listing = Listing(self._client, folder, label, self._clock)
         try:

@@ -19,6 +19,7 @@ from mailpoller.sources.gmail.client import (
 from mailpoller.sources.gmail.config import LABEL_OF, SEEN, TRASH, UNREAD, reasons_against
 from mailpoller.sources.gmail.errors import Busy, Denied, Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
+from mailpoller.transport.http import HttpStatus
 
 BATCHED = 1_000
 """Messages that one batchModify may name."""
@@ -78,6 +79,9 @@ class Settling:
                 found = await self._client.get(_path(wish[0]), "look at a message", MESSAGES_GET, query)
             except Missing:
                 self._states[wish] = _LEFT
+                return
+            except HttpStatus as error:
+                self._states[wish] = ("pending", str(error))
                 return
             labels = found.get("labelIds", [])
             there = isinstance(labels, list) and self._label in labels
@@ -142,6 +146,8 @@ class Settling:
                     stale.append(wish)
                 except Denied as error:
                     self._states[wish] = ("failed", str(error))
+                except HttpStatus as error:
+                    self._states[wish] = ("pending", str(error))
 
             return modify
 
@@ -152,12 +158,12 @@ class Settling:
         return stale
 
     async def _batch(self, wishes: Sequence[Wish], body: dict[str, tuple[str, ...]]) -> bool:
-        """Change all at once; False if the service does not do it, as one of them may be gone: then they are changed one by one."""
+        """Change all at once; False if the service does not do it, as one of them may be gone or broken: then they are changed one by one."""
         try:
             await self._client.post(
                 "/messages/batchModify", "label messages", BATCH_MODIFY, {"ids": [uid for uid, _ in wishes], **body}
             )
-        except (Missing, Invalid):
+        except (Missing, Invalid, HttpStatus):
             return False
         except Denied as error:
             self._states.update(dict.fromkeys(wishes, ("failed", str(error))))
