@@ -67,9 +67,9 @@ class Quota:
 _quotas: WeakValueDictionary[tuple[str, str], Quota] = WeakValueDictionary()
 
 
-def quota_for(host: str, user: str, clock: Clock) -> Quota:
-    """The quota of this user, one for the whole process as long as anybody holds it."""
-    key = host.lower(), user.lower()
+def quota_for(url: str, user: str, clock: Clock) -> Quota:
+    """The quota of this user of the service at ``url``, one for the whole process as long as anybody holds it."""
+    key = url.lower(), user.lower()
     found = _quotas.get(key)
     if found is None:
         found = _quotas[key] = Quota(clock)

@@ -27,7 +27,7 @@ class GmailSource:
         terms = config.auth.terms("gmail", config.user)
         self._tokens = token_source(terms, runtime.state_directory, runtime.clock)
         whose = config.user if config.user != ME else f"{terms.owner} {terms.client_id}"
-        self._quota = quota_for(config.host, whose, runtime.clock)
+        self._quota = quota_for(config.url, whose, runtime.clock)
 
     async def connect(self) -> Session:
         """See the port. Asks for the profile, which every mailbox has."""
