@@ -49,7 +49,7 @@ async def test_mailbox_is_never_told_before_the_ledger_knows() -> None:
 @pytest.mark.parametrize("step", ["claim", "settle", "advance", "disposed", "repeats"])
 async def test_memory_is_given_back_whatever_step_of_the_ledger_fails(step: str) -> None:
     rig = Rig(memory=40_000, batch=5)
-    expected = rig.fill(40, text="x" * 3000)
+    expected = rig.fill(100, text="x" * 3000)
     for _ in range(5):
         rig.ledger.fail(step)
         with pytest.raises(LedgerUnavailable):
@@ -241,7 +241,8 @@ async def test_a_stop_between_batches_leaves_no_claim_open() -> None:
     assert not tally.exhausted
     assert tally.settled < 100
     counts = await rig.counts()
-    assert counts["claimed"] == counts["deferred"] == 0
+    assert counts["claimed"] == 0
+    assert counts["deferred"] <= 5, "what was claimed ahead is given back, and due at once"
     assert counts["settled"] == len(rig.sinks["support"].held) == len(rig.source.applied)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -48,7 +48,7 @@ _SETTLED = {
     "skipped": "message.skipped",
 }
 
-_BREATH = 0.010
+_BREATH = 0.002
 """Seconds of parsing after which other tasks get their turn."""
 
 
@@ -114,28 +114,45 @@ class Tally:
 
 @dataclass(slots=True)
 class _Batch:
-    """Refs to be worked on together; once they are claimed the folder may advance to ``position``."""
+    """Refs to be worked on together; once they are claimed the folder may advance to ``position``.
+
+    ``alone``: nothing further is begun before what has become of this batch is known.
+    """
 
     refs: list[MessageRef]
     position: Position | None = None
+    alone: bool = False
 
 
 @dataclass(slots=True)
 class _Hand:
-    """What is in hand after a batch was claimed and fetched."""
+    """One batch on its way, filled from top to bottom: claimed, fetched, judged, settled."""
 
+    claims: list[Claim] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    """What the server is to be told: dispositions of earlier days at first, then this batch's own."""
+    reservation: Reservation | None = None
     fetched: list[RawMessage] = field(default_factory=list)
     gone: list[Claim] = field(default_factory=list)
-    settlements: list[Settlement] = field(default_factory=list)
-    reservation: Reservation | None = None
     lost: SessionLost | None = None
+    judged: list[Judged] = field(default_factory=list)
+    repeated: list[Outcome] = field(default_factory=list)
+    digests: dict[bytes, str] = field(default_factory=dict)
+    """Digest -> mid of what is held whole: the ledger knows of them only once they are settled."""
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing remains to be done with it."""
+        return not (self.claims or self.settlements)
 
     def release(self) -> None:
-        """Give back octets and room."""
+        """Give back octets and room. Harmless when repeated."""
         for raw in self.fetched:
             raw.octets.close()
+        self.fetched = []
         if self.reservation is not None:
             self.reservation.release()
+            self.reservation = None
 
 
 class Courier:
@@ -178,6 +195,8 @@ class Courier:
         self._observer = observer
         self._open: dict[str, Claim] = {}
         """Claims that are in hand, by mid: given back however a pass ends."""
+        self._untold: dict[str, Settlement] = {}
+        """Settlements that no server was told of yet, by mid: after a lost session they are the first thing to do."""
         self._doubt = Doubt()
 
     # --- a pass ------------------------------------------------------------------------------------------------
@@ -186,7 +205,7 @@ class Courier:
     ) -> Tally:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
-        While one batch is delivered and committed the next one is fetched; octets of never more than these two. ``suppress``:
+        While one batch is delivered and committed the next one is fetched; no more than these two hold octets. ``suppress``:
         this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
@@ -194,6 +213,7 @@ class Courier:
         if self._open:
             await self._put_down(list(self._open.values()))
         try:
+            await self._dispose(session, [one for one in self._untold.values() if one.ref.folder == folder])
             await self._carry_suspects(session, folder, suppress, tally)
             await self._stream(session, folder, self._batches(session, folder, since, start, tally), suppress, tally)
         finally:
@@ -219,35 +239,42 @@ class Courier:
     async def _stream(
         self, session: Session, folder: Folder, batches: AsyncIterator[_Batch], suppress: bool, tally: Tally
     ) -> None:
-        """Three things at a time: the next batch is fetched, this one is delivered and committed, and the server is told of
-        the one before, of which only the settlements are left."""
-        current = following = _Hand()
-        told: Sequence[Settlement] = ()
+        """A line of four stations, all at work at once: one batch is claimed, the next fetched and judged, the next
+        delivered and committed, and of the last, which is settled, the server is told. Only two of them hold octets.
+        """
+        line = [_Hand(), _Hand(), _Hand()]
+        lost: SessionLost | None = None
+
+        async def move_on(batch: _Batch | None = None) -> None:
+            nonlocal lost
+            line.insert(0, _Hand())
+            claimed, fetched, delivered, settled = line
+            await side_by_side(
+                claim=self._take(folder, batch, claimed),
+                fetch=self._fetch_and_judge(
+                    session, fetched, delivered.digests, suppress, tally, stopped=lost is not None
+                ),
+                deliver=self._deliver(delivered, tally),
+                dispose=self._dispose(session, settled.settlements if lost is None else ()),
+            )
+            line.pop()
+            lost = lost or fetched.lost
+            self._observer.progressed()
+
         try:
             async for batch in batches:
-                following = _Hand()
-                await side_by_side(
-                    fetch=self._take(session, folder, batch, tally, following),
-                    deliver=self._finish(current, suppress, tally),
-                    dispose=self._dispose(session, told),
-                )
-                told = current.settlements
-                current = following
-                self._observer.progressed()
-                if current.lost is not None:
+                await move_on(batch)
+                while batch.alone and lost is None and not all(hand.empty for hand in line):
+                    await move_on()
+                if lost is not None:
                     break
-            await side_by_side(
-                deliver=self._finish(current, suppress, tally),
-                dispose=self._dispose(session, told if current.lost is None else ()),
-            )
-            self._observer.progressed()
-            if current.lost is not None:
-                raise current.lost
-            await self._dispose(session, current.settlements)
+            while not all(hand.empty for hand in line):
+                await move_on()
+            if lost is not None:
+                raise lost
         finally:
-            # Also what was taken while the batch before it failed: room that is lost is lost for good.
-            current.release()
-            following.release()
+            for hand in line:
+                hand.release()
 
     async def _batches(
         self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
@@ -269,7 +296,7 @@ class Courier:
                 break
             piece = self._cut(waiting, limit, rest=True)
             worked.update(ref.uid for ref in piece)
-            yield _Batch(piece)
+            yield _Batch(piece, alone=bool(probing))
         if self._has_to_end():
             return
         listed = yielded = 0
@@ -288,13 +315,13 @@ class Courier:
                 covered.append((listed, page.position))
             while piece := self._cut(waiting, self._new_at_once(), rest=False):
                 yielded += len(piece)
-                yield _Batch(piece, _reached(covered, yielded))
+                yield _Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
                 if self._has_to_end():
                     return
         while waiting or covered:
             piece = self._cut(waiting, self._new_at_once(), rest=True)
             yielded += len(piece)
-            yield _Batch(piece, _reached(covered, yielded))
+            yield _Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
             if waiting and self._has_to_end():
                 return
         for refs in self._doubt.pieces(folder):
@@ -302,7 +329,7 @@ class Courier:
             while waiting:
                 if self._has_to_end():
                     return
-                yield _Batch(self._cut(waiting, len(refs), rest=True))
+                yield _Batch(self._cut(waiting, len(refs), rest=True), alone=True)
         tally.exhausted = True
 
     def _has_to_end(self) -> bool:
@@ -366,16 +393,38 @@ class Courier:
         for claim in claims:
             self._open.pop(claim.mid, None)
 
-    async def _take(self, session: Session, folder: Folder, batch: _Batch, tally: Tally, hand: _Hand) -> None:
-        """Claim a batch and fetch what was claimed. A lost session is noted in the hand: what it holds is finished first.
-
-        The caller releases the hand, also if this raises.
-        """
-        claims, hand.settlements = await self._claim(batch.refs)
+    async def _take(self, folder: Folder, batch: _Batch | None, hand: _Hand) -> None:
+        """Claim a batch, and record how far the listing got by it."""
+        if batch is None:
+            return
+        hand.claims, hand.settlements = await self._claim(batch.refs)
         if batch.position is not None:
             await self._ledger.advance(folder, batch.position)
-        if claims:
-            await self._fetch(session, claims, hand, self._config.max_message_size, tally)
+
+    async def _fetch_and_judge(
+        self,
+        session: Session,
+        hand: _Hand,
+        before: Mapping[bytes, str],
+        suppress: bool,
+        tally: Tally,
+        *,
+        stopped: bool,
+    ) -> None:
+        """Fetch what was claimed and judge it. A lost session is noted in the hand: what it holds is finished first.
+
+        ``before``: the digests of the batch that is being delivered. ``stopped``: the session is lost; then, and
+        when there is no point in fetching any more, the claims are given back.
+        """
+        if not hand.claims:
+            return
+        if stopped or self._has_to_end():
+            await self._put_down(hand.claims)
+            hand.claims = []
+            return
+        await self._fetch(session, hand.claims, hand, self._config.max_message_size, tally)
+        async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
+            await self._judge_batch(hand, before, suppress, tally)
 
     async def _fetch(self, session: Session, claims: Sequence[Claim], hand: _Hand, limit: int, tally: Tally) -> None:
         """Fetch every claim into the hand. Those that cannot be fetched are put off or, if the session is lost, given back."""
@@ -420,18 +469,18 @@ class Courier:
         """One message that an earlier process died with: alone, and marked while it is parsed and judged."""
         poison = claim.strikes >= self._limits.max_strikes
         large = self._expected(claim.ref) > MEMORY_THRESHOLD
-        hand = _Hand()
+        hand = _Hand([claim])
         try:
             limit = POISON_HEAD if poison and large else self._config.max_message_size
             await self._fetch(session, [claim], hand, limit, tally)
             if not poison and hand.fetched:
                 await self._ledger.at_risk(claim)
                 async with self._judging.turn(self._mailbox):
-                    judged = await self._judge_batch(hand.fetched, suppress, tally, thorough=True)
+                    await self._judge_batch(hand, {}, suppress, tally, thorough=True)
                 await self._ledger.cleared(claim)
             else:
-                judged = [self._poison(raw) for raw in hand.fetched], []
-            await self._conclude(hand, judged, tally)
+                hand.judged = [self._poison(raw) for raw in hand.fetched]
+            await self._deliver(hand, tally)
         finally:
             hand.release()
         self._observer.progressed()
@@ -449,40 +498,29 @@ class Courier:
         return judged
 
     # --- judge, dispatch, settle -------------------------------------------------------------------------------
-    async def _finish(self, hand: _Hand, suppress: bool, tally: Tally) -> None:
-        """Judge, deliver and commit what is in hand, and release it; its settlements stay, for the server to be told."""
-        try:
-            async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
-                judged = await self._judge_batch(hand.fetched, suppress, tally)
-            await self._conclude(hand, judged, tally)
-        finally:
-            hand.release()
-
     async def _judge_batch(
-        self, fetched: Sequence[RawMessage], suppress: bool, tally: Tally, *, thorough: bool = False
-    ) -> tuple[list[Judged], list[Outcome]]:
-        """Parse, judge and render; also the outcomes of those that need no queue. ``thorough``: bodies too, wanted or not."""
-        whole = [raw.octets.digest for raw in fetched if not raw.truncated]
-        known = dict(await self._ledger.repeats(self._mailbox, whole)) if whole else {}
-        judged: list[Judged] = []
-        early: list[Outcome] = []
+        self, hand: _Hand, before: Mapping[bytes, str], suppress: bool, tally: Tally, *, thorough: bool = False
+    ) -> None:
+        """Parse, judge and render what was fetched. ``thorough``: bodies too, wanted or not."""
+        whole = [raw.octets.digest for raw in hand.fetched if not raw.truncated]
+        known = {**before, **await self._ledger.repeats(self._mailbox, whole)} if whole else {}
         breath = time.perf_counter()
-        for raw in fetched:
-            repeat_of = None if raw.truncated else known.get(raw.octets.digest)
+        for raw in hand.fetched:
+            digest = raw.octets.digest
+            repeat_of = None if raw.truncated else known.get(digest)
             if repeat_of == raw.claim.mid:
                 repeat_of = None
             if repeat_of is not None and suppress and not raw.claim.route:
-                early.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
+                hand.repeated.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
                 continue
             if not raw.truncated:
-                known.setdefault(raw.octets.digest, raw.claim.mid)
+                hand.digests[digest] = known.setdefault(digest, raw.claim.mid)
             one = await self._judge(raw, repeat_of, tally, thorough)
             if one is not None:
-                judged.append(one)
+                hand.judged.append(one)
             if time.perf_counter() - breath > _BREATH:
                 await asyncio.sleep(0)
                 breath = time.perf_counter()
-        return judged, early
 
     async def _judge(self, raw: RawMessage, repeat_of: str | None, tally: Tally, thorough: bool) -> Judged | None:
         """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
@@ -511,18 +549,27 @@ class Courier:
             self._dispatcher.prepare(judged)
         return judged
 
-    async def _conclude(self, hand: _Hand, work: tuple[list[Judged], list[Outcome]], tally: Tally) -> None:
-        """Deliver and commit; the settlements go to the hand."""
-        judged, outcomes = work
-        done, deferrals = await self._dispatcher.dispatch(judged) if judged else ([], [])
-        outcomes = [*outcomes, *done, *(self._dispatcher.gone(claim) for claim in hand.gone)]
-        if outcomes:
-            hand.settlements += await self._ledger.settle(outcomes)
-            self._close(outcome.claim for outcome in outcomes)
-        await self._defer(deferrals, tally)
-        for outcome in outcomes:
-            self._tell(outcome)
-        tally.settled += len(outcomes)
+    async def _deliver(self, hand: _Hand, tally: Tally) -> None:
+        """Deliver what is judged, commit what has become of it, and release the octets."""
+        try:
+            outcomes = [*hand.repeated, *(self._dispatcher.gone(claim) for claim in hand.gone)]
+            deferrals: list[Deferral] = []
+            if hand.judged:
+                done, deferrals = await self._dispatcher.dispatch(hand.judged)
+                outcomes += done
+            if outcomes:
+                settlements = await self._ledger.settle(outcomes)
+                self._close(outcome.claim for outcome in outcomes)
+                self._untold.update((one.mid, one) for one in settlements if not one.disposition.leaves)
+                hand.settlements += settlements
+            if deferrals:
+                await self._defer(deferrals, tally)
+            for outcome in outcomes:
+                self._tell(outcome)
+            tally.settled += len(outcomes)
+        finally:
+            hand.claims = []
+            hand.release()
 
     async def _defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
         """Put off, in one commit, all that are put off alike."""
@@ -553,6 +600,8 @@ class Courier:
         if not wanted:
             return
         results = await session.settle(wanted)
+        for settlement in wanted:
+            self._untold.pop(settlement.mid, None)
         await self._ledger.disposed(results)
         failed = [result for result in results if result.state == "failed"]
         for result in failed:

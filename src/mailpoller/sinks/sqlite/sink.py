@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+import orjson
 import structlog
 from pydantic import Field
 
@@ -19,6 +20,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Octets
+from mailpoller.sinks.sqlite.insertion import INSERT_MESSAGES, Contents
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
 from mailpoller.sinks.sqlite.schema import PRIORITIES, QUEUE, octets_directory
 from mailpoller.sinks.sqlite.upkeep import Upkeep
@@ -221,25 +223,22 @@ class SqliteQueue:
         found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
         seq = found[0] if found else 0
         arrived_at = self._clock.now().timestamp()
-        messages, contents = [], []
+        rows = []
+        contents = Contents(connection)
         receipts = {delivery_id: Receipt(delivery_id, str(held), repeated=True) for delivery_id, held in known.items()}
         for delivery_id, one in fresh.items():
             seq += 1
             file = files.get(delivery_id)
             octets = one.raw.octets
             wanted = one.octets_wanted
-            messages.append((
+            rows.append((
                 seq, delivery_id, one.mid, one.topic, PRIORITIES.index(one.priority), json.dumps(one.tags), one.reason,
                 one.detail, arrived_at, octets.size if wanted else None, file,
             ))  # fmt: skip
-            contents.append((seq, one.event, octets.view() if wanted and file is None else None))
+            contents.add(seq, one.event, octets.view() if wanted and file is None else None)
             receipts[delivery_id] = Receipt(delivery_id, str(seq))
-        connection.executemany(
-            "INSERT INTO message (seq, delivery_id, mid, topic, priority, tags, reason, detail, arrived_at, octets_size, "
-            "octets_file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            messages,
-        )
-        connection.executemany("INSERT INTO content (seq, event, octets) VALUES (?, CAST(? AS TEXT), ?)", contents)
+        connection.execute(INSERT_MESSAGES, (orjson.dumps(rows).decode(),))
+        contents.flush()
         # Acknowledged between the look and now: no row names the file that was written meanwhile.
         connection.executemany(
             "INSERT OR IGNORE INTO stray (octets_file) SELECT ?1 "
