@@ -39,7 +39,7 @@ class Quota:
             while (wait := self._wanted(units)) > 0:
                 if wait > LONGEST_PAUSE:
                     raise Busy(f"Gmail wants to be left alone for {wait:.0f} s", retry_after=timedelta(seconds=wait))
-                await self._clock.sleep(wait)
+                await self._clock.sleep(max(wait, 0.001))
             self._level -= units
 
     def throttled(self, wish: timedelta | None) -> float:

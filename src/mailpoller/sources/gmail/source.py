@@ -57,6 +57,10 @@ class GmailSource:
 
         return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
 
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What of the login ends when (aware UTC), as far as it is known."""
+        return self._tokens.expiries()
+
 
 async def log_in(client: GmailClient) -> str:
     """The first request of a session: it makes the connection, and shows whether we are let in. The mailbox's own address.
