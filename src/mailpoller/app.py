@@ -20,7 +20,7 @@ from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, MailpollerError
-from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Stage
+from mailpoller.core.ports import Clock, Expiring, Ledger, Outgoing, Rule, Sink, Stage
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.budget import Budget
@@ -29,6 +29,7 @@ from mailpoller.engine.connections import Connections
 from mailpoller.engine.control import ControlServer
 from mailpoller.engine.courier import Courier, Limits
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
@@ -99,6 +100,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             policy=Policy(reminder=config.alerts.reminder if config.alerts else None),
         )
         watchers: dict[str, Watcher] = {}
+        expiring = {f"outgoing {name}": one for name, one in runtime.outgoings.items() if isinstance(one, Expiring)}
 
         def ready() -> None:
             for watcher in watchers.values():
@@ -155,10 +157,13 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
                 say = log.info if not block.enabled else log.error
                 say("mailbox.not_polled", mailbox=name, reason=reason)
                 continue
+            source = block.build(name, runtime)
+            if isinstance(source, Expiring):
+                expiring[f"mailbox {name}"] = source
             watcher = Watcher(
                 name,
                 block,
-                block.build(name, runtime),
+                source,
                 ledger=ledger,
                 clock=clock,
                 health=health,
@@ -199,7 +204,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             clock=clock,
             grace=service.stop_grace,
             stop=stop,
-            services={"alarm": alarm.run, "control": control.serve},
+            services={"alarm": alarm.run, "control": control.serve, "forecast": Forecast(expiring, alarm, clock).run},
         )
         yield App(supervisor, ledger, health, queues, stop)
 

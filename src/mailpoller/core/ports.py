@@ -153,6 +153,15 @@ class Upkept(Protocol):
         :class:`TransientError`."""
 
 
+@runtime_checkable
+class Expiring(Protocol):
+    """A source or an outgoing whose login is known to end on a date."""
+
+    def expiries(self) -> Sequence[tuple[str, datetime]]:
+        """What ends when (aware UTC), as far as it is known now. Each is named in words that tell it from every other one
+        (``the client secret of … at …``), without a secret. May read small files, so it is called in a thread."""
+
+
 class Rule(Protocol):
     """What judges a message."""
 

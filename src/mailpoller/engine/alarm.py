@@ -142,6 +142,12 @@ class Alarm:
             lasted_s=round(lasted.total_seconds(), 1),
         )
 
+    async def stands(self, kind: Kind, subject: str) -> bool:
+        """True if this alarm is raised and has not ended, in this run or since an earlier one."""
+        await self._recall()
+        trouble = self._open.get(alarm_key(kind, subject, ""))
+        return trouble is not None and trouble.ended_at is None
+
     def tell(self, kind: Kind, subject: str, detail: str, *, group: str = "") -> None:
         """As :meth:`raised`, for callers that cannot wait: it is taken up within a second."""
         self._said.append((True, kind, subject, detail, group))

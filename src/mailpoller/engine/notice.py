@@ -26,6 +26,7 @@ class Kind(Enum):
     DISPOSITION_IMPOSSIBLE = "disposition-impossible"
     ENVIRONMENT = "environment"
     WAL_GROWING = "wal-growing"
+    CREDENTIALS_EXPIRE = "credentials-expire"
     POISON_QUARANTINED = "poison-quarantined"
 
 
@@ -109,6 +110,14 @@ MANNERS = {
         "The files of {count} queues{place} shrink again",
         "Somebody holds a read transaction open on it: end that program, or let it commit.",
         timedelta(minutes=5),
+    ),
+    Kind.CREDENTIALS_EXPIRE: Manner(
+        "A login will stop working: {subject}",
+        "{count} logins will stop working",
+        "A login no longer ends soon: {subject}",
+        "{count} logins no longer end soon",
+        "Renew it before that day, and put its new date into the configuration (auth: expires). A refresh token: mailpoller oauth login",
+        silence=timedelta(hours=26),
     ),
     Kind.POISON_QUARANTINED: Manner(
         "A message in {subject}{place} killed the service and was quarantined",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition

@@ -1,0 +1,86 @@
+"""What will stop working on a date that is known: told before it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from itertools import chain, repeat
+
+import structlog
+
+from mailpoller.core.ports import Clock, Expiring
+from mailpoller.engine.alarm import Alarm, Kind
+
+log = structlog.get_logger(__name__)
+
+AHEAD_DAYS = (30, 14, 3)
+"""How many days before the end it is told, each once."""
+
+SOON = timedelta(minutes=10)
+"""The second look: by then the first logins have shown when their refresh tokens end."""
+
+PAUSE = timedelta(days=1)
+
+
+class Forecast:
+    """Looks at every part's expiries at the start, soon after, and then once a day.
+
+    Each of :data:`AHEAD_DAYS` is an alarm of its own, so that a mail comes for each; a credential that is found late is told once, for
+    the nearest of them. All its alarms end when its date has moved away, or nobody has it any more. Parts that share a
+    credential are told of together; of several dates for one the earliest counts.
+    """
+
+    def __init__(self, parts: Mapping[str, Expiring], alarm: Alarm, clock: Clock) -> None:
+        self._parts = parts
+        self._alarm = alarm
+        self._clock = clock
+        self._known: set[str] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until ``stop``."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._look_forever(), name="forecast of expiries")
+            await stop.wait()
+            looking.cancel()
+
+    async def _look_forever(self) -> None:
+        for pause in chain((SOON,), repeat(PAUSE)):
+            await self.look()
+            await self._clock.sleep(pause.total_seconds())
+
+    async def look(self) -> None:
+        """Raise and end what is due now."""
+        now, ends = self._clock.now(), await self._ends()
+        for credential, end in ends.items():
+            await self._judge(credential, end, now)
+        for credential in self._known - ends.keys():
+            for days in AHEAD_DAYS:
+                await self._alarm.ended(Kind.CREDENTIALS_EXPIRE, _subject(credential, days))
+        self._known = set(ends)
+
+    async def _ends(self) -> dict[str, datetime]:
+        ends: dict[str, datetime] = {}
+        for name, part in self._parts.items():
+            try:
+                found = await asyncio.to_thread(part.expiries)
+            except Exception:  # one plug-in's bug is not to hide what others know
+                log.exception("forecast.failed", part=name)
+                continue
+            for credential, end in found:
+                ends[credential] = min(end, ends.get(credential, end))
+        return ends
+
+    async def _judge(self, credential: str, end: datetime, now: datetime) -> None:
+        reached = [days for days in AHEAD_DAYS if end - now <= timedelta(days=days)]
+        when = f"it {'ended' if end <= now else 'ends'} on {end:%Y-%m-%d}"
+        for days in AHEAD_DAYS:
+            subject = _subject(credential, days)
+            if days not in reached:
+                await self._alarm.ended(Kind.CREDENTIALS_EXPIRE, subject)
+            elif days == min(reached) or await self._alarm.stands(Kind.CREDENTIALS_EXPIRE, subject):
+                await self._alarm.raised(Kind.CREDENTIALS_EXPIRE, subject, when)
+
+
+def _subject(credential: str, days: int) -> str:
+    return f"{credential} ({days} days)"
