@@ -242,7 +242,7 @@ async def test_a_stop_between_batches_leaves_no_claim_open() -> None:
     assert tally.settled < 100
     counts = await rig.counts()
     assert counts["claimed"] == 0
-    assert counts["deferred"] <= 5, "what was claimed ahead is given back, and due at once"
+    assert counts["deferred"] <= 10, "what was claimed ahead is given back, and due at once"
     assert counts["settled"] == len(rig.sinks["support"].held) == len(rig.source.applied)
 
 
