@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from mailpoller import __version__
 from mailpoller.config import Config
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import QuarantineConfig
@@ -39,6 +41,7 @@ from mailpoller.engine.records import in_turn
 from mailpoller.engine.supervisor import Supervisor
 from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.engine.watcher import Watcher
+from mailpoller.mail.compose import test_mail
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +103,9 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             policy=Policy(reminder=config.alerts.reminder if config.alerts else None),
         )
         watchers: dict[str, Watcher] = {}
-        expiring = {f"outgoing {name}": one for name, one in runtime.outgoings.items() if isinstance(one, Expiring)}
+        expiring: dict[str, Expiring] = {
+            f"outgoing {name}": one for name, one in runtime.outgoings.items() if isinstance(one, Expiring)
+        }
 
         def ready() -> None:
             for watcher in watchers.values():
@@ -228,9 +233,15 @@ def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runt
 
 
 @asynccontextmanager
-async def parts_to_probe(config: Config, only: str | None = None) -> AsyncIterator[dict[str, AsyncIterator[Stage]]]:
-    """Every part that can be probed, by name: mailboxes that are polled here, queues, outgoings; ``only`` one mailbox."""
-    runtime = prepare_runtime(config, SystemClock(), spool=False)
+async def parts_to_probe(
+    config: Config, only: str | None = None, *, send_to: str | None = None
+) -> AsyncIterator[dict[str, AsyncIterator[Stage]]]:
+    """Every part that can be probed, by name: mailboxes that are polled here, queues, outgoings; ``only`` one mailbox.
+
+    ``send_to``: every outgoing whose probe passes sends a test mail to this address, as its last stage.
+    """
+    clock = SystemClock()
+    runtime = prepare_runtime(config, clock, spool=False)
     parts: dict[str, AsyncIterator[Stage]] = {}
     async with AsyncExitStack() as closing:
         for name, block in config.mailboxes.items():
@@ -248,8 +259,36 @@ async def parts_to_probe(config: Config, only: str | None = None) -> AsyncIterat
                 parts[f"queue {name}"] = _probe_sink(sink)
             for name, outgoing in runtime.outgoings.items():
                 closing.push_async_callback(outgoing.close)
-                parts[f"outgoing {name}"] = outgoing.probe()
+                parts[f"outgoing {name}"] = (
+                    outgoing.probe() if send_to is None else _probe_and_send(outgoing, send_to, clock)
+                )
         yield parts
+
+
+async def _probe_and_send(outgoing: Outgoing, recipient: str, clock: Clock) -> AsyncIterator[Stage]:
+    """The outgoing's own stages, and if all of them went well a test mail."""
+    probing = outgoing.probe()
+    try:
+        async for stage in probing:
+            yield stage
+            if not stage.ok:
+                return
+    finally:
+        if (close := getattr(probing, "aclose", None)) is not None:
+            await close()
+    footer = f"mailpoller {__version__} on {socket.gethostname()}"
+    mail = test_mail(sender=outgoing.sender, recipients=[recipient], footer=footer, at=clock.now())
+    begun = time.monotonic()
+    advice = ""
+    try:
+        detail = await outgoing.send(mail)
+    except MailpollerError as error:
+        detail = str(error)
+        advice = (
+            "It lets us in and does not take this mail. Look at sender, which many allow only if it is the login's own; at "
+            "null_sender: false, if it wants an envelope sender; and whether it may send to this address at all."
+        )
+    yield Stage("mail", not advice, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
 async def _probe_sink(sink: Sink) -> AsyncIterator[Stage]:

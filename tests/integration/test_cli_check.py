@@ -107,6 +107,43 @@ def test_check_tells_for_each_fault_the_stage_and_what_to_do(
     assert SECRET not in said.out + said.err
 
 
+def test_check_sends_a_test_mail_through_each_outgoing_that_answers_and_only_when_asked(site: Site) -> None:
+    with (
+        relay_in_a_thread(users={"mailpoller": "right"}, login_in_clear=True) as good,
+        relay_in_a_thread(
+            users={"mailpoller": "right"}, login_in_clear=True, refuse={"RCPT": "550 5.7.1 not for you"}
+        ) as choosy,
+        relay_in_a_thread(users={"mailpoller": "right"}, login_in_clear=True) as closed,
+    ):
+        site.settings["outgoing"] = {
+            "good": outgoing(good, "right"),
+            "choosy": outgoing(choosy, "right"),
+            "closed": outgoing(closed, SECRET),
+        }
+        assert check(site).code == 69
+        assert good.received == [], "nobody asked for a mail"
+        said = check(site, "--send-to", "ops@example.com", "--json")
+    assert said.code == 69
+    (mail,) = good.received
+    assert (mail.sender, mail.recipients) == ("<>", ("ops@example.com",))
+    assert b"Subject: [mailpoller] test mail" in mail.octets
+    assert stages(said, "outgoing good")["mail"]["ok"]
+    assert list(stages(said, "outgoing closed"))[-1] == "login", "no mail where the login failed"
+    assert closed.received == []
+    refused = stages(said, "outgoing choosy")["mail"]
+    assert not refused["ok"]
+    assert "5.7.1 not for you" in refused["detail"]
+    assert "null_sender" in refused["advice"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--send-to", "a@example.com"), ("--live", "--send-to", "a@example.com", "--mailbox", "m"),
+              ("--live", "--send-to", "nobody"), ("--live", "--send-to", "a@example.com,b@example.com")],
+)  # fmt: skip
+def test_check_takes_one_address_to_send_to_and_only_where_it_makes_sense(words: tuple[str, ...], site: Site) -> None:
+    assert mailpoller("check", *words, "--config", str(site.config)).code == 64
+
+
 def test_check_names_a_move_target_that_will_be_created_and_creates_nothing(
     site: Site, dovecot: Dovecot, user: str
 ) -> None:

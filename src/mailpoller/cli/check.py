@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -32,10 +33,18 @@ def check(
         typer.Option(
             "--live",
             help="Also connect to every mailbox, queue and outgoing, stage by stage. Changes no mailbox, delivers nothing, "
-            "sends nothing; a queue that is not there yet is made.",
+            "sends nothing unless told to; a queue that is not there yet is made.",
         ),
     ] = False,
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="With --live: only this mailbox.")] = None,
+    send_to: Annotated[
+        str | None,
+        typer.Option(
+            "--send-to",
+            metavar="ADDRESS",
+            help="With --live: send a test mail to this address through each outgoing that answers.",
+        ),
+    ] = None,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,10 +58,13 @@ def check(
       mailpoller check new.yaml                      before it replaces the old one
       mailpoller check --live                        does everything answer?
       mailpoller check --live --mailbox support      at which stage does this mailbox fail, and what to do?
+      mailpoller check --live --send-to me@example.com   does every outgoing carry mail as well?
     """
     from mailpoller.cli.service import known_mailbox, loaded, warn_of_root
     from mailpoller.core.errors import ConfigError
 
+    if send_to is not None:
+        _check_send_to(send_to, live=live, mailbox=mailbox)
     with explained():
         path = file or config
         try:
@@ -77,12 +89,19 @@ def check(
             )
         if live:
             warn_of_root(found)
-        results = asyncio.run(_probe(found, mailbox, quiet=as_json)) if live else []
+        results = asyncio.run(_probe(found, mailbox, send_to, quiet=as_json)) if live else []
         well = all(stage["ok"] for stage in results)
         if as_json:
             print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})
         if not well:
             raise typer.Exit(UNAVAILABLE)
+
+
+def _check_send_to(address: str, *, live: bool, mailbox: str | None) -> None:
+    if not live or mailbox is not None:
+        raise typer.BadParameter("--send-to goes with --live, and without --mailbox: that probes no outgoing")
+    if not re.fullmatch(r"[^\s<>@,;:]+@[^\s<>@,;:]+", address):
+        raise typer.BadParameter("--send-to wants one mail address, written alone: somebody@example.com")
 
 
 def _problem(problem: Any) -> dict[str, Any]:
@@ -96,7 +115,7 @@ def _problem(problem: Any) -> dict[str, Any]:
     }
 
 
-async def _probe(config: Config, only: str | None, *, quiet: bool) -> list[dict[str, Any]]:
+async def _probe(config: Config, only: str | None, send_to: str | None, *, quiet: bool) -> list[dict[str, Any]]:
     """Every stage of every part, in the parts' order; each part's stages are printed when the part is through."""
     from mailpoller.app import parts_to_probe
 
@@ -126,7 +145,11 @@ async def _probe(config: Config, only: str | None, *, quiet: bool) -> list[dict[
         waiting = [name for name in results if name not in through]
         return f"probed {len(through)} of {len(results)}; waiting for {', '.join(waiting)}" if waiting else ""
 
-    async with parts_to_probe(config, only) as parts, progress(terminal, how_far), asyncio.TaskGroup() as group:
+    async with (
+        parts_to_probe(config, only, send_to=send_to) as parts,
+        progress(terminal, how_far),
+        asyncio.TaskGroup() as group,
+    ):
         for name, stages in parts.items():
             results[name] = []
             group.create_task(one(name, stages), name=f"probe {name}")
