@@ -323,7 +323,9 @@ def test_durations_and_sizes_are_read_back_as_written(number: int) -> None:
         ("poll_interval: 5s", "poll_interval: below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"),
         ("disposition: delete", "disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only"),
         ("host: Outlook.Office365.com", "password: Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"),
-        ("host: imap.gmail.com", "password: Google refuses the account's own password here: this must be an app password"),
+        ("host: imap.gmail.com", "password: Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0"),
+        ("port: 995", "port: port 995 is POP3, and this is type: imap"),
+        ("port: 587, tls: starttls-required", "port: port 587 is SMTP, and this is type: imap"),
     ],
 )  # fmt: skip
 def test_doubts_are_warnings(write: Write, keys: str, expected: str) -> None:
@@ -331,6 +333,81 @@ def test_doubts_are_warnings(write: Write, keys: str, expected: str) -> None:
     base = IMAP.replace("host: imap.example.com, ", "")
     config = load(write(f"{QUEUES}\nmailboxes: {{m: {{{base}, {keys}}}}}\n"))
     assert warnings(config) == [f"mailboxes.m.{expected}"]
+
+
+MICROSOFT = "password: Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
+GOOGLE = "password: Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0"
+OFTEN = "poll_interval: every poll by POP3 is a login, and"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("", []),
+        ("port: 995", []),
+        ("port: 110, tls: starttls-required", []),
+        ("port: 110", ["port: port 110 is POP3 with TLS after STARTTLS, which is tls: starttls-required"]),
+        ("port: 995, tls: starttls-required", ["port: port 995 is POP3 with TLS from the first octet, which is tls: tls, not starttls-required"]),
+        ("port: 993", ["port: port 993 is IMAP, and this is type: pop3"]),
+        ("poll_interval: 59s", [f"{OFTEN} below 1m many servers refuse or throttle"]),
+        ("poll_interval: 5s, host: localhost", []),
+        ("disposition: delete", ["disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only"]),
+        ("disposition: delete, mode: shadow", []),
+        ("host: outlook.office365.com", [MICROSOFT]),
+        ("host: Pop-Mail.Outlook.com", [MICROSOFT]),
+        ("host: outlook.office365.us", [MICROSOFT]),
+        ("host: partner.outlook.cn", [MICROSOFT]),
+        ("host: mail.myoutlook.com", []),
+        ("host: pop.gmail.com, username: 'recent:a', poll_interval: 10m", [GOOGLE]),
+        ("host: pop.gmail.com, username: 'recent:a'", [f"{OFTEN} Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at once", GOOGLE]),
+    ],
+)  # fmt: skip
+def test_doubts_about_pop3_are_warnings(write: Write, keys: str, expected: list[str]) -> None:
+    written = dict(pair.split(": ", 1) for pair in keys.split(", ") if pair)
+    block = {"type": "pop3", "host": "pop.example.com", "username": "a", "password": "'env:SECRET'"} | written
+    inside = ", ".join(f"{key}: {value}" for key, value in block.items())
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{{inside}, default_queue: support}}}}\n"))
+    assert warnings(config) == [f"mailboxes.m.{one}" for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("host: relay.example.com", []),
+        ("host: relay.example.com, port: 465, tls: tls", []),
+        ("host: relay.example.com, port: 25", []),
+        ("host: relay.example.com, port: 465", ["port: port 465 is SMTP with TLS from the first octet, which is tls: tls, not starttls-required"]),
+        ("host: relay.example.com, port: 587, tls: tls", ["port: port 587 is SMTP submission with TLS after STARTTLS, which is tls: starttls-required"]),
+        ("host: relay.example.com, port: 25, tls: tls", ["port: port 25 is SMTP with TLS after STARTTLS, which is tls: starttls-required"]),
+        ("host: relay.example.com, port: 993, tls: tls", ["port: port 993 is IMAP, and this is type: smtp"]),
+        ("host: smtp.office365.com", ["password: Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0"]),
+        ("host: smtp-mail.outlook.com", ["password: outlook.com takes no passwords any more: this login cannot work; it needs OAuth 2.0"]),
+        ("host: smtp.gmail.com", [GOOGLE]),
+    ],
+)  # fmt: skip
+def test_doubts_about_relays_are_warnings(write: Write, keys: str, expected: list[str]) -> None:
+    relay = f"type: smtp, sender: a@example.com, username: a, password: 'env:SECRET', {keys}"
+    config = load(write(f"{QUEUES}\noutgoing: {{relay: {{{relay}}}}}\nmailboxes: {{m: {{{IMAP}}}}}\n"))
+    assert warnings(config) == [f"outgoing.relay.{one}" for one in expected]
+
+
+def test_tokens_are_not_doubted_where_passwords_are(write: Write) -> None:
+    auth = "auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: t, client_id: c, client_secret: 'env:SECRET'}"
+    block = f"type: imap, host: outlook.office365.com, username: a, {auth}, default_queue: support"
+    assert warnings(load(write(f"{QUEUES}\nmailboxes: {{m: {{{block}}}}}\n"))) == []
+
+
+def test_a_directory_may_be_listed_as_often_as_one_likes_and_a_service_that_is_asked_for_news_may_not(
+    write: Write,
+) -> None:
+    local = "type: maildir, path: /tmp/mail, default_queue: support, poll_interval: 1s"
+    exchange = (
+        "type: ews, url: https://mail.example.com/EWS/Exchange.asmx, username: a, password: 'env:SECRET', "
+        "default_queue: support, poll_interval: 9s"
+    )
+    assert warnings(load(write(f"{QUEUES}\nmailboxes: {{a: {{{local}}}, b: {{{exchange}}}}}\n"))) == [
+        "mailboxes.b.poll_interval: below 10s many servers refuse or throttle; news is asked for every notice_interval anyway"
+    ]
 
 
 def test_mail_to_an_address_that_is_polled_is_a_warning(write: Write) -> None:

@@ -19,13 +19,18 @@ from mailpoller.config.wording import locate
 from mailpoller.core.component import Component, SourceConfig
 
 SHORTEST_POLL = timedelta(seconds=10)
+SHORTEST_POP3 = timedelta(minutes=1)
+"""Every poll by POP3 is a login, and providers count those: once a minute is what most of them allow."""
+SHORTEST_POP3_GOOGLE = timedelta(minutes=10)
 
 _IMPLICIT = {993: "IMAP", 995: "POP3", 465: "SMTP"}
 """Ports where TLS begins with the first octet (RFC 8314 section 3)."""
 _CLEAR_FIRST = {143: "IMAP", 110: "POP3", 587: "SMTP submission", 25: "SMTP"}
+_SPOKEN = {993: "imap", 143: "imap", 995: "pop3", 110: "pop3", 465: "smtp", 587: "smtp", 25: "smtp"}
+"""The type of block that speaks what is spoken at a port."""
 
-_MICROSOFT = ("outlook.office365.com", "outlook.office.com", "imap-mail.outlook.com", "smtp.office365.com")
-_GOOGLE = ("imap.gmail.com", "smtp.gmail.com", "pop.gmail.com", "imap.googlemail.com", "smtp.googlemail.com")
+_MICROSOFT = (".office365.com", ".office.com", ".outlook.com", ".office365.us", ".outlook.cn")
+_GOOGLE = (".gmail.com", ".googlemail.com")
 
 
 def doubts(config: Config) -> Iterator[Problem]:
@@ -55,7 +60,10 @@ def _wire(block: Component, node: Node) -> Iterator[Problem]:
     if not isinstance(host, str):
         return
     host = host.casefold().rstrip(".")
-    if port in _IMPLICIT and tls not in ("tls", None):
+    spoken = _SPOKEN.get(port) if isinstance(port, int) else None
+    if spoken is not None and block.type != spoken and block.type in _SPOKEN.values():
+        yield _warn(node, "port", f"port {port} is {spoken.upper()}, and this is type: {block.type}")
+    elif port in _IMPLICIT and tls not in ("tls", None):
         yield _warn(
             node,
             "port",
@@ -71,33 +79,40 @@ def _wire(block: Component, node: Node) -> Iterator[Problem]:
         yield _warn(node, "tls", "everything, a password too, crosses the network in clear")
     elif tls == "starttls" and not _is_local(host):
         yield _warn(node, "tls", "an attacker can prevent this encryption; starttls-required insists on it")
-    if (
-        getattr(block, "password", None) is None
-        or getattr(getattr(block, "auth", None), "type", "password") != "password"
-    ):
+    yield from _password(block, node, host)
+
+
+def _password(block: Component, node: Node, host: str) -> Iterator[Problem]:
+    """A password for somebody who takes none."""
+    way = getattr(getattr(block, "auth", None), "type", "password")
+    if getattr(block, "password", None) is None or way != "password":
         return
-    if host in _MICROSOFT and isinstance(block, SourceConfig):
+    if host.endswith(_MICROSOFT) and isinstance(block, SourceConfig):
         yield _warn(
             node, "password", "Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
         )
-    elif host in _MICROSOFT:
+    elif host == "smtp-mail.outlook.com":
+        yield _warn(
+            node, "password", "outlook.com takes no passwords any more: this login cannot work; it needs OAuth 2.0"
+        )
+    elif host.endswith(_MICROSOFT):
         yield _warn(
             node,
             "password",
             "Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0",
         )
-    elif host in _GOOGLE:
-        yield _warn(node, "password", "Google refuses the account's own password here: this must be an app password")
+    elif host.endswith(_GOOGLE):
+        yield _warn(
+            node,
+            "password",
+            "Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0",
+        )
 
 
 def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Problem]:
     node = config.places["mailboxes", name]
-    if mailbox.poll_interval < SHORTEST_POLL:
-        yield _warn(
-            node,
-            "poll_interval",
-            "below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway",
-        )
+    if reason := _too_often(mailbox):
+        yield _warn(node, "poll_interval", reason)
     deletes = [
         key for key in ("disposition", "on_quarantine", "on_discard") if getattr(getattr(mailbox, key), "delete", False)
     ]
@@ -107,6 +122,24 @@ def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Probl
             deletes[0],
             "deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only",
         )
+
+
+def _too_often(mailbox: SourceConfig) -> str:
+    """Why the server will not have it, or ""."""
+    interval, host = mailbox.poll_interval, getattr(mailbox, "host", None)
+    if not isinstance(host, str):
+        return ""
+    if mailbox.type == "pop3":
+        if interval < SHORTEST_POP3_GOOGLE and host.casefold().rstrip(".").endswith(_GOOGLE):
+            return "every poll by POP3 is a login, and Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at once"
+        if interval < SHORTEST_POP3 and not _is_local(host):
+            return "every poll by POP3 is a login, and below 1m many servers refuse or throttle"
+        return ""
+    if interval >= SHORTEST_POLL:
+        return ""
+    if getattr(mailbox, "notice_interval", None) is not None:
+        return "below 10s many servers refuse or throttle; news is asked for every notice_interval anyway"
+    return "below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"
 
 
 def _loops(config: Config) -> Iterator[Problem]:
