@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from mailpoller.app import assemble
+from mailpoller.config import load
 from mailpoller.core.ports import Expiring
 from mailpoller.engine.alarm import Alarm, Kind
-from mailpoller.engine.forecast import PAUSE, SOON, Forecast
+from mailpoller.engine.forecast import PAUSE, Forecast
 from mailpoller.testing.memory_ledger import MemoryLedger
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -147,7 +150,7 @@ async def test_a_part_that_raises_hides_no_other() -> None:
     assert [entry["part"] for entry in log if entry["event"] == "forecast.failed"] == ["a"]
 
 
-async def test_it_looks_at_the_start_soon_after_and_then_once_a_day_until_the_service_stops() -> None:
+async def test_it_looks_at_the_start_and_then_once_a_day_until_the_service_stops() -> None:
     site, stop, looks = Site(), asyncio.Event(), list[datetime]()
 
     class Counting(Part):
@@ -162,7 +165,39 @@ async def test_it_looks_at_the_start_soon_after_and_then_once_a_day_until_the_se
             await asyncio.sleep(0.001)
         stop.set()
         await running
-    assert looks[:4] == [NOW, NOW + SOON, NOW + SOON + PAUSE, NOW + SOON + 2 * PAUSE]
+    assert looks[:4] == [NOW, NOW + PAUSE, NOW + 2 * PAUSE, NOW + 3 * PAUSE]
+
+
+async def test_a_service_that_runs_only_briefly_has_looked() -> None:
+    site, stop = Site(a=Part((SECRET, NOW + timedelta(days=1)))), asyncio.Event()
+    stop.set()
+    await site.forecast.run(stop)
+    assert len(await site.ledger.alarms()) == 1
+
+
+async def test_the_service_looks_at_its_mailboxes_and_outgoings(tmp_path: Path) -> None:
+    ends = f"{datetime.now(UTC) + timedelta(days=9):%Y-%m-%d}"
+    auth = (
+        "{{type: oauth2, token_url: 'https://login.test/token', grant: client_credentials, client_id: {}, "
+        "client_secret: 'env:HOME', scopes: [mail], expires: '{}'}}"
+    )
+    file = tmp_path / "mailpoller.yaml"
+    file.write_text(f"""
+service: {{environment: production, state_directory: {tmp_path}, control_socket: {tmp_path}/control}}
+ledger: {{type: sqlite, path: {tmp_path}/ledger.db}}
+queues: {{support: {{type: sqlite, path: {tmp_path}/queue.db}}}}
+outgoing:
+  relay: {{type: smtp, host: localhost, sender: a@example.com, username: a, auth: {auth.format("sending", ends)}}}
+mailboxes:
+  one: {{type: imap, host: 127.0.0.1, port: 1, tls: none, username: a, auth: {auth.format("polling", ends)}}}
+  two: {{type: imap, host: 127.0.0.1, port: 1, tls: none, username: b, auth: {auth.format("polling", ends)}}}
+""")
+    async with assemble(load(file)) as app:
+        await app.drain()
+        found = [edge.key for edge in await app.ledger.alarms() if edge.key.startswith("credentials-expire")]
+    assert sorted(found) == [
+        f"credentials-expire:the client secret of {whose} at login.test (14 days)" for whose in ("polling", "sending")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,10 @@ async def test_what_ends_when_is_told_as_far_as_it_is_known(web: Web, tmp_path: 
     rig = Rig(web, tmp_path, **REFRESHING)
     source = rig.source()
     await source.token()
-    assert source.expiries() == [("the refresh token of ada@example.com for app at 127.0.0.1", rig.clock.now() + timedelta(days=1))]  # fmt: skip
+    expected = [("the refresh token of ada@example.com for app at 127.0.0.1", rig.clock.now() + timedelta(days=1))]
+    assert source.expiries() == expected
+    assert rig.source().expiries() == expected, "a new process knows it before it asks for a token"
+    assert Rig(web, tmp_path, **REFRESHING | {"refresh_token": "another one"}).source().expiries() == []
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from itertools import chain, repeat
 
 import structlog
 
@@ -17,14 +16,11 @@ log = structlog.get_logger(__name__)
 AHEAD_DAYS = (30, 14, 3)
 """How many days before the end it is told, each once."""
 
-SOON = timedelta(minutes=10)
-"""The second look: by then the first logins have shown when their refresh tokens end."""
-
 PAUSE = timedelta(days=1)
 
 
 class Forecast:
-    """Looks at every part's expiries at the start, soon after, and then once a day.
+    """Looks at every part's expiries at the start, and then once a day.
 
     Each of :data:`AHEAD_DAYS` is an alarm of its own, so that a mail comes for each; a credential that is found late is told once, for
     the nearest of them. All its alarms end when its date has moved away, or nobody has it any more. Parts that share a
@@ -38,16 +34,17 @@ class Forecast:
         self._known: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until ``stop``."""
+        """Look until ``stop``; the first time even if it is set already, for a service that runs only briefly."""
+        await self.look()
         async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._look_forever(), name="forecast of expiries")
+            looking = group.create_task(self._look_daily(), name="forecast of expiries")
             await stop.wait()
             looking.cancel()
 
-    async def _look_forever(self) -> None:
-        for pause in chain((SOON,), repeat(PAUSE)):
+    async def _look_daily(self) -> None:
+        while True:
+            await self._clock.sleep(PAUSE.total_seconds())
             await self.look()
-            await self._clock.sleep(pause.total_seconds())
 
     async def look(self) -> None:
         """Raise and end what is due now."""

@@ -119,7 +119,7 @@ class TokenSource:
         return True
 
     def expiries(self) -> list[tuple[str, datetime]]:
-        """What ends when (aware UTC), as far as anybody knows: the secret, the certificate, the refresh token."""
+        """What ends when (aware UTC), as far as anybody knows: the secret, the certificate, the refresh token. Reads files."""
         terms, found = self.terms, list[tuple[str, datetime]]()
         whose = f"{terms.client_id} at {host_of(terms.endpoints.token)}"
         if terms.expires is not None:
@@ -130,9 +130,21 @@ class TokenSource:
                 found.append((f"the certificate of {whose}", expiry_of(terms.certificate)))
             except ConfigError:
                 pass  # the next token is refused for that, in words
-        if self._refresh_ends is not None:
-            found.append((f"the refresh token of {terms.owner} for {whose}", self._refresh_ends))
+        if (end := self._refresh_ends or self._kept_end()) is not None:
+            found.append((f"the refresh token of {terms.owner} for {whose}", end))
         return found
+
+    def _kept_end(self) -> datetime | None:
+        """When the refresh token that an earlier process kept ends: known before this one has asked for anything."""
+        if self.terms.grant not in DELEGATED:
+            return None
+        configured = self.terms.refresh_token
+        try:
+            kept = self._file.read()
+            seed = "" if configured is None else fingerprint(configured.reveal())
+        except (TransientError, ConfigError):
+            return None  # the next token is refused for that, in words
+        return kept.expires_at if kept is not None and (configured is None or kept.seed == seed) else None
 
     async def adopt(self, grant: Grant) -> None:
         """Keep what a person has just said yes to (``mailpoller oauth login``). Raises :class:`TransientError`."""
