@@ -23,14 +23,18 @@ class Unfailing:
 
     def write(self, text: Any) -> int:
         """Write as well as it goes."""
-        with contextlib.suppress(OSError, ValueError):
+        try:  # not contextlib.suppress, which costs as much as the rest of a line
             self._stream.write(text)
+        except (OSError, ValueError):
+            pass
         return len(text)
 
     def flush(self) -> None:
         """Flush as well as it goes."""
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.flush()
+        except (OSError, ValueError):
+            pass
 
 
 class Terminal:

@@ -78,7 +78,7 @@ class Observer(Protocol):
 class Limits:
     """The bounds of a batch and of patience."""
 
-    batch_messages: int = 200
+    batch_messages: int = 400
     batch_size: int = 8_000_000
     max_strikes: int = 3
 
