@@ -196,7 +196,7 @@ class Courier:
         self._open: dict[str, Claim] = {}
         """Claims that are in hand, by mid: given back however a pass ends."""
         self._untold: dict[str, Settlement] = {}
-        """Settlements that no server was told of yet, by mid: after a lost session they are the first thing to do."""
+        """Settlements whose disposition is not recorded yet, by mid: after trouble they are the first thing to do."""
         self._doubt = Doubt()
 
     # --- a pass ------------------------------------------------------------------------------------------------
@@ -600,9 +600,9 @@ class Courier:
         if not wanted:
             return
         results = await session.settle(wanted)
+        await self._ledger.disposed(results)
         for settlement in wanted:
             self._untold.pop(settlement.mid, None)
-        await self._ledger.disposed(results)
         failed = [result for result in results if result.state == "failed"]
         for result in failed:
             log.warning("disposition.failed", mid=result.settlement.mid, mailbox=self._mailbox, reason=result.reason)
