@@ -120,3 +120,21 @@ async def test_a_sink_that_answers_for_other_deliveries_is_not_believed() -> Non
 
     with pytest.raises(TransientError, match="other deliveries"):
         await make_queue(Confused(), []).deliver(deliveries(2))
+
+
+async def test_a_queue_that_passed_its_check_recovers_though_nobody_has_mail_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(seconds=0.05))
+    sink, edges = ScriptedSink(), list[tuple[bool, str]]()
+    queue = make_queue(sink, edges)
+    tending = asyncio.create_task(queue.tend())
+    sink.failure = TransientError("disk full")
+    with pytest.raises(TransientError):
+        await queue.deliver(deliveries(1))
+    sink.failure = None
+    async with asyncio.timeout(5):
+        while queue.state is not State.UP:
+            await asyncio.sleep(0.005)
+    tending.cancel()
+    assert edges == [(False, "disk full"), (True, "")]

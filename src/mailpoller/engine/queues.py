@@ -23,6 +23,9 @@ CHECK_DEADLINE = timedelta(seconds=30)
 CONCURRENT_CALLS = 8
 """Batches that one sink is handed at once, from different mailboxes."""
 
+BELIEVED_AFTER = timedelta(minutes=2)
+"""A queue that passed its check, and that nobody brings mail to, counts as up after so long."""
+
 UPKEEP_INTERVAL = timedelta(minutes=1)
 
 Listener = Callable[["Queue", bool, str], Awaitable[None]]
@@ -202,8 +205,18 @@ class Queue:
                 self._went_down.clear()
                 self.state = State.PROBING
                 self._on_ready()
+                await self._believe()
             else:
                 await self._down(trouble, None)
+
+    async def _believe(self) -> None:
+        """Give whoever has mail for the queue the time to try it; if nobody has any left, the check's word is enough."""
+        try:
+            async with asyncio.timeout(BELIEVED_AFTER.total_seconds()):
+                await self._went_down.wait()
+        except TimeoutError:
+            if self.state is State.PROBING:
+                await self._up()
 
     async def trouble(self) -> str | None:
         """Why a delivery could not succeed now, as far as the sink can tell without one; None if it could."""
