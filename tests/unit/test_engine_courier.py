@@ -23,7 +23,7 @@ async def test_every_message_is_settled_once_and_told_once() -> None:
     tally = await rig.carry()
     assert (tally.settled, tally.deferred, tally.exhausted) == (35, 0, True)
     assert rig.subjects() == expected
-    assert len(rig.source.applied) == 35
+    assert len({settlement.ref.uid for settlement in rig.source.applied}) == 35
     assert set(rig.downloads().values()) == {1}
     again = await rig.carry()
     assert again.settled == 0
@@ -300,3 +300,19 @@ async def test_deferred_mail_does_not_starve_new_mail() -> None:
     tally = await rig.carry()
     assert tally.settled == 5
     assert rig.subjects() == expected
+
+
+async def test_a_disposition_that_always_loses_the_session_does_not_keep_new_mail_from_its_queue() -> None:
+    rig = Rig(batch=5)
+    expected = rig.fill(5)
+    for turn in range(6):
+        rig.source.faults.fail("settle", SessionLost("hung up"), times=9)
+        with pytest.raises(SessionLost):
+            await rig.carry()
+        rig.source.faults.clear()
+        expected += rig.fill(5, "late", start=5 * turn)
+        rig.later(minutes=2)
+    assert len(rig.sinks["support"].held) >= 30
+    await rig.carry()
+    assert rig.subjects() == expected
+    assert len({settlement.ref.uid for settlement in rig.source.applied}) == 35

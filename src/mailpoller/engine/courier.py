@@ -197,6 +197,8 @@ class Courier:
         """Claims that are in hand, by mid: given back however a pass ends."""
         self._untold: dict[str, Settlement] = {}
         """Settlements whose disposition is not recorded yet, by mid: after trouble they are the first thing to do."""
+        self._hung_up = False
+        """Telling the server of settlements is what lost the last session."""
         self._doubt = Doubt()
 
     # --- a pass ------------------------------------------------------------------------------------------------
@@ -213,7 +215,6 @@ class Courier:
         if self._open:
             await self._put_down(list(self._open.values()))
         try:
-            await self._dispose(session, [one for one in self._untold.values() if one.ref.folder == folder])
             await self._carry_suspects(session, folder, suppress, tally)
             await self._stream(session, folder, self._batches(session, folder, since, start, tally), suppress, tally)
         finally:
@@ -228,11 +229,10 @@ class Courier:
         while not self._stop.is_set():
             # Suspects are due before all others: where the first is none, there is none.
             refs = await self._ledger.due(folder, limit=1, down=self._dispatcher.down())
-            claims, settlements = await self._claim(refs)
+            claims, _ = await self._claim(refs)
             if not claims or not claims[0].suspect:
                 if claims:
                     await self._put_down(claims)
-                await self._dispose(session, settlements)
                 return
             await self._carry_suspect(session, claims[0], suppress, tally)
 
@@ -242,8 +242,21 @@ class Courier:
         """A line of four stations, all at work at once: one batch is claimed, the next fetched and judged, the next
         delivered and committed, and of the last, which is settled, the server is told. Only two of them hold octets.
         """
-        line = [_Hand(), _Hand(), _Hand()]
+        # Where telling the server is what loses the session, as a move may do again and again, what is overdue is told
+        # last: else it would keep new mail from its queue for ever.
+        last = self._hung_up
+        overdue = {mid: one for mid, one in self._untold.items() if one.ref.folder == folder}
+        line = [_Hand(), _Hand(), _Hand(settlements=[] if last else list(overdue.values()))]
         lost: SessionLost | None = None
+
+        async def tell(settlements: Sequence[Settlement]) -> None:
+            nonlocal lost
+            if lost is None and settlements:
+                try:
+                    await self._dispose(session, settlements)
+                    self._hung_up = False
+                except SessionLost as error:
+                    self._hung_up, lost = True, error
 
         async def move_on(batch: _Batch | None = None) -> None:
             nonlocal lost
@@ -255,9 +268,12 @@ class Courier:
                     session, fetched, delivered.digests, suppress, tally, stopped=lost is not None
                 ),
                 deliver=self._deliver(delivered, tally),
-                dispose=self._dispose(session, settled.settlements if lost is None else ()),
+                dispose=tell(settled.settlements),
             )
             line.pop()
+            if last:
+                overdue.update((one.mid, one) for one in claimed.settlements)
+                claimed.settlements = []
             lost = lost or fetched.lost
             self._observer.progressed()
 
@@ -270,6 +286,8 @@ class Courier:
                     break
             while not all(hand.empty for hand in line):
                 await move_on()
+            if last:
+                await tell(list(overdue.values()))
             if lost is not None:
                 raise lost
         finally:
