@@ -118,6 +118,17 @@ def test_two_mails_with_equal_octets_stay_two_and_the_second_says_so(site: Site,
     assert third["data"]["repeat_of"] in {first["id"], second["id"]}
 
 
+def test_two_new_mails_with_equal_octets_stay_two_after_a_new_uidvalidity_too(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    put(dovecot, user, 1)
+    assert site.once() == 0
+    dovecot.renumber(user)
+    dovecot.deliver_all(user, [plain(subject="message 2")] * 2)
+    assert site.once() == 0
+    assert site.subjects() == Counter({"message 1": 1, "message 2": 2})
+
+
 def test_a_message_that_moves_away_and_back_is_a_new_message_that_says_what_it_repeats(
     site: Site, dovecot: Dovecot, user: str
 ) -> None:

@@ -197,6 +197,8 @@ class Courier:
         """Claims that are in hand, by mid: given back however a pass ends."""
         self._untold: dict[str, Settlement] = {}
         """Settlements whose disposition is not recorded yet, by mid: after trouble they are the first thing to do."""
+        self._fresh: set[bytes] = set()
+        """Digests that first came in the new epoch whose first listing is worked through: a twin of theirs is no repeat of old."""
         self._hung_up = False
         """Telling the server of settlements is what lost the last session."""
         self._doubt = Doubt()
@@ -212,6 +214,8 @@ class Courier:
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
         tally = Tally()
+        if not suppress:
+            self._fresh.clear()
         if self._open:
             await self._put_down(list(self._open.values()))
         try:
@@ -528,9 +532,11 @@ class Courier:
             repeat_of = None if raw.truncated else known.get(digest)
             if repeat_of == raw.claim.mid:
                 repeat_of = None
-            if repeat_of is not None and suppress and not raw.claim.route:
+            if repeat_of is not None and suppress and not raw.claim.route and digest not in self._fresh:
                 hand.repeated.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
                 continue
+            if suppress:
+                self._fresh.add(digest)
             if not raw.truncated:
                 hand.digests[digest] = known.setdefault(digest, raw.claim.mid)
             one = await self._judge(raw, repeat_of, tally, thorough)
