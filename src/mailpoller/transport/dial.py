@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from typing import Protocol
 
 from mailpoller.core.errors import TransientError
-from mailpoller.transport.proxy import Proxy
 
 _ADDRESSES = 4
 """Addresses of one host that are tried, in the resolver's order; each gets its share of the time."""
 
 
-async def dial(host: str, port: int, *, seconds: float, proxy: Proxy | None = None) -> socket.socket:
+class Way(Protocol):
+    """A way round: what leads to a host when we do not go there ourselves, such as a proxy."""
+
+    async def connect(self, host: str, port: int, *, seconds: float) -> socket.socket:
+        """As :func:`dial` promises."""
+
+
+async def dial(host: str, port: int, *, seconds: float, proxy: Way | None = None) -> socket.socket:
     """A connected, non-blocking socket to ``host``, within ``seconds`` in all. The caller closes it.
 
     With a proxy the name is resolved there and not here. Raises :class:`TransientError` in an operator's words.

@@ -1,4 +1,4 @@
-"""Proxies: HTTP CONNECT (RFC 9110 section 9.3.6) and SOCKS5 (RFC 1928), on python-socks."""
+"""Proxies: HTTP CONNECT (RFC 9110 section 9.3.6), and SOCKS5 (RFC 1928) on python-socks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pydantic import Field
 from mailpoller.core.component import Block
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.literals import Secret
+from mailpoller.transport.dial import dial
+from mailpoller.transport.tunnel import tunnel
 
 
 class Proxy(Block):
@@ -35,25 +37,51 @@ class Proxy(Block):
     async def connect(self, host: str, port: int, *, seconds: float) -> socket.socket:
         """A connected, non-blocking socket to ``host`` by way of the proxy, within ``seconds``. The caller closes it.
 
-        Raises :class:`TransientError` in an operator's words; :class:`ConfigError` if python-socks is not installed.
+        Not one octet of what the host says first is read. Raises :class:`TransientError` in an operator's words;
+        :class:`ConfigError` if python-socks is needed and not installed.
         """
+        password = "" if self.password is None else await asyncio.to_thread(self.password.reveal)
+        way = self._by_connect if self.type == "http" else self._by_socks
+        try:
+            async with asyncio.timeout(seconds):
+                return await way(host, port, password, seconds)
+        except TimeoutError:
+            raise TransientError(f"{self.place}: no connection to {host} within {seconds:g} s") from None
+
+    async def _by_connect(self, host: str, port: int, password: str, seconds: float) -> socket.socket:
+        try:
+            sock = await dial(self.host, self.port, seconds=seconds)
+        except TransientError as error:
+            raise TransientError(f"cannot connect to the {self.place}: {error}") from None
+        try:
+            await tunnel(sock, host, port, (self.username, password) if self.username else None)
+        except OSError as error:
+            sock.close()
+            raise self._no_way(host, port, str(error), password) from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _by_socks(self, host: str, port: int, password: str, seconds: float) -> socket.socket:
         try:
             from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
             from python_socks.async_.asyncio import Proxy as Dialler
         except ImportError:
-            raise ConfigError("proxy: needs python-socks: pip install 'mailpoller[proxy]'") from None
-        kind = ProxyType.HTTP if self.type == "http" else ProxyType.SOCKS5
-        password = "" if self.password is None else await asyncio.to_thread(self.password.reveal)
-        dialler = Dialler(kind, self.host, self.port, self.username, password if self.username else None, rdns=True)
+            raise ConfigError("proxy: socks5 needs python-socks: pip install 'mailpoller[proxy]'") from None
+        user = self.username
+        dialler = Dialler(ProxyType.SOCKS5, self.host, self.port, user, password if user else None, rdns=True)
         try:
-            async with asyncio.timeout(seconds):
-                found: socket.socket = await dialler.connect(dest_host=host, dest_port=port, timeout=seconds)
+            found: socket.socket = await dialler.connect(dest_host=host, dest_port=port, timeout=seconds)
             return found
-        except (ProxyTimeoutError, TimeoutError):
-            raise TransientError(f"{self.place}: no connection to {host} within {seconds:g} s") from None
+        except ProxyTimeoutError:
+            raise TimeoutError from None
         except ProxyConnectionError:
             raise TransientError(f"cannot connect to the {self.place}") from None
         except (ProxyError, OSError) as error:
-            words = " ".join(str(error).split())[:200]
-            words = words.replace(password, "********") if password else words
-            raise TransientError(f"{self.place}: no way to {host} port {port}: {words}") from None
+            raise self._no_way(host, port, str(error), password) from None
+
+    def _no_way(self, host: str, port: int, reason: str, password: str) -> TransientError:
+        words = " ".join(reason.split())[:200]
+        words = words.replace(password, "********") if password else words
+        return TransientError(f"{self.place}: no way to {host} port {port}: {words}")
