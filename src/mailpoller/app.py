@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -315,17 +314,25 @@ def _last_resort(state: Path) -> SinkConfig:
 class _Quarantines:
     """Where each mailbox's quarantine goes; mailboxes with the same settings share one queue, and its back-off."""
 
-    def __init__(self, config: Config, queues: Mapping[str, Queue], last_resort: Queue, make: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        queues: Mapping[str, Queue],
+        last_resort: Queue,
+        make: Callable[[str, SinkConfig], Queue],
+    ) -> None:
         self._config = config
         self._queues = queues
         self._last_resort = last_resort
         self._make = make
-        self._made: dict[str, Queue] = {}
+        # A list and not a mapping: blocks are compared by equality alone. A third party's need not be hashable, and a ``repr``
+        # masks the secrets that two of them may differ by.
+        self._made: list[tuple[SinkConfig, Queue]] = []
 
     @property
     def own(self) -> list[Queue]:
         """Those that are not somebody else's queue."""
-        return list(self._made.values())
+        return [queue for _, queue in self._made]
 
     def of(self, mailbox: str) -> Queue:
         """The queue that holds this mailbox's quarantined messages."""
@@ -334,11 +341,12 @@ class _Quarantines:
             return self._last_resort
         if isinstance(block, QuarantineConfig):
             return self._queues[block.queue]
-        key = repr(block)
-        if key not in self._made:
-            name = QUARANTINE if not self._made else f"{QUARANTINE} of {mailbox}"
-            self._made[key] = self._make(name, block)
-        return self._made[key]
+        for made, queue in self._made:
+            if made == block:
+                return queue
+        queue = self._make(QUARANTINE if not self._made else f"{QUARANTINE} of {mailbox}", block)
+        self._made.append((block, queue))
+        return queue
 
 
 def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None) -> Pipeline:
