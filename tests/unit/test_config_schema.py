@@ -47,6 +47,8 @@ def test_schema_takes_the_example_and_every_key_of_it(validator: Any) -> None:
         ("mailboxes: {a: {type: imap, hots: b}}", "$.mailboxes.a"),
         ("mailboxes: {a: {type: imap, poll_interval: 60}}", "$.mailboxes.a"),
         ("quarantine: {type: queue}", "$.quarantine"),
+        ("alerts: {outgoing: relay, to: Ops}", "$.alerts.to"),
+        ("queues: {a: {type: smtp, outgoing: relay, to: [Ops <ops@example.com>]}}", "$.queues.a"),
     ],
 )
 def test_schema_refuses(validator: Any, text: str, where: str) -> None:
@@ -55,6 +57,11 @@ def test_schema_refuses(validator: Any, text: str, where: str) -> None:
 
 def test_schema_lets_defaults_and_extends_supply_what_a_mailbox_needs(validator: Any) -> None:
     assert wrong(validator, "{defaults: {type: imap, host: a}, mailboxes: {a: {username: b}, c: {extends: a}}}") == []
+
+
+def test_schema_takes_one_address_without_a_list(validator: Any) -> None:
+    assert wrong(validator, "alerts: {outgoing: relay, to: ops@example.com}") == []
+    assert wrong(validator, "queues: {a: {type: smtp, outgoing: relay, to: ops@example.com}}") == []
 
 
 def test_schema_is_self_contained() -> None:

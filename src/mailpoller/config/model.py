@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mailpoller.config.fields import secrets_of
 from mailpoller.config.node import Node, join
@@ -18,7 +18,7 @@ from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.literals import Duration, OutgoingName, QueueName, Size
+from mailpoller.core.literals import Duration, MailAddress, MailAddresses, OutgoingName, QueueName, Size
 
 PRODUCTION = "production"
 """The environment whose mailboxes need not say so."""
@@ -37,19 +37,6 @@ def _word(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value):
         raise ValueError("must be letters, digits, - and _, at most 40")
     return value
-
-
-def _mail_address(value: str) -> str:
-    if not re.fullmatch(r"[^\s@<>,;:\"\x00-\x20\x7f]+@[^\s@<>,;\"\x00-\x20\x7f]+", value):
-        raise ValueError("expected one mail address without name and brackets, such as ops@example.com")
-    return value
-
-
-def _one_or_more(written: object) -> object:
-    return [written] if isinstance(written, str) else written
-
-
-MailAddress = Annotated[str, AfterValidator(_mail_address)]
 
 
 class ServiceConfig(Block):
@@ -104,7 +91,7 @@ class AlertsConfig(Block):
 
     outgoing: OutgoingName
     """The outgoing that alerts are sent by."""
-    to: Annotated[list[MailAddress], BeforeValidator(_one_or_more), Field(min_length=1)]
+    to: MailAddresses
     """Who gets them: one address or a list. Not a mailbox that is polled here."""
     sender: MailAddress | None = None
     """The address in From; that of the outgoing if there is none."""

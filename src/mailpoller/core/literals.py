@@ -1,4 +1,4 @@
-"""The literals of the configuration: durations, sizes, secrets, dispositions, and references to named blocks."""
+"""The literals of the configuration: durations, sizes, mail addresses, secrets, dispositions, and references to named blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from mailpoller.core.delivery import Disposition
@@ -20,6 +20,7 @@ _DURATION_PART = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)"
 _DURATION_PATTERN = r"^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+$"
 _OCTETS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE_PATTERN = r"^(\d+(?:\.\d+)?)\s?(B|KB|MB|GB|KiB|MiB|GiB)$"
+_ADDRESS_PATTERN = r'^[^\s@<>,;:\x00-\x20\x7f]+@[^\s@<>,;"\x00-\x20\x7f]+$'
 
 
 def parse_duration(text: object) -> timedelta:
@@ -61,6 +62,27 @@ Size = Annotated[
     ),
 ]
 """A number of octets, written ``10MB``, ``512KiB``."""
+
+
+def _check_address(written: str) -> str:
+    if not re.fullmatch(_ADDRESS_PATTERN, written):
+        raise ValueError("a mail address is written alone, without name and brackets: ops@example.com")
+    return written
+
+
+def _listed(written: object) -> object:
+    return [written] if isinstance(written, str) else written
+
+
+MailAddress = Annotated[
+    str,
+    AfterValidator(_check_address),
+    WithJsonSchema({"type": "string", "pattern": _ADDRESS_PATTERN, "examples": ["ops@example.com"]}),
+]
+"""One mail address, written alone. That a header or an SMTP command can be made of it is all that is checked."""
+
+MailAddresses = Annotated[list[MailAddress], BeforeValidator(_listed), Field(min_length=1)]
+"""Mail addresses, at least one; a single one needs no list."""
 
 
 @dataclass(frozen=True, slots=True)

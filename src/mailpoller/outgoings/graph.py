@@ -10,16 +10,16 @@ from email.policy import compat32
 from email.utils import getaddresses
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 import pybase64
 import structlog
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
-from mailpoller.core.literals import Duration, Size
+from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.transport.graph import GraphClient, gate_for
 from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
@@ -43,17 +43,11 @@ _PASSING = frozenset(("ErrorExceededMessageLimit", "ErrorQuotaExceeded", "ErrorS
 _NEVER = frozenset((400, 413, 422))
 
 
-def _mail_address(written: str) -> str:
-    if not re.fullmatch(r"[^\s<>@,;:\x00-\x1f\x7f]+@[^\s<>@,;\x00-\x1f\x7f]+", written):
-        raise ValueError("a mail address is written alone: somebody@example.com")
-    return written
-
-
 class GraphOutgoingConfig(OutgoingConfig):
     """Send mail as a user of Microsoft 365, by Microsoft Graph. The application needs ``Mail.Send``."""
 
     type: Literal["graph"]
-    sender: Annotated[str, AfterValidator(_mail_address)]
+    sender: MailAddress
     """The address that our mail comes from: the user's own, or one that the user may send as. It is the envelope sender too: Graph has no
     null sender."""
     user: str | None = None

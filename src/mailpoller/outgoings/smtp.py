@@ -14,7 +14,7 @@ import structlog
 from pydantic import AfterValidator, Field, model_validator
 
 from mailpoller.core.component import OutgoingConfig, Runtime
-from mailpoller.core.literals import Duration, Secret, Size
+from mailpoller.core.literals import Duration, MailAddress, Secret, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.transport.proxy import Proxy
@@ -24,12 +24,6 @@ from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
 log = structlog.get_logger(__name__)
 
 _PORTS = {"tls": 465, "starttls-required": 587, "starttls": 587, "none": 25}
-
-
-def _mail_address(written: str) -> str:
-    if not re.fullmatch(r"[^\s<>@,;:\x00-\x1f\x7f]+@[^\s<>@,;\x00-\x1f\x7f]+", written):
-        raise ValueError("a mail address is written alone: somebody@example.com")
-    return written
 
 
 def _host_name(written: str) -> str:
@@ -53,7 +47,7 @@ class SmtpConfig(OutgoingConfig):
     """Trust the certificates of this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256 fingerprint."""
-    sender: Annotated[str, AfterValidator(_mail_address)]
+    sender: MailAddress
     """The address that our mail comes from."""
     null_sender: bool = True
     """Send with the null envelope sender, so that nobody bounces or answers. false uses ``sender``: for relays that refuse

@@ -7,15 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import structlog
-from pydantic import BeforeValidator, Field
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
-from mailpoller.core.literals import OutgoingName
+from mailpoller.core.literals import MailAddresses, OutgoingName
 from mailpoller.core.ports import Clock, Mail, Outgoing, Sink
 from mailpoller.mail.compose import Form, printable, quarantine_mail
 from mailpoller.transport.recent import Recent
@@ -67,20 +66,13 @@ _OTHERWISE = (
 )
 
 
-def _addresses(written: object) -> object:
-    return [written] if isinstance(written, str) else written
-
-
-RecipientAddress = Annotated[str, Field(pattern=r"^[^\s<>@,;:]+@[^\s<>@,;]+$")]
-
-
 class SmtpQueueConfig(SinkConfig):
     """Send every message to a mail address, attached to a note. Made for the quarantine."""
 
     type: Literal["smtp"]
     outgoing: OutgoingName
     """The outgoing identity that sends it."""
-    to: Annotated[list[RecipientAddress], Field(min_length=1), BeforeValidator(_addresses)]
+    to: MailAddresses
     """The address, or a list of them. A mail counts as held when the relay has taken it for at least one."""
     payload: Payload = "summary"
     """The original is always attached; the event only serves the note."""
