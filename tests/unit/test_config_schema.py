@@ -9,11 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from pydantic import TypeAdapter
 from test_config_example import EXAMPLE, everything
 
 from mailpoller.config import registry
 from mailpoller.config.reference import reference
 from mailpoller.config.schema import json_schema
+from mailpoller.transport.tls import TlsMode
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -62,6 +64,31 @@ def test_schema_lets_defaults_and_extends_supply_what_a_mailbox_needs(validator:
 def test_schema_takes_one_address_without_a_list(validator: Any) -> None:
     assert wrong(validator, "alerts: {outgoing: relay, to: ops@example.com}") == []
     assert wrong(validator, "queues: {a: {type: smtp, outgoing: relay, to: ops@example.com}}") == []
+
+
+@pytest.mark.parametrize(
+    "mode", ["tls", "starttls-required", "starttls", "none", "ssl-tls", "start-tls-required", "start-tls", "off"]
+)
+@pytest.mark.parametrize(
+    "block",
+    [
+        "mailboxes: {{a: {{type: imap, host: b, username: c, password: d, tls: {}}}}}",
+        "mailboxes: {{a: {{type: pop3, host: b, username: c, password: d, tls: {}}}}}",
+        "outgoing: {{a: {{type: smtp, host: b, sender: c@example.com, tls: {}}}}}",
+        "defaults: {{tls: {}}}",
+    ],
+)
+def test_schema_takes_every_name_of_a_tls_mode_that_the_loader_takes(validator: Any, block: str, mode: str) -> None:
+    assert TypeAdapter(TlsMode).validate_python(yaml.safe_load(mode))
+    assert wrong(validator, block.format(mode)) == []
+
+
+def test_schema_takes_nought_without_a_unit(validator: Any) -> None:
+    assert wrong(validator, "outgoing: {a: {type: smtp, host: b, sender: c@example.com, keep: 0}}") == []
+
+
+def test_schema_takes_no_other_tls_mode(validator: Any) -> None:
+    assert wrong(validator, "defaults: {tls: ssl}") == ["$.defaults.tls"]
 
 
 def test_schema_is_self_contained() -> None:

@@ -47,7 +47,12 @@ def parse_size(text: object) -> int:
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    WithJsonSchema({"type": "string", "pattern": _DURATION_PATTERN, "examples": ["30s", "5m", "2h"]}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"enum": [0, "0"]}],
+            "examples": ["30s", "5m", "2h"],
+        }
+    ),
 ]
 """A length of time, written ``30s``, ``5m``, ``1h30m``."""
 

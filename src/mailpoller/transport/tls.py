@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from mailpoller.core.errors import ConfigError, TransientError
 
+_MODES = Literal["tls", "starttls-required", "starttls", "none"]
 _ALIASES = {"ssl-tls": "tls", "start-tls-required": "starttls-required", "start-tls": "starttls", False: "none"}
+"""False is what YAML makes of ``off`` and ``no``."""
 
 
 def _canonical(written: object) -> object:
     return _ALIASES.get(written, written) if isinstance(written, str | bool) else written
 
 
-TlsMode = Annotated[Literal["tls", "starttls-required", "starttls", "none"], BeforeValidator(_canonical)]
+TlsMode = Annotated[_MODES, BeforeValidator(_canonical), WithJsonSchema({"enum": [*get_args(_MODES), *_ALIASES]})]
 """``tls``: from the first octet. ``starttls-required``: after STARTTLS, or not at all. ``starttls``: if the server
 offers it. ``none``: never. Genesys' names ``ssl-tls``, ``start-tls-required`` and ``start-tls`` are taken too."""
 
