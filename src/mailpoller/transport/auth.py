@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Discriminator, Tag
 
@@ -36,7 +36,21 @@ class ExternalAuth(Block):
     type: Literal["external"]
 
 
-def kind_of(written: Any) -> str:
+class WithPassword(Protocol):
+    """An ``auth`` block with a password: :class:`PasswordAuth`, or that of a protocol whose own commands are mechanisms too."""
+
+    @property
+    def type(self) -> Literal["password"]: ...
+
+    @property
+    def mechanism(self) -> str: ...
+
+
+AnyAuth = WithPassword | OAuthAuth | ExternalAuth
+"""What any protocol's ``auth`` may be."""
+
+
+def kind_of(written: object) -> str:
     """The tag of an ``auth`` block, for a union whose ``password`` member has mechanisms of its own."""
     found = written.get("type", "password") if isinstance(written, dict) else getattr(written, "type", "password")
     return found if isinstance(found, str) else ""
@@ -51,7 +65,7 @@ Auth = Annotated[
 """``auth: {type: password | oauth2 | external, …}``; without a type it is ``password``."""
 
 
-def check_auth(auth: Auth, *, password: Secret | None, tls: TlsMode, client_certificate: Path | None) -> None:
+def check_auth(auth: AnyAuth, *, password: Secret | None, tls: TlsMode, client_certificate: Path | None) -> None:
     """What ``auth`` needs of the block around it. Raises ValueError, for a validator."""
     if auth.type == "password" and password is None:
         raise ValueError("password is missing; with OAuth 2.0 say auth: {type: oauth2, …} instead")
@@ -66,13 +80,12 @@ def check_auth(auth: Auth, *, password: Secret | None, tls: TlsMode, client_cert
 class Credentials:
     """One user's way into one server. ``service`` is the type of the block, ``host`` and ``port`` where it connects to.
 
-    ``auth`` is one of :data:`Auth`, or a ``password`` block whose further mechanisms are the protocol's own commands.
     Nothing is read or asked before :meth:`exchange`.
     """
 
     def __init__(
         self,
-        auth: Block,
+        auth: AnyAuth,
         *,
         service: ServiceName,
         username: str,
@@ -98,7 +111,7 @@ class Credentials:
     @property
     def mechanism(self) -> str:
         """The mechanism that is pinned, or ``auto``."""
-        return str(getattr(self._auth, "mechanism", "auto"))
+        return "auto" if isinstance(self._auth, ExternalAuth) else self._auth.mechanism
 
     async def exchange(self, offered: Collection[str], *, encrypted: bool) -> Exchange | None:
         """An exchange by the strongest mechanism that both sides have. ``offered``: the server's, in upper case.

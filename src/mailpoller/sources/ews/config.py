@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -14,6 +14,7 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import Duration, Secret
 from mailpoller.core.ports import Source
+from mailpoller.transport.auth import kind_of
 from mailpoller.transport.http import is_loopback
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
@@ -38,14 +39,9 @@ class PasswordAuth(Block):
     only over https. Naming one takes that and no other."""
 
 
-def _kind(written: Any) -> str:
-    found = written.get("type", "password") if isinstance(written, dict) else getattr(written, "type", "password")
-    return found if isinstance(found, str) else ""
-
-
 Auth = Annotated[
     Annotated[PasswordAuth, Tag("password")] | Annotated[OAuthAuth, Tag("oauth2")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 """``auth: {type: password | oauth2, …}``; without a type it is ``password``."""
 

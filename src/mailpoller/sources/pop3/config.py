@@ -118,12 +118,7 @@ class Pop3Config(SourceConfig):
 
     @model_validator(mode="after")
     def _check_auth(self) -> Self:
-        check_auth(
-            self.auth,  # type: ignore[arg-type]  # its password block has two mechanisms more
-            password=self.password,
-            tls=self.tls,
-            client_certificate=self.client_certificate,
-        )
+        check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
         return self
 
     @model_validator(mode="after")
