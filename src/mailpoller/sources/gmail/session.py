@@ -19,10 +19,11 @@ from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import GmailConfig
+from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
 from mailpoller.sources.gmail.download import Download
 from mailpoller.sources.gmail.errors import Invalid, Missing
 from mailpoller.sources.gmail.labels import LabelGone, Labels
-from mailpoller.sources.gmail.listing import EndlessListing, HistoryLost, Listing
+from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.settling import Settling
 
 log = structlog.get_logger(__name__)
@@ -202,7 +203,7 @@ class GmailSession:
         if folder is None or history is None:
             return False
         try:
-            came, self._reached[label] = await Listing(self._client, folder, label, self._clock).news(history)
+            came, self._reached[label], _ = await Contents(self._client, label).since(history)
         except (HistoryLost, EndlessListing, Invalid):
             # The poll that follows finds out.
             self._reached.pop(label, None)
