@@ -156,6 +156,15 @@ def test_check_names_a_move_target_that_will_be_created_and_creates_nothing(
     assert site.events() == []
 
 
+def test_check_finds_room_for_queues_that_are_not_there_yet_and_creates_nothing(site: Site, tmp_path: Path) -> None:
+    for kind in ("sqlite", "jsonl", "maildir"):
+        site.settings["queues"][kind] = {"type": kind, "path": str(tmp_path / "new" / kind / "queue")}
+    said = check(site, "--json")
+    assert said.code == 0, said.out
+    assert {row["part"] for row in said.json["stages"]} == {f"queue {name}" for name in site.settings["queues"]}
+    assert list(tmp_path.iterdir()) == [site.config]
+
+
 def test_check_of_one_mailbox_probes_no_other_part(site: Site, dovecot: Dovecot, user: str) -> None:
     site.imap("support", dovecot.imap_port, user)
     site.imap("broken", dovecot.imap_port, user, password="wrong")

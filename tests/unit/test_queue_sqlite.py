@@ -238,7 +238,7 @@ async def test_files_that_a_crash_left_are_removed_after_an_hour_and_others_neve
 
 async def test_a_file_of_a_failed_attempt_serves_the_next_one(make: Make, path: Path) -> None:
     sink = make()
-    await sink.check()
+    await sink.upkeep()
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     delivery = make_delivery(1, octets=LARGE)
@@ -380,15 +380,69 @@ async def test_an_octets_directory_that_is_not_ours_alone_is_not_used(
 # --- trouble ---------------------------------------------------------------------------------------------------------
 
 
-async def test_check_says_when_a_consumer_holds_the_lock(make: Make, path: Path) -> None:
+@pytest.mark.parametrize("fresh", [False, True], ids=["one that delivers", "one that has only looked"])
+async def test_check_says_when_a_consumer_holds_the_lock(make: Make, path: Path, fresh: bool) -> None:
     sink = make()
-    await sink.check()
+    await sink.deliver([make_delivery(1)])
+    if fresh:
+        await sink.close()
+        sink = make()
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(TransientError, match="locked"):
         await sink.check()
     blocker.close()
     await sink.check()
+    await sink.close()
+
+
+async def test_check_leaves_a_file_that_is_no_queue_as_it_is(make: Make, path: Path) -> None:
+    path.parent.mkdir()
+    rows(path, "CREATE TABLE other (x)")
+    before = path.read_bytes()
+    sink = make()
+    with pytest.raises(TransientError, match="not a mailpoller queue"):
+        await sink.check()
+    await sink.close()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+async def test_check_migrates_no_queue(make: Make, path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()  # version 0: a delivery would make the tables
+    sink = make()
+    await sink.check()
+    await sink.close()
+    assert path.read_bytes() == b""
+
+
+async def test_check_says_when_a_later_version_wrote_the_queue(make: Make, path: Path) -> None:
+    sink = make()
+    await sink.deliver([make_delivery(1)])
+    await sink.close()
+    rows(path, "PRAGMA user_version=99")
+    sink = make()
+    with pytest.raises(TransientError, match="version 99"):
+        await sink.check()
+    await sink.close()
+
+
+async def test_check_says_when_the_directory_cannot_be_made(make: Make, path: Path, tmp_path: Path) -> None:
+    path.parent.write_text("a file")
+    sink = make()
+    with pytest.raises(TransientError, match="not a directory"):
+        await sink.check()
+    await sink.close()
+
+
+async def test_check_notices_a_queue_that_was_removed_while_in_use(make: Make, path: Path) -> None:
+    sink = make()
+    await sink.deliver([make_delivery(1)])
+    path.unlink()
+    with pytest.raises(TransientError, match=r"support\.db"):
+        await sink.check()
+    assert not path.exists()
     await sink.close()
 
 
@@ -457,7 +511,7 @@ async def test_an_event_that_no_row_can_hold_is_refused_for_good_and_alone(
 
 async def test_deliveries_go_on_beside_a_consumer_that_never_rests(make: Make, path: Path) -> None:
     sink = make(busy_timeout="5s")
-    await sink.check()
+    await sink.upkeep()
     stop = asyncio.Event()
     acknowledged = 0
 

@@ -160,3 +160,8 @@ def test_a_probe_leaves_nothing_behind_even_after_one_that_was_killed(tmp_path: 
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TransientError, match="cannot write in"):
         disk.require_writable(tmp_path / "missing")
+
+
+async def test_a_directory_is_probed_by_many_at_once(tmp_path: Path) -> None:
+    await asyncio.gather(*(asyncio.to_thread(disk.require_writable, tmp_path) for _ in range(50)))
+    assert list(tmp_path.iterdir()) == []

@@ -228,6 +228,15 @@ async def test_what_is_no_file_is_not_written_to(path: Path, clock: HandClock, t
     assert victim.read_bytes() == b""
 
 
+async def test_check_leaves_a_torn_last_line_to_the_next_delivery(path: Path, clock: HandClock) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b'{"torn')
+    sink = make(path, clock)
+    await sink.check()
+    await sink.close()
+    assert path.read_bytes() == b'{"torn', "it may be what another process is writing"
+
+
 async def test_a_disk_that_is_nearly_full_is_left_alone(path: Path, clock: HandClock) -> None:
     sink = make(path, clock, min_free="900000GB")
     for call in (sink.check(), deliver(sink, 1)):

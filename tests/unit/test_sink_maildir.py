@@ -131,7 +131,6 @@ async def test_a_link_that_waits_in_tmp_is_not_followed(path: Path, clock: HandC
     victim.write_bytes(b"untouched")
     (path / "tmp").mkdir(parents=True)
     sink = make(path, clock)
-    await sink.check()
     name = f"{int(clock.now().timestamp())}.{make_delivery(1).delivery_id}.{sink._host}"
     (path / "tmp" / name).symlink_to(victim)
     await sink.deliver([make_delivery(1)])
@@ -205,11 +204,22 @@ async def test_check_notices_what_would_stop_a_delivery(path: Path, clock: HandC
     path.parent.mkdir()
     path.write_text("a file")
     sink = make(path, clock)
-    with pytest.raises(TransientError, match="open the Maildir"):
+    with pytest.raises(TransientError, match="support is not a directory"):
         await sink.check()
     await sink.close()
     path.unlink()
     sink = make(path, clock, min_free="900000GB")
     with pytest.raises(TransientError, match="nearly full"):
+        await sink.check()
+    await sink.close()
+
+
+async def test_check_refuses_a_link_in_place_of_a_folder(path: Path, clock: HandClock, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for folder in ("tmp", "cur"):
+        (path / folder).mkdir(parents=True)
+    (path / "new").symlink_to(tmp_path / "elsewhere")
+    sink = make(path, clock)
+    with pytest.raises(TransientError, match="open the Maildir"):
         await sink.check()
     await sink.close()

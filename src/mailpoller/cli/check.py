@@ -33,7 +33,7 @@ def check(
         typer.Option(
             "--live",
             help="Also connect to every mailbox, queue and outgoing, stage by stage. Changes no mailbox, delivers nothing, "
-            "sends nothing unless told to; a queue that is not there yet is made.",
+            "sends nothing unless told to, and creates nothing: a queue that is not there yet passes if it can be made.",
         ),
     ] = False,
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="With --live: only this mailbox.")] = None,

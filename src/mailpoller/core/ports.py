@@ -138,7 +138,8 @@ class Sink(Protocol):
         """
 
     async def check(self) -> None:
-        """Raise :class:`TransientError` with the reason if a delivery could not succeed now. Delivers nothing."""
+        """Raise :class:`TransientError` with the reason if a delivery could not succeed now. Delivers nothing, and leaves
+        no trace: what a first delivery would create is not created (``check --live`` may ask for a queue that is not there yet)."""
 
     async def close(self) -> None:
         """Free what is held. After this nothing is called."""

@@ -29,8 +29,8 @@ from mailpoller.transport.disk import (
     group_id,
     in_words,
     make_directory,
+    require_place,
     require_room,
-    require_writable,
     sync_directory,
     transient,
     write_all,
@@ -44,6 +44,7 @@ _TAIL = 1 << 24
 """Octets of an existing file that are searched for delivery ids when it is first opened."""
 _STEP = 1 << 16
 _WRITE = 1 << 20
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class JsonlQueueConfig(SinkConfig):
@@ -93,8 +94,15 @@ class JsonlQueue:
     # --- in the worker's thread ----------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        with self._opened():
-            require_writable(self.path.parent)
+        """Creates nothing, and leaves a torn last line alone: it may be one that another process is writing."""
+        group_id(self._config.group)
+        with transient(f"open {self.path}"), suppress(FileNotFoundError):
+            descriptor = os.open(self.path, _FLAGS)
+            try:
+                _require_ours(descriptor, self.path)
+            finally:
+                os.close(descriptor)
+        require_place(self.path.parent, self._config.min_free)
 
     def _deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         self._rotate()
@@ -125,9 +133,7 @@ class JsonlQueue:
             descriptor, created = _open(self.path)
         try:
             with transient(f"open {self.path}"):
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise TransientError(f"{self.path} is not a regular file")
-                _lock(descriptor, self.path)
+                _require_ours(descriptor, self.path)
                 if created:
                     give(descriptor, group=group, mode=READABLE_FILE)
                     sync_directory(self.path.parent)
@@ -208,15 +214,17 @@ def _line(event: bytes) -> bytes:
 
 def _open(path: Path) -> tuple[int, bool]:
     """A descriptor to read and append, and whether the file is new. A symbolic link is refused."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         with suppress(FileNotFoundError):
-            return os.open(path, flags), False
+            return os.open(path, _FLAGS), False
         with suppress(FileExistsError):
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+            return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), True
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _require_ours(descriptor: int, path: Path) -> None:
+    """Lock the file until the descriptor is closed. Raises :class:`TransientError` if it is none, or another process has it."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise TransientError(f"{path} is not a regular file")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

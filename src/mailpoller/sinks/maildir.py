@@ -33,6 +33,7 @@ from mailpoller.transport.disk import (
     in_words,
     make_directory,
     of_the_disk,
+    require_place,
     require_room,
     require_writable,
     transient,
@@ -114,10 +115,15 @@ class MaildirQueue:
     # --- in the worker's thread ----------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        with ExitStack() as stack:
-            self._open(stack)
-        for folder in ("tmp", "new"):
-            require_writable(self.path / folder)
+        """Creates nothing: if the Maildir is not there yet, a place where it can be made is enough."""
+        if all(os.path.lexists(self.path / folder) for folder in _FOLDERS):
+            with ExitStack() as stack:
+                self._open(stack)
+            for folder in ("tmp", "new"):
+                require_writable(self.path / folder)
+        else:
+            group_id(self._config.group)
+            require_place(self.path, self._config.min_free)
 
     def _open(self, stack: ExitStack) -> _Opened:
         """Open, and create if need be, the directories; for one batch only, so that a Maildir that was moved or made

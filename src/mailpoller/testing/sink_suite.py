@@ -128,6 +128,18 @@ class SinkSuite:
             await sink.check()
         assert len(self.held(tmp_path)) == 1
 
+    async def test_a_check_leaves_no_trace(self, tmp_path: Path) -> None:
+        before = _tree(tmp_path)
+        async with self.sink(tmp_path) as sink:
+            await sink.check()
+        assert _tree(tmp_path) == before, "nothing was there yet"
+        async with self.sink(tmp_path) as sink:
+            await sink.deliver([self.order(sink, 1)])
+        before = _tree(tmp_path)
+        async with self.sink(tmp_path) as sink:
+            await sink.check()
+        assert _tree(tmp_path) == before, "everything was there"
+
     async def test_a_repeat_is_receipted_and_said_to_be_one(self, tmp_path: Path) -> None:
         async with self.sink(tmp_path) as sink:
             await sink.deliver([self.order(sink, 1)])
@@ -382,6 +394,13 @@ class SinkSuite:
 
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True, capture_output=True)
+
+
+def _tree(directory: Path) -> dict[str, bytes | None]:
+    """What lies below the directory, by name: the octets of files, None for all else."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None for path in directory.rglob("*")
+    }
 
 
 def _lines(process: subprocess.Popen[str], at_least: int | None = None) -> list[str]:

@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -152,7 +153,7 @@ def require_writable(path: Path) -> None:
 
     Tried and not asked: a read-only file system, a quota and a failing disk only show when one writes.
     """
-    name = f".mailpoller-check-{os.getpid()}"
+    name = f".mailpoller-check-{threading.get_native_id()}"  # other queues may be trying the same directory now
     with transient(f"write in {path}"), directory(path, follow=True) as within:
         descriptor = _create(name, within)
         try:
@@ -161,6 +162,18 @@ def require_writable(path: Path) -> None:
         finally:
             os.close(descriptor)
             os.unlink(name, dir_fd=within)
+
+
+def require_place(path: Path, least: int) -> None:
+    """:func:`require_room` and :func:`require_writable` for a directory that may be missing: then for the nearest one
+    above it, where :func:`make_directory` would begin. Creates nothing that stays."""
+    with transient(f"use {path}"):
+        while not path.is_dir():
+            if os.path.lexists(path):
+                raise TransientError(f"{path} is not a directory")
+            path = path.parent
+    require_room(path, least)
+    require_writable(path)
 
 
 def write_octets(octets: Octets, name: str, within: int, *, group: int = -1) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 import stat
@@ -21,6 +22,7 @@ from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.insertion import INSERT_MESSAGES, Contents
+from mailpoller.sinks.sqlite.inspection import inspect
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
 from mailpoller.sinks.sqlite.schema import PRIORITIES, QUEUE, octets_directory
 from mailpoller.sinks.sqlite.upkeep import Upkeep
@@ -116,7 +118,15 @@ class SqliteQueue:
         return _answers(batch, receipts, refusals)
 
     async def check(self) -> None:
-        """See :class:`~mailpoller.core.ports.Sink`: directory, room, and the lock that a delivery needs."""
+        """See :class:`~mailpoller.core.ports.Sink`: directory, room, and the lock that a delivery needs. Before the first
+        delivery it only looks: nothing is made or migrated."""
+        if not self._seen:
+            config = self._config
+            look = functools.partial(
+                inspect, self.path, group=config.group, min_free=config.min_free, busy_timeout=config.busy_timeout
+            )
+            await self._worker.do(look)
+            return
         self._ready = False
         await self._prepare()
         await self._worker.do(self._require_disk)

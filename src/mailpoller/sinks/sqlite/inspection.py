@@ -1,0 +1,50 @@
+"""What can be told of a queue that this process has not delivered to yet, without leaving a trace."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from contextlib import closing, suppress
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from mailpoller.core.errors import TransientError
+from mailpoller.sinks.sqlite.schema import QUEUE
+from mailpoller.transport.disk import group_id, require_place, transient
+from mailpoller.transport.sqlite.errors import classify
+from mailpoller.transport.sqlite.file import check
+
+
+def inspect(path: Path, *, group: str | None, min_free: int, busy_timeout: timedelta) -> None:
+    """Raise :class:`TransientError` if a first delivery could not succeed now.
+
+    A file that is missing is not made, one of an older version is not migrated, and one that is no queue is not even
+    switched to another journal, as it would be on the way to a delivery. Blocks for ``busy_timeout`` at most.
+    """
+    group_id(group)
+    require_place(path.parent, min_free)
+    with transient(f"use {path}"), suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise TransientError(f"{path} is not a regular file")
+        if not os.access(path, os.W_OK):
+            raise TransientError(f"{path} cannot be written")
+        if found.st_size:
+            _require_lock(path, busy_timeout)
+
+
+def _require_lock(path: Path, busy_timeout: timedelta) -> None:
+    """Raise :class:`TransientError` unless the database is a queue, and gives us the lock that a delivery needs."""
+    location = f"file:{quote(str(path))}?mode=rw"
+    try:
+        with closing(
+            sqlite3.connect(location, uri=True, isolation_level=None, timeout=busy_timeout.total_seconds())
+        ) as connection:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            check(connection, path, QUEUE)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise classify(error, path) or TransientError(f"{path}: {error}") from error
