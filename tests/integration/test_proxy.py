@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Mail
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.transport.http import HttpClient
+from mailpoller.transport.probe import WebApproach, stages
 from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.tls import TlsPolicy
 from servers.dovecot import Dovecot
 from servers.forward import PASSWORD, forward_proxy
 from servers.mailboxes import imap_source, runtime, session_of
@@ -55,6 +58,15 @@ async def test_web_services_are_asked_through_a_proxy(proxy: dict[str, Any]) -> 
         client = HttpClient(web.url, proxy=Proxy.model_validate(proxy))
         assert (await client.request("GET", doing="look")).object() == {"ok": 1}
         await client.close()
+
+
+async def test_a_probe_of_a_web_service_goes_through_a_proxy_to_tls(dovecot: Dovecot, proxy: dict[str, Any]) -> None:
+    # Any server that begins TLS at once will do: nothing is said behind it.
+    url, policy = f"https://localhost:{dovecot.imaps_port}/", TlsPolicy(ca_file=Path(dovecot.ca_file))
+    approach = WebApproach(url, policy, Proxy.model_validate(proxy), timedelta(seconds=5), named="url")
+    found = [one async for one in stages(approach.steps(), approach.advice, approach.close)]
+    assert [(one.name, one.ok) for one in found] == [("dns", True), ("tcp", True), ("tls", True)]
+    assert "asked at the proxy" in found[0].detail and "by way of" in found[1].detail and "TLSv1" in found[2].detail
 
 
 async def test_a_proxy_that_refuses_is_a_passing_error_without_its_password(

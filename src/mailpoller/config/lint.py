@@ -17,6 +17,7 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Component, SourceConfig
+from mailpoller.transport.oauth import provider_of
 
 SHORTEST_POLL = timedelta(seconds=10)
 SHORTEST_POP3 = timedelta(minutes=1)
@@ -28,9 +29,6 @@ _IMPLICIT = {993: "IMAP", 995: "POP3", 465: "SMTP"}
 _CLEAR_FIRST = {143: "IMAP", 110: "POP3", 587: "SMTP submission", 25: "SMTP"}
 _SPOKEN = {993: "imap", 143: "imap", 995: "pop3", 110: "pop3", 465: "smtp", 587: "smtp", 25: "smtp"}
 """The type of block that speaks what is spoken at a port."""
-
-_MICROSOFT = (".office365.com", ".office.com", ".outlook.com", ".office365.us", ".outlook.cn")
-_GOOGLE = (".gmail.com", ".googlemail.com")
 
 
 def doubts(config: Config) -> Iterator[Problem]:
@@ -87,7 +85,8 @@ def _password(block: Component, node: Node, host: str) -> Iterator[Problem]:
     way = getattr(getattr(block, "auth", None), "type", "password")
     if getattr(block, "password", None) is None or way != "password":
         return
-    if host.endswith(_MICROSOFT) and isinstance(block, SourceConfig):
+    provider = provider_of(host)
+    if provider == "microsoft" and isinstance(block, SourceConfig):
         yield _warn(
             node, "password", "Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
         )
@@ -95,13 +94,13 @@ def _password(block: Component, node: Node, host: str) -> Iterator[Problem]:
         yield _warn(
             node, "password", "outlook.com takes no passwords any more: this login cannot work; it needs OAuth 2.0"
         )
-    elif host.endswith(_MICROSOFT):
+    elif provider == "microsoft":
         yield _warn(
             node,
             "password",
             "Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0",
         )
-    elif host.endswith(_GOOGLE):
+    elif provider == "google":
         yield _warn(
             node,
             "password",
@@ -130,7 +129,7 @@ def _too_often(mailbox: SourceConfig) -> str:
     if not isinstance(host, str):
         return ""
     if mailbox.type == "pop3":
-        if interval < SHORTEST_POP3_GOOGLE and host.casefold().rstrip(".").endswith(_GOOGLE):
+        if interval < SHORTEST_POP3_GOOGLE and provider_of(host) == "google":
             return "every poll by POP3 is a login, and Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at once"
         if interval < SHORTEST_POP3 and not _is_local(host):
             return "every poll by POP3 is a login, and below 1m many servers refuse or throttle"

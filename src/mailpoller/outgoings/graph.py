@@ -23,9 +23,10 @@ from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.transport.graph import GraphClient, gate_for
 from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
-from mailpoller.transport.graph.way import Way, stages
+from mailpoller.transport.graph.way import WayToGraph
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.oauth import OAuthAuth, token_source
+from mailpoller.transport.probe import stages
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable
 from mailpoller.transport.tls import Fingerprint, TlsPolicy
@@ -174,7 +175,7 @@ class GraphOutgoing:
         """Every stage up to the right to send, which is asked for with a mail that is none."""
         config = self._config
         client = self._new()
-        way = Way(config.service, config.policy, config.proxy, config.timeout, self._tokens)
+        way = WayToGraph(config.service, config.policy, config.proxy, config.timeout, self._tokens)
 
         async def right() -> str:
             try:
@@ -193,7 +194,7 @@ class GraphOutgoing:
                 )
             return "Try again; if it stays, the code in the words above is what Microsoft's support asks for."
 
-        return stages([*way.steps(), ("right", right)], advice, (way.close, client.close))
+        return stages([*way.steps(), ("right", right)], advice, way.close, client.close)
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""

@@ -12,11 +12,12 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Discriminator, Tag
 
 from mailpoller.core.component import Block
-from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Clock
 from mailpoller.transport.http import is_loopback
-from mailpoller.transport.oauth import OAuthAuth, ServiceName, Token, TokenSource, token_source
+from mailpoller.transport.oauth import OAuthAuth, ServiceName, Token, TokenRefused, TokenSource, token_source
+from mailpoller.transport.oauth.advice import token_not_taken
 from mailpoller.transport.sasl import Exchange, External, PasswordMechanism, by_password, by_token, pinned
 from mailpoller.transport.tls import TlsMode
 
@@ -97,6 +98,7 @@ class Credentials:
     ) -> None:
         self.username = username
         self._auth = auth
+        self._service = service
         self._password = password
         self._host = host
         self._port = port
@@ -158,6 +160,14 @@ class Credentials:
         """The server said no. True if another try, with another token, may do; at most once for each token."""
         token = getattr(exchange, "token", None)
         return self.tokens is not None and isinstance(token, str) and await self.tokens.refused(token)
+
+    def advice(self, error: MailpollerError) -> str:
+        """What a sysadmin can do about a login that failed for its token; empty if it failed for anything else."""
+        if isinstance(error, TokenRefused):
+            return error.advice or "Ask the provider's administrator with the words above."
+        if isinstance(error, CredentialsRefused) and self.tokens is not None:
+            return token_not_taken(self._service, self._host, self.username)
+        return ""
 
     def renew_in(self) -> float | None:
         """Seconds until the session that was opened last should be renewed, for its token ends; None if it has none.

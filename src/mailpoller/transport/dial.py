@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 from mailpoller.core.errors import TransientError
 
 _ADDRESSES = 4
 """Addresses of one host that are tried, in the resolver's order; each gets its share of the time."""
+
+
+class NoConnection(TransientError):
+    """No address of a host could be connected to. ``reason`` is what became of the last one; ``at_once``: it said so, and was not waited for."""
+
+    def __init__(self, place: str, reason: str, *, at_once: bool) -> None:
+        super().__init__(f"cannot connect to {place}: {reason}")
+        self.reason = reason
+        self.at_once = at_once
 
 
 class Way(Protocol):
@@ -50,14 +60,19 @@ async def resolve(host: str, port: int, *, seconds: float) -> list[Address]:
     return [(family, number, address) for family, _, number, _, address in found]
 
 
-async def connect(addresses: list[Address], place: str, *, seconds: float) -> socket.socket:
+def written(addresses: Sequence[Address]) -> str:
+    """The addresses as a human reads them, each once."""
+    return ", ".join(dict.fromkeys(str(address[0]) for _, _, address in addresses))
+
+
+async def connect(addresses: Sequence[Address], place: str, *, seconds: float) -> socket.socket:
     """Connect to the first address that answers; each gets its share of the time, so that one dead route spoils nothing.
 
-    Raises :class:`TransientError` with what the last one said.
+    Raises :class:`NoConnection`.
     """
     loop = asyncio.get_running_loop()
     tried = addresses[:_ADDRESSES]
-    reason = "no address"
+    failure = NoConnection(place, "no address", at_once=False)
     for family, number, address in tried:
         # The protocol's number must be named: without it asyncio leaves Nagle's algorithm on.
         candidate = socket.socket(family, socket.SOCK_STREAM, number)
@@ -67,12 +82,26 @@ async def connect(addresses: list[Address], place: str, *, seconds: float) -> so
                 await loop.sock_connect(candidate, address)
             return candidate
         except TimeoutError:
-            reason = f"no answer within {seconds:g} s"
+            failure = NoConnection(place, f"no answer within {seconds:g} s", at_once=False)
             candidate.close()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
+            failure = NoConnection(place, reason, at_once=True)
             candidate.close()
         except BaseException:
             candidate.close()
             raise
-    raise TransientError(f"cannot connect to {place}: {reason}")
+    raise failure
+
+
+async def adopt(protocol: asyncio.Protocol, sock: socket.socket) -> asyncio.Transport:
+    """Let ``protocol`` speak over a connected socket, which the transport closes. Raises :class:`TransientError`."""
+    try:
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
+    except OSError as error:
+        sock.close()
+        raise TransientError(f"the connection broke at once: {error.strerror or error}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return transport

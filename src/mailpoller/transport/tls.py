@@ -155,6 +155,12 @@ async def secure(
         raise
 
 
+def agreed(transport: asyncio.Transport) -> str:
+    """The version of TLS and the cipher that both sides speak on a connection; empty without TLS."""
+    cipher = transport.get_extra_info("cipher")
+    return f"{cipher[1]} {cipher[0]}" if cipher else ""
+
+
 def describe(error: BaseException, host: str, seconds: float) -> str:
     """What went wrong with TLS, for an operator."""
     if isinstance(error, ssl.SSLCertVerificationError):

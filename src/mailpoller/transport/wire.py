@@ -9,7 +9,7 @@ from typing import Any
 
 import httpcore
 
-from mailpoller.transport.dial import dial
+from mailpoller.transport.dial import adopt, dial
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import TlsPolicy, secure
 
@@ -35,12 +35,8 @@ class Backend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Raises :class:`~mailpoller.core.errors.TransientError`, which httpcore passes on."""
         sock = await dial(host, port, seconds=timeout or self._seconds, proxy=self._proxy)
-        try:
-            protocol = _Wire()
-            await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        protocol = _Wire()
+        await adopt(protocol, sock)
         return _Stream(protocol, self._policy, self._seconds)
 
     async def connect_unix_socket(

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import timedelta
-
-import httpcore
+from collections.abc import AsyncIterator, Sequence
 
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
@@ -20,87 +15,43 @@ from mailpoller.sources.ews.listing import PROPERTIES
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.replies import FolderGone, only
 from mailpoller.sources.ews.settling import DELETED_ITEMS
-from mailpoller.transport.dial import resolve
-from mailpoller.transport.wire import Backend
+from mailpoller.transport.probe import Step, WebApproach, stages
 
 HEADER = "item:InternetMessageHeaders"
 
 
-async def probe(config: EwsConfig, client: EwsClient, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+def probe(config: EwsConfig, client: EwsClient, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
     attempt = _Attempt(config, client, dispositions)
-    try:
-        for name, step in attempt.steps():
-            began = time.monotonic()
-            try:
-                detail = await step()
-            except MailpollerError as error:
-                yield Stage(name, False, _since(began), str(error), attempt.advice(name, error))
-                return
-            yield Stage(name, True, _since(began), detail)
-    finally:
-        await attempt.close()
-
-
-def _since(began: float) -> timedelta:
-    return timedelta(seconds=time.monotonic() - began)
+    approach = WebApproach(
+        config.url, config.policy, config.proxy, config.connect_timeout,
+        named="the spelling of the host in url", usual="EWS is on 443, at the address that Outlook uses.",
+    )  # fmt: skip
+    steps: list[Step] = [
+        *approach.steps(), ("login", attempt.login), ("folder", attempt.folder), ("message", attempt.message),
+        ("disposition", attempt.disposition),
+    ]  # fmt: skip
+    return stages(
+        steps, lambda name, error: approach.advice(name, error) or attempt.advice(name, error),
+        approach.close, client.close,
+    )  # fmt: skip
 
 
 class _Attempt:
-    """A connection of its own for the first steps, then the client's; each step returns what there is to say about it."""
+    """The steps behind the connection; each returns what there is to say about it."""
 
     def __init__(self, config: EwsConfig, client: EwsClient, dispositions: Sequence[Disposition]) -> None:
         self._config = config
         self._client = client
         self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
         self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
-        self._seconds = config.connect_timeout.total_seconds()
-        self._stream: httpcore.AsyncNetworkStream | None = None
 
-    def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
-        """In their order; a proxy resolves names itself."""
-        steps: list[tuple[str, Callable[[], Awaitable[str]]]] = [("tcp", self._tcp)]
-        if self._config.proxy is None:
-            steps.insert(0, ("dns", self._dns))
-        if self._config.secure:
-            steps.append(("tls", self._tls))
-        return [*steps, ("login", self._login), ("folder", self._folder), ("message", self._message),
-                ("disposition", self._disposition)]  # fmt: skip
-
-    async def close(self) -> None:
-        """Cut what is open."""
-        if self._stream is not None:
-            await self._stream.aclose()
-            self._stream = None
-        await self._client.close()
-
-    async def _dns(self) -> str:
-        found = await resolve(self._config.host, self._config.port, seconds=self._seconds)
-        return ", ".join(dict.fromkeys(str(address[0]) for _, _, address in found))
-
-    async def _tcp(self) -> str:
-        config = self._config
-        backend = Backend(config.policy, config.proxy, self._seconds)
-        self._stream = await backend.connect_tcp(config.host, config.port, self._seconds)
-        return f"port {config.port}" + (f" by way of the {config.proxy.place}" if config.proxy is not None else "")
-
-    async def _tls(self) -> str:
-        assert self._stream is not None
-        self._config.policy.context()
-        unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._stream = await self._stream.start_tls(unused, self._config.host, self._seconds)
-        cipher = self._stream.get_extra_info("cipher")
-        return f"{cipher[1]} {cipher[0]}" if cipher else ""
-
-    async def _login(self) -> str:
-        if self._stream is not None:
-            await self._stream.aclose()
-            self._stream = None
+    async def login(self) -> str:
         await log_in(self._client, self._config)
         whose = f" in {self._config.mailbox} by {self._config.access}" if self._config.mailbox else ""
         return f"{self._config.username}{whose}"
 
-    async def _folder(self) -> str:
+    async def folder(self) -> str:
         for name in self._config.folders:
             try:
                 rights = await self._folders.rights(name)
@@ -111,7 +62,7 @@ class _Attempt:
                 raise TransientError(f"{name}: we lack the right Read")
         return ", ".join(self._config.folders)
 
-    async def _message(self) -> str:
+    async def message(self) -> str:
         doing = "show a message"
         for name in self._config.folders:
             request = soap.sync_items(await self._folders.find(name), "", PROPERTIES, 1)
@@ -123,7 +74,7 @@ class _Attempt:
             return f"the header of a message of {name} can be read"
         return "there is no message to try with"
 
-    async def _disposition(self) -> str:
+    async def disposition(self) -> str:
         if self._config.mode == "shadow":
             return "nothing is ever changed (mode: shadow)"
         if not self._dispositions:
@@ -161,26 +112,9 @@ class _Attempt:
     # --- advice ------------------------------------------------------------------------------------------------
     def advice(self, stage: str, error: MailpollerError) -> str:
         """What a sysadmin can do about it, in Exchange's own terms."""
-        config, said = self._config, str(error)
-        host, port = config.host, config.port
-        if isinstance(error, ConfigError):
-            return "Correct the configuration; the file or variable must be readable by the service's user."
         match stage:
-            case "dns":
-                return f"Check the spelling of the host in url, and whether this machine resolves names: getent hosts {host}"
-            case "tcp":
-                return f"Check host, port and firewall: nc -vz {host} {port}. EWS is on 443, at the address that Outlook uses."
-            case "tls" if "not trusted" in said:
-                return (
-                    "If the server's own CA is right, name it with ca_file; a certificate that signs itself can be pinned: "
-                    f"openssl s_client -connect {host}:{port} </dev/null | openssl x509 -noout -fingerprint -sha256"
-                )
-            case "tls" if "pinned" in said:
-                return "If the certificate was renewed on purpose, put the new fingerprint into pin."
-            case "tls":
-                return f"See what the server speaks: openssl s_client -connect {host}:{port}"
             case "login":
-                return self._login_advice(said, refused=isinstance(error, CredentialsRefused))
+                return self._login_advice(str(error), refused=isinstance(error, CredentialsRefused))
             case "folder":
                 return (
                     "Correct folders: a path below the mailbox's root, in the mailbox's language, or a name such as inbox. A delegate needs "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MailpollerError, TransientError
@@ -12,8 +12,9 @@ from mailpoller.sources.graph.config import GraphConfig, impossible
 from mailpoller.sources.graph.folders import FolderGone, Folders
 from mailpoller.sources.graph.source import log_in
 from mailpoller.transport.graph import Ask, GraphClient
-from mailpoller.transport.graph.way import Way, stages
+from mailpoller.transport.graph.way import WayToGraph
 from mailpoller.transport.http import Bearer
+from mailpoller.transport.probe import Step, stages
 
 _HEAD = 16_384
 """Octets of a message that are fetched, at most."""
@@ -26,13 +27,13 @@ def probe(
 ) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
     attempt = _Attempt(config, client, spool, dispositions)
-    way = Way(config.service, config.policy, config.proxy, config.timeout, tokens)
-    steps: list[tuple[str, Callable[[], Awaitable[str]]]] = [
+    way = WayToGraph(config.service, config.policy, config.proxy, config.timeout, tokens)
+    steps: list[Step] = [
         *way.steps(), ("mailbox", attempt.mailbox), ("folder", attempt.folder), ("message", attempt.message),
         ("disposition", attempt.disposition),
     ]  # fmt: skip
     return stages(
-        steps, lambda name, error: way.advice(name, error) or attempt.advice(name, error), (way.close, client.close)
+        steps, lambda name, error: way.advice(name, error) or attempt.advice(name, error), way.close, client.close
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import timedelta
+import socket
+from collections.abc import AsyncIterator, Sequence
 
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.sources.imap import connecting
 from mailpoller.sources.imap.config import ImapConfig
@@ -18,34 +17,19 @@ from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Literal, read_values
 from mailpoller.sources.imap.settling import objection
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import Address
-from mailpoller.transport.oauth import TokenRefused
-from mailpoller.transport.tls import secure
+from mailpoller.transport.dial import adopt
+from mailpoller.transport.oauth import provider_of
+from mailpoller.transport.probe import Approach, Step, stages
+from mailpoller.transport.tls import agreed, secure
 
 _HEAD = 65536
 """Octets of a header that are fetched, at most."""
 
 
-async def probe(
-    config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]
-) -> AsyncIterator[Stage]:
+def probe(config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
     attempt = _Attempt(config, credentials, dispositions)
-    try:
-        for name, step in attempt.steps():
-            began = time.monotonic()
-            try:
-                detail = await step()
-            except MailpollerError as error:
-                yield Stage(name, False, _since(began), str(error), attempt.advice(name, error))
-                return
-            yield Stage(name, True, _since(began), detail)
-    finally:
-        await attempt.close()
-
-
-def _since(began: float) -> timedelta:
-    return timedelta(seconds=time.monotonic() - began)
+    return stages(attempt.steps(), attempt.advice, attempt.close)
 
 
 class _Attempt:
@@ -58,12 +42,15 @@ class _Attempt:
         self._client = ImapClient(config.host, config.effective_port, config.command_timeout.total_seconds())
         self._protocol = self._client.protocol
         self._folders = Folders(self._protocol)
-        self._addresses: list[Address] = []
         self._seconds = config.connect_timeout.total_seconds()
+        self._approach = Approach(
+            config.host, config.effective_port, config.proxy, config.connect_timeout,
+            usual="IMAP is 993 with tls: tls, else 143.",
+        )  # fmt: skip
 
-    def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
+    def steps(self) -> list[Step]:
         """In the order in which the TLS mode wants them."""
-        steps: list[tuple[str, Callable[[], Awaitable[str]]]] = [("dns", self._dns), ("tcp", self._tcp)]
+        steps: list[Step] = self._approach.steps(self._take)
         if self._config.tls == "tls":
             steps += [("tls", self._tls), ("greeting", self._greeting)]
         else:
@@ -84,31 +71,19 @@ class _Attempt:
         finally:
             self._protocol.lose("the probe is over")
 
-    async def _dns(self) -> str:
-        self._addresses = await connecting.resolve(self._config, self._seconds)
-        if self._config.proxy is not None:
-            return "asked at the proxy"
-        return ", ".join(dict.fromkeys(str(address[-1][0]) for address in self._addresses))
-
-    async def _tcp(self) -> str:
-        await connecting.connect(self._client, self._config, self._addresses, self._seconds)
-        by_proxy = "" if self._config.proxy is None else f" by way of the {self._config.proxy.place}"
-        return f"port {self._config.effective_port}{by_proxy}"
+    async def _take(self, sock: socket.socket) -> None:
+        await adopt(self._protocol, sock)
 
     async def _tls(self) -> str:
         protocol, config = self._protocol, self._config
         protocol.transport = await secure(protocol.transport, protocol, config.policy, config.host, self._seconds)
-        return self._cipher()
+        return agreed(protocol.transport)
 
     async def _starttls(self) -> str:
         await connecting.start_tls(self._client, self._config, self._seconds)
         if not connecting.is_protected(self._protocol):
             return "the server does not offer STARTTLS, so that everything goes in clear, the password too"
-        return self._cipher()
-
-    def _cipher(self) -> str:
-        cipher = self._protocol.transport.get_extra_info("cipher")
-        return f"{cipher[1]} {cipher[0]}" if cipher else ""
+        return agreed(self._protocol.transport)
 
     async def _greeting(self) -> str:
         await connecting.greeting(self._protocol, self._seconds)
@@ -197,37 +172,21 @@ class _Attempt:
     def advice(self, stage: str, error: MailpollerError) -> str:
         """What a sysadmin can do about it."""
         config, said = self._config, str(error)
-        host, port = config.host, config.effective_port
-        if isinstance(error, ConfigError):
-            return "Correct the configuration; the file or variable must be readable by the service's user."
         match stage:
-            case "dns":
-                return f"Check the spelling of host, and whether this machine resolves names: getent hosts {host}"
-            case "tcp":
-                return f"Check host, port and firewall: nc -vz {host} {port}. IMAP is 993 with tls: tls, else 143."
-            case "tls" if "not trusted" in said:
-                return (
-                    "If the server's own CA is right, name it with ca_file; a certificate that signs itself can be pinned: "
-                    f"openssl s_client -connect {host}:{port} </dev/null | openssl x509 -noout -fingerprint -sha256"
-                )
-            case "tls" if "pinned" in said:
-                return "If the certificate was renewed on purpose, put the new fingerprint into pin."
             case "tls" if "wrong version" in said or "no handshake" in said:
                 return "This port may want STARTTLS: try tls: starttls-required (usually port 143)."
             case "tls" if "STARTTLS" in said:
                 return "Try tls: tls with port 993."
-            case "tls":
-                return f"See what the server speaks: openssl s_client -connect {host}:{port}"
+            case "dns" | "tcp" | "tls":
+                return self._approach.advice(stage, error)
             case "greeting" if config.tls != "tls":
                 return "If this port speaks TLS from the first octet, set tls: tls."
             case "greeting":
                 return "Is this an IMAP server? If it counts connections, another client may hold too many."
-            case "login" if isinstance(error, TokenRefused):
-                return error.advice or "Ask the provider's administrator with the words above."
-            case "login" if isinstance(error, CredentialsRefused) and self._credentials.tokens is not None:
-                return _token_advice(host.lower(), config.username)
+            case "login" if advice := self._credentials.advice(error):
+                return advice
             case "login" if isinstance(error, CredentialsRefused):
-                return _password_advice(host.lower())
+                return _password_advice(config.host)
             case "login":
                 return "The server may let us in later; if not, ask its operator with the words above."
             case "folder":
@@ -255,32 +214,15 @@ def _lacking(disposition: Disposition, rights: str | None) -> str:
     return ""
 
 
-def _token_advice(host: str, username: str) -> str:
-    """The provider gave a token and the mail server does not take it."""
-    if host.endswith(_MICROSOFT):
-        return (
-            "The token is good, but not for this mailbox. With client_credentials: IMAP.AccessAsApp granted, New-ServicePrincipal with "
-            f"the enterprise application's object id, Add-MailboxPermission for {username}; it takes up to half an hour. "
-            "With a person's login: that person needs full access, and IMAP switched on for the mailbox."
-        )
-    if host.endswith(_GOOGLE):
-        return (
-            "The token is good, but not for this mailbox. With a service account: delegate exactly the configured scopes, and let "
-            f"username or owner be the mailbox's own address; IMAP must be on for {username}."
-        )
-    return "The mail server must trust this provider, and the token must name this user: check username and scopes."
-
-
-_MICROSOFT = ("office365.com", "outlook.com", "outlook.de", "office.com", "office365.us", "outlook.cn")
-_GOOGLE = ("gmail.com", "googlemail.com")
-
-
 def _password_advice(host: str) -> str:
-    if host.endswith(_MICROSOFT):
+    provider = provider_of(host)
+    if provider == "microsoft":
         return "Microsoft takes no passwords for IMAP any more: this mailbox needs OAuth 2.0."
-    if host.endswith(_GOOGLE):
+    if provider == "google":
         return "Google takes only app passwords (with two-step verification) or OAuth 2.0."
-    if host.endswith(("mail.me.com", "icloud.com", "yahoo.com", "yahoodns.net", "gmx.net", "gmx.com", "web.de")):
+    if host.lower().endswith(
+        ("mail.me.com", "icloud.com", "yahoo.com", "yahoodns.net", "gmx.net", "gmx.com", "web.de")
+    ):
         return "This provider wants IMAP switched on in its settings, and an app password where two-step login is on."
     return (
         "Check username (often the whole address) and password; the account may be locked or IMAP switched off for it."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import structlog
 
@@ -12,7 +11,7 @@ from mailpoller.sources.pop3 import authentication
 from mailpoller.sources.pop3.config import Pop3Config
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import dial
+from mailpoller.transport.dial import adopt, dial
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
@@ -40,15 +39,6 @@ async def open_connection(name: str, config: Pop3Config, credentials: Credential
         if isinstance(error, SessionLost):
             # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
             raise TransientError(str(error)) from error
-        raise
-
-
-async def adopt(protocol: Pop3Protocol, sock: socket.socket) -> None:
-    """Let ``protocol`` speak over a connected socket, which it closes."""
-    try:
-        await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
-    except BaseException:
-        sock.close()
         raise
 
 

@@ -2,7 +2,7 @@
 
 from mailpoller.transport.oauth.advice import TokenRefused
 from mailpoller.transport.oauth.config import OAuthAuth, Terms, terms_of
-from mailpoller.transport.oauth.providers import CLOUDS, Cloud, ServiceName
+from mailpoller.transport.oauth.providers import CLOUDS, Cloud, ServiceName, provider_of
 from mailpoller.transport.oauth.tokens import Token, TokenSource, token_source
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Token",
     "TokenRefused",
     "TokenSource",
+    "provider_of",
     "terms_of",
     "token_source",
 ]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from mailpoller.core.errors import CredentialsRefused
+from mailpoller.transport.oauth.providers import ServiceName, provider_of
 
 
 class TokenRefused(CredentialsRefused):
@@ -116,3 +117,26 @@ def advice_for(code: str, error: str, grant: str, words: str = "") -> str:
             grant, f"The refresh token has expired or was revoked (a changed password does that). {_LOGIN}"
         )
     return _ADVICE.get(error, "")
+
+
+def token_not_taken(service: ServiceName, host: str, username: str) -> str:
+    """What to do where the provider gave a token and the mail server at ``host`` does not take it."""
+    provider, protocol = provider_of(host), "POP" if service == "pop3" else service.upper()
+    if provider == "microsoft" and service == "smtp":
+        return (
+            "The token is good, but not for sending. Switch authenticated SMTP on for this mailbox: Set-CASMailbox "
+            f"{username} -SmtpClientAuthenticationDisabled $false. With client_credentials also: SMTP.SendAsApp granted, "
+            "New-ServicePrincipal, and Add-RecipientPermission … -AccessRights SendAs."
+        )
+    if provider == "microsoft":
+        return (
+            f"The token is good, but not for this mailbox. With client_credentials: {protocol}.AccessAsApp granted, New-ServicePrincipal "
+            f"with the enterprise application's object id, Add-MailboxPermission for {username}; it takes up to half an hour. "
+            f"With a person's login: that person needs full access, and {protocol} switched on for the mailbox."
+        )
+    if provider == "google" and service != "smtp":
+        return (
+            "The token is good, but not for this mailbox. With a service account: delegate exactly the configured scopes, and let "
+            f"username or owner be the mailbox's own address; {protocol} must be on for {username}."
+        )
+    return "The mail server must trust this provider, and the token must name this user: check username and scopes."

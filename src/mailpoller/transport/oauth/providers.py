@@ -38,6 +38,20 @@ CLOUDS: Mapping[str, Cloud] = {
 }  # fmt: skip
 
 
+_DOMAINS: Mapping[ProviderName, tuple[str, ...]] = {
+    "microsoft": ("office365.com", "office.com", "outlook.com", "outlook.de", "office365.us", "outlook.cn"),
+    "google": ("gmail.com", "googlemail.com"),
+}
+
+
+def provider_of(host: str) -> ProviderName | None:
+    """Whose mail server this is, by its name; None if it is neither's."""
+    name = "." + host.lower().rstrip(".")
+    return next(
+        (one for one, domains in _DOMAINS.items() if name.endswith(tuple(f".{domain}" for domain in domains))), None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """Where one provider is asked. ``extra`` goes along with an authorization request."""
