@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import ssl
@@ -22,6 +21,7 @@ from aiosmtplib.errors import (
 )
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.transport import dial
 from mailpoller.transport.auth import Credentials
 from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
 from mailpoller.transport.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
@@ -52,7 +52,7 @@ class Line:
             start_tls=False,
             local_hostname="localhost",  # never used: every EHLO is given its name
         )
-        self._addresses: Sequence[tuple[socket.AddressFamily, int, tuple[Any, ...]]] = ()
+        self._addresses: Sequence[dial.Address] = ()
         self._socket: socket.socket | None = None
         self.between_mails = False
         self.retirement: asyncio.TimerHandle | None = None
@@ -104,48 +104,18 @@ class Line:
     async def _resolve(self) -> str:
         if self.settings.proxy is not None:
             return "asked at the proxy"
-        with self.faults("looking up the host"):
-            try:
-                async with asyncio.timeout(self._timeout):
-                    found = await asyncio.get_running_loop().getaddrinfo(
-                        self.settings.host, self.settings.port, type=socket.SOCK_STREAM
-                    )
-            except (socket.gaierror, UnicodeError) as error:
-                reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
-                raise RelayUnavailable(f"{self.settings.host}: {reason}") from None
-        self._addresses = [(family, protocol, address) for family, _, protocol, _, address in found]
-        return ", ".join(dict.fromkeys(str(address[0]) for *_, address in self._addresses))
+        with self._wanting():
+            self._addresses = await dial.resolve(self.settings.host, self.settings.port, seconds=self._timeout)
+        return dial.written(self._addresses)
 
     async def _connect(self) -> str:
-        """Try the addresses in the resolver's order; each gets its share of the time, so that one dead route spoils nothing."""
-        if self.settings.proxy is not None:
-            with self._wanting():
-                self._socket = await self.settings.proxy.connect(
-                    self.settings.host, self.settings.port, seconds=self._timeout
-                )
-            return f"by way of the {self.settings.proxy.place}"
-        loop = asyncio.get_running_loop()
-        failure = RelayUnavailable(f"{self.settings.place}: no address")
-        for family, protocol, address in self._addresses:
-            # The protocol must be named: without it asyncio leaves Nagle's algorithm on, and every mail takes 40 ms more.
-            candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
-            candidate.setblocking(False)
-            try:
-                async with asyncio.timeout(self._timeout / len(self._addresses)):
-                    await loop.sock_connect(candidate, address)
-            except TimeoutError:
-                failure = RelayUnavailable(f"{self.settings.place}: no connection within {self._timeout:g} s")
-                candidate.close()
-            except OSError as error:
-                failure = RelayCut(f"{self.settings.place}: {os.strerror(error.errno or 0).lower()}")
-                candidate.close()
-            except BaseException:
-                candidate.close()
-                raise
-            else:
-                self._socket = candidate
-                return str(address[0])
-        raise failure
+        settings = self.settings
+        with self._wanting(), self.faults("connecting"):
+            if settings.proxy is not None:
+                self._socket = await settings.proxy.connect(settings.host, settings.port, seconds=self._timeout)
+                return f"by way of the {settings.proxy.place}"
+            self._socket = await dial.connect(self._addresses, settings.place, seconds=self._timeout)
+            return str(self._socket.getpeername()[0])
 
     async def _greet(self) -> str:
         """TLS if it is implicit, the relay's greeting, and EHLO."""
@@ -273,13 +243,16 @@ class Line:
 
     @contextmanager
     def _wanting(self) -> Iterator[None]:
-        """What keeps us from logging in, before a word was said: a passing trouble of the whole relay, or for a human."""
+        """What keeps us from connecting or logging in, before a word was said: a passing trouble of the whole relay, or for a human."""
         try:
             yield
         except ConfigError as error:
             raise CredentialsRefused(str(error)) from None
         except RelayUnavailable:
             raise
+        except dial.NoConnection as error:
+            kind = RelayCut if error.at_once else RelayUnavailable
+            raise kind(f"{self.settings.place}: {error.reason}") from None
         except TransientError as error:
             raise RelayUnavailable(f"{self.settings.place}: {error}", retry_after=error.retry_after) from None
 

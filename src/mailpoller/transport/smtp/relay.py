@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from time import monotonic
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError
 from mailpoller.core.ports import Mail, Stage
-from mailpoller.transport.oauth import TokenRefused
+from mailpoller.transport.probe import Approach, stages
 from mailpoller.transport.retry import briefly
 from mailpoller.transport.smtp.line import Line
 from mailpoller.transport.smtp.terms import NotCarried, RelayCut, RelaySettings
@@ -71,22 +69,30 @@ class Relay:
         self._idle.remove(line)
         line.retire()
 
-    async def probe(self) -> AsyncIterator[Stage]:
+    def probe(self) -> AsyncIterator[Stage]:
         """Every stage up to the login, on a connection of its own; ends after the first that fails."""
         line = Line(self._settings)
-        try:
-            for name, step in line.steps():
-                started = monotonic()
-                try:
-                    detail = await step()
-                except MailpollerError as error:
-                    elapsed = timedelta(seconds=monotonic() - started)
-                    yield Stage(name, False, elapsed, str(error), _advice(name, self._settings, error))
-                    return
-                yield Stage(name, True, timedelta(seconds=monotonic() - started), detail)
-            await line.quit()
-        finally:
-            line.drop()
+        return stages(line.steps(), self._advice, line.quit)
+
+    def _advice(self, stage: str, error: MailpollerError) -> str:
+        """What a sysadmin can do about a stage that failed."""
+        settings = self._settings
+        if settings.credentials is not None and (advice := settings.credentials.advice(error)):
+            return advice
+        if isinstance(error, CredentialsRefused):
+            return "Check username and password; many providers want an app password, or have SMTP AUTH switched off."
+        match stage:
+            case "tls" if "not trusted" not in str(error) and "pinned" not in str(error):
+                other = "tls: starttls-required (587)" if settings.tls == "tls" else "tls: tls (465)"
+                return f"If the relay begins TLS in another way, say {other}; if its certificate is your own, name ca_file or pin."
+            case "dns" | "tcp" | "tls":
+                usual = "Submission is 587 (STARTTLS) or 465 (TLS), relays often 25."
+                approach = Approach(settings.host, settings.port, settings.proxy, settings.timeout, usual=usual)
+                return approach.advice(stage, error)
+            case "greeting":
+                return "Something else may answer on this port, or the relay does not want this machine; its log knows."
+            case _:
+                return "Say tls: starttls-required, or tls: none if the line is safe, and check that the relay offers AUTH."
 
     async def close(self) -> None:
         """End the kept connections; takes two seconds at most."""
@@ -97,39 +103,3 @@ class Relay:
         async with asyncio.TaskGroup() as group:
             for line in lines:
                 group.create_task(line.quit(), name=f"quit {self._settings.place}")
-
-
-def _advice(stage: str, settings: RelaySettings, error: MailpollerError) -> str:
-    """What a sysadmin can do about a stage that failed."""
-    if isinstance(error, TokenRefused):
-        return error.advice or "Ask the provider's administrator with the words above."
-    if (
-        isinstance(error, CredentialsRefused)
-        and settings.credentials is not None
-        and settings.credentials.tokens is not None
-    ):
-        return _token_advice(settings.host.lower(), settings.credentials.username)
-    if isinstance(error, CredentialsRefused):
-        return "Check username and password; many providers want an app password, or have SMTP AUTH switched off."
-    if stage == "dns":
-        return "Check the spelling of host, and that this machine's resolver knows it."
-    if stage == "tcp":
-        return f"Check port {settings.port} and the firewalls between; submission is 587 (STARTTLS) or 465 (TLS), relays often 25."
-    if stage == "tls" and settings.tls == "starttls-required":
-        return "If the relay speaks TLS from the first octet (465), say tls: tls; if its certificate is your own, name ca_file or pin."
-    if stage == "tls":
-        return "If the relay wants STARTTLS (587), say tls: starttls-required; if its certificate is your own, name ca_file or pin."
-    if stage == "greeting":
-        return "Something else may answer on this port, or the relay does not want this machine; its log knows."
-    return "Say tls: starttls-required, or tls: none if the line is safe, and check that the relay offers AUTH."
-
-
-def _token_advice(host: str, username: str) -> str:
-    """The provider gave a token and the relay does not take it."""
-    if host.endswith(("office365.com", "outlook.com", "office365.us", "outlook.cn")):
-        return (
-            "The token is good, but not for sending. Switch authenticated SMTP on for this mailbox: Set-CASMailbox "
-            f"{username} -SmtpClientAuthenticationDisabled $false. With client_credentials also: SMTP.SendAsApp granted, "
-            "New-ServicePrincipal, and Add-RecipientPermission … -AccessRights SendAs."
-        )
-    return "The relay must trust this provider, and the token must name this user: check username and scopes."
