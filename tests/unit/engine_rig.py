@@ -76,6 +76,7 @@ class Rig:
         sinks: Mapping[str, FakeSink] | None = None,
         reachable: frozenset[str] | None = None,
         budget: timedelta = timedelta(minutes=15),
+        kind: type[SourceConfig] = SourceConfig,
         **config: Any,
     ) -> None:
         self.name = name
@@ -89,7 +90,7 @@ class Rig:
         self.health = Health(self.clock)
         self.budget = Budget(memory)
         settings = {"default_queue": "support", "start": "all", "poll_interval": "50ms", "reconnect_interval": "10ms"}
-        self.config = SourceConfig.model_validate({"type": "fake", **settings, **config})
+        self.config = kind.model_validate({"type": "fake", **settings, **config})
         self.health.register(name, self.config.poll_interval)
         self.queues = {one: self._queue(one, retry) for one in ("support", "archive", "quarantine", LAST_RESORT)}
         self.dispatcher = Dispatcher(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -27,7 +27,7 @@ class Condition(Enum):
 
 @dataclass(slots=True)
 class MailboxHealth:
-    """One mailbox as ``status`` shows it."""
+    """One mailbox as ``status`` shows it. ``failing``: folder -> why, of those that cannot be polled while others can."""
 
     name: str
     poll_interval: timedelta
@@ -39,11 +39,14 @@ class MailboxHealth:
     settled: int = 0
     quarantined: int = 0
     deferred: int = 0
+    failing: dict[str, str] = field(default_factory=dict)
 
     def behind(self, now: datetime) -> bool:
-        """True if no poll was completed for two intervals and a minute."""
+        """True if no poll was completed for two intervals and a minute, or a folder is left out of them."""
         if self.condition is Condition.NOT_POLLED:
             return False
+        if self.failing:
+            return True
         reference = self.last_poll_at or self.since
         return reference is not None and now - reference > 2 * self.poll_interval + timedelta(minutes=1)
 
@@ -72,7 +75,7 @@ class Health:
         health.next_try_at = None if retry_in is None else now + timedelta(seconds=retry_in)
 
     def polled(self, name: str) -> None:
-        """A poll of every folder was completed."""
+        """A poll of every folder that can be polled was completed."""
         self.mailboxes[name].last_poll_at = self._clock.now()
 
     def line(self) -> str:
@@ -100,7 +103,7 @@ class Health:
             {
                 "mailbox": health.name,
                 "condition": health.condition.value,
-                "reason": health.reason,
+                "reason": health.reason or "; ".join(f"{name}: {why}" for name, why in health.failing.items()),
                 "since": _iso(health.since),
                 "last_poll_at": _iso(health.last_poll_at),
                 "next_try_at": _iso(health.next_try_at),
@@ -108,6 +111,7 @@ class Health:
                 "settled": health.settled,
                 "quarantined": health.quarantined,
                 "deferred": health.deferred,
+                "failing_folders": dict(health.failing),
             }
             for health in self.mailboxes.values()
         ]

@@ -21,6 +21,7 @@ class Kind(Enum):
     LEDGER_UNWRITABLE = "ledger-unwritable"
     QUEUE_FAILING = "queue-failing"
     MAILBOX_DOWN = "mailbox-down"
+    FOLDER_FAILING = "folder-failing"
     CREDENTIALS_REFUSED = "credentials-refused"
     MAILBOX_HELD = "mailbox-held"
     DISPOSITION_IMPOSSIBLE = "disposition-impossible"
@@ -72,6 +73,14 @@ MANNERS = {
         "The mailbox {subject}{place} is up again",
         "{count} mailboxes{place} are up again",
         "It is tried again by itself. Where it stands: mailpoller status",
+        timedelta(minutes=5),
+    ),
+    Kind.FOLDER_FAILING: Manner(
+        "The folder {subject}{place} cannot be polled",
+        "{count} folders{place} cannot be polled",
+        "The folder {subject}{place} is polled again",
+        "{count} folders{place} are polled again",
+        "The other folders of its mailbox are polled. Look at its name and its rights: mailpoller check --live --mailbox MAILBOX",
         timedelta(minutes=5),
     ),
     Kind.CREDENTIALS_REFUSED: Manner(

@@ -13,13 +13,21 @@ import structlog
 
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import Disposed, Outcome
-from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, MailpollerError, TransientError
+from mailpoller.core.errors import (
+    ConfigError,
+    CredentialsRefused,
+    LedgerUnavailable,
+    MailpollerError,
+    SessionLost,
+    TransientError,
+)
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Wake
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.connections import Connections, Place
 from mailpoller.engine.courier import Courier, Tally
+from mailpoller.engine.folders import FailingFolders
 from mailpoller.engine.health import Condition, Health
 
 log = structlog.get_logger(__name__)
@@ -98,6 +106,9 @@ class Watcher:
         cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
         self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
         self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
+        self._failing = FailingFolders(
+            mailbox, config, alarm=alarm, health=health.mailboxes[mailbox], group=source.account.host
+        )
         self._held: set[Folder] = set()
         self._pruned_at: datetime | None = None
         self._disposition_failing = False
@@ -184,7 +195,7 @@ class Watcher:
             names = list(await session.folders())
             # The first folder comes last, so that it is the one that is open, and watched, while we wait.
             chosen = [*names[1:], names[0]] if everything else names[:1]
-            tally = await self._poll(session, chosen)
+            tally = await self._poll(session, chosen, names)
             if place.yielding and not tally.exhausted:
                 self._due_at = self._clock.monotonic()
                 return
@@ -324,7 +335,7 @@ class Watcher:
                 async with self._session() as session:
                     names = list(await session.folders())
                     while True:
-                        tally = await self._poll(session, names)
+                        tally = await self._poll(session, names, names)
                         if tally.deferred or not tally.exhausted:
                             return False
                         if not tally.settled:
@@ -335,19 +346,35 @@ class Watcher:
             self._health.enter(self.mailbox, Condition.RETRYING, str(error))
             self._alarm.fault(self.mailbox, "mailbox.failed", str(error), "")
             return False
-        return not self._held
+        return not self._held and not self._failing
 
     # --- a poll ------------------------------------------------------------------------------------------------
-    async def _poll(self, session: Session, names: Sequence[str]) -> Tally:
-        """Carry each folder; the sum of it."""
+    async def _poll(self, session: Session, chosen: Sequence[str], names: Sequence[str]) -> Tally:
+        """Carry each of the ``chosen`` folders, of all that the session has; the sum of it.
+
+        A folder that cannot be polled does not stop the others. When none of them all can, that is the mailbox's own trouble.
+        """
         self._health.enter(self.mailbox, Condition.POLLING)
         total = Tally(exhausted=True)
-        for number, name in enumerate(names):
+        polled: list[str] = []
+        failed: dict[str, TransientError] = {}
+        for number, name in enumerate(chosen):
             if number and self.patience.is_set():
                 total.exhausted = False
                 break
             self.progressed()
-            total.add(await self._poll_folder(session, name))
+            try:
+                total.add(await self._poll_folder(session, name))
+                polled.append(name)
+            except (SessionLost, LedgerUnavailable):
+                raise
+            except TransientError as error:
+                if error.retry_after is not None:
+                    raise  # a server that wants to be left alone means all folders
+                failed[name] = error
+        if len(failed) == len(names):
+            raise next(iter(failed.values()))
+        await self._failing.note(names, polled, {name: str(error) for name, error in failed.items()})
         self._health.mailboxes[self.mailbox].deferred = total.deferred
         log.debug("mailbox.polled", mailbox=self.mailbox, listed=total.listed, settled=total.settled)
         return total

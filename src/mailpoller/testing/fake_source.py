@@ -82,9 +82,9 @@ class _Fault:
 class Faults:
     """What goes wrong, by step.
 
-    Steps: ``connect``, ``folders``, ``open``, ``pending``, ``fetch`` (as it begins), ``fetch:N`` (instead of the Nth answer of a
-    fetch, from 0), ``settle`` (before anything is changed), ``settle:N`` (after N settlements were carried out),
-    ``wait``, ``close``.
+    Steps: ``connect``, ``folders``, ``open`` (of any folder), ``open:NAME`` (of that one), ``pending``, ``fetch`` (as it
+    begins), ``fetch:N`` (instead of the Nth answer of a fetch, from 0), ``settle`` (before anything is changed),
+    ``settle:N`` (after N settlements were carried out), ``wait``, ``close``.
     """
 
     def __init__(self) -> None:
@@ -193,6 +193,7 @@ class FakeSession:
 
     async def open(self, name: str) -> Folder:
         await self._step("open")
+        await self._fault(f"open:{name}")
         if name not in self._mailbox.folders:
             raise TransientError(f"there is no folder {name}")
         self.opened = name
