@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from engine_rig import Rig, log, until  # noqa: F401
@@ -12,6 +13,7 @@ from engine_rig import Rig, log, until  # noqa: F401
 from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, SessionLost, TransientError
 from mailpoller.engine import watcher as watcher_module
 from mailpoller.engine.health import Condition
+from mailpoller.testing.deliveries import make_delivery
 
 
 @pytest.mark.parametrize("step", ["connect", "folders", "open", "pending", "fetch", "settle", "wait", "close"])
@@ -143,3 +145,50 @@ async def test_the_ledger_is_asked_before_anything_is_fetched_after_an_outage_of
         await until(lambda: rig.subjects() == expected)
         await until(lambda: len(rig.source.applied) == 5)
     assert set(rig.downloads().values()) == {2}
+
+
+async def take_down(rig: Rig) -> None:
+    """The queue of all mail fails, and fails its checks, until its sink's faults are cleared."""
+    for step in ("deliver", "check"):
+        rig.sinks["support"].faults.fail(step, TransientError("down"), times=1_000_000)
+    with pytest.raises(TransientError):
+        await rig.queues["support"].deliver([make_delivery()])
+
+
+async def polls(rig: Rig, count: int) -> None:
+    """So many more polls are completed."""
+    for _ in range(count):
+        last = rig.health.mailboxes["support"].last_poll_at
+        await until(lambda last=last: rig.health.mailboxes["support"].last_poll_at != last)  # type: ignore[misc]
+
+
+async def test_the_first_run_of_a_folder_is_said_once_however_long_its_queue_is_down(log: list[Any]) -> None:  # noqa: F811
+    rig = Rig(reachable=frozenset({"support"}), poll_interval="5ms")
+    await take_down(rig)
+    expected = rig.fill(2)
+    async with rig.running():
+        await polls(rig, 5)
+        assert rig.downloads().total() == 0
+        rig.sinks["support"].faults.clear()
+        rig.queues["support"]._down_until = 0
+        await until(lambda: rig.subjects() == expected)
+    assert [entry["folder"] for entry in log if entry["event"] == "folder.started"] == ["INBOX"]
+
+
+async def test_a_new_epoch_is_looked_at_and_said_once_however_long_its_queue_is_down(log: list[Any]) -> None:  # noqa: F811
+    rig = Rig(reachable=frozenset({"support"}), poll_interval="5ms", hold_above=3)
+    expected = rig.fill(2)
+    assert await rig.watcher.drain()
+    rig.mailbox.renumber()
+    await take_down(rig)
+    listed = rig.source.steps.count("pending")
+    async with rig.running():
+        await polls(rig, 3)
+        assert rig.source.steps.count("pending") == listed + 1
+        expected += rig.fill(5, "later")
+        await polls(rig, 3)
+        assert rig.health.mailboxes["support"].condition is not Condition.HELD, "what came later is no doubtful epoch"
+        rig.sinks["support"].faults.clear()
+        rig.queues["support"]._down_until = 0
+        await until(lambda: rig.subjects() == expected)
+    assert [entry["unknown"] for entry in log if entry["event"] == "epoch.changed"] == [0]

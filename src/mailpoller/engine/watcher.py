@@ -110,6 +110,9 @@ class Watcher:
             mailbox, config, alarm=alarm, health=health.mailboxes[mailbox], group=source.account.host
         )
         self._held: set[Folder] = set()
+        self._begun: set[Folder] = set()
+        """Folders whose first run or new epoch was looked at and said. Their first position may be long in coming: nothing is
+        listed while every queue is down."""
         self._pruned_at: datetime | None = None
         self._disposition_failing = False
 
@@ -386,7 +389,8 @@ class Watcher:
             return Tally(exhausted=True)
         assert self.courier is not None
         start = self._start(state)
-        if state.first_run and state.position is None:
+        if state.first_run and state.position is None and folder not in self._begun:
+            self._begun.add(folder)
             log.info("folder.started", mailbox=self.mailbox, folder=name, start=self.config.start)
         tally = await self.courier.carry(session, folder, state.position, start, suppress=_suppress(state))
         if tally.exhausted and not tally.unfetched and not state.complete:
@@ -420,6 +424,8 @@ class Watcher:
             return False
         if folder in self._held:
             return True
+        if folder in self._begun:
+            return False
         refs: list[MessageRef] = []
         async for page in session.pending(folder, None, self._start(state)):
             refs += page.refs
@@ -433,6 +439,7 @@ class Watcher:
             unknown=unknown,
         )
         if unknown <= self.config.hold_above:
+            self._begun.add(folder)
             return False
         reason = f"{unknown} of {len(refs)} messages in {folder.name} are unknown after its numbering (UIDVALIDITY, host or user) changed"
         await self._ledger.hold(folder, reason)
