@@ -189,7 +189,7 @@ def leaves_of_ours(octets: bytes) -> list[tuple[str, str, str]]:
     from mailpoller.mail.header import read_header
 
     header = read_header(octets, 0, len(octets))
-    parts, defects = scan(octets, header.body, len(octets), {field.key: field.value for field in header.fields})
+    parts, defects = scan(octets, header.body, len(octets), {name.lower(): value for name, value in header.fields})
     assert defects == []
     return [
         (

@@ -9,6 +9,7 @@ _DATE = re.compile(
     r"\s*(?:[A-Za-z]{2,9}\.?\s*,?\s*)?(\d{1,2})[\s-]+([A-Za-z]{3})[A-Za-z]{0,6}\.?,?[\s-]+(\d{2,4})"
     r"(?:[\s,]+(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2}))?(?:\.\d{1,9})?)?\s*(?:([+-])(\d{2}):?(\d{2})|([A-Za-z]{1,5}))?"
 )
+_USUAL = re.compile(r"(?:[A-Z][a-z]{2}, )?(\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d:\d\d:\d\d) ([+-]\d{4})")
 _COMMENT = re.compile(r"\([^()]*+\)")
 _MONTHS = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6,
@@ -35,6 +36,8 @@ def parse_date(value: str) -> datetime | None:
     Zones that are not known count as UTC (RFC 5322 section 4.3: their meaning is unknown), years of two digits as it says there.
     """
     value = value[:_CONSIDERED]
+    if (usual := _USUAL.match(value)) is not None and (read := _read_usual(*usual.groups())) is not None:
+        return read
     if "(" in value:
         value = _COMMENT.sub("", value)
     found = _DATE.match(value)
@@ -58,5 +61,17 @@ def parse_date(value: str) -> datetime | None:
                 return local
             return local - timedelta(minutes=minutes) if sign == "+" else local + timedelta(minutes=minutes)
         return local - timedelta(hours=_OBSOLETE_ZONES.get(zone.upper(), 0)) if zone else local
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read_usual(day: str, name: str, year: str, time: str, zone: str) -> datetime | None:
+    """What nearly all senders write, at a third of the price; None if it has to be looked at more closely."""
+    month = _MONTHS.get(name.lower())
+    if month is None:
+        return None
+    try:
+        found = datetime.fromisoformat(f"{year}-{month:02}-{day}T{time}{zone}")
+        return found if found.tzinfo is UTC else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

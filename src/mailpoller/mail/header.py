@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from mailpoller.core.spool import Block
@@ -28,26 +27,22 @@ MBOX_LINE = "mbox-line"
 """Defect: a ``From `` line of an mbox stands before the header; it was passed over."""
 
 _FIRST_LOOK = 1 << 14
-_LONGEST_NAME = 200
-_FIELD_NAME = re.compile(r"[!-9;-~]++ *+")
+_FIELD = re.compile(r"^([!-9;-~]{1,200}+) *+: *+(.*+)$", re.MULTILINE)
+"""A field on its own line (RFC 5322 section 3.6.8): the name as written, and the value, which may end with spaces."""
+_TABS = bytes.maketrans(b"\t", b" ")
+_CONTROLS = bytes(octet for octet in (*range(32), 127) if octet not in b"\t\n")
 _FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _MBOX = re.compile(rb">?From (?! *:)[^\n]*+(?:\n|\Z)")
 
 
-class Field(NamedTuple):
-    """A field: its name in lower case, as written, and its value, unfolded and stripped, tabs as spaces."""
-
-    key: str
-    name: str
-    value: str
-
-
 class Header(NamedTuple):
-    """A header block, the offset at which the body begins, and the defects (constant words)."""
+    """A header block: its fields in order, each a name as written and a value, unfolded and stripped, with tabs as spaces;
+    the offset at which the body begins; the defects (constant words); and whether all of it is printable ASCII."""
 
-    fields: list[Field]
+    fields: list[tuple[str, str]]
     body: int
     defects: list[str]
+    plain: bool = False
 
 
 def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERED, kept: int = FIELDS_KEPT) -> Header:
@@ -99,41 +94,52 @@ def _far_empty_line(octets: Block, start: int, end: int) -> int:
     return end
 
 
-@lru_cache(maxsize=2048)
-def _names(written: str) -> tuple[str, str]:
-    """(key, name) of what stands before a colon; ("", "") if it is no field name (RFC 5322 section 3.6.8)."""
-    if _FIELD_NAME.fullmatch(written) is None:
-        return "", ""
-    name = written.rstrip(" ")
-    return name.lower(), name
-
-
 def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) -> Header:
     repair = False
-    if block.isascii():
-        text = block.decode("ascii")
+    # One walk through the octets answers three questions: if what falls out are the CRs of the line ends (the caller cut the last
+    # one in two) and nothing else, then no CR stands alone and there is no control character.
+    stripped = block.translate(_TABS, _CONTROLS)
+    plain = len(block) - len(stripped) == block.count(b"\r\n") + block.endswith(b"\r") and block.isascii()
+    if plain:
+        text = stripped.decode("ascii")
     else:
-        try:
-            text = block.decode("utf-8")
-        except UnicodeDecodeError:
-            text, repair = block.decode("latin-1"), True
-            defects.append(NOT_UTF8)
+        text, repair = _decoded(block, defects)
+    text = text.replace("\n ", " ")
+    fields = _FIELD.findall(text)
+    if len(fields) != text.count("\n") + 1 or len(fields) > kept:
+        return _odd_fields(text, block, start, body, kept, defects, repair)
+    if " \n" in text or text.endswith(" "):
+        fields = [(name, value.rstrip(" ")) for name, value in fields]
+    return Header([_repaired(field) for field in fields] if repair else fields, body, defects, plain)
+
+
+def _decoded(block: bytes, defects: list[str]) -> tuple[str, bool]:
+    """The block as text with line feeds and without tabs, and whether it was read as Latin-1 and has to be repaired."""
+    repair = False
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError:
+        text, repair = block.decode("latin-1"), True
+        defects.append(NOT_UTF8)
     text = text.replace("\r\n", "\n")
     if "\r" in text:
         text = text.rstrip("\r")  # of the line end that the caller cut in two
         if "\r" in text:
             defects.append(BARE_CR)
             text = text.replace("\r", " ")
-    text = text.replace("\n ", " ").replace("\n\t", " ").replace("\t", " ")
+    return text.replace("\t", " "), repair
+
+
+def _odd_fields(text: str, block: bytes, start: int, body: int, kept: int, defects: list[str], repair: bool) -> Header:
+    """Line by line, what the quick way does not take: a line that is no field, or too many of them."""
     lines = text.split("\n", kept)
     if len(lines) > kept:
         lines.pop()
         defects.append(HEADER_CUT)
-    fields: list[Field] = []
+    fields: list[tuple[str, str]] = []
     for line in lines:
-        written, colon, value = line.partition(":")
-        key, name = _names(written) if colon and len(written) <= _LONGEST_NAME else ("", "")
-        if not key:
+        found = _FIELD.match(line)
+        if found is None:
             if not line.strip():
                 continue
             if LINE_MALFORMED not in defects:
@@ -142,11 +148,15 @@ def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) 
                     return _fields(block[:offset].rstrip(b"\r\n"), start, start + offset, kept, defects)
                 defects.append(LINE_MALFORMED)
             continue
-        value = value.strip(" ")
-        if repair and not value.isascii():
-            value = decode(value.encode("latin-1"))[0]
-        fields.append(Field(key, name, value))
+        field = (found[1], found[2].rstrip(" "))
+        fields.append(_repaired(field) if repair else field)
     return Header(fields, body, defects)
+
+
+def _repaired(field: tuple[str, str]) -> tuple[str, str]:
+    """A field of a block that was read as Latin-1 because it is not UTF-8."""
+    name, value = field
+    return field if value.isascii() else (name, decode(value.encode("latin-1"))[0])
 
 
 def _unmarked_body(block: bytes) -> int:

@@ -11,9 +11,10 @@ from mailpoller.mail.address import CUT, KEPT, parse_addresses
 from mailpoller.mail.automatic import classify
 from mailpoller.mail.body import read_body
 from mailpoller.mail.date import parse_date
-from mailpoller.mail.header import Field, read_header
+from mailpoller.mail.header import read_header
 from mailpoller.mail.loop import LOOP_HEADER
-from mailpoller.mail.words import clean, readable
+from mailpoller.mail.structure import CONTENT
+from mailpoller.mail.words import clean, readable_fields
 
 DATE_MALFORMED = "date-malformed"
 """Defect: the Date is none, or lies outside of the calendar."""
@@ -49,7 +50,7 @@ def parse(raw: RawMessage) -> Message:
         defects.append(LINES_END_WITH_CR)
     header = read_header(octets, 0, len(octets))
     defects += header.defects
-    headers = [(name, readable(value)) for _, name, value in header.fields]
+    headers = readable_fields(header.fields, plain=header.plain)
     fields = _Fields(header.fields, defects)
     date = fields.value("date")
     sent = parse_date(date) if date else None
@@ -82,40 +83,39 @@ def parse(raw: RawMessage) -> Message:
 class _Fields:
     """The fields of a header by name in lower case, still encoded; what is wrong with them goes to ``defects``."""
 
-    __slots__ = ("again", "defects", "fields", "first")
+    __slots__ = ("defects", "fields", "first", "keys", "repeated")
 
-    def __init__(self, fields: list[Field], defects: list[str]) -> None:
+    def __init__(self, fields: list[tuple[str, str]], defects: list[str]) -> None:
         self.fields = fields
         self.defects = defects
-        self.first: dict[str, int] = {}
-        self.again: dict[str, list[int]] = {}
-        for index, (key, _, _) in enumerate(fields):
-            if key not in self.first:
-                self.first[key] = index
-            else:
-                self.again.setdefault(key, []).append(index)
-        if self.again and not _ONCE.isdisjoint(self.again):
+        self.keys = [name.lower() for name, _ in fields]
+        # From the last to the first, so that of fields with one name the first remains.
+        self.first = dict(zip(reversed(self.keys), range(len(fields) - 1, -1, -1), strict=True))
+        once = [key for key in self.keys if key in _ONCE]
+        self.repeated = len(once) != len(set(once))
+        """A field that may stand once stands there again."""
+        if self.repeated:
             defects.append(FIELD_REPEATED)
 
     def value(self, key: str) -> str:
         """The first value; "" without such a field."""
         index = self.first.get(key)
-        return "" if index is None else self.fields[index].value
+        return "" if index is None else self.fields[index][1]
 
     def every(self, key: str) -> list[str]:
         """All values, in order."""
         if key not in self.first:
             return []
-        return [self.fields[index].value for index in (self.first[key], *self.again.get(key, ()))]
+        return [field[1] for field, own in zip(self.fields, self.keys, strict=True) if own == key]
 
     def addresses(self, key: str) -> tuple[Address, ...]:
         """The addresses of all these fields together."""
         index = self.first.get(key)
         if index is None:
             return ()
-        found, defect = parse_addresses(self.fields[index].value)
-        for more in self.again.get(key, ()):
-            others, fault = parse_addresses(self.fields[more].value)
+        found, defect = parse_addresses(self.fields[index][1])
+        for value in self.every(key)[1:] if self.repeated else ():
+            others, fault = parse_addresses(value)
             found, defect = found + others, defect or fault
             if len(found) > KEPT:
                 found, defect = found[:KEPT], CUT
@@ -125,8 +125,8 @@ class _Fields:
         return found
 
     def content(self) -> dict[str, str]:
-        """The first value of each Content field."""
-        return {key: self.fields[index].value for key, index in self.first.items() if key.startswith("content-")}
+        """The first value of each field that describes the body."""
+        return {key: self.fields[self.first[key]][1] for key in CONTENT if key in self.first}
 
 
 def unparsed(raw: RawMessage) -> Message:

@@ -30,6 +30,9 @@ DEPTH_CUT = "depth-cut"
 PARTS_CUT = "parts-cut"
 """Defect: more parts than we look into; the rest of each multipart is kept whole, as one attachment."""
 
+CONTENT = ("content-type", "content-transfer-encoding", "content-disposition", "content-id")
+"""The fields that describe a body (RFC 2045 section 3, RFC 2183), in lower case."""
+
 _HEADER_CONSIDERED = 1 << 16
 _FIELDS_KEPT = 200
 _PIECE = 1 << 22
@@ -149,8 +152,8 @@ class _Scanner:
         for defect in header.defects:
             self.note(defect)
         fields: dict[str, str] = {}
-        for field in header.fields:
-            fields.setdefault(field.key, field.value)
+        for name, value in header.fields:
+            fields.setdefault(name.lower(), value)
         self.entity(fields, header.body, end, default, within, depth + 1)
 
     def boundaries(self, needle: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:

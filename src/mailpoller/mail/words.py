@@ -22,6 +22,13 @@ def readable(value: str) -> str:
     return value if value.isprintable() else clean(value)
 
 
+def readable_fields(fields: list[tuple[str, str]], *, plain: bool) -> list[tuple[str, str]]:
+    """Names and values with each value :func:`readable`. ``plain``: all of them are printable ASCII."""
+    if plain:
+        return [(name, readable(value)) if "=?" in value else (name, value) for name, value in fields]
+    return [(name, readable(value)) for name, value in fields]
+
+
 def clean(text: str) -> str:
     """``text`` on one line: line breaks and tabs become a space; other controls and lone surrogates U+FFFD.
 

@@ -6,7 +6,7 @@ import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from mailpoller.core.spool import Octets
@@ -25,14 +25,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _DATE = re.compile(rb"([ \d]?\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})")
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), start=1
-    )
-}
-MONTH_NAMES = tuple(name.decode() for name in _MONTHS)
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """English whatever the locale is, January first."""
+_MONTHS = {name: f"{number:02}" for number, name in enumerate(MONTH_NAMES, start=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +129,19 @@ def read_flags(words: bytes) -> tuple[str, ...]:
 
 
 def read_date(words: bytes) -> datetime | None:
-    """An INTERNALDATE, in UTC, or None if it is none."""
-    found = _DATE.match(words)
-    if found is None:
+    """An INTERNALDATE (``22-Nov-2026 03:10:10 +0100``, the day perhaps after a space), in UTC, or None if it is none."""
+    if _DATE.match(words) is None:
         return None
-    day, month, year, hour, minute, second, zone = found.groups()
+    text = words.decode("ascii").replace(" ", "0", 1) if words[0] == 32 else words.decode("ascii")
+    day, month, rest = text.split("-", 2)
+    number = _MONTHS.get(month.title())
+    if number is None:
+        return None
     try:
-        return datetime(
-            int(year), _MONTHS[month.title()], int(day), int(hour), int(minute), int(second), tzinfo=_zone(zone)
-        ).astimezone(UTC)
-    except (KeyError, ValueError, OverflowError):
+        found = datetime.fromisoformat(f"{rest[:4]}-{number}-{day.zfill(2)}T{rest[5:13]}{rest[14:19]}")
+        return found if found.tzinfo is UTC else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-
-
-@lru_cache(maxsize=64)
-def _zone(words: bytes) -> timezone:
-    minutes = int(words[1:3]) * 60 + int(words[3:5])
-    return timezone(timedelta(minutes=-minutes if words.startswith(b"-") else minutes))
 
 
 # --- uids ------------------------------------------------------------------------------------------------------------

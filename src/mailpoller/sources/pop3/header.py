@@ -68,7 +68,7 @@ def received_at(header: bytes) -> datetime | None:
 
     Date is not asked: it is the sender's, and may be any.
     """
-    for field in read_header(header, 0, len(header)).fields:
-        if field.key == "received":
-            return parse_date(field.value.rpartition(";")[2].strip())
+    for name, value in read_header(header, 0, len(header)).fields:
+        if name.lower() == "received":
+            return parse_date(value.rpartition(";")[2].strip())
     return None
