@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from mailpoller.cli import exits
 from mailpoller.cli.output import one_line
 from mailpoller.cli.program import program
 from mailpoller.cli.reference import reference
-from mailpoller.cli.terminal import Terminal, Unfailing
+from mailpoller.cli.terminal import GATHERED, Lines, Terminal, Unfailing
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
 from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_terminal
 
@@ -421,6 +423,60 @@ def _as_a_terminal_shows(drawn: str) -> list[str]:
         else:
             lines[-1] += piece
     return lines
+
+
+class _Writes(io.BytesIO):
+    """A stream that remembers each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, octets: Any) -> int:
+        self.writes.append(bytes(octets))
+        return len(octets)
+
+
+def _say(lines: Lines, *words: bytes) -> None:
+    for word in words:
+        lines.write(word)
+        lines.flush()
+
+
+async def test_log_lines_of_one_step_of_the_event_loop_are_one_write() -> None:
+    stream = _Writes()
+    lines = Lines(stream)
+    _say(lines, b"1\n", b"2\n")
+    await asyncio.sleep(0)
+    _say(lines, b"3\n")
+    await asyncio.sleep(0)
+    assert stream.writes == [b"1\n2\n", b"3\n"]
+
+
+async def test_log_lines_of_a_long_step_do_not_wait_for_its_end() -> None:
+    stream = _Writes()
+    _say(Lines(stream), *[b"x\n"] * (GATHERED + 1))
+    assert stream.writes == [b"x\n" * GATHERED]
+
+
+async def test_log_line_of_a_thread_is_written_in_its_turn_though_the_loop_stands_still() -> None:
+    stream = _Writes()
+    lines = Lines(stream)
+    thread = threading.Thread(target=_say, args=(lines, b"1\n"))
+    thread.start()
+    thread.join()
+    assert stream.writes == [b"1\n"]
+
+
+def test_log_lines_of_a_loop_that_was_closed_are_written_with_the_next_one() -> None:
+    stream = _Writes()
+    lines = Lines(stream)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lambda: (_say(lines, b"1\n"), loop.stop()))
+    loop.run_forever()
+    loop.close()
+    _say(lines, b"2\n")
+    assert b"".join(stream.writes) == b"1\n2\n"
 
 
 def test_log_that_cannot_be_written_raises_nothing() -> None:

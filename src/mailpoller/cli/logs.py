@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, TextIO, cast
 import orjson
 import structlog
 
-from mailpoller.cli.terminal import Terminal, Unfailing
+from mailpoller.cli.terminal import Lines, Terminal, Unfailing
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
@@ -47,7 +47,7 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
         factory: Any = structlog.WriteLoggerFactory(cast(TextIO, terminal or Unfailing(sys.stderr)))
     else:
         shared += [plain, structlog.processors.JSONRenderer(serializer=_json)]
-        factory = structlog.BytesLoggerFactory(cast(BinaryIO, Unfailing(sys.stderr.buffer)))
+        factory = structlog.BytesLoggerFactory(cast(BinaryIO, Lines(sys.stderr.buffer)))
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import shutil
 import sys
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import IO, Any
 
 REDRAW_S = 0.2
+GATHERED = 200
+"""Log lines that wait for the end of a step, at most."""
 ERASE = "\r\x1b[K"
 
 
@@ -35,6 +39,49 @@ class Unfailing:
             self._stream.flush()
         except (OSError, ValueError):
             pass
+
+
+class Lines:
+    """Log lines: those of one step of the event loop go out in one write, those that no event loop speaks at once.
+
+    A write for each line costs a busy event loop more than all the rest of the line. What a killed process has not written
+    yet is what it said since its last step, at most ``GATHERED`` lines. For any thread; writing never raises.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = Unfailing(stream)
+        self._lines: deque[bytes] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that is going to write what is gathered."""
+        self._lock = threading.Lock()
+        atexit.register(self.write_out)
+
+    def write(self, line: bytes) -> int:
+        """Gather a line."""
+        self._lines.append(line)
+        return len(line)
+
+    def flush(self) -> None:
+        """See that what is gathered gets written: at the end of this step of the event loop, if there is one."""
+        if self._loop is not None and len(self._lines) < GATHERED and not self._loop.is_closed():
+            return
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.write_out()
+            return
+        if len(self._lines) < GATHERED:
+            self._loop.call_soon(self.write_out)
+        else:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Write what is gathered."""
+        with self._lock:
+            self._loop = None
+            if self._lines:
+                self._stream.write(b"".join([self._lines.popleft() for _ in range(len(self._lines))]))
+                self._stream.flush()
 
 
 class Terminal:
