@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -112,7 +112,7 @@ class SqliteLedger:
 
     # --- messages ----------------------------------------------------------------------------------------------
     async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
-        keyed = [(await self._find(ref.folder), ref) for ref in refs]
+        keyed = list(zip(await self._found(refs), refs, strict=True))
         now = self._now()
         taken: list[Key] = []
 
@@ -143,7 +143,7 @@ class SqliteLedger:
         await self._write(lambda c: messages.cleared(c, key))
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
-        keyed = [(await self._key(outcome.claim.ref), outcome) for outcome in outcomes]
+        keyed = list(zip(await self._keys([outcome.claim.ref for outcome in outcomes]), outcomes, strict=True))
         now = self._now()
 
         def work(connection: sqlite3.Connection) -> None:
@@ -166,7 +166,7 @@ class SqliteLedger:
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
     ) -> None:
-        keys = await self._keys(claim.ref for claim in claims)
+        keys = await self._keys([claim.ref for claim in claims])
         due_at = micros(until)
         await self._write(
             lambda c: messages.defer(c, keys, until=due_at, reason=reason, queue=queue, route=route, receipts=receipts)
@@ -175,7 +175,7 @@ class SqliteLedger:
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """As the port says; and even if this raises, the claims can be claimed again."""
-        keys = await self._keys(claim.ref for claim in claims)
+        keys = await self._keys([claim.ref for claim in claims])
         now = self._now()
         try:
             await self._write(lambda c: messages.release(c, keys, now))
@@ -183,7 +183,7 @@ class SqliteLedger:
             self._open_claims.difference_update(keys)
 
     async def disposed(self, results: Sequence[Disposed]) -> None:
-        keyed = [(await self._key(result.settlement.ref), result) for result in results]
+        keyed = list(zip(await self._keys([result.settlement.ref for result in results]), results, strict=True))
         now = self._now()
         await self._write(lambda c: messages.disposed(c, keyed, now))
 
@@ -282,8 +282,19 @@ class SqliteLedger:
     async def _key(self, ref: MessageRef) -> Key:
         return (await self._find(ref.folder)).id, ref.uid
 
-    async def _keys(self, refs: Iterable[MessageRef]) -> list[Key]:
-        return [await self._key(ref) for ref in refs]
+    async def _keys(self, refs: Sequence[MessageRef]) -> list[Key]:
+        return [(known.id, ref.uid) for known, ref in zip(await self._found(refs), refs, strict=True)]
+
+    async def _found(self, refs: Sequence[MessageRef]) -> list[Known]:
+        """The row of each ref's folder. A batch is nearly always of one folder, which is looked up once."""
+        rows: list[Known] = []
+        folder: Folder | None = None
+        for ref in refs:
+            if ref.folder is not folder:
+                folder = ref.folder
+                known = await self._find(folder)
+            rows.append(known)
+        return rows
 
     def _drop_known(self, mailbox: str) -> None:
         for folder in [folder for folder in self._known if folder.mailbox == mailbox]:
