@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import sqlite3
@@ -128,6 +129,10 @@ def test_redelivered_message_comes_once_more_under_another_delivery_id(site: Sit
     assert first["deliveryid"] != again["deliveryid"]
     assert {**first["data"], "flags": []} == {**again["data"], "flags": []}
     running.until(lambda: story(site, mid)["state"] == "settled")
+    told = story(site, mid)
+    assert told["receipts"] == {"support": "4"}
+    assert [(one["outcome"], one["receipts"]) for one in told["former"]] == [("delivered", {"support": "1"})]
+    assert re.search(r"^former +delivered support: 1 at 20\d\d-", ask(site, "trace", mid).out, re.MULTILINE)
     for unknown in (UNKNOWN, "nonsense"):
         assert ask(site, "redeliver", unknown).code == 66
     assert running.stop() == 0

@@ -210,7 +210,7 @@ async def test_a_ledger_of_a_later_version_is_refused_naming_both(tmp_path: Path
         with pytest.raises((ConfigError, LedgerUnavailable), match=rf"version 99.*{SCHEMA.version}"):
             await refused
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version=1")
+        connection.execute(f"PRAGMA user_version={SCHEMA.version}")
     await (await opened(path)).close()
 
 
@@ -238,7 +238,10 @@ async def test_a_ledger_of_version_1_is_still_read_whole(tmp_path: Path) -> None
     assert [edge.key for edge in await ledger.alarms()] == ["down:support"]
     assert [fault.event for fault in await ledger.faults("support")] == ["session.lost"]
     (story,) = await ledger.trace("<a@example.com>")
-    assert (story.outcome, story.receipts) == ("delivered", {"support": "row 1"})
+    assert (story.outcome, story.receipts, story.former) == ("delivered", {"support": "row 1"}, ())
+    await ledger.reopen(story.mid)
+    (story,) = await ledger.trace("<a@example.com>")
+    assert [(one.outcome, one.receipts) for one in story.former] == [("delivered", {"support": "row 1"})]
     clock.move(timedelta(days=365))
     (again,) = claims(await ledger.claim(refs(INBOX, 1)))
     assert (again.route, again.receipts) == (("support", "billing"), {"support": "row 2"})

@@ -10,10 +10,10 @@ import typer
 
 from mailpoller.cli.exits import NOINPUT, complain, explained
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import print_fields, print_json
+from mailpoller.cli.output import one_line, print_fields, print_json
 
 if TYPE_CHECKING:
-    from mailpoller.core.ports import Story
+    from mailpoller.core.ports import FormerOutcome, Story
     from mailpoller.ledgers.sqlite import LedgerReader
 
 _OUTCOMES = {
@@ -69,6 +69,7 @@ def _found(ledger: LedgerReader, term: str, limit: int) -> Sequence[Story]:
 def _told(story: Story) -> dict[str, Any]:
     """The story's fields for people: no counter that counted nothing, and words where one word says too little."""
     fields = {name: value for name, value in asdict(story).items() if value != 0}
+    fields["former"] = [_told_before(one) for one in story.former]
     if story.outcome == "gone" and story.reason == "redelivery":
         fields["reason"] = "it had left the mailbox when it was to be brought once more"
     elif story.outcome in _OUTCOMES and not story.reason:
@@ -76,3 +77,10 @@ def _told(story: Story) -> dict[str, Any]:
     elif story.state == "deferred" and story.reason == "redeliver":
         fields["reason"] = "it is to be brought once more, at the next poll"
     return fields
+
+
+def _told_before(former: FormerOutcome) -> str:
+    """What had become of it before it was brought once more."""
+    receipts = ", ".join(f"{queue}: {reference}" for queue, reference in former.receipts.items())
+    words = [former.outcome, receipts, former.reason and f"({former.reason})", f"at {one_line(former.settled_at)}"]
+    return " ".join(filter(None, words))

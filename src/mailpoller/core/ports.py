@@ -246,8 +246,20 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class FormerOutcome:
+    """What had become of a message before an operator asked for it once more (``mailpoller redeliver``)."""
+
+    settled_at: datetime
+    outcome: str
+    reason: str
+    rules: tuple[str, ...]
+    receipts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
-    """One message as the ledger knows it, for ``mailpoller trace``. Instants are aware, absent ones None."""
+    """One message as the ledger knows it, for ``mailpoller trace``. Instants are aware, absent ones None. ``former``: its earlier
+    outcomes, oldest first, of those that are kept."""
 
     mid: str
     mailbox: str
@@ -272,6 +284,7 @@ class Story:
     due_at: datetime | None
     settled_at: datetime | None
     disposed_at: datetime | None
+    former: Sequence[FormerOutcome] = ()
 
 
 class Ledger(Protocol):
@@ -389,6 +402,6 @@ class Ledger(Protocol):
         """The stories of messages whose mid, Message-ID, uid or sender is ``term``, newest first."""
 
     async def reopen(self, mid: str) -> MessageRef:
-        """Make a settled message due once more under a new generation. Raises :class:`MessageGone` if it is unknown."""
+        """Make a settled message due once more under a new generation; its outcome becomes a former one. Raises :class:`MessageGone` if it is unknown."""
 
     async def close(self) -> None: ...

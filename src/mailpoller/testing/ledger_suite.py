@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held, Outcome
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import Clock, Fault, Ledger
+from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
 OTHER_HOST = Account("imap", "imap.example.net", "support")
@@ -769,6 +770,48 @@ class LedgerSuite:
         await ledger.reopen(claim.mid)
         (again,) = claims(await ledger.claim(refs(INBOX, 1)))
         assert again.generation == 2
+        await ledger.close()
+
+    async def test_a_reopened_message_keeps_the_story_of_its_former_deliveries(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        settled = []
+        for receipts in ({"support": "row 1"}, {"support": "row 7", "billing": "row 1"}, {}):
+            (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+            made = outcome(claim, kind="delivered" if receipts else "gone")
+            await ledger.settle(
+                [replace(made, receipts=receipts, reason=f"because of {len(receipts)}", rules=("vip",))]
+            )
+            settled.append(clock.now())
+            clock.move(timedelta(hours=1))
+            (story,) = await ledger.trace(claim.mid)
+            assert story.receipts == receipts
+            if receipts:
+                await ledger.reopen(claim.mid)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        (story,) = await ledger.trace(claim.mid)
+        assert (story.outcome, story.receipts) == ("gone", {})
+        assert list(story.former) == [
+            FormerOutcome(settled[0], "delivered", "because of 1", ("vip",), {"support": "row 1"}),
+            FormerOutcome(settled[1], "delivered", "because of 2", ("vip",), {"support": "row 7", "billing": "row 1"}),
+        ]
+        await ledger.close()
+
+    async def test_of_a_message_that_is_reopened_again_and_again_the_latest_deliveries_are_kept(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        for _ in range(30):
+            (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+            await ledger.settle([outcome(claim)])
+            await ledger.reopen(claim.mid)
+            clock.move(timedelta(hours=1))
+        (story,) = await ledger.trace(claim.mid)
+        assert 1 < len(story.former) < 30
+        assert story.former[-1].settled_at == clock.now() - timedelta(hours=1)
         await ledger.close()
 
     async def test_a_message_that_cannot_be_had_again_is_said_to_be_gone(

@@ -14,12 +14,13 @@ from mailpoller.core.delivery import Disposed, Held, Outcome, Settlement
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import AlarmEdge, Clock, Fault, FolderState, Story
+from mailpoller.core.ports import AlarmEdge, Clock, Fault, FolderState, FormerOutcome, Story
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _FAULTS_KEPT = 1000
+_FORMER_KEPT = 20
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class MemoryMessage:
     receipts: dict[str, str] | None = None
     reason: str = ""
     outcome: Outcome | None = None
+    former: list[FormerOutcome] = field(default_factory=list)
     settled_at: datetime | None = None
     settled_order: int = 0
     disposition_state: str = ""
@@ -516,6 +518,12 @@ class MemoryLedger:
         if self.store.folders[folder.mailbox, folder.name][-1].id != folder:
             raise MessageGone(f"the folder of message {mid} was renumbered since")
         if message.state == "settled":
+            if message.outcome is not None and message.settled_at is not None:
+                last = message.outcome
+                message.former = [
+                    *message.former[1 - _FORMER_KEPT :],
+                    FormerOutcome(message.settled_at, last.kind, last.reason, last.rules, dict(last.receipts)),
+                ]
             message.state, message.due_at, message.reason = "deferred", self._clock.now(), "redeliver"
             message.generation += 1
             message.attempts, message.route, message.receipts, message.settled_at = 0, None, None, None
@@ -579,6 +587,7 @@ class MemoryLedger:
             due_at=None if message.state == "claimed" else message.due_at,
             settled_at=message.settled_at,
             disposed_at=message.disposed_at,
+            former=tuple(message.former),
         )
 
 

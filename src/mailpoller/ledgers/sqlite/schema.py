@@ -81,7 +81,11 @@ CREATE TABLE fault (
 CREATE INDEX fault_subject ON fault (subject, id);
 """
 
-SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1,))
+_VERSION_2 = """
+ALTER TABLE message ADD COLUMN former TEXT;
+"""
+
+SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1, _VERSION_2))
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
 
 - ``claimed``: in a process's hands since ``due_at``

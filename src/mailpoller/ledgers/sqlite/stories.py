@@ -5,13 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from sqlite3 import Connection
+from typing import Any
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MessageGone
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.core.ports import Story
+from mailpoller.core.ports import FormerOutcome, Story
 from mailpoller.ledgers.sqlite.messages import Key
-from mailpoller.ledgers.sqlite.values import disposition_of, instant_or_none, mid_octets, mid_text, undocument
+from mailpoller.ledgers.sqlite.values import (
+    disposition_of,
+    document,
+    instant,
+    instant_or_none,
+    mid_octets,
+    mid_text,
+    undocument,
+)
+
+FORMER_KEPT = 20
+"""Former outcomes of a message that are kept: the latest ones."""
 
 _MID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -19,7 +31,7 @@ _MID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STORIES = """
 SELECT mid, mailbox, name, epoch, uid, state, outcome, reason, rules, receipts, disposition, disposition_state,
     disposition_reason, size, listed, message_id, sender, repeat_of, strikes, attempts, claimed_at, due_at, settled_at,
-    disposed_at
+    disposed_at, former
 FROM message JOIN folder ON folder.id = message.folder
 WHERE {where} ORDER BY coalesce(settled_at, claimed_at) DESC, claimed_at DESC LIMIT ?2
 """
@@ -72,6 +84,7 @@ def _story(
     due_at: int | None,
     settled_at: int | None,
     disposed_at: int | None,
+    former: str | None,
 ) -> Story:
     return Story(
         mid=mid_text(mid),
@@ -98,6 +111,18 @@ def _story(
         due_at=None if state == "claimed" else instant_or_none(due_at),
         settled_at=instant_or_none(settled_at),
         disposed_at=instant_or_none(disposed_at),
+        former=[_former(one) for one in undocument(former)] if former else (),
+    )
+
+
+def _former(written: Mapping[str, Any]) -> FormerOutcome:
+    """What :func:`reopen` wrote."""
+    return FormerOutcome(
+        settled_at=instant(written["settled_at"]),
+        outcome=written["outcome"],
+        reason=written["reason"],
+        rules=tuple(written["rules"]),
+        receipts=written["receipts"],
     )
 
 
@@ -124,23 +149,32 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
     """See :meth:`Ledger.reopen`. A deferred message keeps its generation and is due now; one in hand is left alone."""
     row = connection.execute(
         "SELECT mailbox, name, epoch, state, listed, "
-        "turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = folder.name) "
+        "turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = folder.name), "
+        "settled_at, outcome, reason, rules, receipts, former "
         "FROM message JOIN folder ON folder.id = message.folder WHERE folder = ? AND uid = ?",
         key,
     ).fetchone()
     if row is None:
         raise MessageGone(f"the ledger has no message {mid}")
-    mailbox, name, epoch, state, listed, present = row
+    mailbox, name, epoch, state, listed, present, settled_at, outcome, reason, rules, receipts, former = row
     if not present:
         raise MessageGone(
             f"the folder of message {mid} was renumbered or moved since: the server knows it by another uid"
         )
     if state == "settled":
+        last = {
+            "settled_at": settled_at,
+            "outcome": outcome,
+            "reason": reason,
+            "rules": undocument(rules) if rules else [],
+            "receipts": undocument(receipts) if receipts else {},
+        }
+        kept = [*(undocument(former) if former else []), last][-FORMER_KEPT:]
         connection.execute(
             "UPDATE message SET state = 'deferred', due_at = ?, generation = generation + 1, attempts = 0, route = NULL, "
             "receipts = NULL, waits_for = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
-            "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL WHERE folder = ? AND uid = ?",
-            (now, *key),
+            "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL, former = ? WHERE folder = ? AND uid = ?",
+            (now, document(kept), *key),
         )
     elif state in ("deferred", "suspect"):
         connection.execute("UPDATE message SET due_at = ?, waits_for = NULL WHERE folder = ? AND uid = ?", (now, *key))
