@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from typing import Any
 
 import pytest
 
-from mailpoller.core.errors import MessageRejected, TransientError
+from mailpoller.core.errors import LedgerUnavailable, MessageRejected, TransientError
 from mailpoller.core.ports import Mail
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.notice import MANNERS
@@ -278,6 +280,72 @@ async def test_a_ledger_that_cannot_be_written_is_told_all_the_same(site: Site) 
     await site.minutes(10)
     assert site.outgoing.subjects[1:] == ["[mailpoller] The ledger can be written again"]
     assert await site.ledger.alarms() == []
+
+
+class LockedLedger(MemoryLedger):
+    """Another process holds the lock, and every call waits for it until its patience is at an end."""
+
+    locked = True
+    waits = 0
+
+    async def _wait(self) -> None:
+        if self.locked:
+            self.waits += 1
+            self._clock.seconds += 5  # type: ignore[attr-defined]
+            raise LedgerUnavailable("database is locked")
+
+    async def alarms(self) -> Any:
+        await self._wait()
+        return await super().alarms()
+
+    async def raise_alarm(self, key: str, group: str, summary: str) -> Any:
+        await self._wait()
+        return await super().raise_alarm(key, group, summary)
+
+    async def notified(self, keys: Sequence[str]) -> None:
+        await self._wait()
+        await super().notified(keys)
+
+    async def clear_alarm(self, key: str) -> Any:
+        await self._wait()
+        return await super().clear_alarm(key)
+
+    async def note(self, faults: Any) -> None:
+        await self._wait()
+        await super().note(faults)
+
+
+@pytest.fixture
+def locked(site: Site) -> LockedLedger:
+    """The site's ledger, locked by another process."""
+    site.ledger = ledger = LockedLedger(site.clock)
+    site.alarm = site._alarm()
+    return ledger
+
+
+async def test_what_is_said_while_the_ledger_is_locked_waits_for_it_once(site: Site, locked: LockedLedger) -> None:
+    for number in range(50):
+        site.alarm.tell(Kind.MAILBOX_DOWN, f"box{number}", "gone", group="imap.example.com")
+    await site.alarm.step()
+    assert locked.waits == 1
+    assert site.clock.seconds == 5
+
+
+async def test_a_locked_ledger_does_not_hold_up_alerts_at_every_step(site: Site, locked: LockedLedger) -> None:
+    await site.alarm.raised(Kind.LEDGER_UNWRITABLE, "ledger", "database is locked", group="ledger")
+    site.alarm.fault("ledger", "mailbox.failed", "database is locked")
+    while not site.outgoing.mails:
+        await site.alarm.step()
+        await site.clock.sleep(1)
+    patience, window = MANNERS[Kind.LEDGER_UNWRITABLE].patience, site.policy.window
+    assert site.clock.seconds <= (patience + window).total_seconds() + 5 + 2
+    waits = locked.waits
+    await site.minutes(10)
+    assert locked.waits - waits <= 10 * 60 / 30, "a sixth of the time at most"
+    locked.locked = False
+    await site.minutes(1)
+    assert [edge.notified for edge in await site.ledger.alarms()] == [True]
+    assert [fault.event for fault in await site.ledger.faults()] == ["mailbox.failed"]
 
 
 async def test_an_alarm_raised_before_the_ledger_could_be_read_is_not_told_twice(site: Site) -> None:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -34,12 +35,17 @@ __all__ = ["Alarm", "Kind", "Policy"]
 
 log = structlog.get_logger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _TICK_S = 1.0
 _LAST_WORDS_S = 4.0
 _EVENTS_KEPT = 200
 """Events of one kind and group that wait for their mail; more are only counted."""
 _FAULTS_KEPT = 2000
 _SAID_KEPT = 100_000
+_LEDGER_REST = 6
+"""A ledger that took a while to say that it cannot is left alone for so many times as long."""
 _FLOCK_PATIENCE = 5
 """An end waits for its flock so many times ``steady`` at most."""
 
@@ -99,6 +105,7 @@ class Alarm:
         self._recalling = asyncio.Lock()
         self._said: deque[tuple[bool, Kind, str, str, str]] = deque(maxlen=_SAID_KEPT)
         self._faults: deque[Fault] = deque(maxlen=_FAULTS_KEPT)
+        self._ledger_rests_until = 0.0
         self._unnoted: set[str] = set()
         self._uncleared: set[str] = set()
 
@@ -108,6 +115,7 @@ class Alarm:
 
         ``group`` is the host that troubles of this kind are told together by.
         """
+        now = self._clock.now()  # the ledger may take its time
         await self._recall()
         key = alarm_key(kind, subject, detail)
         known = self._open.get(key)
@@ -117,7 +125,7 @@ class Alarm:
                 known.detail = detail
             return
         log.warning("alarm.raised", kind=kind.value, subject=subject, group=group, reason=detail)
-        trouble = Trouble(kind, subject, group, detail, self._clock.now())
+        trouble = Trouble(kind, subject, group, detail, now)
         if not trouble.manner.lasts and (self._outgoing is None or self._crowded(trouble)):
             self._uncounted[trouble.flock] += self._outgoing is not None
             return
@@ -127,11 +135,12 @@ class Alarm:
 
     async def ended(self, kind: Kind, subject: str) -> None:
         """The trouble is over. Costs nothing if there was none, so call it whenever all is well."""
+        now = self._clock.now()
         await self._recall()
         trouble = self._open.get(alarm_key(kind, subject, ""))
         if trouble is None or trouble.ended_at is not None:
             return
-        trouble.ended_at = self._clock.now()
+        trouble.ended_at = now
         trouble.recalled = trouble.recalled and trouble.told_at is None
         lasted = trouble.ended_at - trouble.raised_at
         log.info(
@@ -206,6 +215,22 @@ class Alarm:
             await self._mail(due, now)
 
     # --- the ledger ----------------------------------------------------------------------------------------------
+    async def _ask(self, call: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
+        """What the ledger answers. Raises :class:`LedgerUnavailable`.
+
+        Another process that holds its lock costs a wait of seconds, and there are many calls: after such a wait it is not
+        asked for a while, so that alerts, which can do without it, do not wait for it at every step.
+        """
+        began = self._clock.monotonic()
+        if began < self._ledger_rests_until:
+            raise LedgerUnavailable("the ledger is not asked again so soon")
+        try:
+            return await call(*arguments, **named)
+        except LedgerUnavailable:
+            ended = self._clock.monotonic()
+            self._ledger_rests_until = ended + _LEDGER_REST * (ended - began)
+            raise
+
     async def _recall(self) -> None:
         """Once: the alarms of earlier runs."""
         if self._recalled_at is not None:
@@ -214,7 +239,7 @@ class Alarm:
             if self._recalled_at is not None:
                 return
             try:
-                edges = await self._ledger.alarms()
+                edges = await self._ask(self._ledger.alarms)
             except LedgerUnavailable:
                 return
             now = self._recalled_at = self._clock.now()
@@ -241,7 +266,7 @@ class Alarm:
 
     async def _record(self, trouble: Trouble) -> bool:
         try:
-            await self._ledger.raise_alarm(trouble.key, trouble.group, trouble.detail)
+            await self._ask(self._ledger.raise_alarm, trouble.key, trouble.group, trouble.detail)
         except LedgerUnavailable:
             return False
         trouble.recorded = True
@@ -263,11 +288,11 @@ class Alarm:
                     return
             if self._unnoted:
                 keys = list(self._unnoted)
-                await self._ledger.notified(keys)
+                await self._ask(self._ledger.notified, keys)
                 self._unnoted.difference_update(keys)
             for key in list(self._uncleared):
                 if key not in self._open:
-                    await self._ledger.clear_alarm(key)
+                    await self._ask(self._ledger.clear_alarm, key)
                 self._uncleared.discard(key)
             await self._note()
         except LedgerUnavailable:
@@ -278,7 +303,7 @@ class Alarm:
             return
         batch, self._faults = self._faults, deque(maxlen=_FAULTS_KEPT)
         try:
-            await self._ledger.note(batch)
+            await self._ask(self._ledger.note, batch)
         except LedgerUnavailable:
             self._faults = deque([*batch, *self._faults], maxlen=_FAULTS_KEPT)
             raise
