@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -69,6 +70,21 @@ async def test_a_folder_that_cannot_be_opened_does_not_stop_the_others(failing: 
         assert site.source.steps.count("connect") == 1, "the session is as good as before"
         site.source.faults.clear()
         await until(lambda: site.subjects() == expected + refused)
+
+
+async def test_a_first_folder_that_cannot_be_watched_either_does_not_cost_the_session() -> None:
+    site = rig()
+    for step in ("open:INBOX", "wait"):
+        site.source.faults.fail(step, TransientError("may not be read"), times=FOR_EVER)
+    expected = fill(site, ORDERS, "a")
+    async with site.running():
+        await until(lambda: site.subjects() == expected)
+        expected += fill(site, ORDERS, "b")
+        await until(lambda: site.subjects() == expected)
+        assert site.source.steps.count("connect") == 1
+        polls = site.source.steps.count("folders")
+        await asyncio.sleep(0.12)
+        assert site.source.steps.count("folders") - polls <= 3, "it is no busier for that"
 
 
 async def test_a_folder_whose_listing_is_refused_does_not_stop_the_others() -> None:

@@ -239,7 +239,20 @@ class Watcher:
         if place.yielding:
             self._stirred = False
             return None
-        return await self._unless_stirred(lambda: session.wait(timedelta(seconds=limit)))
+        return await self._unless_stirred(lambda: self._watch(session, limit))
+
+    async def _watch(self, session: Session, limit: float) -> Wake:
+        """Wait for news; or, if the folder that is watched may be one that cannot be polled, for ``limit`` seconds to pass."""
+        began = self._clock.monotonic()
+        try:
+            return await session.wait(timedelta(seconds=limit))
+        except SessionLost:
+            raise
+        except TransientError as error:
+            if not self._failing or error.retry_after is not None:
+                raise
+            await self._clock.sleep(max(0.0, began + limit - self._clock.monotonic()))
+            return Wake.LIMIT
 
     @property
     def _at_rest(self) -> Condition:
