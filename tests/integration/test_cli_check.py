@@ -57,6 +57,7 @@ def test_check_goes_through_every_stage_of_all_that_works(
     assert list(stages(said, "queue support")) == ["check"]
     assert all(row["ok"] and not row["advice"] and row["elapsed_ms"] >= 0 for row in said.json["stages"])
     assert dovecot.flags(user) == {1: frozenset()}
+    assert list(site.directory.iterdir()) == [site.config], "no file, no directory, no token, no queue"
 
 
 def outgoing(relay: Relay, password: str) -> dict[str, Any]:
