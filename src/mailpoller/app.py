@@ -23,12 +23,13 @@ from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, MailpollerError
 from mailpoller.core.ports import Clock, Expiring, Ledger, Outgoing, Rule, Sink, Stage
 from mailpoller.core.spool import Spool
+from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.connections import Connections
 from mailpoller.engine.control import ControlServer
-from mailpoller.engine.courier import Courier, Limits
+from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health

@@ -17,14 +17,16 @@ from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule, Start
 from mailpoller.core.verdict import Effect, Match
+from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.courier import Courier, Limits, Tally
+from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
 from mailpoller.engine.health import Health
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
+from mailpoller.engine.tally import Tally
 from mailpoller.engine.watcher import Watcher
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
@@ -122,7 +124,7 @@ class Rig:
             budget=self.budget,
             clock=self.clock,
             limits=Limits(batch, 8_000_000, 3),
-            stop=self.stop,
+            stop=self.watcher.patience,
             reachable=reachable,
             observer=self.watcher,
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from engine_rig import Rig, Routes, log, until  # noqa: F401
 
-from mailpoller.core.delivery import Settlement
+from mailpoller.core.delivery import Disposed, Held, Settlement
 from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
-from mailpoller.core.message import Message
+from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
+from mailpoller.core.ports import Start
 from mailpoller.core.verdict import Match
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.queues import State
@@ -229,6 +231,90 @@ async def test_a_message_that_waits_for_a_queue_is_given_up_when_it_leaves_the_m
     await rig.carry()
     assert (await rig.counts())["deferred"] == 0
     assert not rig.sinks["support"].held
+
+
+async def test_a_delivered_batch_is_settled_and_told_while_the_next_download_hangs() -> None:
+    rig = Rig(batch=5)
+    rig.fill(30)
+    rig.source.faults.hang("fetch", after=2)
+    carrying = asyncio.create_task(rig.carry())
+    await until(lambda: len(rig.source.applied) == 10)
+    assert (await rig.counts())["settled"] == 10
+    assert not carrying.done()
+    carrying.cancel()
+    await asyncio.wait({carrying})
+    assert rig.budget.used == 0
+
+
+async def test_a_server_that_is_slow_to_be_told_holds_up_no_delivery_and_is_told_of_several_batches_at_once() -> None:
+    rig = Rig(batch=5)
+    rig.fill(25)
+    slow = asyncio.Event()
+    session = await rig.source.connect()
+    told: list[int] = []
+    settle = session.settle
+
+    async def slowly(settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        told.append(len(settlements))
+        await slow.wait()
+        return await settle(settlements)
+
+    session.settle = slowly  # type: ignore[method-assign]
+    folder = await session.open("INBOX")
+    state = await rig.ledger.open_folder(folder, rig.source.account)
+    carrying = asyncio.create_task(rig.courier.carry(session, folder, state.position, Start("all"), suppress=False))
+    await until(lambda: len(rig.sinks["support"].held) == 25)
+    assert told == [5]
+    slow.set()
+    await carrying
+    assert told == [5, 20]
+    assert len(rig.source.applied) == 25
+
+
+async def test_what_is_on_its_way_to_a_queue_is_settled_though_the_next_claim_fails() -> None:
+    rig = Rig(batch=5)
+    expected = rig.fill(30)
+    claim = rig.ledger.claim
+
+    async def until_mail_is_held(refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+        if rig.sinks["support"].held:
+            raise LedgerUnavailable("full")
+        return await claim(refs)
+
+    rig.ledger.claim = until_mail_is_held  # type: ignore[method-assign]
+    with pytest.raises(LedgerUnavailable):
+        await rig.carry()
+    assert (await rig.counts())["settled"] == len(rig.sinks["support"].held) >= 5
+    rig.ledger.claim = claim  # type: ignore[method-assign]
+    await rig.carry()
+    assert rig.subjects() == expected
+
+
+async def test_of_two_downloads_that_a_lost_session_ends_only_the_first_is_in_doubt() -> None:
+    rig = Rig(batch=5)
+    expected = rig.fill(40)
+    session = await rig.source.connect()
+    folder = await session.open("INBOX")
+    state = await rig.ledger.open_folder(folder, rig.source.account)
+    begun: list[Sequence[Claim]] = []
+    both = asyncio.Event()
+
+    async def cut(claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        begun.append(claims)
+        if len(begun) == 2:
+            both.set()
+        await both.wait()
+        raise SessionLost("cut")
+        yield
+
+    session.fetch = cut  # type: ignore[assignment, method-assign]
+    with pytest.raises(SessionLost):
+        await rig.courier.carry(session, folder, state.position, Start("all"), suppress=False)
+    assert [len(claims) for claims in begun] == [5, 5]
+    assert set(rig.courier._doubt.uids(folder)) == {claim.ref.uid for claim in begun[0]}
+    assert (await rig.counts())["claimed"] == 0
+    await rig.carry()
+    assert rig.subjects() == expected
 
 
 async def test_a_stop_between_batches_leaves_no_claim_open() -> None:

@@ -102,7 +102,6 @@ class Fleet:
             host = hosts[number % len(hosts)]
             rig.source.account = Account("fake", host, rig.name)
             rig.watcher._connections = self.connections
-            rig.courier._stop = rig.watcher.patience
             self._count_sessions(rig, host)
 
     def _count_sessions(self, rig: Rig, host: str) -> None:

@@ -60,8 +60,8 @@ class Stage:
 
 
 class Session(Protocol):
-    """One authenticated connection to one mailbox. It serialises its own commands; the engine may call ``settle``
-    and ``wait`` while a ``fetch`` is being consumed, and they take their turn.
+    """One authenticated connection to one mailbox. It serialises its own commands; the engine may call ``settle``,
+    ``wait`` and one more ``fetch`` while a ``fetch`` is being consumed, and they take their turn.
 
     Every method raises :class:`SessionLost` when the connection is gone, and then every later call does; every
     method keeps its own deadlines.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -20,11 +18,13 @@ from mailpoller.core.message import Claim, Folder, Gone, Message, MessageRef, Po
 from mailpoller.core.ports import Clock, Ledger, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.verdict import Quarantine
+from mailpoller.engine.agenda import Agenda, Batch, Limits, Stop
 from mailpoller.engine.budget import Budget, Reservation
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.doubt import Doubt
-from mailpoller.engine.overlap import side_by_side
+from mailpoller.engine.line import Line, Place
 from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.tally import Tally
 from mailpoller.engine.turns import Turns
 from mailpoller.mail.parser import parse, unparsed
 
@@ -36,8 +36,11 @@ LARGE = 1_000_000
 POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
-IN_HAND = 3
-"""Batches that are under way at once: one fetched, one delivered, one told to the server."""
+STATIONS = 5
+"""Of the line that batches go along: claimed, asked for, fetched and judged, delivered, settled."""
+
+UNTOLD = 4
+"""Settled batches that wait until the server is told of them."""
 
 _SETTLED = {
     "delivered": "message.delivered",
@@ -50,12 +53,6 @@ _SETTLED = {
 
 _BREATH = 0.002
 """Seconds of parsing after which other tasks get their turn."""
-
-
-class Stop(Protocol):
-    """What tells a courier to end its pass, such as an :class:`asyncio.Event`. Asked between two batches."""
-
-    def is_set(self) -> bool: ...
 
 
 class Observer(Protocol):
@@ -74,59 +71,9 @@ class Observer(Protocol):
         """Something about one message went wrong that an operator should find again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds of a batch and of patience."""
-
-    batch_messages: int = 400
-    batch_size: int = 8_000_000
-    max_strikes: int = 3
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a pass over a folder came to: messages by what has become of them."""
-
-    listed: int = 0
-    settled: int = 0
-    deferred: int = 0
-    unfetched: int = 0
-    """Those that could not be fetched, and were put off."""
-    retry_at: datetime | None = None
-    """When the first of those that wait for no queue is to be tried again."""
-    exhausted: bool = False
-    """The listing was worked through to its end."""
-
-    def put_off(self, count: int, until: datetime | None) -> None:
-        """Count messages that were put off; ``until`` is None for those that wait for a queue."""
-        self.deferred += count
-        if until is not None:
-            self.retry_at = until if self.retry_at is None else min(until, self.retry_at)
-
-    def add(self, other: Tally) -> None:
-        """Count another pass's messages too."""
-        self.listed += other.listed
-        self.settled += other.settled
-        self.unfetched += other.unfetched
-        self.put_off(other.deferred, other.retry_at)
-        self.exhausted = self.exhausted and other.exhausted
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Refs to be worked on together; once they are claimed the folder may advance to ``position``.
-
-    ``alone``: nothing further is begun before what has become of this batch is known.
-    """
-
-    refs: list[MessageRef]
-    position: Position | None = None
-    alone: bool = False
-
-
 @dataclass(slots=True)
 class _Hand:
-    """One batch on its way, filled from top to bottom: claimed, fetched, judged, settled."""
+    """One batch on its way, filled from top to bottom: claimed, fetched, judged, delivered, settled."""
 
     claims: list[Claim] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
@@ -134,16 +81,15 @@ class _Hand:
     reservation: Reservation | None = None
     fetched: list[RawMessage] = field(default_factory=list)
     gone: list[Claim] = field(default_factory=list)
-    lost: SessionLost | None = None
+    missing: dict[str, Claim] = field(default_factory=dict)
+    """Claims that were asked for and not answered, by mid."""
+    trouble: TransientError | None = None
+    """Why; :class:`SessionLost` among others."""
     judged: list[Judged] = field(default_factory=list)
-    repeated: list[Outcome] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    deferrals: list[Deferral] = field(default_factory=list)
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what is held whole: the ledger knows of them only once they are settled."""
-
-    @property
-    def empty(self) -> bool:
-        """True if nothing remains to be done with it."""
-        return not (self.claims or self.settlements)
 
     def release(self) -> None:
         """Give back octets and room. Harmless when repeated."""
@@ -153,6 +99,41 @@ class _Hand:
         if self.reservation is not None:
             self.reservation.release()
             self.reservation = None
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What the batches of one pass over a folder share."""
+
+    session: Session
+    folder: Folder
+    suppress: bool
+    tally: Tally
+    digests: dict[bytes, str] = field(default_factory=dict)
+    """Digest -> mid of what was judged and is not settled yet."""
+    last: list[Settlement] | None = None
+    """Overdue settlements, where the server is told of them after everything else."""
+    settled: asyncio.Queue[Sequence[Settlement] | None] = field(default_factory=lambda: asyncio.Queue(UNTOLD))
+    """What the server is to be told next; None after the last."""
+    lost: SessionLost | None = None
+    """The session: nothing more is fetched or told, and what was fetched is finished."""
+    failure: Exception | None = None
+    """Anything else: what is not on its way to a queue yet is given up."""
+    fetching: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def over(self) -> bool:
+        """True if nothing new is begun."""
+        return self.lost is not None or self.failure is not None
+
+    def fail(self, error: Exception) -> None:
+        """Note what ends the pass; the first failure counts."""
+        if isinstance(error, SessionLost):
+            self.lost = self.lost or error
+            return
+        self.failure = self.failure or error
+        for task in self.fetching:
+            task.cancel()
 
 
 class Courier:
@@ -189,7 +170,6 @@ class Courier:
         self._clock = clock
         self._limits = limits
         self._stop = stop
-        self._reachable = reachable
         self._bodies_wanted = bodies_wanted
         self._judging = judging or Turns(1)
         self._observer = observer
@@ -202,6 +182,18 @@ class Courier:
         self._hung_up = False
         """Telling the server of settlements is what lost the last session."""
         self._doubt = Doubt()
+        self._agenda = Agenda(
+            mailbox,
+            ledger=ledger,
+            dispatcher=dispatcher,
+            doubt=self._doubt,
+            limits=limits,
+            stop=stop,
+            reachable=reachable,
+            largest=config.max_message_size,
+            in_hand=STATIONS + UNTOLD,
+            skip=self._skip,
+        )
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
@@ -220,7 +212,9 @@ class Courier:
             await self._put_down(list(self._open.values()))
         try:
             await self._carry_suspects(session, folder, suppress, tally)
-            await self._stream(session, folder, self._batches(session, folder, since, start, tally), suppress, tally)
+            await self._stream(
+                session, folder, self._agenda.batches(session, folder, since, start, tally), suppress, tally
+            )
         finally:
             if self._open:
                 # A ledger that cannot commit now keeps them open; the next pass gives them back first.
@@ -241,132 +235,100 @@ class Courier:
             await self._carry_suspect(session, claims[0], suppress, tally)
 
     async def _stream(
-        self, session: Session, folder: Folder, batches: AsyncIterator[_Batch], suppress: bool, tally: Tally
+        self, session: Session, folder: Folder, batches: AsyncIterator[Batch], suppress: bool, tally: Tally
     ) -> None:
-        """A line of four stations, all at work at once: one batch is claimed, the next fetched and judged, the next
-        delivered and committed, and of the last, which is settled, the server is told. Only two of them hold octets.
-        """
-        # Where telling the server is what loses the session, as a move may do again and again, what is overdue is told
-        # last: else it would keep new mail from its queue for ever.
-        last = self._hung_up
-        overdue = {mid: one for mid, one in self._untold.items() if one.ref.folder == folder}
-        line = [_Hand(), _Hand(), _Hand(settlements=[] if last else list(overdue.values()))]
-        lost: SessionLost | None = None
+        """Send batch after batch along the line. What was begun is finished as far as it goes, then trouble is raised."""
+        now = _Pass(session, folder, suppress, tally)
+        overdue = [one for one in self._untold.values() if one.ref.folder == folder]
+        async with asyncio.TaskGroup() as telling:
+            telling.create_task(self._tell_settled(now), name=f"tell {self._mailbox}")
+            if self._hung_up:
+                # Where telling the server is what loses the session, as a move may do again and again, what is overdue
+                # is told last: else it would keep new mail from its queue for ever.
+                now.last = overdue
+            else:
+                await now.settled.put(overdue)
+            async with asyncio.TaskGroup() as walking:
+                await self._feed(now, batches, walking)
+            await now.settled.put(None)
+        if now.last and not now.over:
+            await self._tell_server(now, now.last)
+        if now.failure is not None:
+            raise now.failure from now.lost
+        if now.lost is not None:
+            raise now.lost
 
-        async def tell(settlements: Sequence[Settlement]) -> None:
-            nonlocal lost
-            if lost is None and settlements:
-                try:
-                    await self._dispose(session, settlements)
-                    self._hung_up = False
-                except SessionLost as error:
-                    self._hung_up, lost = True, error
-
-        async def move_on(batch: _Batch | None = None) -> None:
-            nonlocal lost
-            line.insert(0, _Hand())
-            claimed, fetched, delivered, settled = line
-            await side_by_side(
-                claim=self._take(folder, batch, claimed),
-                fetch=self._fetch_and_judge(
-                    session, fetched, delivered.digests, suppress, tally, stopped=lost is not None
-                ),
-                deliver=self._deliver(delivered, tally),
-                dispose=tell(settled.settlements),
-            )
-            line.pop()
-            if last:
-                overdue.update((one.mid, one) for one in claimed.settlements)
-                claimed.settlements = []
-            lost = lost or fetched.lost
-            self._observer.progressed()
-
+    async def _feed(self, now: _Pass, batches: AsyncIterator[Batch], group: asyncio.TaskGroup) -> None:
+        """Start each batch as soon as there is room at the first station, until there is none or trouble."""
+        line = Line(STATIONS)
         try:
-            async for batch in batches:
-                await move_on(batch)
-                while batch.alone and lost is None and not all(hand.empty for hand in line):
-                    await move_on()
-                if lost is not None:
+            while not now.over:
+                place = line.enter()
+                await place.on()
+                batch = None if now.over else await anext(batches, None)
+                if batch is None:
                     break
-            while not all(hand.empty for hand in line):
-                await move_on()
-            if last:
-                await tell(list(overdue.values()))
-            if lost is not None:
-                raise lost
-        finally:
-            for hand in line:
-                hand.release()
+                walk = group.create_task(self._walk(now, batch, place, group), name=f"batch {self._mailbox}")
+                if batch.alone:
+                    await asyncio.wait([walk])
+        except Exception as error:
+            now.fail(error)
 
-    async def _batches(
-        self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
-    ) -> AsyncIterator[_Batch]:
-        """What is due, then what is pending, cut to size.
+    async def _tell_settled(self, now: _Pass) -> None:
+        """Tell the server of what is settled. On a far line each time takes a round trip, behind all that is being
+        fetched; what has gathered meanwhile is told together."""
+        ended = False
+        while not ended:
+            several = [await now.settled.get()]
+            while not now.settled.empty():
+                several.append(now.settled.get_nowait())
+            ended = None in several
+            settlements = [one for batch in several if batch is not None for one in batch]
+            try:
+                await self._tell_server(now, settlements)
+            except Exception as error:
+                now.fail(error)
 
-        Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching. What may
-        take the session with it comes last.
+    async def _walk(self, now: _Pass, batch: Batch, place: Place, group: asyncio.TaskGroup) -> None:
+        """One batch along the line: the stations are all at work at once, each on another batch, and in order.
+
+        Octets lie at three of them: asked for, fetched, delivered. Never raises but CancelledError.
         """
-        doubted = self._doubt.uids(folder)
-        worked = set(doubted)
-        while not self._stop.is_set():
-            probing = self._dispatcher.probing()
-            limit = 1 if probing else self._limits.batch_messages
-            asked = limit if probing else limit * (1 + IN_HAND)  # what is in hand looks due still, and comes first
-            due = await self._ledger.due(folder, limit=asked + len(doubted), down=self._dispatcher.down())
-            waiting = deque(ref for ref in due if ref.uid not in worked)
-            if not waiting:
-                break
-            piece = self._cut(waiting, limit, rest=True)
-            worked.update(ref.uid for ref in piece)
-            yield _Batch(piece, alone=bool(probing))
-        if self._has_to_end():
-            return
-        listed = yielded = 0
-        waiting = deque()
-        covered: deque[tuple[int, Position]] = deque()
-        async for page in session.pending(folder, since, start):
-            if since is None and not tally.listed and page.listed is not None:
-                log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
-            if page.unwanted:
-                await self._skip(page.unwanted)
-            refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
-            tally.listed += len(page.refs)
-            listed += len(refs)
-            waiting += refs
-            if page.position is not None:
-                covered.append((listed, page.position))
-            while piece := self._cut(waiting, self._new_at_once(), rest=False):
-                yielded += len(piece)
-                yield _Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
-                if self._has_to_end():
-                    return
-        while waiting or covered:
-            piece = self._cut(waiting, self._new_at_once(), rest=True)
-            yielded += len(piece)
-            yield _Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
-            if waiting and self._has_to_end():
-                return
-        for refs in self._doubt.pieces(folder):
-            waiting = deque(refs)
-            while waiting:
-                if self._has_to_end():
-                    return
-                yield _Batch(self._cut(waiting, len(refs), rest=True), alone=True)
-        tally.exhausted = True
-
-    def _has_to_end(self) -> bool:
-        """True if the service stops, or there is no point in fetching new mail: every queue that it could go to is down."""
-        if self._stop.is_set():
-            return True
-        if self._reachable and self._reachable <= self._dispatcher.down():
-            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable))
-            return True
-        return False
-
-    def _new_at_once(self) -> int:
-        """How many new messages a batch may have: one, while every queue that they could go to wants one message first."""
-        doubtful = self._dispatcher.down() | self._dispatcher.probing()
-        return 1 if self._reachable and self._reachable <= doubtful else self._limits.batch_messages
+        hand = _Hand()
+        fetching: asyncio.Task[None] | None = None
+        try:
+            await self._take(now, batch, hand)
+            await place.on()
+            if hand.claims and not await self._given_up(now, hand):
+                fetching = group.create_task(self._fetch_ahead(now, hand), name=f"fetch {self._mailbox}")
+                now.fetching.add(fetching)
+            await place.on()
+            if fetching is not None:
+                await asyncio.wait([fetching])
+                await self._account(now, hand)
+            if now.failure is None:
+                async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
+                    await self._judge_batch(hand, now)
+            await place.on()
+            if now.failure is None:
+                self._observer.progressed()
+                await self._deliver(hand)
+                await place.on()
+                await self._settle(hand, now.tally)
+                self._observer.progressed()
+                await now.settled.put(hand.settlements)
+        except Exception as error:
+            now.fail(error)
+        finally:
+            if fetching is not None:
+                now.fetching.discard(fetching)
+                fetching.cancel()
+                await asyncio.wait([fetching])
+            for digest, mid in hand.digests.items():
+                if now.digests.get(digest) == mid:
+                    del now.digests[digest]
+            hand.release()
+            place.leave()
 
     async def _skip(self, refs: Sequence[MessageRef]) -> None:
         """Record messages that were there before the first run and that ``start`` does not want."""
@@ -377,24 +339,6 @@ class Courier:
                 await self._ledger.settle(outcomes)
                 self._close(claims)
         log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
-
-    def _cut(self, waiting: deque[MessageRef], limit: int, *, rest: bool) -> list[MessageRef]:
-        """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server announced, so many
-        octets. Without ``rest`` a piece that could still grow is left there."""
-        octets = count = 0
-        for ref in waiting:
-            octets += self._expected(ref)
-            if count and (count >= limit or octets > self._limits.batch_size):
-                break
-            count += 1
-        else:
-            if not rest:
-                return []
-        return [waiting.popleft() for _ in range(count)]
-
-    def _expected(self, ref: MessageRef) -> int:
-        limit = self._config.max_message_size
-        return limit if ref.size is None else min(ref.size, limit)
 
     # --- claim and fetch ---------------------------------------------------------------------------------------
     async def _claim(self, refs: Sequence[MessageRef]) -> tuple[list[Claim], list[Settlement]]:
@@ -415,65 +359,63 @@ class Courier:
         for claim in claims:
             self._open.pop(claim.mid, None)
 
-    async def _take(self, folder: Folder, batch: _Batch | None, hand: _Hand) -> None:
+    async def _take(self, now: _Pass, batch: Batch, hand: _Hand) -> None:
         """Claim a batch, and record how far the listing got by it."""
-        if batch is None:
-            return
         hand.claims, hand.settlements = await self._claim(batch.refs)
         if batch.position is not None:
-            await self._ledger.advance(folder, batch.position)
+            await self._ledger.advance(now.folder, batch.position)
+        if now.last is not None:
+            now.last += hand.settlements
+            hand.settlements = []
 
-    async def _fetch_and_judge(
-        self,
-        session: Session,
-        hand: _Hand,
-        before: Mapping[bytes, str],
-        suppress: bool,
-        tally: Tally,
-        *,
-        stopped: bool,
-    ) -> None:
-        """Fetch what was claimed and judge it. A lost session is noted in the hand: what it holds is finished first.
-
-        ``before``: the digests of the batch that is being delivered. ``stopped``: the session is lost; then, and
-        when there is no point in fetching any more, the claims are given back.
-        """
-        if not hand.claims:
-            return
-        if stopped or self._has_to_end():
+    async def _given_up(self, now: _Pass, hand: _Hand) -> bool:
+        """True if there is no point in fetching what was claimed: the claims are given back."""
+        if not now.over and not self._agenda.has_to_end():
+            return False
+        if now.failure is None:
             await self._put_down(hand.claims)
-            hand.claims = []
-            return
-        await self._fetch(session, hand.claims, hand, self._config.max_message_size, tally)
-        async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
-            await self._judge_batch(hand, before, suppress, tally)
+        hand.claims = []
+        return True
 
-    async def _fetch(self, session: Session, claims: Sequence[Claim], hand: _Hand, limit: int, tally: Tally) -> None:
-        """Fetch every claim into the hand. Those that cannot be fetched are put off or, if the session is lost, given back."""
-        room = sum(min(self._expected(claim.ref), MEMORY_THRESHOLD) for claim in claims)
-        hand.reservation = await self._budget.reserve(room)
-        missing = {claim.mid: claim for claim in claims}
-        trouble: TransientError | None = None
+    async def _fetch_ahead(self, now: _Pass, hand: _Hand) -> None:
+        """Fetch while the batch before it is still worked on, so that the line to the server is never idle."""
         try:
-            async for answer in session.fetch(claims, limit):
-                missing.pop(answer.claim.mid, None)
+            await self._fetch(now.session, hand, self._config.max_message_size)
+        except Exception as error:
+            now.fail(error)
+
+    async def _fetch(self, session: Session, hand: _Hand, limit: int) -> None:
+        """Fetch every claim into the hand; what is missing then, and why, is noted there."""
+        room = sum(min(self._agenda.expected(claim.ref), MEMORY_THRESHOLD) for claim in hand.claims)
+        hand.missing = {claim.mid: claim for claim in hand.claims}
+        hand.reservation = await self._budget.reserve(room)
+        try:
+            async for answer in session.fetch(hand.claims, limit):
+                hand.missing.pop(answer.claim.mid, None)
                 if isinstance(answer, Gone):
                     hand.gone.append(answer.claim)
                 else:
                     hand.fetched.append(answer)
-        except SessionLost as error:
-            hand.lost = error
         except TransientError as error:
-            trouble = error
-        if not missing:
-            return
-        left = list(missing.values())
-        if hand.lost is None:
-            await self._unfetchable(left, str(trouble or "the server did not answer for it"), tally, trouble)
-        elif self._doubt.lost([claim.ref for claim in left]):
-            await self._unfetchable(left, "the session is lost whenever it is fetched", tally, None)
-        else:
-            await self._put_down(left)
+            hand.trouble = error
+
+    async def _account(self, now: _Pass, hand: _Hand) -> None:
+        """What is missing is put off or, if the session was lost, given back.
+
+        In the order of the line: when two batches were asked for, the session was lost with the first of them.
+        """
+        left = list(hand.missing.values())
+        lost = hand.trouble if isinstance(hand.trouble, SessionLost) else None
+        if left and now.failure is None:
+            if lost is None:
+                reason = str(hand.trouble or "the server did not answer for it")
+                await self._unfetchable(left, reason, now.tally, hand.trouble)
+            elif now.lost is None and self._doubt.lost([claim.ref for claim in left]):
+                await self._unfetchable(left, "the session is lost whenever it is fetched", now.tally, None)
+            else:
+                await self._put_down(left)
+        if lost is not None:
+            now.fail(lost)
 
     async def _unfetchable(
         self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
@@ -490,24 +432,25 @@ class Courier:
     async def _carry_suspect(self, session: Session, claim: Claim, suppress: bool, tally: Tally) -> None:
         """One message that an earlier process died with: alone, and marked while it is parsed and judged."""
         poison = claim.strikes >= self._limits.max_strikes
-        large = self._expected(claim.ref) > MEMORY_THRESHOLD
-        hand = _Hand([claim])
+        large = self._agenda.expected(claim.ref) > MEMORY_THRESHOLD
+        hand, now = _Hand([claim]), _Pass(session, claim.ref.folder, suppress, tally)
         try:
-            limit = POISON_HEAD if poison and large else self._config.max_message_size
-            await self._fetch(session, [claim], hand, limit, tally)
+            await self._fetch(session, hand, POISON_HEAD if poison and large else self._config.max_message_size)
+            await self._account(now, hand)
             if not poison and hand.fetched:
                 await self._ledger.at_risk(claim)
                 async with self._judging.turn(self._mailbox):
-                    await self._judge_batch(hand, {}, suppress, tally, thorough=True)
+                    await self._judge_batch(hand, now, thorough=True)
                 await self._ledger.cleared(claim)
             else:
                 hand.judged = [self._poison(raw) for raw in hand.fetched]
-            await self._deliver(hand, tally)
+            await self._deliver(hand)
+            await self._settle(hand, tally)
         finally:
             hand.release()
         self._observer.progressed()
-        if hand.lost is not None:
-            raise hand.lost
+        if now.lost is not None:
+            raise now.lost
         await self._dispose(session, hand.settlements)
 
     def _poison(self, raw: RawMessage) -> Judged:
@@ -520,26 +463,24 @@ class Courier:
         return judged
 
     # --- judge, dispatch, settle -------------------------------------------------------------------------------
-    async def _judge_batch(
-        self, hand: _Hand, before: Mapping[bytes, str], suppress: bool, tally: Tally, *, thorough: bool = False
-    ) -> None:
+    async def _judge_batch(self, hand: _Hand, now: _Pass, *, thorough: bool = False) -> None:
         """Parse, judge and render what was fetched. ``thorough``: bodies too, wanted or not."""
         whole = [raw.octets.digest for raw in hand.fetched if not raw.truncated]
-        known = {**before, **await self._ledger.repeats(self._mailbox, whole)} if whole else {}
+        settled = await self._ledger.repeats(self._mailbox, whole) if whole else {}
         breath = time.perf_counter()
         for raw in hand.fetched:
             digest = raw.octets.digest
-            repeat_of = None if raw.truncated else known.get(digest)
+            repeat_of = None if raw.truncated else settled.get(digest) or now.digests.get(digest)
             if repeat_of == raw.claim.mid:
                 repeat_of = None
-            if repeat_of is not None and suppress and not raw.claim.route and digest not in self._fresh:
-                hand.repeated.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
+            if repeat_of is not None and now.suppress and not raw.claim.route and digest not in self._fresh:
+                hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
                 continue
-            if suppress:
+            if now.suppress:
                 self._fresh.add(digest)
             if not raw.truncated:
-                hand.digests[digest] = known.setdefault(digest, raw.claim.mid)
-            one = await self._judge(raw, repeat_of, tally, thorough)
+                hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
+            one = await self._judge(raw, repeat_of, now.tally, thorough)
             if one is not None:
                 hand.judged.append(one)
             if time.perf_counter() - breath > _BREATH:
@@ -573,27 +514,29 @@ class Courier:
             self._dispatcher.prepare(judged)
         return judged
 
-    async def _deliver(self, hand: _Hand, tally: Tally) -> None:
-        """Deliver what is judged, commit what has become of it, and release the octets."""
+    async def _deliver(self, hand: _Hand) -> None:
+        """Bring what is judged to its queues, and release the octets."""
+        hand.outcomes += [self._dispatcher.gone(claim) for claim in hand.gone]
         try:
-            outcomes = [*hand.repeated, *(self._dispatcher.gone(claim) for claim in hand.gone)]
-            deferrals: list[Deferral] = []
             if hand.judged:
-                done, deferrals = await self._dispatcher.dispatch(hand.judged)
-                outcomes += done
-            if outcomes:
-                settlements = await self._ledger.settle(outcomes)
-                self._close(outcome.claim for outcome in outcomes)
-                self._untold.update((one.mid, one) for one in settlements if not one.disposition.leaves)
-                hand.settlements += settlements
-            if deferrals:
-                await self._defer(deferrals, tally)
-            for outcome in outcomes:
-                self._tell(outcome)
-            tally.settled += len(outcomes)
+                done, hand.deferrals = await self._dispatcher.dispatch(hand.judged)
+                hand.outcomes += done
         finally:
-            hand.claims = []
+            hand.judged = []
             hand.release()
+
+    async def _settle(self, hand: _Hand, tally: Tally) -> None:
+        """Commit what has become of a batch."""
+        if hand.outcomes:
+            settlements = await self._ledger.settle(hand.outcomes)
+            self._close(outcome.claim for outcome in hand.outcomes)
+            self._untold.update((one.mid, one) for one in settlements if not one.disposition.leaves)
+            hand.settlements += settlements
+        if hand.deferrals:
+            await self._defer(hand.deferrals, tally)
+        for outcome in hand.outcomes:
+            self._tell(outcome)
+        tally.settled += len(hand.outcomes)
 
     async def _defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
         """Put off, in one commit, all that are put off alike."""
@@ -617,6 +560,17 @@ class Courier:
                 log.info(
                     "message.deferred", mid=one.claim.mid, mailbox=self._mailbox, queue=one.queue, reason=one.reason
                 )
+
+    async def _tell_server(self, now: _Pass, settlements: Sequence[Settlement]) -> None:
+        """Carry out dispositions unless the session is lost; that it is lost by this very thing is remembered."""
+        if now.over or not settlements:
+            return
+        try:
+            await self._dispose(now.session, settlements)
+            self._hung_up = False
+        except SessionLost:
+            self._hung_up = True
+            raise
 
     async def _dispose(self, session: Session, settlements: Sequence[Settlement]) -> None:
         """Carry out what is due on the server and record its word."""
@@ -645,14 +599,6 @@ class Courier:
             reason=outcome.reason,
         )
         self._observer.settled(outcome)
-
-
-def _reached(covered: deque[tuple[int, Position]], yielded: int) -> Position | None:
-    """The furthest position all of whose messages are among the first ``yielded`` of the listing."""
-    position = None
-    while covered and covered[0][0] <= yielded:
-        position = covered.popleft()[1]
-    return position
 
 
 def _read(raw: RawMessage, body: bool) -> Message:

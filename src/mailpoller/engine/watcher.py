@@ -26,9 +26,10 @@ from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, S
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.connections import Connections, Place
-from mailpoller.engine.courier import Courier, Tally
+from mailpoller.engine.courier import Courier
 from mailpoller.engine.folders import FailingFolders
 from mailpoller.engine.health import Condition, Health
+from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
 

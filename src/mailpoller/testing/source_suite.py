@@ -449,6 +449,35 @@ class SourceSuite:
             await answers.aclose()  # type: ignore[attr-defined]
             assert len(await fetched(session, refs)) == 20
 
+    async def test_two_fetches_at_once_each_answer_their_own_claims(self, mailbox: MailboxUnderTest) -> None:
+        octets = [letter(number, size=number * 500) for number in range(24)]
+        for one in octets:
+            await mailbox.deliver(one)
+        async with connected(mailbox.source()) as session:
+            refs, _ = await listing(session, await session.open(mailbox.first))
+            halves = refs[:12], refs[12:]
+            async with asyncio.timeout(20):
+                shown = await asyncio.gather(*(fetched(session, half) for half in halves))
+        assert [set(answered) for answered in shown] == [{ref.uid for ref in half} for half in halves]
+        assert Counter([*shown[0].values(), *shown[1].values()]) == Counter(octets)
+
+    async def test_fetch_that_is_given_up_leaves_the_one_beside_it_whole(self, mailbox: MailboxUnderTest) -> None:
+        for number in range(20):
+            await mailbox.deliver(letter(number, size=20_000))
+        async with connected(mailbox.source()) as session:
+            refs, _ = await listing(session, await session.open(mailbox.first))
+            async with asyncio.timeout(20):
+                beside = asyncio.create_task(fetched(session, refs[10:]))
+                answers = session.fetch([claim(ref) for ref in refs[:10]], WHOLE)
+                first = await anext(answers)
+                assert isinstance(first, RawMessage)
+                first.octets.close()
+                await answers.aclose()  # type: ignore[attr-defined]
+                whole = await beside
+                assert set(whole) == {ref.uid for ref in refs[10:]}
+                assert set(whole.values()) <= {letter(number, size=20_000) for number in range(20)}
+                assert len(await fetched(session, refs)) == 20
+
     async def test_settling_takes_its_turn_while_a_fetch_is_consumed(self, mailbox: MailboxUnderTest) -> None:
         for number in range(10):
             await mailbox.deliver(letter(number))

@@ -1,0 +1,185 @@
+"""What one pass over a folder works on, and in which order: what is due, what is pending, what is in doubt; cut to batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from mailpoller.core.message import Folder, MessageRef, Position
+from mailpoller.core.ports import Ledger, Session, Start
+from mailpoller.engine.dispatcher import Dispatcher
+from mailpoller.engine.doubt import Doubt
+from mailpoller.engine.tally import Tally
+
+log = structlog.get_logger(__name__)
+
+
+class Stop(Protocol):
+    """What tells a pass to end, such as an :class:`asyncio.Event`. Asked between two batches."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a batch and of patience."""
+
+    batch_messages: int = 400
+    batch_size: int = 8_000_000
+    max_strikes: int = 3
+
+
+@dataclass(slots=True)
+class Batch:
+    """Refs to be worked on together; once they are claimed the folder may advance to ``position``.
+
+    ``alone``: nothing further is begun before what has become of this batch is known.
+    """
+
+    refs: list[MessageRef]
+    position: Position | None = None
+    alone: bool = False
+
+
+class Agenda:
+    """Cuts one mailbox's work into batches.
+
+    ``in_hand``: batches that may be under way when the next one is asked for. ``largest``: octets of a message that are fetched
+    at most. ``skip``: records messages that ``start`` does not want. ``reachable``: the queues that the mailbox's mail can
+    go to, or None if that cannot be told.
+    """
+
+    def __init__(
+        self,
+        mailbox: str,
+        *,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        doubt: Doubt,
+        limits: Limits,
+        stop: Stop,
+        reachable: frozenset[str] | None,
+        largest: int,
+        in_hand: int,
+        skip: Callable[[Sequence[MessageRef]], Awaitable[None]],
+    ) -> None:
+        self._mailbox = mailbox
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._doubt = doubt
+        self._limits = limits
+        self._stop = stop
+        self._reachable = reachable
+        self._largest = largest
+        self._in_hand = in_hand
+        self._skip = skip
+
+    async def batches(
+        self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
+    ) -> AsyncIterator[Batch]:
+        """What is due, then what is pending, then what may take the session with it.
+
+        Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
+        """
+        doubted = self._doubt.uids(folder)
+        worked = set(doubted)
+        async for piece in self._due(folder, worked, len(doubted)):
+            yield piece
+        if self.has_to_end():
+            return
+        async for piece in self._pending(session, folder, since, start, worked, tally):
+            yield piece
+            if self.has_to_end():
+                return
+        for refs in self._doubt.pieces(folder):
+            waiting = deque(refs)
+            while waiting:
+                if self.has_to_end():
+                    return
+                yield Batch(self._cut(waiting, len(refs), rest=True), alone=True)
+        tally.exhausted = True
+
+    async def _due(self, folder: Folder, worked: set[str], doubted: int) -> AsyncIterator[Batch]:
+        """What the ledger says is due; ``worked`` gets the uids."""
+        while not self._stop.is_set():
+            probing = self._dispatcher.probing()
+            limit = 1 if probing else self._limits.batch_messages
+            # What is in hand looks due still, and comes first.
+            asked = limit if probing else limit * (1 + self._in_hand)
+            due = await self._ledger.due(folder, limit=asked + doubted, down=self._dispatcher.down())
+            waiting = deque(ref for ref in due if ref.uid not in worked)
+            if not waiting:
+                return
+            piece = self._cut(waiting, limit, rest=True)
+            worked.update(ref.uid for ref in piece)
+            yield Batch(piece, alone=bool(probing))
+
+    async def _pending(
+        self, session: Session, folder: Folder, since: Position | None, start: Start, worked: set[str], tally: Tally
+    ) -> AsyncIterator[Batch]:
+        """What the session lists, but for the uids that were ``worked`` on."""
+        listed = yielded = 0
+        waiting: deque[MessageRef] = deque()
+        covered: deque[tuple[int, Position]] = deque()
+        async for page in session.pending(folder, since, start):
+            if since is None and not tally.listed and page.listed is not None:
+                log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
+            if page.unwanted:
+                await self._skip(page.unwanted)
+            refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
+            tally.listed += len(page.refs)
+            listed += len(refs)
+            waiting += refs
+            if page.position is not None:
+                covered.append((listed, page.position))
+            while piece := self._cut(waiting, self._new_at_once(), rest=False):
+                yielded += len(piece)
+                yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
+        while waiting or covered:
+            piece = self._cut(waiting, self._new_at_once(), rest=True)
+            yielded += len(piece)
+            yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
+
+    def has_to_end(self) -> bool:
+        """True if the service stops, or there is no point in fetching new mail: every queue that it could go to is down."""
+        if self._stop.is_set():
+            return True
+        if self._reachable and self._reachable <= self._dispatcher.down():
+            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable))
+            return True
+        return False
+
+    def expected(self, ref: MessageRef) -> int:
+        """The octets that fetching it will bring, as far as the server has announced them."""
+        return self._largest if ref.size is None else min(ref.size, self._largest)
+
+    def _new_at_once(self) -> int:
+        """How many new messages a batch may have: one, while every queue that they could go to wants one message first."""
+        doubtful = self._dispatcher.down() | self._dispatcher.probing()
+        return 1 if self._reachable and self._reachable <= doubtful else self._limits.batch_messages
+
+    def _cut(self, waiting: deque[MessageRef], limit: int, *, rest: bool) -> list[MessageRef]:
+        """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server announced, so many
+        octets. Without ``rest`` a piece that could still grow is left there."""
+        octets = count = 0
+        for ref in waiting:
+            octets += self.expected(ref)
+            if count and (count >= limit or octets > self._limits.batch_size):
+                break
+            count += 1
+        else:
+            if not rest:
+                return []
+        return [waiting.popleft() for _ in range(count)]
+
+
+def _reached(covered: deque[tuple[int, Position]], yielded: int) -> Position | None:
+    """The furthest position all of whose messages are among the first ``yielded`` of the listing."""
+    position = None
+    while covered and covered[0][0] <= yielded:
+        position = covered.popleft()[1]
+    return position
