@@ -15,6 +15,7 @@ from test_config_example import EXAMPLE, everything
 from mailpoller.config import registry
 from mailpoller.config.reference import reference
 from mailpoller.config.schema import json_schema
+from mailpoller.core.prose import attribute_docstrings
 from mailpoller.transport.tls import TlsMode
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -108,3 +109,29 @@ def test_reference_describes_every_key() -> None:
     for kind in registry.kinds:
         for name in registry.known(kind):
             assert f": {name}\n\n`type: {name}`" in reference()
+
+
+def test_every_key_is_described_by_the_docstring_of_its_attribute() -> None:
+    schema = json_schema()
+    service = schema["$defs"]["service"]["properties"]
+    assert service["memory_per_mailbox"]["description"].startswith("Octets of mail in hand of one mailbox.")
+    inherited = schema["$defs"]["sinks.jsonl"]["properties"]
+    assert inherited["payload"]["description"].startswith("What the event holds")
+
+
+def test_who_annotates_an_attribute_anew_documents_it_anew() -> None:
+    class Base:
+        one: int = 1
+        """The first."""
+        other: int = 2
+        """The other."""
+
+    class Further(Base):
+        one: int = 3
+
+    assert attribute_docstrings(Base) == {"one": "The first.", "other": "The other."}
+    assert attribute_docstrings(Further) == {"other": "The other."}
+
+
+def test_class_without_source_has_no_attribute_docstrings() -> None:
+    assert attribute_docstrings(type("Made", (), {"__annotations__": {"one": int}})) == {}

@@ -20,6 +20,7 @@ from mailpoller.config.problems import either
 from mailpoller.config.registry import BASES, INSTALLED, Registry
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Reference, Secret, write_disposition
+from mailpoller.core.prose import attribute_docstrings
 
 _HEAD = """\
 # Reference of the configuration
@@ -95,7 +96,7 @@ def reference(registry: Registry = INSTALLED) -> str:
 def _is_news(key: str, model: type[BaseModel], base: type[BaseModel]) -> bool:
     """True for a field that the base does not have, or that has another default or meaning here."""
     mine, theirs = model.model_fields[key], base.model_fields.get(key)
-    return theirs is None or (_default(mine), mine.description) != (_default(theirs), theirs.description)
+    return theirs is None or (_default(mine), _described(model, key)) != (_default(theirs), _described(base, key))
 
 
 def _block(title: str, model: type[BaseModel], only: Sequence[str] | None = None, *, place: str, level: int = 2) -> str:
@@ -111,13 +112,17 @@ def _block(title: str, model: type[BaseModel], only: Sequence[str] | None = None
 def _keys(model: type[BaseModel], fields: Sequence[str]) -> str:
     if not fields:
         return "No keys of its own.\n"
-    return "".join(_key(name, model.model_fields[name]) for name in fields)
+    return "".join(_key(name, model.model_fields[name], _described(model, name)) for name in fields)
 
 
-def _key(name: str, info: FieldInfo) -> str:
+def _described(model: type[BaseModel], name: str) -> str:
+    return attribute_docstrings(model).get(name) or model.model_fields[name].description or ""
+
+
+def _key(name: str, info: FieldInfo, words: str) -> str:
     default = _default(info)
     needed = "required" if info.is_required() else "optional" if default is None else f"default {default}"
-    described = " ".join(_prose(info.description).split())
+    described = " ".join(_prose(words).split())
     return f"- **`{key_of(name, info)}`** ({_words(info.rebuild_annotation())}; {needed})" + (
         f": {described}\n" if described else "\n"
     )

@@ -12,11 +12,13 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.literals import DispositionLiteral, Duration, QueueName, RuleName, Size
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
+from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.spool import Spool
 
 KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
@@ -41,10 +43,19 @@ class Block(BaseModel):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
         strict=False,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema, in which each key is described by the docstring of its attribute."""
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made).get("properties", {})
+        for name, text in attribute_docstrings(cls).items():
+            if name in cls.model_fields:
+                properties[cls.model_fields[name].alias or name].setdefault("description", text)
+        return made
 
 
 class Component(Block):

@@ -69,7 +69,7 @@ class TextTest(Block):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [*_TEXTS_SCHEMA["anyOf"], handler(schema)]}
+        return {"anyOf": [*_TEXTS_SCHEMA["anyOf"], super().__get_pydantic_json_schema__(schema, handler)]}
 
 
 class SizeTest(Block):
@@ -120,7 +120,7 @@ class AttachmentTest(Block):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
+        return {"anyOf": [{"type": "boolean"}, super().__get_pydantic_json_schema__(schema, handler)]}
 
 
 class Condition(Block):
