@@ -159,13 +159,13 @@ class Rig:
         """uid -> how often it was downloaded."""
         return Counter(uid for _, uid, _ in self.source.asked)
 
-    async def carry(self) -> Tally:
+    async def carry(self, *, suppress: bool = False) -> Tally:
         """One pass over INBOX in a session of its own, as the watcher would do it."""
         session = await self.source.connect()
         try:
             folder = await session.open("INBOX")
             state = await self.ledger.open_folder(folder, self.source.account)
-            return await self.courier.carry(session, folder, state.position, Start("all"), suppress=False)
+            return await self.courier.carry(session, folder, state.position, Start("all"), suppress=suppress)
         finally:
             await session.close()
 

@@ -317,6 +317,23 @@ async def test_of_two_downloads_that_a_lost_session_ends_only_the_first_is_in_do
     assert rig.subjects() == expected
 
 
+async def test_a_twin_that_came_in_the_new_epoch_is_no_repeat_of_old_though_the_process_died_between_the_two() -> None:
+    rig = Rig(batch=1)
+    rig.fill(1, "old")
+    await rig.carry()
+    rig.mailbox.renumber()
+    for _ in range(2):
+        rig.mailbox.deliver(plain(subject="twin"))
+    rig.source.faults.fail("fetch", SessionLost("cut"), after=2)
+    with pytest.raises(SessionLost):
+        await rig.carry(suppress=True)
+    assert rig.subjects() == {"old 0": 1, "twin": 1}
+    after = Rig(ledger=rig.ledger.restarted(), sinks=rig.sinks)
+    after.mailbox.folders = rig.mailbox.folders
+    await after.carry(suppress=True)
+    assert after.subjects() == {"old 0": 1, "twin": 2}
+
+
 async def test_a_stop_between_batches_leaves_no_claim_open() -> None:
     rig = Rig(batch=5)
     rig.fill(100)

@@ -359,8 +359,13 @@ class Ledger(Protocol):
     async def disposed(self, results: Sequence[Disposed]) -> None:
         """Record what the server said. ``failed`` is due again after a day, ``pending`` after a minute."""
 
-    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
-        """fingerprint -> mid of the earliest settled message of this mailbox with equal octets, of those that have one."""
+    async def repeats(
+        self, mailbox: str, fingerprints: Sequence[bytes], *, former_of: Folder | None = None
+    ) -> Mapping[bytes, str]:
+        """fingerprint -> mid of the earliest settled message of this mailbox with equal octets, of those that have one.
+
+        ``former_of``: only those that were settled in another epoch of this folder.
+        """
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
         """Forget settled messages of this folder (and of its former epochs) that were settled before ``before`` and

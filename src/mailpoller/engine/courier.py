@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -177,8 +177,6 @@ class Courier:
         """Claims that are in hand, by mid: given back however a pass ends."""
         self._untold: dict[str, Settlement] = {}
         """Settlements whose disposition is not recorded yet, by mid: after trouble they are the first thing to do."""
-        self._fresh: set[bytes] = set()
-        """Digests that first came in the new epoch whose first listing is worked through: a twin of theirs is no repeat of old."""
         self._hung_up = False
         """Telling the server of settlements is what lost the last session."""
         self._doubt = Doubt()
@@ -206,8 +204,6 @@ class Courier:
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
         tally = Tally()
-        if not suppress:
-            self._fresh.clear()
         if self._open:
             await self._put_down(list(self._open.values()))
         try:
@@ -467,17 +463,18 @@ class Courier:
         """Parse, judge and render what was fetched. ``thorough``: bodies too, wanted or not."""
         whole = [raw.octets.digest for raw in hand.fetched if not raw.truncated]
         settled = await self._ledger.repeats(self._mailbox, whole) if whole else {}
+        former: Mapping[bytes, str] = {}
+        if now.suppress and settled:
+            former = await self._ledger.repeats(self._mailbox, list(settled), former_of=now.folder)
         breath = time.perf_counter()
         for raw in hand.fetched:
             digest = raw.octets.digest
             repeat_of = None if raw.truncated else settled.get(digest) or now.digests.get(digest)
             if repeat_of == raw.claim.mid:
                 repeat_of = None
-            if repeat_of is not None and now.suppress and not raw.claim.route and digest not in self._fresh:
+            if digest in former and repeat_of is not None and not raw.claim.route:
                 hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
                 continue
-            if now.suppress:
-                self._fresh.add(digest)
             if not raw.truncated:
                 hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
             one = await self._judge(raw, repeat_of, now.tally, thorough)

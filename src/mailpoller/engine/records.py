@@ -35,9 +35,9 @@ class _InTurn:
         async with self._turns.turn(self._mailbox, len(claims)):
             await self._ledger.release(claims)
 
-    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes], **which: Any) -> Mapping[bytes, str]:
         async with self._turns.turn(self._mailbox, len(fingerprints)):
-            return await self._ledger.repeats(mailbox, fingerprints)
+            return await self._ledger.repeats(mailbox, fingerprints, **which)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
         async with self._turns.turn(self._mailbox, len(outcomes)):

@@ -581,6 +581,26 @@ class LedgerSuite:
         await ledger.release([only_claimed])
         await ledger.close()
 
+    async def test_repeats_of_former_epochs_are_those_of_the_same_folder_and_of_no_other_epoch(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        former, new, elsewhere = sha256(b"former").digest(), sha256(b"new").digest(), sha256(b"elsewhere").digest()
+        asked = [former, new, elsewhere]
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (old,) = claims(await ledger.claim(refs(INBOX, 1)))
+        await ledger.settle([outcome(old, octets=b"former")])
+        archive = replace(INBOX, name="Archive")
+        await ledger.open_folder(archive, ACCOUNT)
+        (other,) = claims(await ledger.claim(refs(archive, 1)))
+        await ledger.settle([outcome(other, octets=b"elsewhere")])
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        (young,) = claims(await ledger.claim(refs(RENUMBERED, 1)))
+        await ledger.settle([outcome(young, octets=b"new")])
+        assert await ledger.repeats("support", asked, former_of=RENUMBERED) == {former: old.mid}
+        assert set(await ledger.repeats("support", asked)) == set(asked)
+        await ledger.close()
+
     async def test_a_fingerprint_that_shares_its_beginning_is_no_repeat(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:

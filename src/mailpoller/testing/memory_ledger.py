@@ -398,12 +398,17 @@ class MemoryLedger:
                 message.disposed_at = now if result.state == "applied" else None
 
     @_step
-    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+    async def repeats(
+        self, mailbox: str, fingerprints: Sequence[bytes], *, former_of: Folder | None = None
+    ) -> Mapping[bytes, str]:
         wanted = set(fingerprints)
         earliest: dict[bytes, str] = {}
         for message in sorted(self.store.messages.values(), key=lambda message: message.settled_order):
             outcome = message.outcome
             if message.state != "settled" or outcome is None or message.ref.folder.mailbox != mailbox:
+                continue
+            folder = message.ref.folder
+            if former_of is not None and (folder.name != former_of.name or folder == former_of):
                 continue
             if outcome.fingerprint is not None and outcome.fingerprint in wanted:
                 earliest.setdefault(outcome.fingerprint, message.mid)

@@ -187,8 +187,11 @@ class SqliteLedger:
         now = self._now()
         await self._write(lambda c: messages.disposed(c, keyed, now))
 
-    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
-        return await self._read(lambda c: messages.repeats(c, mailbox, fingerprints))
+    async def repeats(
+        self, mailbox: str, fingerprints: Sequence[bytes], *, former_of: Folder | None = None
+    ) -> Mapping[bytes, str]:
+        known = None if former_of is None else await self._find(former_of)
+        return await self._read(lambda c: messages.repeats(c, mailbox, fingerprints, known))
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
         known, earlier_than = await self._find(folder), micros(before)

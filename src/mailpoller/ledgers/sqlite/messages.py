@@ -306,10 +306,13 @@ WHERE message.folder = new.folder AND message.uid = new.uid AND message.state = 
 """
 
 
-def repeats(connection: Connection, mailbox: str, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
+def repeats(
+    connection: Connection, mailbox: str, fingerprints: Sequence[bytes], former_of: Known | None
+) -> dict[bytes, str]:
     wanted = {fingerprint.hex().upper(): fingerprint for fingerprint in fingerprints}
     marks = document([mark(fingerprint) for fingerprint in wanted.values()])
-    (found,) = connection.execute(_REPEATS, (marks, mailbox)).fetchone()
+    former = None if former_of is None else document(earlier_epochs(connection, former_of))
+    (found,) = connection.execute(_REPEATS, (marks, mailbox, former)).fetchone()
     earliest: dict[bytes, str] = {}
     for fingerprint, mid in undocument(found):
         if fingerprint in wanted:  # and does not merely begin like one that is
@@ -322,6 +325,7 @@ _REPEATS = """
 SELECT json_group_array(json_array(hex(fingerprint), hex(mid))) FROM (
     SELECT fingerprint, mid FROM message INDEXED BY message_mark CROSS JOIN folder ON folder.id = message.folder
     WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled' AND mailbox = ?2
+        AND (?3 IS NULL OR folder IN (SELECT value FROM json_each(?3)))
     ORDER BY settled_at, mid
 )
 """
