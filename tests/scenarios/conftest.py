@@ -11,6 +11,8 @@ import pytest
 from scenarios.harness import Site
 from servers.dovecot import Dovecot
 
+pytest.register_assert_rewrite("scenarios.suite")
+
 _numbers = itertools.count()
 
 
