@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
 import orjson
@@ -30,23 +32,21 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
     Tracebacks never show local variables, which may hold secrets or mail. Libraries speak from WARNING up, whatever
     ``level`` says: at DEBUG some of them log what goes over the wire. To log never raises.
     """
-    shared: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-    ]
     plain = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
     if readable(form):
-        shared.append(
+        shared: list[Any] = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
                 exception_formatter=structlog.dev.plain_traceback,
                 sort_keys=False,
                 timestamp_key="at",
-            )
-        )
+            ),
+        ]
         factory: Any = structlog.WriteLoggerFactory(cast(TextIO, terminal or Unfailing(sys.stderr)))
     else:
-        shared += [plain, structlog.processors.JSONRenderer(serializer=_json)]
+        shared = [plain, _line]
         factory = structlog.BytesLoggerFactory(cast(BinaryIO, Lines(sys.stderr.buffer)))
     structlog.configure(
         processors=shared,
@@ -59,10 +59,14 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
     root.setLevel(logging.WARNING)
 
 
-def _json(event: Any, **_: Any) -> bytes:
+def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
+    """An event as a JSON object with its level and instant: what three processors of structlog do, at half the price."""
+    event["level"] = "error" if method == "exception" else method
+    event["at"] = datetime.now(UTC)
     try:
-        return orjson.dumps(event, default=str)
+        return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
     except (TypeError, ValueError):  # text that is no Unicode, from a file system's or a server's names
+        event["at"] = event["at"].isoformat().replace("+00:00", "Z")
         return json.dumps(event, default=str).encode()
 
 

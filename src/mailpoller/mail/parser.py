@@ -14,7 +14,7 @@ from mailpoller.mail.date import parse_date
 from mailpoller.mail.header import read_header
 from mailpoller.mail.loop import LOOP_HEADER
 from mailpoller.mail.structure import CONTENT
-from mailpoller.mail.words import clean, readable_fields
+from mailpoller.mail.words import clean, readable, readable_fields
 
 DATE_MALFORMED = "date-malformed"
 """Defect: the Date is none, or lies outside of the calendar."""
@@ -57,11 +57,10 @@ def parse(raw: RawMessage) -> Message:
     if date and sent is None:
         defects.append(DATE_MALFORMED)
     return_path = _return_path(fields.value("return-path")) if "return-path" in fields.first else None
-    subject = fields.first.get("subject")
     return Message(
         raw=raw,
         headers=headers,
-        subject="" if subject is None else headers[subject][1],
+        subject=readable(fields.value("subject")),
         from_=fields.addresses("from"),
         sender=fields.addresses("sender"),
         to=fields.addresses("to"),
@@ -83,38 +82,40 @@ def parse(raw: RawMessage) -> Message:
 class _Fields:
     """The fields of a header by name in lower case, still encoded; what is wrong with them goes to ``defects``."""
 
-    __slots__ = ("defects", "fields", "first", "keys", "repeated")
+    __slots__ = ("_fields", "again", "defects", "first")
 
     def __init__(self, fields: list[tuple[str, str]], defects: list[str]) -> None:
-        self.fields = fields
+        self._fields = fields
         self.defects = defects
-        self.keys = [name.lower() for name, _ in fields]
-        # From the last to the first, so that of fields with one name the first remains.
-        self.first = dict(zip(reversed(self.keys), range(len(fields) - 1, -1, -1), strict=True))
-        once = [key for key in self.keys if key in _ONCE]
-        self.repeated = len(once) != len(set(once))
-        """A field that may stand once stands there again."""
-        if self.repeated:
+        self.first: dict[str, str] = {}
+        """The first value of each field."""
+        self.again: set[str] = set()
+        """The fields that stand there more than once."""
+        for name, value in fields:
+            key = name.lower()
+            if key in self.first:
+                self.again.add(key)
+            else:
+                self.first[key] = value
+        if not _ONCE.isdisjoint(self.again):
             defects.append(FIELD_REPEATED)
 
     def value(self, key: str) -> str:
         """The first value; "" without such a field."""
-        index = self.first.get(key)
-        return "" if index is None else self.fields[index][1]
+        return self.first.get(key, "")
 
     def every(self, key: str) -> list[str]:
         """All values, in order."""
-        if key not in self.first:
-            return []
-        return [field[1] for field, own in zip(self.fields, self.keys, strict=True) if own == key]
+        if key in self.again:
+            return [value for name, value in self._fields if name.lower() == key]
+        return [self.first[key]] if key in self.first else []
 
     def addresses(self, key: str) -> tuple[Address, ...]:
         """The addresses of all these fields together."""
-        index = self.first.get(key)
-        if index is None:
+        if key not in self.first:
             return ()
-        found, defect = parse_addresses(self.fields[index][1])
-        for value in self.every(key)[1:] if self.repeated else ():
+        found, defect = parse_addresses(self.first[key])
+        for value in self.every(key)[1:] if key in self.again else ():
             others, fault = parse_addresses(value)
             found, defect = found + others, defect or fault
             if len(found) > KEPT:
@@ -126,7 +127,7 @@ class _Fields:
 
     def content(self) -> dict[str, str]:
         """The first value of each field that describes the body."""
-        return {key: self.fields[self.first[key]][1] for key in CONTENT if key in self.first}
+        return {key: self.first[key] for key in CONTENT if key in self.first}
 
 
 def unparsed(raw: RawMessage) -> Message:
