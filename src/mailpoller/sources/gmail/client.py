@@ -8,14 +8,16 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
+from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Intake
 from mailpoller.sources.gmail.errors import MessageTrouble, decided, is_throttled, may_pass, wish_of
-from mailpoller.sources.gmail.quota import LONGEST_PAUSE, Quota
+from mailpoller.sources.gmail.quota import Quota
+from mailpoller.transport.bearer import TellingBearer, TokenTrouble
 from mailpoller.transport.http import Bearer, HttpAnswer, HttpClient, HttpCut, HttpStatus, Unauthorized
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.retry import briefly
+from mailpoller.transport.throttle import LONGEST_PAUSE
 from mailpoller.transport.tls import TlsPolicy
 
 AT_ONCE = 6
@@ -35,10 +37,6 @@ Query = Sequence[tuple[str, str]]
 """The options of a request; one may occur twice."""
 
 T = TypeVar("T")
-
-
-class TokenTrouble(TransientError):
-    """There is no token at the moment: the provider's trouble and not the service's."""
 
 
 class GmailClient:
@@ -66,7 +64,7 @@ class GmailClient:
         self._quota = quota
         self._clock = clock
         self._http = HttpClient(
-            url, bearer=_Tokens(tokens), policy=policy, timeout=timeout, proxy=proxy, connections=AT_ONCE,
+            url, bearer=TellingBearer(tokens), policy=policy, timeout=timeout, proxy=proxy, connections=AT_ONCE,
             headers={"accept": "application/json"},
         )  # fmt: skip
 
@@ -146,21 +144,3 @@ class GmailClient:
                 self._quota.served()
                 return done
         raise AssertionError("the last attempt returns or raises")
-
-
-class _Tokens:
-    """A bearer whose passing troubles can be told from the service's."""
-
-    def __init__(self, tokens: Bearer) -> None:
-        self._tokens = tokens
-
-    async def token(self) -> str:
-        try:
-            return await self._tokens.token()
-        except CredentialsRefused:
-            raise
-        except TransientError as error:
-            raise TokenTrouble(str(error), retry_after=error.retry_after) from None
-
-    async def refused(self, token: str) -> bool:
-        return await self._tokens.refused(token)

@@ -15,7 +15,8 @@ from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
 from mailpoller.sources.gmail.config import TRASH, UNREAD
 from mailpoller.sources.gmail.encoded import EncodedIntake
-from mailpoller.sources.gmail.errors import Busy, Missing
+from mailpoller.sources.gmail.errors import Missing
+from mailpoller.transport.throttle import Busy
 
 DOING = "fetch a message"
 _RAW = (("format", "raw"), ("fields", "id,labelIds,internalDate,raw"))

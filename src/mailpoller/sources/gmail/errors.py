@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.transport.http import HttpStatus, Unauthorized
+from mailpoller.transport.throttle import Busy
 
 _THROTTLED = frozenset(
     ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "backendError", "quotaExceeded",
@@ -47,10 +48,6 @@ class Missing(TransientError):
 
 class Invalid(TransientError):
     """400: the service does not take the request, such as a label that was deleted."""
-
-
-class Busy(TransientError):
-    """Throttled, or down, for longer than is worth waiting here."""
 
 
 class MessageTrouble(TransientError):

@@ -17,9 +17,10 @@ from mailpoller.sources.gmail.client import (
     GmailClient,
 )
 from mailpoller.sources.gmail.config import LABEL_OF, SEEN, TRASH, UNREAD, reasons_against
-from mailpoller.sources.gmail.errors import Busy, Denied, Invalid, Missing
+from mailpoller.sources.gmail.errors import Denied, Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
 from mailpoller.transport.http import HttpStatus
+from mailpoller.transport.throttle import Busy
 
 BATCHED = 1_000
 """Messages that one batchModify may name."""

@@ -8,12 +8,14 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
+from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake
-from mailpoller.transport.graph.errors import BUSY, ITEM_GONE, Busy, decided, words_of
-from mailpoller.transport.graph.gate import AT_ONCE, LONGEST_PAUSE, Gate
+from mailpoller.transport.bearer import TellingBearer, TokenTrouble
+from mailpoller.transport.graph.errors import BUSY, ITEM_GONE, decided, words_of
+from mailpoller.transport.graph.gate import AT_ONCE, Gate
 from mailpoller.transport.http import Bearer, HttpAnswer, HttpClient, HttpError, HttpStatus, Unauthorized, retry_after
 from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.throttle import LONGEST_PAUSE
 from mailpoller.transport.tls import TlsPolicy
 from mailpoller.transport.wording import spoken
 
@@ -75,10 +77,6 @@ class Answer:
         return words_of(said, self.code)
 
 
-class TokenTrouble(TransientError):
-    """There is no token at the moment: the provider's trouble and not the service's."""
-
-
 class GraphClient:
     """Speaks to one mailbox. Paths are below ``/users/USER``; links are those that the service gave, of the same host.
 
@@ -102,7 +100,7 @@ class GraphClient:
         self._mailbox = f"/users/{quote(user, safe='@')}"
         self._gate = gate
         self._http = HttpClient(
-            url, bearer=_Tokens(tokens), policy=policy, timeout=timeout, proxy=proxy, connections=AT_ONCE
+            url, bearer=TellingBearer(tokens), policy=policy, timeout=timeout, proxy=proxy, connections=AT_ONCE
         )  # fmt: skip
 
     @property
@@ -268,24 +266,6 @@ class GraphClient:
             raise self._lose(str(error)) from None
 
 
-class _Tokens:
-    """A bearer whose passing troubles can be told from the service's."""
-
-    def __init__(self, tokens: Bearer) -> None:
-        self._tokens = tokens
-
-    async def token(self) -> str:
-        try:
-            return await self._tokens.token()
-        except CredentialsRefused:
-            raise
-        except TransientError as error:
-            raise TokenTrouble(str(error), retry_after=error.retry_after) from None
-
-    async def refused(self, token: str) -> bool:
-        return await self._tokens.refused(token)
-
-
 def _answer(response: object) -> tuple[int, Answer] | None:
     """One of a batch's responses, with the number of its request; None if it makes no sense."""
     if not isinstance(response, dict):
@@ -307,6 +287,3 @@ def _answer(response: object) -> tuple[int, Answer] | None:
         spoken(words) if isinstance(words, str) else "",
         retry_after(told),
     )
-
-
-__all__ = ["Answer", "Ask", "Busy", "GraphClient"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.transport.http import HttpStatus, Unauthorized
+from mailpoller.transport.throttle import Busy
 
 ITEM_GONE = frozenset(("ErrorItemNotFound", "itemNotFound"))
 """Codes of a message, or a folder, that is not there (any more). Every other 404 is about something else."""
@@ -62,10 +63,6 @@ class Missing(TransientError):
 
 class SyncLost(TransientError):
     """The service no longer knows the delta token (410, syncStateNotFound): list the folder from the beginning."""
-
-
-class Busy(TransientError):
-    """Throttled for longer than is worth waiting here."""
 
 
 class Denied(CredentialsRefused):

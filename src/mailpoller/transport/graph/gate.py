@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from mailpoller.core.ports import Clock
-from mailpoller.transport.graph.errors import Busy
+from mailpoller.transport.throttle import Throttle
 
 AT_ONCE = 4
 """Requests that Exchange Online serves at a time for one application in one mailbox."""
@@ -22,38 +20,32 @@ WINDOW = 600.0
 """Seconds over which requests are counted."""
 _GRAIN = 10.0
 """Seconds that are counted as one, so that a window is sixty numbers."""
-LONGEST_PAUSE = 30.0
-"""Seconds that a request waits for its turn here; for longer the engine waits, and frees what it holds meanwhile."""
-_FIRST_PAUSE = 1.0
-"""Seconds of the first pause where the service gave no Retry-After; doubled each time until it serves us again."""
 
 
-class Gate:
+class Gate(Throttle):
     """Lets requests through as the service wants them: shared by everybody who speaks to one mailbox as one application.
 
     Turns are taken in the order in which they are asked for, so that a batch, which takes all four places, is not overtaken for ever.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        super().__init__("Graph", clock)
         self._free = AT_ONCE
         self._left = asyncio.Condition()
         self._queue = asyncio.Lock()
         self._counts: deque[tuple[float, int]] = deque()
-        self._paused_until = 0.0
-        self._refusals = 0
 
     @asynccontextmanager
     async def turn(self, places: int = 1, requests: int = 1) -> AsyncIterator[None]:
         """Hold ``places`` of the four for ``requests`` requests. Raises :class:`Busy` if it is not our turn for long."""
         async with self._queue:
-            await self._pause()
+            await self._until(self._wanted)
             async with self._left:
                 while self._free < places:
                     await self._left.wait()
                 self._free -= places
             try:
-                await self._pause()  # somebody may have been throttled while we waited
+                await self._until(self._wanted)  # somebody may have been throttled while we waited
             except BaseException:
                 await self._give_back(places)
                 raise
@@ -68,35 +60,12 @@ class Gate:
             self._free += places
             self._left.notify_all()
 
-    def throttled(self, retry_after: timedelta | None) -> float:
-        """The service refused a request: nobody asks for as long as it wants, or for a while that doubles. Seconds of it."""
-        if retry_after is not None:
-            wait = retry_after.total_seconds()
-        else:
-            wait = _FIRST_PAUSE * 2 ** min(self._refusals, 8) * random.uniform(0.8, 1.2)
-        self._refusals += 1
-        self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
-        return wait
-
-    def served(self) -> None:
-        """The service answered a request: the next refusal without Retry-After is a first one."""
-        self._refusals = 0
-
-    async def _pause(self) -> None:
-        while (wait := self._wanted()) > 0:
-            if wait > LONGEST_PAUSE:
-                raise Busy(f"Graph wants to be left alone for {wait:.0f} s", retry_after=timedelta(seconds=wait))
-            await self._clock.sleep(wait)
-
-    def _wanted(self) -> float:
-        """Seconds until the next request may go."""
-        now = self._clock.monotonic()
+    def _wanted(self, now: float) -> float:
+        """Seconds until the window has room for another request."""
         while self._counts and self._counts[0][0] <= now - WINDOW:
             self._counts.popleft()
-        wait = self._paused_until - now
-        if sum(count for _, count in self._counts) >= BUDGET:
-            wait = max(wait, self._counts[0][0] + WINDOW - now)
-        return wait
+        full = sum(count for _, count in self._counts) >= BUDGET
+        return self._counts[0][0] + WINDOW - now if full else 0.0
 
     def _count(self, requests: int) -> None:
         # A grain is dated by its end, so that a request counts for the whole window at least.
