@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +18,7 @@ from mailpoller.sources.ews.client import BadAnswer, EwsClient
 from mailpoller.sources.ews.listing import instant
 from mailpoller.sources.ews.reader import CONTENT, Node
 from mailpoller.sources.ews.replies import BUSY, GONE, Busy, Reply
+from mailpoller.transport.fetching import Fetching
 
 SET_MESSAGES = 50
 """Messages of one request: above that Exchange's throttling counts them dearly."""
@@ -116,10 +116,8 @@ class Bodies:
         self.current = None
 
 
-class Download:
-    """The fetching of some claims. :meth:`run` reads to the end whatever becomes of the consumer, who takes from ``arrived`` whenever
-    ``news`` is set; what could not be had is in ``failed``: uid -> why.
-    """
+class Download(Fetching):
+    """The fetching of some claims, many in one request."""
 
     def __init__(
         self,
@@ -131,9 +129,7 @@ class Download:
         learn: Callable[[str, Known], None],
         confirm: Callable[[], Awaitable[object]],
     ) -> None:
-        self.arrived: deque[RawMessage | Gone] = deque()
-        self.news = asyncio.Event()
-        self.failed: dict[str, str] = {}
+        super().__init__(claims)
         self._client = client
         self._bodies = Bodies(spool, limit)
         self._limit = limit
@@ -144,8 +140,7 @@ class Download:
         self._waiting = {claim.ref.uid: claim for claim in claims}
         self._sets = deque(_cut(claims, limit))
 
-    async def run(self) -> None:
-        """Fetch everything. Raises :class:`SessionLost` and :class:`CredentialsRefused`."""
+    async def _fetch_all(self) -> None:
         try:
             busy = 0
             while self._sets:
@@ -160,14 +155,6 @@ class Download:
                         self._sets.appendleft(left)
         finally:
             self._bodies.drop()
-            self.news.set()
-
-    def drop(self) -> None:
-        """Close what nobody will take."""
-        while self.arrived:
-            answer = self.arrived.popleft()
-            if isinstance(answer, RawMessage):
-                answer.octets.close()
 
     async def _fetch(self, uids: list[str]) -> None:
         """One request. Whatever is in doubt afterwards is asked for again, what may be to blame alone."""
@@ -263,14 +250,10 @@ class Download:
         if body is not None and uid in self._waiting:
             self._finish(uid, body, None)
 
-    def _arrive(self, answer: RawMessage | Gone) -> None:
-        self.arrived.append(answer)
-        self.news.set()
-
     def _fail(self, uids: Sequence[str], reason: str) -> None:
         for uid in uids:
             if self._waiting.pop(uid, None) is not None:
-                self.failed[uid] = reason
+                self.failed[uid] = TransientError(reason)
 
 
 def flags_of(node: Node) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 from urllib.parse import quote as percent
@@ -115,23 +116,9 @@ class EwsSession:
         uid = self._require(*{claim.ref.folder for claim in claims})
         confirm = partial(self._folders.see, uid)
         download = Download(self._client, self._spool, claims, max(limit, 0), learn=self._learn, confirm=confirm)
-        reading = asyncio.create_task(download.run(), name=f"fetch {self._name}")
-        try:
-            while True:
-                while download.arrived:
-                    yield download.arrived.popleft()
-                if reading.done():
-                    break
-                download.news.clear()
-                await download.news.wait()
-            await reading
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            download.drop()
-        if download.failed:
-            reason = next(iter(download.failed.values()))
-            raise TransientError(f"{len(download.failed)} of {len(claims)} messages cannot be fetched: {reason}")
+        async with aclosing(download.answers(f"fetch {self._name}")) as answers:
+            async for answer in answers:
+                yield answer
 
     def _learn(self, uid: str, known: Known) -> None:
         self._known[uid] = known

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
 from mailpoller.sources.gmail.config import TRASH, UNREAD
 from mailpoller.sources.gmail.encoded import EncodedIntake
 from mailpoller.sources.gmail.errors import Missing
-from mailpoller.transport.throttle import Busy
+from mailpoller.transport.fetching import FetchingAbreast
 
 DOING = "fetch a message"
 _RAW = (("format", "raw"), ("fields", "id,labelIds,internalDate,raw"))
@@ -24,57 +21,16 @@ _MINIMAL = (("format", "minimal"), ("fields", "id,labelIds,internalDate"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Download:
-    """The fetching of some claims of the label ``label``. :meth:`run` reads to the end whatever becomes of the consumer, who takes from
-    ``arrived`` whenever ``news`` is set; what could not be had is in ``failed``: uid -> why. ``labels``: uid -> what a message that
-    was had is labelled with.
-    """
+class Download(FetchingAbreast):
+    """The fetching of some claims of the label ``label``. ``labels``: uid -> what a message that was had is labelled with."""
 
     def __init__(self, client: GmailClient, spool: Spool, label: str, claims: Sequence[Claim], limit: int) -> None:
-        self.arrived: deque[RawMessage | Gone] = deque()
-        self.news = asyncio.Event()
-        self.failed: dict[str, TransientError] = {}
+        super().__init__(claims, AT_ONCE)
         self.labels: dict[str, frozenset[str]] = {}
         self._client = client
         self._spool = spool
         self._label = label
         self._limit = limit
-        self._waiting = deque(claims)
-
-    async def run(self) -> None:
-        """Fetch everything. Raises :class:`SessionLost` and :class:`CredentialsRefused`, the first that occurs."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number in range(min(AT_ONCE, len(self._waiting))):
-                    group.create_task(self._work(), name=f"{DOING} {number}")
-        except ExceptionGroup as several:
-            raise next(
-                (one for one in several.exceptions if isinstance(one, SessionLost)), several.exceptions[0]
-            ) from None
-        finally:
-            self.news.set()
-
-    def drop(self) -> None:
-        """Close what nobody will take."""
-        while self.arrived:
-            answer = self.arrived.popleft()
-            if isinstance(answer, RawMessage):
-                answer.octets.close()
-
-    async def _work(self) -> None:
-        while self._waiting:
-            claim = self._waiting.popleft()
-            try:
-                self._arrive(await self._fetch(claim))
-            except (SessionLost, CredentialsRefused):
-                raise
-            except Busy as error:
-                # Nobody is served now: what is left is not asked for.
-                self.failed[claim.ref.uid] = error
-                while self._waiting:
-                    self.failed[self._waiting.popleft().ref.uid] = error
-            except TransientError as error:
-                self.failed[claim.ref.uid] = error
 
     async def _fetch(self, claim: Claim) -> RawMessage | Gone:
         path = f"/messages/{quote(claim.ref.uid, safe='')}"
@@ -110,10 +66,6 @@ class Download:
             claim, intake.finish(), truncated=intake.overflowed,
             received=instant(facts.get("internalDate")), flags=flags_of(labels),
         )  # fmt: skip
-
-    def _arrive(self, answer: RawMessage | Gone) -> None:
-        self.arrived.append(answer)
-        self.news.set()
 
 
 def flags_of(labels: frozenset[str]) -> tuple[str, ...]:

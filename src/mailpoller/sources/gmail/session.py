@@ -129,30 +129,12 @@ class GmailSession:
             return
         label = self._require(*{claim.ref.folder for claim in claims})
         download = Download(self._client, self._spool, label, claims, max(limit, 0))
-        reading = asyncio.create_task(download.run(), name=f"fetch {self._name}")
-        try:
-            while True:
-                while download.arrived:
-                    answer = download.arrived.popleft()
-                    uid = answer.claim.ref.uid
-                    if label in download.labels.get(uid, ()):
-                        self._note(label, uid)
-                    yield answer
-                if reading.done():
-                    break
-                download.news.clear()
-                await download.news.wait()
-            await reading
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            download.drop()
-        if download.failed:
-            error = next(iter(download.failed.values()))
-            raise TransientError(
-                f"{len(download.failed)} of {len(claims)} messages cannot be fetched: {error}",
-                retry_after=error.retry_after,
-            )
+        async with aclosing(download.answers(f"fetch {self._name}")) as answers:
+            async for answer in answers:
+                uid = answer.claim.ref.uid
+                if label in download.labels.get(uid, ()):
+                    self._note(label, uid)
+                yield answer
 
     def _note(self, label: str, uid: str) -> None:
         self._fetched[label, uid] = self._clock.monotonic()

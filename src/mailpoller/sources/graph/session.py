@@ -126,26 +126,9 @@ class GraphSession:
         self._require(*{claim.ref.folder for claim in claims})
         facts = {one.ref.uid: found for one in claims if (found := self._known.get(one.ref.uid)) is not None}
         download = Download(self._client, self._spool, claims, max(limit, 0), facts)
-        reading = asyncio.create_task(download.run(), name=f"fetch {self._name}")
-        try:
-            while True:
-                while download.arrived:
-                    yield download.arrived.popleft()
-                if reading.done():
-                    break
-                download.news.clear()
-                await download.news.wait()
-            await reading
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            download.drop()
-        if download.failed:
-            error = next(iter(download.failed.values()))
-            raise TransientError(
-                f"{len(download.failed)} of {len(claims)} messages cannot be fetched: {error}",
-                retry_after=error.retry_after,
-            )
+        async with aclosing(download.answers(f"fetch {self._name}")) as answers:
+            async for answer in answers:
+                yield answer
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         """See the port. What cannot be told now is ``pending``."""
