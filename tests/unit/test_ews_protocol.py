@@ -19,7 +19,8 @@ from mailpoller.sources.ews.authentication import read_challenge
 from mailpoller.sources.ews.config import impossible
 from mailpoller.sources.ews.listing import Bookmark, instant
 from mailpoller.sources.ews.reader import AnswerReader, Malformed, Node
-from mailpoller.sources.ews.replies import FolderGone, Reply, fault
+from mailpoller.sources.ews.replies import Reply, fault
+from mailpoller.transport.asking import FolderGone
 
 URL = "https://mail.example.com/EWS/Exchange.asmx"
 

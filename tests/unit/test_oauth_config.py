@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from mailpoller.core.errors import ConfigError
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sources.imap import ImapConfig
-from mailpoller.transport.oauth import OAuthAuth, TokenRefused, token_source
+from mailpoller.transport.oauth import OAuthAuth, TokenRefused
 from mailpoller.transport.oauth.advice import advice_for, code_in
 from mailpoller.transport.oauth.assertion import ServiceAccount, client_assertion
+from mailpoller.transport.oauth.tokens import token_source
 from servers.certificates import Authority
 from servers.mailboxes import SystemClock
 from servers.web import Asked, Reply, Web

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
-from mailpoller.transport.oauth import OAuthAuth, TokenRefused, TokenSource, token_source
+from mailpoller.transport.oauth import OAuthAuth, TokenRefused
 from mailpoller.transport.oauth.store import Kept, TokenFile
+from mailpoller.transport.oauth.tokens import TokenSource, token_source
 from servers.web import Asked, Reply, Web, script
 
 SECRET = "client-secret-that-nobody-may-see"

@@ -53,8 +53,8 @@ def login(
 
 async def _log_in(terms: Terms, state_directory: Path, port: int) -> None:
     from mailpoller.engine.clock import SystemClock
-    from mailpoller.transport.oauth import token_source
     from mailpoller.transport.oauth.login import log_in
+    from mailpoller.transport.oauth.tokens import token_source
 
     clock = SystemClock()
     grant = await log_in(terms, clock, typer.echo, port=port)

@@ -6,7 +6,6 @@ is looked at like ours.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Component, SourceConfig
+from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.oauth import provider_of
 
 SHORTEST_POLL = timedelta(seconds=10)
@@ -73,9 +73,9 @@ def _wire(block: Component, node: Node) -> Iterator[Problem]:
             "port",
             f"port {port} is {_CLEAR_FIRST[port]} with TLS after STARTTLS, which is tls: starttls-required",
         )
-    if tls == "none" and not _is_local(host):
+    if tls == "none" and not is_loopback(host):
         yield _warn(node, "tls", "everything, a password too, crosses the network in clear")
-    elif tls == "starttls" and not _is_local(host):
+    elif tls == "starttls" and not is_loopback(host):
         yield _warn(node, "tls", "an attacker can prevent this encryption; starttls-required insists on it")
     yield from _password(block, node, host)
 
@@ -131,7 +131,7 @@ def _too_often(mailbox: SourceConfig) -> str:
     if mailbox.type == "pop3":
         if interval < SHORTEST_POP3_GOOGLE and provider_of(host) == "google":
             return "every poll by POP3 is a login, and Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at once"
-        if interval < SHORTEST_POP3 and not _is_local(host):
+        if interval < SHORTEST_POP3 and not is_loopback(host):
             return "every poll by POP3 is a login, and below 1m many servers refuse or throttle"
         return ""
     if interval >= SHORTEST_POLL:
@@ -191,15 +191,6 @@ def _is_public(file: Path) -> bool:
     try:
         return bool(file.stat().st_mode & 0o004)
     except OSError:
-        return False
-
-
-def _is_local(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
         return False
 
 

@@ -25,7 +25,8 @@ from mailpoller.transport.graph import GraphClient, gate_for
 from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
 from mailpoller.transport.graph.way import WayToGraph
 from mailpoller.transport.http import HttpStatus
-from mailpoller.transport.oauth import OAuthAuth, token_source
+from mailpoller.transport.oauth import OAuthAuth
+from mailpoller.transport.oauth.tokens import token_source
 from mailpoller.transport.probe import stages
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable

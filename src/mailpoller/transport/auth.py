@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import Discriminator, Tag
 
@@ -15,11 +15,14 @@ from mailpoller.core.component import Block
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Clock
-from mailpoller.transport.http import is_loopback
-from mailpoller.transport.oauth import OAuthAuth, ServiceName, Token, TokenRefused, TokenSource, token_source
+from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.oauth import OAuthAuth, ServiceName, TokenRefused
 from mailpoller.transport.oauth.advice import token_not_taken
 from mailpoller.transport.sasl import Exchange, External, PasswordMechanism, by_password, by_token, pinned
 from mailpoller.transport.tls import TlsMode
+
+if TYPE_CHECKING:
+    from mailpoller.transport.oauth.tokens import Token, TokenSource
 
 
 class PasswordAuth(Block):
@@ -108,6 +111,8 @@ class Credentials:
         self.tokens: TokenSource | None = None
         """Where tokens come from; None if there is a password or a certificate."""
         if isinstance(auth, OAuthAuth):
+            from mailpoller.transport.oauth.tokens import token_source
+
             self.tokens = token_source(auth.terms(service, username), state_directory, clock)
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Protocol
 
 from mailpoller.core.errors import TransientError
@@ -105,3 +106,11 @@ async def adopt(protocol: asyncio.Protocol, sock: socket.socket) -> asyncio.Tran
         sock.close()
         raise
     return transport
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine itself, to which nothing crosses a network."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

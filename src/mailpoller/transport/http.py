@@ -16,7 +16,6 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -24,6 +23,7 @@ import orjson
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.spool import Intake
+from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.retry import briefly
 from mailpoller.transport.tls import TlsPolicy
@@ -385,14 +385,6 @@ class HttpClient:
             raise HttpError(f"{place}: the answer is no HTTP: {spoken(words)}") from None
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
             raise HttpError(f"{place}: {type(error).__name__}") from None
-
-
-def is_loopback(host: str) -> bool:
-    """True for this machine itself, where http:// is as good as https://."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> timedelta | None:

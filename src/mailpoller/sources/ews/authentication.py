@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.literals import Secret
-from mailpoller.transport.http import Bearer, is_loopback
+from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.http import Bearer
 from mailpoller.transport.wording import spoken
 
 KNOWN = ("ntlm", "negotiate", "basic", "bearer")

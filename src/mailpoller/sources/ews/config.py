@@ -15,7 +15,7 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import Duration, Secret
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import kind_of
-from mailpoller.transport.http import is_loopback
+from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsPolicy

@@ -6,7 +6,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
-from mailpoller.sources.ews.replies import FolderGone, Reply, of_folder
+from mailpoller.sources.ews.replies import Reply, of_folder
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.wording import spoken
 
 ROOT = "msgfolderroot"

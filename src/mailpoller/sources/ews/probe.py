@@ -13,8 +13,9 @@ from mailpoller.sources.ews.config import EwsConfig, impossible
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import PROPERTIES
 from mailpoller.sources.ews.login import log_in
-from mailpoller.sources.ews.replies import FolderGone, only
+from mailpoller.sources.ews.replies import only
 from mailpoller.sources.ews.settling import DELETED_ITEMS
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.probe import Step, WebApproach, stages
 
 HEADER = "item:InternetMessageHeaders"

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
 from mailpoller.sources.ews.reader import Node
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.wording import spoken
 
 GONE = frozenset({"ErrorItemNotFound"})
@@ -45,10 +46,6 @@ NEVER = frozenset(
 
 LONGEST_BACK_OFF = timedelta(hours=1)
 """The longest back-off that is believed; Exchange's own are at most five minutes."""
-
-
-class FolderGone(TransientError):
-    """The folder is not there (any more): whoever remembers its id must look for it anew."""
 
 
 class Denied(TransientError):

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
 from functools import partial
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
-import structlog
-
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
-from mailpoller.core.ports import Clock, Start, Wake
+from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsConfig
 from mailpoller.sources.ews.download import Download, Known
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import StateLost, arrivals, list_folder
-from mailpoller.sources.ews.replies import FolderGone
 from mailpoller.sources.ews.settling import Settling, State
-
-log = structlog.get_logger(__name__)
+from mailpoller.transport.asking import AskingSession, FolderGone
 
 PAGE = 500
 """Refs of one page."""
 REMEMBERED = 5_000
 """Items that were fetched and not settled yet of which element and version are kept; of others they are asked again."""
-GOODBYE = 4.0
-"""Seconds that closing the connection may take."""
 
 
 def epoch_of(config: EwsConfig, folder_id: str) -> str:
@@ -44,55 +36,22 @@ def epoch_of(config: EwsConfig, folder_id: str) -> str:
     return f"ews://{percent(config.owner.lower(), safe='@')}@{host}{port}{parts.path.lower()};FOLDER={folder_id}"
 
 
-class EwsSession:
+class EwsSession(AskingSession):
     """See :class:`mailpoller.core.ports.Session`. One connection, and every request takes its turn on it."""
 
     def __init__(self, name: str, config: EwsConfig, client: EwsClient, spool: Spool, clock: Clock) -> None:
-        self._name = name
+        self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
+        super().__init__(name, config.folders, self._folders, client, clock, config.notice_interval)
         self._config = config
         self._client = client
         self._spool = spool
-        self._clock = clock
-        self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
-        self._first = config.folders[0]
-        self._opened: dict[str, tuple[Folder, str]] = {}
-        """name -> folder and its id."""
         self._states: dict[str, str] = {}
         """Folder id -> the sync state that was reached last: since then there is no news."""
         self._known: dict[str, Known] = {}
 
     # --- folders -----------------------------------------------------------------------------------------------
-    async def folders(self) -> Sequence[str]:
-        """As configured and found to exist; one that is missing is logged and left out.
-
-        Raises :class:`TransientError` if none exists.
-        """
-        self._client.check()
-        found = []
-        for name in self._config.folders:
-            try:
-                await self._folders.find(name)
-                found.append(name)
-            except FolderGone:
-                log.warning("folder.missing", mailbox=self._name, folder=name)
-        if not found:
-            raise TransientError("none of the mailbox's folders exists")
-        self._first = found[0]
-        return found
-
-    async def open(self, name: str) -> Folder:
-        uid = await self._folders.look(name)
-        folder = Folder(self._name, name, epoch_of(self._config, uid))
-        self._opened[name] = folder, uid
-        return folder
-
-    def _require(self, *folders: Folder) -> str:
-        """The id of the folder, which was opened in this session and epoch."""
-        self._client.check()
-        folder, uid = self._opened.get(folders[0].name, (None, ""))
-        if any(one != folder for one in folders):
-            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
-        return uid
+    def _epoch_of(self, uid: str) -> str:
+        return epoch_of(self._config, uid)
 
     # --- messages ----------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
@@ -162,20 +121,6 @@ class EwsSession:
             return dict.fromkeys(uids, ("pending", str(error)))
 
     # --- waiting -----------------------------------------------------------------------------------------------
-    async def wait(self, limit: timedelta) -> Wake:
-        """See the port: the server is asked at every ``notice_interval``. What we change ourselves is no news, and news that was
-        told is not told again."""
-        ends = self._clock.monotonic() + limit.total_seconds()
-        interval = self._config.notice_interval.total_seconds()
-        while True:
-            self._client.check()
-            left = ends - self._clock.monotonic()
-            if left <= 0:
-                return Wake.LIMIT
-            await self._clock.sleep(min(left, interval))
-            if left > interval and await self._news():
-                return Wake.NEWS
-
     async def _news(self) -> bool:
         uid = await self._folders.find(self._first)
         state = self._states.get(uid)
@@ -189,12 +134,3 @@ class EwsSession:
             self._folders.forget(self._first)
             return True
         return came
-
-    # --- the end -----------------------------------------------------------------------------------------------
-    async def close(self) -> None:
-        """There is nothing to say: HTTP has no goodbye."""
-        try:
-            async with asyncio.timeout(GOODBYE):
-                await self._client.close()
-        except TimeoutError:
-            pass

@@ -11,8 +11,9 @@ from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import FLAGGED, SEEN, impossible
 from mailpoller.sources.ews.download import Known, categories_of
 from mailpoller.sources.ews.folders import Folders
-from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, Denied, FolderGone, Reply
+from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, Denied, Reply
 from mailpoller.sources.ews.soap import Request
+from mailpoller.transport.asking import FolderGone
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 """What has become of a disposition, and why if it was not applied."""

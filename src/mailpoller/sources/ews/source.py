@@ -17,8 +17,9 @@ from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsConfig, PasswordAuth
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.session import EwsSession
-from mailpoller.transport.http import is_loopback
-from mailpoller.transport.oauth import OAuthAuth, TokenSource, token_source
+from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.oauth import OAuthAuth
+from mailpoller.transport.oauth.tokens import TokenSource, token_source
 
 log = structlog.get_logger(__name__)
 

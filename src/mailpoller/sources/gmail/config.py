@@ -13,7 +13,7 @@ from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Duration
 from mailpoller.core.ports import Source
-from mailpoller.transport.http import is_loopback
+from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsPolicy

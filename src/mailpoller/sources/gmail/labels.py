@@ -7,13 +7,14 @@ from typing import Any
 from mailpoller.core.errors import TransientError
 from mailpoller.sources.gmail.client import LABELS_CREATE, LABELS_LIST, GmailClient
 from mailpoller.sources.gmail.errors import Invalid
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.wording import spoken
 
 _LONGEST_ID = 200
 
 
-class LabelGone(TransientError):
+class LabelGone(FolderGone):
     """There is no such label."""
 
 

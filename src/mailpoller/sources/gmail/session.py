@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
-
-import structlog
 
 from mailpoller.core.delivery import Disposed, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
-from mailpoller.core.ports import Clock, Start, Wake
+from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import GmailConfig
 from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
 from mailpoller.sources.gmail.download import Download
 from mailpoller.sources.gmail.errors import Invalid, Missing
-from mailpoller.sources.gmail.labels import LabelGone, Labels
+from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.settling import Settling
-
-log = structlog.get_logger(__name__)
+from mailpoller.transport.asking import AskingSession
 
 REMEMBERED = 5_000
 """Messages that were listed or fetched lately of which that is remembered."""
 FRESH = 60.0
 """So many seconds after it was fetched a message is believed to lie where it lay."""
-GOODBYE = 4.0
-"""Seconds that closing the connections may take."""
 
 
 def epoch_of(config: GmailConfig, user: str, label: str) -> str:
@@ -43,22 +36,18 @@ def epoch_of(config: GmailConfig, user: str, label: str) -> str:
     return f"gmail://{percent(user.lower(), safe='@')}@{config.host}{port}/;LABEL={label}"
 
 
-class GmailSession:
+class GmailSession(AskingSession):
     """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
 
     def __init__(
         self, name: str, config: GmailConfig, user: str, client: GmailClient, spool: Spool, clock: Clock
     ) -> None:  # fmt: skip
-        self._name = name
+        self._labels = Labels(client)
+        super().__init__(name, config.folders, self._labels, client, clock, config.notice_interval)
         self._config = config
         self._user = user
         self._client = client
         self._spool = spool
-        self._clock = clock
-        self._labels = Labels(client)
-        self._first = config.folders[0]
-        self._opened: dict[str, tuple[Folder, str]] = {}
-        """name -> folder and the label's id."""
         self._reached: dict[str, str] = {}
         """Label id -> the history id that was reached last: since then there is no news."""
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -68,38 +57,12 @@ class GmailSession:
 
     # --- folders -----------------------------------------------------------------------------------------------
     async def folders(self) -> Sequence[str]:
-        """As configured and found to exist; one that is missing is logged and left out.
-
-        Raises :class:`TransientError` if none exists.
-        """
-        self._client.check()
+        """See :meth:`AskingSession.folders`; labels are asked for anew."""
         self._labels.forget()
-        found = []
-        for name in self._config.folders:
-            try:
-                await self._labels.find(name)
-                found.append(name)
-            except LabelGone:
-                log.warning("folder.missing", mailbox=self._name, folder=name)
-        if not found:
-            raise TransientError("none of the mailbox's labels exists")
-        self._first = found[0]
-        return found
+        return await super().folders()
 
-    async def open(self, name: str) -> Folder:
-        self._client.check()
-        label = await self._labels.look(name)
-        folder = Folder(self._name, name, epoch_of(self._config, self._user, label))
-        self._opened[name] = folder, label
-        return folder
-
-    def _require(self, *folders: Folder) -> str:
-        """The id of the label, which was opened in this session and epoch."""
-        self._client.check()
-        folder, label = self._opened.get(folders[0].name, (None, ""))
-        if any(one != folder for one in folders):
-            raise TransientError(f"the label {folders[0].name} is not open in this epoch")
-        return label
+    def _epoch_of(self, uid: str) -> str:
+        return epoch_of(self._config, self._user, uid)
 
     # --- messages ----------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
@@ -165,20 +128,6 @@ class GmailSession:
         ]  # fmt: skip
 
     # --- waiting -----------------------------------------------------------------------------------------------
-    async def wait(self, limit: timedelta) -> Wake:
-        """See the port: the history is asked for at every ``notice_interval``. What we change ourselves is no news, and news that was
-        told is not told again."""
-        ends = self._clock.monotonic() + limit.total_seconds()
-        interval = self._config.notice_interval.total_seconds()
-        while True:
-            self._client.check()
-            left = ends - self._clock.monotonic()
-            if left <= 0:
-                return Wake.LIMIT
-            await self._clock.sleep(min(left, interval))
-            if left > interval and await self._news():
-                return Wake.NEWS
-
     async def _news(self) -> bool:
         folder, label = self._opened.get(self._first, (None, ""))
         history = self._reached.get(label)
@@ -191,12 +140,3 @@ class GmailSession:
             self._reached.pop(label, None)
             return True
         return any(uid not in self._known for uid in came)
-
-    # --- the end -----------------------------------------------------------------------------------------------
-    async def close(self) -> None:
-        """There is nothing to say: HTTP has no goodbye."""
-        try:
-            async with asyncio.timeout(GOODBYE):
-                await self._client.close()
-        except TimeoutError:
-            pass

@@ -14,7 +14,7 @@ from mailpoller.sources.gmail.client import PROFILE, GmailClient
 from mailpoller.sources.gmail.config import ME, GmailConfig
 from mailpoller.sources.gmail.quota import quota_for
 from mailpoller.sources.gmail.session import GmailSession
-from mailpoller.transport.oauth import token_source
+from mailpoller.transport.oauth.tokens import token_source
 
 
 class GmailSource:

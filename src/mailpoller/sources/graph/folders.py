@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mailpoller.core.errors import TransientError
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.graph import GraphClient, Missing
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.wording import spoken
@@ -24,10 +25,6 @@ WELL_KNOWN = frozenset(
 """The names that Graph has for folders (resource type mailFolder)."""
 
 _PAGE = "100"
-
-
-class FolderGone(TransientError):
-    """There is no such folder."""
 
 
 class Folders:

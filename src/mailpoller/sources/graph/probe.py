@@ -9,8 +9,9 @@ from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
 from mailpoller.sources.graph.config import GraphConfig, impossible
-from mailpoller.sources.graph.folders import FolderGone, Folders
+from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.source import log_in
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.graph import Ask, GraphClient
 from mailpoller.transport.graph.way import WayToGraph
 from mailpoller.transport.http import Bearer

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
-
-import structlog
 
 from mailpoller.core.delivery import Disposed, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
-from mailpoller.core.ports import Clock, Start, Wake
+from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.graph.config import GraphConfig
 from mailpoller.sources.graph.download import Download, Facts
-from mailpoller.sources.graph.folders import FolderGone, Folders
+from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import Item, Listing
 from mailpoller.sources.graph.settling import Settling
+from mailpoller.transport.asking import AskingSession
 from mailpoller.transport.graph import GraphClient, Missing, SyncLost
-
-log = structlog.get_logger(__name__)
 
 REMEMBERED = 5_000
 """Messages that were listed lately of which is kept what the service said; of others it is asked again."""
-GOODBYE = 4.0
-"""Seconds that closing the connections may take."""
 
 
 def epoch_of(config: GraphConfig, folder_id: str) -> str:
@@ -40,57 +33,23 @@ def epoch_of(config: GraphConfig, folder_id: str) -> str:
     return f"graph://{percent(config.user.lower(), safe='@')}@{config.host}{port}/;FOLDER={folder_id}"
 
 
-class GraphSession:
+class GraphSession(AskingSession):
     """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
 
     def __init__(self, name: str, config: GraphConfig, client: GraphClient, spool: Spool, clock: Clock) -> None:
-        self._name = name
+        self._folders = Folders(client)
+        super().__init__(name, config.folders, self._folders, client, clock, config.notice_interval)
         self._config = config
         self._client = client
         self._spool = spool
-        self._clock = clock
-        self._folders = Folders(client)
-        self._first = config.folders[0]
-        self._opened: dict[str, tuple[Folder, str]] = {}
-        """name -> folder and its id."""
         self._links: dict[str, str] = {}
         """Folder id -> the delta link that was reached last: since then there is no news."""
         self._known: OrderedDict[str, Facts | None] = OrderedDict()
         """The messages that were listed last, of which nothing is news, and what the service said about them."""
 
     # --- folders -----------------------------------------------------------------------------------------------
-    async def folders(self) -> Sequence[str]:
-        """As configured and found to exist; one that is missing is logged and left out.
-
-        Raises :class:`TransientError` if none exists.
-        """
-        self._client.check()
-        found = []
-        for name in self._config.folders:
-            try:
-                await self._folders.find(name)
-                found.append(name)
-            except FolderGone:
-                log.warning("folder.missing", mailbox=self._name, folder=name)
-        if not found:
-            raise TransientError("none of the mailbox's folders exists")
-        self._first = found[0]
-        return found
-
-    async def open(self, name: str) -> Folder:
-        self._client.check()
-        uid = await self._folders.look(name)
-        folder = Folder(self._name, name, epoch_of(self._config, uid))
-        self._opened[name] = folder, uid
-        return folder
-
-    def _require(self, *folders: Folder) -> str:
-        """The id of the folder, which was opened in this session and epoch."""
-        self._client.check()
-        folder, uid = self._opened.get(folders[0].name, (None, ""))
-        if any(one != folder for one in folders):
-            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
-        return uid
+    def _epoch_of(self, uid: str) -> str:
+        return epoch_of(self._config, uid)
 
     # --- messages ----------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
@@ -152,20 +111,6 @@ class GraphSession:
         ]  # fmt: skip
 
     # --- waiting -----------------------------------------------------------------------------------------------
-    async def wait(self, limit: timedelta) -> Wake:
-        """See the port: the service is asked at every ``notice_interval``. What we change ourselves is no news, and news that was
-        told is not told again."""
-        ends = self._clock.monotonic() + limit.total_seconds()
-        interval = self._config.notice_interval.total_seconds()
-        while True:
-            self._client.check()
-            left = ends - self._clock.monotonic()
-            if left <= 0:
-                return Wake.LIMIT
-            await self._clock.sleep(min(left, interval))
-            if left > interval and await self._news():
-                return Wake.NEWS
-
     async def _news(self) -> bool:
         folder, uid = self._opened.get(self._first, (None, ""))
         link = self._links.get(uid)
@@ -178,12 +123,3 @@ class GraphSession:
             self._links.pop(uid, None)
             return True
         return came
-
-    # --- the end -----------------------------------------------------------------------------------------------
-    async def close(self) -> None:
-        """There is nothing to say: HTTP has no goodbye."""
-        try:
-            async with asyncio.timeout(GOODBYE):
-                await self._client.close()
-        except TimeoutError:
-            pass

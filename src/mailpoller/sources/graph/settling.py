@@ -9,8 +9,9 @@ from urllib.parse import quote
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.sources.graph.config import FLAGGED, SEEN, Deletion, impossible
-from mailpoller.sources.graph.folders import DELETED_ITEMS, FolderGone, Folders
+from mailpoller.sources.graph.folders import DELETED_ITEMS, Folders
 from mailpoller.sources.graph.listing import categories_of
+from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.graph import Answer, Ask, GraphClient
 
 State = tuple[Literal["applied", "failed", "pending"], str]

@@ -13,7 +13,7 @@ from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.graph.config import GraphConfig
 from mailpoller.sources.graph.session import GraphSession
 from mailpoller.transport.graph import GraphClient, gate_for
-from mailpoller.transport.oauth import token_source
+from mailpoller.transport.oauth.tokens import token_source
 
 
 class GraphSource:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from ipaddress import ip_address
 
 import structlog
 
@@ -16,6 +15,7 @@ from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.connecting import open_client
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.session import ImapSession
+from mailpoller.transport.dial import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class ImapSource:
         self._credentials = config.credentials(runtime)
         if config.tls == "starttls":
             log.warning("tls.opportunistic", mailbox=name, host=config.host)
-        elif config.tls == "none" and not _is_local(config.host):
+        elif config.tls == "none" and not is_loopback(config.host):
             log.warning("tls.off", mailbox=name, host=config.host)
 
     async def connect(self) -> Session:
@@ -51,10 +51,3 @@ class ImapSource:
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
         return self._credentials.expiries()
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 
 import structlog
 
@@ -19,6 +18,7 @@ from mailpoller.sources.pop3.connecting import open_connection
 from mailpoller.sources.pop3.memory import Memory
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.sources.pop3.session import Pop3Session
+from mailpoller.transport.dial import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Pop3Source:
         """From this instant on (monotonic seconds) the server lets us log in again."""
         if config.tls == "starttls":
             log.warning("tls.opportunistic", mailbox=name, host=config.host)
-        elif config.tls == "none" and not _is_local(config.host):
+        elif config.tls == "none" and not is_loopback(config.host):
             log.warning("tls.off", mailbox=name, host=config.host)
 
     async def connect(self) -> Session:
@@ -75,10 +75,3 @@ class Pop3Source:
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
         return self._credentials.expiries()
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

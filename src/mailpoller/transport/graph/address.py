@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from mailpoller.core.errors import ConfigError
-from mailpoller.transport.http import is_loopback
+from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.oauth import CLOUDS, OAuthAuth
 
 VERSION = "v1.0"

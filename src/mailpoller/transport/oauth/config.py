@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Block, Component
 from mailpoller.core.literals import Duration, Secret
-from mailpoller.transport.http import is_loopback
+from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.oauth.providers import (
     GOOGLE,
     CloudName,

@@ -1,0 +1,139 @@
+"""Sessions with a service that never speaks by itself: it is asked for everything, for news too."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Folder
+from mailpoller.core.ports import Clock, Wake
+
+log = structlog.get_logger(__name__)
+
+GOODBYE = 4.0
+"""Seconds that closing the connections may take."""
+
+
+class FolderGone(TransientError):
+    """There is no such folder (any more): whoever remembers its id must look for it anew."""
+
+
+class Asked(Protocol):
+    """The client: who is asked."""
+
+    def check(self) -> None:
+        """Raise :class:`SessionLost` if the session is."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class Directory(Protocol):
+    """The folders of a mailbox, by the names that the configuration gives them. Both raise :class:`FolderGone`."""
+
+    async def find(self, name: str) -> str:
+        """The folder's id, which may be remembered."""
+
+    async def look(self, name: str) -> str:
+        """The folder's id, asked for anew."""
+
+
+class AskingSession(ABC):
+    """What such sessions have in common; see :class:`mailpoller.core.ports.Session`.
+
+    ``names``: the folders as configured. ``notice_interval``: how often news is asked for.
+    """
+
+    def __init__(
+        self,
+        mailbox: str,
+        names: Sequence[str],
+        directory: Directory,
+        client: Asked,
+        clock: Clock,
+        notice_interval: timedelta,
+    ) -> None:
+        self._name = mailbox
+        self._clock = clock
+        self._first = names[0]
+        """The first folder that exists: the one whose news is noticed."""
+        self._opened: dict[str, tuple[Folder, str]] = {}
+        """name -> folder and its id."""
+        self._names = names
+        self._directory = directory
+        self._asked = client
+        self._notice_interval = notice_interval
+
+    # --- folders -----------------------------------------------------------------------------------------------
+    async def folders(self) -> Sequence[str]:
+        """As configured and found to exist; one that is missing is logged and left out.
+
+        Raises :class:`TransientError` if none exists.
+        """
+        self._asked.check()
+        found = []
+        for name in self._names:
+            try:
+                await self._directory.find(name)
+                found.append(name)
+            except FolderGone:
+                log.warning("folder.missing", mailbox=self._name, folder=name)
+        if not found:
+            raise TransientError("none of the mailbox's folders exists")
+        self._first = found[0]
+        return found
+
+    async def open(self, name: str) -> Folder:
+        """See the port. Raises :class:`FolderGone`."""
+        self._asked.check()
+        uid = await self._directory.look(name)
+        folder = Folder(self._name, name, self._epoch_of(uid))
+        self._opened[name] = folder, uid
+        return folder
+
+    @abstractmethod
+    def _epoch_of(self, uid: str) -> str:
+        """The epoch of the folder with this id."""
+
+    def _require(self, *folders: Folder) -> str:
+        """The id of the folder, which was opened in this session and epoch."""
+        self._asked.check()
+        folder, uid = self._opened.get(folders[0].name, (None, ""))
+        if any(one != folder for one in folders):
+            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
+        return uid
+
+    # --- waiting -----------------------------------------------------------------------------------------------
+    async def wait(self, limit: timedelta) -> Wake:
+        """See the port: the service is asked at every ``notice_interval``. What we change ourselves is no news, and news that was
+        told is not told again."""
+        ends = self._clock.monotonic() + limit.total_seconds()
+        interval = self._notice_interval.total_seconds()
+        while True:
+            self._asked.check()
+            left = ends - self._clock.monotonic()
+            if left <= 0:
+                return Wake.LIMIT
+            await self._clock.sleep(min(left, interval))
+            if left > interval and await self._news():
+                return Wake.NEWS
+
+    @abstractmethod
+    async def _news(self) -> bool:
+        """Whether anything came to the first folder since it was listed, or asked about here. Also if that can no longer be told:
+        the poll that follows finds out."""
+
+    # --- the end -----------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """There is nothing to say: HTTP has no goodbye."""
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._asked.close()
+        except TimeoutError:
+            pass
