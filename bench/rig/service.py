@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import sqlite3
 import sys
@@ -9,12 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import mailpoller
+
 
 class Service:
     """One installation with one SQLite queue, made anew. Logging is as it comes: INFO, one JSON object a line."""
 
     def __init__(self, directory: Path, *, payload: str = "raw", **service: Any) -> None:
         directory.mkdir(parents=True)
+        # As an installed package has it: a checkout may not be allowed to keep its bytecode, and would compile at each start.
+        compileall.compile_dir(Path(mailpoller.__file__).parent, quiet=2)
         self.directory = directory
         self.queue = directory / "queue.db"
         self.log = directory / "log.jsonl"
