@@ -329,7 +329,7 @@ def test_no_step_of_a_batch_walks_through_the_ledger() -> None:
 
 
 def _parameters(statement: str) -> int:
-    return max(number for number in range(1, 10) if f"?{number}" in statement)
+    return max(number for number in range(1, 20) if f"?{number}" in statement)
 
 
 async def test_text_that_sqlite_cannot_hold_never_keeps_a_message_from_being_settled(tmp_path: Path) -> None:

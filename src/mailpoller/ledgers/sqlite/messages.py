@@ -77,22 +77,19 @@ def claim(
         answers.append(answer)
         if isinstance(answer, Claim):
             taken[key] = (answer, ref.size)
-    if taken:
-        connection.execute(
-            _CLAIM,
-            (
-                document([(*key, size) for key, (_, size) in taken.items()]),
-                b"".join(mid_octets(claimed.mid) for claimed, _ in taken.values()),
-                now,
-            ),
-        )
+    alike: defaultdict[int, list[tuple[str, int | None]]] = defaultdict(list)
+    mids: defaultdict[int, list[bytes]] = defaultdict(list)
+    for (number, uid), (claimed, size) in taken.items():
+        alike[number].append((uid, size))
+        mids[number].append(mid_octets(claimed.mid))
+    for number, several in alike.items():
+        connection.execute(_CLAIM, (document(several), b"".join(mids[number]), now, number))
     return answers, list(taken)
 
 
 _CLAIM = """
 INSERT INTO message (folder, uid, listed, mid, state, due_at, claimed_at)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), substr(?2, 1 + 16 * key, 16),
-    'claimed', ?3, ?3
+SELECT ?4, json_extract(value, '$[0]'), json_extract(value, '$[1]'), substr(?2, 1 + 16 * key, 16), 'claimed', ?3, ?3
 FROM json_each(?1) WHERE TRUE
 ON CONFLICT (folder, uid) DO UPDATE SET state = 'claimed', due_at = ?3, claimed_at = ?3, at_risk = 0,
     listed = coalesce(excluded.listed, listed)
@@ -184,52 +181,66 @@ def cleared(connection: Connection, key: Key) -> None:
 
 def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now: int) -> bool:
     """True if every outcome was recorded; False if a claim among them is not recorded (any more)."""
-    fingerprints = [outcome.fingerprint or bytes(FINGERPRINT_OCTETS) for _, outcome in outcomes]
-    if any(len(fingerprint) != FINGERPRINT_OCTETS for fingerprint in fingerprints):
+    if any(len(outcome.fingerprint or NO_FINGERPRINT) != FINGERPRINT_OCTETS for _, outcome in outcomes):
         raise ValueError("a fingerprint is the 32 octets of a SHA-256")
-    # What was settled now is on its way to the server: it is due only if no word of it comes.
-    rows = document([_settled(key, outcome) for key, outcome in outcomes])
-    settled = connection.execute(_SETTLE, (rows, b"".join(fingerprints), now, PENDING_AGAIN // MICROSECOND)).rowcount
+    # What a batch has in common is said once: to take it out of each row's JSON would cost as much as the rest.
+    alike: defaultdict[tuple[Any, ...], list[tuple[str, Outcome]]] = defaultdict(list)
+    for (number, uid), outcome in outcomes:
+        alike[number, outcome.disposition, outcome.kind, outcome.reason, outcome.rules].append((uid, outcome))
+    settled = 0
+    for (number, disposition, kind, reason, rules), several in alike.items():
+        rows = document([_settled(uid, outcome) for uid, outcome in several])
+        fingerprints = b"".join([outcome.fingerprint or NO_FINGERPRINT for _, outcome in several])
+        # What was settled now is on its way to the server: it is due only if no word of it comes.
+        due_at = None if disposition.leaves else now + PENDING_AGAIN // MICROSECOND
+        settled += connection.execute(
+            _SETTLE,
+            (
+                rows,
+                fingerprints,
+                number,
+                now,
+                due_at,
+                "applied" if disposition.leaves else "pending",
+                now if disposition.leaves else None,
+                disposition_text(disposition),
+                kind,
+                clean(reason),
+                document(rules) if rules else None,
+            ),
+        ).rowcount
     return settled == len({key for key, _ in outcomes})
 
 
 FINGERPRINT_OCTETS = 32
+NO_FINGERPRINT = bytes(FINGERPRINT_OCTETS)
+"""Stands where there is none, so that the others are found by their number."""
 
 _SETTLE = """
-UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at = ?3,
-    due_at = iif(new.leaves, NULL, ?3 + ?4),
-    disposition_state = iif(new.leaves, 'applied', 'pending'),
-    disposed_at = iif(new.leaves, ?3, NULL),
-    disposition_reason = NULL,
-    disposition = new.disposition, outcome = new.outcome, receipts = new.receipts, reason = new.reason, rules = new.rules,
+UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at = ?4, due_at = ?5,
+    disposition_state = ?6, disposed_at = ?7, disposition_reason = NULL, disposition = ?8,
+    outcome = ?9, reason = ?10, rules = ?11, receipts = new.receipts,
     -- A message that is gone when it is to be brought again is still the one that was known.
     mark = coalesce(new.mark, message.mark), fingerprint = coalesce(new.fingerprint, message.fingerprint),
     size = coalesce(new.size, message.size), message_id = coalesce(new.message_id, message.message_id),
     sender = coalesce(new.sender, message.sender), repeat_of = coalesce(new.repeat_of, message.repeat_of)
 FROM (
-    SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid,
-        json_extract(value, '$[2]') AS leaves, json_extract(value, '$[3]') AS disposition,
-        json_extract(value, '$[4]') AS outcome, json_extract(value, '$[5]') AS receipts,
-        json_extract(value, '$[6]') AS reason, json_extract(value, '$[7]') AS rules,
-        json_extract(value, '$[8]') AS mark,
-        iif(json_extract(value, '$[8]') IS NULL, NULL, substr(?2, 1 + 32 * key, 32)) AS fingerprint,
-        json_extract(value, '$[9]') AS size, json_extract(value, '$[10]') AS message_id,
-        json_extract(value, '$[11]') AS sender, json_extract(value, '$[12]') AS repeat_of
+    -- A folder that were a constant would make the planner walk through all of it.
+    SELECT ?3 + 0 * key AS folder, json_extract(value, '$[0]') AS uid,
+        json_extract(value, '$[1]') AS receipts, json_extract(value, '$[2]') AS mark,
+        iif(json_extract(value, '$[2]') IS NULL, NULL, substr(?2, 1 + 32 * key, 32)) AS fingerprint,
+        json_extract(value, '$[3]') AS size, json_extract(value, '$[4]') AS message_id,
+        json_extract(value, '$[5]') AS sender, json_extract(value, '$[6]') AS repeat_of
     FROM json_each(?1)
 ) AS new
 WHERE message.folder = new.folder AND message.uid = new.uid
 """
 
 
-def _settled(key: Key, outcome: Outcome) -> tuple[Any, ...]:
+def _settled(uid: str, outcome: Outcome) -> tuple[Any, ...]:
     return (
-        *key,
-        outcome.disposition.leaves,
-        disposition_text(outcome.disposition),
-        outcome.kind,
-        dict(outcome.receipts) or None,
-        clean(outcome.reason),
-        outcome.rules or None,
+        uid,
+        outcome.receipts or None,
         None if outcome.fingerprint is None else mark(outcome.fingerprint),
         outcome.size,
         clean(outcome.message_id) or None,
@@ -289,20 +300,18 @@ def disposed(connection: Connection, results: Sequence[tuple[Key, Disposed]], no
         "failed": now + FAILED_AGAIN // MICROSECOND,
         "pending": now + PENDING_AGAIN // MICROSECOND,
     }
-    rows = [(*key, result.state, clean(result.reason) or None, again[result.state]) for key, result in results]
-    connection.execute(_DISPOSED, (document(rows), now))
+    alike: defaultdict[tuple[int, str, str], list[str]] = defaultdict(list)
+    for (number, uid), result in results:
+        alike[number, result.state, result.reason].append(uid)
+    for (number, state, reason), uids in alike.items():
+        disposed_at = now if state == "applied" else None
+        connection.execute(_DISPOSED, (number, document(uids), state, clean(reason) or None, again[state], disposed_at))
 
 
 # One that an operator reopened meanwhile is not settled, and stays due.
 _DISPOSED = """
-UPDATE message SET disposition_state = new.state, disposition_reason = new.reason, due_at = new.due_at,
-    disposed_at = iif(new.state = 'applied', ?2, NULL)
-FROM (
-    SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid, json_extract(value, '$[2]') AS state,
-        json_extract(value, '$[3]') AS reason, json_extract(value, '$[4]') AS due_at
-    FROM json_each(?1)
-) AS new
-WHERE message.folder = new.folder AND message.uid = new.uid AND message.state = 'settled'
+UPDATE message SET disposition_state = ?3, disposition_reason = ?4, due_at = ?5, disposed_at = ?6
+WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'
 """
 
 

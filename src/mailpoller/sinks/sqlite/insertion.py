@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import defaultdict
 
 import orjson
 
+from mailpoller.core.delivery import Delivery
 from mailpoller.core.spool import Block
+from mailpoller.sinks.sqlite.schema import PRIORITIES
 
-INSERT_MESSAGES = """
-INSERT INTO message (seq, delivery_id, mid, topic, priority, tags, reason, detail, arrived_at, octets_size, octets_file)
+_INSERT_MESSAGES = """
+INSERT INTO message (seq, delivery_id, mid, octets_size, octets_file, topic, priority, tags, reason, detail, arrived_at)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
-    json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'),
-    json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value, '$[10]')
+    json_extract(value, '$[4]'), ?2, ?3, ?4, ?5, ?6, ?7
 FROM json_each(?1)
 """
-"""One parameter: the rows as a JSON array of arrays."""
+
+_INSERT_EVENTS = """
+INSERT INTO content (seq, event)
+SELECT json_extract(value, '$[0]'),
+    CAST(substr(?2, json_extract(value, '$[1]'), json_extract(value, '$[2]')) AS TEXT)
+FROM json_each(?1)
+"""
 
 _INSERT_CONTENTS = """
 INSERT INTO content (seq, event, octets)
 SELECT json_extract(value, '$[0]'),
     CAST(substr(?2, json_extract(value, '$[1]'), json_extract(value, '$[2]')) AS TEXT),
-    CASE
-        WHEN json_extract(value, '$[3]') IS NULL THEN NULL
-        WHEN json_extract(value, '$[4]') = 0 THEN x''  -- an empty parameter is NULL to SQLite
-        ELSE substr(?3, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
-    END
+    coalesce(substr(?3, json_extract(value, '$[3]'), json_extract(value, '$[4]')), x'')  -- an empty parameter is NULL to SQLite
 FROM json_each(?1)
 """
+
+
+class Messages:
+    """Rows of the small table on their way, in one statement for all that have the same labels.
+
+    What a batch has in common is a parameter: to take it out of each row's JSON costs more than to insert the row.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, arrived_at: float) -> None:
+        self._connection = connection
+        self._arrived_at = arrived_at
+        self._alike: defaultdict[tuple[object, ...], list[tuple[object, ...]]] = defaultdict(list)
+
+    def add(self, seq: int, delivery: Delivery, octets_size: int | None, octets_file: str | None) -> None:
+        """Take one row."""
+        one = delivery
+        labels = (one.topic, one.priority, one.tags, one.reason, one.detail)
+        self._alike[labels].append((seq, one.delivery_id, one.mid, octets_size, octets_file))
+
+    def flush(self) -> None:
+        """Insert what was taken."""
+        for (topic, priority, tags, reason, detail), rows in self._alike.items():
+            self._connection.execute(
+                _INSERT_MESSAGES,
+                (
+                    orjson.dumps(rows).decode(),
+                    topic,
+                    PRIORITIES.index(priority),
+                    json.dumps(tags),
+                    reason,
+                    detail,
+                    self._arrived_at,
+                ),
+            )
+        self._alike.clear()
 
 
 class Contents:
@@ -45,19 +85,23 @@ class Contents:
         self._begin()
 
     def _begin(self) -> None:
-        self._places: list[tuple[int, int, int, int | None, int]] = []
+        self._places: list[tuple[int, ...]] = []
         self._events: list[bytes] = []
         self._octets: list[Block] = []
         self._event_end = self._octets_end = 0
+        self._with_octets = False
 
     def add(self, seq: int, event: bytes, octets: Block | None) -> None:
         """Take one row; ``octets`` is None if the queue does not hold them here."""
         size = 0 if octets is None else len(octets)
-        if self._places and self._event_end + self._octets_end + len(event) + size > self._TOGETHER:
+        if self._places and (
+            self._event_end + self._octets_end + len(event) + size > self._TOGETHER
+            or self._with_octets is (octets is None)
+        ):
             self.flush()
         # SQL counts from 1.
-        begin = None if octets is None else self._octets_end + 1
-        self._places.append((seq, self._event_end + 1, len(event), begin, size))
+        self._with_octets = octets is not None
+        self._places.append((seq, self._event_end + 1, len(event), self._octets_end + 1, size))
         self._events.append(event)
         self._event_end += len(event)
         if octets is not None:
@@ -67,8 +111,10 @@ class Contents:
     def flush(self) -> None:
         """Insert what was taken."""
         if self._places:
-            octets: Block = self._octets[0] if len(self._octets) == 1 else b"".join(self._octets)
-            self._connection.execute(
-                _INSERT_CONTENTS, (orjson.dumps(self._places).decode(), b"".join(self._events), octets)
-            )
+            rows, events = orjson.dumps(self._places).decode(), b"".join(self._events)
+            if self._with_octets:
+                octets: Block = self._octets[0] if len(self._octets) == 1 else b"".join(self._octets)
+                self._connection.execute(_INSERT_CONTENTS, (rows, events, octets))
+            else:
+                self._connection.execute(_INSERT_EVENTS, (rows, events))
         self._begin()

@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-import orjson
 import structlog
 from pydantic import Field
 
@@ -21,10 +20,10 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Clock
 from mailpoller.core.spool import Octets
-from mailpoller.sinks.sqlite.insertion import INSERT_MESSAGES, Contents
+from mailpoller.sinks.sqlite.insertion import Contents, Messages
 from mailpoller.sinks.sqlite.inspection import inspect
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
-from mailpoller.sinks.sqlite.schema import PRIORITIES, QUEUE, octets_directory
+from mailpoller.sinks.sqlite.schema import QUEUE, octets_directory
 from mailpoller.sinks.sqlite.upkeep import Upkeep
 from mailpoller.transport.disk import (
     SHARED_DIRECTORY,
@@ -232,8 +231,7 @@ class SqliteQueue:
         fresh = {one.delivery_id: one for one in batch if one.delivery_id not in known}
         found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
         seq = found[0] if found else 0
-        arrived_at = self._clock.now().timestamp()
-        rows = []
+        messages = Messages(connection, self._clock.now().timestamp())
         contents = Contents(connection)
         receipts = {delivery_id: Receipt(delivery_id, str(held), repeated=True) for delivery_id, held in known.items()}
         for delivery_id, one in fresh.items():
@@ -241,13 +239,10 @@ class SqliteQueue:
             file = files.get(delivery_id)
             octets = one.raw.octets
             wanted = one.octets_wanted
-            rows.append((
-                seq, delivery_id, one.mid, one.topic, PRIORITIES.index(one.priority), json.dumps(one.tags), one.reason,
-                one.detail, arrived_at, octets.size if wanted else None, file,
-            ))  # fmt: skip
+            messages.add(seq, one, octets.size if wanted else None, file)
             contents.add(seq, one.event, octets.view() if wanted and file is None else None)
             receipts[delivery_id] = Receipt(delivery_id, str(seq))
-        connection.execute(INSERT_MESSAGES, (orjson.dumps(rows).decode(),))
+        messages.flush()
         contents.flush()
         # Acknowledged between the look and now: no row names the file that was written meanwhile.
         connection.executemany(
