@@ -178,8 +178,8 @@ def tune_interpreter() -> None:
 
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-    sys.setswitchinterval(0.001)
+    gc.set_threshold(100_000, 20, 20)
+    sys.setswitchinterval(0.0005)
 
 
 def stop_on_signals(app: App) -> None:

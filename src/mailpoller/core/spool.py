@@ -7,7 +7,10 @@ import os
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
 
 MEMORY_THRESHOLD = 1 << 20
 """Octets of one message that stay in memory; a larger message goes to a spool file as it arrives."""
@@ -79,7 +82,7 @@ class Intake:
         self._parts: list[bytes] = []
         self._file: BinaryIO | None = None
         self._path: Path | None = None
-        self._hash = sha256()
+        self._hash: HASH | None = None
         self.limit = limit
         self.size = 0
         self.overflowed = False
@@ -97,6 +100,8 @@ class Intake:
         if not chunk:
             return
         self.size += len(chunk)
+        if self._hash is None:
+            self._hash = sha256()
         self._hash.update(chunk)
         if self._file is None and self.size <= self._spool.threshold:
             self._parts.append(bytes(chunk))
@@ -109,12 +114,13 @@ class Intake:
 
     def finish(self) -> Octets:
         """The octets that were taken."""
+        digest = (self._hash or sha256()).digest()
         if self._file is None:
             held = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts = []
-            return Octets(held, self.size, self._hash.digest())
+            return Octets(held, self.size, digest)
         self._file.close()
-        return Octets(None, self.size, self._hash.digest(), self._path)
+        return Octets(None, self.size, digest, self._path)
 
     def abort(self) -> None:
         """Drop what was taken."""

@@ -14,7 +14,7 @@ from mailpoller.mail.date import parse_date
 from mailpoller.mail.header import read_header
 from mailpoller.mail.loop import LOOP_HEADER
 from mailpoller.mail.structure import CONTENT
-from mailpoller.mail.words import clean, readable, readable_fields
+from mailpoller.mail.words import clean, readable_fields
 
 DATE_MALFORMED = "date-malformed"
 """Defect: the Date is none, or lies outside of the calendar."""
@@ -60,7 +60,7 @@ def parse(raw: RawMessage) -> Message:
     return Message(
         raw=raw,
         headers=headers,
-        subject=readable(fields.value("subject")),
+        subject=headers[fields.first["subject"]][1] if "subject" in fields.first else "",
         from_=fields.addresses("from"),
         sender=fields.addresses("sender"),
         to=fields.addresses("to"),
@@ -87,34 +87,34 @@ class _Fields:
     def __init__(self, fields: list[tuple[str, str]], defects: list[str]) -> None:
         self._fields = fields
         self.defects = defects
-        self.first: dict[str, str] = {}
-        """The first value of each field."""
+        self.first: dict[str, int] = {}
+        """Where each field stands first."""
         self.again: set[str] = set()
         """The fields that stand there more than once."""
-        for name, value in fields:
+        for index, (name, _) in enumerate(fields):
             key = name.lower()
             if key in self.first:
                 self.again.add(key)
             else:
-                self.first[key] = value
+                self.first[key] = index
         if not _ONCE.isdisjoint(self.again):
             defects.append(FIELD_REPEATED)
 
     def value(self, key: str) -> str:
         """The first value; "" without such a field."""
-        return self.first.get(key, "")
+        return self._fields[self.first[key]][1] if key in self.first else ""
 
     def every(self, key: str) -> list[str]:
         """All values, in order."""
         if key in self.again:
             return [value for name, value in self._fields if name.lower() == key]
-        return [self.first[key]] if key in self.first else []
+        return [self.value(key)] if key in self.first else []
 
     def addresses(self, key: str) -> tuple[Address, ...]:
         """The addresses of all these fields together."""
         if key not in self.first:
             return ()
-        found, defect = parse_addresses(self.first[key])
+        found, defect = parse_addresses(self.value(key))
         for value in self.every(key)[1:] if key in self.again else ():
             others, fault = parse_addresses(value)
             found, defect = found + others, defect or fault
@@ -127,7 +127,7 @@ class _Fields:
 
     def content(self) -> dict[str, str]:
         """The first value of each field that describes the body."""
-        return {key: self.first[key] for key in CONTENT if key in self.first}
+        return {key: self.value(key) for key in CONTENT if key in self.first}
 
 
 def unparsed(raw: RawMessage) -> Message:

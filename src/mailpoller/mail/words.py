@@ -19,7 +19,7 @@ def readable(value: str) -> str:
     """A header field's value for people and rules: encoded words decoded, one line, valid Unicode, no control characters."""
     if "=?" in value:
         value = decode_words(value)
-    return value if value.isprintable() else clean(value)
+    return clean(value)
 
 
 def readable_fields(fields: list[tuple[str, str]], *, plain: bool) -> list[tuple[str, str]]:
@@ -34,6 +34,8 @@ def clean(text: str) -> str:
 
     So a line break that was hidden in an encoded word can never become a header field of its own further on.
     """
+    if text.isprintable():
+        return text
     return scrub(_CONTROLS.sub("\ufffd", _BREAKS.sub(" ", text)))
 
 
@@ -43,7 +45,8 @@ def decode_words(text: str) -> str:
     White space between two of them vanishes (section 6.2). Octets of neighbours with one charset are joined before they
     are decoded, since many senders split a character between two words. May contain control characters: see :func:`clean`.
     """
-    return _decode_words_cached(text) if len(text) <= _CACHED_UP_TO else _decode_words(text)
+    # Addresses come again and again, subjects do not.
+    return _decode_words_cached(text) if "@" in text and len(text) <= _CACHED_UP_TO else _decode_words(text)
 
 
 def _decode_words(text: str) -> str:
