@@ -54,8 +54,8 @@ class ServiceConfig(Block):
     systemd's TimeoutStopSec."""
     memory: Size = Field(default=64_000_000, ge=1_000_000)
     """Octets of mail in hand at any time, of all mailboxes together. Mail waits in its mailbox for room."""
-    memory_per_mailbox: Size = Field(default=24_000_000, ge=1_000_000)
-    """Octets of mail in hand of one mailbox. Three batches keep a far line busy: one fetched, one judged, one delivered."""
+    memory_per_mailbox: Size = Field(default=32_000_000, ge=1_000_000)
+    """Octets of mail in hand of one mailbox. Four batches keep a far line busy: one asked for, one fetched, one judged, one delivered."""
     batch_messages: int = Field(default=400, ge=1, le=10_000)
     """The most messages that are fetched, judged and committed together. Every batch waits for the disk a few times, so that
     small messages are carried faster in larger batches, and a crash leaves more of them to be worked on one by one."""

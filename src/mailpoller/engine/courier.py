@@ -36,8 +36,8 @@ LARGE = 1_000_000
 POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
-STATIONS = 5
-"""Of the line that batches go along: claimed, asked for, fetched and judged, delivered, settled."""
+STATIONS = 6
+"""Of the line that batches go along: claimed, asked for, fetched, judged, delivered, settled."""
 
 UNTOLD = 4
 """Settled batches that wait until the server is told of them."""
@@ -288,7 +288,7 @@ class Courier:
     async def _walk(self, now: _Pass, batch: Batch, place: Place, group: asyncio.TaskGroup) -> None:
         """One batch along the line: the stations are all at work at once, each on another batch, and in order.
 
-        Octets lie at three of them: asked for, fetched, delivered. Never raises but CancelledError.
+        Octets lie at four of them, from asked for to delivered. Never raises but CancelledError.
         """
         hand = _Hand()
         fetching: asyncio.Task[None] | None = None
@@ -302,6 +302,7 @@ class Courier:
             if fetching is not None:
                 await asyncio.wait([fetching])
                 await self._account(now, hand)
+            await place.on()
             if now.failure is None:
                 async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
                     await self._judge_batch(hand, now)

@@ -131,7 +131,9 @@ class _Details:
         """What the server said; what it did not say stays unknown."""
         if asked is None:
             return cls()
-        for request in asked._requests:
+        # Each request holds on to the details it is for: let go of, or only the collector of cycles frees them, and that is seldom.
+        requests, asked._requests = asked._requests, []
+        for request in requests:
             await request.answer()
         return asked
 

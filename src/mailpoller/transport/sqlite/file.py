@@ -93,7 +93,7 @@ def connect(path: Path, *, busy_timeout: timedelta, incremental_vacuum: bool) ->
             "foreign_keys=ON",
             "trusted_schema=OFF",
             "temp_store=MEMORY",
-            "cache_size=-16384",
+            "cache_size=-8192",
             # Every 8 MiB of log goes back into the file, and a log that a slow reader made longer shrinks again.
             "wal_autocheckpoint=2048",
             f"journal_size_limit={16 << 20}",
