@@ -97,7 +97,7 @@ async def test_a_dead_relay_keeps_quarantined_mail_waiting_and_other_mail_goes_o
         humans += fill(dovecot, user, "human", 5, start=5)
         await until(daemon, lambda: site.subjects() == humans)
         await said(daemon, "queue.failed", 5, queue="quarantine")
-        assert unseen(dovecot, user) == 5
+        await until(daemon, lambda: unseen(dovecot, user) == 5)
         assert daemon.count("message.deferred") == 5, "each was downloaded once, and then left alone"
         assert site.ledger_counts("support")["settled"] == 10
         async with Relay(port=port) as relay:

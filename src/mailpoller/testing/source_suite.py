@@ -695,6 +695,30 @@ class SourceSuite:
             refs, _ = await listing(session, await session.open(mailbox.first))
             assert list((await fetched(session, refs)).values()) == [letter(1)]
 
+    async def test_connection_lost_while_two_fetches_are_consumed_ends_both(self, mailbox: MailboxUnderTest) -> None:
+        for number in range(60):
+            await mailbox.deliver(letter(number, size=100_000))
+        session = await mailbox.source().connect()
+        try:
+            refs, _ = await listing(session, await session.open(mailbox.first))
+            answers = session.fetch([claim(ref) for ref in refs[:30]], WHOLE)
+            beside = asyncio.create_task(fetched(session, refs[30:]))
+            first = await anext(answers)
+            assert isinstance(first, RawMessage)
+            first.octets.close()
+            await mailbox.cut()
+            async with asyncio.timeout(20):
+                for one in (_rest(answers), beside):
+                    try:
+                        await one
+                    except SessionLost:
+                        pass
+                    # What had come already is no reason to complain; but the session is of no more use.
+                with pytest.raises(SessionLost):
+                    await fetched(session, refs)
+        finally:
+            await _close_quietly(session)
+
     async def test_connection_lost_while_waiting_ends_the_wait(self, mailbox: MailboxUnderTest) -> None:
         if not mailbox.waits_connected:
             return
@@ -727,6 +751,12 @@ class SourceSuite:
         assert [stage.ok for stage in stages] == [True] * (len(stages) - 1) + [False]
         assert stages[-1].detail
         assert stages[-1].advice
+
+
+async def _rest(answers: AsyncIterator[RawMessage | Gone]) -> None:
+    async for answer in answers:
+        if isinstance(answer, RawMessage):
+            answer.octets.close()
 
 
 def _ways(mailbox: MailboxUnderTest) -> list[Disposition]:

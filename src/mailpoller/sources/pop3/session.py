@@ -81,6 +81,8 @@ class Pop3Session:
         self._clock = clock
         self._maildrop: Maildrop | None = Maildrop(protocol)
         self._folder: Folder | None = None
+        self._fetching = asyncio.Lock()
+        """Held by the download under way: each keeps the line busy by itself, and may end the connection in the middle."""
         self._turn = asyncio.Lock()
         """Held by whoever ends or begins a connection."""
         self._lost = ""
@@ -184,29 +186,30 @@ class Pop3Session:
         """
         if not claims:
             return
-        maildrop, contents = await self._present(*{claim.ref.folder for claim in claims})
-        left = {claim.ref.uid: claim for claim in claims}
-        refused: set[str] = set()
-        failed: dict[str, str] = {}
-        while left:
-            for uid in [uid for uid in left if uid not in contents.numbers]:
-                yield Gone(left.pop(uid))
-            download = self._download(maildrop, list(left.values()), limit)
-            async with aclosing(download.answers()) as answers:
-                async for answer in answers:
-                    del left[answer.claim.ref.uid]
-                    yield answer
-            self._check()
-            failed |= download.failed
-            failed |= {uid: f"the server says {reply}" for uid, reply in download.refused.items() if uid in refused}
-            refused.update(download.refused)
-            left = {uid: claim for uid, claim in left.items() if uid not in failed}
-            if left and (download.refused or download.stale or self._maildrop is None):
-                # Refused: only another look tells whether it is gone. Cut: there is no connection.
-                maildrop, contents = await self._renewed()
-        if failed:
-            reasons = "; ".join(sorted(set(failed.values()))[:3])
-            raise TransientError(f"{len(failed)} of the messages could not be downloaded: {reasons}")
+        async with self._fetching:
+            maildrop, contents = await self._present(*{claim.ref.folder for claim in claims})
+            left = {claim.ref.uid: claim for claim in claims}
+            refused: set[str] = set()
+            failed: dict[str, str] = {}
+            while left:
+                for uid in [uid for uid in left if uid not in contents.numbers]:
+                    yield Gone(left.pop(uid))
+                download = self._download(maildrop, list(left.values()), limit)
+                async with aclosing(download.answers()) as answers:
+                    async for answer in answers:
+                        del left[answer.claim.ref.uid]
+                        yield answer
+                self._check()
+                failed |= download.failed
+                failed |= {uid: f"the server says {reply}" for uid, reply in download.refused.items() if uid in refused}
+                refused.update(download.refused)
+                left = {uid: claim for uid, claim in left.items() if uid not in failed}
+                if left and (download.refused or download.stale or self._maildrop is None):
+                    # Refused: only another look tells whether it is gone. Cut: there is no connection.
+                    maildrop, contents = await self._renewed()
+            if failed:
+                reasons = "; ".join(sorted(set(failed.values()))[:3])
+                raise TransientError(f"{len(failed)} of the messages could not be downloaded: {reasons}")
 
     def _download(self, maildrop: Maildrop, claims: Sequence[Claim], limit: int) -> Download | Excerpt:
         """What is downloaded next: all that is within the limit, in the server's order; or else one that is not."""
