@@ -99,6 +99,8 @@ class Courier:
             down.cancel()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            # What nobody read would keep the pipe, and with it wait(), for ever.
+            await process.stdout.read()
             await process.wait()
 
 
