@@ -83,7 +83,7 @@ class AskingSession(ABC):
                 await self._directory.find(name)
                 found.append(name)
             except FolderGone:
-                log.warning("folder.missing", mailbox=self._name, folder=name)
+                log.debug("folder.missing", mailbox=self._name, folder=name)
         if not found:
             raise TransientError("none of the mailbox's folders exists")
         self._first = found[0]

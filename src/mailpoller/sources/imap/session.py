@@ -131,7 +131,7 @@ class ImapSession:
             if exists:
                 found.append(name)
             else:
-                log.warning("folder.missing", mailbox=self._name, folder=name)
+                log.debug("folder.missing", mailbox=self._name, folder=name)
         if not found:
             raise TransientError("none of the mailbox's folders exists")
         self._first = found[0]
