@@ -420,3 +420,10 @@ async def test_a_disposition_that_always_loses_the_session_does_not_keep_new_mai
     await rig.carry()
     assert rig.subjects() == expected
     assert len({settlement.ref.uid for settlement in rig.source.applied}) == 35
+
+
+async def test_the_first_batches_of_a_listing_are_small_so_that_nothing_waits_for_the_first_to_be_full() -> None:
+    rig = Rig(batch=400)
+    rig.fill(1000)
+    await rig.carry()
+    assert rig.sinks["support"].batches == [50, 100, 200, 400, 250]

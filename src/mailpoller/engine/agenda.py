@@ -18,6 +18,10 @@ from mailpoller.engine.tally import Tally
 log = structlog.get_logger(__name__)
 
 
+FIRST = 50
+"""New messages of the first batch of a listing; each further one may have twice as many, up to the limit."""
+
+
 class Stop(Protocol):
     """What tells a pass to end, such as an :class:`asyncio.Event`. Asked between two batches."""
 
@@ -122,7 +126,7 @@ class Agenda:
         self, session: Session, folder: Folder, since: Position | None, start: Start, worked: set[str], tally: Tally
     ) -> AsyncIterator[Batch]:
         """What the session lists, but for the uids that were ``worked`` on."""
-        listed = yielded = 0
+        listed = yielded = begun = 0
         waiting: deque[MessageRef] = deque()
         covered: deque[tuple[int, Position]] = deque()
         async for page in session.pending(folder, since, start):
@@ -136,13 +140,13 @@ class Agenda:
             waiting += refs
             if page.position is not None:
                 covered.append((listed, page.position))
-            while piece := self._cut(waiting, self._new_at_once(), rest=False):
-                yielded += len(piece)
-                yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
+            while piece := self._cut(waiting, self._new_at_once(begun), rest=False):
+                yielded, begun = yielded + len(piece), begun + 1
+                yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once(begun) == 1)
         while waiting or covered:
-            piece = self._cut(waiting, self._new_at_once(), rest=True)
-            yielded += len(piece)
-            yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once() == 1)
+            piece = self._cut(waiting, self._new_at_once(begun), rest=True)
+            yielded, begun = yielded + len(piece), begun + 1
+            yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once(begun) == 1)
 
     def has_to_end(self) -> bool:
         """True if the service stops, or there is no point in fetching new mail: every queue that it could go to is down."""
@@ -157,10 +161,13 @@ class Agenda:
         """The octets that fetching it will bring, as far as the server has announced them."""
         return self._largest if ref.size is None else min(ref.size, self._largest)
 
-    def _new_at_once(self) -> int:
-        """How many new messages a batch may have: one, while every queue that they could go to wants one message first."""
+    def _new_at_once(self, begun: int) -> int:
+        """How many new messages the next batch may have, after so many: one, while every queue that they could go to wants one
+        message first; else few at first, so that all stations are soon at work."""
         doubtful = self._dispatcher.down() | self._dispatcher.probing()
-        return 1 if self._reachable and self._reachable <= doubtful else self._limits.batch_messages
+        if self._reachable and self._reachable <= doubtful:
+            return 1
+        return min(self._limits.batch_messages, FIRST << min(begun, 10))
 
     def _cut(self, waiting: deque[MessageRef], limit: int, *, rest: bool) -> list[MessageRef]:
         """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server announced, so many
