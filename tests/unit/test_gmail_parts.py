@@ -259,6 +259,7 @@ def test_mailboxes_of_one_user_share_a_quota_and_others_do_not() -> None:
         (403, "rateLimitExceeded", Busy, True, True),
         (403, "dailyLimitExceeded", Busy, True, True),
         (403, "insufficientPermissions", Denied, False, False),
+        (403, "", HttpStatus, False, True),
         (400, "failedPrecondition", Denied, False, False),
         (404, "notFound", Missing, False, False),
         (500, "backendError", HttpStatus, False, True),

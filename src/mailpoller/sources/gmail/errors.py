@@ -65,7 +65,13 @@ def is_throttled(error: HttpStatus) -> bool:
 
 def may_pass(error: HttpStatus) -> bool:
     """True if the same request may pass a little later. A 500 may be about one message alone, and tell nothing about the next."""
-    return is_throttled(error) or error.status == 408 or error.status >= 500
+    return is_throttled(error) or is_unexplained(error) or error.status == 408 or error.status >= 500
+
+
+def is_unexplained(error: HttpStatus | Unauthorized) -> bool:
+    """True for a 403 whose reason did not arrive, or is of somebody in between: Google always gives one, and with 403 it denies as
+    well as throttles."""
+    return isinstance(error, HttpStatus) and error.status == 403 and not error.code
 
 
 def wish_of(error: HttpStatus, now: datetime) -> timedelta | None:
@@ -101,6 +107,6 @@ def decided(error: HttpStatus | Unauthorized, wish: timedelta | None = None) -> 
             return Missing(said)
         case 400:
             return Invalid(said)
-        case 403:
+        case 403 if not is_unexplained(error):
             return Denied(said)
     return HttpStatus(said, status=error.status, code=error.code, words=error.words, retry_after=wish)
