@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -96,3 +97,17 @@ async def test_a_host_cannot_add_a_line_to_the_request() -> None:
     async with proxy_that_answers([OK]) as proxy:
         with pytest.raises(TransientError, match="not a host name"):
             await proxy.connect("mail.example:25 HTTP/1.1\r\nX: y", 25, seconds=5)
+
+
+async def test_a_proxy_that_repeats_our_login_in_its_answer_shows_it_to_nobody() -> None:
+    login = b64encode(b"through:hunter2-secret").decode()
+    said = f"HTTP/1.1 400 Bad field: Basic {login} of through:hunter2-secret \x1b[2J\r\n\r\n".encode()
+    async with proxy_that_answers([said]) as proxy:
+        ours = {"username": "through", "password": "hunter2-secret"}
+        block = Proxy.model_validate({"type": "http", "host": "127.0.0.1", "port": proxy.port, **ours})
+        with pytest.raises(TransientError, match="400 Bad field") as caught:
+            await block.connect("mail.example", 25, seconds=5)
+    shown = str(caught.value)
+    assert login not in shown
+    assert "hunter2" not in shown
+    assert "\x1b" not in shown

@@ -13,6 +13,7 @@ from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.literals import Secret
 from mailpoller.transport.dial import dial
 from mailpoller.transport.tunnel import tunnel
+from mailpoller.transport.wording import spoken
 
 
 class Proxy(Block):
@@ -82,6 +83,6 @@ class Proxy(Block):
             raise self._no_way(host, port, str(error), password) from None
 
     def _no_way(self, host: str, port: int, reason: str, password: str) -> TransientError:
-        words = " ".join(reason.split())[:200]
-        words = words.replace(password, "********") if password else words
+        # A proxy may repeat what it was sent, and CONNECT sends user and password as one word in base64.
+        words = spoken(reason, (f"{self.username}:{password}", password) if password else ())
         return TransientError(f"{self.place}: no way to {host} port {port}: {words}")
