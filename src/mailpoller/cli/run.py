@@ -171,7 +171,7 @@ def tune_interpreter() -> None:
     The garbage collector is told that what exists now stays, and to look less often at what comes and goes: a message is a few
     hundred objects without cycles, and looking through them cost a twelfth of a drain. And the writer threads of the
     databases, which need the interpreter for a moment between two statements, get it from a busy event loop
-    after a millisecond and not after five.
+    after half a millisecond and not after five.
     """
     import gc
     import sys

@@ -199,7 +199,7 @@ class Courier:
     ) -> Tally:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
-        While one batch is delivered and committed the next one is fetched; no more than these two hold octets. ``suppress``:
+        Several batches are under way at once, one behind the other; no more than four hold octets. ``suppress``:
         this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
