@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 ROOT = Path(os.environ.get("COURIER_ROOT", "/"))
@@ -83,24 +84,26 @@ class Courier:
 
     async def _hand_over(self, user: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         environment = {"AUTHENTICATED": user, "MAILDIR": user, "LD_LIBRARY_PATH": ":".join(map(str, _LIBRARIES))}
-        process = await asyncio.create_subprocess_exec(
-            str(BINARY), user, cwd=self.directory, env=environment,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
-        down = asyncio.create_task(_pass(process.stdout, writer))
+        # A socket, as Courier has it in earnest: with pipes asyncio's wait() does not return before all of them are read out.
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                str(BINARY), user, cwd=self.directory, env=environment,
+                stdin=theirs, stdout=theirs, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        from_courier, to_courier = await asyncio.open_connection(sock=ours)
+        down = asyncio.create_task(_pass(from_courier, writer))
         try:
-            await _pass(reader, process.stdin)
+            await _pass(reader, to_courier)
             self._ending.add(process)
             async with asyncio.timeout(5):
                 await process.wait()
         finally:
             self._ending.discard(process)
             down.cancel()
+            to_courier.transport.abort()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            # What nobody read would keep the pipe, and with it wait(), for ever.
-            await process.stdout.read()
             await process.wait()
 
 
