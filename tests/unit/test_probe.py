@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from mailpoller.core.errors import ConfigError, MailpollerError, TransientError
-from mailpoller.transport.dial import NoConnection, connect, resolve
 from mailpoller.transport.probe import Approach, stages
 
 
@@ -79,17 +77,3 @@ def test_advice_names_the_server_and_a_command(stage: str, said: str, word: str)
     approach = Approach("mail.example.com", 993, None, timedelta(seconds=1), usual="Usually 993.")
     assert word in approach.advice(stage, TransientError(said))
     assert approach.advice("folder", TransientError(said)) == ""
-
-
-async def test_an_address_that_refuses_does_not_hide_the_next_and_refuses_at_once() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server, closing(socket.socket()) as closed:
-        closed.bind(("127.0.0.1", 0))  # and nobody listens
-        dead = await resolve("127.0.0.1", closed.getsockname()[1], seconds=1)
-        alive = await resolve("127.0.0.1", server.getsockname()[1], seconds=1)
-        (await connect([*dead, *alive], "example", seconds=1)).close()
-        with pytest.raises(NoConnection, match="cannot connect to example: Connection refused") as caught:
-            await connect(dead, "example", seconds=1)
-        assert caught.value.at_once
-        with pytest.raises(NoConnection, match="no address") as caught:
-            await connect([], "example", seconds=1)
-        assert not caught.value.at_once

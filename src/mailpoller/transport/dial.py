@@ -36,13 +36,16 @@ async def dial(host: str, port: int, *, seconds: float, proxy: Way | None = None
 
     With a proxy the name is resolved there and not here. Raises :class:`TransientError` in an operator's words.
     """
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
     if proxy is not None:
         return await proxy.connect(host, port, seconds=seconds)
+    deadline = asyncio.get_running_loop().time() + seconds
     found = await resolve(host, port, seconds=seconds)
-    left = max(0.1, seconds - (loop.time() - begun))
-    return await connect(found, f"{host} port {port}", seconds=left)
+    return await connect(found, f"{host} port {port}", seconds=left_until(deadline))
+
+
+def left_until(deadline: float) -> float:
+    """Seconds until ``deadline``, on the running loop's clock: a tenth at least, and in tenths, since errors quote it."""
+    return max(0.1, round(deadline - asyncio.get_running_loop().time(), 1))
 
 
 Address = tuple[socket.AddressFamily, int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import structlog
 
@@ -12,9 +11,8 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap import authentication
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
-from mailpoller.transport import dial
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import Address
+from mailpoller.transport.dial import adopt, dial, left_until
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
@@ -26,11 +24,12 @@ async def open_client(name: str, config: ImapConfig, credentials: Credentials) -
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
     """
     client = ImapClient(config.host, config.effective_port, config.command_timeout.total_seconds())
+    seconds = config.connect_timeout.total_seconds()
+    deadline = asyncio.get_running_loop().time() + seconds
     try:
-        seconds = config.connect_timeout.total_seconds()
-        deadline = asyncio.get_running_loop().time() + seconds
-        await connect(client, config, await resolve(config, seconds), seconds)
-        await protect(client, config, max(0.1, deadline - asyncio.get_running_loop().time()))
+        sock = await dial(config.host, config.effective_port, seconds=seconds, proxy=config.proxy)
+        await adopt(client.protocol, sock)
+        await protect(client, config, left_until(deadline))
         if client.protocol.state != "AUTH" and config.tls == "starttls" and not is_protected(client.protocol):
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
         await log_in(client, credentials)
@@ -40,32 +39,6 @@ async def open_client(name: str, config: ImapConfig, credentials: Credentials) -
         if isinstance(error, SessionLost):
             # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
             raise TransientError(str(error)) from error
-        raise
-
-
-async def resolve(config: ImapConfig, seconds: float) -> list[Address]:
-    """The addresses of the host; none with a proxy, which looks the name up itself. Raises :class:`TransientError`."""
-    if config.proxy is not None:
-        return []
-    return await dial.resolve(config.host, config.effective_port, seconds=seconds)
-
-
-async def connect(client: ImapClient, config: ImapConfig, addresses: list[Address], seconds: float) -> None:
-    """Connect to the first address that answers, or by way of the proxy, within ``seconds`` in all.
-
-    Raises :class:`TransientError`.
-    """
-    if config.proxy is not None:
-        sock = await config.proxy.connect(client.host, client.port, seconds=seconds)
-    else:
-        sock = await dial.connect(addresses, f"{client.host} port {client.port}", seconds=seconds)
-    try:
-        await asyncio.get_running_loop().create_connection(lambda: client.protocol, sock=sock)
-    except OSError as error:
-        sock.close()
-        raise TransientError(f"cannot connect to {client.host} port {client.port}: {error.strerror}") from None
-    except BaseException:
-        sock.close()
         raise
 
 
@@ -108,8 +81,11 @@ async def start_tls(client: ImapClient, config: ImapConfig, seconds: float) -> N
         if required:
             raise TransientError("TLS: the server does not offer STARTTLS")
         return
-    async with _within(seconds, "TLS: no answer to STARTTLS"):
-        answer = await protocol.run("STARTTLS")
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await protocol.run("STARTTLS")
+    except TimeoutError:
+        raise TransientError(f"TLS: no answer to STARTTLS within {seconds:g} s") from None
     if not answer.status.ok:
         if required:
             raise TransientError(f"TLS: the server refuses STARTTLS: {answer.status}")
@@ -136,12 +112,3 @@ async def log_in(client: ImapClient, credentials: Credentials) -> None:
         # Providers (163.com, 126.com) let nobody select a folder who has not said who he is (RFC 2971). Not waited for.
         with contextlib.suppress(SessionLost):
             protocol.submit("ID", '("name" "mailpoller")')
-
-
-@contextlib.asynccontextmanager
-async def _within(seconds: float, complaint: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise TransientError(f"{complaint} within {seconds:g} s") from None

@@ -11,7 +11,7 @@ from mailpoller.sources.pop3 import authentication
 from mailpoller.sources.pop3.config import Pop3Config
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import adopt, dial
+from mailpoller.transport.dial import adopt, dial, left_until
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ async def open_connection(name: str, config: Pop3Config, credentials: Credential
     try:
         sock = await dial(config.host, config.effective_port, seconds=seconds, proxy=config.proxy)
         await adopt(protocol, sock)
-        await protect(protocol, config, max(0.1, deadline - loop.time()))
+        await protect(protocol, config, left_until(deadline))
         if config.tls == "starttls" and not protocol.protected:
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
         await log_in(protocol, credentials)
