@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from engine_rig import Rig, Routes, log, until  # noqa: F401
@@ -12,7 +14,7 @@ from engine_rig import Rig, Routes, log, until  # noqa: F401
 from mailpoller.core.delivery import Disposed, Held, Settlement
 from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
-from mailpoller.core.ports import Start
+from mailpoller.core.ports import Session, Start
 from mailpoller.core.verdict import Match
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.queues import State
@@ -206,20 +208,89 @@ async def test_a_message_that_upsets_us_is_tried_again_and_quarantined_in_the_en
     assert (await rig.counts())["deferred"] == 0
 
 
-async def test_suspects_travel_alone_and_before_everybody_else() -> None:
-    rig = Rig(batch=10)
-    expected = rig.fill(10)
+async def killed(rig: Rig) -> Rig:
+    """The process dies while the first batch is delivered; the next one's rig, for the same mailbox."""
     rig.sinks["support"].faults.hang("deliver")
-    killed = asyncio.create_task(rig.carry())
+    carrying = asyncio.create_task(rig.carry())
     await until(lambda: rig.sinks["support"].batches)
     again = Rig(ledger=rig.ledger.restarted(), sinks={"support": rig.sinks["support"]}, batch=10)
     again.mailbox = again.source.mailbox = rig.mailbox
-    killed.cancel()
+    carrying.cancel()
+    await asyncio.wait([carrying])
+    return again
+
+
+def marks(rig: Rig) -> list[tuple[str, str]]:
+    """What is marked at risk and cleared from now on: step and uid."""
+    made: list[tuple[str, str]] = []
+    for step in ("at_risk", "cleared"):
+        method = getattr(rig.ledger, step)
+
+        async def marked(claim: Claim, *, step: str = step, method: Any = method) -> None:
+            made.append((step, claim.ref.uid))
+            await method(claim)
+
+        setattr(rig.ledger, step, marked)
+    return made
+
+
+async def test_suspects_are_parsed_one_by_one_and_before_everybody_else() -> None:
+    rig = Rig(batch=10)
+    expected = rig.fill(10)
+    again = await killed(rig)
     expected += rig.fill(5, "later")
+    made = marks(again)
     await again.carry()
-    assert again.sinks["support"].batches[1:11] == [1] * 10
+    uids = [str(uid) for uid in range(1, 11)]
+    assert made == [(step, uid) for uid in uids for step in ("at_risk", "cleared")]
+    assert again.sinks["support"].batches[1:] == [10, 5], "fetched and delivered together"
     assert again.subjects() == expected
     assert not again.sinks["quarantine"].held
+
+
+async def test_a_suspect_with_a_strike_comes_after_the_innocents_and_on_its_own() -> None:
+    rig = Rig(batch=10)
+    expected = rig.fill(5)
+    rig = await killed(rig)
+    folder = await (await rig.source.connect()).open("INBOX")
+    await rig.ledger.open_folder(folder, rig.source.account)
+    for one in await rig.ledger.claim(await rig.ledger.suspects(folder, limit=10)):
+        if isinstance(one, Claim) and one.ref.uid == "1":
+            await rig.ledger.at_risk(one)
+    again = Rig(ledger=rig.ledger.restarted(), sinks={"support": rig.sinks["support"]}, batch=10)
+    again.mailbox = again.source.mailbox = rig.mailbox
+    made = marks(again)
+    await again.carry()
+    assert [uid for step, uid in made if step == "at_risk"] == ["2", "3", "4", "5", "1"]
+    assert again.sinks["support"].batches[1:] == [4, 1]
+    assert again.subjects() == expected
+
+
+async def test_a_suspect_that_takes_the_session_with_it_is_found_and_its_neighbours_arrive() -> None:
+    rig = Rig(batch=10)
+    expected = rig.fill(10)
+    again = await killed(rig)
+    connect = again.source.connect
+
+    async def unlucky() -> Session:
+        session = await connect()
+        fetch = session.fetch
+
+        async def hanging_up(claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+            async for answer in fetch(claims, limit):
+                if answer.claim.ref.uid == "4":
+                    raise SessionLost("hung up")
+                yield answer
+
+        session.fetch = hanging_up  # type: ignore[method-assign]
+        return session
+
+    again.source.connect = unlucky  # type: ignore[method-assign, assignment]
+    for _ in range(4):
+        with contextlib.suppress(SessionLost):
+            await again.carry()
+    assert again.subjects() == expected - Counter(["message 3"])
+    assert (await again.counts())["deferred"] == 1
 
 
 async def test_a_message_that_waits_for_a_queue_is_given_up_when_it_leaves_the_mailbox() -> None:

@@ -63,7 +63,7 @@ class Page:
 class Claim:
     """Our recorded right to work on a message, committed before it is fetched.
 
-    ``suspect``: an earlier process died with this claim open; it travels alone. ``strikes``: how often it was
+    ``suspect``: an earlier process died with this claim open; it is parsed alone. ``strikes``: how often it was
     alone and past its at-risk mark when the process died. ``route``: the queues it was judged for when its first
     receipt was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that
     already hold it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`.

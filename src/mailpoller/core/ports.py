@@ -325,9 +325,13 @@ class Ledger(Protocol):
         disposition is due, and by Held with reason ``settled`` if there is nothing to do; one that is deferred and not
         due by Held; one that is claimed in this process already by Held with reason ``claimed``."""
 
+    async def suspects(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
+        """At most ``limit`` refs of suspects to be worked on now, those without strikes first; without those that wait
+        for a queue named in ``down``."""
+
     async def due(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
-        """At most ``limit`` refs to be worked on again now: suspects first, then messages whose disposition is due, then
-        deferred messages whose time has come, oldest first; without those that wait for a queue named in ``down``."""
+        """At most ``limit`` refs of others to be worked on again now: messages whose disposition is due, then deferred
+        messages whose time has come, oldest first; without those that wait for a queue named in ``down``."""
 
     async def at_risk(self, claim: Claim) -> None:
         """Mark a suspect just before it is parsed: a crash from here until :meth:`cleared` is a strike."""

@@ -22,6 +22,10 @@ FIRST = 50
 """New messages of the first batch of a listing; each further one may have twice as many, up to the limit."""
 
 
+SUSPECTS = 100
+"""Suspects that are fetched together: so many that a round trip counts for little, so few that other mailboxes soon have their turn."""
+
+
 class Stop(Protocol):
     """What tells a pass to end, such as an :class:`asyncio.Event`. Asked between two batches."""
 
@@ -81,6 +85,18 @@ class Agenda:
         self._largest = largest
         self._in_hand = in_hand
         self._skip = skip
+
+    async def suspects(self, folder: Folder) -> list[MessageRef]:
+        """The suspects to be worked on next, before all else; those that are in doubt as well come last and alone."""
+        if self.has_to_end():
+            return []
+        doubted = self._doubt.uids(folder)
+        limit = SUSPECTS + len(doubted)
+        refs = await self._ledger.suspects(folder, limit=limit, down=self._dispatcher.down())
+        free = deque(ref for ref in refs if ref.uid not in doubted)
+        if not free:
+            return list(refs[:1])
+        return self._cut(free, 1 if self._dispatcher.probing() else SUSPECTS, rest=True)
 
     async def batches(
         self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally

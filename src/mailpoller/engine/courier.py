@@ -219,16 +219,20 @@ class Courier:
         return tally
 
     async def _carry_suspects(self, session: Session, folder: Folder, suppress: bool, tally: Tally) -> None:
-        """Messages that an earlier process died with, before anything else and each alone."""
-        while not self._stop.is_set():
-            # Suspects are due before all others: where the first is none, there is none.
-            refs = await self._ledger.due(folder, limit=1, down=self._dispatcher.down())
+        """Messages that an earlier process died with, before anything else.
+
+        Each is parsed alone, so they may be fetched and delivered together; but one that has a strike comes after all
+        innocents and is on its own all the way.
+        """
+        while refs := await self._agenda.suspects(folder):
             claims, _ = await self._claim(refs)
-            if not claims or not claims[0].suspect:
-                if claims:
-                    await self._put_down(claims)
+            together = [claim for claim in claims if not claim.strikes] or claims[:1]
+            if len(together) < len(claims):
+                await self._put_down(claims[len(together) :])
+            if not together:
                 return
-            await self._carry_suspect(session, claims[0], suppress, tally)
+            await self._carry_together(_Pass(session, folder, suppress, tally), together)
+            self._doubt.cleared([claim.ref for claim in together])
 
     async def _stream(
         self, session: Session, folder: Folder, batches: AsyncIterator[Batch], suppress: bool, tally: Tally
@@ -359,6 +363,10 @@ class Courier:
     async def _take(self, now: _Pass, batch: Batch, hand: _Hand) -> None:
         """Claim a batch, and record how far the listing got by it."""
         hand.claims, hand.settlements = await self._claim(batch.refs)
+        if suspects := [claim for claim in hand.claims if claim.suspect]:
+            # Listed again before their time has come.
+            await self._put_down(suspects)
+            hand.claims = [claim for claim in hand.claims if not claim.suspect]
         if batch.position is not None:
             await self._ledger.advance(now.folder, batch.position)
         if now.last is not None:
@@ -426,29 +434,27 @@ class Courier:
         self._close(claims)
         tally.unfetched += len(claims)
 
-    async def _carry_suspect(self, session: Session, claim: Claim, suppress: bool, tally: Tally) -> None:
-        """One message that an earlier process died with: alone, and marked while it is parsed and judged."""
-        poison = claim.strikes >= self._limits.max_strikes
-        large = self._agenda.expected(claim.ref) > MEMORY_THRESHOLD
-        hand, now = _Hand([claim]), _Pass(session, claim.ref.folder, suppress, tally)
+    async def _carry_together(self, now: _Pass, suspects: list[Claim]) -> None:
+        """Suspects, with nothing else under way: each marked while it is parsed and judged. Poison is alone, and not parsed."""
+        poison = suspects[0].strikes >= self._limits.max_strikes
+        large = self._agenda.expected(suspects[0].ref) > MEMORY_THRESHOLD
+        hand = _Hand(suspects)
         try:
-            await self._fetch(session, hand, POISON_HEAD if poison and large else self._config.max_message_size)
+            await self._fetch(now.session, hand, POISON_HEAD if poison and large else self._config.max_message_size)
             await self._account(now, hand)
-            if not poison and hand.fetched:
-                await self._ledger.at_risk(claim)
-                async with self._judging.turn(self._mailbox):
-                    await self._judge_batch(hand, now, thorough=True)
-                await self._ledger.cleared(claim)
-            else:
+            if poison:
                 hand.judged = [self._poison(raw) for raw in hand.fetched]
+            else:
+                async with self._judging.turn(self._mailbox, len(hand.fetched) + 1):
+                    await self._judge_batch(hand, now)
             await self._deliver(hand)
-            await self._settle(hand, tally)
+            await self._settle(hand, now.tally)
         finally:
             hand.release()
         self._observer.progressed()
         if now.lost is not None:
             raise now.lost
-        await self._dispose(session, hand.settlements)
+        await self._dispose(now.session, hand.settlements)
 
     def _poison(self, raw: RawMessage) -> Judged:
         claim = raw.claim
@@ -460,8 +466,8 @@ class Courier:
         return judged
 
     # --- judge, dispatch, settle -------------------------------------------------------------------------------
-    async def _judge_batch(self, hand: _Hand, now: _Pass, *, thorough: bool = False) -> None:
-        """Parse, judge and render what was fetched. ``thorough``: bodies too, wanted or not."""
+    async def _judge_batch(self, hand: _Hand, now: _Pass) -> None:
+        """Parse, judge and render what was fetched."""
         whole = [raw.octets.digest for raw in hand.fetched if not raw.truncated]
         settled = await self._ledger.repeats(self._mailbox, whole) if whole else {}
         former: Mapping[bytes, str] = {}
@@ -478,22 +484,25 @@ class Courier:
                 continue
             if not raw.truncated:
                 hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
-            one = await self._judge(raw, repeat_of, now.tally, thorough)
+            if raw.claim.suspect:
+                await self._ledger.at_risk(raw.claim)
+            one = await self._judge(raw, repeat_of, now.tally)
+            if raw.claim.suspect:
+                await self._ledger.cleared(raw.claim)
             if one is not None:
                 hand.judged.append(one)
             if time.perf_counter() - breath > _BREATH:
                 await asyncio.sleep(0)
                 breath = time.perf_counter()
 
-    async def _judge(self, raw: RawMessage, repeat_of: str | None, tally: Tally, thorough: bool) -> Judged | None:
+    async def _judge(self, raw: RawMessage, repeat_of: str | None, tally: Tally) -> Judged | None:
         """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
         claim = raw.claim
         try:
-            bodies = thorough or self._bodies_wanted
             if raw.octets.size > LARGE:
-                message = await asyncio.to_thread(_read, raw, bodies)
+                message = await asyncio.to_thread(_read, raw, claim.suspect or self._bodies_wanted)
             else:
-                message = _read(raw, thorough)
+                message = _read(raw, claim.suspect)
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
             self._dispatcher.prepare(judged)
         except MailpollerError:

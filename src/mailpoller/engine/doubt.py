@@ -44,8 +44,12 @@ class Doubt:
             piece = waiting[: 1 if self._next_alone else self._at_once]
             yield piece
             self._next_alone = False
-            for ref in piece:
-                self._refs.pop(_key(ref), None)
+            self.cleared(piece)
+
+    def cleared(self, refs: Sequence[MessageRef]) -> None:
+        """The session outlived these."""
+        for ref in refs:
+            self._refs.pop(_key(ref), None)
 
 
 def _key(ref: MessageRef) -> tuple[Folder, str]:

@@ -324,9 +324,12 @@ class LedgerSuite:
         for _ in range(2):
             ledger = await self.reopened(ledger, tmp_path, clock)
             await ledger.open_folder(INBOX, ACCOUNT)
-            due = await ledger.due(INBOX, limit=10)
-            assert sorted(ref.uid for ref in due) == ["2", "3"]
-            assert [(claim.suspect, claim.strikes) for claim in claims(await ledger.claim(due))] == [(True, 0)] * 2
+            suspects = await ledger.suspects(INBOX, limit=10)
+            assert sorted(ref.uid for ref in suspects) == ["2", "3"]
+            assert len(await ledger.suspects(INBOX, limit=1)) == 1
+            assert await ledger.due(INBOX, limit=10) == [], "suspects are none of the others' business"
+            assert [(claim.suspect, claim.strikes) for claim in claims(await ledger.claim(suspects))] == [(True, 0)] * 2
+            assert await ledger.suspects(INBOX, limit=10) == [], "they are in hand"
         await ledger.close()
 
     async def test_only_a_crash_past_the_at_risk_mark_is_a_strike(self, tmp_path: Path, clock: SuiteClock) -> None:
@@ -340,6 +343,9 @@ class LedgerSuite:
             assert (poison.suspect, poison.strikes) == (True, strikes)
             assert (innocent.suspect, innocent.strikes) == (True, 0)
             await ledger.at_risk(poison)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert [ref.uid for ref in await ledger.suspects(INBOX, limit=10)] == ["2", "1"], "those without strikes first"
         await ledger.close()
 
     async def test_a_verdict_clears_the_suspect(self, tmp_path: Path, clock: SuiteClock) -> None:
@@ -373,12 +379,13 @@ class LedgerSuite:
         await ledger.at_risk(released)
         await ledger.release([released])
         await ledger.defer([deferred], until=until, reason="session-lost")
-        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["1", "3"], "suspects come first"
+        assert await ledger.suspects(INBOX, limit=10) == refs(INBOX, 1)
+        assert await ledger.due(INBOX, limit=10) == refs(INBOX, 3)
         (held,) = await ledger.claim(refs(INBOX, 2))
         assert isinstance(held, Held)
         assert held.until == until
         clock.move(timedelta(minutes=1))
-        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["1", "2", "3"]
+        assert await ledger.suspects(INBOX, limit=10) == refs(INBOX, 1, 2)
         assert await ledger.counts("support") == {"claimed": 0, "deferred": 3, "settled": 0, "undisposed": 0}
         ledger = await self.reopened(ledger, tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)
@@ -460,9 +467,7 @@ class LedgerSuite:
         assert [ref.uid for ref in await ledger.due(INBOX, limit=10, down=("billing",))] == ["1"]
         await ledger.close()
 
-    async def test_due_mail_comes_suspects_first_then_dispositions_then_the_oldest(
-        self, tmp_path: Path, clock: SuiteClock
-    ) -> None:
+    async def test_due_mail_comes_dispositions_first_then_the_oldest(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)
         made = claims(await ledger.claim(refs(INBOX, 1, 2, 3, 4, 5)))
@@ -473,8 +478,8 @@ class LedgerSuite:
         await ledger.settle([outcome(made[3])])
         ledger = await self.reopened(ledger, tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)
-        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["5", "4", "2", "1"]
-        assert [ref.uid for ref in await ledger.due(INBOX, limit=2)] == ["5", "4"]
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=10)] == ["4", "2", "1"]
+        assert [ref.uid for ref in await ledger.due(INBOX, limit=2)] == ["4", "2"]
         assert await ledger.due(INBOX, limit=0) == []
         await ledger.close()
 

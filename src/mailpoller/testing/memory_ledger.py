@@ -297,20 +297,30 @@ class MemoryLedger:
         )
 
     @_step
+    async def suspects(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
+        found = self._due(folder, ("suspect",), down)
+        found.sort(key=lambda message: (message.strikes, message.due_at))
+        return [replace(message.ref, folder=folder) for message in found[:limit]]
+
+    @_step
     async def due(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
+        order = ("settled", "claimed", "deferred")
+        found = self._due(folder, order, down)
+        found.sort(key=lambda message: (order.index(message.state), message.due_at))
+        return [replace(message.ref, folder=folder) for message in found[:limit]]
+
+    def _due(self, folder: Folder, states: Collection[str], down: Collection[str]) -> list[MemoryMessage]:
         known, now = self._present(folder), self._clock.now()
-        order = ("suspect", "settled", "claimed", "deferred")
-        found = [
+        return [
             message
             for (where, uid), message in self.store.messages.items()
             if where == known.id
+            and message.state in states
             and message.due_at is not None
             and message.due_at <= now
             and (message.waits_for is None or message.waits_for not in down)
             and not (message.state == "claimed" and (where, uid) in self._open_claims)
         ]
-        found.sort(key=lambda message: (order.index(message.state), message.due_at))
-        return [replace(message.ref, folder=folder) for message in found[:limit]]
 
     @_step
     async def at_risk(self, claim: Claim) -> None:

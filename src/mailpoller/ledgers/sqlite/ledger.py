@@ -129,6 +129,11 @@ class SqliteLedger:
             self._open_claims.difference_update(taken)
             raise
 
+    async def suspects(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
+        known, now = await self._find(folder), self._now()
+        rows = await self._read(lambda c: messages.suspects(c, known, limit, down, now))
+        return [MessageRef(folder, uid, size) for uid, size in rows]
+
     async def due(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
         known, now = await self._find(folder), self._now()
         rows = await self._read(lambda c: messages.due(c, known, limit, down, self._open_claims, now))

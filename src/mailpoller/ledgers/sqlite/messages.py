@@ -138,12 +138,29 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
     )
 
 
+def suspects(
+    connection: Connection, known: Known, limit: int, down: Collection[str], now: int
+) -> list[tuple[str, int | None]]:
+    """At most ``limit`` pairs of uid and listed size, in the order of :meth:`Ledger.suspects`."""
+    (found,) = connection.execute(_SUSPECTS, (known.id, now, document(list(down)), limit)).fetchone()
+    return [(uid, listed) for uid, listed in undocument(found)]
+
+
+_SUSPECTS = """
+SELECT json_group_array(json_array(uid, listed)) FROM (
+    SELECT uid, listed FROM message
+    WHERE state = 'suspect' AND folder = ?1 AND due_at <= ?2
+        AND (waits_for IS NULL OR waits_for NOT IN (SELECT value FROM json_each(?3)))
+    ORDER BY strikes, due_at LIMIT ?4
+)
+"""
+
+
 def due(
     connection: Connection, known: Known, limit: int, down: Collection[str], open_claims: Collection[Key], now: int
 ) -> list[tuple[str, int | None]]:
     """At most ``limit`` pairs of uid and listed size, in the order of :meth:`Ledger.due`."""
-    found = _due_in(connection, known, "suspect", now, limit, down)
-    found += _due_in(connection, known, "settled", now, limit - len(found))
+    found = _due_in(connection, known, "settled", now, limit)
     # Claims whose caller never heard of them: see claim().
     orphans = _due_in(connection, known, "claimed", now, limit + len(open_claims)) if len(found) < limit else []
     found += [row for row in orphans if (known.id, row[0]) not in open_claims][: limit - len(found)]
