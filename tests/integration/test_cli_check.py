@@ -10,7 +10,8 @@ import pytest
 
 from scenarios.harness import Site
 from servers.command import Said, mailpoller, on_a_terminal
-from servers.dovecot import Dovecot, free_ports
+from servers.dovecot import Dovecot
+from servers.ports import free_port
 from servers.smtp import Relay, make_certificate, relay_in_a_thread
 
 SECRET = "hunter2-never-shown"
@@ -74,7 +75,7 @@ def test_check_tells_for_each_fault_the_stage_and_what_to_do(
     (tmp_path / "file").write_text("not a directory")
     plain, secure = dovecot.imap_port, dovecot.imaps_port
     site.imap("password", plain, user, password=SECRET)
-    site.imap("port", free_ports(1)[0], user)
+    site.imap("port", free_port(), user)
     site.imap("untrusted", secure, user, tls="tls")
     site.imap("another-ca", secure, user, tls="tls", ca_file=str(make_certificate(tmp_path).path))
     site.imap("tls-too-early", plain, user, tls="tls")

@@ -22,6 +22,7 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable
 from mailpoller.transport.smtp import line as transport
+from servers.ports import free_port
 from servers.smtp import CLOSE, STALL, Certificate, Relay, Scripted, make_certificate
 
 SECRET = "correct horse battery staple"
@@ -56,12 +57,6 @@ def login(**more: object) -> dict[str, object]:
 
 async def stages(sender: Outgoing) -> list[Stage]:
     return [stage async for stage in sender.probe()]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- the four modes --------------------------------------------------------------------------------------------------

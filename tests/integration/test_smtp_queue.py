@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -29,6 +28,7 @@ from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sinks.smtp import SmtpQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
 from mailpoller.testing.memory_ledger import MemoryLedger
+from servers.ports import free_port
 from servers.smtp import STALL, Received, Relay, Scripted, original_in
 
 UMLAUTS = "Subject: Größe\r\n\r\nGrüße\r\n".encode()
@@ -214,9 +214,7 @@ async def _worst_pause(task: asyncio.Task[object]) -> float:
 
 
 async def test_a_dead_relay_is_known_to_hold_nothing() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with quarantine(port) as sink:
         started = time.monotonic()
         with pytest.raises(TransientError, match="refused"):
@@ -358,9 +356,7 @@ class Hurried(SystemClock):
 
 
 async def test_alerts_wait_for_a_relay_that_is_down_and_reach_it_when_it_is_back() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     outgoing = SmtpConfig.model_validate(
         {"type": "smtp", "host": "127.0.0.1", "port": port, "tls": "none", "sender": "m@example.com", "timeout": "1s"}
     ).build("relay", Runtime(SystemClock(), Spool(Path("unused")), Path("unused")))

@@ -28,7 +28,8 @@ from scenarios.outage import (
     strikes,
     until,
 )
-from servers.dovecot import Dovecot, free_ports
+from servers.dovecot import Dovecot
+from servers.ports import free_port
 from servers.proxy import FaultProxy
 from servers.smtp import Relay, original_in
 
@@ -78,7 +79,7 @@ async def alert_and_recovery(daemon: Daemon, bell: Relay) -> None:
 async def test_a_dead_relay_keeps_quarantined_mail_waiting_and_other_mail_goes_on(
     site: Site, dovecot: Dovecot, user: str, bell: Relay, wire: FaultProxy
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     outgoing(site, "relay", port)
     site.settings["quarantine"] = {
         "type": "smtp",

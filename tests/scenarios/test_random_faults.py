@@ -10,7 +10,8 @@ import pytest
 
 from mailpoller.testing.builders import auto_reply, plain
 from scenarios.harness import Site
-from servers.dovecot import Dovecot, free_ports
+from servers.dovecot import Dovecot
+from servers.ports import free_port
 from servers.smtp import Relay
 
 
@@ -24,7 +25,7 @@ def use_relay(site: Site, port: int) -> None:
 
 @pytest.mark.timeout(300)
 async def test_killed_fifty_times_in_a_row_with_a_dead_relay(site: Site, dovecot: Dovecot, user: str) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     use_relay(site, port)
     dice = random.Random(2026)
     humans: Counter[str] = Counter()

@@ -10,7 +10,8 @@ import pytest
 
 from scenarios.harness import Site
 from scenarios.outage import fill, said, stopped, strikes, until
-from servers.dovecot import Dovecot, free_ports
+from servers.dovecot import Dovecot
+from servers.ports import free_port
 from servers.proxy import FaultProxy
 
 PROMPT_S = 2.0
@@ -83,7 +84,7 @@ async def test_a_stop_while_waiting_for_news_is_prompt(site: Site, dovecot: Dove
 
 
 async def test_a_stop_while_backing_off_is_prompt(site: Site) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     site.settings["mailboxes"]["support"] |= {"port": port, "reconnect_interval": "1h"}
     with site.run() as daemon:
         await said(daemon, "mailbox.failed", kind="mailbox-down")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import datetime
 import functools
 import imaplib
@@ -24,6 +23,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from servers.children import die_with_parent
+from servers.ports import await_silence, free_ports
 
 PASSWORD = "secret"
 _TOKEN_KEY = b"only for tests, only for tests, only for tests!"
@@ -124,13 +126,6 @@ passdb {{
 }}
 """
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
 
 class Dovecot:
     """One server; a context manager that starts it and leaves nothing behind.
@@ -189,12 +184,12 @@ class Dovecot:
             self._process = subprocess.Popen(
                 [binary, "-F", "-c", str(self.directory / "dovecot.conf")],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-                start_new_session=True, preexec_fn=_die_with_parent,
+                start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError), socket.create_connection((self.host, self.imap_port), 1) as probe:
-                probe.settimeout(5)
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.imap_port), 5) as probe:
+                probe.settimeout(30)
                 if probe.recv(4) == b"* OK":
                     return
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -202,7 +197,7 @@ class Dovecot:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End the server in order; every connection is closed."""
+        """End the server in order; every connection is closed. Returns when it can be started again."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -224,7 +219,9 @@ class Dovecot:
             process.wait(5)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(5)
+        process.wait(60)
+        for port in (self.imap_port, self.imaps_port, self.pop3_port, self.pop3s_port):
+            await_silence(port)
 
     def log(self) -> str:
         """What the server said about itself so far."""
@@ -439,15 +436,6 @@ class Dovecot:
         finally:
             with contextlib.suppress(OSError, imaplib.IMAP4.error):
                 client.logout()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @functools.cache

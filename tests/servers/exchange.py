@@ -33,6 +33,8 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
+from servers.ports import free_port
+
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 MESSAGES = "http://schemas.microsoft.com/exchange/services/2006/messages"
 TYPES = "http://schemas.microsoft.com/exchange/services/2006/types"
@@ -234,7 +236,7 @@ class Exchange:
         """Say of a missing folder only that something is missing: ErrorItemNotFound, as Exchange may."""
         self.chunk = 1 << 20
         self.size_of: Callable[[Mail], int] = lambda mail: len(mail.octets)
-        self.port = port
+        self.port = port or free_port()
         self._certificate = certificate
         self._extended_protection = extended_protection
         self._numbers = itertools.count(1)
@@ -287,7 +289,6 @@ class Exchange:
                 pass  # connections that broke are what the tests are about
 
         self._server = Server(("127.0.0.1", self.port), Bound)
-        self.port = self._server.server_address[1]
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="exchange", daemon=True
         ).start()

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from servers.dovecot import _die_with_parent, free_ports
+from servers.children import die_with_parent
+from servers.ports import free_port
 
 USER, PASSWORD = "through", "proxy-password-that-nobody-may-see"
 
@@ -21,7 +22,7 @@ USER, PASSWORD = "through", "proxy-password-that-nobody-may-see"
 @contextmanager
 def forward_proxy(kind: str) -> Iterator[dict[str, Any]]:
     """Start one; the ``proxy`` block that leads through it. ``kind``: ``http`` or ``socks5``."""
-    (port,) = free_ports(1)
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="proxy-") as directory:
         if kind == "http":
             file = Path(directory, "tinyproxy.conf")
@@ -30,13 +31,13 @@ def forward_proxy(kind: str) -> Iterator[dict[str, Any]]:
         else:
             command = [_program("microsocks"), "-i", "127.0.0.1", "-p", str(port), "-u", USER, "-P", PASSWORD]
         quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        process = subprocess.Popen(command, preexec_fn=_die_with_parent, **quiet)
+        process = subprocess.Popen(command, preexec_fn=die_with_parent, **quiet)
         try:
             _await(port, process)
             yield {"type": kind, "host": "127.0.0.1", "port": port, "username": USER, "password": PASSWORD}
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def _program(name: str) -> str:
@@ -47,9 +48,9 @@ def _program(name: str) -> str:
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
             return
         time.sleep(0.01)
     raise RuntimeError("the proxy does not start")

@@ -26,6 +26,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from servers.ports import free_port
+
 SYSTEM = ("INBOX", "SPAM", "TRASH", "UNREAD", "STARRED", "IMPORTANT", "SENT", "DRAFT", "CATEGORY_UPDATES")
 HIDDEN = {"SPAM", "TRASH"}
 FIXED = {"SENT", "DRAFT"}
@@ -176,7 +178,7 @@ class Gmail:
         self._running = 0
         self._connections: set[socket.socket] = set()
         self._http: ThreadingHTTPServer | None = None
-        self.port = 0
+        self.port = free_port()
 
     # --- life --------------------------------------------------------------------------------------------------
     def __enter__(self) -> Gmail:
@@ -195,7 +197,6 @@ class Gmail:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._http.daemon_threads = True
-        self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:

@@ -29,6 +29,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from servers.ports import free_port
+
 WELL_KNOWN = {
     "msgfolderroot": "Top of Information Store", "inbox": "Inbox", "deleteditems": "Deleted Items", "archive": "Archive",
     "junkemail": "Junk Email", "sentitems": "Sent Items", "recoverableitemsdeletions": "Deletions",
@@ -120,23 +122,19 @@ class Graph:
         self._states: dict[str, tuple[str, int, list[str] | None, int, str]] = {}
         self._numbers = itertools.count(1)
         self._at_once = 0
-        self._port = 0
+        self.port = free_port()
         self._server: ThreadingHTTPServer | None = None
         for name, shown in WELL_KNOWN.items():
             self._known[name] = self._made(shown, self._known.get("msgfolderroot", ""))
 
     # --- for tests ---------------------------------------------------------------------------------------------
     @property
-    def port(self) -> int:
-        return self._port
-
-    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1.0"
+        return f"http://127.0.0.1:{self.port}/v1.0"
 
     @property
     def auth(self) -> dict[str, str]:
-        return self.auth_at(self._port)
+        return self.auth_at(self.port)
 
     def auth_at(self, port: int) -> dict[str, str]:
         """An ``auth`` block; tokens are asked for at ``port``."""
@@ -156,8 +154,7 @@ class Graph:
     def start(self) -> None:
         """Listen (again), on the same port as before."""
         handler = type("Handler", (_Handler,), {"graph": self})
-        self._server = _Server(("127.0.0.1", self._port), handler)
-        self._port = self._server.server_address[1]
+        self._server = _Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -542,7 +539,7 @@ class Graph:
 
     def _origin(self, url: str) -> str:
         """Links are of the host that was asked, which may be a proxy's port."""
-        return url.replace(f":{self._port}/", f":{self.reached_at or self._port}/", 1)
+        return url.replace(f":{self.port}/", f":{self.reached_at or self.port}/", 1)
 
     reached_at = 0
 

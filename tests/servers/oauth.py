@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode, urljoin
 
-from servers.dovecot import _die_with_parent, free_ports
+from servers.children import die_with_parent
+from servers.ports import free_port
 
 _SOURCE = Path(__file__).parent / "oidc"
 SECRET = "a secret: with %25 & more"
@@ -56,17 +57,17 @@ class OAuthServer:
 
     def __init__(self, jwk: dict[str, str]) -> None:
         self._jwk = jwk
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         command = ["node", str(_SOURCE / "server.mjs"), str(self.port), str(packages()), json.dumps(self._jwk)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )  # fmt: skip
         assert self._process.stdout is not None
-        deadline, said = time.monotonic() + 20, b""
+        deadline, said = time.monotonic() + 60, b""
         while b"ready" not in said:
             if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 self.__exit__()
@@ -79,7 +80,7 @@ class OAuthServer:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -126,7 +127,7 @@ class Person:
 
     def _open(self, url: str, fields: dict[str, str] | None = None) -> tuple[str, str]:
         body = None if fields is None else urlencode(fields).encode()
-        with self._opener.open(url, body, timeout=20) as response:
+        with self._opener.open(url, body, timeout=60) as response:
             return response.read().decode(), response.url
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from servers.ports import free_port
+
 Direction = Literal["down", "up", "both"]
 
 
@@ -61,7 +63,7 @@ class FaultProxy:
     def __init__(self, to: int, *, plan: Iterable[Fault] = (), delay: float = 0.0, port: int = 0) -> None:
         self.to = to
         self.delay = delay
-        self.port = port
+        self.port = port or free_port()
         self.connections = 0
         self.up = 0
         self.down = 0
@@ -101,7 +103,6 @@ class FaultProxy:
         """Listen (again), on the same port as before."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 18)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
         """Refuse new connections; those that are open go on."""
