@@ -80,6 +80,12 @@ def test_a_host_may_be_a_name_or_an_address(host: str) -> None:
     assert block(host=host).host == host
 
 
+def test_brackets_around_an_address_are_no_part_of_it_and_a_control_character_is_none_of_a_name() -> None:
+    assert block(host="[2001:db8::1]").host == "2001:db8::1"
+    with pytest.raises(ValidationError, match="a host is a name or an address"):
+        block(host="relay\0.example.com")
+
+
 def test_the_password_shows_nowhere() -> None:
     config = block(username="u", password="geheim")
     built = config.build("relay", Runtime(SystemClock(), Spool(Path("unused")), Path("unused")))

@@ -30,7 +30,7 @@ from mailpoller.transport.oauth.tokens import token_source
 from mailpoller.transport.probe import stages
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable
-from mailpoller.transport.tls import Fingerprint, TlsPolicy
+from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +79,7 @@ class GraphOutgoingConfig(OutgoingConfig):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        check_trust(self.policy)
         if self.timeout <= timedelta(0):
             raise ValueError("timeout is longer than nothing")
         service_url(self.url, self.auth)

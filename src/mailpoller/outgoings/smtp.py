@@ -2,68 +2,46 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from time import monotonic
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import structlog
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mailpoller.core.component import OutgoingConfig, Runtime
-from mailpoller.core.literals import Duration, MailAddress, Secret, Size
+from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
-from mailpoller.transport.proxy import Proxy
+from mailpoller.transport.server import MailServer
 from mailpoller.transport.smtp import Relay, RelaySettings
-from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+from mailpoller.transport.tls import TlsMode
 
 log = structlog.get_logger(__name__)
 
-_PORTS = {"tls": 465, "starttls-required": 587, "starttls": 587, "none": 25}
 
-
-def _host_name(written: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.%]+|[^\x00-\x7f\s][^\s/@:\x00-\x1f\x7f]*", written):
-        raise ValueError("a host is a name or an address, without port or scheme")
-    return written
-
-
-class SmtpConfig(OutgoingConfig):
+class SmtpConfig(MailServer, OutgoingConfig):
     """Send mail through an SMTP relay or a provider's submission service."""
 
+    usual_ports: ClassVar = {"tls": 465, "starttls-required": 587, "starttls": 587, "none": 25}
+
     type: Literal["smtp"]
-    host: Annotated[str, AfterValidator(_host_name)]
-    """The relay's name or address."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """Follows ``tls`` if it is not given: 465 for ``tls``, 587 for the STARTTLS modes, 25 for ``none``."""
     tls: TlsMode = "starttls-required"
     """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (if the relay offers it; warned about when it does
     not, and never with a password in clear) or ``none`` (in clear; see ``auth`` for the password)."""
-    ca_file: Path | None = None
-    """Trust the certificates of this PEM file instead of the system's."""
-    pin: Fingerprint | None = None
-    """Trust exactly the certificate with this SHA-256 fingerprint."""
+    username: str | None = None
+    """Log in as this user. Without it mail is sent anonymously."""
+    auth: Auth = PasswordAuth()
+    """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     sender: MailAddress
     """The address that our mail comes from."""
     null_sender: bool = True
     """Send with the null envelope sender, so that nobody bounces or answers. false uses ``sender``: for relays that refuse
     the null sender (submission services often do)."""
-    client_certificate: Path | None = None
-    """Our own certificate (PEM), for a relay that asks for one."""
-    client_key: Path | None = None
-    """Its private key (PEM, not encrypted), if it is not in the same file."""
-    proxy: Proxy | None = None
-    """Connect by way of a proxy."""
-    username: str | None = None
-    """Log in as this user. Without it mail is sent anonymously."""
-    password: Secret | None = None
-    """The user's password. Left out with OAuth 2.0 and ``external``."""
-    auth: Auth = PasswordAuth()
-    """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     timeout: Duration = timedelta(seconds=30)
     """The deadline of every single step. The relay's answer to a complete mail gets ten times as long."""
     helo: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$")] | None = None
@@ -84,18 +62,9 @@ class SmtpConfig(OutgoingConfig):
             raise ValueError(f"auth: {{type: {self.auth.type}}} wants a username")
         else:
             check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
-        if self.client_key is not None and self.client_certificate is None:
-            raise ValueError("client_key wants a client_certificate")
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
         if self.timeout <= timedelta(0):
             raise ValueError("timeout is longer than nothing")
         return self
-
-    @property
-    def effective_port(self) -> int:
-        """The port to connect to."""
-        return self.port or _PORTS[self.tls]
 
     def relay(self, credentials: Credentials | None = None) -> RelaySettings:
         """Where the relay is and how it is spoken to."""
@@ -103,7 +72,7 @@ class SmtpConfig(OutgoingConfig):
             host=self.host,
             port=self.effective_port,
             tls=self.tls,
-            policy=TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key),
+            policy=self.policy,
             credentials=credentials,
             timeout=self.timeout,
             helo=self.helo,
@@ -117,16 +86,7 @@ class SmtpConfig(OutgoingConfig):
         """Who logs in, and how; None if nobody does."""
         if self.username is None:
             return None
-        return Credentials(
-            self.auth,
-            service="smtp",
-            username=self.username,
-            password=self.password,
-            host=self.host,
-            port=self.effective_port,
-            state_directory=runtime.state_directory,
-            clock=runtime.clock,
-        )
+        return self.login(self.username, self.auth, runtime)
 
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""

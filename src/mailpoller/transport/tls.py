@@ -70,6 +70,14 @@ class TlsPolicy:
             raise TransientError(f"TLS: the server's certificate has the SHA-256 {found}, which is not the pinned one")
 
 
+def check_trust(policy: TlsPolicy) -> None:
+    """What contradicts itself in a policy. Raises ValueError, for a validator."""
+    if policy.ca_file is not None and policy.pin is not None:
+        raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+    if policy.client_key is not None and policy.client_certificate is None:
+        raise ValueError("client_key wants a client_certificate")
+
+
 def _changed(path: Path | None) -> int:
     """When the file was changed, in nanoseconds. Raises :class:`ConfigError` if it cannot be seen."""
     try:

@@ -12,13 +12,14 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from mailpoller.core.component import Block, Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.literals import Duration, Secret
+from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import kind_of
 from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsPolicy
+from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
 
 SEEN, FLAGGED = "\\seen", "\\flagged"
 """The flags that Exchange has a property for; every other flag is a category."""
@@ -74,11 +75,11 @@ class EwsConfig(SourceConfig):
     """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
     proxy: Proxy | None = None
     """Reach the server through a proxy."""
-    notice_interval: Duration = timedelta(seconds=15)
+    notice_interval: Wait = timedelta(seconds=15)
     """How often the server is asked for news between polls; only the first folder, and one small request each time."""
-    connect_timeout: Duration = timedelta(seconds=30)
+    connect_timeout: Wait = timedelta(seconds=30)
     """How long connecting may take, through TLS."""
-    command_timeout: Duration = timedelta(seconds=60)
+    command_timeout: Wait = timedelta(seconds=60)
     """How long the server may be silent while we wait for an answer."""
 
     @field_validator("url")
@@ -134,17 +135,9 @@ class EwsConfig(SourceConfig):
                 check_folder(disposition.move)
         return disposition
 
-    @field_validator("connect_timeout", "command_timeout", "notice_interval")
-    @classmethod
-    def _check_time(cls, value: timedelta) -> timedelta:
-        if value < timedelta(milliseconds=100):
-            raise ValueError("this is at least 100ms")
-        return value
-
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        check_trust(self.policy)
         if isinstance(self.auth, OAuthAuth):
             if self.password is not None:
                 raise ValueError("auth: {type: oauth2} logs in without a password: leave password away")

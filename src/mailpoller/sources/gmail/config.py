@@ -11,12 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.literals import Duration
 from mailpoller.core.ports import Source
 from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsPolicy
+from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
 
 SERVICE = "https://gmail.googleapis.com"
 ME = "me"
@@ -49,7 +49,7 @@ class GmailConfig(SourceConfig):
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
     """The labels to poll, by name as Gmail shows it (``Support/Germany``), or one of the system's: ``INBOX``, ``SPAM``, ``IMPORTANT``,
     ``STARRED``, ``CATEGORY_UPDATES``. A message with two labels that are both polled is taken once for each."""
-    notice_interval: Duration = timedelta(seconds=15)
+    notice_interval: Wait = timedelta(seconds=15)
     """How often the service is asked for news between polls; only the first label, and one small request of 2 quota units each time."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file instead of the system's."""
@@ -57,7 +57,7 @@ class GmailConfig(SourceConfig):
     """Trust exactly the certificate with this SHA-256, whoever signed it."""
     proxy: Proxy | None = None
     """Reach the service through a proxy. For tokens, say it in ``auth`` too."""
-    timeout: Duration = timedelta(seconds=60)
+    timeout: Wait = timedelta(seconds=60)
     """How long connecting may take, and how long the service may be silent."""
 
     @field_validator("user")
@@ -98,18 +98,10 @@ class GmailConfig(SourceConfig):
             raise ValueError(reason)
         return disposition
 
-    @field_validator("timeout", "notice_interval")
-    @classmethod
-    def _check_time(cls, value: timedelta) -> timedelta:
-        if value < timedelta(milliseconds=100):
-            raise ValueError("this is at least 100ms")
-        return value
-
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
         auth = self.auth
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        check_trust(self.policy)
         if auth.provider == "microsoft":
             raise ValueError("Gmail takes Google's tokens: provider: google")
         if auth.provider is None and auth.grant == "service_account" and not auth.scopes:

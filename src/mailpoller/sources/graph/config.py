@@ -14,9 +14,10 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Duration
 from mailpoller.core.ports import Source
 from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
+from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsPolicy
+from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
 
 SEEN, FLAGGED = "\\seen", "\\flagged"
 """The flags that Outlook has a property for; every other flag is a category."""
@@ -41,9 +42,9 @@ class GraphConfig(SourceConfig):
     deletion: Deletion = "deleted-items"
     """What ``disposition: delete`` does: move to Deleted Items; DELETE, after which it can be recovered (the dumpster); or
     permanentDelete, which only the global cloud has."""
-    notice_interval: Duration = timedelta(seconds=15)
+    notice_interval: Wait = timedelta(seconds=15)
     """How often the service is asked for news between polls; only the first folder, and one small request each time."""
-    sweep_interval: Duration = timedelta(hours=1)
+    sweep_interval: Wait = timedelta(hours=1)
     """How often what has come lately is listed anew by its date: a message that is moved away and back keeps its id, and a delta query
     does not always tell of it."""
     sweep_reach: Duration = timedelta(days=3)
@@ -54,7 +55,7 @@ class GraphConfig(SourceConfig):
     """Trust exactly the certificate with this SHA-256, whoever signed it."""
     proxy: Proxy | None = None
     """Reach the service through a proxy. For tokens, say it in ``auth`` too."""
-    timeout: Duration = timedelta(seconds=60)
+    timeout: Wait = timedelta(seconds=60)
     """How long connecting may take, and how long the service may be silent."""
 
     _check_user = field_validator("user")(check_user)
@@ -80,17 +81,9 @@ class GraphConfig(SourceConfig):
                 check_folder(disposition.move)
         return disposition
 
-    @field_validator("timeout", "notice_interval", "sweep_interval")
-    @classmethod
-    def _check_time(cls, value: timedelta) -> timedelta:
-        if value < timedelta(milliseconds=100):
-            raise ValueError("this is at least 100ms")
-        return value
-
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
+        check_trust(self.policy)
         if self.deletion == "permanent" and self.auth.cloud != "global":
             raise ValueError("deletion: permanent is not to be had in a national cloud: use recoverable")
         service_url(self.url, self.auth)

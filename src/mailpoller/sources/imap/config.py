@@ -4,50 +4,32 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.literals import Duration, Secret
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+from mailpoller.transport.literals import Wait
+from mailpoller.transport.server import MailServer
 
 _SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}
 _KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"
 """An atom (RFC 3501 section 9): what is left of ASCII without (){ %*\"]\\ and controls."""
 
 
-class ImapConfig(SourceConfig):
+class ImapConfig(MailServer, SourceConfig):
     """A mailbox on an IMAP server (RFC 3501, RFC 9051)."""
 
+    usual_ports: ClassVar = {"tls": 993, "starttls-required": 143, "starttls": 143, "none": 143}
+
     type: Literal["imap"]
-    host: str
-    """The server's name, against which its certificate is checked."""
     port: int = Field(default=0, ge=0, le=65535)
     """0: 993 with ``tls: tls``, else 143."""
-    tls: TlsMode = "tls"
-    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker can
-    prevent it; see ``auth`` for the password then) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
-    ca_file: Path | None = None
-    """Trust the certificates in this PEM file instead of the system's."""
-    pin: Fingerprint | None = None
-    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
-    client_certificate: Path | None = None
-    """Our own certificate (PEM), for a server that asks for one."""
-    client_key: Path | None = None
-    """Its private key (PEM, not encrypted), if it is not in the same file."""
-    proxy: Proxy | None = None
-    """Connect by way of a proxy."""
     username: str
     """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
-    password: Secret | None = None
-    """``env:NAME``, ``file:/path`` or ``credential:name``. Left out with OAuth 2.0 and ``external``."""
     auth: Auth = PasswordAuth()
     """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
@@ -55,21 +37,10 @@ class ImapConfig(SourceConfig):
     ``INBOX.`` may be left out, and ``/`` written for whatever separates levels."""
     idle: bool = True
     """Let the server push news where it can (RFC 2177)."""
-    connect_timeout: Duration = timedelta(seconds=30)
+    connect_timeout: Wait = timedelta(seconds=30)
     """How long connecting may take, up to the server's greeting and through TLS."""
-    command_timeout: Duration = timedelta(seconds=60)
+    command_timeout: Wait = timedelta(seconds=60)
     """How long the server may be silent while we wait for an answer."""
-
-    @field_validator("host")
-    @classmethod
-    def _check_host(cls, host: str) -> str:
-        bare = host.removeprefix("[").removesuffix("]")
-        try:
-            ip_address(bare)
-        except ValueError:
-            if not bare or any(one.isspace() or one in "/:@[]" for one in bare):
-                raise ValueError("a host is a name or an address, without port, scheme or user") from None
-        return bare
 
     @field_validator("folders")
     @classmethod
@@ -91,48 +62,14 @@ class ImapConfig(SourceConfig):
                 )
         return disposition
 
-    @field_validator("connect_timeout", "command_timeout")
-    @classmethod
-    def _check_timeout(cls, value: timedelta) -> timedelta:
-        if value < timedelta(milliseconds=100):
-            raise ValueError("a time-out is at least 100ms")
-        return value
-
-    @model_validator(mode="after")
-    def _check_trust(self) -> Self:
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
-        if self.client_key is not None and self.client_certificate is None:
-            raise ValueError("client_key wants a client_certificate")
-        return self
-
     @model_validator(mode="after")
     def _check_auth(self) -> Self:
         check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
         return self
 
-    @property
-    def effective_port(self) -> int:
-        """The port to connect to."""
-        return self.port or (993 if self.tls == "tls" else 143)
-
-    @property
-    def policy(self) -> TlsPolicy:
-        """Whom to trust."""
-        return TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key)
-
     def credentials(self, runtime: Runtime) -> Credentials:
         """Who logs in, and how."""
-        return Credentials(
-            self.auth,
-            service="imap",
-            username=self.username,
-            password=self.password,
-            host=self.host,
-            port=self.effective_port,
-            state_directory=runtime.state_directory,
-            clock=runtime.clock,
-        )
+        return self.login(self.username, self.auth, runtime)
 
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` for a CA file of no use."""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.component import Block, Runtime, SourceConfig, StartLiteral
 from mailpoller.core.delivery import LEAVE, Disposition
-from mailpoller.core.literals import DispositionLiteral, Duration, Secret
+from mailpoller.core.literals import DispositionLiteral
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import Credentials, ExternalAuth, check_auth, kind_of
+from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy
+from mailpoller.transport.server import MailServer
 
 _GOOGLE = {"pop.gmail.com", "pop.googlemail.com"}
 
@@ -39,31 +37,16 @@ Auth = Annotated[
 ]
 
 
-class Pop3Config(SourceConfig):
+class Pop3Config(MailServer, SourceConfig):
     """A mailbox on a POP3 server (RFC 1939). It has one folder, INBOX, and a message can be left or deleted, nothing else."""
 
+    usual_ports: ClassVar = {"tls": 995, "starttls-required": 110, "starttls": 110, "none": 110}
+
     type: Literal["pop3"]
-    host: str
-    """The server's name, against which its certificate is checked."""
     port: int = Field(default=0, ge=0, le=65535)
     """0: 995 with ``tls: tls``, else 110."""
-    tls: TlsMode = "tls"
-    """``tls`` (from the first octet), ``starttls-required`` (STLS), ``starttls`` (only if the server offers it; without it no
-    password is sent in clear) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
-    ca_file: Path | None = None
-    """Trust the certificates in this PEM file instead of the system's."""
-    pin: Fingerprint | None = None
-    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
-    client_certificate: Path | None = None
-    """Our own certificate (PEM), for a server that asks for one."""
-    client_key: Path | None = None
-    """Its private key (PEM, not encrypted), if it is not in the same file."""
-    proxy: Proxy | None = None
-    """Connect by way of a proxy."""
     username: str = Field(min_length=1)
     """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
-    password: Secret | None = None
-    """``env:NAME``, ``file:/path`` or ``credential:name``. Left out with OAuth 2.0 and ``external``."""
     auth: Auth = PasswordAuth()
     """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     disposition: DispositionLiteral = LEAVE
@@ -71,21 +54,10 @@ class Pop3Config(SourceConfig):
     start: StartLiteral = "all"
     """What the very first run takes: ``all``, ``now`` (only what arrives later) or ``since:YYYY-MM-DD``. POP3 knows nothing
     of messages that were read, so ``unseen`` is ``all``."""
-    connect_timeout: Duration = timedelta(seconds=30)
+    connect_timeout: Wait = timedelta(seconds=30)
     """How long connecting may take, up to the server's greeting and through TLS."""
-    command_timeout: Duration = timedelta(seconds=60)
+    command_timeout: Wait = timedelta(seconds=60)
     """How long the server may be silent while we wait for an answer."""
-
-    @field_validator("host")
-    @classmethod
-    def _check_host(cls, host: str) -> str:
-        bare = host.removeprefix("[").removesuffix("]")
-        try:
-            ip_address(bare)
-        except ValueError:
-            if not bare or any(one.isspace() or one in "/:@[]" for one in bare):
-                raise ValueError("a host is a name or an address, without port, scheme or user") from None
-        return bare
 
     @field_validator("username")
     @classmethod
@@ -100,21 +72,6 @@ class Pop3Config(SourceConfig):
         if disposition is not None and (wish := impossible(disposition)):
             raise ValueError(f"POP3 cannot {wish}: a message there is left or deleted, nothing else")
         return disposition
-
-    @field_validator("connect_timeout", "command_timeout")
-    @classmethod
-    def _check_timeout(cls, value: timedelta) -> timedelta:
-        if value < timedelta(milliseconds=100):
-            raise ValueError("a time-out is at least 100ms")
-        return value
-
-    @model_validator(mode="after")
-    def _check_trust(self) -> Self:
-        if self.ca_file is not None and self.pin is not None:
-            raise ValueError("ca_file and pin exclude each other: a pinned certificate is trusted whoever signed it")
-        if self.client_key is not None and self.client_certificate is None:
-            raise ValueError("client_key wants a client_certificate")
-        return self
 
     @model_validator(mode="after")
     def _check_auth(self) -> Self:
@@ -131,28 +88,9 @@ class Pop3Config(SourceConfig):
             )
         return self
 
-    @property
-    def effective_port(self) -> int:
-        """The port to connect to."""
-        return self.port or (995 if self.tls == "tls" else 110)
-
-    @property
-    def policy(self) -> TlsPolicy:
-        """Whom to trust."""
-        return TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key)
-
     def credentials(self, runtime: Runtime) -> Credentials:
         """Who logs in, and how."""
-        return Credentials(
-            self.auth,
-            service="pop3",
-            username=self.username,
-            password=self.password,
-            host=self.host,
-            port=self.effective_port,
-            state_directory=runtime.state_directory,
-            clock=runtime.clock,
-        )
+        return self.login(self.username, self.auth, runtime)
 
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing."""
