@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mailpoller.testing.builders import plain
-from scenarios.harness import Daemon, Site
+from scenarios.harness import PATIENCE_S, Daemon, Site
 from servers.dovecot import Dovecot
 from servers.smtp import Relay
 
@@ -76,17 +76,17 @@ def fill(dovecot: Dovecot, user: str, word: str, count: int, *, start: int = 0, 
     return Counter(subjects)
 
 
-async def until(daemon: Daemon, true: Callable[[], Any], seconds: float = 30) -> None:
+async def until(daemon: Daemon, true: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
     """Wait for something while the servers of this test go on."""
     await asyncio.to_thread(daemon.until, true, seconds)
 
 
-async def said(daemon: Daemon, event: str, least: int = 1, seconds: float = 30, **keys: Any) -> None:
+async def said(daemon: Daemon, event: str, least: int = 1, seconds: float = PATIENCE_S, **keys: Any) -> None:
     """Wait until the daemon has said something so often."""
     await until(daemon, lambda: daemon.count(event, **keys) >= least, seconds)
 
 
-async def stopped(daemon: Daemon, seconds: float = 20) -> int:
+async def stopped(daemon: Daemon, seconds: float = PATIENCE_S) -> int:
     """SIGTERM, and the exit code."""
     return await asyncio.to_thread(daemon.stop, seconds)
 
@@ -98,7 +98,7 @@ async def command(site: Site, *arguments: str, **environment: str) -> subprocess
         [sys.executable, "-m", "mailpoller", *arguments, "--config", str(site.config)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

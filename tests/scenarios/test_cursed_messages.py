@@ -58,7 +58,7 @@ async def test_a_message_that_takes_the_connection_with_it_is_put_off_and_the_ot
     async with CursedProxy(dovecot.imap_port) as proxy:
         site.settings["mailboxes"]["support"] |= {"port": proxy.port, "reconnect_interval": "50ms"}
         with site.run() as daemon:
-            await until(daemon, lambda: site.subjects() == expected, 40)
+            await until(daemon, lambda: site.subjects() == expected)
             await said(daemon, "message.unfetched", uid="21")
             struck = proxy.struck
             expected += fill(dovecot, user, "late", 5)

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 
 from mailpoller.testing.builders import plain
-from scenarios.harness import Site
+from scenarios.harness import PATIENCE_S, Site
 from servers.dovecot import Dovecot
 
 OLD = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -17,7 +17,7 @@ OLD = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 def mailpoller(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A short command of the same site."""
     command = [sys.executable, "-m", "mailpoller", *arguments, "--config", str(site.config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def numbered(*numbers: int) -> Counter[str]:

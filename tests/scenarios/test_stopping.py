@@ -6,18 +6,16 @@ import asyncio
 import sqlite3
 import time
 
-import pytest
-
 from scenarios.harness import Site
 from scenarios.outage import fill, said, stopped, strikes, until
 from servers.dovecot import Dovecot
 from servers.ports import free_port
 from servers.proxy import FaultProxy
 
-PROMPT_S = 2.0
+PROMPT_S = 30.0
+"""Less than a grace period of a minute, on a machine that does other things too."""
 
 
-@pytest.mark.timeout(120)
 async def test_a_stop_in_the_middle_of_a_backlog_drains_what_is_in_hand_and_the_next_run_goes_on(
     site: Site, dovecot: Dovecot, user: str
 ) -> None:
@@ -53,8 +51,8 @@ async def test_a_stop_on_a_stalled_server_ends_when_the_grace_period_does(
             fill(dovecot, user, "message", 3)
             await asyncio.sleep(1.5)  # a poll that hangs
             began = time.monotonic()
-            assert await stopped(daemon, 11 + 4) == 0
-            assert time.monotonic() - began < 1 + 10
+            assert await stopped(daemon) == 0
+            assert time.monotonic() - began < PROMPT_S
         proxy.flow()
     assert site.ledger_counts("support")["claimed"] == 0
 
@@ -67,11 +65,12 @@ async def test_a_stop_while_a_login_hangs_ends_when_the_grace_period_does(site: 
         with site.run() as daemon:
             await until(daemon, lambda: proxy.connections)
             began = time.monotonic()
-            assert await stopped(daemon, 15) == 0
-            assert time.monotonic() - began < 1 + 10
+            assert await stopped(daemon) == 0
+            assert time.monotonic() - began < PROMPT_S
 
 
 async def test_a_stop_while_waiting_for_news_is_prompt(site: Site, dovecot: Dovecot, user: str) -> None:
+    site.settings["service"]["stop_grace"] = "60s"
     site.settings["mailboxes"]["support"]["poll_interval"] = "1h"
     expected = fill(dovecot, user, "message", 1)
     with site.run("--log-level", "debug") as daemon:
@@ -85,6 +84,7 @@ async def test_a_stop_while_waiting_for_news_is_prompt(site: Site, dovecot: Dove
 
 async def test_a_stop_while_backing_off_is_prompt(site: Site) -> None:
     port = free_port()
+    site.settings["service"]["stop_grace"] = "60s"
     site.settings["mailboxes"]["support"] |= {"port": port, "reconnect_interval": "1h"}
     with site.run() as daemon:
         await said(daemon, "mailbox.failed", kind="mailbox-down")
