@@ -12,7 +12,17 @@ import pytest
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.spool import Spool
-from mailpoller.transport.http import HttpClient, HttpCut, HttpError, HttpStatus, Unauthorized, error_of, retry_after
+from mailpoller.sources.gmail.encoded import EncodedIntake
+from mailpoller.transport.http import (
+    HttpClient,
+    HttpCut,
+    HttpError,
+    HttpStatus,
+    IntakeTrouble,
+    Unauthorized,
+    error_of,
+    retry_after,
+)
 from mailpoller.transport.tls import TlsPolicy
 from servers.dovecot import self_signed
 from servers.web import Asked, Reply, Web, script
@@ -322,3 +332,14 @@ async def test_a_download_goes_to_the_spool_bit_for_bit_and_stops_at_the_limit(t
         intake.abort()
         await client.close()
     assert not list(tmp_path.iterdir())
+
+
+async def test_a_spool_that_takes_nothing_is_no_trouble_of_the_service(tmp_path: Path) -> None:
+    spools = Spool(tmp_path / "missing", threshold=0)
+    async with Web(script(Reply(body=b"octets"), Reply(body=b'{"raw": "QUJD"}'))) as web:
+        client = HttpClient(web.url)
+        for intake in (spools.begin(100), EncodedIntake(spools, 100)):
+            with pytest.raises(IntakeTrouble, match="cannot spool a message: No such file"):
+                await client.download("/m/$value", intake, doing="fetch")
+            intake.abort()
+        await client.close()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Clock, Wake
 
@@ -24,13 +24,28 @@ class FolderGone(TransientError):
     """There is no such folder (any more): whoever remembers its id must look for it anew."""
 
 
-class Asked(Protocol):
-    """The client: who is asked."""
+class Asked(ABC):
+    """The client of one session: who is asked. Once ``lost`` says why that is over, there is no answer any more."""
+
+    lost: str | None = None
 
     def check(self) -> None:
         """Raise :class:`SessionLost` if the session is."""
+        if self.lost is not None:
+            raise SessionLost(self.lost)
+
+    def lose(self, reason: str, retry_after: timedelta | None = None) -> SessionLost:
+        """The session is over, if it was not before: the error to raise."""
+        self.lost = self.lost or reason
+        return SessionLost(self.lost, retry_after=retry_after)
 
     async def close(self) -> None:
+        """End the session and close its connections. Nothing can be asked afterwards."""
+        self.lost = self.lost or "the session was closed"
+        await self._hang_up()
+
+    @abstractmethod
+    async def _hang_up(self) -> None:
         """Close the connections."""
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -38,6 +37,8 @@ _ERROR_LIMIT = 64 << 10
 """Octets of an error's body that are read for its code and message."""
 _PATIENCE = 20
 """An answer must be complete after this many time-outs, however lively the server is."""
+_KEPT = 60.0
+"""Seconds that an idle connection is kept."""
 _LONGEST_WAIT = timedelta(hours=1)
 """The longest Retry-After that is believed."""
 
@@ -48,6 +49,10 @@ class HttpError(TransientError):
 
 class HttpCut(HttpError):
     """As its parent; and the connection broke, so that the same request may pass at once."""
+
+
+class HttpSilence(HttpError):
+    """As its parent; and nothing came for as long as we wait."""
 
 
 class HttpStatus(HttpError):
@@ -64,6 +69,10 @@ class HttpStatus(HttpError):
         self.status = status
         self.code = code
         self.words = words
+
+
+class IntakeTrouble(TransientError):
+    """What came could not be taken in: one message's trouble, or our spool's. The service and the connection are as good as before."""
 
 
 class Unauthorized(CredentialsRefused):
@@ -214,7 +223,7 @@ class HttpClient:
                 try:
                     intake.write(chunk)
                 except OSError as error:
-                    raise TransientError(f"cannot spool a message: {error.strerror}") from error
+                    raise IntakeTrouble(f"cannot spool a message: {error.strerror}") from error
                 if intake.overflowed:
                     return
 
@@ -261,7 +270,7 @@ class HttpClient:
     ) -> AsyncIterator[httpcore.Response]:
         pool = await self._opened()
         silence = {"connect": self._timeout, "read": self._timeout, "write": self._timeout, "pool": self._timeout * 4}
-        with self._faults(doing):
+        with faults(f"{self.host}: {doing}", self._timeout):
             async with pool.stream(
                 method,
                 url,
@@ -273,18 +282,10 @@ class HttpClient:
 
     async def _opened(self) -> httpcore.AsyncConnectionPool:
         if self._pool is None:
-            import httpcore
+            from mailpoller.transport.wire import open_pool
 
-            from mailpoller.transport.wire import Backend
-
-            await asyncio.to_thread(self._policy.context)  # 40 ms the first time, and a CA file of no use is told here
-            self._pool = self._pool or httpcore.AsyncConnectionPool(
-                # Ours is used instead, inside the backend: httpcore would write its ALPN names into the shared context.
-                ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                max_connections=self._connections,
-                keepalive_expiry=60.0,
-                network_backend=Backend(self._policy, self._proxy, self._timeout),
-            )
+            made = await open_pool(self._policy, self._proxy, self._timeout, connections=self._connections, kept=_KEPT)
+            self._pool = self._pool or made  # somebody else may have been faster
         return self._pool
 
     def _url(self, target: str, query: Mapping[str, str] | None, doing: str) -> str:
@@ -324,7 +325,7 @@ class HttpClient:
         coding = _headers(response).get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise HttpError(f"{self.host}: to {doing} it answered in a coding that was not asked for: {spoken(coding)}")
-        with self._faults(doing):
+        with faults(f"{self.host}: {doing}", self._timeout):
             async for chunk in response.aiter_stream():
                 yield chunk
 
@@ -364,27 +365,27 @@ class HttpClient:
                 raise
             raise HttpError(f"{self.host}: {doing}: not complete within {limit:g} s") from None
 
-    @contextmanager
-    def _faults(self, doing: str) -> Iterator[None]:
-        """Whatever httpcore raises, as one of ours; its own words may quote what was sent."""
-        import httpcore
 
-        place = f"{self.host}: {doing}"
-        try:
-            yield
-        except httpcore.PoolTimeout:
-            raise HttpError(f"{place}: no connection became free") from None
-        except httpcore.TimeoutException:
-            raise HttpError(f"{place}: no answer within {self._timeout:g} s") from None
-        except httpcore.NetworkError as error:
-            raise HttpCut(f"{place}: the connection broke: {spoken(str(error)) or 'no reason given'}") from None
-        except httpcore.RemoteProtocolError as error:
-            words = str(error)
-            if "disconnected" in words or "closed" in words:
-                raise HttpCut(f"{place}: the connection was closed before the answer was complete") from None
-            raise HttpError(f"{place}: the answer is no HTTP: {spoken(words)}") from None
-        except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-            raise HttpError(f"{place}: {type(error).__name__}") from None
+@contextmanager
+def faults(place: str, seconds: float) -> Iterator[None]:
+    """Whatever httpcore raises, as one of ours; its own words may quote what was sent. ``seconds``: how long it was to wait for words."""
+    import httpcore
+
+    try:
+        yield
+    except httpcore.PoolTimeout:
+        raise HttpSilence(f"{place}: no connection became free") from None
+    except httpcore.TimeoutException:
+        raise HttpSilence(f"{place}: no answer within {seconds:g} s") from None
+    except httpcore.NetworkError as error:
+        raise HttpCut(f"{place}: the connection broke: {spoken(str(error)) or 'no reason given'}") from None
+    except httpcore.RemoteProtocolError as error:
+        words = str(error)
+        if "disconnected" in words or "closed" in words:
+            raise HttpCut(f"{place}: the connection was closed before the answer was complete") from None
+        raise HttpError(f"{place}: the answer is no HTTP: {spoken(words)}") from None
+    except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+        raise HttpError(f"{place}: {type(error).__name__}") from None
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> timedelta | None:

@@ -25,7 +25,7 @@ class Throttle:
 
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
-        self._clock = clock
+        self.clock = clock
         self._paused_until = 0.0
         self._refusals = 0
 
@@ -36,7 +36,7 @@ class Throttle:
         else:
             wait = _FIRST_PAUSE * 2 ** min(self._refusals, 8) * random.uniform(0.8, 1.2)
         self._refusals += 1
-        self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
+        self._paused_until = max(self._paused_until, self.clock.monotonic() + wait)
         return wait
 
     def served(self) -> None:
@@ -49,11 +49,11 @@ class Throttle:
         Raises :class:`Busy` if that is too long to be waited for here.
         """
         while True:
-            now = self._clock.monotonic()
+            now = self.clock.monotonic()
             wait = max(self._paused_until - now, wanted(now))
             if wait <= 0:
                 return
             if wait > LONGEST_PAUSE:
                 left = timedelta(seconds=wait)
                 raise Busy(f"{self._service} wants to be left alone for {wait:.0f} s", retry_after=left)
-            await self._clock.sleep(max(wait, _SHORTEST_SLEEP))
+            await self.clock.sleep(max(wait, _SHORTEST_SLEEP))

@@ -48,6 +48,23 @@ class Backend(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
+async def open_pool(
+    policy: TlsPolicy, proxy: Proxy | None, seconds: float, *, connections: int, kept: float
+) -> httpcore.AsyncConnectionPool:
+    """A pool of at most so many connections, each made by us within ``seconds``, and kept so many seconds while it is idle.
+
+    Raises :class:`~mailpoller.core.errors.ConfigError` for a CA file, or a certificate, of no use.
+    """
+    await asyncio.to_thread(policy.context)  # 40 ms the first time
+    return httpcore.AsyncConnectionPool(
+        # Ours is used instead, inside the backend: httpcore would write its ALPN names into the shared context.
+        ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        max_connections=connections,
+        keepalive_expiry=kept,
+        network_backend=Backend(policy, proxy, seconds),
+    )
+
+
 class _Wire(asyncio.Protocol):
     """What has come and was not read yet, and whether more may be sent."""
 

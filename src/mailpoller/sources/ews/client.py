@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
@@ -21,8 +20,9 @@ from mailpoller.sources.ews.config import EwsConfig
 from mailpoller.sources.ews.reader import AnswerReader, Contents, Malformed, Node
 from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
-from mailpoller.transport.http import retry_after
-from mailpoller.transport.wire import Backend
+from mailpoller.transport.asking import Asked
+from mailpoller.transport.http import HttpCut, HttpError, HttpSilence, faults, retry_after
+from mailpoller.transport.wire import open_pool
 from mailpoller.transport.wording import spoken
 
 log = structlog.get_logger(__name__)
@@ -44,10 +44,6 @@ _LEGS = 8
 """Requests that one exchange takes at most, handshakes counted."""
 
 
-class BadAnswer(TransientError):
-    """What came is no answer of EWS: broken, too large, another content type, another status, a redirect."""
-
-
 class _Cut(Exception):
     """The connection failed; ``fresh`` if nothing of an answer had come."""
 
@@ -56,14 +52,10 @@ class _Cut(Exception):
         self.fresh = fresh
 
 
-class EwsClient:
-    """Speaks with one server for one session. Every request takes its turn.
-
-    ``lost``: why the session is over, or None. Then every request raises SessionLost.
-    """
+class EwsClient(Asked):
+    """Speaks with one server for one session. Every request takes its turn."""
 
     def __init__(self, config: EwsConfig, login: Login, clock: Clock) -> None:
-        self.lost: str | None = None
         self._config = config
         self._login = login
         self._clock = clock
@@ -88,7 +80,7 @@ class EwsClient:
         """All replies to a request, one for each of its parts. ``doing``: what for, for errors (``list the folder``).
 
         A server that is busy for up to ten seconds is waited for. Raises :class:`SessionLost` (:class:`Busy` for longer),
-        :class:`CredentialsRefused`, :class:`BadAnswer`, or what a fault means.
+        :class:`CredentialsRefused`, :class:`HttpError`, or what a fault means.
         """
         for attempt in (1, 2, 3):
             try:
@@ -145,21 +137,6 @@ class EwsClient:
         log.debug("server.busy", host=self._config.host, wait_s=wish.total_seconds())
         await self._clock.sleep(wish.total_seconds())
 
-    def lose(self, reason: str) -> SessionLost:
-        """The session is over: the error to raise."""
-        self.lost = self.lost or reason
-        return SessionLost(self.lost)
-
-    def check(self) -> None:
-        """Raise SessionLost if the session is over."""
-        if self.lost is not None:
-            raise SessionLost(self.lost)
-
-    async def close(self) -> None:
-        """End the session and free the connection."""
-        self.lost = self.lost or "the session was closed"
-        await self._hang_up()
-
     async def _hang_up(self) -> None:
         pool, self._pool, self._used = self._pool, None, False
         if pool is not None:
@@ -184,12 +161,12 @@ class EwsClient:
                         raise trouble
                 whole = reader.finish()
             except Malformed as error:
-                raise BadAnswer(f"{self._config.host}: {doing}: {error}") from None
+                raise HttpError(f"{self._config.host}: {doing}: {error}") from None
             self._used = self._whole = True
             if (refusal := fault(whole)) is not None:
                 raise refusal.trouble(doing)
             if whole.find("Body", f"{request.operation}Response", "ResponseMessages") is None:
-                raise BadAnswer(f"{self._config.host}: {doing}: an answer to another question")
+                raise HttpError(f"{self._config.host}: {doing}: an answer to another question")
 
     @asynccontextmanager
     async def _answered(self, body: bytes, doing: str) -> AsyncIterator[httpcore.Response]:
@@ -200,7 +177,7 @@ class EwsClient:
                 response = await stack.enter_async_context(self._sent(attempt, body, doing))
                 if response.status != 401:
                     if attempt.bare:
-                        raise BadAnswer(f"{self._config.host}: a login is not answered with a challenge")
+                        raise HttpError(f"{self._config.host}: a login is not answered with a challenge")
                     await self._judge(response, doing)
                     self._login.accepted()
                     yield response
@@ -232,18 +209,10 @@ class EwsClient:
 
     async def _opened(self) -> httpcore.AsyncConnectionPool:
         if self._pool is None:
-            await asyncio.to_thread(
-                self._config.policy.context
-            )  # 40 ms the first time; a CA file of no use is told here
-            self._pool = httpcore.AsyncConnectionPool(
-                # The backend has its own; this one is never used.
-                ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                # NTLM logs in a connection, so there is one and all that belongs together goes over it.
-                max_connections=1,
-                keepalive_expiry=_KEPT,
-                network_backend=Backend(
-                    self._config.policy, self._config.proxy, self._config.connect_timeout.total_seconds()
-                ),
+            config = self._config
+            # NTLM logs in a connection, so there is one and all that belongs together goes over it.
+            self._pool = await open_pool(
+                config.policy, config.proxy, config.connect_timeout.total_seconds(), connections=1, kept=_KEPT
             )
         return self._pool
 
@@ -254,7 +223,7 @@ class EwsClient:
         place = f"{host}: {doing}"
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            raise BadAnswer(f"{place}: it answered in a coding that was not asked for")
+            raise HttpError(f"{place}: it answered in a coding that was not asked for")
         if status in (200, 500) and kind in ("text/xml", "application/soap+xml"):
             return
         if 300 <= status < 400:
@@ -262,14 +231,14 @@ class EwsClient:
                 elsewhere = urlsplit(headers.get("location", "")).hostname or host
             except ValueError:
                 elsewhere = "somewhere"
-            raise BadAnswer(f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed")
+            raise HttpError(f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed")
         if status == 403:
             raise CredentialsRefused(f"{place}: HTTP 403: EWS is not allowed to this login, or not on this way")
         if status in (429, 502, 503, 504):
             raise Busy(f"{place}: HTTP {status}", retry_after=retry_after(headers))
         if status == 200:
-            raise BadAnswer(f"{place}: it answered with {spoken(kind) or 'no content type'} instead of XML")
-        raise BadAnswer(f"{place}: HTTP {status}")
+            raise HttpError(f"{place}: it answered with {spoken(kind) or 'no content type'} instead of XML")
+        raise HttpError(f"{place}: HTTP {status}")
 
     async def _chunks(self, response: httpcore.Response, doing: str) -> AsyncGenerator[bytes, None]:
         limit = self._config.command_timeout.total_seconds() * _OVERALL
@@ -279,7 +248,7 @@ class EwsClient:
                 async for chunk in stream:
                     yield chunk
                     if time.monotonic() > ends:
-                        raise BadAnswer(f"{self._config.host}: {doing}: not complete within {limit:g} s")
+                        raise HttpError(f"{self._config.host}: {doing}: not complete within {limit:g} s")
 
     async def _read_out(self, response: httpcore.Response, doing: str) -> None:
         """Read the rest of a refusal, so that its connection can go on; a long one costs the connection."""
@@ -292,23 +261,14 @@ class EwsClient:
 
     @contextmanager
     def _faults(self, doing: str, *, fresh: bool) -> Iterator[None]:
-        """Whatever the network raises, as :class:`_Cut`; httpcore's own words may quote what was sent."""
+        """Whatever the network raises, as :class:`_Cut`."""
         place = f"{self._config.host}: {doing}"
-        silence = self._config.command_timeout.total_seconds()
         try:
-            yield
-        except httpcore.TimeoutException:
-            raise _Cut(f"{place}: no answer within {silence:g} s", fresh=False) from None
-        except httpcore.NetworkError as error:
-            raise _Cut(
-                f"{place}: the connection broke: {spoken(str(error)) or 'no reason given'}", fresh=fresh
-            ) from None
-        except httpcore.ProtocolError as error:
-            words = str(error).lower()
-            if "disconnected" in words or "closed" in words:
-                raise _Cut(f"{place}: the connection was closed before the answer was complete", fresh=fresh) from None
-            raise BadAnswer(f"{place}: the answer is no HTTP") from None
-        except (BadAnswer, SessionLost, CredentialsRefused):
+            with faults(place, self._config.command_timeout.total_seconds()):
+                yield
+        except (HttpCut, HttpSilence) as error:
+            raise _Cut(str(error), fresh=fresh and isinstance(error, HttpCut)) from None
+        except (HttpError, SessionLost, CredentialsRefused):
             raise
         except TransientError as error:  # dialling and TLS
             raise _Cut(str(error), fresh=False) from None

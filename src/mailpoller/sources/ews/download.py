@@ -14,11 +14,12 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Spool
 from mailpoller.sources.ews import soap
-from mailpoller.sources.ews.client import BadAnswer, EwsClient
+from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.listing import instant
 from mailpoller.sources.ews.reader import CONTENT, Node
 from mailpoller.sources.ews.replies import BUSY, GONE, Busy, Reply
 from mailpoller.transport.fetching import Fetching
+from mailpoller.transport.http import HttpError
 
 SET_MESSAGES = 50
 """Messages of one request: above that Exchange's throttling counts them dearly."""
@@ -173,7 +174,7 @@ class Download(Fetching):
             # Which of several it is cannot be told before its id has come.
             if len(uids) == 1:
                 self._cut_off(uids[0])
-        except BadAnswer as error:
+        except HttpError as error:
             trouble = str(error)
         except OSError as error:
             raise TransientError(f"cannot spool a message: {error.strerror}") from error

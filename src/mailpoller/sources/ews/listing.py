@@ -11,9 +11,10 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.sources.ews import soap
-from mailpoller.sources.ews.client import BadAnswer, EwsClient
+from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import STATE_LOST, of_folder
+from mailpoller.transport.http import HttpError
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +103,7 @@ async def list_folder(
 ) -> Listing:
     """See :meth:`mailpoller.core.ports.Session.pending`. ``uid`` is the folder's id.
 
-    Raises as :meth:`EwsClient.ask`; :class:`BadAnswer` for a listing without end.
+    Raises as :meth:`EwsClient.ask`; :class:`HttpError` for a listing without end.
     """
     now = clock.now()
     if since is None:
@@ -166,14 +167,14 @@ async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[st
         node = of_folder(replies, doing).node
         before, state = state, node.value("SyncState")
         if not state or " " in state:
-            raise BadAnswer(f"the server does not {doing}: no sync state")
+            raise HttpError(f"the server does not {doing}: no sync state")
         changes = node.find("Changes")
         for change in changes.children if changes is not None else ():
             _apply(change, items)
         if node.value("IncludesLastItemInRange").lower() in ("true", "1"):
             return list(items.values()), state
         if len(items) > MOST or (state in states and state != before) or state == before:
-            raise BadAnswer(f"the server does not {doing}: its pages have no end")
+            raise HttpError(f"the server does not {doing}: its pages have no end")
         states.add(state)
 
 

@@ -9,7 +9,7 @@ import orjson
 import pybase64
 
 from mailpoller.core.spool import Intake, Spool
-from mailpoller.sources.gmail.errors import MessageTrouble
+from mailpoller.transport.http import IntakeTrouble
 
 LONGEST_REST = 256 << 10
 """Octets of the answer beside ``raw``, at most: labels, dates, a snippet."""
@@ -21,7 +21,7 @@ _MAY_BE_VALUE = re.compile(rb"\s*(?::\s*)?\Z")
 _END = re.compile(rb'["\\]')
 
 
-class Malformed(MessageTrouble):
+class Malformed(IntakeTrouble):
     """The answer is no message."""
 
 
@@ -29,7 +29,7 @@ class EncodedIntake(Intake):
     """An intake that is given the JSON of ``users.messages.get`` with ``format=raw``, and holds the message that is in it.
 
     At most ``limit`` octets of the message are taken; then it has ``overflowed``, and the rest need not come. :meth:`write` raises
-    :class:`Malformed` for what is no such JSON, and :class:`MessageTrouble` when the spool cannot take it.
+    :class:`Malformed` for what is no such JSON, and OSError when the spool cannot take it.
     """
 
     __slots__ = ("_at", "_depth", "_held", "_rest", "_state")
@@ -135,7 +135,4 @@ class EncodedIntake(Intake):
             octets = pybase64.b64decode(text, altchars=b"-_", validate=True)
         except ValueError:
             raise Malformed("the message is not in base64url") from None
-        try:
-            super().write(octets)
-        except OSError as error:
-            raise MessageTrouble(f"cannot spool a message: {error.strerror}") from error
+        super().write(octets)

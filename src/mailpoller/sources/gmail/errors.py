@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.transport.http import HttpStatus, Unauthorized
 from mailpoller.transport.throttle import Busy
+from mailpoller.transport.web import Refusal
 
 _THROTTLED = frozenset(
     ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "backendError", "quotaExceeded",
@@ -48,10 +49,6 @@ class Missing(TransientError):
 
 class Invalid(TransientError):
     """400: the service does not take the request, such as a label that was deleted."""
-
-
-class MessageTrouble(TransientError):
-    """One message cannot be taken in, and the connection is as good as before."""
 
 
 class Denied(CredentialsRefused):
@@ -110,3 +107,11 @@ def decided(error: HttpStatus | Unauthorized, wish: timedelta | None = None) -> 
         case 403 if not is_unexplained(error):
             return Denied(said)
     return HttpStatus(said, status=error.status, code=error.code, words=error.words, retry_after=wish)
+
+
+def refusal(error: HttpStatus | Unauthorized, now: datetime) -> Refusal:
+    """What a refusal means. Every request of ours is harmless when repeated."""
+    if isinstance(error, Unauthorized) or not may_pass(error):
+        return Refusal(decided(error))
+    wish = wish_of(error, now)
+    return Refusal(decided(error, wish), again=True, throttled=is_throttled(error), wish=wish)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from mailpoller.core.ports import Clock
@@ -24,6 +26,12 @@ class Quota(Throttle):
         self._queue = asyncio.Lock()
         self._level = BURST
         self._filled_at = clock.monotonic()
+
+    @asynccontextmanager
+    async def turn(self, units: int) -> AsyncIterator[None]:
+        """As :meth:`take`, for a request that is made inside; whose end frees nothing."""
+        await self.take(units)
+        yield
 
     async def take(self, units: int) -> None:
         """Return when so many units may be spent, at most :data:`BURST`. Raises :class:`Busy` if the service wants to be left alone for long."""

@@ -48,7 +48,7 @@ class GmailSource:
         """A new client; nothing is asked yet."""
         config = self._config
         return GmailClient(
-            config.url, config.user, self._tokens, self._quota, self._runtime.clock,
+            config.url, config.user, self._tokens, self._quota,
             policy=config.policy, timeout=config.timeout, proxy=config.proxy,
         )  # fmt: skip
 

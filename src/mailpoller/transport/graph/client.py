@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake
-from mailpoller.transport.bearer import TellingBearer, TokenTrouble
-from mailpoller.transport.graph.errors import BUSY, ITEM_GONE, decided, words_of
+from mailpoller.transport.bearer import TellingBearer
+from mailpoller.transport.graph.errors import BUSY, ITEM_GONE, refusal, words_of
 from mailpoller.transport.graph.gate import AT_ONCE, Gate
-from mailpoller.transport.http import Bearer, HttpAnswer, HttpClient, HttpError, HttpStatus, Unauthorized, retry_after
+from mailpoller.transport.http import Bearer, HttpAnswer, HttpClient, HttpError, retry_after
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.throttle import LONGEST_PAUSE
 from mailpoller.transport.tls import TlsPolicy
+from mailpoller.transport.web import TRIES, WebClient
 from mailpoller.transport.wording import spoken
 
 IMMUTABLE = 'IdType="ImmutableId"'
 """The preference that makes an id survive a move; it counts only for the request that bears it."""
 BATCHED = 20
 """Requests that one batch may hold."""
-TRIES = 4
-"""How often a request that is throttled is made, all told, before the engine is left to wait."""
 _BATCH_LIMIT = 32 << 20
 """Octets of a batch's answer: it repeats the messages that were changed, their bodies too."""
 _NO_MESSAGE = ("application/json", "text/html", "application/xml", "text/xml")
 """Media types of what is sent in place of a message, by a proxy or by the service itself."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,7 @@ class Answer:
         return words_of(said, self.code)
 
 
-class GraphClient:
+class GraphClient(WebClient):
     """Speaks to one mailbox. Paths are below ``/users/USER``; links are those that the service gave, of the same host.
 
     Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one does),
@@ -96,21 +92,12 @@ class GraphClient:
         timeout: timedelta,
         proxy: Proxy | None = None,
     ) -> None:
-        self.lost: str | None = None
-        self._mailbox = f"/users/{quote(user, safe='@')}"
-        self._gate = gate
-        self._http = HttpClient(
+        http = HttpClient(
             url, bearer=TellingBearer(tokens), policy=policy, timeout=timeout, proxy=proxy, connections=AT_ONCE
         )  # fmt: skip
-
-    @property
-    def host(self) -> str:
-        return self._http.host
-
-    def check(self) -> None:
-        """Raise :class:`SessionLost` if the session is."""
-        if self.lost is not None:
-            raise SessionLost(self.lost)
+        super().__init__(http, gate)
+        self._mailbox = f"/users/{quote(user, safe='@')}"
+        self._gate = gate
 
     # --- requests ----------------------------------------------------------------------------------------------
     async def get(self, path: str, doing: str, *, prefer: str = "", **query: str) -> HttpAnswer:
@@ -138,7 +125,7 @@ class GraphClient:
                 target, intake, doing=doing, headers={"prefer": IMMUTABLE}, refuses=_NO_MESSAGE
             )  # fmt: skip
 
-        await self._in_turn(once, again=BUSY)
+        await self._in_turn(self._gate.turn, once, refusal)
 
     async def batch(self, asks: Sequence[Ask], doing: str) -> list[Answer]:
         """Every request, twenty at a time; an answer for each, in the same order. What was throttled is asked again, for a while."""
@@ -146,11 +133,6 @@ class GraphClient:
         for first in range(0, len(asks), BATCHED):
             answers += await self._batch(asks[first : first + BATCHED], doing)
         return answers
-
-    async def close(self) -> None:
-        """Close the connections. Nothing can be asked afterwards."""
-        self.lost = self.lost or "the session was closed"
-        await self._http.close()
 
     # --- one request -------------------------------------------------------------------------------------------
     async def _ask(
@@ -164,7 +146,7 @@ class GraphClient:
         json: object = None,
         content: bytes | None = None,
         kind: str = "",
-        again: Sequence[int] | frozenset[int] = BUSY,
+        again: Collection[int] = BUSY,
         places: int = 1,
         requests: int = 1,
         limit: int | None = None,
@@ -179,39 +161,7 @@ class GraphClient:
                 method, target, doing=doing, query=query, headers=headers, json=json, content=content, **options
             )
 
-        return await self._in_turn(once, again=again, places=places, requests=requests)
-
-    async def _in_turn(
-        self,
-        once: Callable[[], Awaitable[T]],
-        *,
-        again: Sequence[int] | frozenset[int],
-        places: int = 1,
-        requests: int = 1,
-    ) -> T:
-        """Do it when it is our turn; again, when the service says that it is too busy now and will not be for long."""
-        for attempt in range(TRIES):
-            self.check()
-            async with self._gate.turn(places, requests):
-                try:
-                    done = await once()
-                except (HttpStatus, Unauthorized) as error:
-                    busy = isinstance(error, HttpStatus) and error.status in BUSY
-                    wait = self._gate.throttled(error.retry_after) if busy and isinstance(error, HttpStatus) else 0.0
-                    known = isinstance(error, HttpStatus) and error.status in again
-                    if not known or wait > LONGEST_PAUSE or attempt == TRIES - 1:
-                        raise decided(error) from None
-                except TokenTrouble:
-                    raise
-                except TransientError as error:
-                    if not isinstance(error, HttpError) and isinstance(error.__cause__, OSError):
-                        raise  # the spool's trouble, not the line's
-                    self.lost = self.lost or str(error)
-                    raise SessionLost(self.lost, retry_after=error.retry_after) from None
-                else:
-                    self._gate.served()
-                    return done
-        raise AssertionError("the last attempt returns or raises")
+        return await self._in_turn(lambda: self._gate.turn(places, requests), once, lambda error: refusal(error, again))
 
     # --- batches -----------------------------------------------------------------------------------------------
     async def _batch(self, asks: Sequence[Ask], doing: str) -> list[Answer]:
@@ -249,21 +199,17 @@ class GraphClient:
         try:
             responses = answer.object().get("responses")
         except HttpError as error:
-            raise self._lose(str(error)) from None
+            raise self.lose(str(error)) from None
         if not isinstance(responses, list):
-            raise self._lose(f"{self.host}: {doing}: a batch was answered without responses")
+            raise self.lose(f"{self.host}: {doing}: a batch was answered without responses")
         return [found for one in responses if (found := _answer(one)) is not None]
-
-    def _lose(self, reason: str) -> SessionLost:
-        self.lost = self.lost or reason
-        return SessionLost(self.lost)
 
     def object(self, answer: HttpAnswer) -> dict[str, Any]:
         """The answer's JSON object. An answer that is none ends the session: whoever speaks there is not Graph."""
         try:
             return answer.object()
         except HttpError as error:
-            raise self._lose(str(error)) from None
+            raise self.lose(str(error)) from None
 
 
 def _answer(response: object) -> tuple[int, Answer] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.transport.http import HttpStatus, Unauthorized
 from mailpoller.transport.throttle import Busy
+from mailpoller.transport.web import Refusal
 
 ITEM_GONE = frozenset(("ErrorItemNotFound", "itemNotFound"))
 """Codes of a message, or a folder, that is not there (any more). Every other 404 is about something else."""
@@ -96,3 +97,10 @@ def decided(error: HttpStatus | Unauthorized) -> MailpollerError:
     return HttpStatus(
         said, status=error.status, code=error.code, words=error.words, retry_after=error.retry_after
     )  # fmt: skip
+
+
+def refusal(error: HttpStatus | Unauthorized, again: Collection[int] = BUSY) -> Refusal:
+    """What a refusal means, where the same request may be made once more after the statuses ``again``."""
+    if isinstance(error, Unauthorized):
+        return Refusal(decided(error))
+    return Refusal(decided(error), error.status in again, error.status in BUSY, error.retry_after)

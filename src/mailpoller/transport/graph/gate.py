@@ -69,7 +69,7 @@ class Gate(Throttle):
 
     def _count(self, requests: int) -> None:
         # A grain is dated by its end, so that a request counts for the whole window at least.
-        end = (self._clock.monotonic() // _GRAIN + 1) * _GRAIN
+        end = (self.clock.monotonic() // _GRAIN + 1) * _GRAIN
         if self._counts and self._counts[-1][0] == end:
             self._counts[-1] = end, self._counts[-1][1] + requests
         else:
