@@ -32,6 +32,7 @@ def octets_directory(database: Path) -> Path:
 QUEUE = Schema(
     name="queue",
     application_id=0x6D706C71,  # "mplq"
+    page_size=8192,
     migrations=(
         """
         CREATE TABLE message (

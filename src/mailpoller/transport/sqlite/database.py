@@ -205,7 +205,12 @@ class Database:
         if self._inode is not None and not self._recreate and self._inode_now() != self._inode:
             raise SqliteUnavailable("replaced", self.path, "was removed or replaced while it was in use")
         create(self.path, file_mode=self._file_mode, directory_mode=self._directory_mode)
-        connection = connect(self.path, busy_timeout=self._busy_timeout, incremental_vacuum=self._incremental_vacuum)
+        connection = connect(
+            self.path,
+            page_size=self.schema.page_size,
+            busy_timeout=self._busy_timeout,
+            incremental_vacuum=self._incremental_vacuum,
+        )
         try:
             migrate(connection, self.path, self.schema, file_mode=self._file_mode)
         except BaseException:

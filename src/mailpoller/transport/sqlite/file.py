@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 
 OLDEST_SQLITE = (3, 37, 0)
 """Knows STRICT tables, UPDATE FROM and RETURNING."""
-PAGE_OCTETS = 4096
-"""Small pages: a commit writes whole pages to the log, and most of ours touch a few rows in each."""
+LOG_OCTETS = 8 << 20
+"""So much of the log goes back into the file at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,14 @@ class Schema:
 
     ``application_id`` (32 bits) marks our files, so that a ledger is never opened as a queue. ``migrations``: the
     n-th script, SQL statements, leads from version n - 1 (0 is an empty file) to version n. Scripts are only ever added.
+    ``page_size`` (octets) of a new file: small where a commit touches a few rows in many pages, since it writes whole pages to
+    the log; larger where a row fills several.
     """
 
     name: str
     application_id: int
     migrations: tuple[str, ...]
+    page_size: int = 4096
 
     @property
     def version(self) -> int:
@@ -70,7 +73,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def connect(path: Path, *, busy_timeout: timedelta, incremental_vacuum: bool) -> sqlite3.Connection:
+def connect(path: Path, *, page_size: int, busy_timeout: timedelta, incremental_vacuum: bool) -> sqlite3.Connection:
     """Open an existing file for durable writing: WAL, and every commit is on disk before it returns."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ConfigError(f"this Python has SQLite {sqlite3.sqlite_version}; mailpoller needs 3.37 or later")
@@ -82,21 +85,22 @@ def connect(path: Path, *, busy_timeout: timedelta, incremental_vacuum: bool) ->
         cached_statements=256,
     )
     try:
-        connection.execute(f"PRAGMA page_size={PAGE_OCTETS}")  # heeded by an empty file only
+        connection.execute(f"PRAGMA page_size={page_size}")  # heeded by an empty file only
         if incremental_vacuum:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # so is this
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
             raise SqliteUnavailable("io", path, "this file system cannot hold an SQLite database in WAL mode")
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         for pragma in (
             "synchronous=FULL",
             "foreign_keys=ON",
             "trusted_schema=OFF",
             "temp_store=MEMORY",
             "cache_size=-8192",
-            # Every 8 MiB of log goes back into the file, and a log that a slow reader made longer shrinks again.
-            "wal_autocheckpoint=2048",
-            f"journal_size_limit={16 << 20}",
+            f"wal_autocheckpoint={LOG_OCTETS // page_size}",
+            # A log that a slow reader made longer shrinks again.
+            f"journal_size_limit={2 * LOG_OCTETS}",
         ):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
