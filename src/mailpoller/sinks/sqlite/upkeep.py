@@ -23,9 +23,9 @@ SWEEP_INTERVAL = timedelta(hours=1)
 STEPS = 50
 """Steps of each kind that one run takes at most; deliveries go in between."""
 IDS_A_STEP = 500
-PAGES_A_STEP = 1000
+PAGES_A_STEP = 500
 FILES_A_STEP = 500
-SPARE_PAGES = 2000
+SPARE_PAGES = 1000
 """Free pages (4 KiB each) that stay in the file for the next messages; of a larger file, a tenth of its pages."""
 
 
