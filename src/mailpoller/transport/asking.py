@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 import structlog
 
+from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Clock, Wake
@@ -18,6 +20,13 @@ log = structlog.get_logger(__name__)
 
 GOODBYE = 4.0
 """Seconds that closing the connections may take."""
+
+
+Wish = tuple[str, Disposition]
+"""A uid, and what is to be done to that message."""
+State = tuple[Literal["applied", "failed", "pending"], str]
+"""What has become of a wish, and why if it was not granted."""
+APPLIED: State = ("applied", "")
 
 
 class FolderGone(TransientError):
@@ -59,31 +68,54 @@ class Directory(Protocol):
         """The folder's id, asked for anew."""
 
 
-class AskingSession(ABC):
-    """What such sessions have in common; see :class:`mailpoller.core.ports.Session`.
+class AskingConfig(Protocol):
+    """What the block of such a mailbox has."""
 
-    ``names``: the folders as configured. ``notice_interval``: how often news is asked for.
+    @property
+    def folders(self) -> list[str]:
+        """The names of the folders; there is one at least."""
+
+    @property
+    def notice_interval(self) -> timedelta:
+        """How often news is asked for."""
+
+    @property
+    def mode(self) -> Literal["live", "shadow"]:
+        """``shadow``: nothing is ever changed."""
+
+
+@asynccontextmanager
+async def opening(client: Asked) -> AsyncIterator[None]:
+    """For the first requests of a session: closes the client if they fail.
+
+    There was no session yet, so that what is lost is an attempt, and reconnecting is no remedy of its own: a :class:`TransientError`.
     """
+    try:
+        yield
+    except BaseException as error:
+        await client.close()
+        if isinstance(error, SessionLost):
+            raise TransientError(str(error), retry_after=error.retry_after) from error
+        raise
+
+
+class AskingSession(ABC):
+    """What such sessions have in common; see :class:`mailpoller.core.ports.Session`."""
 
     def __init__(
-        self,
-        mailbox: str,
-        names: Sequence[str],
-        directory: Directory,
-        client: Asked,
-        clock: Clock,
-        notice_interval: timedelta,
-    ) -> None:
+        self, mailbox: str, config: AskingConfig, directory: Directory, client: Asked, clock: Clock
+    ) -> None:  # fmt: skip
         self._name = mailbox
         self._clock = clock
-        self._first = names[0]
+        self._first = config.folders[0]
         """The first folder that exists: the one whose news is noticed."""
         self._opened: dict[str, tuple[Folder, str]] = {}
         """name -> folder and its id."""
-        self._names = names
+        self._names = config.folders
+        self._shadow = config.mode == "shadow"
         self._directory = directory
         self._asked = client
-        self._notice_interval = notice_interval
+        self._notice_interval = config.notice_interval
 
     # --- folders -----------------------------------------------------------------------------------------------
     async def folders(self) -> Sequence[str]:
@@ -123,6 +155,29 @@ class AskingSession(ABC):
         if any(one != folder for one in folders):
             raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
         return uid
+
+    # --- settling ----------------------------------------------------------------------------------------------
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
+        """See the port. What cannot be told now is ``pending``."""
+        self._asked.check()
+        if self._shadow:
+            return [Disposed(one, "applied") for one in settlements]
+        if not settlements:
+            return []
+        try:
+            folder = self._require(*{one.ref.folder for one in settlements})
+            wishes = dict.fromkeys((one.ref.uid, one.disposition) for one in settlements if not one.disposition.leaves)
+            states = await self._carry_out(folder, list(wishes))
+        except SessionLost:
+            raise
+        except TransientError as error:
+            # Some of it may have been done; what is asked for twice is done once.
+            return [Disposed(one, "pending", str(error)) for one in settlements]
+        return [Disposed(one, *states.get((one.ref.uid, one.disposition), APPLIED)) for one in settlements]
+
+    @abstractmethod
+    async def _carry_out(self, folder: str, wishes: Sequence[Wish]) -> Mapping[Wish, State]:
+        """Do what is wished in the folder with this id; idempotent. A state for each wish."""
 
     # --- waiting -----------------------------------------------------------------------------------------------
     async def wait(self, limit: timedelta) -> Wake:

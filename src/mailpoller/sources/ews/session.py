@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from urllib.parse import quote as percent
@@ -19,8 +19,8 @@ from mailpoller.sources.ews.config import EwsConfig
 from mailpoller.sources.ews.download import Download, Known
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import StateLost, arrivals, list_folder
-from mailpoller.sources.ews.settling import Settling, State
-from mailpoller.transport.asking import AskingSession, FolderGone
+from mailpoller.sources.ews.settling import Settling
+from mailpoller.transport.asking import AskingSession, FolderGone, State, Wish
 
 PAGE = 500
 """Refs of one page."""
@@ -41,7 +41,7 @@ class EwsSession(AskingSession):
 
     def __init__(self, name: str, config: EwsConfig, client: EwsClient, spool: Spool, clock: Clock) -> None:
         self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
-        super().__init__(name, config.folders, self._folders, client, clock, config.notice_interval)
+        super().__init__(name, config, self._folders, client, clock)
         self._config = config
         self._client = client
         self._spool = spool
@@ -85,40 +85,29 @@ class EwsSession(AskingSession):
             del self._known[next(iter(self._known))]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
-        """See the port. Like dispositions go together; one that cannot be told now is ``pending``."""
-        self._client.check()
-        if self._config.mode == "shadow":
-            return [Disposed(one, "applied") for one in settlements]
-        if not settlements:
-            return []
-        try:
-            self._require(*{one.ref.folder for one in settlements})
-        except SessionLost:
-            raise
-        except TransientError as error:
-            return [Disposed(one, "pending", str(error)) for one in settlements]
-        groups: dict[Disposition, list[str]] = defaultdict(list)
-        for one in settlements:
-            groups[one.disposition].append(one.ref.uid)
-        settling = Settling(self._client, self._folders, self._known, self._config.deletion)
-        states: dict[tuple[Disposition, str], State] = {}
-        for disposition, uids in groups.items():
-            found = await self._settled(settling, disposition, uids)
-            states.update({(disposition, uid): state for uid, state in found.items()})
+        """See the port."""
+        disposed = await super().settle(settlements)
         for one in settlements:
             self._known.pop(one.ref.uid, None)
-        return [Disposed(one, *states[one.disposition, one.ref.uid]) for one in settlements]
+        return disposed
 
-    async def _settled(self, settling: Settling, disposition: Disposition, uids: list[str]) -> dict[str, State]:
-        if disposition.leaves:
-            return dict.fromkeys(uids, ("applied", ""))
-        try:
-            return await settling.apply(disposition, uids)
-        except SessionLost:
-            raise
-        except TransientError as error:
-            # Some of it may have been done; what is asked for twice is done once.
-            return dict.fromkeys(uids, ("pending", str(error)))
+    async def _carry_out(self, folder: str, wishes: Sequence[Wish]) -> Mapping[Wish, State]:
+        """Like dispositions go together, and one that fails as a whole leaves the others alone."""
+        groups: dict[Disposition, list[str]] = defaultdict(list)
+        for uid, disposition in wishes:
+            groups[disposition].append(uid)
+        settling = Settling(self._client, self._folders, self._known, self._config.deletion)
+        states: dict[Wish, State] = {}
+        for disposition, uids in groups.items():
+            try:
+                found = await settling.apply(disposition, uids)
+            except SessionLost:
+                raise
+            except TransientError as error:
+                # Some of it may have been done; what is asked for twice is done once.
+                found = dict.fromkeys(uids, ("pending", str(error)))
+            states.update({(uid, disposition): state for uid, state in found.items()})
+        return states
 
     # --- waiting -----------------------------------------------------------------------------------------------
     async def _news(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.sources.ews import soap
@@ -13,10 +12,7 @@ from mailpoller.sources.ews.download import Known, categories_of
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, Denied, Reply
 from mailpoller.sources.ews.soap import Request
-from mailpoller.transport.asking import FolderGone
-
-State = tuple[Literal["applied", "failed", "pending"], str]
-"""What has become of a disposition, and why if it was not applied."""
+from mailpoller.transport.asking import APPLIED, FolderGone, State
 
 ABSENT: State = ("applied", "gone")
 """The state of a message that is not there, until it is told to others, who need not know."""
@@ -66,7 +62,7 @@ class Settling:
             states.update(await self._move(here, disposition.move))
         elif disposition.delete:
             states.update(await self._delete(here))
-        return {uid: states.get(uid, ("applied", "")) for uid in uids}
+        return {uid: states.get(uid, APPLIED) for uid in uids}
 
     # --- flags -------------------------------------------------------------------------------------------------
     async def _update(self, disposition: Disposition, uids: list[str]) -> dict[str, State]:
@@ -119,7 +115,7 @@ class Settling:
                 state = (await ask([uid]) if len(uids) > 1 else told)[uid]
                 if uid not in found:
                     unsure: State = ("pending", "the server does not show the message")
-                    states[uid] = unsure if state == ("applied", "") else state
+                    states[uid] = unsure if state == APPLIED else state
         return found
 
     # --- moving and deleting -----------------------------------------------------------------------------------
@@ -188,14 +184,14 @@ class Settling:
 
 def _state(reply: Reply) -> State:
     if reply.ok:
-        return "applied", ""
+        return APPLIED
     if reply.code in GONE:
         return ABSENT
     return ("failed" if reply.code in NEVER else "pending"), reply.words
 
 
 def _plain(state: State) -> State:
-    return ("applied", "") if state[0] == "applied" else state
+    return APPLIED if state[0] == "applied" else state
 
 
 def _all_plain(states: dict[str, State]) -> dict[str, State]:

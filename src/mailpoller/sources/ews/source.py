@@ -9,7 +9,6 @@ import structlog
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.ews.authentication import Login, PasswordLogin, TokenLogin
@@ -17,6 +16,7 @@ from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsConfig, PasswordAuth
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.session import EwsSession
+from mailpoller.transport.asking import opening
 from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.oauth.tokens import TokenSource, token_source
@@ -39,14 +39,8 @@ class EwsSource:
     async def connect(self) -> Session:
         """See the port. Asks for the Inbox, which every mailbox has; that we may not see it is no reason to stay away."""
         client = self.client()
-        try:
+        async with opening(client):
             await log_in(client, self._config)
-        except BaseException as error:
-            await client.close()
-            if isinstance(error, SessionLost):
-                # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
-                raise TransientError(str(error), retry_after=error.retry_after) from error
-            raise
         return EwsSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
-from mailpoller.core.delivery import Disposed, Settlement
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
@@ -21,7 +20,7 @@ from mailpoller.sources.gmail.errors import Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.settling import Settling
-from mailpoller.transport.asking import AskingSession
+from mailpoller.transport.asking import AskingSession, State, Wish
 
 REMEMBERED = 5_000
 """Messages that were listed or fetched lately of which that is remembered."""
@@ -43,7 +42,7 @@ class GmailSession(AskingSession):
         self, name: str, config: GmailConfig, user: str, client: GmailClient, spool: Spool, clock: Clock
     ) -> None:  # fmt: skip
         self._labels = Labels(client)
-        super().__init__(name, config.folders, self._labels, client, clock, config.notice_interval)
+        super().__init__(name, config, self._labels, client, clock)
         self._config = config
         self._user = user
         self._client = client
@@ -104,28 +103,11 @@ class GmailSession(AskingSession):
         while len(self._fetched) > REMEMBERED:
             self._fetched.popitem(last=False)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
-        """See the port. What cannot be told now is ``pending``."""
-        self._client.check()
-        if self._config.mode == "shadow":
-            return [Disposed(one, "applied") for one in settlements]
-        if not settlements:
-            return []
-        try:
-            label = self._require(*{one.ref.folder for one in settlements})
-            wishes = dict.fromkeys((one.ref.uid, one.disposition) for one in settlements if not one.disposition.leaves)
-            now = self._clock.monotonic()
-            # Believed once: what is asked for again may have been done, and then been undone by a person.
-            fresh = {uid for uid, _ in wishes if now - self._fetched.pop((label, uid), float("-inf")) < FRESH}
-            states = await Settling(self._client, self._labels, label, fresh).apply(list(wishes))
-        except SessionLost:
-            raise
-        except TransientError as error:
-            # Some of it may have been done; what is asked for twice is done once.
-            return [Disposed(one, "pending", str(error)) for one in settlements]
-        return [
-            Disposed(one, *states.get((one.ref.uid, one.disposition), ("applied", ""))) for one in settlements
-        ]  # fmt: skip
+    async def _carry_out(self, folder: str, wishes: Sequence[Wish]) -> Mapping[Wish, State]:
+        now = self._clock.monotonic()
+        # Believed once: what is asked for again may have been done, and then been undone by a person.
+        fresh = {uid for uid, _ in wishes if now - self._fetched.pop((folder, uid), float("-inf")) < FRESH}
+        return await Settling(self._client, self._labels, folder, fresh).apply(wishes)
 
     # --- waiting -----------------------------------------------------------------------------------------------
     async def _news(self) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Literal
 from urllib.parse import quote
 
-from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.sources.gmail.client import (
     AT_ONCE,
@@ -19,16 +17,13 @@ from mailpoller.sources.gmail.client import (
 from mailpoller.sources.gmail.config import LABEL_OF, SEEN, TRASH, UNREAD, reasons_against
 from mailpoller.sources.gmail.errors import Denied, Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
+from mailpoller.transport.asking import APPLIED, State, Wish
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.throttle import Busy
 
 BATCHED = 1_000
 """Messages that one batchModify may name."""
 
-State = tuple[Literal["applied", "failed", "pending"], str]
-APPLIED: State = ("applied", "")
-Wish = tuple[str, Disposition]
-"""A uid, and what is to be done to that message."""
 Change = tuple[tuple[str, ...], tuple[str, ...]]
 """The ids of labels to add, and of labels to remove."""
 

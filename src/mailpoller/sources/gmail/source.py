@@ -7,13 +7,14 @@ from datetime import datetime
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.gmail.client import PROFILE, GmailClient
 from mailpoller.sources.gmail.config import ME, GmailConfig
 from mailpoller.sources.gmail.quota import quota_for
 from mailpoller.sources.gmail.session import GmailSession
+from mailpoller.transport.asking import opening
 from mailpoller.transport.oauth.tokens import token_source
 
 
@@ -33,14 +34,8 @@ class GmailSource:
     async def connect(self) -> Session:
         """See the port. Asks for the profile, which every mailbox has."""
         client = self.client()
-        try:
+        async with opening(client):
             address = await log_in(client)
-        except BaseException as error:
-            await client.close()
-            if isinstance(error, SessionLost):
-                # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
-                raise TransientError(str(error), retry_after=error.retry_after) from error
-            raise
         user = address if self._config.user == ME else self._config.user
         return GmailSession(self._name, self._config, user, client, self._runtime.spool, self._runtime.clock)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
-from mailpoller.core.delivery import Disposed, Settlement
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
@@ -18,7 +17,7 @@ from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import Item, Listing
 from mailpoller.sources.graph.settling import Settling
-from mailpoller.transport.asking import AskingSession
+from mailpoller.transport.asking import AskingSession, State, Wish
 from mailpoller.transport.graph import GraphClient, Missing, SyncLost
 
 REMEMBERED = 5_000
@@ -38,7 +37,7 @@ class GraphSession(AskingSession):
 
     def __init__(self, name: str, config: GraphConfig, client: GraphClient, spool: Spool, clock: Clock) -> None:
         self._folders = Folders(client)
-        super().__init__(name, config.folders, self._folders, client, clock, config.notice_interval)
+        super().__init__(name, config, self._folders, client, clock)
         self._config = config
         self._client = client
         self._spool = spool
@@ -89,26 +88,8 @@ class GraphSession(AskingSession):
             async for answer in answers:
                 yield answer
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
-        """See the port. What cannot be told now is ``pending``."""
-        self._client.check()
-        if self._config.mode == "shadow":
-            return [Disposed(one, "applied") for one in settlements]
-        if not settlements:
-            return []
-        try:
-            uid = self._require(*{one.ref.folder for one in settlements})
-            wishes = dict.fromkeys((one.ref.uid, one.disposition) for one in settlements if not one.disposition.leaves)
-            settling = Settling(self._client, self._folders, uid, self._config.deletion)
-            states = await settling.apply(list(wishes))
-        except SessionLost:
-            raise
-        except TransientError as error:
-            # Some of it may have been done; what is asked for twice is done once.
-            return [Disposed(one, "pending", str(error)) for one in settlements]
-        return [
-            Disposed(one, *states.get((one.ref.uid, one.disposition), ("applied", ""))) for one in settlements
-        ]  # fmt: skip
+    async def _carry_out(self, folder: str, wishes: Sequence[Wish]) -> Mapping[Wish, State]:
+        return await Settling(self._client, self._folders, folder, self._config.deletion).apply(wishes)
 
     # --- waiting -----------------------------------------------------------------------------------------------
     async def _news(self) -> bool:

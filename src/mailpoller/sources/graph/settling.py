@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 from urllib.parse import quote
 
-from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.sources.graph.config import FLAGGED, SEEN, Deletion, impossible
 from mailpoller.sources.graph.folders import DELETED_ITEMS, Folders
 from mailpoller.sources.graph.listing import categories_of
-from mailpoller.transport.asking import FolderGone
+from mailpoller.transport.asking import APPLIED, FolderGone, State, Wish
 from mailpoller.transport.graph import Answer, Ask, GraphClient
-
-State = tuple[Literal["applied", "failed", "pending"], str]
-APPLIED: State = ("applied", "")
-Wish = tuple[str, Disposition]
-"""A uid, and what is to be done to that message."""
 
 
 class Settling:

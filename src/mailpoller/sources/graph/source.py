@@ -7,11 +7,11 @@ from datetime import datetime
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.graph.config import GraphConfig
 from mailpoller.sources.graph.session import GraphSession
+from mailpoller.transport.asking import opening
 from mailpoller.transport.graph import GraphClient, gate_for
 from mailpoller.transport.oauth.tokens import token_source
 
@@ -31,14 +31,8 @@ class GraphSource:
     async def connect(self) -> Session:
         """See the port. Asks for the Inbox, which every mailbox has."""
         client = self.client()
-        try:
+        async with opening(client):
             await log_in(client)
-        except BaseException as error:
-            await client.close()
-            if isinstance(error, SessionLost):
-                # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
-                raise TransientError(str(error), retry_after=error.retry_after) from error
-            raise
         return GraphSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
 
     def client(self) -> GraphClient:
