@@ -85,7 +85,7 @@ def test_the_work_is_linear_in_the_octets() -> None:
             best = min(best, time.perf_counter() - began)
         return best
 
-    assert seconds(20_000) < 40 * seconds(1_000)  # 20 times is linear, 400 quadratic
+    assert seconds(20_000) < 90 * seconds(1_000)  # 20 times is linear, 400 quadratic
 
 
 def test_a_long_line_that_comes_in_small_pieces_costs_linear_time() -> None:

@@ -14,6 +14,7 @@ from mailpoller.sources.imap.responses import (
     read_date,
     read_esearch,
     read_fetch,
+    read_flags,
     read_list,
     read_namespace,
     read_search,
@@ -58,6 +59,11 @@ def test_a_body_that_is_nil_is_told_from_one_that_was_not_named() -> None:
 def test_nonsense_is_no_message(line: bytes) -> None:
     found = read_fetch([line])
     assert found is None or (found.uid is None and found.body is None)
+
+
+def test_flags_are_not_kept_without_end() -> None:
+    assert len(read_flags(b"$x " * 100_000)) == 1000
+    assert read_flags(b"\\Seen \\RECENT $" + b"x" * 600) == ("\\Seen", "$" + "x" * 600)
 
 
 def test_lists_cannot_be_nested_without_end() -> None:
@@ -117,4 +123,4 @@ def test_folders_and_namespaces_are_read() -> None:
     assert read_namespace([b'* NAMESPACE (("INBOX." ".")) (("~" "/")) (("#shared." "."))']) == Namespace(
         "INBOX.", ".", ("~", "#shared.")
     )
-    assert read_namespace([b"* NAMESPACE NIL NIL NIL"]) == Namespace()
+    assert read_namespace([b'* NAMESPACE NIL NIL (("" "."))']) is None

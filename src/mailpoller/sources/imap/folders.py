@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailpoller.sources.imap.names import Namespace, quote_name
 from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.responses import read_list, read_namespace
+from mailpoller.sources.imap.responses import read_list, read_namespace, readable
 
 
 class Folders:
@@ -28,10 +28,13 @@ class Folders:
         candidates = self._namespace.candidates(name)
         for candidate in candidates:
             answer = await self._protocol.run("LIST", '""', quote_name(candidate), wants=(b"LIST",))
-            listed = [one for one in map(read_list, answer.data) if one is not None and one.name == candidate]
-            if any(one.selectable for one in listed):
-                self._found[key] = candidate
-                return candidate, True
+            # INBOX and what is below it may come back in other case, on some servers every name.
+            listed = [one for one in map(read_list, answer.data) if one and one.name.lower() == candidate.lower()]
+            listed.sort(key=lambda one: one.name != candidate)
+            for one in listed:
+                if one.selectable:
+                    self._found[key] = one.name
+                    return one.name, True
         return candidates[0], False
 
     def forget(self, name: str) -> None:
@@ -42,7 +45,7 @@ class Folders:
     async def names(self, limit: int = 30) -> list[str]:
         """The first folders of the mailbox, for an operator who has misspelt one."""
         answer = await self._protocol.run("LIST", '""', '"*"', wants=(b"LIST",))
-        return [one.name for one in map(read_list, answer.data[:limit]) if one is not None]
+        return [readable(one.name.encode()) for one in map(read_list, answer.data[:limit]) if one is not None]
 
 
 def _key(name: str) -> str:
@@ -53,10 +56,10 @@ async def namespace(protocol: ImapProtocol) -> Namespace:
     """Where folders lie on this server: NAMESPACE (RFC 2342) where there is one, else the delimiter that LIST tells."""
     if "NAMESPACE" in protocol.capabilities:
         answer = await protocol.run("NAMESPACE", wants=(b"NAMESPACE",))
-        if answer.status.ok and answer.data:
-            return read_namespace(answer.data[0])
+        if answer.status.ok and answer.data and (found := read_namespace(answer.data[0])) is not None:
+            return found
     answer = await protocol.run("LIST", '""', '""', wants=(b"LIST",))
     for response in answer.data:
-        if (found := read_list(response)) is not None:
-            return Namespace("", found.delimiter)
+        if (root := read_list(response)) is not None:
+            return Namespace("", root.delimiter)
     return Namespace()

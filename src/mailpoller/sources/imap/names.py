@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ def decode_name(wire: str) -> str:
         try:
             octets = base64.b64decode(run[1] + "=" * (-len(run[1]) % 4), altchars=b"+,", validate=True)
             return octets.decode("utf-16-be")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, not even ASCII, or no UTF-16
             return run[0]
 
     return _UNSHIFTED.sub(unshift, wire)

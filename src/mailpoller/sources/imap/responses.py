@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import zip_longest
 
 from mailpoller.core.spool import Octets
 from mailpoller.sources.imap.names import Namespace, decode_name
@@ -16,15 +16,24 @@ from mailpoller.sources.imap.reader import Piece, ProtocolViolation, Response
 MAX_UIDS = 5_000_000
 """How many uids one answer may name; ``1:4294967295`` is short to send and long to expand."""
 _MAX_DEPTH = 32
+_MAX_FLAGS = 1000
 
-_BODY = re.compile(rb'\* \d+ FETCH \(UID (\d+) FLAGS \(([^()]*)\) INTERNALDATE "([^"]+)" BODY\[\](?:<0>)? \{(\d+)\}')
-_SIZE = re.compile(rb'\* \d+ FETCH \(UID (\d+) RFC822\.SIZE (\d+)(?: INTERNALDATE "([^"]+)")?\)')
+_ORIGIN = rb"(?:<0(?:\.\d+)?>)?"  # of a part; some servers repeat what was asked for, not only where it begins
+_BODY = re.compile(
+    rb'\* \d+ FETCH \(UID (\d{1,10}) FLAGS \(([^()]*)\) INTERNALDATE "([^"]+)" BODY\[\]' + _ORIGIN + rb" \{(\d+)\}"
+)
+_SIZE = re.compile(rb'\* \d+ FETCH \(UID (\d{1,10}) RFC822\.SIZE (\d{1,19})(?: INTERNALDATE "([^"]+)")?\)')
+_WHOLE = re.compile(rb"BODY\[\]" + _ORIGIN)
 _CODE = re.compile(rb"\[([^\s\]]+)(?: ([^\]]*))?\] ?(.*)", re.DOTALL)
 _TOKEN = re.compile(
-    rb'[ \t]*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|\{(\d+)\}$|((?:[^\s()"\[{]+(?:\[[^\]]*\](?:<\d+>)?)?)|\[[^\]]*\]))',
+    rb'[ \t]*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|~?\{(\d{1,19})\}$|((?:[^\s()"\[{]+(?:\[[^\]]*\](?:<[\d.]+>)?)?)|\[[^\]]*\]))',
     re.DOTALL,
 )
 _DATE = re.compile(rb"([ \d]?\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})")
+_PAUSE = re.compile(r"(?i)suggested backoff time: (\d{1,10}) milliseconds")
+_LONGEST_PAUSE = timedelta(hours=1)
+_BUSY_CODES = {"LIMIT", "THROTTLED", "UNAVAILABLE"}
+_BUSY_WORDS = ("throttled", "server unavailable", "bandwidth limit", "too many")
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """English whatever the locale is, January first."""
 _MONTHS = {name: f"{number:02}" for number, name in enumerate(MONTH_NAMES, start=1)}
@@ -44,6 +53,17 @@ class Status:
     def ok(self) -> bool:
         return self.kind == "OK"
 
+    @property
+    def busy(self) -> bool:
+        """A refusal of us, whatever was asked for: no message is to blame, and to ask one by one would make it worse."""
+        return not self.ok and (self.code in _BUSY_CODES or any(word in self.text.lower() for word in _BUSY_WORDS))
+
+    @property
+    def pause(self) -> timedelta | None:
+        """For how long the server wants to be left alone, at most an hour. Microsoft says so in the words of its refusal."""
+        found = None if self.ok else _PAUSE.search(self.text)
+        return min(timedelta(milliseconds=int(found[1])), _LONGEST_PAUSE) if found else None
+
     def __str__(self) -> str:
         return " ".join(part for part in (self.kind, f"[{self.code}]" if self.code else "", self.text) if part)
 
@@ -51,9 +71,10 @@ class Status:
 def read_status(words: bytes) -> Status:
     """``NO [TRYCREATE] no such folder`` (what follows the tag or the star)."""
     kind, _, rest = words.partition(b" ")
+    rest = rest.lstrip(b" ")
     code, arguments = "", b""
     if rest.startswith(b"[") and (found := _CODE.match(rest)):
-        code, arguments, rest = found[1].decode("ascii", "replace").upper(), found[2] or b"", found[3]
+        code, arguments, rest = found[1].decode("ascii", "replace").upper(), (found[2] or b"").strip(), found[3]
     return Status(kind.decode("ascii", "replace").upper(), code, arguments, readable(rest))
 
 
@@ -103,29 +124,36 @@ def _read_any_fetch(response: Response) -> Fetched | None:
         if not isinstance(name, bytes):
             return None
         match name.upper(), value:
-            case b"UID", bytes() if value.isdigit():
+            case b"UID", bytes() if value.isdigit() and len(value) <= 10:
                 fetched.uid = str(int(value))
-            case b"RFC822.SIZE", bytes() if value.isdigit():
+            case b"RFC822.SIZE", bytes() if value.isdigit() and len(value) <= 19:
                 fetched.size = int(value)
             case b"INTERNALDATE", bytes():
                 fetched.received = read_date(value)
             case b"FLAGS", list():
                 fetched.flags = read_flags(b" ".join(flag for flag in value if isinstance(flag, bytes)))
-            case ((b"BODY[]" | b"BODY[]<0>"), Literal()):
-                fetched.asked, fetched.body, fetched.announced = True, value.piece, value.size
-            case ((b"BODY[]" | b"BODY[]<0>"), bytes()):
-                fetched.asked, fetched.body, fetched.announced = True, Octets.of(value), len(value)
-            case ((b"BODY[]" | b"BODY[]<0>"), None):
+            case section, _ if _WHOLE.fullmatch(section):
                 fetched.asked = True
+                if isinstance(value, Literal):
+                    fetched.body, fetched.announced = value.piece, value.size
+                elif isinstance(value, bytes):
+                    fetched.body, fetched.announced = Octets.of(value), len(value)
             case _:
                 pass
     return fetched
 
 
-@lru_cache(maxsize=512)
 def read_flags(words: bytes) -> tuple[str, ...]:
-    r"""``\Seen $Done``, without ``\Recent``, which says nothing about the message."""
-    return tuple(flag for flag in words.decode("ascii", "replace").split() if flag.lower() != "\\recent")
+    r"""``\Seen $Done``, without ``\Recent``, which says nothing about the message; the first 1,000 at most."""
+    return _usual_flags(words) if len(words) < 500 else _read_flags(words)
+
+
+def _read_flags(words: bytes) -> tuple[str, ...]:
+    flags = words[: 100 * _MAX_FLAGS].decode("ascii", "replace").split()
+    return tuple(flag for flag in flags[:_MAX_FLAGS] if flag.lower() != "\\recent")
+
+
+_usual_flags = lru_cache(maxsize=512)(_read_flags)
 
 
 def read_date(words: bytes) -> datetime | None:
@@ -202,15 +230,17 @@ def read_list(response: Response) -> Listed | None:
     return Listed(attributes, _text(values[3]) or "", decode_name(name))
 
 
-def read_namespace(response: Response) -> Namespace:
-    """``* NAMESPACE (("INBOX." ".")) NIL (("shared." "."))`` (RFC 2342): personal, other users', shared."""
+def read_namespace(response: Response) -> Namespace | None:
+    """``* NAMESPACE (("INBOX." ".")) NIL (("shared." "."))`` (RFC 2342): personal, other users', shared. None: no personal one."""
     kinds = [value if isinstance(value, list) else [] for value in read_values(response)[2:5]]
     pairs = [
         [(_text(one[0]) or "", _text(one[1]) or "") for one in kind if isinstance(one, list) and len(one) > 1]
         for kind in kinds
     ]
     personal = pairs[0] if pairs else []
-    prefix, delimiter = personal[0] if personal else ("", "/")
+    if not personal:
+        return None
+    prefix, delimiter = personal[0]
     others = [one for kind in pairs[1:] for one, _ in kind] + [one for one, _ in personal[1:]]
     return Namespace(decode_name(prefix), delimiter, tuple(decode_name(one) for one in others if one))
 
@@ -237,16 +267,13 @@ def read_values(response: Response) -> list[Value]:
     """The words of a response; parentheses become lists, NIL None, literals :class:`Literal`.
 
     Iterative, at most 32 deep. A server that leaves parentheses open gets them closed at the end, one that
-    closes too many has the rest ignored: a response ends where its last line ends, never later.
+    closes too many has the rest ignored: a response ends where its last line ends, never later. What cannot be
+    read is passed over to the next literal, which is never taken for words.
     """
     root: list[Value] = []
     stack: list[list[Value]] = [root]
-    pieces: Sequence[Piece] = response
-    index = 0
-    while index < len(pieces):
-        line = pieces[index]
+    for line, literal in zip_longest(response[::2], response[1::2]):
         assert isinstance(line, bytes)
-        index += 1
         position = 0
         while (found := _TOKEN.match(line, position)) is not None:
             position = found.end()
@@ -264,9 +291,8 @@ def read_values(response: Response) -> list[Value]:
             elif quoted is not None:
                 stack[-1].append(re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted)
             elif size is not None:
-                if index < len(pieces):
-                    stack[-1].append(Literal(pieces[index], int(size)))
-                    index += 1
+                if literal is not None:
+                    stack[-1].append(Literal(literal, int(size)))
             else:
                 stack[-1].append(None if atom.upper() == b"NIL" else atom)
     return root
