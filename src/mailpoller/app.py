@@ -226,7 +226,9 @@ def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runt
             state.mkdir(mode=0o750, parents=True, exist_ok=True)
             directory.prepare()
     except OSError as error:
-        raise ConfigError(f"the state directory {state} cannot be used: {error.strerror}") from None
+        raise ConfigError(
+            f"the state directory {state} cannot be used: {error.strerror}; service.state_directory names another"
+        ) from None
     bare = Runtime(clock=clock, spool=directory, state_directory=state)
     outgoings: dict[str, Outgoing] = {name: block.build(name, bare) for name, block in config.outgoing.items()}
     return Runtime(clock=clock, spool=directory, state_directory=state, outgoings=outgoings)

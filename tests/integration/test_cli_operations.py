@@ -116,9 +116,10 @@ def test_trace_finds_a_message_by_all_that_one_may_know_of_it(site: Site, runnin
 # --- poll and redeliver --------------------------------------------------------------------------------------------------
 def test_poll_asks_only_for_mailboxes_that_are_polled(site: Site, running: Daemon) -> None:
     assert ask(site, "poll", "support").out == "support is being polled\n"
-    said = ask(site, "poll", "nowhere")
+    site.settings["mailboxes"]["new"] = site.settings["mailboxes"]["support"]
+    said = ask(site, "poll", "new")
     assert said.code == 65
-    assert "no mailbox nowhere is being polled" in said.err
+    assert "no mailbox new is being polled" in said.err
 
 
 def test_redelivered_message_comes_once_more_under_another_delivery_id(site: Site, running: Daemon) -> None:
@@ -170,7 +171,7 @@ def test_held_mailbox_is_shown_and_released(how: str, site: Site, running: Daemo
         daemon.until_said("mailbox.held")
         (box,) = ask(site, "status", "--json").json["mailboxes"]
         assert box["condition"] == "held"
-        assert ask(site, "accept", "elsewhere", f"--{how}").code == 65
+        assert ask(site, "accept", "elsewhere", f"--{how}").code == 64
         assert ask(site, "accept", "support", f"--{how}").out == f"1 folder of support released ({how})\n"
         daemon.until_said("mailbox.accepted", how=how)
         dovecot.deliver(user, mail("six"))
@@ -247,12 +248,13 @@ def test_what_a_queue_shows_can_be_explained_again(site: Site, running: Daemon) 
 # --- stopping -------------------------------------------------------------------------------------------------------------------
 def test_ctrl_c_stops_the_daemon_in_order(site: Site, running: Daemon) -> None:
     running.process.send_signal(signal.SIGINT)
-    assert running.wait(20) == 0
+    assert running.wait() == 0
     assert running.count("service.stopped") == 1
 
 
 def test_second_ctrl_c_does_not_wait_for_what_is_in_hand(site: Site, dovecot: Dovecot) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        site.settings["service"]["stop_grace"] = "60s"
         site.settings["mailboxes"]["support"]["port"] = silent.getsockname()[1]
         with site.run() as daemon:
             daemon.until_said("service.started")
@@ -261,8 +263,8 @@ def test_second_ctrl_c_does_not_wait_for_what_is_in_hand(site: Site, dovecot: Do
             daemon.until_said("service.stopping")
             began = time.monotonic()
             daemon.process.send_signal(signal.SIGINT)
-            assert daemon.wait(10) == 130
-            assert time.monotonic() - began < 5, "the grace period is 10 s"
+            assert daemon.wait() == 130
+            assert time.monotonic() - began < 30, "the grace period is a minute"
             assert "Traceback" not in daemon.said
             held.close()
     site.settings["mailboxes"]["support"]["port"] = dovecot.imap_port

@@ -29,12 +29,22 @@ def dry_run(
 ) -> bool:
     """Rehearse; True if every mailbox could be looked through. ``require`` is asked whether the rehearsal may begin."""
     words: Counter[str] = Counter()
+    lost: list[OSError] = []
+    stops: list[Callable[[], None]] = []
 
     def tell(fate: Fate) -> None:
+        if lost:
+            return
         words[fate.kind] += 1
         if terminal is not None:
             terminal.show("")
-        typer.echo(json.dumps(asdict(fate), ensure_ascii=False, default=plain) if as_json else one_line(_line(fate)))
+        line = json.dumps(asdict(fate), ensure_ascii=False, default=plain) if as_json else one_line(_line(fate))
+        try:
+            typer.echo(line)
+        except OSError as error:  # not the engine's to handle, which it would be from here
+            lost.append(error)
+            for stop in stops:
+                stop()
 
     with rehearsal(config, tell) as (rehearsed, clock):
         require(rehearsed, only)
@@ -43,11 +53,15 @@ def dry_run(
             from mailpoller.app import assemble
 
             async with assemble(rehearsed, only=only, clock=clock) as app, progress(terminal, lambda: _sum(words)):
+                stops.append(app.stop.set)
                 return await app.drain()
 
         well = asyncio.run(rehearse())
+    if lost:
+        raise lost[0]
     if not as_json:
-        typer.echo(f"{_sum(words)}; nothing was changed", err=True)
+        unseen = "" if well else "; not every mailbox could be looked through"
+        typer.echo(f"{_sum(words)}; nothing was changed{unseen}", err=True)
     return well
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mailpoller.cli.exits import explained
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import counted, print_json, print_table
+
+if TYPE_CHECKING:
+    from mailpoller.config import Config
 
 
 def errors(
@@ -47,4 +50,14 @@ def errors(
             print_json([asdict(fault) for fault in faults])
             return
         rows = ((fault.at, fault.subject, fault.event, fault.detail, fault.mid) for fault in faults)
-        print_table(("at", "of", "event", "detail", "mid"), rows, empty="no errors")
+        print_table(("at", "of", "event", "detail", "mid"), rows, empty=f"no errors{_unknown(found, subject)}")
+
+
+def _unknown(config: Config, subject: str | None) -> str:
+    """What to add if nothing is of this name, which is probably mistyped."""
+    from mailpoller.config.problems import did_you_mean
+
+    names = [*config.mailboxes, *config.outgoing, *(f"queue:{name}" for name in config.queues)]
+    if subject is None or subject in names:
+        return ""
+    return f", and the configuration has no {subject}{did_you_mean(subject, names)}"

@@ -8,12 +8,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
+from mailpoller.cli.streams import OutputLost, prepare_streams
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
 
 OK = 0
@@ -27,6 +27,8 @@ UNAVAILABLE = 69
 """EX_UNAVAILABLE: something that is needed is missing."""
 SOFTWARE = 70
 """EX_SOFTWARE: a bug."""
+IOERR = 74
+"""EX_IOERR: what a verb had to say could not be written."""
 TEMPFAIL = 75
 """EX_TEMPFAIL: not now; try again later."""
 CONFIG = 78
@@ -41,12 +43,12 @@ _Misuse: type[Exception] = typer.BadParameter.__mro__[1]
 
 def exit_code(program: Callable[..., object]) -> int:
     """Run the program and tell its exit code. Whatever it raises has become a line on standard error."""
-    for stream in (sys.stdout, sys.stderr):
-        # A name in a stranger's mail must not end the command because the locale cannot write it.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
+    lost: OSError | None = None
     try:
         code = program(prog_name="mailpoller", standalone_mode=False)
+    except OutputLost as error:
+        code, lost = OK, error
     except _Misuse as error:
         error.show()  # type: ignore[attr-defined]
         code = USAGE
@@ -57,7 +59,7 @@ def exit_code(program: Callable[..., object]) -> int:
     except Exception as error:
         _explain_bug(error)
         code = SOFTWARE
-    return _flushed(int(code) if isinstance(code, int) else OK)
+    return _flushed(int(code) if isinstance(code, int) else OK, lost)
 
 
 @contextmanager
@@ -121,17 +123,25 @@ def _explain_bug(error: Exception) -> None:
     complain(f"this is a bug: {type(error).__name__}{place}; {DEBUG}=1 shows the traceback")
 
 
-def _flushed(code: int) -> int:
-    """Write out what is left while an error can still be told."""
+def _flushed(code: int, lost: OSError | None) -> int:
+    """Write out what is left while an error can still be told. ``lost``: why something could not be written before."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        pass
+        _abandon(sys.stdout)
     except OSError as error:
-        complain(f"standard output: {error.strerror}")
-        code = code or UNAVAILABLE
-    else:
-        return code
-    # What cannot be written must not be tried again when the interpreter ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lost = lost or error
+    if lost is not None:
+        complain(f"standard output: {lost.strerror}")
+        _abandon(sys.stdout)
+        code = code or IOERR
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _abandon(sys.stderr)
     return code
+
+
+def _abandon(stream: TextIO) -> None:
+    """What could not be written must not be tried again when the interpreter ends: its exit code would be that."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -19,10 +19,11 @@ def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
 
     Also while it waits out a failure or a refused login: after a password was mended, say.
     """
-    from mailpoller.cli.service import ask, loaded
+    from mailpoller.cli.service import ask, known_mailbox, loaded
 
     with explained():
-        ask(loaded(config), {"do": "poll", "mailbox": mailbox})
+        found = loaded(config)
+        ask(found, {"do": "poll", "mailbox": known_mailbox(found, mailbox)})
         typer.echo(f"{mailbox} is being polled")
 
 
@@ -72,13 +73,14 @@ def accept(
       mailpoller accept support --baseline     after a migration that copied the mail
       mailpoller accept support --replay       after a restore that brought mail we never had
     """
-    from mailpoller.cli.service import carry_out, loaded
+    from mailpoller.cli.service import carry_out, known_mailbox, loaded
 
     if baseline == replay:
         refuse("say either --baseline or --replay")
     with explained():
         how = "baseline" if baseline else "replay"
-        answer = carry_out(loaded(config), {"do": "accept", "mailbox": mailbox, "how": how})
+        found = loaded(config)
+        answer = carry_out(found, {"do": "accept", "mailbox": known_mailbox(found, mailbox), "how": how})
         typer.echo(f"{counted(answer['folders'], 'folder')} of {mailbox} released ({how})")
 
 

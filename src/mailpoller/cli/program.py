@@ -8,8 +8,8 @@ import typer
 
 program = typer.Typer(
     name="mailpoller",
-    epilog="Exit codes are those of sysexits.h: 0 well, 64 usage, 65 refused, 66 not there, 69 not available, 70 a bug, 75 "
-    "try again later, 78 configuration.",
+    epilog="Exit codes are those of sysexits.h: 0 well, 64 usage, 65 refused, 66 not there, 69 not available, 70 a bug, 74 "
+    "output lost, 75 try again later, 78 configuration.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

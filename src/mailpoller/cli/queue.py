@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ import typer
 from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import plain, print_fields, print_json, print_table
+from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,10 +52,13 @@ def _duration(text: str) -> timedelta:
 @contextmanager
 def _opened(config: Path, name: str) -> Iterator[Queue]:
     """The queue ``name`` of the configuration; a name with a slash or a dot is the file itself, and needs none."""
+    from mailpoller.cli.service import denied
     from mailpoller.sinks.sqlite.consumer import open_queue
 
     with explained():
         path = Path(name) if "/" in name or "." in name else _configured(config, name)
+        if denied(path, os.R_OK | os.W_OK):
+            raise TransientError(f"{path}: permission denied; members of the queue's group may use it")
         if not path.exists():
             complain(f"there is no queue at {path}" + ("" if path == Path(name) else "; its first message makes it"))
             raise typer.Exit(NOINPUT)

@@ -11,6 +11,7 @@ from sqlite3 import connect
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
+from mailpoller.cli.service import denied, reader
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig, SourceConfig
@@ -64,7 +65,7 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
     """
     with TemporaryDirectory(prefix="mailpoller-dry-run-") as name:
         directory = Path(name)
-        ledger, waiting = _copied(config.ledger, directory / "ledger.db")
+        ledger, waiting = _copied(config, directory / "ledger.db")
         recorder = _Recorder(config, waiting, tell)
         service = config.service.model_copy(
             update={"state_directory": directory, "control_socket": directory / "control.sock"}
@@ -87,16 +88,17 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
         )
 
 
-def _copied(block: LedgerConfig, target: Path) -> tuple[LedgerConfig, dict[str, Story]]:
+def _copied(config: Config, target: Path) -> tuple[LedgerConfig, dict[str, Story]]:
     """A copy of the ledger as of now, also while a daemon writes to it, and what waits in it, by mid."""
+    block = config.ledger
     if block.type != "sqlite":
         raise ConfigError(f"a ledger of type {block.type} cannot be copied, so there is no dry run with it")
     path: Path = block.path  # type: ignore[attr-defined]
     waiting: dict[str, Story] = {}
-    if path.exists():
-        with block.reader() as reader, closing(connect(target)) as copy:  # type: ignore[attr-defined]
-            reader.connection.backup(copy)
-            waiting = {story.mid: story for story in reader.deferred()}
+    if denied(path) or path.exists():
+        with reader(config) as ledger, closing(connect(target)) as copy:
+            ledger.connection.backup(copy)
+            waiting = {story.mid: story for story in ledger.deferred()}
     return block.model_copy(update={"path": target}), waiting
 
 

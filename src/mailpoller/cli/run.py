@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -183,7 +184,11 @@ def tune_interpreter() -> None:
 
 
 def stop_on_signals(app: App) -> None:
-    """SIGTERM and Ctrl-C finish what is in hand; a second Ctrl-C does not wait for that."""
+    """SIGTERM, Ctrl-C and a terminal that is closed finish what is in hand; a second Ctrl-C does not wait for that.
+
+    SIGHUP without a terminal asks a daemon to read its configuration anew, which this one does not: it says so and goes on.
+    To die of it, as is the default, would be an end that systemd takes for intended.
+    """
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
@@ -192,6 +197,16 @@ def stop_on_signals(app: App) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, app.stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        loop.add_signal_handler(signal.SIGHUP, app.stop.set if os.isatty(0) or os.isatty(2) else _hung_up)
+
+
+def _hung_up() -> None:
+    import structlog
+
+    structlog.get_logger(__name__).warning(
+        "signal.ignored", signal="SIGHUP", reason="the configuration is read at the start only: restart the service"
+    )
 
 
 def carried(app: App) -> str:

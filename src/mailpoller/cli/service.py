@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,13 +63,26 @@ def warn_of_root(config: Config) -> None:
     )
 
 
-def reader(config: Config) -> AbstractContextManager[LedgerReader]:
-    """The ledger for reading, also while a daemon holds it. Raises LedgerUnavailable if there is none yet."""
+@contextmanager
+def reader(config: Config) -> Iterator[LedgerReader]:
+    """The ledger for reading, also while a daemon holds it. Raises LedgerUnavailable if there is none yet, or none for us."""
     opened = getattr(config.ledger, "reader", None)
     if opened is None:
         raise ConfigError(f"a ledger of type {config.ledger.type} cannot be read beside a running service")
-    found: AbstractContextManager[LedgerReader] = opened()
-    return found
+    path: Path | None = getattr(config.ledger, "path", None)
+    if path is not None and denied(path):
+        raise LedgerUnavailable(f"{path}: permission denied; members of the service's group may read the ledger")
+    with opened() as found:
+        yield found
+
+
+def denied(path: Path, mode: int = os.R_OK) -> bool:
+    """True if the file, or a directory above it, keeps us out. A file that is missing does not."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, mode)
 
 
 def ask(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> dict[str, Any]:

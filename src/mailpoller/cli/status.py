@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mailpoller.cli.exits import TEMPFAIL, explained
+from mailpoller.cli.exits import TEMPFAIL, complain, explained
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import print_json, print_table
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import LedgerUnavailable, TransientError
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -27,7 +28,8 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
         try:
             report = ask(found, {"do": "status"})
         except TransientError as error:
-            report = {"line": str(error), "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
+            words = "the daemon cannot read its ledger: " if isinstance(error, LedgerUnavailable) else ""
+            report = {"line": f"{words}{error}", "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
         if as_json:
             print_json(report)
         else:
@@ -37,7 +39,7 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
 
 
 def _from_the_ledger(config: Config) -> dict[str, Any]:
-    """What the ledger alone can tell; nothing if there is none, or none that can be read."""
+    """What the ledger alone can tell; ``ledger_error`` if there is none, or none that can be read."""
     from mailpoller.cli.service import reader
 
     try:
@@ -57,19 +59,22 @@ def _from_the_ledger(config: Config) -> dict[str, Any]:
                 for alarm in ledger.alarms()
             ]
             return {"mailboxes": mailboxes, "alarms": alarms}
-    except TransientError:
-        return {}
+    except TransientError as error:
+        return {"ledger_error": str(error)}
 
 
 def _show(report: dict[str, Any]) -> None:
     typer.echo(report["line"])
+    if "ledger_error" in report:
+        complain(report["ledger_error"])
     print_table(
-        ("mailbox", "condition", "last poll", "waiting", "settled", "to dispose", "reason"),
+        ("mailbox", "condition", "last poll", "next try", "waiting", "settled", "to dispose", "reason"),
         (
             (
                 box["mailbox"],
                 box["condition"] + (" (behind)" if box.get("behind") else ""),
                 box.get("last_poll_at") or "never",
+                box.get("next_try_at"),
                 box["ledger"].get("deferred", 0),
                 box["ledger"].get("settled", 0),
                 box["ledger"].get("undisposed", 0),
@@ -83,5 +88,7 @@ def _show(report: dict[str, Any]) -> None:
         rows = ((queue["queue"], queue["state"], queue["reason"]) for queue in troubled)
         print_table(("queue", "state", "reason"), rows, empty="")
     if report["alarms"]:
-        rows = ((alarm["raised_at"], alarm["key"], alarm["summary"]) for alarm in report["alarms"])
+        rows = (
+            (datetime.fromisoformat(alarm["raised_at"]), alarm["key"], alarm["summary"]) for alarm in report["alarms"]
+        )
         print_table(("alarm since", "what", "summary"), rows, empty="")

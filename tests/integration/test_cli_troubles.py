@@ -1,0 +1,132 @@
+"""What an operator is told in the middle of the night: signals, names that are not there, a ledger that cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from scenarios.harness import Site
+from servers.command import PROGRAM, Said, environment, mailpoller
+from servers.dovecot import Dovecot
+
+
+@pytest.fixture
+def site(tmp_path: Path, dovecot: Dovecot, user: str) -> Site:
+    """One mailbox with three messages."""
+    site = Site(tmp_path)
+    site.imap("support", dovecot.imap_port, user)
+    dovecot.deliver_all(user, [f"Subject: {number}\r\n\r\ntext\r\n".encode() for number in range(3)])
+    return site
+
+
+def ask(site: Site, *words: str) -> Said:
+    return mailpoller(*words, "--config", str(site.config))
+
+
+# --- signals -----------------------------------------------------------------------------------------------------------
+def test_daemon_that_is_told_to_reload_says_that_it_does_not_and_goes_on(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 3)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until_said("signal.ignored", signal="SIGHUP")
+        dovecot.deliver(user, b"Subject: later\r\n\r\ntext\r\n")
+        daemon.until(lambda: daemon.count("message.delivered") == 4)
+        assert daemon.stop() == 0
+
+
+def test_daemon_on_a_terminal_that_is_closed_stops_in_order(site: Site) -> None:
+    log = site.directory / "log"
+    child, terminal = pty.fork()
+    if child == 0:
+        with log.open("wb") as file:
+            os.dup2(file.fileno(), 2)
+        os.execve(PROGRAM[0], [*PROGRAM, "run", "--config", str(site.config)], environment({}))
+    while b"service.started" not in (log.read_bytes() if log.exists() else b""):
+        time.sleep(0.02)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert json.loads(log.read_bytes().splitlines()[-1])["event"] == "service.stopped"
+
+
+# --- output ------------------------------------------------------------------------------------------------------------
+def test_dry_run_whose_reader_has_seen_enough_ends_without_a_word(site: Site) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "--dry-run", "--config", str(site.config)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment({}),
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_dry_run_that_cannot_be_told_is_no_fault_of_the_mailbox(site: Site) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "run", "--dry-run", "--config", str(site.config)],
+            stdout=full, stderr=subprocess.PIPE, env=environment({}),
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (74, b"mailpoller: standard output: No space left on device\n")
+
+
+def test_dry_run_that_missed_a_mailbox_does_not_sum_up_as_if_it_had_seen_all(site: Site) -> None:
+    site.settings["mailboxes"]["support"]["password"] = "wrong"
+    said = ask(site, "run", "--dry-run")
+    assert said.code == 75
+    assert said.err.splitlines()[-1] == (
+        "0 to be fetched; nothing was changed; not every mailbox could be looked through"
+    )
+
+
+# --- names and reasons ---------------------------------------------------------------------------------------------------
+def test_mistyped_mailbox_is_the_command_line_s_fault_whoever_is_asked(site: Site) -> None:
+    with site.run() as daemon:
+        daemon.until_said("service.started")
+        for words in (("poll", "suport"), ("accept", "suport", "--replay")):
+            said = ask(site, *words)
+            assert (said.code, said.err) == (64, 'mailpoller: there is no mailbox suport; did you mean "support"?\n')
+        said = ask(site, "errors", "suport")
+        assert said.code == 0
+        assert said.err == 'no errors, and the configuration has no suport; did you mean "support"?\n'
+
+
+def test_status_says_when_a_mailbox_is_tried_again(site: Site) -> None:
+    site.settings["mailboxes"]["support"]["password"] = "wrong"
+    with site.run() as daemon:
+        daemon.until_said("mailbox.refused")
+        header, row, *_ = ask(site, "status").out.splitlines()[1:]
+        box = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+        assert box["condition"] == "refused"
+        assert box["next try"] > box["last poll"].replace("never", "")
+        assert daemon.stop() == 0
+
+
+def test_status_says_why_the_ledger_cannot_be_read(site: Site) -> None:
+    (site.directory / "ledger.db").write_text("this is no ledger, nor was it ever one")
+    said = ask(site, "status")
+    assert said.code == 75
+    assert "ledger.db: file is not a database" in said.err
+    assert "file is not a database" in ask(site, "status", "--json").json["ledger_error"]
+
+
+def test_status_of_a_daemon_that_has_lost_its_ledger_does_not_say_that_none_runs(site: Site) -> None:
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 3)
+        for file in site.directory.glob("ledger.db*"):
+            if file.suffix != ".lock":
+                file.unlink()
+        line = ask(site, "status").out.splitlines()[0]
+        assert "no daemon answers" not in line
+        assert "ledger" in line
