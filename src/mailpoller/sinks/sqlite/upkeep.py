@@ -26,7 +26,7 @@ IDS_A_STEP = 500
 PAGES_A_STEP = 500
 FILES_A_STEP = 500
 SPARE_PAGES = 1000
-"""Free pages (4 KiB each) that stay in the file for the next messages; of a larger file, a tenth of its pages."""
+"""Free pages (8 KiB each) that stay in the file for the next messages; of a larger file, a tenth of its pages."""
 
 
 class Upkeep:
