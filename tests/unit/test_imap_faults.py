@@ -21,6 +21,7 @@ from mailpoller.sources.imap.session import ImapSession
 from mailpoller.transport.sasl import XOAuth2
 from servers.mailboxes import ALL, claims_of, fetched, imap_source, listed, session_of
 from servers.scripted import Conversation, ScriptedImap
+from waiting import until
 
 MAIL = b"Subject: hello\r\n\r\nbody\r\n"
 
@@ -39,11 +40,15 @@ def hang_up(conversation: Conversation, tag: str, arguments: str) -> None:
     conversation.hang_up()
 
 
-async def assert_lost_soon(session: Session, seconds: float, doing: object, match: str = "") -> None:
+SOON_S = 30
+"""Less than anything that was not shortened for a test would take, on a machine that does other things too."""
+
+
+async def assert_lost_soon(session: Session, doing: object, match: str = "") -> None:
     began = time.monotonic()
     with pytest.raises(SessionLost, match=match):
         await doing  # type: ignore[misc]
-    assert time.monotonic() - began < seconds
+    assert time.monotonic() - began < SOON_S
     with pytest.raises(SessionLost):
         await session.open("INBOX")
 
@@ -97,7 +102,7 @@ async def test_a_line_without_end_ends_the_session(tmp_path: Path, monkeypatch: 
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         await session.open("INBOX")
-        await assert_lost_soon(session, 2, session.open("INBOX"), "longer than")
+        await assert_lost_soon(session, session.open("INBOX"), "longer than")
 
 
 async def test_a_literal_of_20_gb_ends_the_session_before_it_comes(tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ async def test_a_literal_of_20_gb_ends_the_session_before_it_comes(tmp_path: Pat
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         await session.open("INBOX")
-        await assert_lost_soon(session, 2, session.open("INBOX"), "20000000000 octets")
+        await assert_lost_soon(session, session.open("INBOX"), "20000000000 octets")
 
 
 async def test_a_body_longer_than_asked_for_is_not_taken_in_and_stops_only_itself(tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ async def test_what_one_command_gathers_is_bounded(tmp_path: Path, monkeypatch: 
         ScriptedImap({"LIST": many + b"%T OK\r\n"}) as server,
         session_of(imap_source(tmp_path, server.port, "joe", folders=["Other"])) as session,
     ):
-        await assert_lost_soon(session, 2, session.folders(), "larger than")
+        await assert_lost_soon(session, session.folders(), "larger than")
 
 
 async def test_nothing_received_is_logged_or_formatted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -171,7 +176,7 @@ async def test_a_server_that_closes_during_idle_is_noticed_at_once(tmp_path: Pat
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         await session.open("INBOX")
-        await assert_lost_soon(session, 1, session.wait(timedelta(minutes=29)), "connection was lost")
+        await assert_lost_soon(session, session.wait(timedelta(minutes=29)), "connection was lost")
 
 
 async def test_a_server_that_closes_fails_every_pending_command_at_once(tmp_path: Path) -> None:
@@ -187,7 +192,7 @@ async def test_a_server_that_closes_fails_every_pending_command_at_once(tmp_path
         doing = [fetched(session, [claim(folder, 1)]), session.open("INBOX"), session.wait(timedelta(minutes=5))]
         began = time.monotonic()
         results = await asyncio.gather(*doing, return_exceptions=True)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SOON_S
         assert [type(result) for result in results] == [SessionLost, SessionLost, SessionLost]
 
 
@@ -203,7 +208,7 @@ async def test_bye_is_told_in_the_servers_own_words(tmp_path: Path, when: str) -
             "IDLE": lambda: session.wait(timedelta(minutes=5)),
             "FETCH": lambda: fetched(session, [claim(folder, 1)]),
         }[when]()
-        await assert_lost_soon(session, 1, doing, "Server shutting down")
+        await assert_lost_soon(session, doing, "Server shutting down")
 
 
 async def test_a_greeting_of_bye_is_a_passing_error_with_the_servers_words(tmp_path: Path) -> None:
@@ -211,7 +216,7 @@ async def test_a_greeting_of_bye_is_a_passing_error_with_the_servers_words(tmp_p
         began = time.monotonic()
         with pytest.raises(TransientError, match="Too many connections"):
             await imap_source(tmp_path, server.port, "joe").connect()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_S
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
@@ -219,21 +224,25 @@ async def test_a_server_that_says_nothing_is_given_up_in_time(tmp_path: Path) ->
         began = time.monotonic()
         with pytest.raises(TransientError, match="no greeting"):
             await imap_source(tmp_path, server.port, "joe", connect_timeout="300ms").connect()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_S
 
 
 async def test_after_a_time_out_the_connection_is_cut_and_a_late_answer_changes_nothing(tmp_path: Path) -> None:
-    async def late(conversation: Conversation, tag: str, arguments: str) -> bytes:
-        await asyncio.sleep(0.6)
-        return b"%T OK late\r\n"
+    given_up, answered = asyncio.Event(), asyncio.Event()
+
+    async def late(conversation: Conversation, tag: str, arguments: str) -> None:
+        await given_up.wait()
+        conversation.say(f"{tag} OK late\r\n".encode())
+        answered.set()
 
     async with (
         ScriptedImap({"NOOP": late}) as server,
-        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="300ms")) as session,
+        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="1s")) as session,
     ):
         await session.open("INBOX")
-        await assert_lost_soon(session, 1, session.open("INBOX"), "no answer to NOOP for 0.3 s")
-        await asyncio.sleep(0.5)
+        await assert_lost_soon(session, session.open("INBOX"), "no answer to NOOP for 1 s")
+        given_up.set()
+        await answered.wait()
         with pytest.raises(SessionLost, match="no answer to NOOP"):
             await session.open("INBOX")
 
@@ -241,14 +250,15 @@ async def test_after_a_time_out_the_connection_is_cut_and_a_late_answer_changes_
 async def test_a_download_that_goes_on_slowly_is_not_given_up(tmp_path: Path) -> None:
     async def slow(conversation: Conversation, tag: str, arguments: str) -> bytes:
         answer = server.fetch_answer(1, arguments)
-        for start in range(0, len(answer), 10):
-            conversation.say(answer[start : start + 10])
+        step = len(answer) // 12
+        for start in range(0, len(answer), step):
+            conversation.say(answer[start : start + step])
             await asyncio.sleep(0.1)
         return b"%T OK done\r\n"
 
     async with (
         ScriptedImap({"FETCH": slow}, messages={1: MAIL}) as server,
-        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="400ms")) as session,
+        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="1s")) as session,
     ):
         folder = await session.open("INBOX")
         assert octets_of(await fetched(session, [claim(folder, 1)])) == {"1": MAIL}
@@ -260,26 +270,26 @@ async def test_a_server_that_stalls_in_a_body_is_given_up(tmp_path: Path) -> Non
 
     async with (
         ScriptedImap({"FETCH": stall}, messages={1: MAIL}) as server,
-        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="300ms")) as session,
+        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="1s")) as session,
     ):
         folder = await session.open("INBOX")
-        await assert_lost_soon(session, 1, fetched(session, [claim(folder, 1)]), "no answer to FETCH")
+        await assert_lost_soon(session, fetched(session, [claim(folder, 1)]), "no answer to FETCH")
 
 
 async def test_a_server_that_chatters_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailpoller.sources.imap.protocol.PATIENCE", 2)
 
     async def chatter(conversation: Conversation, tag: str, arguments: str) -> None:
-        for _ in range(40):
+        while not conversation.writer.is_closing():
             conversation.say(b"* OK still here\r\n")
             await asyncio.sleep(0.05)
 
     async with (
         ScriptedImap({"NOOP": chatter}) as server,
-        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="200ms")) as session,
+        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="500ms")) as session,
     ):
         await session.open("INBOX")
-        await assert_lost_soon(session, 1.5, session.open("INBOX"), "no end of the answer")
+        await assert_lost_soon(session, session.open("INBOX"), "no end of the answer")
 
 
 async def test_an_answer_to_nothing_that_was_asked_ends_the_session(tmp_path: Path) -> None:
@@ -288,7 +298,7 @@ async def test_an_answer_to_nothing_that_was_asked_ends_the_session(tmp_path: Pa
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         await session.open("INBOX")
-        await assert_lost_soon(session, 1, session.open("INBOX"), "nothing that was asked")
+        await assert_lost_soon(session, session.open("INBOX"), "nothing that was asked")
 
 
 # --- speaking ------------------------------------------------------------------------------------------------------
@@ -377,7 +387,7 @@ async def test_a_refused_xoauth2_is_answered_and_its_reason_told() -> None:
         began = time.monotonic()
         with pytest.raises(CredentialsRefused, match=r"token expired for \*+ \(status 401\)"):
             await authenticate(client.protocol, XOAuth2("joe", "tok-123"))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_S
         client.protocol.lose("over")
     assert said == [b"\r\n"]
 
@@ -394,6 +404,10 @@ async def test_a_refused_xoauth2_is_answered_and_its_reason_told() -> None:
         (b"NO [LIMIT] enough", TransientError),
         (b"NO Too many simultaneous connections", TransientError),
         (b"BAD User is authenticated but not connected.", TransientError),
+        (b"NO [ALERT] Account exceeded command or bandwidth limits. (Failure)", TransientError),
+        (b"NO [ALERT] Application-specific password required", CredentialsRefused),
+        (b"NO System Error (Failure)", TransientError),
+        (b"NO Login failed: generic failure", TransientError),
     ],
 )
 async def test_a_refused_login_is_told_from_one_that_may_pass(
@@ -404,8 +418,7 @@ async def test_a_refused_login_is_told_from_one_that_may_pass(
             await imap_source(tmp_path, server.port, "joe", password="tiger").connect()
         assert answer.split(b" ")[-1].decode() in str(caught.value)
         assert "tiger" not in str(caught.value)
-        await asyncio.sleep(0.05)
-        assert all(one.reader.at_eof() for one in server.conversations)
+        await until(lambda: all(one.reader.at_eof() for one in server.conversations))
 
 
 # --- STARTTLS --------------------------------------------------------------------------------------------------------

@@ -13,21 +13,19 @@ from mailpoller.transport.auth import Credentials
 from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
 from mailpoller.transport.wording import without
 
-# RFC 5530 section 3 (INUSE, UNAVAILABLE, SERVERBUG …); LIMIT is Dovecot's, RFC 9051 registers it.
+# RFC 5530 section 3; Google says OVERQUOTA of its own bandwidth limits.
 _PASSING_CODES = {
-    "UNAVAILABLE",
     "INUSE",
-    "LIMIT",
     "SERVERBUG",
     "CONTACTADMIN",
     "PRIVACYREQUIRED",
     "OVERQUOTA",
-    "THROTTLED",
 }
 _REFUSING_CODES = {"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED"}
 _PASSING_WORDS = (
     "too many", "simultaneous", "maximum number of connections", "try again", "temporar", "unavailable", "rate limit",
-    "throttl", "internal error", "not connected", "server busy", "timed out", "timeout", "web login required",
+    "throttl", "internal error", "system error", "generic failure", "maintenance", "not connected", "server busy", "timed out",
+    "timeout", "web login required",
 )  # fmt: skip
 
 
@@ -137,7 +135,7 @@ def refusal(status: Status, hiding: Hiding) -> MailpollerError:
     if hiding.explanation:
         words += f" ({hiding.explanation})"
     text = status.text.lower()
-    passing = status.code in _PASSING_CODES or any(word in text for word in _PASSING_WORDS)
+    passing = status.busy or status.code in _PASSING_CODES or any(word in text for word in _PASSING_WORDS)
     if status.code not in _REFUSING_CODES and (passing or status.kind == "BAD"):
         return TransientError(f"the server does not log us in now: {words}")
     return CredentialsRefused(f"the server refuses the login: {words}")

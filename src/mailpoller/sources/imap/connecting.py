@@ -38,7 +38,7 @@ async def open_client(name: str, config: ImapConfig, credentials: Credentials) -
         client.protocol.lose("connecting failed")
         if isinstance(error, SessionLost):
             # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
-            raise TransientError(str(error)) from error
+            raise TransientError(str(error), retry_after=error.retry_after) from error
         raise
 
 

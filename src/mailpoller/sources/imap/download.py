@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Octets, Spool
 from mailpoller.sources.imap.names import uid_set
@@ -94,7 +94,7 @@ class Downloads:
         """A download of ``claims``, begun. Downloads with one limit overlap; one with another limit waits for them."""
         while self.active and self.limit != limit:
             if self.protocol.lost is not None:
-                raise SessionLost(self.protocol.lost)
+                raise self.protocol.loss()
             self.protocol.changed.clear()
             await self.protocol.changed.wait()
         self.limit, self.epoch = limit, epoch
@@ -113,7 +113,7 @@ class Download:
         self._limit = downloads.limit
         self._arrived: deque[RawMessage | Gone] = deque()
         self._waiting: dict[str, Claim] = {}
-        self._empty: set[str] = set()  # answered NIL
+        self._empty: set[str] = set()  # answered NIL, or nothing where there is something
         self._under_way = 0  # octets
         self._commands = 0
         self._abandoned = False
@@ -143,7 +143,7 @@ class Download:
         """Wait until something has come or nothing more will. Raises :class:`SessionLost`."""
         while not self._arrived and self._waiting:
             if self._protocol.lost is not None:
-                raise SessionLost(self._protocol.lost)
+                raise self._protocol.loss()
             self.event.clear()
             await self.event.wait()
 
@@ -171,7 +171,7 @@ class Download:
         if claim is None:
             return False
         body = fetched.body
-        if body is None:
+        if body is None or (not fetched.announced and claim.ref.size):
             self._empty.add(fetched.uid)
             return True
         del self._waiting[fetched.uid]
@@ -199,6 +199,8 @@ class Download:
             silent = [uid for uid in missing if str(uid) not in self._empty]
             if status.code == "CLOSED":
                 self._fail(missing, status.text)
+            elif status.busy:
+                self._fail(missing, f"the server says {status}")
             elif asked.alone and not (status.ok and silent):
                 words = "the server shows no body" if status.ok else f"the server says {status}"
                 self._fail(missing, words)

@@ -163,15 +163,16 @@ async def list_folder(
     if not mailbox.exists or fresh:
         return listing
     few = mailbox.uidnext is not None and max(0, mailbox.uidnext - low) + mailbox.arrived <= PAGE
-    if not listing.uids and (few or mailbox.exists <= PAGE):
-        await _list_few(protocol, listing, low)
-    else:
+    if listing.uids or not (few or mailbox.exists <= PAGE) or not await _list_few(protocol, listing, low):
         listing.uids.extend(_within(await _search(protocol, mailbox, f"UID {low}:*"), low, 0xFFFFFFFF))
     return listing
 
 
-async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> None:
-    """Uids and sizes in one round trip. ``n:*`` also gives the last message when it lies below n (RFC 3501, seq-range)."""
+async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> bool:
+    """Uids and sizes in one round trip. ``n:*`` also gives the last message when it lies below n (RFC 3501, seq-range).
+
+    False: refused, perhaps for one message whose size the server cannot tell; SEARCH has no need of sizes.
+    """
     sizes: dict[int, int | None] = {}
 
     def note(fetched: Fetched) -> bool:
@@ -183,18 +184,25 @@ async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> None:
         return fetched.size is not None
 
     answer = await protocol.run("FETCH", f"{low}:*", "(RFC822.SIZE)", within=listing.mailbox, on_fetch=note)
-    if not answer.status.ok:
-        raise TransientError(f"the server does not list the folder: {answer.status}")
-    listing.uids.extend(sorted(sizes))
-    listing.sizes = sizes
+    if answer.status.ok:
+        listing.uids.extend(sorted(sizes))
+        listing.sizes = sizes
+    return answer.status.ok
 
 
 async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
-    """UIDNEXT as it is now: as SELECT told it, unless mail has come since or the server tells none."""
+    """UIDNEXT as it is now: as SELECT told it, unless mail has come since or the server tells none.
+
+    Raises :class:`TransientError` if it cannot be found out.
+    """
     told = mailbox.uidnext or 1
     if (mailbox.uidnext and not mailbox.arrived) or not mailbox.exists:
         return told
-    return max(told, max(await _search(protocol, mailbox, "UID *"), default=0) + 1)
+    newest = max(await _search(protocol, mailbox, "UID *"), default=0)
+    if not newest:
+        # To take 1 for UIDNEXT would make new mail of all that is there.
+        raise TransientError("the server does not say which message is the newest")
+    return max(told, newest + 1)
 
 
 async def _search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:

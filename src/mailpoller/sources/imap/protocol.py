@@ -13,6 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol
 
 from aioimaplib import aioimaplib as library
@@ -27,6 +28,8 @@ library.log.setLevel(logging.INFO)
 
 MAX_DATA = 32 << 20
 """Octets of untagged data that one command may gather."""
+MAX_ALERTS = 10
+"""Texts that one connection may bring to a human's attention."""
 PATIENCE = 10
 """A command must be over after this many stall times, however lively the server is."""
 PATIENCE_FETCH = 60
@@ -102,7 +105,8 @@ class Request(library.Command):  # type: ignore[misc]
         self.on_done = on_done
         self.replies = deque(replies)
         self.challenges: asyncio.Queue[bytes | None] | None = asyncio.Queue() if converse else None
-        self.challenge = b""
+        self.unwanted = False  # an IDLE that is to end as soon as it has begun
+        self.said_done = False
         self.status: Status | None = None
         self.data: list[Response] = []
         self.expires_at = float("inf")
@@ -132,9 +136,9 @@ class Request(library.Command):  # type: ignore[misc]
         if self.on_done is not None:
             self.on_done(status)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, loss: SessionLost) -> None:
         """It will never come."""
-        self._exception = SessionLost(reason)
+        self._exception = loss
         self._event.set()
         if self.challenges is not None:
             self.challenges.put_nowait(None)
@@ -164,6 +168,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.mailbox = Mailbox()
         self.bodies: BodyTaker | None = None
         self.lost: str | None = None
+        self.on_alert: Callable[[str], None] = lambda text: None
+        """Told what the server wants a human to read, each text once."""
         self.greeting: asyncio.Future[Status] = loop.create_future()
         self.changed = asyncio.Event()
         """Set at every hint of news, when a command ends, and when the connection is lost; whoever waits clears it."""
@@ -173,6 +179,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self._alone: Request | None = None
         self._idling = False
         self._upgrading = False
+        self._pause: timedelta | None = None
+        self._alerts: set[str] = set()
         self._progress_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -205,25 +213,33 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         reason = "the server closed it" if exc is None else getattr(exc, "strerror", None) or str(exc)
         self.lose(f"the connection was lost: {reason}")
 
-    def lose(self, reason: str) -> None:
-        """Give the connection up: every pending command fails at once, every later one too. Harmless when repeated."""
+    def loss(self) -> SessionLost:
+        """What every command raises once the connection is lost."""
+        return SessionLost(self.lost or "", retry_after=self._pause)
+
+    def lose(self, reason: str, *, pause: timedelta | None = None) -> None:
+        """Give the connection up: every pending command fails at once, every later one too. Harmless when repeated.
+
+        ``pause``: for how long the server wants to be left alone.
+        """
         if self.lost is not None:
             return
         self.lost = reason
+        self._pause = pause
         if self._watch is not None:
             self._watch.cancel()
         if self.transport is not None:
             self.transport.abort()
         self._reader.close()
         if not self.greeting.done():
-            self.greeting.set_exception(SessionLost(reason))
+            self.greeting.set_exception(self.loss())
             self.greeting.exception()  # seen: whoever waits for it gets it, and nobody need wait
         pending = [*self._sent.values(), *self._queue]
         self._sent.clear()
         self._queue.clear()
         self._alone = None
         for request in pending:
-            request.fail(reason)
+            request.fail(self.loss())
         if self.bodies is not None:
             self.bodies.lost()
         self.changed.set()
@@ -251,7 +267,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         the connection is lost. Raises :class:`SessionLost`; :class:`TransientError` where the command table forbids the command.
         """
         if self.lost is not None:
-            raise SessionLost(self.lost)
+            raise self.loss()
         known = library.Commands[name]
         if self.state not in known.valid_states and (within is None or within is self.mailbox):
             raise TransientError(f"{name} is not possible now, in the state {self.state}")
@@ -316,8 +332,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
                 if request.name in ("SELECT", "EXAMINE"):
                     self.mailbox = Mailbox()  # whatever comes from here on is about the new folder
             now = self.loop.time()
-            if request.name != "IDLE":
-                request.expires_at = now + (PATIENCE_FETCH if request.name == "FETCH" else PATIENCE) * self.stall
+            request.expires_at = now + (PATIENCE_FETCH if request.name == "FETCH" else PATIENCE) * self.stall
             self._progress_at = now
             self.transport.write(request.line)
             self._keep_watch()
@@ -416,8 +431,9 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
     def _count(self, kind: bytes, number: int) -> None:
         mailbox = self.mailbox
         if kind == b"EXISTS":
-            if number > mailbox.exists:
-                mailbox.arrived += number - mailbox.exists
+            if number != mailbox.exists:
+                # Fewer, though nobody said which are gone: who knows what has come in their place.
+                mailbox.arrived += max(1, number - mailbox.exists)
                 mailbox.news += 1
                 self.changed.set()
             mailbox.exists = number
@@ -437,7 +453,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         elif status.code in ("UIDVALIDITY", "UIDNEXT") and arguments.isdigit() and len(arguments) < 11:
             number = int(arguments)
             if status.code == "UIDNEXT":
-                mailbox.uidnext = number
+                mailbox.uidnext = number or None
             else:
                 if mailbox.uidvalidity not in (None, number):
                     mailbox.renumbered = True
@@ -448,6 +464,9 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             mailbox.permanent_flags = frozenset(flag.lower() for flag in read_flags(arguments.strip(b"()")))
         elif status.code == "READ-ONLY":
             mailbox.read_only = True
+        elif status.code == "ALERT" and status.text not in self._alerts and len(self._alerts) < MAX_ALERTS:
+            self._alerts.add(status.text)
+            self.on_alert(status.text)
 
     def _capable(self, words: bytes) -> None:
         self.capabilities = set(words.decode("ascii", "replace").upper().split())
@@ -456,7 +475,11 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         """Mends: one pending command per kind of answer, so that two FETCHes could not be under way."""
         tag, _, words = line.partition(b" ")
         status = read_status(words)
-        request = self._sent.pop(tag, None)
+        if (pause := status.pause) is not None:
+            # It hangs up on whoever goes on asking; most do it right behind this answer.
+            self.lose(f"the server wants to be left alone: {status}", pause=pause)
+            return
+        request = self._sent.pop(tag.upper(), None)
         if request is None or status.kind not in ("OK", "NO", "BAD"):
             raise ProtocolViolation(f"an answer to nothing that was asked: {readable(line, 60)}")
         self._heed(status)
@@ -475,21 +498,21 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
 
     def _continuation(self, line: bytes) -> None:
         """Mends: the challenge that explains a refusal (XOAUTH2: ``+ <base64>``) was never answered, so that the refusal
-        never came."""
+        never came. One that nobody waits for is not answered: an empty line would be taken for a command."""
         request = self._alone
         if request is None:
             return
         if request.name == "IDLE":
+            if request.said_done:
+                return
             self._idling = True
-            if self._queue or request.challenge:
+            request.expires_at = float("inf")
+            if self._queue or request.unwanted:
                 self.idle_done()
         elif request.challenges is not None:
             request.challenges.put_nowait(line[2:])
         elif request.replies:
             self.transport.write(request.replies.popleft() + library.CRLF)
-        else:
-            request.challenge = line[2:]
-            self.transport.write(library.CRLF)
 
     def reply(self, line: str) -> None:
         """Answer a challenge. Harmless if the connection is gone: the request tells."""
@@ -505,10 +528,12 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         if request is None or request.name != "IDLE":
             return
         if not self._idling:
-            request.challenge = b"wanted over"  # as soon as it has begun
+            request.unwanted = True
             return
         self._idling = False
+        request.said_done = True
         self._progress_at = self.loop.time()
+        request.expires_at = self._progress_at + PATIENCE * self.stall
         self.transport.write(b"DONE\r\n")
         self._keep_watch()
 
@@ -535,7 +560,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         """After STARTTLS was agreed to: forget all that was said in clear (RFC 3501 section 6.2.1), and give the plain
         transport. Raises :class:`SessionLost` if anything is buffered."""
         if self.lost is not None:
-            raise SessionLost(self.lost)
+            raise self.loss()
         self.capabilities = set()
         self.mailbox = Mailbox()
         transport: asyncio.Transport = self.transport

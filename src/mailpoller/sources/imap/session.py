@@ -107,6 +107,7 @@ class ImapSession:
         self._protocol = client.protocol
         self._downloads = Downloads(client.protocol, spool, trust)
         self._protocol.bodies = self._downloads
+        self._protocol.on_alert = lambda text: log.warning("server.alerted", mailbox=name, reason=text)
         self._folders = Folders(client.protocol)
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
@@ -148,15 +149,17 @@ class ImapSession:
                 and opened.folder.name == name
                 and not opened.mailbox.renumbered
                 and now - opened.selected_at < RESELECT
+                and await self._refresh(opened)
+                and not opened.mailbox.renumbered
             ):
-                await self._refresh(opened)
-                if not opened.mailbox.renumbered:
-                    return opened.folder
+                return opened.folder
             return await self._select(name)
 
-    async def _refresh(self, opened: _Open) -> None:
-        await self._protocol.run("NOOP")
-        opened.refreshed = True
+    async def _refresh(self, opened: _Open) -> bool:
+        """Let the server tell its news. False: it refuses even that, as Exchange does once it has lost the mailbox behind a
+        session ("authenticated but not connected"), so that its silence means nothing."""
+        opened.refreshed = (await self._protocol.run("NOOP")).status.ok
+        return opened.refreshed
 
     async def _select(self, name: str) -> Folder:
         wire, _ = await self._folders.find(name)
@@ -186,7 +189,8 @@ class ImapSession:
         """See the port. Without news since the last complete listing it costs a NOOP, and after :meth:`open` nothing."""
         opened = self._require(folder)
         if not opened.refreshed:
-            await self._refresh(opened)
+            if not await self._refresh(opened):
+                raise TransientError(f"the folder {folder.name} has to be opened anew: the server refuses NOOP")
             self._require(folder)
         opened.refreshed = False
         seen = self._seen.get(folder.name)
@@ -342,11 +346,11 @@ class ImapSession:
 
     def _check(self) -> None:
         if self._protocol.lost is not None:
-            raise SessionLost(self._protocol.lost)
+            raise self._protocol.loss()
 
     def _require(self, *folders: Folder) -> _Open:
         self._check()
         opened = self._open
-        if opened is None or any(folder != opened.folder for folder in folders):
+        if opened is None or opened.mailbox.renumbered or any(folder != opened.folder for folder in folders):
             raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
         return opened

@@ -15,10 +15,9 @@ State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")
 
 _NO_SUCH_FOLDER = {"TRYCREATE", "NONEXISTENT"}
-_PASSING = {"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "EXPUNGEISSUED", "CLOSED"}
+_PASSING = {"INUSE", "SERVERBUG", "EXPUNGEISSUED", "CLOSED"}
 _PASSING_WORDS = ("try again", "temporar", "timeout", "timed out", "unavailable")
-_FOR_ALL_ALIKE = _NO_SUCH_FOLDER | {"NOPERM", "OVERQUOTA", "CANNOT", "READ-ONLY", "CLOSED", "UNAVAILABLE", "LIMIT"}
-"""Codes of refusals that no single message is to blame for: trying one by one would give the same again."""
+_FOR_ALL_ALIKE = _NO_SUCH_FOLDER | {"NOPERM", "OVERQUOTA", "CANNOT", "READ-ONLY", "CLOSED"}
 
 
 def objection(protocol: ImapProtocol, mailbox: Mailbox, disposition: Disposition) -> State | None:
@@ -143,7 +142,7 @@ class Settling:
         doubtful: list[int] = []
         for piece, status in await self._ask(list(uid_sets(uids)), verb, arguments):
             if not status.ok:
-                if len(piece) == 1 or status.code in _FOR_ALL_ALIKE:
+                if len(piece) == 1 or _for_all_alike(status):
                     refusals.update(dict.fromkeys(piece, status))
                 else:
                     doubtful.extend(piece)
@@ -152,7 +151,7 @@ class Settling:
             for (uid,), status in await self._ask([((uid,), str(uid)) for uid in doubtful], verb, arguments):
                 if not status.ok:
                     refusals[uid] = status
-        unclear = [uid for uid, status in refusals.items() if status.code not in _FOR_ALL_ALIKE]
+        unclear = [uid for uid, status in refusals.items() if not _for_all_alike(status)]
         for uid in set(unclear) - await self._present(unclear):
             del refusals[uid]
         for uid, status in refusals.items():
@@ -190,6 +189,11 @@ def _flags(disposition: Disposition) -> list[str]:
     return [*(["\\Seen"] if disposition.seen else []), *disposition.flags]
 
 
+def _for_all_alike(status: Status) -> bool:
+    """No single message is to blame for this refusal: trying one by one would give the same again."""
+    return status.busy or status.code in _FOR_ALL_ALIKE
+
+
 def _refused(status: Status) -> State:
-    passing = status.code in _PASSING or any(word in status.text.lower() for word in _PASSING_WORDS)
+    passing = status.busy or status.code in _PASSING or any(word in status.text.lower() for word in _PASSING_WORDS)
     return ("pending" if passing else "failed"), f"the server says {status}"
