@@ -250,6 +250,14 @@ async def test_probe_goes_through_every_stage(stack: ExitStack, tmp_path: Path) 
     assert not server.has("Done")
 
 
+async def test_probe_refuses_a_target_that_is_polled_itself(stack: ExitStack, tmp_path: Path) -> None:
+    server = stack.enter_context(exchange())
+    server.add_folder("Done")
+    stages = await probed(Rig(server, tmp_path), Disposition(move="Done"), folders=["inbox", "Done"])
+    assert not stages[-1].ok
+    assert stages[-1].detail == "Done is itself polled: messages would be moved onto themselves"
+
+
 @pytest.mark.parametrize(
     ("change", "settings", "stage", "words", "advice"),
     [
@@ -331,7 +339,7 @@ def test_server_of_these_tests_refuses_what_the_contract_does_not_have() -> None
     with Exchange(offers=["Basic"]) as server:
 
         def status(method: str = "POST", body: str = body, **headers: str) -> int:
-            connection = HTTPConnection("127.0.0.1", server.port, timeout=5)
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
             connection.request(method, "/EWS/Exchange.asmx", body.encode(), good | headers)
             return connection.getresponse().status
 

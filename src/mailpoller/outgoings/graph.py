@@ -23,11 +23,11 @@ from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.transport.graph import GraphClient, gate_for
 from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
-from mailpoller.transport.graph.way import WayToGraph
+from mailpoller.transport.graph.errors import LOGIN_ADVICE
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.oauth.tokens import token_source
-from mailpoller.transport.probe import stages
+from mailpoller.transport.probe import WebApproach, token_step
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.smtp import NotCarried, RelayUnavailable
 from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
@@ -175,7 +175,7 @@ class GraphOutgoing:
         """Every stage up to the right to send, which is asked for with a mail that is none."""
         config = self._config
         client = self._new()
-        way = WayToGraph(config.service, config.policy, config.proxy, config.timeout, self._tokens)
+        way = WebApproach(config.service, config.policy, config.proxy, config.timeout, named="cloud or url")
 
         async def right() -> str:
             try:
@@ -186,15 +186,15 @@ class GraphOutgoing:
             return f"may send as {self._user}"
 
         def advice(stage: str, error: MailpollerError) -> str:
-            if found := way.advice(stage, error):
-                return found
+            if stage == "login":
+                return LOGIN_ADVICE
             if isinstance(error, CredentialsRefused):
                 return (
                     "Grant the application Mail.Send: Entra, App registrations, API permissions, Grant admin consent."
                 )
             return "Try again; if it stays, the code in the words above is what Microsoft's support asks for."
 
-        return stages([*way.steps(), ("right", right)], advice, way.close, client.close)
+        return way.probe([token_step(self._tokens), ("right", right)], advice, client.close)
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from mailpoller.core.errors import ConfigError, MailpollerError
 from mailpoller.core.ports import Stage
 from mailpoller.transport.dial import Address, adopt, connect, resolve, written
+from mailpoller.transport.http import Bearer
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import TlsPolicy, agreed, secure
 
@@ -46,6 +47,16 @@ _CORRECT = "Correct the configuration; the file or variable must be readable by 
 
 def _since(began: float) -> timedelta:
     return timedelta(seconds=time.monotonic() - began)
+
+
+def token_step(tokens: Bearer) -> Step:
+    """``login``, where that takes a token."""
+
+    async def login() -> str:
+        await tokens.token()
+        return "there is a token"
+
+    return "login", login
 
 
 class Approach:
@@ -141,6 +152,19 @@ class WebApproach:
         self._seconds = timeout.total_seconds()
         self._protocol = asyncio.Protocol()
         self._transport: asyncio.Transport | None = None
+
+    def probe(
+        self,
+        steps: Sequence[Step],
+        advice: Callable[[str, MailpollerError], str],
+        close: Callable[[], Awaitable[None]],
+    ) -> AsyncIterator[Stage]:
+        """See :func:`stages`: these first steps, then ``steps``, for which there is ``advice`` unless the error has its own."""
+
+        def remedy(stage: str, error: MailpollerError) -> str:
+            return self.advice(stage, error) or getattr(error, "advice", "") or advice(stage, error)
+
+        return stages([*self.steps(), *steps], remedy, self.close, close)
 
     def steps(self) -> list[Step]:
         """``dns``, ``tcp``, and ``tls`` if the URL is one of https."""

@@ -49,6 +49,10 @@ _ADVICE: Mapping[str, str] = {
 }
 
 
+LOGIN_ADVICE = "Check tenant, client_id, the secret and its expiry: Entra, App registrations."
+"""What to do where there is no token, and the provider does not say why."""
+
+
 class Missing(TransientError):
     """404: what was asked for is not there. ``code`` tells whether it is the message or folder (:data:`ITEM_GONE`) or more."""
 

@@ -1,0 +1,93 @@
+"""What a probe tries in a mailbox that is asked (:mod:`~mailpoller.transport.asking`), once it is let in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import TransientError
+from mailpoller.transport.asking import AskingConfig, FolderGone
+from mailpoller.transport.probe import Step
+
+
+class Index(Protocol):
+    """The folders of a mailbox, by the names that the configuration gives them."""
+
+    async def find(self, name: str) -> str:
+        """The folder's id. Raises :class:`FolderGone`."""
+
+    async def names(self) -> list[str]:
+        """What there is, for who wrote a name that is not."""
+
+
+class Trying(ABC):
+    """The last steps of a probe; each returns what there is to say about it, or raises what is in the way."""
+
+    there_are = "at the top there are"
+    """What stands before :meth:`Index.names`."""
+
+    def __init__(self, config: AskingConfig, index: Index, dispositions: Sequence[Disposition]) -> None:
+        self._names = config.folders
+        self._shadow = config.mode == "shadow"
+        self._index = index
+        self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
+
+    def steps(self) -> list[Step]:
+        """``folder``, ``message`` and ``disposition``."""
+        return [("folder", self._folder), ("message", self._message), ("disposition", self._disposition)]
+
+    async def _folder(self) -> str:
+        for name in self._names:
+            try:
+                await self._enter(name)
+            except FolderGone as error:
+                known = ", ".join(await self._index.names())
+                raise TransientError(f"{error}; {self.there_are}: {known}") from None
+        return ", ".join(self._names)
+
+    async def _enter(self, name: str) -> None:
+        """Find a folder that is polled."""
+        await self._index.find(name)
+
+    async def _message(self) -> str:
+        for name in self._names:
+            if await self._read(name):
+                return f"a message of {name} can be read"
+        return "there is no message to try with"
+
+    @abstractmethod
+    async def _read(self, name: str) -> bool:
+        """Read the beginning of a message in the folder; False if there is none."""
+
+    async def _disposition(self) -> str:
+        if self._shadow:
+            return "nothing is ever changed (mode: shadow)"
+        if not self._dispositions:
+            return "messages are left as they are"
+        told: list[str] = []
+        for disposition in self._dispositions:
+            for reason in self._against(disposition):
+                raise TransientError(reason)
+            if disposition.move is not None:
+                told.append(await self._target(disposition.move))
+        await self._change()
+        return "; ".join(dict.fromkeys(told)) or "messages may be changed"
+
+    @abstractmethod
+    def _against(self, disposition: Disposition) -> Iterable[str]:
+        """Why the service can never do this."""
+
+    async def _target(self, target: str) -> str:
+        try:
+            uid = await self._index.find(target)
+        except FolderGone:
+            return f"{target} does not exist and will be created"
+        if any([uid == await self._index.find(name) for name in self._names]):
+            raise TransientError(f"{target} is itself polled: messages would be moved onto themselves")
+        return f"{target} exists"
+
+    @abstractmethod
+    async def _change(self) -> None:
+        """Ask whether messages may be changed as configured, without changing any."""
