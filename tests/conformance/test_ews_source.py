@@ -40,8 +40,8 @@ class ExchangeMailbox(MailboxUnderTest):
             folders=list(folders or [self.first]),
             mode=mode,
             notice_interval=timedelta(milliseconds=200),
-            connect_timeout=timedelta(seconds=2),
-            command_timeout=timedelta(seconds=5),
+            connect_timeout=timedelta(seconds=60),
+            command_timeout=timedelta(seconds=60),
             **self.settings,
         )
         return config.build("support", self.runtime)

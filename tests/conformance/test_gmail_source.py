@@ -33,7 +33,7 @@ class GmailMailbox(MailboxUnderTest):
     def source(self, *, folders: Sequence[str] | None = None, mode: Literal["live", "shadow"] = "live") -> Source:
         known: dict[str, Any] = {
             "type": "gmail", "user": self.server.user, "url": self.server.url, "auth": self.server.auth,
-            "folders": list(folders or [self.first]), "mode": mode, "notice_interval": "200ms", "timeout": "2s",
+            "folders": list(folders or [self.first]), "mode": mode, "notice_interval": "200ms", "timeout": "60s",
         }  # fmt: skip
         return GmailConfig.model_validate({**known, **self.settings}).build("support", self.runtime)
 

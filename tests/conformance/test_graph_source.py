@@ -56,7 +56,7 @@ class GraphMailbox(MailboxUnderTest):
                 "folders": list(folders or [self.first]),
                 "mode": mode,
                 "notice_interval": timedelta(milliseconds=200),
-                "timeout": timedelta(seconds=5),
+                "timeout": timedelta(seconds=60),
                 **self.settings,
             }
         )

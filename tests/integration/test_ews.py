@@ -388,7 +388,7 @@ async def test_news_is_told_once_and_listed_still(rig: Rig) -> None:
     async with connected(rig.source()) as session:
         _, _, position = await listed(session)
         rig.server.deliver(letter(1))
-        assert await session.wait(timedelta(seconds=5)) is Wake.NEWS
+        assert await session.wait(timedelta(minutes=5)) is Wake.NEWS
         assert await session.wait(timedelta(seconds=0.7)) is Wake.LIMIT
         _, refs, _ = await listed(session, since=position)
         assert len(refs) == 1
@@ -398,7 +398,7 @@ async def test_lost_sync_state_ends_the_wait(rig: Rig) -> None:
     async with connected(rig.source()) as session:
         await listed(session)
         rig.server.forget_states()
-        assert await session.wait(timedelta(seconds=5)) is Wake.NEWS
+        assert await session.wait(timedelta(minutes=5)) is Wake.NEWS
 
 
 # --- a busy server -------------------------------------------------------------------------------------------------
@@ -469,11 +469,11 @@ async def test_connection_that_was_closed_while_idle_is_made_anew_silently(rig: 
 
 async def test_server_that_falls_silent_ends_the_session_in_time(rig: Rig) -> None:
     session = await rig.source(command_timeout="500ms").connect()
-    rig.server.upset("GetFolder", Upset(stall=5))
+    rig.server.upset("GetFolder", Upset(stall=40))
     began = time.monotonic()
     with pytest.raises(SessionLost, match=r"no answer within 0\.5 s"):
         await session.open("inbox")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     with pytest.raises(SessionLost):
         await session.wait(timedelta(seconds=5))
     await session.close()

@@ -77,7 +77,7 @@ async def test_answer_that_is_none_is_a_clear_passing_error(rig: Rig, upset: Ups
         assert words in str(caught.value)
         assert len(str(caught.value)) < 500
         assert not isinstance(caught.value, SessionLost)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         # The session goes on, and nothing was skipped.
         _, refs, _ = await listed(session)
         assert list((await fetched(session, refs)).values()) == [letter(1)]
@@ -261,11 +261,11 @@ async def test_full_spool_is_a_passing_error(rig: Rig, monkeypatch: pytest.Monke
 
 async def test_answer_that_trickles_for_ever_ends(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each octet comes in time, the whole never does."""
-    monkeypatch.setattr(ews_client, "_OVERALL", 0.5)
+    monkeypatch.setattr(ews_client, "_OVERALL", 0.01)
     async with connected(rig.source()) as session:
         trickle = Upset(body=enveloped("x" * 100_000), trickles=0.05)
         rig.server.upset("SyncFolderItems", trickle)
         began = time.monotonic()
         with pytest.raises(TransientError, match="not complete within"):
             await listed(session)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30

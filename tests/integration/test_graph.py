@@ -37,7 +37,7 @@ def graph() -> Iterator[Graph]:
 def make(graph: Graph, tmp_path: Path) -> Callable[..., Source]:
     def made(**settings: Any) -> Source:
         values = {
-            "type": "graph", "user": graph.user, "url": graph.url, "auth": graph.auth, "timeout": "5s",
+            "type": "graph", "user": graph.user, "url": graph.url, "auth": graph.auth, "timeout": "60s",
             "notice_interval": "200ms", **settings,
         }  # fmt: skip
         return GraphConfig.model_validate(values).build("support", runtime(tmp_path))
@@ -604,7 +604,10 @@ async def test_batch_that_is_not_answered_is_pending(graph: Graph, make: Callabl
         assert (done.state, done.reason) == ("pending", "the service gave no answer for it")
 
 
-async def test_token_in_an_error_is_not_shown(graph: Graph, make: Callable[..., Source]) -> None:
+async def test_token_in_an_error_is_not_shown(
+    graph: Graph, make: Callable[..., Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailpoller.transport.throttle._FIRST_PAUSE", 0.01)
     source = make()
     async with opened(source) as (session, folder):
         _, position = await listed(session, folder)

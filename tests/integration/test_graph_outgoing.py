@@ -41,7 +41,7 @@ async def make(graph: Graph, tmp_path: Path) -> AsyncIterator[Callable[..., Grap
 
     def made(**settings: Any) -> GraphOutgoing:
         values = {
-            "type": "graph", "sender": graph.user, "url": graph.url, "auth": graph.auth, "timeout": "5s", **settings
+            "type": "graph", "sender": graph.user, "url": graph.url, "auth": graph.auth, "timeout": "60s", **settings
         }  # fmt: skip
         outgoing = GraphOutgoingConfig.model_validate(values).build("office", runtime(tmp_path))
         assert isinstance(outgoing, GraphOutgoing)

@@ -180,9 +180,9 @@ def test_the_command_walks_a_person_through_it_and_the_service_finds_the_token(
     }  # fmt: skip
     (tmp_path / "mailpoller.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "mailpoller", "oauth", "login", "-c", str(tmp_path / "mailpoller.yaml")]
-    refused = subprocess.run([*command, "plain"], capture_output=True, text=True, timeout=30, check=False)
+    refused = subprocess.run([*command, "plain"], capture_output=True, text=True, timeout=120, check=False)
     assert (refused.returncode, "does not log in by OAuth" in refused.stderr) == (64, True)
-    unknown = subprocess.run([*command, "suport"], capture_output=True, text=True, timeout=30, check=False)
+    unknown = subprocess.run([*command, "suport"], capture_output=True, text=True, timeout=120, check=False)
     assert (unknown.returncode, "support" in unknown.stderr) == (64, True)
     with subprocess.Popen(
         [*command, "support"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -41,7 +41,7 @@ async def quarantine(port: int, to: object = "q@example.com", **more: object) ->
         "port": port,
         "tls": "none",
         "sender": "mailpoller@example.com",
-        "timeout": "300ms",
+        "timeout": "60s",
     }
     spool = Spool(Path("unused"))
     outgoing = SmtpConfig.model_validate({"type": "smtp", **settings, **more}).build(
@@ -193,7 +193,7 @@ async def test_an_ordinary_queue_gets_the_whole_or_nothing() -> None:
 
 async def test_a_large_message_stops_nobody_else(tmp_path: Path) -> None:
     octets = UMLAUTS * 400_000  # 12 MB
-    async with Relay() as relay, quarantine(relay.port, timeout="10s") as sink:
+    async with Relay() as relay, quarantine(relay.port, timeout="60s") as sink:
         delivering = asyncio.create_task(sink.deliver([order(octets=spooled(octets, tmp_path))]))
         worst = await _worst_pause(delivering)
         assert isinstance((await delivering)[0], Receipt)
@@ -221,15 +221,15 @@ async def test_a_dead_relay_is_known_to_hold_nothing() -> None:
             await sink.deliver([order(uid) for uid in range(50)])
         with pytest.raises(TransientError, match=r"tcp: .* refused"):
             await sink.check()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 async def test_a_stalled_relay_costs_one_deadline_and_not_one_for_each_message() -> None:
-    async with Scripted({"MAIL": STALL}) as relay, quarantine(relay.port) as sink:
+    async with Scripted({"MAIL": STALL}) as relay, quarantine(relay.port, timeout="1s") as sink:
         started = time.monotonic()
         with pytest.raises(TransientError, match="no answer"):
             await sink.deliver([order(uid) for uid in range(50)])
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
 
 
 async def test_a_refused_login_is_temporary_for_the_mail() -> None:
@@ -363,7 +363,7 @@ async def test_alerts_wait_for_a_relay_that_is_down_and_reach_it_when_it_is_back
     clock = Hurried()
     alarm = Alarm(MemoryLedger(clock), outgoing, ["ops@example.com"], clock, policy=Policy())
     stop = asyncio.Event()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(alarm.run(stop))
         for number in range(1000):
             await alarm.raised(Kind.MAILBOX_DOWN, f"box{number}", "connection refused", group="imap.example.com")

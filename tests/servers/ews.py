@@ -24,14 +24,14 @@ class Rig:
         self.runtime = runtime(directory)
 
     def source(self, **settings: Any) -> EwsSource:
-        """A source with short time-outs."""
+        """A source that asks for news often."""
         known: dict[str, Any] = {
             "type": "ews",
             "url": self.server.url,
             "username": "EXAMPLE\\svc",
             "password": "secret",
-            "connect_timeout": "2s",
-            "command_timeout": "2s",
+            "connect_timeout": "60s",
+            "command_timeout": "60s",
             "notice_interval": "200ms",
         }
         source = EwsConfig.model_validate({**known, **settings}).build("support", self.runtime)

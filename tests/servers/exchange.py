@@ -21,7 +21,6 @@ import socket
 import ssl
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -242,6 +241,7 @@ class Exchange:
         self._numbers = itertools.count(1)
         self._generation = 1
         self._lock = threading.RLock()
+        self.stopping = threading.Event()
         self._upsets: list[tuple[str | None, Upset]] = []
         self._connections: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -276,6 +276,7 @@ class Exchange:
         """Listen, on the same port as before."""
         if self._server is not None:
             return
+        self.stopping.clear()
         exchange = self
 
         class Bound(_Handler):
@@ -296,6 +297,7 @@ class Exchange:
     def stop(self) -> None:
         """Cut every connection and refuse new ones."""
         server, self._server = self._server, None
+        self.stopping.set()
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -739,7 +741,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send(self, upset: Upset) -> None:
         if upset.stall:
-            time.sleep(upset.stall)
+            self.server_side.stopping.wait(upset.stall)
         self.send_response(upset.status)
         for name, value in upset.headers:
             self.send_header(name, value)
@@ -756,7 +758,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         chunk = 64 if upset.trickles else self.server_side.chunk
         for begin in range(0, len(upset.body), chunk):
-            time.sleep(upset.trickles)
+            self.server_side.stopping.wait(upset.trickles)
             piece = upset.body[begin : begin + chunk]
             self.wfile.write(b"%X\r\n%s\r\n" % (len(piece), piece))
             self.server_side.sent += len(piece)

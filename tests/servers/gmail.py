@@ -174,6 +174,7 @@ class Gmail:
         """Octets of bodies that were sent."""
         self._upsets: list[tuple[re.Pattern[str], Upset]] = []
         self._lock = threading.RLock()
+        self.stopping = threading.Event()
         self._numbers = itertools.count(0x18F0_0000_0000_0001)
         self._running = 0
         self._connections: set[socket.socket] = set()
@@ -191,6 +192,7 @@ class Gmail:
     def start(self) -> None:
         """Listen, on the same port as before."""
         gmail = self
+        self.stopping.clear()
 
         class Handler(_Handler):
             server_of = gmail
@@ -201,6 +203,7 @@ class Gmail:
 
     def stop(self) -> None:
         """Close everything."""
+        self.stopping.set()
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
@@ -536,7 +539,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if upset is not None and upset.instead is not None:
                     said = upset.instead(said)
             if upset is not None:
-                time.sleep(upset.stall)
+                gmail.stopping.wait(upset.stall)
             self._send(status, said, headers, upset or Upset())
         finally:
             gmail.began(-1)

@@ -41,10 +41,10 @@ def runtime(directory: Path, threshold: int = 1 << 20) -> Runtime:
 
 
 def imap_source(directory: Path, port: int, user: str, **settings: Any) -> Source:
-    """An IMAP source; by default without TLS, with time-outs that suit a test."""
+    """An IMAP source; by default without TLS, with time-outs that no machine is too slow for."""
     values = {
         "type": "imap", "host": "127.0.0.1", "port": port, "tls": "none", "username": user, "password": "secret",
-        "connect_timeout": "5s", "command_timeout": "5s", **settings,
+        "connect_timeout": "60s", "command_timeout": "60s", **settings,
     }  # fmt: skip
     return ImapConfig.model_validate(values).build("box", runtime(directory))
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,14 +24,19 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
 from mailpoller.engine.health import Health
+from mailpoller.engine.judge import Judge
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.tally import Tally
+from mailpoller.engine.turns import Turns
 from mailpoller.engine.watcher import Watcher
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource
 from mailpoller.testing.memory_ledger import MemoryLedger
+from waiting import until
+
+__all__ = ["Rig", "Routes", "log", "until"]
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +120,21 @@ class Rig:
             stop=self.stop,
             connecting=asyncio.Semaphore(8),
         )
+        self.judge = Judge(
+            name,
+            pipeline=Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules),
+            dispatcher=self.dispatcher,
+            ledger=self.ledger,
+            clock=self.clock,
+            turns=Turns(1),
+            max_strikes=3,
+            bodies_wanted=True,
+            observer=self.watcher,
+        )
         self.courier = self.watcher.courier = Courier(
             name,
             self.config,
-            pipeline=Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules),
+            judge=self.judge,
             dispatcher=self.dispatcher,
             ledger=self.ledger,
             budget=self.budget,
@@ -187,14 +203,7 @@ class Rig:
         finally:
             self.stop.set()
             self.watcher.stir()
-            await asyncio.wait({watching}, timeout=5)
+            await asyncio.wait({watching}, timeout=60)
             for task in (*tending, watching):
                 task.cancel()
             await asyncio.gather(*tending, watching, return_exceptions=True)
-
-
-async def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.002)

@@ -162,7 +162,7 @@ def test_reader_of_a_pipe_that_has_seen_enough_is_no_error() -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert process.stderr.read() == b""
     process.stderr.close()
 
@@ -170,7 +170,7 @@ def test_reader_of_a_pipe_that_has_seen_enough_is_no_error() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_full_disk_behind_standard_output_is_told() -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run([*PROGRAM, "schema"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=30)
+        done = subprocess.run([*PROGRAM, "schema"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=120)
     assert done.returncode != 0
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == 1
@@ -236,9 +236,11 @@ def test_help_is_there_at_once_and_loads_nothing_heavy() -> None:
         "try: main()\n"
         "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
-    began = time.monotonic()
+    before = os.times()
     done = subprocess.run([sys.executable, "-c", probe, "--help"], capture_output=True, text=True, check=True)
-    assert time.monotonic() - began < 2.0  # half a second on an idle machine; measured apart from this test
+    after = os.times()
+    worked = after.children_user + after.children_system - before.children_user - before.children_system
+    assert worked < 2.0  # half a second on an idle machine
     loaded = {name.split(".")[0] for name in done.stderr.split()}
     assert loaded & {"aioimaplib", "aiosmtplib", "pydantic", "yaml", "structlog", "rich", "orjson", "sqlite3"} == set()
 
@@ -503,7 +505,7 @@ def test_daemon_survives_the_death_of_whoever_read_its_log(config: Path) -> None
         time.sleep(1.0)  # it fails to connect several times meanwhile, and logs that
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()

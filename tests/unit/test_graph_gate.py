@@ -41,7 +41,7 @@ async def test_four_at_a_time_and_a_batch_alone() -> None:
             await asyncio.sleep(0.001)
             now -= places
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(ask(4 if number % 5 == 0 else 1) for number in range(40)))
     assert (most, batches, now) == (4, 8, 0)
 
@@ -53,7 +53,7 @@ async def test_whoever_gives_up_waiting_leaves_his_place() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01), gate.turn(2):
                     pass
-    async with asyncio.timeout(1), gate.turn(4):
+    async with asyncio.timeout(60), gate.turn(4):
         pass
 
 

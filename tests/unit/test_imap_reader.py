@@ -80,9 +80,9 @@ def test_the_work_is_linear_in_the_octets() -> None:
         best = 9.0
         data = b"* 1 FETCH (UID 1 BODY[] {3}\r\nabc)\r\n" * lines
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.thread_time()
             assert len(read([data[i : i + 50] for i in range(0, len(data), 50)])) == lines
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.thread_time() - began)
         return best
 
     assert seconds(20_000) < 90 * seconds(1_000)  # 20 times is linear, 400 quadratic
@@ -90,9 +90,9 @@ def test_the_work_is_linear_in_the_octets() -> None:
 
 def test_a_long_line_that_comes_in_small_pieces_costs_linear_time() -> None:
     line = b"* SEARCH " + b"1 " * 1_000_000
-    began = time.perf_counter()
+    began = time.thread_time()
     assert len(read([line[i : i + 1000] for i in range(0, len(line), 1000)] + [b"\r\n"])) == 1
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_a_line_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

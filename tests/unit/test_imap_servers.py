@@ -298,6 +298,21 @@ async def test_a_listing_that_is_refused_because_of_one_size_is_made_without_siz
         assert len(await fetched(session, claims_of(refs))) == 3
 
 
+@pytest.mark.parametrize("capabilities", ["IMAP4rev1", "IMAP4rev1 ESEARCH"])
+@pytest.mark.parametrize("count", [3, 600])
+async def test_a_uid_that_can_be_none_ends_no_poll_in_a_crash(tmp_path: Path, capabilities: str, count: int) -> None:
+    async with (
+        ScriptedImap(messages=numbered(count) | {9_999_999_999: MAIL}, capabilities=capabilities) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        folder = await session.open("INBOX")
+        try:
+            refs, _ = await listed(session, folder)
+        except TransientError:
+            refs = []
+        assert all(int(ref.uid) < 1 << 32 for ref in refs)
+
+
 async def test_a_search_may_be_answered_in_several_lines_and_any_order(tmp_path: Path) -> None:
     answer = b"* SEARCH 600 2 \r\n* SEARCH\r\n* search 1 2 4\r\n%T OK\r\n"
     async with (

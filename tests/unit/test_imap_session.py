@@ -353,13 +353,19 @@ async def test_a_server_that_ends_idle_at_once_is_not_asked_all_the_time(tmp_pat
 
 async def test_idle_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailpoller.sources.imap.session.RENEW_IDLE", 1.05)
+
+    def idle(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        conversation.idle_tag = tag
+        return b"+ idling\r\n" + (b"* 1 EXISTS\r\n" if len(server.asked("IDLE")) == 3 else b"")
+
     async with (
-        ScriptedImap({"DONE": b"%T OK done\r\n"}) as server,
+        ScriptedImap({"IDLE": idle, "DONE": b"%T OK done\r\n"}) as server,
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         await session.open("INBOX")
-        assert await session.wait(timedelta(seconds=2.5)) is Wake.LIMIT
-        assert len(server.asked("IDLE")) == 3
+        began = time.monotonic()
+        assert await session.wait(timedelta(minutes=5)) is Wake.NEWS
+        assert time.monotonic() - began >= 2 * 1.05
 
 
 async def test_a_server_without_idle_is_shown_that_we_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,9 +379,7 @@ async def test_a_server_without_idle_is_shown_that_we_live(tmp_path: Path, monke
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         await session.open("INBOX")
-        began = time.monotonic()
-        assert await session.wait(timedelta(seconds=5)) is Wake.NEWS
-        assert time.monotonic() - began < 2
+        assert await session.wait(timedelta(minutes=5)) is Wake.NEWS
 
 
 async def test_closing_never_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +388,7 @@ async def test_closing_never_takes_long(tmp_path: Path, monkeypatch: pytest.Monk
         session = await imap_source(tmp_path, server.port, "joe").connect()
         began = time.monotonic()
         await session.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 30
         assert "LOGOUT" in server.lines
 
 

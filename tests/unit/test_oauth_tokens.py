@@ -58,7 +58,7 @@ class Rig:
     def auth(self, **more: Any) -> OAuthAuth:
         written = {
             "type": "oauth2", "grant": "client_credentials", "token_url": self.web.url + "/token", "client_id": "app",
-            "client_secret": SECRET, "scopes": ["mail"], "timeout": "300ms", **self.settings, **more,
+            "client_secret": SECRET, "scopes": ["mail"], "timeout": "60s", **self.settings, **more,
         }  # fmt: skip
         return OAuthAuth.model_validate({key: value for key, value in written.items() if value is not None})
 
@@ -156,13 +156,21 @@ async def test_a_refused_token_is_replaced_once_and_a_young_one_not_at_all(web: 
 
 async def test_whoever_waits_may_be_cancelled_and_the_refresh_goes_on(web: Web, tmp_path: Path) -> None:
     rig = Rig(web, tmp_path, **REFRESHING)
-    web.answering = script(Reply(**{**vars_of(given(1, refresh_token=REFRESH + "-2")), "pause": 0.1}))
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_: Asked) -> Reply:
+        asked.set()
+        await go.wait()
+        return given(1, refresh_token=REFRESH + "-2")
+
+    web.answering = slowly
     source = rig.source()
     waiting = asyncio.create_task(source.token())
-    await asyncio.sleep(0.03)
+    await asked.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    go.set()
     assert await source.token() == f"{ACCESS}-1"
     assert len(web.asked) == 1
     kept = rig.file().read()
@@ -286,7 +294,7 @@ async def test_a_refusal_has_the_providers_code_and_what_to_do(
         Reply(200, {}),
         Reply(200, {"access_token": "x" * 300_000}),
         Reply(200, given().body, cut=60),
-        Reply(200, given().body, pause=1),
+        Reply(200, given().body, pause=60),
         Reply(302, headers={"location": "https://evil.example/token"}),
         Reply(400, b"<h1>Bad Request</h1>", {"content-type": "text/html"}),
         Reply(500, {"error": "server_error"}),
@@ -296,7 +304,7 @@ async def test_a_refusal_has_the_providers_code_and_what_to_do(
 )
 async def test_what_may_pass_is_a_passing_error(web: Web, tmp_path: Path, reply: Reply) -> None:
     web.answering = script(reply, given(2))
-    rig = Rig(web, tmp_path)
+    rig = Rig(web, tmp_path, timeout="300ms" if reply.pause else "60s")
     source = rig.source()
     with pytest.raises(TransientError):
         await source.token()

@@ -205,10 +205,10 @@ def test_plain_message_is_judged_in_microseconds() -> None:
     message = a_message(subject="hello")
     rounds: list[float] = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(1000):
             judged.judge(message)
-        rounds.append((time.perf_counter() - began) / 1000)
+        rounds.append((time.thread_time() - began) / 1000)
 
     # About three microseconds; the bound leaves room for a busy machine.
     assert min(rounds) < 15e-6

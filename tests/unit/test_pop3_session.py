@@ -23,6 +23,7 @@ from mailpoller.sources.pop3.header import fingerprint, received_at
 from servers.mailboxes import ALL, claims_of, fetched, listed, session_of, settled
 from servers.pop3_mailboxes import pop3_source
 from servers.scripted_pop3 import Conversation, ScriptedPop3, listing
+from waiting import until
 
 DELETE = Disposition(delete=True)
 
@@ -265,11 +266,12 @@ async def test_while_a_session_waits_the_maildrop_is_free_and_deletions_have_cou
         (done,) = await session.settle(settled(refs[:1], DELETE))
         assert (done.state, done.reason) == ("pending", "it is deleted when the session ends")
         assert server.mails == some("a", "b")
-        waiting = asyncio.create_task(session.wait(timedelta(seconds=0.3)))
-        await asyncio.sleep(0.15)
+        waiting = asyncio.create_task(session.wait(timedelta(minutes=5)))
+        await until(lambda: all(one.writer.is_closing() for one in server.conversations))
         assert server.mails == some("b")
-        assert all(one.writer.is_closing() for one in server.conversations)
-        assert await waiting is Wake.LIMIT
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.wait({waiting})
         await session.open("INBOX")
         (done,) = await session.settle(settled(refs[:1], DELETE))
         assert (done.state, done.reason) == ("applied", "")

@@ -204,10 +204,10 @@ def test_hostile_pattern_on_hostile_text_takes_bounded_time() -> None:
     hostile = rule(r"{body: {matches: '(a+)+$'}, subject: {matches: '(.*)*(.*)*x$'}}")
     victim = a_message(subject="y" * 200_000 + "x", text="a" * 999_000 + "!")
 
-    began = time.perf_counter()
+    began = time.thread_time()
     assert hostile.judge(victim) is None
 
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_text_beyond_the_limit_is_not_looked_at() -> None:
@@ -230,10 +230,10 @@ def test_asking_the_header_costs_microseconds() -> None:
     asked = rule("{subject: offer}").judge
     rounds: list[float] = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(2000):
             asked(letter)
-        rounds.append((time.perf_counter() - began) / 2000)
+        rounds.append((time.thread_time() - began) / 2000)
 
     # About half a microsecond; the bound leaves room for a busy machine.
     assert min(rounds) < 10e-6

@@ -24,7 +24,7 @@ OCTETS = HOSTILE * 3000
 
 
 async def started(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, 5)
+    assert await asyncio.to_thread(event.wait, 60)
 
 
 async def test_a_cancelled_caller_waits_for_the_work_in_hand_and_is_then_cancelled() -> None:
@@ -32,7 +32,7 @@ async def test_a_cancelled_caller_waits_for_the_work_in_hand_and_is_then_cancell
 
     def work() -> None:
         begun.set()
-        go.wait(5)
+        go.wait(60)
         ended.set()
 
     task = asyncio.create_task(worker.do(work))
@@ -52,7 +52,7 @@ async def test_a_second_cancellation_does_not_wait_for_a_disk_that_hangs() -> No
 
     def work() -> None:
         begun.set()
-        go.wait(5)
+        go.wait(60)
         raise OSError("and nobody is left to hear it")
 
     task = asyncio.create_task(worker.do(work))

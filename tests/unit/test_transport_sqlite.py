@@ -59,7 +59,7 @@ async def stall(base: Database) -> threading.Event:
 
     def work(connection: sqlite3.Connection) -> None:
         entered.set()
-        go.wait(10)
+        go.wait(60)
 
     stalled = asyncio.create_task(base.read(work))
     await asyncio.to_thread(entered.wait, 10)
@@ -184,7 +184,7 @@ def test_a_process_that_forgets_to_close_still_ends(path: Path) -> None:
         "    await base.write(lambda c: c.execute('INSERT INTO t VALUES (1)').rowcount)\n"
         "asyncio.run(main())\n"
     )
-    assert subprocess.run([sys.executable, "-c", program, path], timeout=20, capture_output=True).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program, path], timeout=120, capture_output=True).returncode == 0
 
 
 # --- trouble ---------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ async def test_a_file_that_may_not_grow_is_trouble_that_passes(path: Path) -> No
         "    await base.close()\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, path], timeout=20, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program, path], timeout=120, capture_output=True, text=True)
     printed = [line for line in done.stdout.splitlines() if "info" not in line]
     assert (done.returncode, printed) == (0, ["io", "io", "io", "2"]), done.stderr
 
