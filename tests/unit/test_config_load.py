@@ -288,6 +288,20 @@ mailboxes:
     assert [problem.severity for problem in load(path).missing_secrets()] == ["error", "error", "error"]
 
 
+def test_secret_of_nothing_is_missing(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "")
+    (found,) = load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP}}}}}\n")).missing_secrets()
+    assert (found.path, found.message, found.severity) == ("mailboxes.m.password", "env:SECRET is empty", "error")
+
+
+@pytest.mark.parametrize("written", ["${SECRET}", "$SECRET", "{{ secret }}"])
+def test_secret_that_somebody_was_to_fill_in_is_doubted(write: Write, written: str) -> None:
+    box = IMAP.replace("env:SECRET", written)
+    assert warnings(load(write(f"{QUEUES}\nmailboxes: {{m: {{{box}}}}}\n"))) == [
+        "mailboxes.m.password: this looks like a variable and is the secret itself: write env:NAME"
+    ]
+
+
 # --- effective ------------------------------------------------------------------------------------------------------------
 def test_effective_configuration_means_the_same_when_loaded_again(write: Write) -> None:
     config = load(write(DESIGN.replace("include:", "#include:")))
@@ -324,6 +338,7 @@ def test_durations_and_sizes_are_read_back_as_written(number: int) -> None:
         ("disposition: delete", "disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only"),
         ("host: Outlook.Office365.com", "password: Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"),
         ("host: imap.gmail.com", "password: Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0"),
+        ("address: [support at example.com]", "address: expected mail addresses, such as support@example.com"),
         ("port: 995", "port: port 995 is POP3, and this is type: imap"),
         ("port: 587, tls: starttls-required", "port: port 587 is SMTP, and this is type: imap"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
@@ -49,6 +51,24 @@ def agreement(config: Config) -> Iterator[Problem]:
                 yield node.problem("must be more than 0s", key=rest)
     yield from _renames(config)
     yield from _folders(config)
+    yield from _paths(config)
+
+
+def _paths(config: Config) -> Iterator[Problem]:
+    """Two blocks that keep what they hold at one path, or a Maildir that is polled and delivered to."""
+    blocks: list[tuple[tuple[str, ...], Block]] = [(("ledger",), config.ledger)]
+    blocks += [(("queues", name), queue) for name, queue in config.queues.items()]
+    blocks += [(("quarantine",), config.quarantine)] if config.quarantine else []
+    blocks += [(("mailboxes", name), mailbox) for name, mailbox in config.mailboxes.items()]
+    taken: dict[str, tuple[str, ...]] = {}
+    for at, block in blocks:
+        path = getattr(block, "path", None)
+        if not isinstance(path, Path) or at not in config.places:
+            continue
+        first = taken.setdefault(os.path.abspath(path), at)  # noqa: PTH100 - resolve() would ask the disk
+        if first != at and not first[0] == at[0] == "mailboxes":
+            node, rest = locate(_node(config, at), ("path",))
+            yield node.problem(f"{'.'.join(first)} has the same path", key=rest)
 
 
 def _renames(config: Config) -> Iterator[Problem]:

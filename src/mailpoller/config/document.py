@@ -27,6 +27,8 @@ MAX_NODES = 2_000_000
 """Keys and values of one file once every alias is replaced by what it stands for."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ODD_INDENTATION = re.compile("^ *[\u00a0\u2000-\u200b\u202f\u3000]", re.MULTILINE)
+"""What web pages and word processors put where a space was; YAML would take it for the beginning of a key."""
 _CORE_TAG = "tag:yaml.org,2002:"
 _IMPLICIT: dict[str | None, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
 
@@ -68,6 +70,9 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as error:
         before = octets[: error.start].decode("utf-8-sig")
         raise _unreadable(file, "not UTF-8 text: save the file as UTF-8", *_position(before)) from None
+    if found := _ODD_INDENTATION.search(text):
+        message = "a space that is none to YAML (a no-break space, say): type it anew"
+        raise _unreadable(file, message, *_position(text[: found.end() - 1]))
     if found := Reader.NON_PRINTABLE.search(text):
         raise _unreadable(file, "a control character, which YAML forbids", *_position(text[: found.start()]))
     return text

@@ -36,6 +36,11 @@ def keys_of(model: type[BaseModel]) -> Mapping[str, Any]:
     return found
 
 
+def required_keys(model: type[BaseModel]) -> list[str]:
+    """The keys that a block must have."""
+    return [key_of(name, info) for name, info in model.model_fields.items() if info.is_required()]
+
+
 def arms(annotation: Any) -> list[Any]:
     """What a value may be: the members of a union, without the wrapping of Annotated."""
     origin = get_origin(annotation)
@@ -61,21 +66,26 @@ def below(annotation: Any, key: str | int) -> list[Any]:
 
 def known_keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     """The keys that the block at ``loc`` within a block of ``model`` may have; empty if it may have any."""
-    level: list[Any] = [model]
-    for key in loc:
-        level = [found for annotation in level for found in below(annotation, key)]
-    blocks = [arm for annotation in level for arm in arms(annotation)]
-    return sorted(
-        {key for arm in blocks if isinstance(arm, type) and issubclass(arm, BaseModel) for key in keys_of(arm)}
-    )
+    return sorted({key for block in blocks_at(model, loc) for key in keys_of(block)})
+
+
+def blocks_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[type[BaseModel]]:
+    """The classes that the block at ``loc`` within a block of ``model`` may be of."""
+    return [arm for arm in annotations_at(model, loc) if isinstance(arm, type) and issubclass(arm, BaseModel)]
 
 
 def annotations_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[Any]:
     """What the value at ``loc`` may be: the arms of its annotation; empty if nothing is known about it."""
     level: list[Any] = [model]
     for key in loc:
-        level = [found for annotation in level for found in below(annotation, key)]
+        deeper = [found for annotation in level for found in below(annotation, key)]
+        # pydantic puts the type of a block among the keys where several types may stand.
+        level = deeper or [arm for annotation in level for arm in arms(annotation) if _is_of_type(arm, key)]
     return [arm for annotation in level for arm in arms(annotation)]
+
+
+def _is_of_type(arm: Any, name: str | int) -> bool:
+    return isinstance(arm, type) and issubclass(arm, BaseModel) and name in get_args(keys_of(arm).get("type"))
 
 
 def may_be_size(annotation: Any) -> bool:

@@ -52,6 +52,9 @@ def _matching(node: Node, pattern: str, problems: list[Problem]) -> list[Path]:
     """The files that a pattern, relative to the directory of the file it stands in, means."""
     here = node.file.parent
     if not glob.has_magic(pattern):
+        if (here / pattern) == node.file:
+            problems.append(node.problem("a file cannot include itself"))
+            return []
         if (here / pattern).exists():
             return [here / pattern]
         problems.append(node.problem("there is no such file"))

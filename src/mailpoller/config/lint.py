@@ -6,6 +6,7 @@ is looked at like ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -110,6 +111,8 @@ def _password(block: Component, node: Node, host: str) -> Iterator[Problem]:
 
 def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Problem]:
     node = config.places["mailboxes", name]
+    if any("@" not in address.strip("@") for address in _addresses(mailbox)):
+        yield _warn(node, "address", "expected mail addresses, such as support@example.com")
     if reason := _too_often(mailbox):
         yield _warn(node, "poll_interval", reason)
     deletes = [
@@ -141,12 +144,15 @@ def _too_often(mailbox: SourceConfig) -> str:
     return "below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"
 
 
+def _addresses(mailbox: SourceConfig) -> list[str]:
+    return [mailbox.address] if isinstance(mailbox.address, str) else mailbox.address or []
+
+
 def _loops(config: Config) -> Iterator[Problem]:
     """Quarantine or alerts that are mailed to an address that is polled here."""
     polled: dict[str, str] = {}
     for name, mailbox in config.mailboxes.items():
-        addresses = [mailbox.address] if isinstance(mailbox.address, str) else mailbox.address or []
-        polled |= {address.casefold(): name for address in addresses if mailbox.enabled}
+        polled |= {address.casefold(): name for address in _addresses(mailbox) if mailbox.enabled}
     for at in [("alerts",), ("quarantine",), *(("mailboxes", name, "quarantine") for name in config.overrides)]:
         if (node := config.places.get(at)) is None or (to := node.entries.get("to")) is None:
             continue
@@ -166,11 +172,13 @@ def _forgetful(config: Config) -> Iterator[Problem]:
 
 
 def _exposed(config: Config) -> Iterator[Problem]:
-    """Secrets in a file that everybody on this machine may read."""
+    """Secrets in a file that everybody on this machine may read, or that are written as no secret would be."""
     readable = {file for file in config.files if _is_public(file)}
     for at, block in _secretive(config):
         for keys, secret in secrets_of(block):
             node, _ = locate(config.places[at], keys)
+            if secret.kind == "plain" and re.fullmatch(r"\$\w+|\$?\{.*\}", secret.reveal()):
+                yield node.problem("this looks like a variable and is the secret itself: write env:NAME", "warning")
             if secret.kind == "plain" and node.file in readable:
                 yield node.problem(
                     "a secret in a file that every user of this machine may read: use credential:, file: or env:, or chmod o-r",

@@ -142,7 +142,7 @@ class _Loading:
 
     def _class(self, kind: str, node: Node, also: tuple[str, ...] = ()) -> type[Component] | None:
         if not isinstance(node.value, dict):
-            self._problems.append(node.problem("expected a block of keys"))
+            self._problems.append(node.problem("expected a block of keys: type, and what that needs"))
             return None
         type_ = node.value.get("type")
         if type_ is None:

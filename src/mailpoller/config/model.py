@@ -164,7 +164,8 @@ class Config:
         for block, model in self._used():
             for keys, secret in secrets_of(model):
                 try:
-                    secret.reveal()
+                    if not secret.reveal():
+                        missing.append(self.problem(block, keys, f"{secret} is empty", "error"))
                 except ConfigError as error:
                     outside = secret.kind == "credential" and not os.environ.get("CREDENTIALS_DIRECTORY")
                     missing.append(self.problem(block, keys, str(error), "warning" if outside else "error"))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, core_schema
 
-from mailpoller.config.fields import annotations_at, known_keys
+from mailpoller.config.fields import annotations_at, blocks_at, keys_of, known_keys, required_keys
 from mailpoller.config.node import Node, join
 from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.literals import Secret
 
+_BLOCK = "a block of keys"
+_LIST = "a list ([A, B], or a line with a hyphen for each)"
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -26,14 +30,14 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "model_type": "a block of keys",
-    "model_attributes_type": "a block of keys",
-    "dict_type": "a block of keys",
-    "mapping_type": "a block of keys",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
+    "model_type": _BLOCK,
+    "model_attributes_type": _BLOCK,
+    "dict_type": _BLOCK,
+    "mapping_type": _BLOCK,
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "set_type": _LIST,
+    "frozen_set_type": _LIST,
     "path_type": "a path",
     "none_required": "nothing",
     "date_type": "a date, YYYY-MM-DD",
@@ -47,8 +51,11 @@ _BOUNDS = {
     "less_than_equal": ("le", "must be at most"),
     "multiple_of": ("multiple_of", "must be a multiple of"),
 }
+_NO_SECRET = ("", "env:", "file:", "credential:")
 _BUILT_IN = frozenset(get_args(core_schema.ErrorType))
 _SHOWN_KEYS = 12
+_SHORT_BLOCK = 4
+"""A block of so few keys is told by all of them, where none is required."""
 
 _BOOLEAN = "expected a number: YAML reads a bare yes, no, on, off, true or false as true or false"
 
@@ -84,9 +91,10 @@ class _Complaint:
 
     def problems(self) -> list[Problem]:
         """Sentences if there are any: they are more exact than what a type expected."""
-        said = self.sentences or [f"expected {either(_once(self.expected))}{_quote(self.node, self.expected)}"]
-        made = [self.node.problem(sentence, key=self.missing) for sentence in _once(said)]
-        return [replace(problem, path=_hide_last(problem.path)) for problem in made] if self.hidden else made
+        said = _once(self.sentences) or [f"expected {either(_once(self.expected))}{_quote(self.node, self.expected)}"]
+        # What may be one of two things was compared with both; the shorter complaint first.
+        made = self.node.problem("; or else ".join(sorted(said, key=len)), key=self.missing)
+        return [replace(made, path=_hide_last(made.path)) if self.hidden else made]
 
 
 def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> list[Problem]:
@@ -94,11 +102,15 @@ def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> lis
     complaints: dict[str, _Complaint] = {}
     for detail in error.errors(include_url=False, include_input=False):
         found, rest = locate(node, detail["loc"])
+        if detail["type"] == "union_tag_invalid":
+            found = found.entries.get("type", found)
         missing = rest if detail["type"] == "missing" else ""
         path = join(found.path, missing) if missing else found.path
         complaint = complaints.setdefault(f"{found.place()} {path}", _Complaint(found, missing))
-        if detail["type"] in _EXPECTED:
-            complaint.expected.append(_EXPECTED[detail["type"]])
+        if (expected := _EXPECTED.get(detail["type"])) == _BLOCK:
+            expected += _needed(model, detail["loc"])
+        if expected:
+            complaint.expected.append(expected)
         elif detail["type"] == "extra_forbidden":
             key, known = str(detail["loc"][-1]), known_keys(model, detail["loc"][:-1])
             complaint.sentences.append(unknown_key(key, known))
@@ -115,6 +127,20 @@ def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> lis
         or not any(path.startswith((complaint.node.path + ".", complaint.node.path + "[")) for path in deeper)
         for problem in complaint.problems()
     ]
+
+
+def _needed(model: type[BaseModel], loc: Sequence[str | int]) -> str:
+    """What must stand in the block that is wanted at ``loc``: ``: type, host and port``; nothing if that cannot be told."""
+    blocks = blocks_at(model, loc)
+    if not blocks:
+        return ""
+    required = [key for key in required_keys(blocks[0]) if all(key in required_keys(block) for block in blocks)]
+    known = list(keys_of(blocks[0]))
+    if not required and "type" in known:
+        required = ["type"]  # the rest depends on it
+    if not required and len(blocks) == 1 and len(known) <= _SHORT_BLOCK:
+        required = known
+    return f": {', '.join(required)}" if required else ""
 
 
 def _once(texts: Sequence[str]) -> list[str]:
@@ -159,7 +185,7 @@ def _sentence(detail: ErrorDetails, node: Node) -> str:
     if kind == "string_pattern_mismatch":
         return f"must be of the form {context.get('pattern')}"
     if kind == "union_tag_invalid":
-        return f"expected {context.get('expected_tags')}"
+        return _literal(str(context.get("expected_tags", "")), node)
     if kind == "union_tag_not_found":
         return f"the key {context.get('discriminator')} is required"
     # A built-in message may quote a part of the value (a UUID's odd character); a plug-in's own says what it means to say.
@@ -189,24 +215,36 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
 
 def validate(model: type[Any], node: Node, written: dict[str, Any]) -> tuple[Any, list[Problem]]:
     """The block made of what is written, or None and what is wrong with it."""
-    problems = [wrong.problem(_BOOLEAN) for wrong in _booleans_for_numbers(model, node, ())]
+    problems = list(_misread(model, node, ()))
     try:
         block = model.model_validate(written)
     except ValidationError as error:
         problems += translate(error, node, model)
     except ConfigError as error:
         problems.append(node.problem(str(error)))
+    except OverflowError:
+        problems.append(node.problem("a number in this block is larger than any that can be meant"))
     return (None if problems else block), problems
 
 
-def _booleans_for_numbers(model: type[Any], node: Node, loc: tuple[str | int, ...]) -> list[Node]:
-    """Nodes where a number is wanted and a boolean stands: pydantic would take ``port: yes`` as 1."""
-    if isinstance(node.value, bool):
-        wanted = annotations_at(model, loc)
-        return [node] if wanted and any(arm in (int, float) for arm in wanted) and not {bool, Any} & set(wanted) else []
+def _misread(model: type[Any], node: Node, loc: tuple[str | int, ...]) -> Iterator[Problem]:
+    """What pydantic would take, and nobody can mean: ``port: yes`` as 1, a path below a directory called ``~``."""
     children: Iterable[tuple[str | int, Node]] = ()
     if isinstance(node.value, dict):
         children = node.value.items()
     elif isinstance(node.value, list):
         children = enumerate(node.value)
-    return [found for key, child in children for found in _booleans_for_numbers(model, child, (*loc, key))]
+    elif isinstance(node.value, (bool, str)):
+        wanted = annotations_at(model, loc)
+        if isinstance(node.value, bool):
+            if {int, float} & set(wanted) and not {bool, Any} & set(wanted):
+                yield node.problem(_BOOLEAN)
+        elif Path in wanted and str not in wanted:
+            if not node.value:
+                yield node.problem("expected a path, and nothing is written")
+            elif node.value.startswith("~"):
+                yield node.problem("a path is written in full: ~ is the shell's word for a home directory")
+        elif Secret in wanted and node.value in _NO_SECRET:
+            yield node.problem("expected a secret, and nothing is written" + (" after the colon" if node.value else ""))
+    for key, child in children:
+        yield from _misread(model, child, (*loc, key))

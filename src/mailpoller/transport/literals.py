@@ -16,7 +16,7 @@ def _host(written: str) -> str:
     try:
         ip_address(bare)
     except ValueError:
-        if not bare or not bare.isprintable() or any(one in " /:@[]" for one in bare):
+        if not bare or not all(one.isalnum() or one in "-._" for one in bare):
             raise ValueError("a host is a name or an address, without port, scheme or user") from None
     return bare
 

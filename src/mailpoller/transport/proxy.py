@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mailpoller.core.component import Block
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.literals import Secret
 from mailpoller.transport.dial import dial
+from mailpoller.transport.literals import HostName
 from mailpoller.transport.tunnel import tunnel
 from mailpoller.transport.wording import spoken
 
@@ -21,7 +22,7 @@ class Proxy(Block):
 
     type: Literal["http", "socks5"]
     """``http`` (the CONNECT method) or ``socks5``."""
-    host: str
+    host: HostName
     """The proxy's name or address."""
     port: int = Field(ge=1, le=65535)
     """Often 3128 or 8080 for ``http``, 1080 for ``socks5``."""
@@ -29,6 +30,12 @@ class Proxy(Block):
     """Log in at the proxy as this user."""
     password: Secret | None = None
     """The user's password at the proxy. It crosses the network to the proxy in clear: that is what these protocols do."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.password is not None and self.username is None:
+            raise ValueError("password wants a username")
+        return self
 
     @property
     def place(self) -> str:
