@@ -16,11 +16,11 @@ from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientErr
 from mailpoller.core.ports import Start
 from mailpoller.sources.ews import EwsConfig, soap
 from mailpoller.sources.ews.authentication import read_challenge
-from mailpoller.sources.ews.config import impossible
 from mailpoller.sources.ews.listing import Bookmark, instant
 from mailpoller.sources.ews.reader import AnswerReader, Malformed, Node
 from mailpoller.sources.ews.replies import Reply, fault
 from mailpoller.transport.asking import FolderGone
+from mailpoller.transport.exchange import impossible
 
 URL = "https://mail.example.com/EWS/Exchange.asmx"
 

@@ -59,13 +59,16 @@ class Asked(ABC):
 
 
 class Directory(Protocol):
-    """The folders of a mailbox, by the names that the configuration gives them. Both raise :class:`FolderGone`."""
+    """The folders of a mailbox, by the names that the configuration gives them; for one that is not there :class:`FolderGone`."""
 
     async def find(self, name: str) -> str:
         """The folder's id, which may be remembered."""
 
     async def look(self, name: str) -> str:
         """The folder's id, asked for anew."""
+
+    async def names(self) -> list[str]:
+        """Those that there are, or the topmost of them, for whoever wrote a name that is none."""
 
 
 class AskingConfig(Protocol):

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
-from mailpoller.transport.asking import AskingConfig, FolderGone
+from mailpoller.transport.asking import AskingConfig, Directory, FolderGone
 from mailpoller.transport.probe import Step
-
-
-class Index(Protocol):
-    """The folders of a mailbox, by the names that the configuration gives them."""
-
-    async def find(self, name: str) -> str:
-        """The folder's id. Raises :class:`FolderGone`."""
-
-    async def names(self) -> list[str]:
-        """What there is, for who wrote a name that is not."""
 
 
 class Trying(ABC):
     """The last steps of a probe; each returns what there is to say about it, or raises what is in the way."""
 
     there_are = "at the top there are"
-    """What stands before :meth:`Index.names`."""
+    """What stands before :meth:`Directory.names`."""
 
-    def __init__(self, config: AskingConfig, index: Index, dispositions: Sequence[Disposition]) -> None:
+    def __init__(self, config: AskingConfig, directory: Directory, dispositions: Sequence[Disposition]) -> None:
         self._names = config.folders
         self._shadow = config.mode == "shadow"
-        self._index = index
+        self._directory = directory
         self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
 
     def steps(self) -> list[Step]:
@@ -43,13 +32,13 @@ class Trying(ABC):
             try:
                 await self._enter(name)
             except FolderGone as error:
-                known = ", ".join(await self._index.names())
+                known = ", ".join(await self._directory.names())
                 raise TransientError(f"{error}; {self.there_are}: {known}") from None
         return ", ".join(self._names)
 
     async def _enter(self, name: str) -> None:
         """Find a folder that is polled."""
-        await self._index.find(name)
+        await self._directory.find(name)
 
     async def _message(self) -> str:
         for name in self._names:
@@ -81,10 +70,10 @@ class Trying(ABC):
 
     async def _target(self, target: str) -> str:
         try:
-            uid = await self._index.find(target)
+            uid = await self._directory.find(target)
         except FolderGone:
             return f"{target} does not exist and will be created"
-        if any([uid == await self._index.find(name) for name in self._names]):
+        if any([uid == await self._directory.find(name) for name in self._names]):
             raise TransientError(f"{target} is itself polled: messages would be moved onto themselves")
         return f"{target} exists"
 

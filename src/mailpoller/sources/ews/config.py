@@ -10,19 +10,16 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.component import Block, Runtime, SourceConfig
-from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import kind_of
 from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
-
-SEEN, FLAGGED = "\\seen", "\\flagged"
-"""The flags that Exchange has a property for; every other flag is a category."""
 
 _EXCHANGE_ONLINE = (
     "office365.com", "office365.us", "office.com", "office.de", "outlook.com", "outlook.cn", "outlook.de", "apps.mil",
@@ -64,10 +61,10 @@ class EwsConfig(SourceConfig):
     access: Literal["delegate", "impersonation"] = "delegate"
     """How another's mailbox is entered: with the rights that the login was given in it, or in its owner's name (the
     management role ApplicationImpersonation)."""
-    folders: list[str] = Field(default_factory=lambda: ["inbox"], min_length=1)
+    folders: FolderNames = Field(default_factory=lambda: ["inbox"])
     """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``, ``archiveinbox``), or a
     path of display names below the mailbox's root or below such a folder: ``Support/Germany``, ``inbox/Done``."""
-    deletion: Literal["deleted-items", "recoverable", "permanent"] = "deleted-items"
+    deletion: Deletion = "deleted-items"
     """What ``disposition: delete`` does: move to Deleted Items; remove so that it can be recovered (the dumpster); remove for good."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file instead of the system's."""
@@ -115,25 +112,7 @@ class EwsConfig(SourceConfig):
             raise ValueError("the mailbox is named by its primary SMTP address: shared@example.com")
         return mailbox
 
-    @field_validator("folders")
-    @classmethod
-    def _check_folders(cls, folders: list[str]) -> list[str]:
-        for name in folders:
-            check_folder(name)
-        if len({name.strip("/").lower() for name in folders}) < len(folders):
-            raise ValueError("a folder is named twice")
-        return folders
-
-    @field_validator("disposition", "on_quarantine", "on_discard")
-    @classmethod
-    def _check_disposition(cls, disposition: Disposition | None) -> Disposition | None:
-        if disposition is not None:
-            for flag in disposition.flags:
-                if reason := impossible(flag):
-                    raise ValueError(reason)
-            if disposition.move is not None:
-                check_folder(disposition.move)
-        return disposition
+    _check_disposition = field_validator("disposition", "on_quarantine", "on_discard")(check_disposition)
 
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
@@ -184,20 +163,3 @@ class EwsConfig(SourceConfig):
         except ImportError as error:
             raise ConfigError(f"type: ews needs {error.name}: pip install 'mailpoller[ews]'") from None
         return EwsSource(name, self, runtime)
-
-
-def check_folder(name: str) -> str:
-    """``name`` if it can be that of a folder. Raises ValueError."""
-    parts = name.split("/")
-    if not all(part.strip() for part in parts) or not name.isprintable():
-        raise ValueError("a folder is a name such as inbox, or a path such as inbox/Done, without empty parts")
-    return name
-
-
-def impossible(flag: str) -> str:
-    """Why Exchange can never keep this flag, or ""."""
-    if flag.startswith("\\") and flag.lower() not in (SEEN, FLAGGED):
-        return f"Exchange has no flag {flag} that can be set; it has \\Seen, \\Flagged and categories, which are any other name"
-    if not flag.startswith("\\") and (any(one in flag for one in ",;") or not flag.isprintable() or len(flag) > 255):
-        return f"{flag!r} cannot be a category: no commas and semicolons, at most 255 characters"
-    return ""

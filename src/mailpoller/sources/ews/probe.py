@@ -9,13 +9,13 @@ from mailpoller.core.errors import CredentialsRefused, MailpollerError, Transien
 from mailpoller.core.ports import Stage
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
-from mailpoller.sources.ews.config import EwsConfig, impossible
+from mailpoller.sources.ews.config import EwsConfig
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import PROPERTIES
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.replies import only
-from mailpoller.sources.ews.settling import DELETED_ITEMS
 from mailpoller.transport.asking import FolderGone
+from mailpoller.transport.exchange import DELETED_ITEMS, impossible
 from mailpoller.transport.probe import WebApproach
 from mailpoller.transport.trying import Trying
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from mailpoller.core.delivery import Disposition
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
-from mailpoller.sources.ews.config import FLAGGED, SEEN, impossible
 from mailpoller.sources.ews.download import Known, categories_of
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, Denied, Reply
 from mailpoller.sources.ews.soap import Request
 from mailpoller.transport.asking import APPLIED, FolderGone, State
+from mailpoller.transport.exchange import DELETED_ITEMS, FLAGGED, SEEN, impossible
 
 ABSENT: State = ("applied", "gone")
 """The state of a message that is not there, until it is told to others, who need not know."""
@@ -25,7 +25,6 @@ READABLE = frozenset(
 )
 """Items that can be marked as read."""
 
-DELETED_ITEMS = "deleteditems"
 _DELETE_TYPE = {"recoverable": "SoftDelete", "permanent": "HardDelete"}
 
 

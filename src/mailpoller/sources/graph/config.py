@@ -10,19 +10,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Runtime, SourceConfig
-from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Duration
 from mailpoller.core.ports import Source
+from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
 from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
-
-SEEN, FLAGGED = "\\seen", "\\flagged"
-"""The flags that Outlook has a property for; every other flag is a category."""
-
-Deletion = Literal["deleted-items", "recoverable", "permanent"]
 
 
 class GraphConfig(SourceConfig):
@@ -36,7 +31,7 @@ class GraphConfig(SourceConfig):
     there says which of Microsoft's clouds it is, for Graph too."""
     url: str | None = None
     """Where Graph is, with its version, if ``cloud`` does not say it: ``https://graph.microsoft.com/v1.0``."""
-    folders: list[str] = Field(default_factory=lambda: ["inbox"], min_length=1)
+    folders: FolderNames = Field(default_factory=lambda: ["inbox"])
     """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``, ``archive``), or a path
     of display names below the mailbox's root or below such a folder: ``Support/Germany``, ``inbox/Done``."""
     deletion: Deletion = "deleted-items"
@@ -61,25 +56,7 @@ class GraphConfig(SourceConfig):
     _check_user = field_validator("user")(check_user)
     _check_url = field_validator("url")(check_url)
 
-    @field_validator("folders")
-    @classmethod
-    def _check_folders(cls, folders: list[str]) -> list[str]:
-        for name in folders:
-            check_folder(name)
-        if len({name.strip("/").lower() for name in folders}) < len(folders):
-            raise ValueError("a folder is named twice")
-        return folders
-
-    @field_validator("disposition", "on_quarantine", "on_discard")
-    @classmethod
-    def _check_disposition(cls, disposition: Disposition | None) -> Disposition | None:
-        if disposition is not None:
-            for flag in disposition.flags:
-                if reason := impossible(flag):
-                    raise ValueError(reason)
-            if disposition.move is not None:
-                check_folder(disposition.move)
-        return disposition
+    _check_disposition = field_validator("disposition", "on_quarantine", "on_discard")(check_disposition)
 
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
@@ -115,19 +92,3 @@ class GraphConfig(SourceConfig):
 
         check_installed()
         return GraphSource(name, self, runtime)
-
-
-def check_folder(name: str) -> str:
-    """``name`` if it can be that of a folder. Raises ValueError."""
-    if not all(part.strip() for part in name.split("/")) or not name.isprintable():
-        raise ValueError("a folder is a name such as inbox, or a path such as inbox/Done, without empty parts")
-    return name
-
-
-def impossible(flag: str) -> str:
-    """Why Outlook can never keep this flag, or ""."""
-    if flag.startswith("\\") and flag.lower() not in (SEEN, FLAGGED):
-        return f"Graph has no flag {flag} that can be set; it has \\Seen, \\Flagged and categories, which are any other name"
-    if not flag.startswith("\\") and (any(one in flag for one in ",;") or not flag.isprintable() or len(flag) > 255):
-        return f"{flag!r} cannot be a category: no commas and semicolons, at most 255 characters"
-    return ""

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from mailpoller.core.errors import TransientError
 from mailpoller.transport.asking import FolderGone
+from mailpoller.transport.exchange import DELETED_ITEMS
 from mailpoller.transport.graph import GraphClient, Missing
 from mailpoller.transport.http import HttpStatus
 from mailpoller.transport.wording import spoken
 
 ROOT = "msgfolderroot"
 """What people see as the top of a mailbox."""
-DELETED_ITEMS = "deleteditems"
 
 WELL_KNOWN = frozenset(
     {

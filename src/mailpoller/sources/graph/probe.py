@@ -8,9 +8,10 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
-from mailpoller.sources.graph.config import GraphConfig, impossible
+from mailpoller.sources.graph.config import GraphConfig
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.source import log_in
+from mailpoller.transport.exchange import impossible
 from mailpoller.transport.graph import Ask, GraphClient
 from mailpoller.transport.graph.errors import LOGIN_ADVICE
 from mailpoller.transport.http import Bearer

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
-from mailpoller.sources.graph.config import FLAGGED, SEEN, Deletion, impossible
-from mailpoller.sources.graph.folders import DELETED_ITEMS, Folders
+from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import categories_of
 from mailpoller.transport.asking import APPLIED, FolderGone, State, Wish
+from mailpoller.transport.exchange import DELETED_ITEMS, FLAGGED, SEEN, Deletion, impossible
 from mailpoller.transport.graph import Answer, Ask, GraphClient
 
 
