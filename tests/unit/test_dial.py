@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from mailpoller.core.errors import TransientError
-from mailpoller.transport.dial import NoConnection, connect, dial, resolve
+from mailpoller.transport.dial import NoConnection, confidential, connect, dial, resolve
 from servers.mailboxes import imap_source
 from servers.pop3_mailboxes import pop3_source
 
@@ -63,3 +63,27 @@ async def test_a_server_that_is_silent_is_named_with_its_port(source, tmp_path: 
         words = rf"^cannot connect to 127\.0\.0\.1 port {silent}: no answer within 0\.3 s$"
         with pytest.raises(TransientError, match=words):
             await source(tmp_path, silent, "joe", host="127.0.0.1", connect_timeout="300ms").connect()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://login.example.com/token?tenant=1",
+        "http://127.0.0.1:8080/",
+        "http://localhost",
+        "https://[2001:db8::1]:8443/v1.0",
+    ],
+)
+def test_a_secret_may_go_where_nobody_listens(url: str) -> None:
+    assert (parts := confidential(url)) is not None
+    assert parts.geturl() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "login.example.com", "http://login.example.com/", "ftp://127.0.0.1/", "https:///token", "https://user@example.com/", "https://@example.com/",
+     "https://example.com/#token", "https://example.com/a b", "https://example.com/\r\nHost: x", "https://exämple.com/", "https://example.com:port/",
+     "https://[::1/"],
+)  # fmt: skip
+def test_a_secret_goes_nowhere_else(url: str) -> None:
+    assert confidential(url) is None

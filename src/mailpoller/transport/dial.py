@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
 
 from mailpoller.core.errors import TransientError
 
@@ -117,3 +118,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def confidential(url: str) -> SplitResult | None:
+    """The parts of a URL to which a secret may be sent: https, or http to this machine, with no user or fragment. None for all others."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    plain = parts.username is None and not parts.fragment and all("!" <= one <= "~" for one in url)
+    return parts if host and safe and plain else None

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.ports import Source
-from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.dial import confidential
 from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
@@ -72,13 +72,8 @@ class GmailConfig(SourceConfig):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port
-            fit = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-        except ValueError:
-            host, fit = "", False
-        if not fit or not host or parts.username or parts.query or parts.fragment or parts.path.strip("/"):
+        parts = confidential(url)
+        if parts is None or parts.query or parts.path.strip("/"):
             raise ValueError(f"the URL of the service is {SERVICE}: a token never goes over http")
         return url.rstrip("/")
 

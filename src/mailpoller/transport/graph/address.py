@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 from mailpoller.core.errors import ConfigError
-from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.dial import confidential
 from mailpoller.transport.oauth import CLOUDS, OAuthAuth
 
 VERSION = "v1.0"
@@ -31,20 +30,8 @@ def check_url(url: str | None) -> str | None:
     """``url`` if a token may go there. Raises ValueError."""
     if url is None:
         return url
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-        fit = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-    except ValueError:
-        raise ValueError("the URL of Graph is https://HOST/v1.0") from None
-    if (
-        not fit
-        or not host
-        or parts.username
-        or parts.query
-        or parts.fragment
-        or any(not "!" <= one <= "~" for one in url)
-    ):
+    parts = confidential(url)
+    if parts is None or parts.query:
         raise ValueError("the URL of Graph is https://HOST/v1.0, without user and query: a token never goes over http")
     return url if parts.path.strip("/") else f"{url.rstrip('/')}/{VERSION}"
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Block, Component
 from mailpoller.core.literals import Duration, Secret
-from mailpoller.transport.dial import is_loopback
+from mailpoller.transport.dial import confidential
 from mailpoller.transport.oauth.providers import (
     GOOGLE,
     CloudName,
@@ -84,15 +83,7 @@ class OAuthAuth(Block):
     @field_validator("token_url", "authorization_url", "device_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return url
-        try:
-            parts = urlsplit(url)
-            host = parts.hostname or ""
-            fit = (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))) and not parts.fragment
-        except ValueError:
-            fit, host = False, ""
-        if not fit or not host or parts.username is not None or any(one <= " " for one in url):
+        if url is not None and confidential(url) is None:
             raise ValueError("a URL is https://HOST/PATH: secrets and tokens never go over http")
         return url
 
