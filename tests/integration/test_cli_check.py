@@ -163,8 +163,19 @@ def test_check_finds_room_for_queues_that_are_not_there_yet_and_creates_nothing(
         site.settings["queues"][kind] = {"type": kind, "path": str(tmp_path / "new" / kind / "queue")}
     said = check(site, "--json")
     assert said.code == 0, said.out
-    assert {row["part"] for row in said.json["stages"]} == {f"queue {name}" for name in site.settings["queues"]}
+    queues = {f"queue {name}" for name in site.settings["queues"]}
+    assert {row["part"] for row in said.json["stages"]} == {"service", *queues}
     assert list(tmp_path.iterdir()) == [site.config]
+
+
+def test_check_says_beforehand_that_the_service_has_no_place_for_its_state(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    site.settings["service"]["state_directory"] = str(tmp_path / "file" / "state")
+    said = check(site, "--json")
+    assert said.code == 69
+    (row,) = stages(said, "service").values()
+    assert (row["stage"], row["ok"]) == ("state", False)
+    assert "service.state_directory" in row["advice"]
 
 
 def test_check_of_one_mailbox_probes_no_other_part(site: Site, dovecot: Dovecot, user: str) -> None:

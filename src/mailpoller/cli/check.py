@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ def check(
         bool,
         typer.Option(
             "--live",
-            help="Also connect to every mailbox, queue and outgoing, stage by stage. Changes no mailbox, delivers nothing, "
+            help="Also try the state directory, every mailbox, queue and outgoing, stage by stage. Changes no mailbox, delivers nothing, "
             "sends nothing unless told to, and creates nothing: a queue that is not there yet passes if it can be made.",
         ),
     ] = False,
@@ -150,10 +151,27 @@ async def _probe(config: Config, only: str | None, send_to: str | None, *, quiet
         progress(terminal, how_far),
         asyncio.TaskGroup() as group,
     ):
-        for name, stages in parts.items():
+        own = {"service": _state(config.service.state_directory)} if only is None else {}
+        for name, stages in {**own, **parts}.items():
             results[name] = []
             group.create_task(one(name, stages), name=f"probe {name}")
     return [row for rows in results.values() for row in rows]
+
+
+async def _state(directory: Path) -> AsyncIterator[Stage]:
+    """Can the state directory be written, or made?"""
+    from mailpoller.core.errors import TransientError
+    from mailpoller.core.ports import Stage
+    from mailpoller.transport.disk import require_place
+
+    begun = time.monotonic()
+    detail, advice = str(directory), ""
+    try:
+        await asyncio.to_thread(require_place, directory, 0)
+    except TransientError as error:
+        detail = str(error)
+        advice = "Check as the service's user (sudo -u mailpoller …), or name another place: service.state_directory."
+    yield Stage("state", not advice, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
 def _row(name: str, stage: Stage) -> dict[str, Any]:
