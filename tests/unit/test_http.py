@@ -114,7 +114,7 @@ async def test_a_chunked_answer_without_end_is_given_up_at_the_limit() -> None:
 
 
 async def test_an_answer_that_drips_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.transport.http._PATIENCE", 0.01)
+    monkeypatch.setattr("mailpoller.transport.http.client._PATIENCE", 0.01)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

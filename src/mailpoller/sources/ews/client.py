@@ -22,7 +22,7 @@ from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
 from mailpoller.transport.asking import Asked
 from mailpoller.transport.http import HttpCut, HttpError, HttpSilence, faults, retry_after
-from mailpoller.transport.wire import open_pool
+from mailpoller.transport.http.wire import open_pool
 from mailpoller.transport.wording import spoken
 
 log = structlog.get_logger(__name__)
