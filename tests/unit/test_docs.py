@@ -53,6 +53,9 @@ def test_first_mailbox_of_the_readme_is_a_configuration(tmp_path: Path) -> None:
     config = load(tmp_path / "mailpoller.yaml")
     assert set(config.mailboxes) == {"support"}
     assert config.warnings == ()
+    blocks = (config.ledger, *config.queues.values())
+    paths = {config.service.state_directory, config.service.control_socket, *(one.path for one in blocks)}
+    assert not any(path.is_absolute() for path in paths), "a newcomer has no rights but in a directory of their own"
 
 
 def test_glossary_names_every_outcome_and_the_stages_of_a_message() -> None:

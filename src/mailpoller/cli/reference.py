@@ -19,7 +19,7 @@ compares it with the program.
 
 - `--config` is found in `MAILPOLLER_CONFIG` if it is not given, then in `/etc/mailpoller/mailpoller.yaml`.
 - Results go to standard output, logs, warnings and progress to standard error. In a pipe a table is tab-separated with a header
-  line; `--json` gives JSON, one document, or one object a line where messages come one after the other
+  line; `--json` gives [JSON](json.md), one document, or one object a line where messages come one after the other
   (`run --dry-run`, `explain`, `queue take`). `NO_COLOR` and `COLUMNS` are respected.
 - Every way to end is an [exit code](operations.md#exit-codes). An error that was foreseen is one line a problem. A bug is one line too, and
   `MAILPOLLER_DEBUG=1` shows its traceback; `run` writes it to the log in any case.

@@ -46,7 +46,7 @@ class ServiceConfig(Block):
     """What this installation is for. Mailboxes of another environment are not polled; those without one are polled only in
     ``production``. ``--environment`` and ``MAILPOLLER_ENVIRONMENT`` overrule it."""
     state_directory: Path = Path("/var/lib/mailpoller")
-    """Spool, tokens and the last-resort quarantine. Created with mode 0700."""
+    """Spool, tokens and the last-resort quarantine. Created with mode 0750."""
     control_socket: Path = Path("/run/mailpoller/control.sock")
     """Where ``mailpoller status``, ``poll`` and the like reach the running service; its group may use it."""
     stop_grace: Annotated[Duration, _at_least(timedelta(0), "0s")] = timedelta(seconds=20)
