@@ -33,6 +33,7 @@ from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
+from mailpoller.engine.judge import Judge
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.pipeline import Pipeline
@@ -180,19 +181,30 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             )
             asked = [rules[rule] for rule in block.rules]
             reachable = _reachable(config, block)
+            turned = in_turn(ledger, recording, name)
+            dispatcher = Dispatcher(block, queues, quarantines.of(name), last_resort, clock)
+            judge = Judge(
+                name,
+                pipeline=pipeline_of(config, name, rules),
+                dispatcher=dispatcher,
+                ledger=turned,
+                clock=clock,
+                turns=judging,
+                max_strikes=limits.max_strikes,
+                bodies_wanted=_bodies_wanted(config, asked, reachable),
+                observer=watcher,
+            )
             watcher.courier = Courier(
                 name,
                 block,
-                pipeline=pipeline_of(config, name, rules),
-                dispatcher=Dispatcher(block, queues, quarantines.of(name), last_resort, clock),
-                ledger=in_turn(ledger, recording, name),
+                judge=judge,
+                dispatcher=dispatcher,
+                ledger=turned,
                 budget=Budget(service.memory_per_mailbox, budget, mailbox=name),
-                judging=judging,
                 clock=clock,
                 limits=limits,
                 stop=watcher.patience,
                 reachable=reachable,
-                bodies_wanted=_bodies_wanted(config, asked, reachable),
                 observer=watcher,
             )
             watchers[name] = watcher

@@ -81,7 +81,7 @@ class Deadly:
 
 def arm(doom: Doom) -> None:
     """Put the wrappers where the engine is handed its ports."""
-    from mailpoller.engine import courier, queues, watcher
+    from mailpoller.engine import courier, judge, queues, watcher
 
     def wrap(owner: type, **kinds: str) -> None:
         original = owner.__init__
@@ -96,9 +96,10 @@ def arm(doom: Doom) -> None:
         owner.__init__ = init  # type: ignore[misc]
 
     wrap(courier.Courier, ledger="ledger")
+    wrap(judge.Judge, ledger="ledger")
     wrap(queues.Queue, sink="sink")
     wrap(watcher.Watcher, ledger="ledger", source="source")
-    real_parse = courier.parse
+    real_parse = judge.parse
 
     def parse(raw: Any) -> Any:
         if doom.due("before", "parse"):
@@ -110,7 +111,7 @@ def arm(doom: Doom) -> None:
             die()
         return message
 
-    courier.parse = parse
+    judge.parse = parse
 
 
 def main() -> None:

@@ -24,9 +24,11 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
 from mailpoller.engine.health import Health
+from mailpoller.engine.judge import Judge
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.tally import Tally
+from mailpoller.engine.turns import Turns
 from mailpoller.engine.watcher import Watcher
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
@@ -118,10 +120,21 @@ class Rig:
             stop=self.stop,
             connecting=asyncio.Semaphore(8),
         )
+        self.judge = Judge(
+            name,
+            pipeline=Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules),
+            dispatcher=self.dispatcher,
+            ledger=self.ledger,
+            clock=self.clock,
+            turns=Turns(1),
+            max_strikes=3,
+            bodies_wanted=True,
+            observer=self.watcher,
+        )
         self.courier = self.watcher.courier = Courier(
             name,
             self.config,
-            pipeline=Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules),
+            judge=self.judge,
             dispatcher=self.dispatcher,
             ledger=self.ledger,
             budget=self.budget,

@@ -61,7 +61,7 @@ async def test_new_mail_of_a_small_mailbox_is_settled_while_many_backlogs_drain(
     backlogs = [Rig(name=f"backlog-{number}", ledger=ledger, batch=50) for number in range(4)]
     small = Rig(name="small", ledger=ledger, poll_interval="1h")
     for rig in (*backlogs, small):
-        rig.courier._judging = judging
+        rig.judge._turns = judging
     for rig in backlogs:
         rig.fill(400)
     async with small.running():

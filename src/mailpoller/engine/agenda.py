@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,7 +100,7 @@ class Agenda:
 
     async def batches(
         self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
-    ) -> AsyncIterator[Batch]:
+    ) -> AsyncGenerator[Batch, None]:
         """What is due, then what is pending, then what may take the session with it.
 
         Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
@@ -123,7 +123,7 @@ class Agenda:
                 yield Batch(self._cut(waiting, len(refs), rest=True), alone=True)
         tally.exhausted = True
 
-    async def _due(self, folder: Folder, worked: set[str], doubted: int) -> AsyncIterator[Batch]:
+    async def _due(self, folder: Folder, worked: set[str], doubted: int) -> AsyncGenerator[Batch, None]:
         """What the ledger says is due; ``worked`` gets the uids."""
         while not self._stop.is_set():
             probing = self._dispatcher.probing()
@@ -140,7 +140,7 @@ class Agenda:
 
     async def _pending(
         self, session: Session, folder: Folder, since: Position | None, start: Start, worked: set[str], tally: Tally
-    ) -> AsyncIterator[Batch]:
+    ) -> AsyncGenerator[Batch, None]:
         """What the session lists, but for the uids that were ``worked`` on."""
         listed = yielded = begun = 0
         waiting: deque[MessageRef] = deque()

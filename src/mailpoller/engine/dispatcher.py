@@ -60,9 +60,9 @@ class Deferral:
     claim: Claim
     until: datetime
     reason: str
-    queue: str | None
-    route: tuple[str, ...]
-    receipts: Mapping[str, str]
+    queue: str | None = None
+    route: tuple[str, ...] | None = None
+    receipts: Mapping[str, str] | None = None
 
 
 def put_off(now: datetime, attempts: int, *, retry_after: timedelta | None = None) -> datetime:

@@ -1,0 +1,88 @@
+"""What the stations of a pass hand on: one batch on its way, and what all batches of the pass share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mailpoller.core.delivery import Outcome, Settlement
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, RawMessage
+from mailpoller.core.ports import Session
+from mailpoller.engine.agenda import Batch
+from mailpoller.engine.budget import Reservation
+from mailpoller.engine.dispatcher import Deferral, Judged
+from mailpoller.engine.tally import Tally
+
+UNTOLD = 4
+"""Settled batches that wait until the server is told of them."""
+
+
+@dataclass(slots=True)
+class Hand:
+    """One batch on its way, filled from top to bottom: claimed, fetched, judged, delivered, settled."""
+
+    batch: Batch
+    claims: list[Claim] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    """What the server is to be told: dispositions of earlier days at first, then this batch's own."""
+    reservation: Reservation | None = None
+    fetching: asyncio.Task[None] | None = None
+    fetched: list[RawMessage] = field(default_factory=list)
+    gone: list[Claim] = field(default_factory=list)
+    missing: dict[str, Claim] = field(default_factory=dict)
+    """Claims that were asked for and not answered, by mid."""
+    trouble: TransientError | None = None
+    """Why; :class:`SessionLost` among others."""
+    judged: list[Judged] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    deferrals: list[Deferral] = field(default_factory=list)
+    digests: dict[bytes, str] = field(default_factory=dict)
+    """Digest -> mid of what is held whole: the ledger knows of them only once they are settled."""
+
+    def release(self) -> None:
+        """Give back octets and room. Harmless when repeated."""
+        for raw in self.fetched:
+            raw.octets.close()
+        self.fetched = []
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
+
+
+@dataclass(slots=True)
+class Pass:
+    """What the batches of one pass over a folder share. ``suppress``: octets that an earlier epoch settled are not delivered again."""
+
+    session: Session
+    folder: Folder
+    suppress: bool
+    tally: Tally
+    digests: dict[bytes, str] = field(default_factory=dict)
+    """Digest -> mid of what was judged and is not settled yet."""
+    last: list[Settlement] | None = None
+    """Overdue settlements, where the server is told of them after everything else."""
+    settled: asyncio.Queue[Sequence[Settlement] | None] = field(default_factory=lambda: asyncio.Queue(UNTOLD))
+    """What the server is to be told next; None after the last."""
+    lost: SessionLost | None = None
+    """The session: nothing more is fetched or told, and what was fetched is finished."""
+    failure: Exception | None = None
+    """Anything else: what is not on its way to a queue yet is given up."""
+    tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    """Those that batches walk and fetch in."""
+    fetching: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def over(self) -> bool:
+        """True if nothing new is begun."""
+        return self.lost is not None or self.failure is not None
+
+    def fail(self, error: Exception) -> None:
+        """Note what ends the pass; the first failure counts."""
+        if isinstance(error, SessionLost):
+            self.lost = self.lost or error
+            return
+        self.failure = self.failure or error
+        for task in self.fetching:
+            task.cancel()

@@ -1,0 +1,146 @@
+"""From octets to verdicts: parsing, rules and rendering, of one mailbox's batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from mailpoller.core.errors import MailpollerError
+from mailpoller.core.message import Claim, Message, RawMessage
+from mailpoller.core.ports import Clock, Ledger
+from mailpoller.core.verdict import Quarantine
+from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
+from mailpoller.engine.hand import Hand, Pass
+from mailpoller.engine.observer import Observer
+from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.turns import Turns
+from mailpoller.mail.parser import parse, unparsed
+
+log = structlog.get_logger(__name__)
+
+LARGE = 1_000_000
+"""A message of more octets is parsed in a thread, so that no other mailbox waits for it."""
+
+_BREATH = 0.002
+"""Seconds of parsing after which other tasks get their turn."""
+
+
+class Judge:
+    """Parses and judges what one mailbox's courier has fetched, and has the events rendered.
+
+    ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the process, or our
+    code, with it. ``bodies_wanted``: some rule or queue looks below the header.
+    """
+
+    def __init__(
+        self,
+        mailbox: str,
+        *,
+        pipeline: Pipeline,
+        dispatcher: Dispatcher,
+        ledger: Ledger,
+        clock: Clock,
+        turns: Turns,
+        max_strikes: int,
+        bodies_wanted: bool,
+        observer: Observer,
+    ) -> None:
+        self._mailbox = mailbox
+        self._pipeline = pipeline
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._clock = clock
+        self._turns = turns
+        self._max_strikes = max_strikes
+        self._bodies_wanted = bodies_wanted
+        self._observer = observer
+
+    async def judge(self, now: Pass, hand: Hand) -> None:
+        """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect is marked
+        while it is parsed and judged."""
+        async with self._turns.turn(self._mailbox, len(hand.fetched) + 1):
+            settled, former = await self._repeats(now, hand)
+            breath = time.perf_counter()
+            for raw in hand.fetched:
+                digest = raw.octets.digest
+                repeat_of = None if raw.truncated else settled.get(digest) or now.digests.get(digest)
+                if repeat_of == raw.claim.mid:
+                    repeat_of = None
+                if digest in former and repeat_of is not None and not raw.claim.route:
+                    hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
+                    continue
+                if not raw.truncated:
+                    hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
+                if raw.claim.suspect:
+                    await self._ledger.at_risk(raw.claim)
+                one = await self._judged(raw, repeat_of)
+                if raw.claim.suspect:
+                    await self._ledger.cleared(raw.claim)
+                if isinstance(one, Judged):
+                    hand.judged.append(one)
+                else:
+                    hand.deferrals.append(one)
+                if time.perf_counter() - breath > _BREATH:
+                    await asyncio.sleep(0)
+                    breath = time.perf_counter()
+
+    def is_poison(self, claim: Claim) -> bool:
+        """True if it has killed the process too often to be parsed again."""
+        return claim.strikes >= self._max_strikes
+
+    def condemn(self, hand: Hand) -> None:
+        """Judge poison: it goes to quarantine unparsed."""
+        for raw in hand.fetched:
+            claim = raw.claim
+            detail = f"the process died {claim.strikes} times while this message was parsed; it was not parsed again"
+            log.error(
+                "message.poisonous", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, strikes=claim.strikes
+            )
+            self._observer.fault("message.poisonous", detail, claim.mid)
+            hand.judged.append(self._unread(raw, Quarantine("poison", detail)))
+
+    async def _repeats(self, now: Pass, hand: Hand) -> tuple[Mapping[bytes, str], Mapping[bytes, str]]:
+        """Digest -> mid of what was settled before: anywhere in the mailbox; in former epochs of this folder, if those count."""
+        whole = [raw.octets.digest for raw in hand.fetched if not raw.truncated]
+        settled = await self._ledger.repeats(self._mailbox, whole) if whole else {}
+        if not now.suppress or not settled:
+            return settled, {}
+        return settled, await self._ledger.repeats(self._mailbox, list(settled), former_of=now.folder)
+
+    async def _judged(self, raw: RawMessage, repeat_of: str | None) -> Judged | Deferral:
+        """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
+        claim = raw.claim
+        try:
+            if raw.octets.size > LARGE:
+                message = await asyncio.to_thread(_read, raw, claim.suspect or self._bodies_wanted)
+            else:
+                message = _read(raw, claim.suspect)
+            judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
+            self._dispatcher.prepare(judged)
+            return judged
+        except MailpollerError:
+            raise
+        except Exception as error:
+            log.exception("message.unprocessable", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid)
+            self._observer.fault("message.unprocessable", type(error).__name__, claim.mid)
+            if claim.attempts + 1 < self._max_strikes:
+                until = put_off(self._clock.now(), claim.attempts)
+                return Deferral(claim, until, f"unprocessable: {type(error).__name__}")
+            detail = f"processing failed {claim.attempts + 1} times with {type(error).__name__}"
+            return self._unread(raw, Quarantine("unprocessable", detail))
+
+    def _unread(self, raw: RawMessage, verdict: Quarantine) -> Judged:
+        judged = Judged(raw.claim, unparsed(raw), verdict)
+        self._dispatcher.prepare(judged)
+        return judged
+
+
+def _read(raw: RawMessage, body: bool) -> Message:
+    """The parsed message, with its body if that is wanted; otherwise it is parsed when somebody first asks."""
+    message = parse(raw)
+    if body:
+        _ = message.body
+    return message

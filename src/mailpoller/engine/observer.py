@@ -1,0 +1,24 @@
+"""Who wants to know how one mailbox's messages fare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mailpoller.core.delivery import Disposed, Outcome
+
+
+class Observer(Protocol):
+    """Told of one mailbox's messages. Called from the courier's tasks; never blocks, never raises."""
+
+    def progressed(self) -> None:
+        """A step got somewhere."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """An outcome was committed."""
+
+    def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
+        """What the server said to a batch of dispositions."""
+
+    def fault(self, event: str, detail: str, mid: str) -> None:
+        """Something about one message went wrong that an operator should find again."""
