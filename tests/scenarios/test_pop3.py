@@ -16,6 +16,7 @@ from mailpoller.testing.builders import plain
 from scenarios.harness import Site
 from scenarios.suite import COUNT, Mailbox, MailboxSuite, assert_all_is_well, fill
 from servers.dovecot import Dovecot
+from servers.listener import Listener
 from servers.proxy import FaultProxy
 
 _numbers = itertools.count()
@@ -53,7 +54,7 @@ class Maildrop(Mailbox):
         return sum(1 for part in ("new", "cur") for _ in (self.server.maildir(self.user) / part).iterdir())
 
 
-class Hasty:
+class Hasty(Listener):
     """A line to the server that is reset ``times`` times at the word QUIT, which the server never gets."""
 
     def __init__(self, to: int, times: int) -> None:
@@ -62,15 +63,7 @@ class Hasty:
         self.cuts = 0
         self.logins = 0
 
-    async def __aenter__(self) -> Hasty:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
         self.logins += 1
         down = asyncio.create_task(self._pass(far_reader, writer))

@@ -14,7 +14,10 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+
+from servers.listener import Listener
 
 ROOT = Path(os.environ.get("COURIER_ROOT", "/"))
 BINARY = ROOT / "usr/lib/courier/courier/courierpop3d"
@@ -23,47 +26,22 @@ _LIBRARIES = [ROOT / "usr/lib", ROOT / "usr/lib/x86_64-linux-gnu", ROOT / "usr/l
 installed = BINARY.exists()
 
 
-class Courier:
-    """An async context manager; listens on :attr:`port`. Every user has a Maildir below ``directory``."""
+class Courier(Listener):
+    """A server; every user has a Maildir below ``directory``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.subprocess.Process] = set()
+        self._leaving: set[asyncio.Future[None]] = set()
 
     async def ended(self) -> None:
         """Return when nobody deletes any more: Courier answers QUIT first, and deletes then."""
-        await asyncio.sleep(0.05)
-        await asyncio.gather(*(process.wait() for process in self._ending))
-
-    async def __aenter__(self) -> Courier:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._leaving)
 
     def maildir(self, user: str) -> Path:
         """The user's Maildir."""
         return self.directory / user
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._converse(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"+OK Hello there.\r\n")
         user = ""
         while line := (await reader.readline()).decode():
@@ -91,25 +69,31 @@ class Courier:
                 str(BINARY), user, cwd=self.directory, env=environment,
                 stdin=theirs, stdout=theirs, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
-        from_courier, to_courier = await asyncio.open_connection(sock=ours)
-        down = asyncio.create_task(_pass(from_courier, writer))
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            await _pass(reader, to_courier)
-            self._ending.add(process)
-            async with asyncio.timeout(5):
-                await process.wait()
+            from_courier, to_courier = await asyncio.open_connection(sock=ours)
+            down = asyncio.create_task(_pass(from_courier, writer))
+            try:
+                await _pass(reader, to_courier, lambda data: self._leaving.add(gone) if b"QUIT" in data else None)
+                async with asyncio.timeout(60):
+                    await process.wait()
+            finally:
+                down.cancel()
+                to_courier.transport.abort()
         finally:
-            self._ending.discard(process)
-            down.cancel()
-            to_courier.transport.abort()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+            self._leaving.discard(gone)
+            gone.set_result(None)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None] = lambda data: None
+) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
+            look(data)
             writer.write(data)
             await writer.drain()
         writer.close()

@@ -9,9 +9,10 @@ function ``(conversation, tag, arguments)`` that returns such octets, or None fo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+
+from servers.listener import Listener
 
 CAPABILITIES = "IMAP4rev1 IDLE UIDPLUS MOVE ESEARCH SASL-IR"
 Answer = bytes | None
@@ -36,8 +37,10 @@ class Conversation:
         self.writer.close()
 
 
-class ScriptedImap:
-    """An async context manager; listens on :attr:`port`. ``messages`` is uid -> octets of its only folder, INBOX."""
+class ScriptedImap(Listener):
+    """A server; ``messages`` is uid -> octets of its only folder, INBOX."""
+
+    limit = 1 << 24
 
     def __init__(
         self,
@@ -57,7 +60,6 @@ class ScriptedImap:
         self.uidnext = uidnext
         self.tells_uidnext = True
         self.conversations: list[Conversation] = []
-        self.port = 0
 
     @property
     def lines(self) -> list[str]:
@@ -68,26 +70,14 @@ class ScriptedImap:
         """What clients have said that has ``word`` in it."""
         return [line for line in self.lines if word in line]
 
-    async def __aenter__(self) -> ScriptedImap:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 24)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for conversation in self.conversations:
-            conversation.writer.transport.abort()
-        await asyncio.sleep(0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversation = Conversation(reader, writer)
         self.conversations.append(conversation)
         writer.write(self.greeting)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            while line := await reader.readline():
-                text = line.decode("utf-8", "replace").rstrip("\r\n")
-                conversation.lines.append(text)
-                await self._answer(conversation, text)
+        while line := await reader.readline():
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            conversation.lines.append(text)
+            await self._answer(conversation, text)
 
     async def _answer(self, conversation: Conversation, text: str) -> None:
         tag, _, rest = text.partition(" ")

@@ -9,9 +9,10 @@ answer. Deletions count at QUIT, over all connections, as on a real server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from servers.listener import Listener
 
 CAPABILITIES = "PIPELINING UIDL TOP USER RESP-CODES"
 Answer = bytes | None
@@ -38,8 +39,10 @@ class Conversation:
         self.writer.close()
 
 
-class ScriptedPop3:
-    """An async context manager; listens on :attr:`port`. ``mails`` are pairs of UIDL and octets, in order."""
+class ScriptedPop3(Listener):
+    """A server; ``mails`` are pairs of UIDL and octets, in order."""
+
+    limit = 1 << 20
 
     def __init__(
         self,
@@ -54,7 +57,6 @@ class ScriptedPop3:
         self.greeting = greeting
         self.capabilities = capabilities
         self.conversations: list[Conversation] = []
-        self.port = 0
 
     @property
     def lines(self) -> list[str]:
@@ -65,27 +67,15 @@ class ScriptedPop3:
         """The commands that begin with ``word``."""
         return [line for line in self.lines if line.split(" ")[0].upper() == word]
 
-    async def __aenter__(self) -> ScriptedPop3:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for conversation in self.conversations:
-            conversation.writer.transport.abort()
-        await asyncio.sleep(0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversation = Conversation(writer, self.mails)
         self.conversations.append(conversation)
         writer.write(self.greeting)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            while line := await reader.readline():
-                text = line.decode("utf-8", "replace").rstrip("\r\n")
-                conversation.lines.append(text)
-                await self._answer(conversation, text)
-                await writer.drain()
+        while line := await reader.readline():
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            conversation.lines.append(text)
+            await self._answer(conversation, text)
+            await writer.drain()
 
     async def _answer(self, conversation: Conversation, text: str) -> None:
         if conversation.conversing is not None:

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from servers.listener import Listener
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -244,7 +246,7 @@ STALL = None
 
 
 @dataclass
-class Scripted:
+class Scripted(Listener):
     """A relay that answers each verb as the script says; what it does not say is answered with success.
 
     Stages: ``GREETING``, every verb, and ``END`` for the end of the mail.
@@ -262,59 +264,44 @@ class Scripted:
     connections: int = 0
     mails: list[bytes] = field(default_factory=list)
 
-    async def __aenter__(self) -> Self:
-        self._tasks: set[asyncio.Task[None]] = set()
-        listening = socket.create_server(("127.0.0.1", 0))
+    limit = 1 << 26
+
+    def listening(self) -> socket.socket:
+        listening = super().listening()
         if self.buffer:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer)
-        self._server = await asyncio.start_server(self._serve, sock=listening, limit=1 << 26)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return listening
 
     @property
     def verbs(self) -> list[str]:
         return [line.split(b" ")[0].upper().decode("latin-1") for line in self.lines]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            if not await self._answer("GREETING", b"220 relay.test\r\n", writer):
+        if not await self._answer("GREETING", b"220 relay.test\r\n", writer):
+            return
+        while line := await reader.readline():
+            self.lines.append(line.rstrip())
+            verb = line.split(b" ")[0].strip().upper().decode("latin-1")
+            usual = b"250 Ok\r\n"
+            if verb == "EHLO":
+                said = [b"relay.test", *(one.encode() for one in self.extensions)]
+                usual = b"".join(b"250-" + one + b"\r\n" for one in said[:-1]) + b"250 " + said[-1] + b"\r\n"
+            elif verb == "DATA":
+                usual = b"354 Go on\r\n"
+            elif verb == "AUTH":
+                usual = b"235 2.7.0 Welcome\r\n"
+            elif verb == "QUIT":
+                usual = b"221 Bye\r\n"
+            if not await self._answer(verb, usual, writer):
                 return
-            while line := await reader.readline():
-                self.lines.append(line.rstrip())
-                verb = line.split(b" ")[0].strip().upper().decode("latin-1")
-                usual = b"250 Ok\r\n"
-                if verb == "EHLO":
-                    said = [b"relay.test", *(one.encode() for one in self.extensions)]
-                    usual = b"".join(b"250-" + one + b"\r\n" for one in said[:-1]) + b"250 " + said[-1] + b"\r\n"
-                elif verb == "DATA":
-                    usual = b"354 Go on\r\n"
-                elif verb == "AUTH":
-                    usual = b"235 2.7.0 Welcome\r\n"
-                elif verb == "QUIT":
-                    usual = b"221 Bye\r\n"
-                if not await self._answer(verb, usual, writer):
+            if verb == "DATA" and usual.startswith(b"354") and self.script.get("DATA", b"354").startswith(b"354"):
+                if self.reader is not None:
+                    self.mails.append(await self.reader(reader))
+                elif self.read_mail:
+                    self.mails.append(await reader.readuntil(b"\r\n.\r\n"))
+                if not await self._answer("END", b"250 2.0.0 Ok: queued\r\n", writer):
                     return
-                if verb == "DATA" and usual.startswith(b"354") and self.script.get("DATA", b"354").startswith(b"354"):
-                    if self.reader is not None:
-                        self.mails.append(await self.reader(reader))
-                    elif self.read_mail:
-                        self.mails.append(await reader.readuntil(b"\r\n.\r\n"))
-                    if not await self._answer("END", b"250 2.0.0 Ok: queued\r\n", writer):
-                        return
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
 
     async def _answer(self, stage: str, usual: bytes, writer: asyncio.StreamWriter) -> bool:
         answer = self.script.get(stage, usual)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
+from servers.listener import Listener
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -63,55 +65,34 @@ class Reply:
 Answering = Callable[[Asked], "Reply | Awaitable[Reply]"]
 
 
-class Web:
-    """A context manager that listens on a free port of 127.0.0.1. ``answering`` may be replaced at any time."""
+class Web(Listener):
+    """A server; ``answering`` may be replaced at any time."""
 
     def __init__(self, answering: Answering, *, tls: ssl.SSLContext | None = None) -> None:
         self.answering = answering
         self.asked: list[Asked] = []
         self.connections = 0
-        self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tls = tls
 
     @property
     def url(self) -> str:
-        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> Web:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                method, target, _ = head[0].split(" ")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
-                asked = Asked(method, target, headers, await reader.readexactly(int(headers.get("content-length", 0))))
-                self.asked.append(asked)
-                found = self.answering(asked)
-                reply = found if isinstance(found, Reply) else await found
-                await asyncio.sleep(reply.pause)
-                writer.write(reply.octets()[: reply.cut])
-                await writer.drain()
-                if reply.cut is not None:
-                    return
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            method, target, _ = head[0].split(" ")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+            asked = Asked(method, target, headers, await reader.readexactly(int(headers.get("content-length", 0))))
+            self.asked.append(asked)
+            found = self.answering(asked)
+            reply = found if isinstance(found, Reply) else await found
+            await asyncio.sleep(reply.pause)
+            writer.write(reply.octets()[: reply.cut])
+            await writer.drain()
+            if reply.cut is not None:
+                return
 
 
 def script(*replies: Reply) -> Answering:
