@@ -136,6 +136,29 @@ async def test_an_empty_body_of_a_message_that_has_a_size_is_no_message(tmp_path
         assert "shows no body" in said
 
 
+@pytest.mark.parametrize("removed", [True, False])
+async def test_what_courier_shows_in_place_of_a_removed_message_is_no_mail(tmp_path: Path, removed: bool) -> None:
+    stand_in = (
+        b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\n"
+        b"This message is no longer available on the server.\r\n"
+    )
+
+    def noop(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        if removed:
+            del server.messages[2]
+        return b"* 2 EXPUNGE\r\n%T OK\r\n"
+
+    async with (
+        ScriptedImap({"NOOP": noop}, messages=numbered(3) | {2: stand_in}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        refs, _ = await listed(session, await session.open("INBOX"))
+        answers = {one.claim.ref.uid: one for one in await fetched(session, claims_of(refs))}
+    assert sorted(answers) == ["1", "2", "3"]
+    assert isinstance(answers["2"], Gone) == removed  # and a mail that really is just this one is had
+    assert texts(list(answers.values())).count(stand_in) == (not removed)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -253,10 +276,18 @@ async def test_a_uidnext_of_nothing_is_none(tmp_path: Path) -> None:
         assert await session.wait(timedelta(seconds=5)) is Wake.NEWS
 
 
+@pytest.mark.parametrize("search", [b"* SEARCH\r\n%T OK\r\n", b"%T BAD what is a star?\r\n"])
+async def test_the_newest_mail_is_found_without_uidnext_and_without_a_search(tmp_path: Path, search: bytes) -> None:
+    async with ScriptedImap({"SEARCH": search}, messages={4: MAIL, 9: MAIL}) as server:  # Courier does not know UID *
+        server.tells_uidnext = False
+        async with session_of(imap_source(tmp_path, server.port, "joe")) as session:
+            assert await listed(session, await session.open("INBOX"), None, Start("now")) == ([], "10")
+
+
 async def test_a_server_that_does_not_say_which_mail_is_the_newest_is_not_believed_that_all_is_new(
     tmp_path: Path,
 ) -> None:
-    async with ScriptedImap({"SEARCH": b"* SEARCH\r\n%T OK\r\n"}, messages={4: MAIL}) as server:
+    async with ScriptedImap({"FETCH": b"%T OK\r\n"}, messages={4: MAIL}) as server:
         server.tells_uidnext = False
         async with session_of(imap_source(tmp_path, server.port, "joe")) as session:
             with pytest.raises(TransientError, match="which message is the newest"):

@@ -30,6 +30,11 @@ UNKNOWN_SIZE = 100_000
 """What a message without a size counts, in octets."""
 
 _UID = re.compile(rb"\bUID (\d+)")
+_REMOVED = (
+    b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\n"
+    b"This message is no longer available on the server.\r\n"
+)
+"""What Courier gives in place of a message that somebody has removed, until it has had a chance to say so."""
 
 
 @dataclass(slots=True)
@@ -113,7 +118,8 @@ class Download:
         self._limit = downloads.limit
         self._arrived: deque[RawMessage | Gone] = deque()
         self._waiting: dict[str, Claim] = {}
-        self._empty: set[str] = set()  # answered NIL, or nothing where there is something
+        self._empty: set[str] = set()  # answered NIL, nothing where there is something, or a stand-in
+        self._again: set[str] = set()  # asked for a second time, alone
         self._under_way = 0  # octets
         self._commands = 0
         self._abandoned = False
@@ -171,7 +177,7 @@ class Download:
         if claim is None:
             return False
         body = fetched.body
-        if body is None or (not fetched.announced and claim.ref.size):
+        if body is None or (not fetched.announced and claim.ref.size) or self._stands_in(fetched):
             self._empty.add(fetched.uid)
             return True
         del self._waiting[fetched.uid]
@@ -189,6 +195,16 @@ class Download:
                 self._arrived.append(RawMessage(claim, octets, truncated, hint, fetched.received, fetched.flags or ()))
         self.event.set()
         return True
+
+    def _stands_in(self, fetched: Fetched) -> bool:
+        """The body is Courier's for a message that is removed. Asked for again it is gone, or really has these octets."""
+        body = fetched.body
+        return (
+            fetched.announced == len(_REMOVED)
+            and fetched.uid not in self._again
+            and isinstance(body, Octets)
+            and body.view() == _REMOVED
+        )
 
     def _ended(self, asked: _Set, status: Status) -> None:
         """The command for ``asked`` was answered: what it left out is gone, or doubtful."""
@@ -245,6 +261,7 @@ class Download:
         if not uids:
             return
         self._empty.difference_update(map(str, uids))
+        self._again.update(map(str, uids))
         if self._protocol.lost is None:
             self._protocol.submit("NOOP")
         share = max(1, asked.octets // len(asked.uids))

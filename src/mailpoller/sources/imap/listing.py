@@ -17,6 +17,8 @@ from mailpoller.sources.imap.responses import MAX_UIDS, MONTH_NAMES, Fetched, re
 
 PAGE = 500
 """Messages in a page, and how many new ones are listed with their sizes in one round trip."""
+MAX_UID = 0xFFFFFFFF
+"""The last that there can be (RFC 3501 section 9, nz-number)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ async def list_folder(
         return listing
     few = mailbox.uidnext is not None and max(0, mailbox.uidnext - low) + mailbox.arrived <= PAGE
     if listing.uids or not (few or mailbox.exists <= PAGE) or not await _list_few(protocol, listing, low):
-        listing.uids.extend(_within(await _search(protocol, mailbox, f"UID {low}:*"), low, 0xFFFFFFFF))
+        listing.uids.extend(_within(await _search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID))
     return listing
 
 
@@ -177,7 +179,7 @@ async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> bool:
 
     def note(fetched: Fetched) -> bool:
         uid = int(fetched.uid or 0)
-        if uid >= low:  # also if only its flags are told: it is there
+        if low <= uid <= MAX_UID:  # also if only its flags are told: it is there
             sizes[uid] = fetched.size or sizes.get(uid)
         if len(sizes) > MAX_UIDS:
             raise ProtocolViolation(f"a listing of more than {MAX_UIDS} messages")
@@ -198,11 +200,23 @@ async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
     told = mailbox.uidnext or 1
     if (mailbox.uidnext and not mailbox.arrived) or not mailbox.exists:
         return told
-    newest = max(await _search(protocol, mailbox, "UID *"), default=0)
+    newest = await _newest(protocol, mailbox)
     if not newest:
         # To take 1 for UIDNEXT would make new mail of all that is there.
         raise TransientError("the server does not say which message is the newest")
     return max(told, newest + 1)
+
+
+async def _newest(protocol: ImapProtocol, mailbox: Mailbox) -> int:
+    """The uid of the last message, or 0. By FETCH, because Courier, which tells no UIDNEXT, does not know ``*`` in a SEARCH."""
+    found = [0]
+
+    def note(fetched: Fetched) -> bool:
+        found.append(int(fetched.uid or 0))
+        return False
+
+    await protocol.run("FETCH", "*", "(UID)", within=mailbox, on_fetch=note)
+    return max(found)
 
 
 async def _search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:
