@@ -10,6 +10,9 @@ from typing import Any
 
 from mailpoller.core.ports import Clock
 
+_WORDS = ("up", "starting", "behind", "refused", "held", "not polled")
+"""Of a status line, in this order."""
+
 
 class Condition(Enum):
     """What a mailbox's watcher is doing."""
@@ -79,7 +82,7 @@ class Health:
         self.mailboxes[name].last_poll_at = self._clock.now()
 
     def line(self) -> str:
-        """One line for ``systemctl status``: mailboxes up, behind, refused, held, not polled."""
+        """One line for ``systemctl status``: mailboxes up, starting (no poll yet), behind, refused, held, not polled."""
         now = self._clock.now()
         words: Counter[str] = Counter()
         for health in self.mailboxes.values():
@@ -88,9 +91,9 @@ class Health:
             elif health.condition is Condition.RETRYING or health.behind(now):
                 words["behind"] += 1
             else:
-                words["up"] += 1
+                words["up" if health.last_poll_at else "starting"] += 1
         polled = len(self.mailboxes)
-        parts = [f"{words[word]} {word}" for word in ("up", "behind", "refused", "held", "not polled") if words[word]]
+        parts = [f"{words[word]} {word}" for word in _WORDS if words[word]]
         settled = sum(health.settled for health in self.mailboxes.values())
         mailboxes = "1 mailbox" if polled == 1 else f"{polled} mailboxes"
         messages = "1 message" if settled == 1 else f"{settled} messages"
