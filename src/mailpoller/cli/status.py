@@ -26,7 +26,7 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
     with explained():
         found = loaded(config)
         try:
-            report = ask(found, {"do": "status"})
+            report = ask(found, {"do": "status"}, seconds=10)
         except TransientError as error:
             words = "the daemon cannot read its ledger: " if isinstance(error, LedgerUnavailable) else ""
             report = {"line": f"{words}{error}", "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
