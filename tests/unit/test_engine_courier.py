@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -291,6 +292,19 @@ async def test_a_suspect_that_takes_the_session_with_it_is_found_and_its_neighbo
             await again.carry()
     assert again.subjects() == expected - Counter(["message 3"])
     assert (await again.counts())["deferred"] == 1
+
+
+async def test_a_server_that_wants_to_be_left_alone_puts_no_message_in_doubt() -> None:
+    rig = Rig(batch=5)
+    expected = rig.fill(1)
+    for _ in range(3):
+        rig.source.faults.fail("fetch", SessionLost("throttled", retry_after=timedelta(minutes=5)))
+        with pytest.raises(SessionLost):
+            await rig.carry()
+        rig.source.faults.clear()
+    assert (await rig.counts())["deferred"] == 1, "given back"
+    await rig.carry()
+    assert rig.subjects() == expected
 
 
 async def test_a_message_that_waits_for_a_queue_is_given_up_when_it_leaves_the_mailbox() -> None:

@@ -303,6 +303,9 @@ class Courier:
             if lost is None:
                 reason = str(hand.trouble or "the server did not answer for it")
                 await self._unfetchable(left, reason, now.tally, hand.trouble)
+            elif lost.retry_after is not None:
+                # The server wants to be left alone, whatever it was asked for.
+                await self._put_down(left)
             elif now.lost is None and self._doubt.lost([claim.ref for claim in left]):
                 await self._unfetchable(left, "the session is lost whenever it is fetched", now.tally, None)
             else:
