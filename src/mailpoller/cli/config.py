@@ -13,6 +13,11 @@ def config(config: ConfigOption, environment: EnvironmentOption = None, as_json:
     """Print the effective configuration, secrets masked.
 
     Everything is merged and every default filled in: what a mailbox really has after defaults, extends and drop-ins.
+
+    \b
+    Examples:
+      mailpoller config
+      mailpoller config --json | jq .mailboxes.support
     """
     from mailpoller.cli.service import loaded
 

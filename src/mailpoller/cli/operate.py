@@ -18,6 +18,10 @@ def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
     """Have the running daemon poll a mailbox now.
 
     Also while it waits out a failure or a refused login: after a password was mended, say.
+
+    \b
+    Example:
+      mailpoller poll support
     """
     from mailpoller.cli.service import ask, known_mailbox, loaded
 
@@ -92,6 +96,10 @@ def forget(
     """Drop the ledger's rows of a mailbox that is not polled.
 
     Should the mailbox ever come back, it begins as a new one does: with its start.
+
+    \b
+    Example:
+      mailpoller forget former-support --yes
     """
     from mailpoller.cli.service import carry_out, loaded
 

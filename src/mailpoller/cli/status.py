@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 def status(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Show how mailboxes, queues and alarms stand.
 
+    \b
+    Examples:
+      mailpoller status
+      mailpoller status --json | jq -r '.mailboxes[] | select(.behind) | .mailbox'
+
     Exits with 75 if no daemon answers; what the ledger alone can tell is shown then too.
     """
     from mailpoller.cli.service import ask, loaded
