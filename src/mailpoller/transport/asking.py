@@ -15,6 +15,7 @@ from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Clock, Wake
+from mailpoller.transport.opening import attempt
 
 log = structlog.get_logger(__name__)
 
@@ -89,16 +90,12 @@ class AskingConfig(Protocol):
 
 @asynccontextmanager
 async def opening(client: Asked) -> AsyncIterator[None]:
-    """For the first requests of a session: closes the client if they fail.
-
-    There was no session yet, so that what is lost is an attempt, and reconnecting is no remedy of its own: a :class:`TransientError`.
-    """
+    """For the first requests of a session, as an :func:`attempt`: closes the client if they fail."""
     try:
-        yield
-    except BaseException as error:
+        with attempt():
+            yield
+    except BaseException:
         await client.close()
-        if isinstance(error, SessionLost):
-            raise TransientError(str(error), retry_after=error.retry_after) from error
         raise
 
 

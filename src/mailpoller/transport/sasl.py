@@ -298,8 +298,8 @@ def by_password(
 ) -> Exchange | None:
     """The strongest mechanism that both sides have, or the one that ``mechanism`` pins, offered or not.
 
-    ``offered``: the server's list, in upper case. ``clear``: a secret may be sent so that it can be read, see
-    :func:`may_be_clear`. None if the server offers nothing that may be used; the protocol may have a way of its own.
+    ``offered``: the server's list, in upper case. ``clear``: a secret may be sent so that whoever
+    listens can read it. None if the server offers nothing that may be used; the protocol may have a way of its own.
     """
     if mechanism != "auto":
         return _BY_PASSWORD[mechanism.upper()](user, password)

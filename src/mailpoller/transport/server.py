@@ -1,17 +1,18 @@
-"""What the blocks of IMAP, POP3 and SMTP have in common: where the server is, whom to trust, and who logs in."""
+"""What the blocks of IMAP, POP3 and SMTP have in common: where the server is, whom to trust, who logs in, how long it is waited for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mailpoller.core.component import Component, Runtime
+from mailpoller.core.component import Component, Runtime, SourceConfig
 from mailpoller.core.literals import Secret
 from mailpoller.transport.auth import AnyAuth, Credentials
-from mailpoller.transport.literals import HostName
+from mailpoller.transport.literals import HostName, Wait
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
 
@@ -72,3 +73,16 @@ class MailServer(Component):
             state_directory=runtime.state_directory,
             clock=runtime.clock,
         )
+
+
+class MailboxServer(MailServer, SourceConfig):
+    """A mailbox on such a server, over one connection that is kept."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: the usual one, which follows ``tls``."""
+    username: str
+    """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
+    connect_timeout: Wait = timedelta(seconds=30)
+    """How long connecting may take, up to the server's greeting and through TLS."""
+    command_timeout: Wait = timedelta(seconds=60)
+    """How long the server may be silent while we wait for an answer."""

@@ -17,7 +17,7 @@ from mailpoller.sources.ews.replies import only
 from mailpoller.transport.asking import FolderGone
 from mailpoller.transport.exchange import DELETED_ITEMS, impossible
 from mailpoller.transport.probe import WebApproach
-from mailpoller.transport.trying import Trying
+from mailpoller.transport.probe.asked import AskedTrial
 
 HEADER = "item:InternetMessageHeaders"
 
@@ -34,10 +34,10 @@ def probe(config: EwsConfig, client: EwsClient, dispositions: Sequence[Dispositi
         config.url, config.policy, config.proxy, config.connect_timeout,
         named="the spelling of the host in url", usual="EWS is on 443, at the address that Outlook uses.",
     )  # fmt: skip
-    return way.probe([("login", login), *_Trying(config, client, dispositions).steps()], _advice, client.close)
+    return way.probe([("login", login), *_Trial(config, client, dispositions).steps()], _advice, client.close)
 
 
-class _Trying(Trying):
+class _Trial(AskedTrial):
     def __init__(self, config: EwsConfig, client: EwsClient, dispositions: Sequence[Disposition]) -> None:
         self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
         super().__init__(config, self._folders, dispositions)

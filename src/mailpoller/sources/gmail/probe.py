@@ -16,7 +16,7 @@ from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.source import log_in
 from mailpoller.transport.http import Bearer
 from mailpoller.transport.probe import WebApproach, token_step
-from mailpoller.transport.trying import Trying
+from mailpoller.transport.probe.asked import AskedTrial
 
 _HEAD = 16_384
 """Octets of a message that are fetched, at most."""
@@ -42,12 +42,12 @@ def probe(
         return address if config.user == ME else config.user
 
     way = WebApproach(config.url, config.policy, config.proxy, config.timeout, named="url")
-    trying = _Trying(config, client, spool, dispositions)
-    steps = [token_step(tokens), ("mailbox", mailbox), *trying.steps()]
+    trial = _Trial(config, client, spool, dispositions)
+    steps = [token_step(tokens), ("mailbox", mailbox), *trial.steps()]
     return way.probe(steps, lambda stage, _: _ADVICE[stage], client.close)
 
 
-class _Trying(Trying):
+class _Trial(AskedTrial):
     there_are = "there are"
 
     def __init__(

@@ -16,7 +16,7 @@ from mailpoller.transport.graph import Ask, GraphClient
 from mailpoller.transport.graph.errors import LOGIN_ADVICE
 from mailpoller.transport.http import Bearer
 from mailpoller.transport.probe import WebApproach, token_step
-from mailpoller.transport.trying import Trying
+from mailpoller.transport.probe.asked import AskedTrial
 
 _HEAD = 16_384
 """Octets of a message that are fetched, at most."""
@@ -42,12 +42,12 @@ def probe(
         return config.user
 
     way = WebApproach(config.service, config.policy, config.proxy, config.timeout, named="cloud or url")
-    trying = _Trying(config, client, spool, dispositions)
-    steps = [token_step(tokens), ("mailbox", mailbox), *trying.steps()]
+    trial = _Trial(config, client, spool, dispositions)
+    steps = [token_step(tokens), ("mailbox", mailbox), *trial.steps()]
     return way.probe(steps, lambda stage, _: _ADVICE[stage], client.close)
 
 
-class _Trying(Trying):
+class _Trial(AskedTrial):
     def __init__(
         self, config: GraphConfig, client: GraphClient, spool: Spool, dispositions: Sequence[Disposition]
     ) -> None:

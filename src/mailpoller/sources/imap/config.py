@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import Runtime, SourceConfig
+from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
-from mailpoller.transport.literals import Wait
-from mailpoller.transport.server import MailServer
+from mailpoller.transport.server import MailboxServer
 
 _SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}
 _KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"
 """An atom (RFC 3501 section 9): what is left of ASCII without (){ %*\"]\\ and controls."""
 
 
-class ImapConfig(MailServer, SourceConfig):
+class ImapConfig(MailboxServer):
     """A mailbox on an IMAP server (RFC 3501, RFC 9051)."""
 
     usual_ports: ClassVar = {"tls": 993, "starttls-required": 143, "starttls": 143, "none": 143}
@@ -28,8 +26,6 @@ class ImapConfig(MailServer, SourceConfig):
     type: Literal["imap"]
     port: int = Field(default=0, ge=0, le=65535)
     """0: 993 with ``tls: tls``, else 143."""
-    username: str
-    """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
     auth: Auth = PasswordAuth()
     """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
@@ -37,10 +33,6 @@ class ImapConfig(MailServer, SourceConfig):
     ``INBOX.`` may be left out, and ``/`` written for whatever separates levels."""
     idle: bool = True
     """Let the server push news where it can (RFC 2177)."""
-    connect_timeout: Wait = timedelta(seconds=30)
-    """How long connecting may take, up to the server's greeting and through TLS."""
-    command_timeout: Wait = timedelta(seconds=60)
-    """How long the server may be silent while we wait for an answer."""
 
     @field_validator("folders")
     @classmethod

@@ -12,7 +12,8 @@ from mailpoller.sources.imap import authentication
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import adopt, dial, left_until
+from mailpoller.transport.dial import left_until
+from mailpoller.transport.opening import connected
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
@@ -24,22 +25,12 @@ async def open_client(name: str, config: ImapConfig, credentials: Credentials) -
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
     """
     client = ImapClient(config.host, config.effective_port, config.command_timeout.total_seconds())
-    seconds = config.connect_timeout.total_seconds()
-    deadline = asyncio.get_running_loop().time() + seconds
-    try:
-        sock = await dial(config.host, config.effective_port, seconds=seconds, proxy=config.proxy)
-        await adopt(client.protocol, sock)
+    async with connected(client.protocol, config, client.protocol.lose) as deadline:
         await protect(client, config, left_until(deadline))
         if client.protocol.state != "AUTH" and config.tls == "starttls" and not is_protected(client.protocol):
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
         await log_in(client, credentials)
-        return client
-    except BaseException as error:
-        client.protocol.lose("connecting failed")
-        if isinstance(error, SessionLost):
-            # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
-            raise TransientError(str(error), retry_after=error.retry_after) from error
-        raise
+    return client
 
 
 async def protect(client: ImapClient, config: ImapConfig, seconds: float) -> None:

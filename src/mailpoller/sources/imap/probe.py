@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
+from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.sources.imap import connecting
 from mailpoller.sources.imap.config import ImapConfig
@@ -17,50 +16,32 @@ from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Literal, read_values
 from mailpoller.sources.imap.settling import objection
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import adopt
 from mailpoller.transport.oauth import provider_of
-from mailpoller.transport.probe import Approach, Step, stages
+from mailpoller.transport.probe.server import ServerTrial
 from mailpoller.transport.tls import agreed, secure
 
 _HEAD = 65536
 """Octets of a header that are fetched, at most."""
+_SWITCHED = ("mail.me.com", "icloud.com", "yahoo.com", "yahoodns.net", "gmx.net", "gmx.com", "web.de")
+"""Providers where each user switches IMAP on."""
 
 
 def probe(config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
-    attempt = _Attempt(config, credentials, dispositions)
-    return stages(attempt.steps(), attempt.advice, attempt.close)
+    return _Trial(config, credentials, dispositions).probe()
 
 
-class _Attempt:
-    """One connection, made step by step; each step returns what there is to say about it."""
+class _Trial(ServerTrial):
+    service, starttls = "IMAP", "STARTTLS"
 
     def __init__(self, config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
-        self._config = config
-        self._credentials = credentials
-        self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
         self._client = ImapClient(config.host, config.effective_port, config.command_timeout.total_seconds())
         self._protocol = self._client.protocol
+        super().__init__(config, self._protocol, credentials, dispositions)
+        self._config = config
         self._folders = Folders(self._protocol)
-        self._seconds = config.connect_timeout.total_seconds()
-        self._approach = Approach(
-            config.host, config.effective_port, config.proxy, config.connect_timeout,
-            usual="IMAP is 993 with tls: tls, else 143.",
-        )  # fmt: skip
 
-    def steps(self) -> list[Step]:
-        """In the order in which the TLS mode wants them."""
-        steps: list[Step] = self._approach.steps(self._take)
-        if self._config.tls == "tls":
-            steps += [("tls", self._tls), ("greeting", self._greeting)]
-        else:
-            steps += [("greeting", self._greeting)]
-            if self._config.tls != "none":
-                steps.append(("tls", self._starttls))
-        return [*steps, ("login", self._login), ("folder", self._folder), ("message", self._message),
-                ("disposition", self._disposition)]  # fmt: skip
-
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """LOGOUT if that is quick, and cut the connection."""
         try:
             if self._protocol.lost is None and self._protocol.state in ("AUTH", "SELECTED"):
@@ -71,15 +52,12 @@ class _Attempt:
         finally:
             self._protocol.lose("the probe is over")
 
-    async def _take(self, sock: socket.socket) -> None:
-        await adopt(self._protocol, sock)
-
     async def _tls(self) -> str:
         protocol, config = self._protocol, self._config
         protocol.transport = await secure(protocol.transport, protocol, config.policy, config.host, self._seconds)
         return agreed(protocol.transport)
 
-    async def _starttls(self) -> str:
+    async def _start_tls(self) -> str:
         await connecting.start_tls(self._client, self._config, self._seconds)
         if not connecting.is_protected(self._protocol):
             return "the server does not offer STARTTLS, so that everything goes in clear, the password too"
@@ -126,11 +104,7 @@ class _Attempt:
             return f"the newest message of {name} can be read"
         return "there is no message to try with"
 
-    async def _disposition(self) -> str:
-        if self._config.mode == "shadow":
-            return "nothing is ever changed (mode: shadow)"
-        if not self._dispositions:
-            return "messages are left as they are"
+    async def _changes(self) -> str:
         told: list[str] = []
         for name in self._config.folders:
             wire, _ = await self._folders.find(name)
@@ -169,24 +143,8 @@ class _Attempt:
         return f"{target} exists"
 
     # --- advice ----------------------------------------------------------------------------------------------
-    def advice(self, stage: str, error: MailpollerError) -> str:
-        """What a sysadmin can do about it."""
-        config, said = self._config, str(error)
+    def _advice(self, stage: str, error: MailpollerError) -> str:
         match stage:
-            case "tls" if "wrong version" in said or "no handshake" in said:
-                return "This port may want STARTTLS: try tls: starttls-required (usually port 143)."
-            case "tls" if "STARTTLS" in said:
-                return "Try tls: tls with port 993."
-            case "dns" | "tcp" | "tls":
-                return self._approach.advice(stage, error)
-            case "greeting" if config.tls != "tls":
-                return "If this port speaks TLS from the first octet, set tls: tls."
-            case "greeting":
-                return "Is this an IMAP server? If it counts connections, another client may hold too many."
-            case "login" if advice := self._credentials.advice(error):
-                return advice
-            case "login" if isinstance(error, CredentialsRefused):
-                return _password_advice(config.host)
             case "login":
                 return "The server may let us in later; if not, ask its operator with the words above."
             case "folder":
@@ -194,7 +152,17 @@ class _Attempt:
             case "disposition":
                 return "Have the right granted, or choose another disposition (disposition: leave needs none)."
             case _:
-                return "Try again; if it stays, ask the server's operator with the words above."
+                return ""
+
+    def _password_advice(self) -> str:
+        host = self._config.host
+        if provider_of(host) == "google":
+            return "Google takes only app passwords (with two-step verification) or OAuth 2.0."
+        if host.lower().endswith(_SWITCHED):
+            return (
+                "This provider wants IMAP switched on in its settings, and an app password where two-step login is on."
+            )
+        return "Check username (often the whole address) and password; the account may be locked or IMAP switched off for it."
 
 
 def _lacking(disposition: Disposition, rights: str | None) -> str:
@@ -212,18 +180,3 @@ def _lacking(disposition: Disposition, rights: str | None) -> str:
         if wanted and right[0] not in rights and not (old_style and right[0] in "te"):
             return right
     return ""
-
-
-def _password_advice(host: str) -> str:
-    provider = provider_of(host)
-    if provider == "microsoft":
-        return "Microsoft takes no passwords for IMAP any more: this mailbox needs OAuth 2.0."
-    if provider == "google":
-        return "Google takes only app passwords (with two-step verification) or OAuth 2.0."
-    if host.lower().endswith(
-        ("mail.me.com", "icloud.com", "yahoo.com", "yahoodns.net", "gmx.net", "gmx.com", "web.de")
-    ):
-        return "This provider wants IMAP switched on in its settings, and an app password where two-step login is on."
-    return (
-        "Check username (often the whole address) and password; the account may be locked or IMAP switched off for it."
-    )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from mailpoller.core.component import Block, Runtime, SourceConfig, StartLiteral
+from mailpoller.core.component import Block, Runtime, StartLiteral
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.literals import DispositionLiteral
 from mailpoller.core.ports import Source
 from mailpoller.transport.auth import Credentials, ExternalAuth, check_auth, kind_of
-from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.server import MailServer
+from mailpoller.transport.server import MailboxServer
 
 _GOOGLE = {"pop.gmail.com", "pop.googlemail.com"}
 
@@ -37,7 +35,7 @@ Auth = Annotated[
 ]
 
 
-class Pop3Config(MailServer, SourceConfig):
+class Pop3Config(MailboxServer):
     """A mailbox on a POP3 server (RFC 1939). It has one folder, INBOX, and a message can be left or deleted, nothing else."""
 
     usual_ports: ClassVar = {"tls": 995, "starttls-required": 110, "starttls": 110, "none": 110}
@@ -54,10 +52,6 @@ class Pop3Config(MailServer, SourceConfig):
     start: StartLiteral = "all"
     """What the very first run takes: ``all``, ``now`` (only what arrives later) or ``since:YYYY-MM-DD``. POP3 knows nothing
     of messages that were read, so ``unseen`` is ``all``."""
-    connect_timeout: Wait = timedelta(seconds=30)
-    """How long connecting may take, up to the server's greeting and through TLS."""
-    command_timeout: Wait = timedelta(seconds=60)
-    """How long the server may be silent while we wait for an answer."""
 
     @field_validator("username")
     @classmethod

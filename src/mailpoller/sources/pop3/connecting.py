@@ -6,12 +6,13 @@ import asyncio
 
 import structlog
 
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import TransientError
 from mailpoller.sources.pop3 import authentication
 from mailpoller.sources.pop3.config import Pop3Config
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import adopt, dial, left_until
+from mailpoller.transport.dial import left_until
+from mailpoller.transport.opening import connected
 from mailpoller.transport.tls import secure
 
 log = structlog.get_logger(__name__)
@@ -22,24 +23,13 @@ async def open_connection(name: str, config: Pop3Config, credentials: Credential
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
     """
-    loop = asyncio.get_running_loop()
-    seconds = config.connect_timeout.total_seconds()
-    deadline = loop.time() + seconds
-    protocol = Pop3Protocol(loop, config.command_timeout.total_seconds())
-    try:
-        sock = await dial(config.host, config.effective_port, seconds=seconds, proxy=config.proxy)
-        await adopt(protocol, sock)
+    protocol = Pop3Protocol(asyncio.get_running_loop(), config.command_timeout.total_seconds())
+    async with connected(protocol, config, protocol.lose) as deadline:
         await protect(protocol, config, left_until(deadline))
         if config.tls == "starttls" and not protocol.protected:
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
         await log_in(protocol, credentials)
-        return protocol
-    except BaseException as error:
-        protocol.lose("connecting failed")
-        if isinstance(error, SessionLost):
-            # There was no session yet: what is lost is an attempt, and reconnecting is no remedy of its own.
-            raise TransientError(str(error)) from error
-        raise
+    return protocol
 
 
 async def protect(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:

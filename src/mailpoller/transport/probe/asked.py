@@ -1,31 +1,26 @@
-"""What a probe tries in a mailbox that is asked (:mod:`~mailpoller.transport.asking`), once it is let in."""
+"""What is tried in a mailbox that is asked for everything (:mod:`~mailpoller.transport.asking`)."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
 from mailpoller.transport.asking import AskingConfig, Directory, FolderGone
-from mailpoller.transport.probe import Step
+from mailpoller.transport.probe.trial import Trial
 
 
-class Trying(ABC):
-    """The last steps of a probe; each returns what there is to say about it, or raises what is in the way."""
+class AskedTrial(Trial):
+    """The folders are those of a directory; a subclass says how a message is read, and what may be done to one."""
 
     there_are = "at the top there are"
     """What stands before :meth:`Directory.names`."""
 
     def __init__(self, config: AskingConfig, directory: Directory, dispositions: Sequence[Disposition]) -> None:
+        super().__init__(dispositions, shadow=config.mode == "shadow")
         self._names = config.folders
-        self._shadow = config.mode == "shadow"
         self._directory = directory
-        self._dispositions = [one for one in dict.fromkeys(dispositions) if not one.leaves]
-
-    def steps(self) -> list[Step]:
-        """``folder``, ``message`` and ``disposition``."""
-        return [("folder", self._folder), ("message", self._message), ("disposition", self._disposition)]
 
     async def _folder(self) -> str:
         for name in self._names:
@@ -50,11 +45,7 @@ class Trying(ABC):
     async def _read(self, name: str) -> bool:
         """Read the beginning of a message in the folder; False if there is none."""
 
-    async def _disposition(self) -> str:
-        if self._shadow:
-            return "nothing is ever changed (mode: shadow)"
-        if not self._dispositions:
-            return "messages are left as they are"
+    async def _changes(self) -> str:
         told: list[str] = []
         for disposition in self._dispositions:
             for reason in self._against(disposition):
