@@ -7,12 +7,14 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from scenarios.harness import Site
+from scenarios.harness import PATIENCE_S, Site
 from servers.command import PROGRAM, Said, environment, mailpoller
 from servers.dovecot import Dovecot
 
@@ -30,9 +32,21 @@ def ask(site: Site, *words: str) -> Said:
     return mailpoller(*words, "--config", str(site.config))
 
 
+@pytest.fixture
+def hang_ups() -> Iterator[None]:
+    """SIGHUP as a daemon finds it where nobody has it ignored, as nohup does for all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+_ON_A_TERMINAL = "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+"""Opening a terminal makes it that of a session that has none; whoever leads the session is told when it is closed."""
+
+
 # --- signals -----------------------------------------------------------------------------------------------------------
 def test_daemon_that_is_told_to_reload_says_that_it_does_not_and_goes_on(
-    site: Site, dovecot: Dovecot, user: str
+    site: Site, dovecot: Dovecot, user: str, hang_ups: None
 ) -> None:
     with site.run() as daemon:
         daemon.until(lambda: daemon.count("message.delivered") == 3)
@@ -43,18 +57,24 @@ def test_daemon_that_is_told_to_reload_says_that_it_does_not_and_goes_on(
         assert daemon.stop() == 0
 
 
-def test_daemon_on_a_terminal_that_is_closed_stops_in_order(site: Site) -> None:
+def test_daemon_on_a_terminal_that_is_closed_stops_in_order(site: Site, hang_ups: None) -> None:
     log = site.directory / "log"
-    child, terminal = pty.fork()
-    if child == 0:
-        with log.open("wb") as file:
-            os.dup2(file.fileno(), 2)
-        os.execve(PROGRAM[0], [*PROGRAM, "run", "--config", str(site.config)], environment({}))
-    while b"service.started" not in (log.read_bytes() if log.exists() else b""):
-        time.sleep(0.02)
-    os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    ours, theirs = pty.openpty()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ON_A_TERMINAL, os.ttyname(theirs), *PROGRAM[1:], "run", "--config", str(site.config)],
+            stdin=theirs, stdout=theirs, stderr=file, env=environment({}), start_new_session=True,
+        )  # fmt: skip
+    try:
+        os.close(theirs)
+        deadline = time.monotonic() + PATIENCE_S
+        while b"service.started" not in log.read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.close(ours)
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
     assert json.loads(log.read_bytes().splitlines()[-1])["event"] == "service.stopped"
 
 
