@@ -26,13 +26,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
 from servers.ports import free_port
+from servers.requests import Handler
 
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 MESSAGES = "http://schemas.microsoft.com/exchange/services/2006/messages"
@@ -661,13 +662,11 @@ class Exchange:
         return self._each("DeleteItem", list(element[0]), delete)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     """One connection."""
 
     server_side: Exchange
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 30
+    timeout = 60
 
     def setup(self) -> None:
         context = self.server_side.context()
@@ -684,9 +683,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.server_side._connections.discard(self.request)
         with contextlib.suppress(OSError):
             super().finish()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.complain("a GET")

@@ -22,11 +22,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from servers.ports import free_port
+from servers.requests import Handler
 
 SYSTEM = ("INBOX", "SPAM", "TRASH", "UNREAD", "STARRED", "IMPORTANT", "SENT", "DRAFT", "CATEGORY_UPDATES")
 HIDDEN = {"SPAM", "TRASH"}
@@ -194,10 +195,10 @@ class Gmail:
         gmail = self
         self.stopping.clear()
 
-        class Handler(_Handler):
+        class Bound(_Handler):
             server_of = gmail
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Bound)
         self._http.daemon_threads = True
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -504,9 +505,7 @@ class Gmail:
             self.most_at_once = max(self.most_at_once, self._running)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(Handler):
     server_of: Gmail
 
     def setup(self) -> None:
@@ -522,12 +521,13 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             super().handle()
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
     def do_GET(self) -> None:
         gmail = self.server_of
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # cut on the way, which is nobody's fault
+            self.close_connection = True
+            return
         gmail.began(1)
         try:
             upset = gmail.next_upset(f"{self.command} {self.path}")
@@ -540,9 +540,9 @@ class _Handler(BaseHTTPRequestHandler):
                     said = upset.instead(said)
             if upset is not None:
                 gmail.stopping.wait(upset.stall)
-            self._send(status, said, headers, upset or Upset())
         finally:
-            gmail.began(-1)
+            gmail.began(-1)  # before the answer, after which the next request may come
+        self._send(status, said, headers, upset or Upset())
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
