@@ -22,6 +22,7 @@ from mailpoller.config.model import ServiceConfig
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.ports import Sink
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.sqlite import SqliteQueueConfig
@@ -150,8 +151,7 @@ def test_back_up_of_the_install_page_copies_what_is_in_use(tmp_path: Path) -> No
     # One that a writer has open, with everything still in its write-ahead log.
     with contextlib.closing(sqlite3.connect(state / "ledger.db")) as writer:
         writer.executescript("pragma journal_mode = wal; create table claims (uid); insert into claims values (7);")
-        asyncio.run(_deliver_one(state / "queue" / "support.db"))
-        subprocess.run(["sh", "-c", script], check=True, timeout=60)
+        asyncio.run(_back_up_in_use(state / "queue" / "support.db", script))
 
     (copy,) = backups.iterdir()
     assert {file.name for file in copy.iterdir()} == {"etc", "ledger.db", "support.db"}
@@ -160,10 +160,17 @@ def test_back_up_of_the_install_page_copies_what_is_in_use(tmp_path: Path) -> No
         assert restored.execute("select uid from claims").fetchall() == [(7,)]
 
 
-async def _deliver_one(path: Path) -> None:
+async def _back_up_in_use(path: Path, script: str) -> None:
+    sink = await _deliver_one(path)
+    await asyncio.to_thread(subprocess.run, ["sh", "-c", script], check=True, timeout=120)
+    await sink.close()
+
+
+async def _deliver_one(path: Path) -> Sink:
     runtime = Runtime(clock=SystemClock(), spool=Spool(path.parent), state_directory=path.parent)
     sink = SqliteQueueConfig(type="sqlite", path=path).build("support", runtime)
     folder = Folder("support", "INBOX", "epoch")
     raw = RawMessage(Claim(MessageRef(folder, "1"), "mid"), Octets.of(b""))
     (receipt,) = await sink.deliver([Delivery("delivery", "mid", "support", b"{}", raw)])
     assert isinstance(receipt, Receipt)
+    return sink

@@ -7,7 +7,6 @@ a process of its own with its own environment, streams and exit code, in a tenth
 from __future__ import annotations
 
 import atexit
-import functools
 import json
 import os
 import pty
@@ -17,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = [sys.executable, "-m", "mailpoller"]
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def on_a_terminal(*words: str, columns: int = 100, **variables: str) -> Said:
             except OSError:  # so a terminal says that its last user has left
                 chunk = b""
             if not chunk:
-                return Said(process.wait(10), drawn.decode(), "")
+                return Said(process.wait(60), drawn.decode(), "")
             drawn += chunk
         raise AssertionError(f"not through within {SECONDS} s: {drawn!r}")
     finally:
@@ -103,6 +103,7 @@ class _Nursery:
     """The process that has everything imported and forks."""
 
     def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
         self._wire, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -111,20 +112,36 @@ class _Nursery:
 
     def run(self, words: tuple[str, ...], variables: Mapping[str, str], streams: tuple[int, int, int]) -> int:
         request = json.dumps([words, variables]).encode()
-        socket.send_fds(self._wire, [len(request).to_bytes(4, "big")], list(streams))
-        self._wire.sendall(request)
-        return int.from_bytes(self._wire.recv(2), "big", signed=True)
+        with self._one_at_a_time:
+            socket.send_fds(self._wire, [len(request).to_bytes(4, "big")], list(streams))
+            self._wire.sendall(request)
+            code = self._wire.recv(2, socket.MSG_WAITALL)
+        assert len(code) == 2, "the process that forks has ended"
+        return int.from_bytes(code, "big", signed=True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def close(self) -> None:
         self._wire.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
-@functools.cache
+_nurseries: list[_Nursery] = []
+"""One, once it is wanted; it lives as long as we do."""
+
+
 def _nursery() -> _Nursery:
-    nursery = _Nursery()
-    atexit.register(nursery.close)
-    return nursery
+    if not _nurseries:
+        _nurseries.append(_Nursery())
+        atexit.register(_nurseries[0].close)
+    return _nurseries[0]
+
+
+def lasting() -> set[str]:
+    """The numbers of the processes that are to stay until the tests end."""
+    return {str(nursery.pid) for nursery in _nurseries}
 
 
 def _fork_for_every_request(wire: socket.socket) -> None:

@@ -17,6 +17,7 @@ try:
     from proxyprotocol.result import ProxyResultLocal
     from proxyprotocol.sock import SocketInfo
     from pymap.backend.dict import Config, DictBackend, Login
+    from pymap.concurrent import Subsystem
     from pymap.imap import IMAPServer
     from pymap.parsing.message import AppendMessage
     from pysasl.hashing import BuiltinHash
@@ -60,8 +61,11 @@ class DemoServer:
             host=HOST, port=str(self.port), debug=False, cert=None, key=None, tls=False, demo_data=False,
             demo_user=USER, demo_password=PASSWORD, passlib_cfg=None, proxy_protocol=None,
         )  # fmt: skip
-        # A login costs pymap's default hash a tenth of a second of processor, for a password that is printed above.
-        config = _DemoConfig.from_args(arguments, hash_context=BuiltinHash(rounds=1))
+        # A login costs pymap's default hash a tenth of a second of processor, for a password that is printed above. This one needs
+        # no thread of its own, which would outlive the server.
+        config = _DemoConfig.from_args(
+            arguments, hash_context=BuiltinHash(rounds=1), cpu_subsystem=Subsystem.for_asyncio()
+        )
         login = Login(config)
         await DictBackend._add_demo_user(config, login)
         self._backend = DictBackend(login, config)

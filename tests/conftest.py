@@ -1,0 +1,59 @@
+"""What all tests share: one Dovecot, users that nobody else has, and the rule that nothing a test started outlives it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers import command
+from servers.dovecot import Dovecot
+
+pytest.register_assert_rewrite("mailpoller.testing", "scenarios.suite")
+
+# As a terminal leaves it, and not nohup(1): what the tests start is to hear of it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def dovecot() -> Iterator[Dovecot]:
+    """A Dovecot that is started once; tests keep apart by their :func:`user`. A test that stops it starts its own."""
+    with Dovecot() as server:
+        yield server
+
+
+@pytest.fixture
+def user() -> str:
+    """The name of a user whose mailbox is empty."""
+    return f"user{next(_numbers)}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """Fail the test that leaves a process or a thread behind, and not whichever comes next.
+
+    What was there before stays, such as the servers of a whole module. What is about to end may take its time.
+    """
+    before = _running()
+    yield
+    deadline = time.monotonic() + 30
+    while (left := _running() - before) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert not left, "the test leaves these running"
+
+
+def _running() -> set[str]:
+    """Our threads, and our child processes by their number, also those that have ended and were not waited for."""
+    children: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ends just now
+            children.update((task / "children").read_text().split())
+    return {thread.name for thread in threading.enumerate()} | children - command.lasting()
