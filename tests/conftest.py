@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +15,6 @@ from servers import command
 from servers.dovecot import Dovecot
 
 pytest.register_assert_rewrite("mailpoller.testing", "scenarios.suite")
-
-# As a terminal leaves it, and not nohup(1): what the tests start is to hear of it.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _numbers = itertools.count(1)
 

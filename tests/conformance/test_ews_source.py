@@ -12,12 +12,9 @@ import pytest
 
 from mailpoller.core.ports import Source
 from mailpoller.sources.ews import EwsConfig
+from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
 from servers.exchange import Exchange, exchange
 from servers.mailboxes import runtime
-
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
 
 
 class ExchangeMailbox(MailboxUnderTest):

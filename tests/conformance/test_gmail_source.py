@@ -10,13 +10,11 @@ from typing import Any, Literal
 
 import pytest
 
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.core.ports import Source  # noqa: E402
-from mailpoller.sources.gmail import GmailConfig  # noqa: E402
-from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
-from servers.gmail import Gmail  # noqa: E402
-from servers.mailboxes import runtime  # noqa: E402
+from mailpoller.core.ports import Source
+from mailpoller.sources.gmail import GmailConfig
+from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
+from servers.gmail import Gmail
+from servers.mailboxes import runtime
 
 
 class GmailMailbox(MailboxUnderTest):

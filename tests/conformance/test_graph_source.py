@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 pytest.importorskip("httpcore")
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.core.component import Runtime  # noqa: E402
-from mailpoller.core.ports import Source  # noqa: E402
-from mailpoller.core.spool import Spool  # noqa: E402
-from mailpoller.sources.graph import GraphConfig  # noqa: E402
-from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
-from servers.graph import Graph, strict_graph  # noqa: E402
-
-
-class WallClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+from mailpoller.core.component import Runtime
+from mailpoller.core.ports import Source
+from mailpoller.core.spool import Spool
+from mailpoller.engine.clock import SystemClock
+from mailpoller.sources.graph import GraphConfig
+from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
+from servers.graph import Graph, strict_graph
 
 
 class GraphMailbox(MailboxUnderTest):
@@ -42,7 +29,7 @@ class GraphMailbox(MailboxUnderTest):
     def __init__(self, server: Graph, directory: Path, **settings: Any) -> None:
         self.server = server
         self.settings = settings
-        self.runtime = Runtime(WallClock(), Spool(directory / "spool"), directory)
+        self.runtime = Runtime(SystemClock(), Spool(directory / "spool"), directory)
         self.runtime.spool.prepare()
         server.add_folder(self.second)
 

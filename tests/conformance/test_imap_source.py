@@ -12,13 +12,10 @@ from typing import Literal
 import pytest
 
 from mailpoller.core.ports import Source
+from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
 from servers.dovecot import Dovecot
 from servers.mailboxes import imap_source
 from servers.proxy import FaultProxy
-
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
 
 _numbers = itertools.count(1)
 

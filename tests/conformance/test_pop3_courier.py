@@ -13,10 +13,8 @@ from servers.proxy import FaultProxy
 if not courier.installed:
     pytest.skip("no Courier at hand: see tests/servers/courier.py", allow_module_level=True)
 
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.testing.source_suite import MailboxUnderTest, SourceSuite  # noqa: E402
-from servers.maildrop import Maildrop  # noqa: E402
+from mailpoller.testing.source_suite import MailboxUnderTest, SourceSuite
+from servers.maildrop import Maildrop
 
 
 class TestPop3OnCourier(SourceSuite):

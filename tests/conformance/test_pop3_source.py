@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mailpoller.testing.source_suite import MailboxUnderTest, SourceSuite
 from servers.dovecot import Dovecot
+from servers.maildrop import Maildrop
 from servers.proxy import FaultProxy
-
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.testing.source_suite import MailboxUnderTest, SourceSuite  # noqa: E402
-from servers.maildrop import Maildrop  # noqa: E402
 
 
 @pytest.fixture(scope="module")

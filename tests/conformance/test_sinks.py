@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.ports import Sink
 from mailpoller.core.spool import Spool
+from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.jsonl import JsonlQueueConfig
 from mailpoller.sinks.maildir import MaildirQueueConfig
 from mailpoller.sinks.sqlite import SqliteQueueConfig
@@ -19,19 +18,8 @@ from mailpoller.sinks.sqlite.consumer import open_queue
 from mailpoller.testing.sink_suite import SinkSuite
 
 
-class WallClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
-
-
 def runtime(directory: Path) -> Runtime:
-    return Runtime(WallClock(), Spool(directory / "spool"), directory)
+    return Runtime(SystemClock(), Spool(directory / "spool"), directory)
 
 
 class TestSqliteQueue(SinkSuite):

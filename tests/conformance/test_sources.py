@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -15,23 +13,10 @@ import pytest
 from mailpoller.core.component import Runtime
 from mailpoller.core.ports import Source
 from mailpoller.core.spool import Spool
+from mailpoller.engine.clock import SystemClock
 from mailpoller.sources.maildir import MaildirConfig
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource
-
-pytest.register_assert_rewrite("mailpoller.testing.source_suite")
-
-from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite  # noqa: E402
-
-
-class WallClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
 
 
 class MaildirOnDisk(MailboxUnderTest):
@@ -42,7 +27,7 @@ class MaildirOnDisk(MailboxUnderTest):
     def __init__(self, directory: Path) -> None:
         self.root = directory / "Maildir"
         self.away = directory / "unmounted"
-        self.runtime = Runtime(WallClock(), Spool(directory / "spool"), directory)
+        self.runtime = Runtime(SystemClock(), Spool(directory / "spool"), directory)
         self.runtime.spool.prepare()
         self.delivered = 0
         for place in (self.root, self.root / f".{self.second}"):

@@ -167,6 +167,25 @@ class NoticedMailbox(Mailbox, Protocol):
         """One of the messages that are there cannot be had, until :meth:`calm`."""
 
 
+class ServedMailbox(NoticedMailbox):
+    """On a strict server of this process, which has ``deliver``, and ``mails`` of a folder: seen, and moved to ``Processed``."""
+
+    def __init__(self, server: Any, **block: Any) -> None:
+        self.server = server
+        self.port = server.port
+        self.block = {"url": server.url, "disposition": {"seen": True, "move": "Processed"}, **block}
+
+    def deliver(self, *mails: bytes, seen: bool = False) -> None:
+        for mail in mails:
+            self.server.deliver(mail, seen=seen)
+
+    def assert_settled(self, total: int) -> None:
+        assert self.server.mails() == []
+        moved = self.server.mails("Processed")
+        assert len(moved) == total
+        assert all(mail.seen for mail in moved)
+
+
 class NoticedSuite(MailboxSuite):
     """For sources that ask for news."""
 

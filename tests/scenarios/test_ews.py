@@ -7,31 +7,13 @@ from typing import Any
 
 import pytest
 
-from scenarios.suite import NoticedMailbox, NoticedSuite
-from servers.exchange import Exchange, Upset, exchange
+from scenarios.suite import NoticedSuite, ServedMailbox
+from servers.exchange import Upset, exchange
 
 PASSWORD = "hush-hush"
 
 
-class ExchangeMailbox(NoticedMailbox):
-    def __init__(self, server: Exchange) -> None:
-        self.server = server
-        self.port = server.port
-        self.block = {
-            "type": "ews", "url": server.url, "username": "EXAMPLE\\svc", "password": PASSWORD,
-            "disposition": {"seen": True, "move": "Processed"},
-        }  # fmt: skip
-
-    def deliver(self, *mails: bytes, seen: bool = False) -> None:
-        for mail in mails:
-            self.server.deliver(mail, seen=seen)
-
-    def assert_settled(self, total: int) -> None:
-        assert self.server.mails() == []
-        moved = self.server.mails("Processed")
-        assert len(moved) == total
-        assert all(mail.seen for mail in moved)
-
+class ExchangeMailbox(ServedMailbox):
     def reached_at(self, port: int) -> dict[str, Any]:
         url = f"http://localhost:{port}/EWS/Exchange.asmx"
         return {"url": url, "connect_timeout": "1s", "command_timeout": "1s"}
@@ -60,4 +42,4 @@ class TestExchange(NoticedSuite):
     def mailbox(self) -> Iterator[ExchangeMailbox]:
         with exchange(password=PASSWORD) as server:
             server.page_size = 7
-            yield ExchangeMailbox(server)
+            yield ExchangeMailbox(server, type="ews", username="EXAMPLE\\svc", password=PASSWORD)

@@ -11,25 +11,13 @@ import pytest
 
 from mailpoller.testing.builders import plain
 from scenarios.harness import Site
-from scenarios.suite import NoticedMailbox, NoticedSuite, assert_no_secret_is_on_disk, fill
+from scenarios.suite import NoticedSuite, ServedMailbox, assert_no_secret_is_on_disk, fill
 from servers.gmail import Gmail, Upset
 
 BROKEN = Upset.refusal(500, "backendError", "Backend Error")
 
 
-class GmailMailbox(NoticedMailbox):
-    def __init__(self, server: Gmail) -> None:
-        self.server = server
-        self.port = server.port
-        self.block = {
-            "type": "gmail", "user": server.user, "url": server.url, "auth": server.auth,
-            "disposition": {"seen": True, "move": "Processed"},
-        }  # fmt: skip
-
-    def deliver(self, *mails: bytes, seen: bool = False) -> None:
-        for mail in mails:
-            self.server.deliver(mail, seen=seen)
-
+class GmailMailbox(ServedMailbox):
     def assert_settled(self, total: int) -> None:
         assert self.server.under("INBOX") == []
         moved = self.server.under("Processed")
@@ -71,7 +59,7 @@ class TestGmail(NoticedSuite):
     def mailbox(self) -> Iterator[GmailMailbox]:
         with Gmail() as server:
             server.page_size = 7
-            yield GmailMailbox(server)
+            yield GmailMailbox(server, type="gmail", user=server.user, auth=server.auth)
             assert server.violations == []
 
     @pytest.mark.parametrize("start", ["unseen", "now", "since:2026-01-01"])

@@ -10,29 +10,11 @@ import pytest
 
 from mailpoller.testing.builders import auto_reply, plain
 from scenarios.harness import Site
-from scenarios.suite import NoticedMailbox, NoticedSuite, fill
-from servers.graph import Graph, strict_graph
+from scenarios.suite import NoticedSuite, ServedMailbox, fill
+from servers.graph import strict_graph
 
 
-class GraphMailbox(NoticedMailbox):
-    def __init__(self, server: Graph) -> None:
-        self.server = server
-        self.port = server.port
-        self.block = {
-            "type": "graph", "user": server.user, "url": server.url, "auth": server.auth,
-            "disposition": {"seen": True, "move": "Processed"},
-        }  # fmt: skip
-
-    def deliver(self, *mails: bytes, seen: bool = False) -> None:
-        for mail in mails:
-            self.server.deliver(mail, seen=seen)
-
-    def assert_settled(self, total: int) -> None:
-        assert self.server.mails() == []
-        moved = self.server.mails("Processed")
-        assert len(moved) == total
-        assert all(mail.seen for mail in moved)
-
+class GraphMailbox(ServedMailbox):
     def reached_at(self, port: int) -> dict[str, Any]:
         self.server.reached_at = port
         return {"url": f"http://127.0.0.1:{port}/v1.0", "timeout": "1s"}
@@ -64,7 +46,7 @@ class TestGraph(NoticedSuite):
     def mailbox(self) -> Iterator[GraphMailbox]:
         with strict_graph() as server:
             server.page_size = 7
-            yield GraphMailbox(server)
+            yield GraphMailbox(server, type="graph", user=server.user, auth=server.auth)
 
     def test_what_the_first_run_left_out_stays_left_out_whatever_people_do_to_it(
         self, site: Site, mailbox: GraphMailbox

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +12,10 @@ from mailpoller.core.delivery import Disposition, Settlement
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Session, Source, Start
 from mailpoller.core.spool import Spool
+from mailpoller.engine.clock import SystemClock
 from mailpoller.sources.imap import ImapConfig
 
 ALL = Start("all")
-
-
-class SystemClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def runtime(directory: Path, threshold: int = 1 << 20) -> Runtime:

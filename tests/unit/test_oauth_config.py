@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import ValidationError
 
 from mailpoller.core.errors import ConfigError
+from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sources.imap import ImapConfig
 from mailpoller.transport.oauth import OAuthAuth, TokenRefused
@@ -21,7 +22,6 @@ from mailpoller.transport.oauth.advice import advice_for, code_in
 from mailpoller.transport.oauth.assertion import ServiceAccount, client_assertion
 from mailpoller.transport.oauth.tokens import token_source
 from servers.certificates import Authority
-from servers.mailboxes import SystemClock
 from servers.web import Asked, Reply, Web
 
 SECRET = "client-secret-that-nobody-may-see"

@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.engine.clock import SystemClock
 from mailpoller.transport.oauth import OAuthAuth, Terms, TokenRefused
 from mailpoller.transport.oauth.login import log_in
-from servers.mailboxes import SystemClock
 from servers.web import Asked, Reply, Web, script
 
 
