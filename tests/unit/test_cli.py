@@ -277,7 +277,7 @@ def test_verbs_without_daemon_and_ledger_say_so_in_one_line_and_make_neither(con
         said = mailpoller(*words, "--config", str(config))
         assert said.code == 75, words
         assert said.err.count("\n") == 1
-        assert "there is no ledger yet" in said.err or "no daemon answers" in said.err
+        assert "there is no ledger, yet or any more" in said.err or "no daemon answers" in said.err
     said = mailpoller("status", "--config", str(config), "--json")
     assert said.code == 75
     assert said.json["mailboxes"] == []

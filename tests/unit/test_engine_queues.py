@@ -138,3 +138,20 @@ async def test_a_queue_that_passed_its_check_recovers_though_nobody_has_mail_for
             await asyncio.sleep(0.005)
     tending.cancel()
     assert edges == [(False, "disk full"), (True, "")]
+
+
+async def test_an_alarm_of_an_earlier_run_ends_without_mail_once_the_queue_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(milliseconds=10))
+    sink, edges = ScriptedSink(), list[tuple[bool, str]]()
+    queue = make_queue(sink, edges)
+    tending = asyncio.create_task(queue.tend())
+    async with asyncio.timeout(30):
+        while not edges:
+            await asyncio.sleep(0.01)
+    assert edges == [(True, "")]
+    assert sink.calls == []
+    await queue.deliver(deliveries(1))
+    assert edges == [(True, "")], "told once"
+    tending.cancel()

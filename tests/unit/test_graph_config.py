@@ -58,6 +58,7 @@ def test_national_clouds_have_hosts_of_their_own(cloud: str, host: str, login: s
         ({"user": "support/../other"}, "principal name"),
         ({"user": ".."}, "principal name"),
         ({"user": "a b@example.com"}, "principal name"),
+        ({"user": "me"}, "say whose mailbox"),
         ({"url": "http://graph.example.com/v1.0"}, "never goes over http"),
         ({"url": "https://me@graph.example.com/v1.0"}, "without user"),
         ({"folders": ["inbox", "Inbox"]}, "twice"),

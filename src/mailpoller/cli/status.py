@@ -10,7 +10,7 @@ import typer
 from mailpoller.cli.exits import TEMPFAIL, complain, explained
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import print_json, print_table
-from mailpoller.core.errors import LedgerUnavailable, TransientError
+from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -24,7 +24,7 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
       mailpoller status
       mailpoller status --json | jq -r '.mailboxes[] | select(.behind) | .mailbox'
 
-    Exits with 75 if no daemon answers; what the ledger alone can tell is shown then too.
+    Exits with 75 if no daemon answers, or it cannot read its ledger; what the other can tell is shown then too.
     """
     from mailpoller.cli.service import ask, loaded
 
@@ -33,13 +33,12 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
         try:
             report = ask(found, {"do": "status"}, seconds=10)
         except TransientError as error:
-            words = "the daemon cannot read its ledger: " if isinstance(error, LedgerUnavailable) else ""
-            report = {"line": f"{words}{error}", "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
+            report = {"line": str(error), "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
         if as_json:
             print_json(report)
         else:
             _show(report)
-        if "pid" not in report:
+        if "pid" not in report or "ledger_error" in report:
             raise typer.Exit(TEMPFAIL)
 
 

@@ -31,7 +31,10 @@ def parse_duration(text: object) -> timedelta:
         return timedelta(0)
     if not isinstance(text, str) or not re.fullmatch(_DURATION_PATTERN, text.strip()):
         raise ValueError("a duration is written with its unit: 500ms, 30s, 5m, 2h, 1d, 1w or 1h30m")
-    return timedelta(seconds=sum(float(n) * _SECONDS[unit] for n, unit in re.findall(_DURATION_PART, text)))
+    try:
+        return timedelta(seconds=sum(float(n) * _SECONDS[unit] for n, unit in re.findall(_DURATION_PART, text)))
+    except OverflowError:
+        raise ValueError("longer than any duration can be") from None
 
 
 def parse_size(text: object) -> int:
@@ -41,7 +44,10 @@ def parse_size(text: object) -> int:
     found = re.fullmatch(_SIZE_PATTERN, text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError("a size is written with its unit: 512KiB, 10MB, 1GB (KB is 1000 octets, KiB 1024)")
-    return int(float(found[1]) * _OCTETS[found[2]])
+    try:
+        return int(float(found[1]) * _OCTETS[found[2]])
+    except OverflowError:
+        raise ValueError("larger than any size can be") from None
 
 
 Duration = Annotated[

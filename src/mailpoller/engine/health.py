@@ -10,7 +10,7 @@ from typing import Any
 
 from mailpoller.core.ports import Clock
 
-_WORDS = ("up", "starting", "behind", "refused", "held", "not polled")
+_WORDS = ("up", "starting", "retrying", "behind", "refused", "held", "not polled")
 """Of a status line, in this order."""
 
 
@@ -82,14 +82,16 @@ class Health:
         self.mailboxes[name].last_poll_at = self._clock.now()
 
     def line(self) -> str:
-        """One line for ``systemctl status``: mailboxes up, starting (no poll yet), behind, refused, held, not polled."""
+        """One line for ``systemctl status``: mailboxes up, starting (no poll yet), retrying, behind, refused, held, not polled."""
         now = self._clock.now()
         words: Counter[str] = Counter()
         for health in self.mailboxes.values():
             if health.condition in (Condition.REFUSED, Condition.HELD, Condition.NOT_POLLED):
                 words[health.condition.value] += 1
-            elif health.condition is Condition.RETRYING or health.behind(now):
+            elif health.behind(now):
                 words["behind"] += 1
+            elif health.condition is Condition.RETRYING:
+                words["retrying"] += 1
             else:
                 words["up" if health.last_poll_at else "starting"] += 1
         polled = len(self.mailboxes)

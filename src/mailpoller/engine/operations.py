@@ -9,7 +9,7 @@ from typing import Any, Literal
 import structlog
 
 from mailpoller import __version__
-from mailpoller.core.errors import MailpollerError
+from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Ledger
 from mailpoller.engine.control import Handler
 from mailpoller.engine.health import Health
@@ -42,16 +42,20 @@ class Operations:
         }
 
     async def status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How everything fares."""
-        mailboxes = self._health.report()
-        for entry in mailboxes:
-            entry["ledger"] = dict(await self._ledger.counts(entry["mailbox"]))
+        """How everything fares; what only the ledger knows is left out when it cannot be read, and ``ledger_error`` says why."""
+        mailboxes = [entry | {"ledger": {}} for entry in self._health.report()]
+        told: dict[str, Any] = {"alarms": []}
+        try:
+            for entry in mailboxes:
+                entry["ledger"] = dict(await self._ledger.counts(entry["mailbox"]))
+            told["alarms"] = [
+                {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()}
+                for alarm in await self._ledger.alarms()
+            ]
+        except LedgerUnavailable as error:
+            told["ledger_error"] = str(error)
         queues = [
             {"queue": name, "state": queue.state.value, "reason": queue.reason} for name, queue in self._queues.items()
-        ]
-        alarms = [
-            {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()}
-            for alarm in await self._ledger.alarms()
         ]
         return {
             "version": __version__,
@@ -60,7 +64,7 @@ class Operations:
             "line": self._health.line(),
             "mailboxes": mailboxes,
             "queues": queues,
-            "alarms": alarms,
+            **told,
         }
 
     async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

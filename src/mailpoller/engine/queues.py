@@ -117,10 +117,7 @@ class Queue:
             async with self._calls.turn(batch[0].raw.claim.ref.folder.mailbox, len(batch)):
                 answers = await self._call(batch)
             if not self._proven:
-                # An alarm of an earlier run ends with the first delivery of this one.
-                self._proven = True
-                if self.state is State.UP and self._listener is not None:
-                    await self._listener(self, True, "")
+                await self._prove()
             return answers
         except TransientError as error:
             await self._failed(str(error), error.retry_after)
@@ -174,8 +171,21 @@ class Queue:
         """Look after the queue for as long as the service runs."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retry(), name=f"retry {self.name}")
+            group.create_task(self._look_once(), name=f"look at {self.name}")
             if isinstance(self.sink, Upkept):
                 group.create_task(self._keep_up(self.sink), name=f"upkeep {self.name}")
+
+    async def _prove(self) -> None:
+        """An alarm of an earlier run ends with the first delivery of this one."""
+        self._proven = True
+        if self.state is State.UP and self._listener is not None:
+            await self._listener(self, True, "")
+
+    async def _look_once(self) -> None:
+        """Where there is nothing to deliver, a check's word is enough for that."""
+        await self._clock.sleep(BELIEVED_AFTER.total_seconds())
+        if not self._proven and self.state is State.UP and await self.trouble() is None:
+            await self._prove()
 
     async def _keep_up(self, sink: Upkept) -> None:
         """Give the sink its turn every minute, and pass on what it has to say."""

@@ -58,7 +58,7 @@ class LedgerReader:
         except SqliteUnavailable as error:
             raise LedgerUnavailable(str(error)) from error
         except sqlite3.Error as error:
-            missing = "there is no ledger yet" if not path.exists() else str(error)
+            missing = "there is no ledger, yet or any more" if not path.exists() else str(error)
             raise LedgerUnavailable(f"{path}: {missing}") from error
 
     def __enter__(self) -> LedgerReader:

@@ -174,6 +174,10 @@ class SqliteQueue:
         """Create directory and file for the group; the database gives its log the mode of the file. What exists is left
         as it is, but a link is refused: the group could make us write to another of our databases."""
         self._group = group_id(self._config.group)
+        if self._seen and not self.path.exists():
+            raise TransientError(
+                f"{self.path} was removed or replaced while it was in use: put it back, or restart the service"
+            )
         with transient(f"create {self.path}"):
             make_directory(self.path.parent, group=self._group)
             if not self._seen:

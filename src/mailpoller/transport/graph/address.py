@@ -40,4 +40,6 @@ def check_user(user: str) -> str:
     """``user`` if it can stand in a path. Raises ValueError."""
     if not user or any(one.isspace() or not one.isprintable() or one in "/?#\\" for one in user) or user in (".", ".."):
         raise ValueError("a user is a principal name such as support@example.com, or an object id")
+    if user.lower() == "me":
+        raise ValueError("say whose mailbox it is: a principal name such as support@example.com, or an object id")
     return user

@@ -48,6 +48,8 @@ _TROUBLES: dict[int, Trouble] = {
     sqlite3.SQLITE_INTERRUPT: "io",
     sqlite3.SQLITE_NOLFS: "io",
 }
+_RIGHTS = "; our user must have the right to write the file, its -wal and -shm, and their directory"
+_ADVICE = {sqlite3.SQLITE_READONLY: _RIGHTS, sqlite3.SQLITE_CANTOPEN: _RIGHTS}
 _ERRNOS: dict[int, Trouble] = {
     errno.ENOSPC: "full",
     errno.EDQUOT: "full",
@@ -68,5 +70,5 @@ def classify(error: BaseException, path: Path) -> SqliteUnavailable | None:
         # The low octet is the primary result code; the rest only says where inside SQLite it arose.
         kind = _TROUBLES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if kind is not None:
-            return SqliteUnavailable(kind, path, str(error))
+            return SqliteUnavailable(kind, path, f"{error}{_ADVICE.get(error.sqlite_errorcode & 0xFF, '')}")
     return None
