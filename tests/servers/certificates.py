@@ -1,9 +1,13 @@
-"""A certificate authority of the test's own, for client certificates."""
+"""Certificates of the tests' own: of servers, that sign themselves, and an authority for those of clients."""
 
 from __future__ import annotations
 
 import datetime
+import functools
+import ipaddress
+import ssl
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
@@ -60,3 +64,55 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate that signs itself, its file (PEM, key included) and its SHA-256."""
+
+    path: Path
+    fingerprint: str
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path)
+        return context
+
+
+def make_certificate(directory: Path, *, host: str = "localhost") -> Certificate:
+    """A new one."""
+    certificate, key = _signed_by_itself(host)
+    path = directory / f"{host}.pem"
+    path.write_bytes(certificate + key)
+    return Certificate(path, sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).hexdigest())
+
+
+@functools.cache
+def self_signed() -> tuple[bytes, bytes]:
+    """(certificate, key) as PEM, for localhost and 127.0.0.1; the same ones for the whole test run."""
+    return _signed_by_itself("localhost")
+
+
+def _signed_by_itself(host: str) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    names: list[x509.GeneralName] = [x509.DNSName(host)]
+    if host == "localhost":
+        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )

@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
-import functools
 import imaplib
-import ipaddress
 import os
 import pwd
 import re
@@ -24,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from servers.certificates import self_signed as self_signed
 from servers.children import die_with_parent
 from servers.ports import await_silence, free_ports
 
@@ -436,35 +435,6 @@ class Dovecot:
         finally:
             with contextlib.suppress(OSError, imaplib.IMAP4.error):
                 client.logout()
-
-
-@functools.cache
-def self_signed() -> tuple[bytes, bytes]:
-    """(certificate, key) as PEM, for localhost and 127.0.0.1; the same ones for the whole test run."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return (
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
 
 
 def encode_name(name: str) -> str:
