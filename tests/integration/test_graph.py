@@ -541,6 +541,18 @@ async def test_listing_that_makes_no_sense_is_an_error_and_never_an_empty_folder
     assert not any("evil" in one.path for one in graph.asked)
 
 
+async def test_service_that_has_lost_every_listing_is_asked_twice_and_not_without_end(
+    graph: Graph, make: Callable[..., Source]
+) -> None:
+    graph.deliver(plain())
+    async with opened(make()) as (session, folder):
+        asked = len(graph.asked)
+        graph.instead = lambda _: Said(410, {"error": {"code": "syncStateNotFound", "message": "start anew"}})
+        with pytest.raises(TransientError, match="syncStateNotFound"):
+            await listed(session, folder)
+    assert len(graph.asked) - asked == 2
+
+
 @pytest.mark.parametrize("kind", ["one link again and again", "always another link", "always the same messages"])
 async def test_pages_without_end_are_bounded(graph: Graph, make: Callable[..., Source], kind: str) -> None:
     graph.deliver(plain())

@@ -145,8 +145,8 @@ class Listing:
             except SyncLost as error:
                 self._restarted(str(error))
                 bookmark = Bookmark("", self._clock.now(), Start("all"), None)
+        known = -1
         while True:
-            known = len(self._shown)
             try:
                 async for listed in self._everything(bookmark):
                     yield listed
@@ -154,8 +154,9 @@ class Listing:
             except SyncLost as error:
                 # A long listing may outlive its own token; as long as it gets on, it is begun anew and shows the rest.
                 self._restarted(str(error))
-                if known and len(self._shown) == known:
+                if len(self._shown) == known:
                     raise
+                known = len(self._shown)
 
     def _restarted(self, reason: str) -> None:
         log.warning("listing.restarted", mailbox=self._folder.mailbox, folder=self._folder.name, reason=reason)
