@@ -152,11 +152,13 @@ def test_a_challenge_that_is_no_base64_or_too_large_is_not_looked_at(line: bytes
 
 async def test_a_refused_token_is_answered_as_the_mechanism_wants_and_the_reason_is_kept() -> None:
     challenge = b'{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}'
-    for exchange, farewell in ((XOAuth2("u", TOKEN), b""), (OAuthBearer("u", TOKEN, "h", 1), b"\1")):
-        assert await exchange.answer(challenge) == farewell
-        assert exchange.explanation == "status 400, scope https://mail.google.com/, schemes Bearer"
-        assert await exchange.answer(f"no good: {TOKEN}".encode()) == farewell
-        assert exchange.explanation == "no good: ********"
+    for said, reason in (
+        (challenge, "status 400, scope https://mail.google.com/, schemes Bearer"),
+        (f"no good: {TOKEN}".encode(), "no good: ********"),
+    ):
+        for exchange, farewell in ((XOAuth2("u", TOKEN), b""), (OAuthBearer("u", TOKEN, "h", 1), b"\1")):
+            assert await exchange.answer(said) == farewell
+            assert exchange.explanation == reason
 
 
 # --- which one -------------------------------------------------------------------------------------------------------
@@ -210,3 +212,22 @@ def test_no_exchange_shows_its_secret_and_each_names_it_for_masking(exchange: Ex
     first = exchange.first()
     if exchange.readable and first is not None:
         assert encoded(first) in {encoded(secret.encode()) for secret in exchange.secrets}
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        Plain("u", "p"),
+        Login("u", "p"),
+        CramMd5("u", "p"),
+        ScramSha256("u", "p"),
+        XOAuth2("u", "t"),
+        OAuthBearer("u", "t", "h", 1),
+        External("u"),
+    ],
+    ids=lambda exchange: exchange.name,
+)
+async def test_a_server_that_never_stops_asking_is_not_answered_for_ever(exchange: Exchange) -> None:
+    with pytest.raises(TransientError):
+        for _ in range(5):
+            await exchange.answer(b"more")

@@ -122,8 +122,12 @@ class CramMd5(_ByPassword):
 
     name = "CRAM-MD5"
     readable = False
+    _answered = False
 
     async def answer(self, challenge: bytes) -> bytes:
+        if self._answered:
+            return await super().answer(challenge)
+        self._answered = True
         digest = hmac.new(self._password.encode(), challenge, hashlib.md5).hexdigest()
         return f"{self._user} {digest}".encode()
 
@@ -225,6 +229,7 @@ class _ByToken(_Base):
     """A refusal comes as a challenge that holds JSON; only after it was answered does the server say no."""
 
     _farewell = b""
+    _refused = False
 
     def __init__(self, user: str, token: str) -> None:
         self._user = user
@@ -236,6 +241,9 @@ class _ByToken(_Base):
         return (self.token, *(() if first is None else (first.decode("utf-8", "replace"),)))
 
     async def answer(self, challenge: bytes) -> bytes:
+        if self._refused:
+            return await super().answer(challenge)
+        self._refused = True
         self.explanation = _explained(challenge, self.secrets)
         return self._farewell
 

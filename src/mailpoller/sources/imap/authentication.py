@@ -69,6 +69,7 @@ async def log_in(protocol: ImapProtocol, credentials: Credentials, *, encrypted:
 async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
     """AUTHENTICATE (RFC 3501 section 6.2.2), the first message along with it where the server has SASL-IR (RFC 4959)."""
     first, words = exchange.first(), [exchange.name]
+    protocol.hidden = exchange.secrets
     if first is not None and protocol.offers("SASL-IR"):
         words.append(initial(first))
         first = None
@@ -77,15 +78,17 @@ async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
     broken: MailpollerError | None = None
     try:
         while (challenge := await request.challenged()) is not None:
-            if broken is None:
-                try:
-                    said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
-                except MailpollerError as error:
-                    broken, said = error, "*"  # ends the exchange; the server's NO follows
-                first = None
+            if broken is not None:
+                raise broken  # it goes on asking all the same
+            try:
+                said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
+            except MailpollerError as error:
+                broken, said = error, "*"  # ends the exchange; the server's NO follows
+            first = None
             protocol.reply(said)
         answer = await request.answer()
     finally:
+        protocol.hidden = ()
         request.line = b""  # what it held need not stay in memory, nor in a traceback's frames
     if broken is not None:
         raise broken
@@ -98,19 +101,23 @@ async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
 async def login(protocol: ImapProtocol, user: str, password: str) -> None:
     """The LOGIN command (RFC 3501 section 6.2.3); what cannot be quoted goes as a literal, in UTF-8."""
     before = protocol.capabilities
+    secrets = [password, encoded(f"\0{user}\0{password}".encode())]
     if quotable(user) and quotable(password):
         words, replies = [quote(user), quote(password)], []
+        secrets.append(words[1][1:-1])
     else:
         name, secret = user.encode(), password.encode()
         words, replies = [f"{{{len(name)}}}"], [name + f" {{{len(secret)}}}".encode(), secret]
+    protocol.hidden = secrets
     request = protocol.submit("LOGIN", *words, replies=replies)
     try:
         answer = await request.answer()
     finally:
+        protocol.hidden = ()
         request.line = b""
         request.replies.clear()
     if not answer.status.ok:
-        raise refusal(answer.status, _Password((password, encoded(f"\0{user}\0{password}".encode()))))
+        raise refusal(answer.status, _Password(secrets))
     await _logged_in(protocol, before)
 
 

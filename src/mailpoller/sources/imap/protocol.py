@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -21,7 +21,8 @@ from aioimaplib import aioimaplib as library
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake, Octets
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
-from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_status, readable
+from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_status
+from mailpoller.transport.wording import spoken
 
 # Its DEBUG lines hold passwords and every octet received.
 library.log.setLevel(logging.INFO)
@@ -168,6 +169,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.mailbox = Mailbox()
         self.bodies: BodyTaker | None = None
         self.lost: str | None = None
+        self.hidden: Sequence[str] = ()
+        """Secrets on the wire, while we log in: masked wherever the server's words are quoted."""
         self.on_alert: Callable[[str], None] = lambda text: None
         """Told what the server wants a human to read, each text once."""
         self.greeting: asyncio.Future[Status] = loop.create_future()
@@ -224,7 +227,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         """
         if self.lost is not None:
             return
-        self.lost = reason
+        self.lost = spoken(reason, self.hidden) if self.hidden else reason
         self._pause = pause
         if self._watch is not None:
             self._watch.cancel()
@@ -479,10 +482,12 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             # It hangs up on whoever goes on asking; most do it right behind this answer.
             self.lose(f"the server wants to be left alone: {status}", pause=pause)
             return
-        request = self._sent.pop(tag.upper(), None)
+        request = self._sent.get(tag.upper())
         if request is None or status.kind not in ("OK", "NO", "BAD"):
-            raise ProtocolViolation(f"an answer to nothing that was asked: {readable(line, 60)}")
+            quoted = spoken(line.decode("utf-8", "replace"), self.hidden)  # all of it, for half a secret is not found
+            raise ProtocolViolation(f"an answer to nothing that was asked: {quoted[:60]}")
         self._heed(status)
+        del self._sent[tag.upper()]  # and not before: what is raised up to here must reach whoever waits for it
         if request is self._alone:
             self._alone = None
             self._idling = False
@@ -510,6 +515,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             if self._queue or request.unwanted:
                 self.idle_done()
         elif request.challenges is not None:
+            if not request.challenges.empty():
+                raise ProtocolViolation("two challenges at once")
             request.challenges.put_nowait(line[2:])
         elif request.replies:
             self.transport.write(request.replies.popleft() + library.CRLF)

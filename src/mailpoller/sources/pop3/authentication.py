@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
@@ -64,16 +65,19 @@ async def _user(protocol: Pop3Protocol, user: str, password: str) -> None:
     """USER and PASS (RFC 1939 section 7)."""
     if any(one in password for one in "\r\n\0"):
         raise ConfigError("a password with line ends cannot be sent with USER and PASS")
-    reply = await protocol.run("USER", user)
-    if reply.ok:
-        reply = await protocol.run("PASS", password)
-    _check(protocol, reply, (password, f"\0{user}\0{password}"))
+    with _hiding(protocol, (password, f"\0{user}\0{password}")) as secrets:
+        reply = await protocol.run("USER", user)
+        if reply.ok:
+            reply = await protocol.run("PASS", password)
+    _check(protocol, reply, secrets)
 
 
 async def _apop(protocol: Pop3Protocol, stamp: str, user: str, password: str) -> None:
     """APOP (RFC 1939 section 7): MD5 over the greeting's stamp and the password."""
     digest = hashlib.md5((stamp + password).encode(), usedforsecurity=False).hexdigest()
-    _check(protocol, await protocol.run("APOP", user, digest), (password, digest))
+    with _hiding(protocol, (password, digest)) as secrets:
+        reply = await protocol.run("APOP", user, digest)
+    _check(protocol, reply, secrets)
 
 
 async def authenticate(protocol: Pop3Protocol, exchange: Exchange) -> None:
@@ -83,21 +87,33 @@ async def authenticate(protocol: Pop3Protocol, exchange: Exchange) -> None:
         words.append(initial(first))
         first = None
     broken: MailpollerError | None = None
-    request = protocol.converse("AUTH", *words)
-    assert request.challenges is not None
-    while (challenge := await request.challenges.get()) is not None:
-        if broken is None:
+    with _hiding(protocol, exchange.secrets) as secrets:
+        request = protocol.converse("AUTH", *words)
+        assert request.challenges is not None
+        while (challenge := await request.challenges.get()) is not None:
+            if broken is not None:
+                raise broken  # it goes on asking all the same
             try:
                 said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
             except MailpollerError as error:
                 broken, said = error, "*"  # ends the exchange; the server's -ERR follows
             first = None
-        protocol.say(said)
-    reply = await request.answer(protocol)
+            protocol.say(said)
+        reply = await request.answer(protocol)
     if broken is not None:
         raise broken
-    _check(protocol, reply, exchange.secrets, exchange.explanation)
+    _check(protocol, reply, secrets, exchange.explanation)
     exchange.conclude()
+
+
+@contextmanager
+def _hiding(protocol: Pop3Protocol, secrets: Sequence[str]) -> Iterator[Sequence[str]]:
+    """While these are on the wire, the protocol quotes no words of the server that have them."""
+    protocol.hidden = secrets
+    try:
+        yield secrets
+    finally:
+        protocol.hidden = ()
 
 
 def _stamp(protocol: Pop3Protocol) -> str | None:

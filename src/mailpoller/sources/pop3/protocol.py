@@ -6,7 +6,7 @@ import asyncio
 import re
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailpoller.core.errors import SessionLost, TransientError
@@ -122,6 +122,8 @@ class Pop3Protocol(asyncio.Protocol):
         self.capabilities: dict[str, tuple[str, ...]] = {}
         """Name -> arguments, both in capitals (RFC 2449 section 5)."""
         self.lost: str | None = None
+        self.hidden: Sequence[str] = ()
+        """Secrets on the wire, while we log in: masked wherever the server's words are quoted."""
         self.cut = False
         """True if it was we who ended the connection, in the middle of an answer of which we had enough."""
         self.hung_up = False
@@ -174,7 +176,7 @@ class Pop3Protocol(asyncio.Protocol):
         """Give the connection up: every pending command fails at once, every later one too. Harmless when repeated."""
         if self.lost is not None:
             return
-        self.lost = reason
+        self.lost = reason = spoken(reason, self.hidden) if self.hidden else reason
         if self._watch is not None:
             self._watch.cancel()
         if self.transport is not None:
@@ -302,7 +304,7 @@ class Pop3Protocol(asyncio.Protocol):
     def line(self, line: bytes) -> Taker | None:
         """See :class:`~mailpoller.sources.pop3.reader.LineTaker`."""
         if not self._sent:
-            words = spoken(line.decode("utf-8", "replace"))
+            words = spoken(line.decode("utf-8", "replace"), self.hidden)
             raise ProtocolViolation(f"it speaks without having been asked: {words}")
         request = self._sent[0]
         if request.challenges is not None and (line[:2] == b"+ " or line == b"+"):
@@ -312,7 +314,7 @@ class Pop3Protocol(asyncio.Protocol):
             return None
         reply = Reply.read(line)
         if reply is None:
-            words = spoken(line.decode("utf-8", "replace"))
+            words = spoken(line.decode("utf-8", "replace"), self.hidden)
             raise ProtocolViolation(f"this is no answer to {request.command}: {words}")
         if reply.ok and request.taker is not None:
             self._current, self._reply = request, reply

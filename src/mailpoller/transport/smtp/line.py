@@ -26,7 +26,7 @@ from mailpoller.transport.auth import Credentials
 from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
 from mailpoller.transport.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
 from mailpoller.transport.tls import describe
-from mailpoller.transport.wording import without
+from mailpoller.transport.wording import spoken
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,8 @@ class Line:
         )
         self._addresses: Sequence[dial.Address] = ()
         self._socket: socket.socket | None = None
+        self._hidden: Sequence[str] = ()
+        """Secrets on the wire, while we log in: masked wherever the relay's words are quoted."""
         self.between_mails = False
         self.retirement: asyncio.TimerHandle | None = None
 
@@ -178,7 +180,7 @@ class Line:
             if not encrypted and self.settings.tls != "none":
                 raise RelayUnavailable(f"{self.settings.place} offers no STARTTLS, and no password is sent in clear")
             mechanism = await self._authenticate(credentials, encrypted=encrypted)
-        self.between_mails = True
+        self.between_mails, self._hidden = True, ()
         return mechanism
 
     async def _authenticate(self, credentials: Credentials, *, encrypted: bool) -> str:
@@ -214,6 +216,7 @@ class Line:
         if first is not None and len(initial(first)) <= _INITIAL_LIMIT:
             words.append(initial(first).encode("ascii"))
             first = None
+        self._hidden = exchange.secrets
         with self.faults("the login"):
             answer = await self.client.execute_command(*words)
             while answer.code == 334:
@@ -228,9 +231,7 @@ class Line:
             with self._wanting():
                 exchange.conclude()
             return None
-        told = words_of(answer)
-        for secret in exchange.secrets:
-            told = without(told, secret)
+        told = spoken(f"{answer.code} {answer.message}", exchange.secrets)
         if exchange.explanation:
             told += f" ({exchange.explanation})"
         if answer.code == 421 or not self.client.is_connected:
@@ -282,13 +283,13 @@ class Line:
             raise RelayUnavailable(f"{place}: {stage}: no answer within {self._timeout:g} s") from None
         except SMTPResponseException as error:
             kind = RelayCut if error.code == 421 or isinstance(error, SMTPConnectResponseError) else RelayUnavailable
-            raise kind(f"{place}: {stage}: {words_of(SMTPResponse(error.code, error.message))}") from None
+            raise kind(f"{place}: {stage}: {spoken(f'{error.code} {error.message}', self._hidden)}") from None
         except (SMTPException, OSError) as error:
             cause = error if isinstance(error, ssl.SSLError) else error.__cause__
             if isinstance(cause, ssl.SSLError):
                 raise RelayUnavailable(f"{place}: {describe(cause, self.settings.host, self._timeout)}") from None
             kind = RelayCut if isinstance(error, SMTPServerDisconnected | ConnectionError) else RelayUnavailable
-            raise kind(f"{place}: {stage}: {' '.join(str(error).split())}") from None
+            raise kind(f"{place}: {stage}: {spoken(str(error), self._hidden)}") from None
 
 
 _warned: set[str] = set()
