@@ -22,7 +22,8 @@ import typer
 import yaml
 
 from mailpoller.cli import exits
-from mailpoller.cli.output import one_line
+from mailpoller.cli.exits import complain
+from mailpoller.cli.output import one_line, print_json
 from mailpoller.cli.program import program
 from mailpoller.cli.reference import reference
 from mailpoller.cli.terminal import GATHERED, Lines, Terminal, Unfailing
@@ -401,6 +402,37 @@ def test_locale_that_cannot_write_a_name_ends_no_command(config: Path, tmp_path:
 def test_control_characters_of_a_stranger_are_not_sent_to_the_terminal() -> None:
     assert "\x1b" not in one_line("\x1b[2Jhello\nthere")
     assert one_line({"support": "\x07"}) == "support: \N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_a_stranger_says_neither_steers_a_terminal_nor_turns_a_line_of_the_log_around(form: str) -> None:
+    program = f"""
+import logging, structlog
+from mailpoller.cli import logs
+evil = "a\\x1b[2Jb\\x9b2Jc\\u202ed\\u2028e\\rf\\u2067g\\u00fc"
+logs.configure("info", {form!r})
+log = structlog.get_logger()
+log.warning("mailbox.failed", reason=evil, names=[evil])
+logging.getLogger("library").warning("words: %s", evil)
+try:
+    raise ValueError(evil)
+except ValueError:
+    log.exception("service.failed")
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=True).stderr.decode()
+    assert said.count("2J") >= 4 and "ü" in said
+    assert all(one.isprintable() or one == "\n" for one in said)
+
+
+def test_what_a_stranger_says_does_not_steer_a_terminal_in_json_or_in_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evil = "a\x9b2Jc\u202ed\u2028eü"
+    print_json({"reason": evil})
+    complain(evil)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"reason": evil} and "ü" in out
+    assert all(one.isprintable() or one == "\n" for one in out + err)
 
 
 def test_progress_line_never_stands_in_the_log() -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
+from mailpoller.cli.output import one_line
 from mailpoller.cli.streams import OutputLost, prepare_streams
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
 
@@ -88,7 +89,7 @@ def expected_errors(error: Exception) -> list[MailpollerError]:
 
 def complain(line: str) -> None:
     """One line to standard error."""
-    typer.echo(f"mailpoller: {line}", err=True)
+    typer.echo(f"mailpoller: {one_line(line)}", err=True)
 
 
 def refuse(line: str) -> NoReturn:

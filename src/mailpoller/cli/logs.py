@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
 import orjson
 import structlog
 
+from mailpoller.cli.output import seen
 from mailpoller.cli.terminal import Lines, Terminal, Unfailing
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -39,7 +41,7 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
-                exception_formatter=structlog.dev.plain_traceback,
+                exception_formatter=_traceback,
                 sort_keys=False,
                 timestamp_key="at",
             ),
@@ -64,10 +66,20 @@ def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
     event["level"] = "error" if method == "exception" else method
     event["at"] = datetime.now(UTC)
     try:
-        return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
+        line = orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
+        return line if line.isascii() else seen(line.decode()).encode()
     except (TypeError, ValueError):  # text that is no Unicode, from a file system's or a server's names
         event["at"] = event["at"].isoformat().replace("+00:00", "Z")
         return json.dumps(event, default=str).encode()
+
+
+def _traceback(sio: TextIO, exc_info: Any) -> None:
+    """An exception's words may be a stranger's: what would steer the terminal is made visible."""
+    held = StringIO()
+    structlog.dev.plain_traceback(held, exc_info)
+    sio.write(
+        "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in held.getvalue())
+    )
 
 
 class _Library(logging.Handler):

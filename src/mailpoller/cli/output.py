@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -15,7 +16,15 @@ import typer
 def print_json(value: Any) -> None:
     """One JSON document, indented on a terminal, one line in a pipe."""
     indent = 2 if sys.stdout.isatty() else None
-    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=plain))
+    typer.echo(seen(json.dumps(value, indent=indent, ensure_ascii=False, default=plain)))
+
+
+def seen(document: str) -> str:
+    """JSON in which the characters that nobody sees, and that steer a terminal or turn a line around, are escaped as well."""
+    return document if document.isascii() else _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+
+
+_UNSEEN = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import typer
 
 from mailpoller.cli.exits import TEMPFAIL, complain, explained
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import print_json, print_table
+from mailpoller.cli.output import one_line, print_json, print_table
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _from_the_ledger(config: Config) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any]) -> None:
-    typer.echo(report["line"])
+    typer.echo(one_line(report["line"]))
     if "ledger_error" in report:
         complain(report["ledger_error"])
     print_table(
