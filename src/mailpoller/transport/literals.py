@@ -18,6 +18,10 @@ def _host(written: str) -> str:
     except ValueError:
         if not bare or not all(one.isalnum() or one in "-._" for one in bare):
             raise ValueError("a host is a name or an address, without port, scheme or user") from None
+        try:
+            bare.encode("idna")
+        except UnicodeError:
+            raise ValueError("between the dots of a host's name are 1 to 63 characters") from None
     return bare
 
 

@@ -100,6 +100,7 @@ def _context(
         except (OSError, ssl.SSLError) as error:
             reason = "no PEM certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(f"cannot use the CA file {ca_file}: {reason}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996, whatever the system's OpenSSL is configured to
     if own is not None:
         try:
             context.load_cert_chain(own, key, password=_no_password)
@@ -138,14 +139,16 @@ async def secure(
     loop = asyncio.get_running_loop()
     shaken: asyncio.Future[None] = loop.create_future()
     make: Any = _FrugalTls  # what follows is loop.start_tls, with our own protocol class
-    tls: Any = make(
-        loop, protocol, policy.context(), shaken, server_hostname=host,
-        ssl_handshake_timeout=max(seconds, 0.1), ssl_shutdown_timeout=2.0, call_connection_made=False,
-    )  # fmt: skip
-    transport.pause_reading()
-    transport.set_protocol(tls)
-    steps = [loop.call_soon(tls.connection_made, transport), loop.call_soon(transport.resume_reading)]
+    steps: list[asyncio.Handle] = []
     try:
+        tls: Any = make(
+            loop, protocol, policy.context(), shaken,
+            server_hostname=host.removesuffix("."),  # which is about the DNS: certificates have names without it (RFC 6066 section 3)
+            ssl_handshake_timeout=max(seconds, 0.1), ssl_shutdown_timeout=2.0, call_connection_made=False,
+        )  # fmt: skip
+        transport.pause_reading()
+        transport.set_protocol(tls)
+        steps += [loop.call_soon(tls.connection_made, transport), loop.call_soon(transport.resume_reading)]
         async with asyncio.timeout(seconds):
             await shaken
         secured: asyncio.Transport | None = tls._app_transport
@@ -158,7 +161,7 @@ async def secure(
         for step in steps:
             step.cancel()
         transport.abort()
-        if isinstance(error, OSError | TimeoutError):
+        if isinstance(error, OSError | TimeoutError | UnicodeError):
             raise TransientError(describe(error, host, seconds)) from error
         raise
 
@@ -179,4 +182,6 @@ def describe(error: BaseException, host: str, seconds: float) -> str:
         return f"TLS: the handshake with {host} failed: {reason}{hint}"
     if isinstance(error, TimeoutError):
         return f"TLS: no handshake with {host} within {seconds:g} s"
-    return f"TLS: the handshake with {host} failed: {error}"
+    if isinstance(error, UnicodeError):
+        return f"TLS: {host} is not a host's name"
+    return f"TLS: the handshake with {host} failed: {str(error) or 'the server closed the connection'}"

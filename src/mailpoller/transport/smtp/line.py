@@ -45,7 +45,7 @@ class Line:
         self.settings = settings
         self._timeout = settings.timeout.total_seconds()
         self.client = SMTP(
-            hostname=settings.host,
+            hostname=settings.host.removesuffix("."),  # for the certificate; it is we who connect
             port=None,
             timeout=self._timeout,
             use_tls=settings.tls == "tls",
