@@ -43,6 +43,7 @@ from mailpoller.engine.supervisor import Supervisor
 from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.engine.watcher import Watcher
 from mailpoller.mail.compose import test_mail
+from mailpoller.transport.disk import make_directory
 
 log = structlog.get_logger(__name__)
 
@@ -235,7 +236,7 @@ def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runt
     directory = Spool(state / "spool")
     try:
         if spool:
-            state.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_directory(state, mode=0o750)
             directory.prepare()
     except OSError as error:
         raise ConfigError(

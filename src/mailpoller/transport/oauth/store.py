@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 import orjson
 
 from mailpoller.core.errors import TransientError
-from mailpoller.transport.disk import in_words, sync_directory
+from mailpoller.transport.disk import in_words, make_directory, sync_directory
 
 _FILE_LIMIT = 256 << 10
 _LOCK_PATIENCE = 30.0
@@ -139,13 +139,13 @@ class TokenFile:
     def _prepare(self) -> None:
         directory = self.path.parent
         if not directory.is_dir():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._owner, mode=0o750)
+            make_directory(directory, mode=0o700)
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._give(descriptor)
             finally:
                 os.close(descriptor)
-            sync_directory(directory.parent)
 
     def _give(self, descriptor: int) -> None:
         """What root makes (``mailpoller oauth login``) belongs to whom the state directory belongs to: the service."""
