@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
 import pytest
 
+from clocks import SkippingClock
 from mailpoller.core.errors import LedgerUnavailable, MessageRejected, TransientError
 from mailpoller.core.ports import Mail
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.notice import MANNERS
 from mailpoller.testing.memory_ledger import MemoryLedger
-
-
-class HandClock:
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 22, 10, 0, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return 1000.0 + self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-        await asyncio.sleep(0)
 
 
 class FakeOutgoing:
@@ -72,7 +56,7 @@ class Site:
     """An alarm with everything around it; ``restart`` is a kill and a new process on the same ledger."""
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self.clock = HandClock()
+        self.clock = SkippingClock()
         self.ledger = MemoryLedger(self.clock)
         self.outgoing = FakeOutgoing()
         self.policy = policy or Policy()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from clocks import START, SkippingClock
 from mailpoller.app import assemble
 from mailpoller.config import load
 from mailpoller.core.ports import Expiring
@@ -18,27 +19,8 @@ from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.forecast import PAUSE, Forecast
 from mailpoller.testing.memory_ledger import MemoryLedger
 
-NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+NOW = START
 SECRET = "the client secret of app at login.test"
-
-
-class HandClock:
-    """Time that passes when the test says so, or somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return NOW + self.ahead
-
-    def monotonic(self) -> float:
-        return self.ahead.total_seconds()
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.ahead += timedelta(seconds=seconds)
-        await asyncio.sleep(0)
 
 
 class Part:
@@ -58,7 +40,7 @@ class Broken:
 
 class Site:
     def __init__(self, **parts: Expiring) -> None:
-        self.clock = HandClock()
+        self.clock = SkippingClock()
         self.ledger = MemoryLedger(self.clock)
         self.parts = parts
         self.restart()
@@ -70,9 +52,9 @@ class Site:
 
     async def day(self, number: float = 0) -> list[str]:
         """Look on that day: the alarms that stand after it."""
-        self.clock.ahead = timedelta(days=number)
+        self.clock.seconds = timedelta(days=number).total_seconds()
         await self.forecast.look()
-        self.clock.ahead += timedelta(minutes=5)
+        self.clock.seconds += 300
         await self.alarm.step()
         return [edge.key.removeprefix(f"{Kind.CREDENTIALS_EXPIRE.value}:") for edge in await self.ledger.alarms()]
 

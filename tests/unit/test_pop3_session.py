@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from clocks import SkippingClock
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
@@ -51,23 +52,7 @@ async def shown(session: Session, since: Any = None, start: Start = ALL) -> tupl
     return [ref.uid for ref in refs], position
 
 
-class HandClock:
-    """Time that passes only in ``sleep``."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
-def source_with(clock: HandClock, directory: Path, port: int, **settings: Any) -> Source:
+def source_with(clock: SkippingClock, directory: Path, port: int, **settings: Any) -> Source:
     values = {"type": "pop3", "host": "127.0.0.1", "port": port, "tls": "none", "username": "joe", "password": "secret"}
     spool = Spool(directory / "spool")
     spool.prepare()
@@ -280,7 +265,7 @@ async def test_while_a_session_waits_the_maildrop_is_free_and_deletions_have_cou
 
 async def test_wait_longer_than_a_poll_says_that_there_may_be_news(tmp_path: Path) -> None:
     async with ScriptedPop3() as server:
-        clock = HandClock()
+        clock = SkippingClock()
         async with opened(source_with(clock, tmp_path, server.port, poll_interval="1m")) as session:
             assert await session.wait(timedelta(minutes=5)) is Wake.NEWS
             assert await session.wait(timedelta(seconds=30)) is Wake.LIMIT
@@ -309,7 +294,7 @@ async def test_one_look_shows_one_maildrop_however_it_changes(tmp_path: Path) ->
 # --- LOGIN-DELAY ---------------------------------------------------------------------------------------------------
 async def test_server_that_wants_fewer_logins_gets_fewer(tmp_path: Path) -> None:
     async with ScriptedPop3(mails=some("a"), capabilities="PIPELINING;UIDL;TOP;LOGIN-DELAY 300") as server:
-        clock = HandClock()
+        clock = SkippingClock()
         source = source_with(clock, tmp_path, server.port, poll_interval="1m")
         async with opened(source) as session:
             _, position = await shown(session)
@@ -336,7 +321,7 @@ async def test_server_that_wants_fewer_logins_gets_fewer(tmp_path: Path) -> None
 async def test_what_would_need_a_login_too_soon_is_put_off_for_as_long_as_the_server_wants(tmp_path: Path) -> None:
     script = {"RETR": b"-ERR cannot read it\r\n"}
     async with ScriptedPop3(script, mails=some("a"), capabilities="PIPELINING;UIDL;TOP;LOGIN-DELAY 300") as server:
-        clock = HandClock()
+        clock = SkippingClock()
         async with opened(source_with(clock, tmp_path, server.port)) as session:
             refs, _ = await listed(session, await session.open("INBOX"))
             with pytest.raises(TransientError, match="next login") as caught:
@@ -351,7 +336,7 @@ async def test_delay_of_one_user_is_asked_for_after_the_login(tmp_path: Path) ->
         return b"+OK\r\nUIDL\r\nLOGIN-DELAY %s\r\n.\r\n" % (b"900" if known else b"60 USER")
 
     async with ScriptedPop3({"CAPA": capa}) as server:
-        source = source_with(HandClock(), tmp_path, server.port)
+        source = source_with(SkippingClock(), tmp_path, server.port)
         await (await source.connect()).close()
         with pytest.raises(TransientError, match="in 900 s"):
             await source.connect()

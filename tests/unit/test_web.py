@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
+from clocks import SkippingClock
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.transport.bearer import TokenTrouble
 from mailpoller.transport.http import HttpClient, HttpCut, HttpError, HttpStatus, IntakeTrouble, Unauthorized
 from mailpoller.transport.throttle import LONGEST_PAUSE, Busy, Throttle
 from mailpoller.transport.web import TRIES, Refusal, WebClient
-
-
-class SkippingClock:
-    """Whoever sleeps is woken at once, and it is as much later."""
-
-    def __init__(self) -> None:
-        self.time = 1_000.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time, UTC)
-
-    def monotonic(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
 
 
 class Gate(Throttle):
@@ -52,7 +37,7 @@ class Client(WebClient):
         return await self._in_turn(self.gate.turn, self._once, self._means)
 
     async def _once(self) -> str:
-        self.asked_at.append(self.clock.time)
+        self.asked_at.append(self.clock.seconds)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
