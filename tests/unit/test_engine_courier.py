@@ -20,6 +20,7 @@ from mailpoller.core.verdict import Match
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
+from mailpoller.testing.fake_source import FakeSession
 
 
 async def test_every_message_is_settled_once_and_told_once() -> None:
@@ -512,3 +513,33 @@ async def test_the_first_batches_of_a_listing_are_small_so_that_nothing_waits_fo
     rig.fill(1000)
     await rig.carry()
     assert rig.sinks["support"].batches == [50, 100, 200, 400, 250]
+
+
+async def test_memory_is_given_back_when_a_pass_is_cancelled_that_gives_up_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second batch has given up, and its fetch takes its time to end."""
+    given_up = asyncio.Event()
+
+    async def fetch(self: FakeSession, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if claims[0].ref.uid == "3":
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                given_up.set()
+                await asyncio.sleep(60)
+            raise
+        yield Gone(claims[0])
+
+    monkeypatch.setattr(FakeSession, "fetch", fetch)
+    rig = Rig(batch=2)
+    rig.fill(6)
+    rig.ledger.fail("advance")
+    carrying = asyncio.create_task(rig.carry())
+    await asyncio.wait_for(given_up.wait(), 10)
+    carrying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await carrying
+    assert rig.budget.used == 0

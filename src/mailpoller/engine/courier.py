@@ -203,9 +203,10 @@ class Courier:
             now.fail(error)
         finally:
             if hand.fetching is not None:
+                # The pass waits for its end. To wait here would be to leave the rest undone when we are cancelled.
                 now.fetching.discard(hand.fetching)
                 hand.fetching.cancel()
-                await asyncio.wait([hand.fetching])
+                hand.fetching.add_done_callback(lambda _: hand.release())
             for digest, mid in hand.digests.items():
                 if now.digests.get(digest) == mid:
                     del now.digests[digest]
