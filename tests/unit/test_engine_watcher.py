@@ -198,3 +198,13 @@ async def test_a_new_epoch_is_looked_at_and_said_once_however_long_its_queue_is_
         rig.queues["support"]._down_until = 0
         await until(lambda: rig.subjects() == expected)
     assert [entry["unknown"] for entry in log if entry["event"] == "epoch.changed"] == [0]
+
+
+async def test_news_of_mail_that_nobody_would_take_is_no_reason_to_look_again_and_again() -> None:
+    rig = Rig(reachable=frozenset({"support"}), poll_interval="100ms")
+    async with rig.running():
+        await polls(rig, 1)
+        await take_down(rig)
+        rig.fill(1)
+        await polls(rig, 4)
+    assert rig.source.steps.count("wait") < 20

@@ -212,7 +212,8 @@ class Watcher:
             if tally.retry_at is not None:
                 # Those that wait for a queue are fetched when it says so; see stir().
                 limit = min(limit, max(1.0, (tally.retry_at - self._clock.now()).total_seconds()))
-            woken = await self._wait(session, limit, place)
+            useful = tally.exhausted and not any(folder.name == names[0] for folder in self._held)
+            woken = await self._wait(session, limit, place, useful=useful)
             if woken is Wake.RENEW:
                 log.info("session.renewed", mailbox=self.mailbox)
                 return
@@ -230,8 +231,8 @@ class Watcher:
         for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.LEDGER_UNWRITABLE):
             await self._alarm.ended(kind, self._subject(kind))
 
-    async def _wait(self, session: Session, limit: float, place: Place) -> Wake | None:
-        """Wait for news; None when somebody stirred us, or needs our connection."""
+    async def _wait(self, session: Session, limit: float, place: Place, *, useful: bool) -> Wake | None:
+        """Wait for news, if that is ``useful``; None when somebody stirred us, or needs our connection."""
         self._health.enter(self.mailbox, self._at_rest)
         now = self._clock.monotonic()
         self._due_at = now if self._stirred else now + limit
@@ -240,20 +241,26 @@ class Watcher:
         if place.yielding:
             self._stirred = False
             return None
-        return await self._unless_stirred(lambda: self._watch(session, limit))
+        return await self._unless_stirred(lambda: self._watch(session, limit, useful))
 
-    async def _watch(self, session: Session, limit: float) -> Wake:
-        """Wait for news; or, if the folder that is watched may be one that cannot be polled, for ``limit`` seconds to pass."""
+    async def _watch(self, session: Session, limit: float, useful: bool) -> Wake:
+        """Wait for news; or, if the folder that is watched may be one that cannot be polled, for ``limit`` seconds to pass.
+
+        News that is not ``useful``, because nothing is listed now (every queue is down, the mailbox is held), would be news again at
+        once.
+        """
         began = self._clock.monotonic()
         try:
-            return await session.wait(timedelta(seconds=limit))
+            woken = await session.wait(timedelta(seconds=limit))
+            if useful or woken is not Wake.NEWS:
+                return woken
         except SessionLost:
             raise
         except TransientError as error:
             if not self._failing or error.retry_after is not None:
                 raise
-            await self._clock.sleep(max(0.0, began + limit - self._clock.monotonic()))
-            return Wake.LIMIT
+        await self._clock.sleep(max(0.0, began + limit - self._clock.monotonic()))
+        return Wake.LIMIT
 
     @property
     def _at_rest(self) -> Condition:
