@@ -13,6 +13,8 @@ from engine_rig import Rig, log, until  # noqa: F401
 from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, SessionLost, TransientError
 from mailpoller.engine import watcher as watcher_module
 from mailpoller.engine.health import Condition
+from mailpoller.engine.queues import State
+from mailpoller.testing.builders import plain
 from mailpoller.testing.deliveries import make_delivery
 
 
@@ -208,3 +210,29 @@ async def test_news_of_mail_that_nobody_would_take_is_no_reason_to_look_again_an
         rig.fill(1)
         await polls(rig, 4)
     assert rig.source.steps.count("wait") < 20
+
+
+async def test_old_mail_that_waits_for_its_queue_is_not_lost_when_the_numbering_changes() -> None:
+    rig = Rig()
+    rig.mailbox.deliver(plain(subject="old"), received=rig.clock.now() - timedelta(days=30))
+    rig.sinks["support"].faults.fail("deliver", TransientError("down"))
+    for _ in range(2):
+        await rig.watcher.drain()
+    rig.mailbox.renumber()
+    rig.queues["support"].state = State.UP
+    await rig.watcher.drain()
+    assert rig.subjects() == {"old": 1}
+
+
+async def test_mail_that_cannot_be_fetched_in_its_new_numbering_is_known_once_it_can_be() -> None:
+    rig = Rig()
+    expected = rig.fill(3)
+    assert await rig.watcher.drain()
+    rig.mailbox.renumber()
+    rig.source.faults.fail("fetch", TransientError("not now"))
+    for _ in range(2):
+        await rig.watcher.drain()
+    rig.later(minutes=1)
+    assert await rig.watcher.drain()
+    assert rig.downloads().total() == 6
+    assert rig.subjects() == expected

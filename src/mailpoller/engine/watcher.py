@@ -414,11 +414,17 @@ class Watcher:
             self._begun.add(folder)
             log.info("folder.started", mailbox=self.mailbox, folder=name, start=self.config.start)
         tally = await self.courier.carry(session, folder, state.position, start, suppress=_suppress(state))
-        if tally.exhausted and not tally.unfetched and not state.complete:
+        if tally.exhausted and not state.complete and (start.kind == "now" or await self._nothing_waits()):
             await self._ledger.complete(folder)
         if state.complete and tally.exhausted:
             await self._prune(session, folder)
         return tally
+
+    async def _nothing_waits(self) -> bool:
+        """True if all that was listed is settled. What is put off may be old mail, which the listing of a next epoch would leave out
+        if this one's counted as complete; or settled in an earlier epoch, which is only noticed until it does."""
+        counts = await self._ledger.counts(self.mailbox)
+        return not counts["claimed"] and not counts["deferred"]
 
     def _start(self, state: FolderState) -> Start:
         """What a full listing of this folder shows: the mailbox's ``start`` on the first run, all that came later after that."""
