@@ -98,6 +98,7 @@ async def test_bodies_are_sent_with_their_type() -> None:
         (Reply(body={}, pause=60), "no answer within 0.4 s"),
         (Reply(302, headers={"location": "https://evil.example/?code=1"}), "redirects to evil.example"),
         (Reply(307, headers={"location": "/elsewhere"}), "redirects to 127.0.0.1"),
+        (Reply(308, headers={"location": "https://[nowhere/"}), "redirects to somewhere"),
     ],
 )
 async def test_an_answer_of_no_use_is_a_passing_error_in_plain_words(reply: Reply, words: str) -> None:

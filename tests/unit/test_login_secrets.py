@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from base64 import b64encode
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,11 @@ from mailpoller.core.ports import Mail
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
+from mailpoller.sources.ews.authentication import Attempt
+from mailpoller.transport.oauth.endpoint import Grant
+from mailpoller.transport.oauth.store import Kept
+from mailpoller.transport.oauth.tokens import Token
+from mailpoller.transport.proxy import Proxy
 from servers.mailboxes import imap_source
 from servers.pop3_mailboxes import pop3_source
 from servers.scripted import Conversation, ScriptedImap
@@ -116,3 +121,16 @@ async def test_imap_server_that_answers_in_words_that_imap_has_not_keeps_nobody_
             except MailpollerError:
                 return
             await session.close()
+
+
+def test_what_holds_a_secret_shows_it_in_no_repr() -> None:
+    now = datetime.now(UTC)
+    for one in (
+        Attempt(f"Basic {CODED}"),
+        Kept(SECRET, now),
+        Grant(SECRET, timedelta(hours=1), SECRET),
+        Token(SECRET, 0, 1, now),
+        Secret(SECRET),
+        Proxy(type="http", host="localhost", port=1, username="joe", password=Secret(SECRET)),
+    ):
+        assert SECRET not in repr(one) and CODED not in repr(one)

@@ -25,7 +25,7 @@ _ROUNDS = 3
 """How often a handshake is begun anew because its connection was closed in the middle."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Attempt:
     """How the next request goes out: with this Authorization (none if empty), and ``bare`` without its body, because it only
     carries a message of a handshake."""

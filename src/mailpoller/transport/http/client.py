@@ -300,7 +300,10 @@ class HttpClient:
         status, headers = response.status, _headers(response)
         place = f"{self.host}: {doing}"
         if 300 <= status < 400:
-            elsewhere = urlsplit(headers.get("location", "")).hostname or self.host
+            try:
+                elsewhere = urlsplit(headers.get("location", "")).hostname or self.host
+            except ValueError:
+                elsewhere = "somewhere"
             return HttpStatus(
                 f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed", status=status
             )
