@@ -23,13 +23,14 @@ ACCESS = "access-token-that-nobody-may-see"
 
 
 class Hands:
-    """A clock that a test moves."""
+    """A clock that a test moves. ``suspended``: seconds that the machine slept, of which the monotonic clock knows nothing."""
 
     def __init__(self) -> None:
         self.at = 1000.0
+        self.suspended = 0.0
 
     def now(self) -> datetime:
-        return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.at)
+        return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.at + self.suspended)
 
     def monotonic(self) -> float:
         return self.at
@@ -152,6 +153,16 @@ async def test_a_refused_token_is_replaced_once_and_a_young_one_not_at_all(web: 
     assert await source.refused(first), "somebody else has replaced it already"
     assert await source.token() == second
     assert not await source.refused(second)
+
+
+async def test_token_that_ended_while_the_machine_was_suspended_is_replaced(web: Web, tmp_path: Path) -> None:
+    rig = Rig(web, tmp_path)
+    web.answering = script(given(1), given(2))
+    source = rig.source()
+    first = await source.token()
+    rig.clock.suspended += 7200
+    assert await source.refused(first), "it is old, though this process has not had it for long"
+    assert await source.token() == f"{ACCESS}-2"
 
 
 async def test_whoever_waits_may_be_cancelled_and_the_refresh_goes_on(web: Web, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class TokenSource:
         However many ask, the provider is asked once. While an old one is still good, a failure to replace it is logged and no
         more. Raises :class:`CredentialsRefused` with what to do, or :class:`TransientError`.
         """
-        held, now = self._token, self._clock.monotonic()
+        held, now = self._held(), self._clock.monotonic()
         if held is not None and now < held.stale:
             return held
         if self._failure is not None and now < self._quiet_until:
@@ -98,7 +98,7 @@ class TokenSource:
         try:
             return await asyncio.shield(self._asking)
         except (TransientError, CredentialsRefused) as error:
-            held = self._token
+            held = self._held()
             if held is not None and self._clock.monotonic() < held.renew:
                 log.warning("token.kept", provider=host_of(self.terms.endpoints.token), reason=str(error))
                 return held
@@ -110,13 +110,18 @@ class TokenSource:
 
     async def refused(self, token: str) -> bool:
         """A service did not take this token. True if another one will be had, so that a second try is worth it."""
-        held = self._token
+        held = self._held()
         if held is None or held.value != token:
             return True
         if self._clock.monotonic() - held.born < YOUNG.total_seconds():
             return False
         self._token = None
         return True
+
+    def _held(self) -> Token | None:
+        """The token in hand, unless it has ended by the calendar: while a machine is suspended its monotonic clock stands still."""
+        held = self._token
+        return held if held is not None and self._clock.now() < held.expires_at else None
 
     def expiries(self) -> list[tuple[str, datetime]]:
         """What ends when (aware UTC), as far as anybody knows: the secret, the certificate, the refresh token. Reads files."""
