@@ -108,9 +108,10 @@ class Intake:
             return
         if self._file is None:
             self._file, self._path = self._spool.file()
-            self._file.writelines(self._parts)
+            for part in self._parts:
+                _write(self._file, part)
             self._parts.clear()
-        self._file.write(chunk)
+        _write(self._file, chunk)
 
     def finish(self) -> Octets:
         """The octets that were taken."""
@@ -129,6 +130,13 @@ class Intake:
             self._file.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    """Write all of it. A disk that is getting full takes a part, without an error: that comes with what is left."""
+    written = file.write(chunk)
+    while written < len(chunk):
+        written += file.write(memoryview(chunk)[written:])
 
 
 class Spool:
