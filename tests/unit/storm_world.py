@@ -1,0 +1,357 @@
+"""A world in which the engine lives through one history: its mail, what befalls it, and the audit of every promise at the end.
+
+What happens is decided by the history's seed alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulated_time import SimulatedClock
+
+from mailpoller.core.delivery import QUARANTINE
+from mailpoller.core.identity import mint_delivery_id
+from mailpoller.core.message import Folder, MessageRef
+from mailpoller.testing.fake_source import INBOX, FakeMail, FakeMailbox
+from mailpoller.testing.memory_ledger import MemoryMessage, MemoryStore
+
+if TYPE_CHECKING:
+    from engine_storm import Process
+
+STRIKES = 3
+LARGEST = 5_000
+"""Octets of a message that are downloaded at most."""
+
+QUEUES = ("support", "archive")
+
+GUILTY = ("refused", "not now", "crashes the queue", "crashes a rule", "exhausts")
+"""Traits of messages that may be quarantined, beside those that kill."""
+
+_TEMPLATE = b"From: erika@example.com\r\nTo: support@example.org\r\nSubject: @\r\n\r\n"
+_SUBJECT = re.compile(rb"^Subject: (.*)\r$", re.MULTILINE)
+
+
+# --- what happens ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Climate:
+    """How bad the weather may get. Of the ``steps`` each history has only some go wrong, each at a rate of its own."""
+
+    steps: tuple[str, ...] = ()
+    deaths: float = 0.0
+    """How probable it is that the process dies at a step."""
+    renumbering: float = 0.0
+    """How probable it is that what happens next is a new numbering of a folder; so ``outages``, of a queue that goes down or comes
+    back, and ``rules``, of a route that changes."""
+    outages: float = 0.0
+    rules: float = 0.0
+    stops: float = 0.0
+    """How probable it is that a process is stopped in good order some time."""
+    traits: tuple[str, ...] = ()
+    """What may be the matter with a message; see :class:`Mail`."""
+    hangs: bool = False
+    """A step that goes wrong may never end."""
+    bugs: bool = False
+    """A port may raise what it must not."""
+
+
+SOURCE = ("connect", "folders", "open", "pending", "fetch", "settle", "wait", "close")
+LEDGER = (
+    "open_folder", "advance", "complete", "claim", "suspects", "due", "at_risk", "cleared", "settle", "defer", "release",
+    "disposed", "repeats", "raise_alarm", "alarms",
+)  # fmt: skip
+SINK = ("deliver", "hold", "answer", "check")
+
+
+@dataclass
+class Mail:
+    """What is true of one message, whatever number it has. ``text`` is its subject."""
+
+    text: str
+    mailbox: str
+    octets: bytes
+    routes: list[tuple[str, ...]]
+    """The queues that the rules want; more than one where they changed meanwhile."""
+    trait: str = ""
+    times: int = 0
+    """How often the trait shows; a large number for always."""
+    removed: bool = False
+    """Somebody else took it out of the mailbox."""
+    downloads: int = 0
+    met: int = 0
+    """How often its trait showed."""
+    deaths: int = 0
+    """Processes that died while it was marked at risk."""
+
+    @property
+    def guilty(self) -> bool:
+        """True if there is reason to quarantine it."""
+        return self.met > 0 and self.trait in GUILTY
+
+    def shows(self, trait: str) -> bool:
+        """True, so many times, if it has this trait."""
+        if self.trait != trait or self.met >= self.times:
+            return False
+        self.met += 1
+        return True
+
+
+@dataclass
+class World:
+    """Everything that outlives a process. ``broken``: the promises that were; noted, because the engine survives whatever is raised."""
+
+    seed: int
+    climate: Climate
+    directory: Path
+    rng: random.Random = field(init=False)
+    calm: bool = False
+    store: MemoryStore = field(default_factory=MemoryStore)
+    servers: dict[str, FakeMailbox] = field(default_factory=dict)
+    mails: dict[str, Mail] = field(default_factory=dict)
+    held: dict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
+    out: set[str] = field(default_factory=set)
+    """Queues that are out of order now."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """What went wrong, by step; without checks, which bring nothing."""
+    renumbered: int = 0
+    deaths: int = 0
+    starts: int = 0
+    seen: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """(mid, generation) -> how often an observer was told of its outcome."""
+    broken: list[str] = field(default_factory=list)
+    names: dict[tuple[Folder, str], Mail] = field(default_factory=dict)
+    """What each number stands for, or stood for in an earlier epoch."""
+    outages: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = rng = random.Random(self.seed)
+        random.seed(self.seed)  # the back-offs' jitter
+        self.clock = SimulatedClock()
+        self.rates = {step: rng.choice((0.01, 0.05, 0.3)) for step in self.climate.steps if rng.random() < 0.5}
+        self.pauses = rng.choice((0.0, 0.05, 0.3))
+        self.batch = rng.randint(1, 10)
+        self.memory = rng.choice((2_000, 20_000, 1_000_000))
+        self.places = rng.choice((0, 0, 1))
+        self.reachable = rng.choice((None, frozenset(QUEUES)))
+        self.disposition: dict[str, Any] = rng.choice(
+            ({}, {"disposition": "delete"}, {"disposition": {"move": "Done"}})
+        )
+        self.folders = rng.choice(((INBOX,), (INBOX,), (INBOX, "Other")))
+        self.arrived = asyncio.Event()
+        for name in ("north", "south"):
+            self.servers[name] = FakeMailbox((*self.folders, "Done"))
+            self.post(name, rng.randint(0, 15), old=True)
+
+    # --- promises ------------------------------------------------------------------------------------------------
+    def promise(self, kept: object, what: str) -> None:
+        """Note a promise that was broken."""
+        if not kept:
+            self.broken.append(f"{what} (at {asyncio.get_running_loop().time():.3f} s)")
+
+    def row(self, ref: MessageRef) -> MemoryMessage | None:
+        """What the ledger has committed of a message."""
+        return self.store.messages.get((ref.folder, ref.uid))
+
+    def mail(self, octets: bytes) -> Mail:
+        """The truth about a message."""
+        found = _SUBJECT.search(octets)
+        assert found is not None
+        return self.mails[found[1].decode()]
+
+    def of(self, row: MemoryMessage) -> Mail:
+        """The truth about the message that the ledger has a row of."""
+        return self.names[row.ref.folder, row.ref.uid]
+
+    def present(self) -> Iterator[tuple[Folder, FakeMail]]:
+        """Every message that is in a folder that is polled, in its present numbering."""
+        for mailbox, server in self.servers.items():
+            for name in self.folders:
+                folder = self._folder(mailbox, name)
+                for mail in server.folders[name].mails.values():
+                    yield folder, mail
+
+    def _folder(self, mailbox: str, name: str) -> Folder:
+        return Folder(mailbox, name, f"fake fake.example {mailbox} {self.servers[mailbox].folders[name].validity}")
+
+    def recorded(self, folder: Folder, mail: FakeMail) -> bool:
+        """True if the ledger knows of a message: in this numbering, or as settled in an earlier one."""
+        return (folder, mail.uid) in self.store.messages or any(
+            row.state == "settled" and self.of(row) is self.names[folder, mail.uid]
+            for row in self.store.messages.values()
+        )
+
+    def _numbered(self) -> None:
+        """Remember which message has which number."""
+        for folder, mail in self.present():
+            self.names[folder, mail.uid] = self.mail(mail.octets)
+
+    # --- weather -------------------------------------------------------------------------------------------------
+    def strikes(self, step: str) -> bool:
+        """True if something goes wrong now."""
+        if self.calm or self.rng.random() >= self.rates.get(step, 0.0):
+            return False
+        self.faults[step] += 1
+        return True
+
+    async def pause(self, most: float = 30.0) -> None:
+        """Take a while, or not."""
+        if not self.calm and self.rng.random() < self.pauses:
+            await asyncio.sleep(min(most, self.rng.choice((0.0, 0.0, 0.05, 2.0, 30.0))))
+
+    async def at(self, process: Process, step: str, errors: Sequence[Callable[[], Exception]]) -> None:
+        """A step of a source or a sink: it may take long, fail, hang, or be the process's last."""
+        await self.pause(5.0 if step == "close" else 30.0)
+        if not self.calm and not process.dead and self.rng.random() < self.climate.deaths:
+            process.die()
+        process.alive(errors[0])
+        if self.strikes(step):
+            if self.climate.hangs and step != "close" and self.rng.random() < 0.1:
+                await asyncio.Event().wait()
+            raise self.rng.choice(errors)()
+
+    # --- the audit -----------------------------------------------------------------------------------------------
+    def unfinished(self) -> list[str]:
+        """What is left to do, in words."""
+        left = []
+        for mailbox in self.servers:
+            for name in self.folders:
+                known = self.store.folders.get((mailbox, name), ())
+                if not known or not known[-1].complete or known[-1].folder != self._folder(mailbox, name):
+                    left.append(f"{name} of {mailbox} is not listed")
+        for folder, mail in self.present():
+            if not self.recorded(folder, mail):
+                left.append(f"{self.mail(mail.octets).text} is not known")
+        for (folder, uid), row in self.store.messages.items():
+            if self.store.folders[folder.mailbox, folder.name][-1].id != folder:
+                continue
+            if row.state != "settled" or row.due_at is not None:
+                left.append(f"{self.names[folder, uid].text} is {row.state}, {row.reason}, due {row.due_at}")
+        return left
+
+    def traffic(self) -> tuple[int, int]:
+        """How much was downloaded, and how much is held."""
+        return sum(mail.downloads for mail in self.mails.values()), sum(map(len, self.held.values()))
+
+    def audit(self) -> None:
+        """Whether every promise was kept, once all is over."""
+        for what in self.unfinished():
+            self.promise(False, f"not finished: {what}")
+        rows: dict[str, list[MemoryMessage]] = defaultdict(list)
+        for row in self.store.messages.values():
+            rows[self.of(row).text].append(row)
+            self.promise(self.seen[row.mid, row.generation] <= 1, "an observer is told twice")
+        for queue, held in self.held.items():
+            for delivery_id, one in held.items():
+                mail = self.mail(one.octets)
+                mids = [row.mid for row in rows[mail.text]]
+                self.promise(delivery_id in [mint_delivery_id(mid, queue) for mid in mids], "a strange delivery id")
+                wanted = {name for route in mail.routes for name in route}
+                self.promise(
+                    queue in wanted or mail.guilty or mail.deaths >= STRIKES,
+                    f"{mail.text} {mail.trait} {mail.routes} is in {queue}, {one.reason}: {one.detail}",
+                )
+        for mail in self.mails.values():
+            self._audit(mail, rows[mail.text])
+        bound = 12 * (self.outages + self.starts)
+        self.promise(self.faults["out"] <= bound, f"{self.faults['out']} deliveries were tried while a queue was down")
+
+    def _audit(self, mail: Mail, rows: Sequence[MemoryMessage]) -> None:
+        told = f"{mail.text} ({mail.trait} {mail.met}/{mail.times}, {mail.routes})"
+        settled = [row for row in rows if row.state == "settled" and row.outcome is not None]
+        kinds = Counter(row.outcome.kind for row in settled if row.outcome is not None)
+        for row in settled:
+            assert row.outcome is not None
+            for queue in row.receipts or {}:
+                self.promise(
+                    mint_delivery_id(row.mid, queue, row.generation) in self.held[queue], f"{told} has a false receipt"
+                )
+            kind, reason = row.outcome.kind, row.outcome.reason
+            if kind == "delivered":
+                self.promise(
+                    set(row.receipts or ()) in [set(route) for route in mail.routes], f"{told} went to {row.receipts}"
+                )
+            elif kind == "quarantined":
+                just = mail.guilty if reason != "poison" else mail.deaths >= STRIKES
+                self.promise(just and row.receipts, f"{told} is quarantined: {reason}")
+            elif kind == "repeated":
+                self.promise(
+                    kinds["delivered"] + kinds["quarantined"] + kinds["discarded"],
+                    f"{told} counts as a repeat of nothing",
+                )
+            elif kind == "gone":
+                self.promise(mail.removed or kinds.total() > 1, f"{told} counts as gone")
+            elif kind == "discarded":
+                self.promise(mail.trait == "discarded", f"{told} is discarded")
+            else:
+                self.promise(False, f"{told} is {kind}")
+        brought = sorted((row for row in settled if row.receipts), key=lambda row: row.claimed_at)
+        for first, second in itertools.pairwise(brought):
+            assert first.settled_at is not None
+            again = first.settled_at <= second.claimed_at and mail.trait != "large"
+            self.promise(not again, f"{told} is brought once more in a new numbering")
+        self.promise(mail.removed or kinds["delivered"] + kinds["quarantined"] + kinds["discarded"], f"{told} is lost")
+        faults = self.faults.total() + self.starts + self.renumbered
+        self.promise(
+            mail.downloads <= faults + mail.met, f"{told} is downloaded {mail.downloads} times, with {faults} faults"
+        )
+
+    # --- life ----------------------------------------------------------------------------------------------------
+    def post(self, mailbox: str, count: int, *, old: bool = False) -> None:
+        """New mail arrives."""
+        rng = self.rng
+        for _ in range(count):
+            text = f"message {len(self.mails)}"
+            trait = rng.choice(self.climate.traits) if self.climate.traits and rng.random() < 0.15 else ""
+            times = rng.choice((1, 2, 1000))
+            size = 2 * LARGEST if trait == "large" else rng.choice((10, 1500))
+            octets = _TEMPLATE.replace(b": @", b": " + text.encode()) + b"x" * size + b"\r\n"
+            self.mails[text] = Mail(text, mailbox, octets, [self._route()], trait, times)
+            age = timedelta(days=rng.uniform(0, 30)) if old else timedelta(0)
+            self.servers[mailbox].deliver(octets, rng.choice(self.folders), received=self.clock.now() - age)
+        self._numbered()
+        self.arrived.set()
+        self.arrived = asyncio.Event()
+
+    def _route(self) -> tuple[str, ...]:
+        return self.rng.choice((("support",), ("support",), ("archive",), ("support", "archive")))
+
+    async def live(self, seconds: float) -> None:
+        """So many seconds in which things happen to mailboxes, rules and queues."""
+        ends = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < ends:
+            await asyncio.sleep(self.rng.expovariate(1 / 120))
+            self._happen()
+        self.out.clear()
+
+    def _happen(self) -> None:
+        rng, climate = self.rng, self.climate
+        name = rng.choice(tuple(self.servers))
+        server, folder = self.servers[name], rng.choice(self.folders)
+        mails = list(server.folders[folder].mails.values())
+        if rng.random() < climate.renumbering:
+            self.renumbered += 1
+            server.renumber(folder)
+            self._numbered()
+        elif rng.random() < climate.outages:
+            self.outages += 1
+            self.out ^= {rng.choice((*QUEUES, QUARANTINE))}
+        elif rng.random() < climate.rules:
+            mail = rng.choice(tuple(self.mails.values()))
+            mail.routes.append(self._route())
+        elif rng.random() < 0.5:
+            self.post(name, rng.randint(1, 6))
+        elif mails:
+            mail = rng.choice(mails)
+            if rng.random() < 0.5:
+                mail.flags.add("\\Flagged")
+            else:
+                self.mail(mail.octets).removed = True
+                server.remove(mail.uid, folder)

@@ -1,0 +1,63 @@
+"""The engine's promises, in hundreds of stormy histories: each is lived through in simulated time, then audited."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from engine_rig import log  # noqa: F401
+from engine_storm import LEDGER, SINK, SOURCE, Climate, simulate
+
+from mailpoller.engine import supervisor
+
+TRAITS = (
+    "hangs up", "unanswered", "unfetchable", "large", "kills", "refused", "not now", "crashes the queue", "crashes a rule",
+    "exhausts", "discarded",
+)  # fmt: skip
+
+CLIMATES = {
+    "servers": Climate(SOURCE, stops=0.3, hangs=True, traits=("hangs up", "unanswered", "unfetchable", "large")),
+    "numberings": Climate(SOURCE, stops=0.3, renumbering=0.15, outages=0.1, traits=("large",)),
+    "ledgers": Climate(LEDGER, stops=0.3),
+    "deaths": Climate(deaths=0.005, stops=0.3, traits=("kills",)),
+    "queues": Climate(SINK, outages=0.3, rules=0.2, traits=TRAITS[5:]),
+    "everything": Climate(
+        SOURCE + LEDGER + SINK,
+        deaths=0.002,
+        renumbering=0.05,
+        outages=0.1,
+        rules=0.1,
+        stops=0.3,
+        hangs=True,
+        bugs=True,
+        traits=TRAITS,
+    ),
+}
+HISTORIES = {"everything": 70}
+FEWER = 32
+"""Histories that are lived through of each climate; a history's seed is its number."""
+
+
+@pytest.fixture(autouse=True)
+def calm_heart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The supervisor need not look every five simulated seconds."""
+    monkeypatch.setattr(supervisor, "HEARTBEAT", timedelta(minutes=1))
+    yield
+
+
+@pytest.mark.parametrize("climate", CLIMATES)
+def test_every_promise_is_kept_whatever_fails(climate: str, tmp_path: Path) -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(HISTORIES.get(climate, FEWER)):
+        world = simulate(seed, CLIMATES[climate], tmp_path)
+        assert not world.broken, (climate, seed, world.broken[:5])
+        happened.update(
+            faults=world.faults.total(), deaths=world.deaths, renumbered=world.renumbered, outages=world.outages
+        )
+    assert happened["faults"] > 300
+    assert happened["deaths"] > 100 or not CLIMATES[climate].deaths
+    assert happened["renumbered"] > 50 or not CLIMATES[climate].renumbering
+    assert happened["outages"] > 50 or not CLIMATES[climate].outages
