@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from mailpoller.core.component import Runtime
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.literals import Secret
-from mailpoller.core.ports import Mail
+from mailpoller.core.ports import Mail, Start
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
@@ -121,6 +121,32 @@ async def test_imap_server_that_answers_in_words_that_imap_has_not_keeps_nobody_
             except MailpollerError:
                 return
             await session.close()
+
+
+async def test_server_that_repeats_late_what_it_heard_makes_no_secret_visible(tmp_path: Path) -> None:
+    def imap(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        heard = next(line for line in conversation.lines if "LOGIN" in line)
+        return f"{heard}\r\n".encode()
+
+    def pop3(conversation: Pop3Conversation, arguments: str) -> bytes:
+        heard = next(line for line in pop3_server.lines if "PASS" in line)
+        return f"{heard}\r\n".encode()
+
+    async with (
+        ScriptedImap({"SELECT": imap, "EXAMINE": imap}, capabilities="IMAP4rev1") as imap_server,
+        ScriptedPop3({"UIDL": pop3, "STAT": pop3}, capabilities="UIDL;USER") as pop3_server,
+    ):
+        for source in (
+            imap_source(tmp_path, imap_server.port, "joe", password=SECRET),
+            pop3_source(tmp_path, pop3_server.port, "joe", password=SECRET),
+        ):
+            session = await source.connect()
+            with capture_logs() as logs, pytest.raises(MailpollerError) as caught:
+                async with asyncio.timeout(5):
+                    folder = await session.open("INBOX")
+                    async for _ in session.pending(folder, None, Start("all")):
+                        pass
+            assert "octets" in str(caught.value) and SECRET[:12] not in shown(caught.value, logs)
 
 
 def test_what_holds_a_secret_shows_it_in_no_repr() -> None:

@@ -484,8 +484,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             return
         request = self._sent.get(tag.upper())
         if request is None or status.kind not in ("OK", "NO", "BAD"):
-            quoted = spoken(line.decode("utf-8", "replace"), self.hidden)  # all of it, for half a secret is not found
-            raise ProtocolViolation(f"an answer to nothing that was asked: {quoted[:60]}")
+            raise ProtocolViolation(f"an answer to nothing that was asked: {self._quoted(line, status)}")
         self._heed(status)
         del self._sent[tag.upper()]  # and not before: what is raised up to here must reach whoever waits for it
         if request is self._alone:
@@ -500,6 +499,12 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.changed.set()
         if not self._upgrading:
             self._send()
+
+    def _quoted(self, line: bytes, status: Status) -> str:
+        """A line that makes no sense. Once we are logged in it may be anything: our own words, or those of somebody's mail."""
+        if self.state in (library.CONNECTED, library.NONAUTH):
+            return spoken(line.decode("utf-8", "replace"), self.hidden)[:60]  # masked first: half a secret is not found
+        return status.kind if status.kind in ("OK", "NO", "BAD") else f"{len(line)} octets"
 
     def _continuation(self, line: bytes) -> None:
         """Mends: the challenge that explains a refusal (XOAUTH2: ``+ <base64>``) was never answered, so that the refusal

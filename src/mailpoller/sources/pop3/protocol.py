@@ -304,8 +304,7 @@ class Pop3Protocol(asyncio.Protocol):
     def line(self, line: bytes) -> Taker | None:
         """See :class:`~mailpoller.sources.pop3.reader.LineTaker`."""
         if not self._sent:
-            words = spoken(line.decode("utf-8", "replace"), self.hidden)
-            raise ProtocolViolation(f"it speaks without having been asked: {words}")
+            raise ProtocolViolation(f"it speaks without having been asked: {self._quoted(line)}")
         request = self._sent[0]
         if request.challenges is not None and (line[:2] == b"+ " or line == b"+"):
             if not request.challenges.empty():
@@ -314,13 +313,18 @@ class Pop3Protocol(asyncio.Protocol):
             return None
         reply = Reply.read(line)
         if reply is None:
-            words = spoken(line.decode("utf-8", "replace"), self.hidden)
-            raise ProtocolViolation(f"this is no answer to {request.command}: {words}")
+            raise ProtocolViolation(f"this is no answer to {request.command}: {self._quoted(line)}")
         if reply.ok and request.taker is not None:
             self._current, self._reply = request, reply
             return self
         self._end(request, reply)
         return None
+
+    def _quoted(self, line: bytes) -> str:
+        """A line that makes no sense. Once we log in it may be anything: our own words, or those of somebody's mail."""
+        if self.greeting.reply is None or line.startswith((b"+OK", b"-ERR")):
+            return spoken(line.decode("utf-8", "replace"), self.hidden)
+        return f"{len(line)} octets"
 
     # The protocol stands between the reader and the taker of a body, to know when the answer is complete.
     def write(self, chunk: bytes) -> None:
