@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,19 @@ from typing import Any
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, TransientError
+from mailpoller.transport.disk import make_directory
 
 log = structlog.get_logger(__name__)
 
-LINE_LIMIT = 8 << 20
+LONGEST_REQUEST = 64 << 10
+LONGEST_ANSWER = 8 << 20
+READ_DEADLINE = timedelta(seconds=5)
+"""For whoever has connected, to say what he wants."""
 REQUEST_DEADLINE = timedelta(seconds=60)
-CONNECTIONS = 16
+REQUESTS = 16
+"""Carried out at once; the others wait."""
+CONNECTIONS = 100
+"""Open at once; who comes then is turned away."""
 
 _KINDS: Mapping[str, type[MailpollerError]] = {
     "gone": MessageGone,
@@ -35,21 +46,22 @@ class ControlServer:
 
     A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or
     ``{"ok": false, "error": TEXT, "kind": KIND}``.
-    Whoever may write to the socket may ask: its mode is 0660, its group the service's.
+    Whoever may write to the socket may ask: its mode is 0660, its group the service's. Who connects and says nothing keeps
+    nobody else from asking.
     """
 
     def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
         self._path = path
         self._handlers = handlers
-        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._turns = asyncio.Semaphore(REQUESTS)
+        self._connections = 0
 
     async def serve(self, ended: asyncio.Event) -> None:
         """Serve until ``ended``. A socket that cannot be made costs the control commands, not the mail."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.unlink(missing_ok=True)
-            server = await asyncio.start_unix_server(self._talk, self._path, limit=LINE_LIMIT)
-            self._path.chmod(0o660)
+            listening = self._listen()
+            made = self._path.lstat()
+            server = await asyncio.start_unix_server(self._talk, sock=listening, limit=LONGEST_REQUEST)
         except OSError as error:
             log.warning("control.unavailable", reason=error.strerror or str(error))
             return
@@ -57,24 +69,51 @@ class ControlServer:
             async with server:
                 await ended.wait()
         finally:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                if self._path.lstat().st_ino == made.st_ino:  # else somebody else listens there by now
+                    self._path.unlink()
+
+    def _listen(self) -> socket.socket:
+        """A socket in the place of one that an earlier process may have left. Anything else there is left alone. Raises OSError."""
+        make_directory(self._path.parent, mode=0o750)
+        try:
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise FileExistsError(errno.EEXIST, f"{self._path} is there, and is no socket")
+            self._path.unlink()
+        except FileNotFoundError:
+            pass
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            os.fchmod(listening.fileno(), 0o660)  # never more, whatever the umask is; and afterwards never less
+            listening.bind(str(self._path))
+            self._path.chmod(0o660)
+        except BaseException:
+            listening.close()
+            raise
+        return listening
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
         try:
+            if self._connections > CONNECTIONS:
+                return
+            async with asyncio.timeout(READ_DEADLINE.total_seconds()):
+                line = await reader.readline()
             async with self._turns, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
-                answer = await self._answer(await reader.readline())
+                answer = await self._answer(line)
                 writer.write(json.dumps(answer, default=str).encode() + b"\n")
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):
             pass
         finally:
+            self._connections -= 1
             writer.close()
 
     async def _answer(self, line: bytes) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
             handler = self._handlers[request["do"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": "not a request that this daemon knows"}
         try:
             return {"ok": True, **await handler(request)}
@@ -102,7 +141,7 @@ def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST
             wire.connect(str(path))
             wire.sendall(json.dumps(request, default=str).encode() + b"\n")
             with wire.makefile("rb") as answers:
-                answer: dict[str, Any] = json.loads(answers.readline(LINE_LIMIT) or b"{}")
+                answer: dict[str, Any] = json.loads(answers.readline(LONGEST_ANSWER) or b"{}")
     except PermissionError:
         raise TransientError(f"{path}: permission denied; members of the service's group may ask the daemon") from None
     except (OSError, ValueError) as error:
