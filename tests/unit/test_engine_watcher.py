@@ -236,3 +236,21 @@ async def test_mail_that_cannot_be_fetched_in_its_new_numbering_is_known_once_it
     assert await rig.watcher.drain()
     assert rig.downloads().total() == 6
     assert rig.subjects() == expected
+
+
+@pytest.mark.parametrize("start", ["unseen", "now"])
+async def test_new_mail_that_waits_and_was_read_meanwhile_is_not_lost_when_the_numbering_changes(start: str) -> None:
+    rig = Rig(start=start)
+    old = rig.clock.now() - timedelta(days=30)
+    rig.mailbox.deliver(plain(subject="old"), received=old)
+    rig.sinks["support"].faults.fail("deliver", TransientError("down"), times=9)
+    await rig.watcher.drain()
+    rig.mailbox.deliver(plain(subject="new"), received=rig.clock.now() + timedelta(seconds=1))
+    await rig.watcher.drain()
+    for mail in rig.mailbox.folders["INBOX"].mails.values():
+        mail.flags.add("\\Seen")
+    rig.mailbox.renumber()
+    rig.sinks["support"].faults.clear()
+    rig.queues["support"].state = State.UP
+    await rig.watcher.drain()
+    assert rig.subjects() == {"new": 1}

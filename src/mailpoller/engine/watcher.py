@@ -414,15 +414,21 @@ class Watcher:
             self._begun.add(folder)
             log.info("folder.started", mailbox=self.mailbox, folder=name, start=self.config.start)
         tally = await self.courier.carry(session, folder, state.position, start, suppress=_suppress(state))
-        if tally.exhausted and not state.complete and (start.kind == "now" or await self._nothing_waits()):
+        if tally.exhausted and not state.complete and await self._is_complete(tally):
             await self._ledger.complete(folder)
         if state.complete and tally.exhausted:
             await self._prune(session, folder)
         return tally
 
-    async def _nothing_waits(self) -> bool:
-        """True if all that was listed is settled. What is put off may be old mail, which the listing of a next epoch would leave out
-        if this one's counted as complete; or settled in an earlier epoch, which is only noticed until it does."""
+    async def _is_complete(self, tally: Tally) -> bool:
+        """True if a first listing that was worked through counts as complete: if all that it showed is settled.
+
+        What waits may be mail from before the first run, which the listing of a next epoch leaves out once this one is complete; or
+        settled in an earlier epoch, which is noticed only until then. But with ``start: unseen`` or ``now`` that next listing
+        would leave out more while this one is not complete: what came since the first run, and somebody has read meanwhile.
+        """
+        if self.config.start in ("unseen", "now"):
+            return not tally.unfetched
         counts = await self._ledger.counts(self.mailbox)
         return not counts["claimed"] and not counts["deferred"]
 
@@ -433,7 +439,7 @@ class Watcher:
         if _suppress(state):
             if state.accepted == "baseline":
                 return Start("now")
-            if state.settled_before:
+            if state.settled_before or self.config.start == "now":
                 return Start("since", state.baseline_at - CLOCK_MARGIN)
         instant = self.config.starts_at()
         if instant is not None:
