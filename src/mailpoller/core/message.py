@@ -67,7 +67,7 @@ class Claim:
     alone and past its at-risk mark when the process died. ``route``: the queues it was judged for when its first
     receipt was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that
     already hold it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`.
-    ``attempts``: how often it was deferred before.
+    ``attempts``: how often it was deferred before, for another reason than that a queue was down.
     """
 
     ref: MessageRef

@@ -354,7 +354,7 @@ class Ledger(Protocol):
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
     ) -> None:
-        """Put claims off. ``queue``: the one they wait for; ``route`` and ``receipts`` are recorded if given, for all
+        """Put claims off. ``queue``: the one they wait for, which is no attempt of theirs that failed; ``route`` and ``receipts`` are recorded if given, for all
         of them alike, and never forgotten by a later call without them."""
 
     async def release(self, claims: Sequence[Claim]) -> None:

@@ -373,7 +373,7 @@ class MemoryLedger:
                 continue
             message.state = "suspect" if message.suspect else "deferred"
             message.due_at, message.reason, message.waits_for = until, reason, queue
-            message.attempts += 1
+            message.attempts += queue is None
             message.at_risk = False
             if route is not None:
                 message.route = tuple(route)

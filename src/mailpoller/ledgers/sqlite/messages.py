@@ -291,7 +291,8 @@ def defer(
 
 # A claim that was settled by a commit whose caller never heard of it stays settled; a suspect without a verdict, suspect.
 _DEFER = """
-UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4, attempts = attempts + 1, at_risk = 0,
+UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4, attempts = attempts + (?4 IS NULL),
+    at_risk = 0,
     route = coalesce(?5, route),
     receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6))
 FROM (SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid FROM json_each(?1)) AS key
