@@ -48,7 +48,7 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
         ]
         factory: Any = structlog.WriteLoggerFactory(cast(TextIO, terminal or Unfailing(sys.stderr)))
     else:
-        shared = [plain, _line]
+        shared = [_with_traceback(plain), _line]
         factory = structlog.BytesLoggerFactory(cast(BinaryIO, Lines(sys.stderr.buffer)))
     structlog.configure(
         processors=shared,
@@ -59,6 +59,15 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
     root = logging.getLogger()
     root.handlers[:] = [_Library()]
     root.setLevel(logging.WARNING)
+
+
+def _with_traceback(render: structlog.types.Processor) -> structlog.types.Processor:
+    """``render`` for the few events that come with an exception."""
+
+    def rendered(logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
+        return render(logger, method, event) if "exc_info" in event else event
+
+    return rendered
 
 
 def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:

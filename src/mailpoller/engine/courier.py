@@ -349,8 +349,7 @@ class Courier:
             hand.settlements += settlements
         if hand.deferrals:
             await self._defer(hand.deferrals, now.tally)
-        for outcome in hand.outcomes:
-            self._tell(outcome)
+        self._tell(hand.outcomes)
         now.tally.settled += len(hand.outcomes)
 
     async def _defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
@@ -376,16 +375,19 @@ class Courier:
                     "message.deferred", mid=one.claim.mid, mailbox=self._mailbox, queue=one.queue, reason=one.reason
                 )
 
-    def _tell(self, outcome: Outcome) -> None:
-        log.info(
-            _SETTLED[outcome.kind],
-            mid=outcome.claim.mid,
-            mailbox=self._mailbox,
-            folder=outcome.claim.ref.folder.name,
-            uid=outcome.claim.ref.uid,
-            size_bytes=outcome.size,
-            queues=list(outcome.receipts),
-            rules=list(outcome.rules),
-            reason=outcome.reason,
-        )
-        self._observer.settled(outcome)
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        info, settled = log.info, self._observer.settled
+        for outcome in outcomes:
+            claim = outcome.claim
+            info(
+                _SETTLED[outcome.kind],
+                mid=claim.mid,
+                mailbox=self._mailbox,
+                folder=claim.ref.folder.name,
+                uid=claim.ref.uid,
+                size_bytes=outcome.size,
+                queues=list(outcome.receipts),
+                rules=list(outcome.rules),
+                reason=outcome.reason,
+            )
+            settled(outcome)

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 LAST_RESORT = "last-resort"
 """The reserved name of the local directory that takes what the quarantine refuses, and our own mail that came back."""
 
+_RESERVED = frozenset((QUARANTINE, LAST_RESORT))
+
 REFUSED_LIMIT = 11
 """A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six hours)."""
 
@@ -87,23 +89,20 @@ class Dispatcher:
         clock: Clock,
     ) -> None:
         self._config = config
-        self._queues = queues
-        self._reserved = {QUARANTINE: quarantine, LAST_RESORT: last_resort}
+        self._queues = {**queues, QUARANTINE: quarantine, LAST_RESORT: last_resort}
         self._clock = clock
 
     def queue(self, name: str) -> Queue | None:
         """The queue behind a name of a route; None if it is no longer configured."""
-        return self._reserved.get(name) or self._queues.get(name)
+        return self._queues.get(name)
 
     def down(self) -> frozenset[str]:
         """The names of the queues that take no mail now."""
-        parts = {**self._queues, **self._reserved}
-        return frozenset(name for name, queue in parts.items() if not queue.takes_mail)
+        return frozenset(name for name, queue in self._queues.items() if not queue.takes_mail)
 
     def probing(self) -> frozenset[str]:
         """The names of the queues that want one message first."""
-        parts = {**self._queues, **self._reserved}
-        return frozenset(name for name, queue in parts.items() if queue.state is State.PROBING)
+        return frozenset(name for name, queue in self._queues.items() if queue.state is State.PROBING)
 
     def prepare(self, judged: Judged) -> None:
         """Decide the route and render the events. All that a hostile message could upset happens here, not later."""
@@ -135,8 +134,9 @@ class Dispatcher:
         if queue is None:
             raise LookupError(f"no queue is named {name}")
         verdict, claim = judged.verdict, judged.claim
+        deliver = verdict if isinstance(verdict, Deliver) else None
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation)
-        wanted = queue.octets_wanted or name in self._reserved
+        wanted = queue.octets_wanted or name in _RESERVED
         event = renderer.render(
             queue=name,
             delivery_id=delivery_id,
@@ -145,7 +145,7 @@ class Dispatcher:
             redelivery=claim.generation,
         )
         reason = detail = ""
-        if name in self._reserved:
+        if name in _RESERVED:
             # A retry is judged anew, and the verdict no longer says that a queue refused it before.
             reason, detail = (verdict.reason, verdict.detail) if isinstance(verdict, Quarantine) else ("refused", "")
         return Delivery(
@@ -155,9 +155,9 @@ class Dispatcher:
             event=event,
             raw=judged.message.raw,
             octets_wanted=wanted,
-            topic=verdict.topic if isinstance(verdict, Deliver) else "",
-            priority=verdict.priority if isinstance(verdict, Deliver) else "normal",
-            tags=verdict.tags if isinstance(verdict, Deliver) else (),
+            topic=deliver.topic if deliver else "",
+            priority=deliver.priority if deliver else "normal",
+            tags=deliver.tags if deliver else (),
             reason=reason,
             detail=detail,
         )

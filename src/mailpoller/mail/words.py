@@ -12,6 +12,8 @@ from mailpoller.mail.charset import decode, scrub
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{0,80}+)\?([bBqQ])\?((?:[^?=]++|=(?!\?(?!=))|\?(?!=))*+)\?=")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _BREAKS = re.compile("[\t-\r\x85\u2028\u2029]+")
+_ENCODINGS = frozenset("bBqQ")
+_LONGEST_CHARSET = 80
 _CACHED_UP_TO = 200
 
 
@@ -50,6 +52,15 @@ def decode_words(text: str) -> str:
 
 
 def _decode_words(text: str) -> str:
+    parts = text.split("?", 5)
+    if (
+        len(parts) == 5
+        and parts[0] == parts[4] == "="
+        and parts[2] in _ENCODINGS
+        and parts[1].replace("-", "").isalnum()
+    ):
+        # One word and nothing else, as most subjects that need any: at a third of the price.
+        return decode(_unpack(parts[3], parts[2]), parts[1])[0] if len(parts[1]) <= _LONGEST_CHARSET else text
     out: list[str] = []
     octets = b""
     charset = ""
