@@ -376,10 +376,9 @@ class Courier:
                 )
 
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
-        info, settled = log.info, self._observer.settled
         for outcome in outcomes:
             claim = outcome.claim
-            info(
+            log.info(
                 _SETTLED[outcome.kind],
                 mid=claim.mid,
                 mailbox=self._mailbox,
@@ -390,4 +389,4 @@ class Courier:
                 rules=list(outcome.rules),
                 reason=outcome.reason,
             )
-            settled(outcome)
+            self._observer.settled(outcome)
