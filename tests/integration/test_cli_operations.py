@@ -174,6 +174,8 @@ def test_held_mailbox_is_shown_and_released(how: str, site: Site, running: Daemo
         assert ask(site, "accept", "elsewhere", f"--{how}").code == 64
         assert ask(site, "accept", "support", f"--{how}").out == f"1 folder of support released ({how})\n"
         daemon.until_said("mailbox.accepted", how=how)
+        # What is there at the poll that follows is what the decision is about.
+        daemon.until(lambda: ask(site, "status", "--json").json["mailboxes"][0]["condition"] == "waiting")
         dovecot.deliver(user, mail("six"))
         daemon.until_said("message.delivered", uid="6")
         said = ask(site, "accept", "support", f"--{how}")

@@ -60,7 +60,7 @@ def accept(
     config: ConfigOption,
     mailbox: MailboxArgument,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="What is there now is known: take only what comes later.")
+        bool, typer.Option("--baseline", help="What is there at the next poll is known: take only what comes later.")
     ] = False,
     replay: Annotated[
         bool,
