@@ -155,8 +155,9 @@ class StormSession(FakeSession):
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         world = self._world
         with self._at_work("fetch", "open", "wait", most=2):
-            await self._step("fetch")
+            # Before the step, which may hang for longer than a queue is up.
             world.promise(not self._process.in_vain(), "mail is fetched that no queue would take")
+            await self._step("fetch")
             for claim in world.rng.sample(claims, len(claims)) if world.rng.random() < 0.3 else claims:
                 await self._fault("fetch")
                 self._alive()
