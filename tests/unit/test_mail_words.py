@@ -137,3 +137,14 @@ def test_unclosed_encoded_words_take_linear_time():
     decode_words("=?a?q?" * 150_000)
     decode_words("=?a?q?" + "=" * 900_000)
     assert time.process_time() - began < 1
+
+
+@given(
+    charset=st.sampled_from(["utf-8", "iso-8859-1", "ISO-2022-JP", "x-none", "utf-8*de", "", "ü", "a" * 81]),
+    encoding=st.sampled_from("bBqQx"),
+    encoded=st.text(alphabet="aZ9=_+/ ?CF\u20ac", max_size=12),
+)
+def test_a_word_by_itself_is_read_as_the_same_word_before_others(charset: str, encoding: str, encoded: str) -> None:
+    """There is a short way for the first, and it must lead to the same place."""
+    word = f"=?{charset}?{encoding}?{encoded}?="
+    assert decode_words(f"{word} and more") == f"{decode_words(word)} and more"

@@ -354,8 +354,8 @@ class Ledger(Protocol):
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
     ) -> None:
-        """Put claims off. ``queue``: the one they wait for, which is no attempt of theirs that failed; ``route`` and ``receipts`` are recorded if given, for all
-        of them alike, and never forgotten by a later call without them."""
+        """Put claims off. ``queue``: the one they wait for, which is no attempt of theirs that failed. ``route`` and
+        ``receipts`` are recorded if given, for all of them alike, and never forgotten by a later call without them."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give claims back unworked (shutdown, lost session): due at once, no strike, no attempt counted."""
