@@ -149,6 +149,18 @@ async def test_server_that_repeats_late_what_it_heard_makes_no_secret_visible(tm
             assert "octets" in str(caught.value) and SECRET[:12] not in shown(caught.value, logs)
 
 
+async def test_server_that_alerts_and_refuses_late_with_what_it_heard_makes_no_secret_visible(tmp_path: Path) -> None:
+    words = f"* OK [ALERT] {SECRET} will expire\r\n%T NO [ALERT] not with {SECRET} or {CODED}\r\n".encode()
+    async with ScriptedImap({"SELECT": words, "EXAMINE": words}, capabilities="IMAP4rev1 SASL-IR AUTH=PLAIN") as server:
+        with capture_logs() as logs:
+            session = await imap_source(tmp_path, server.port, "joe", password=SECRET).connect()
+            with pytest.raises(MailpollerError) as caught:
+                await session.open("INBOX")
+            await session.close()
+    assert "server.alerted" in [entry["event"] for entry in logs]
+    assert SECRET[:12] not in shown(caught.value, logs) and CODED[:12] not in shown(caught.value, logs)
+
+
 def test_what_holds_a_secret_shows_it_in_no_repr() -> None:
     now = datetime.now(UTC)
     for one in (

@@ -12,7 +12,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake, Octets
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_status
-from mailpoller.transport.wording import spoken
+from mailpoller.transport.wording import spoken, without
 
 # Its DEBUG lines hold passwords and every octet received.
 library.log.setLevel(logging.INFO)
@@ -170,7 +170,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.bodies: BodyTaker | None = None
         self.lost: str | None = None
         self.hidden: Sequence[str] = ()
-        """Secrets on the wire, while we log in: masked wherever the server's words are quoted."""
+        """Secrets that went over the wire: masked wherever the server's words are quoted."""
         self.on_alert: Callable[[str], None] = lambda text: None
         """Told what the server wants a human to read, each text once."""
         self.greeting: asyncio.Future[Status] = loop.create_future()
@@ -377,9 +377,17 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         else:
             self._response_done(line)
 
+    def _status(self, words: bytes) -> Status:
+        """A status response whose text repeats no secret of ours: it is quoted in logs and errors as long as we are connected."""
+        status = read_status(words)
+        text = status.text
+        for secret in self.hidden:
+            text = without(text, secret)
+        return status if text == status.text else replace(status, text=text)
+
     def _greet(self, line: bytes) -> None:
         """Mends: ``* BYE`` as greeting hung until the time-out and its reason was lost."""
-        status = read_status(line[2:])
+        status = self._status(line[2:])
         self._heed(status)
         if status.kind == "BYE":
             self.lose(f"the server refuses the connection: {status.text or 'no reason given'}")
@@ -405,10 +413,10 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             return
         keyword = word.upper()
         if keyword in (b"OK", b"NO", b"BAD"):
-            self._heed(read_status(line[2:]))
+            self._heed(self._status(line[2:]))
         elif keyword == b"BYE":
             if not any(one.name == "LOGOUT" for one in self._sent.values()):
-                text = read_status(line[2:]).text
+                text = self._status(line[2:]).text
                 self.lose(f"the server ended the session: {text or 'no reason given'}")
                 return
         elif keyword == b"CAPABILITY":
@@ -477,7 +485,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
     def _response_done(self, line: bytes) -> None:
         """Mends: one pending command per kind of answer, so that two FETCHes could not be under way."""
         tag, _, words = line.partition(b" ")
-        status = read_status(words)
+        status = self._status(words)
         if (pause := status.pause) is not None:
             # It hangs up on whoever goes on asking; most do it right behind this answer.
             self.lose(f"the server wants to be left alone: {status}", pause=pause)
