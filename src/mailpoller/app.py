@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,9 @@ from pathlib import Path
 import structlog
 
 from mailpoller import __version__
+from mailpoller.assembly.fleet import Fleet
+from mailpoller.assembly.parts import MailboxPlan, Ports
+from mailpoller.assembly.shares import Bounds
 from mailpoller.config import Config
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import QuarantineConfig
@@ -21,43 +24,22 @@ from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, MailpollerError
-from mailpoller.core.ports import Clock, Expiring, Ledger, Outgoing, Rule, Sink, Stage
+from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Stage
 from mailpoller.core.spool import Spool
-from mailpoller.engine.agenda import Limits
-from mailpoller.engine.alarm import Alarm, Kind, Policy
-from mailpoller.engine.budget import Budget
+from mailpoller.engine.alarm import Alarm, Policy
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.connections import Connections
 from mailpoller.engine.control import ControlServer
-from mailpoller.engine.courier import Courier
-from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
-from mailpoller.engine.judge import Judge
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.pipeline import Pipeline
-from mailpoller.engine.queues import CONCURRENT_CALLS, Queue
-from mailpoller.engine.records import in_turn
 from mailpoller.engine.supervisor import Supervisor
-from mailpoller.engine.turns import WEIGHTS, Turns
-from mailpoller.engine.watcher import Watcher
 from mailpoller.mail.compose import test_mail
 from mailpoller.transport.disk import make_directory
 
 log = structlog.get_logger(__name__)
-
-CONNECTING = 48
-"""Mailboxes that connect and log in at the same time."""
-
-JUDGING = 4
-"""Batches that are parsed and judged at the same time: enough to keep the processor busy, few enough that nobody waits long."""
-
-RECORDING = 8
-"""Batches that the ledger is handed at the same time. It commits all that wait at once, so each of them waits for all."""
-
-KEPT_ASIDE = 8
-"""An eighth of the memory is for small batches alone, so that they do not wait for large ones on slow lines."""
 
 
 @dataclass(slots=True)
@@ -67,7 +49,7 @@ class App:
     supervisor: Supervisor
     ledger: Ledger
     health: Health
-    queues: dict[str, Queue]
+    fleet: Fleet
     stop: asyncio.Event
 
     async def run(self) -> None:
@@ -89,13 +71,10 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
     clock = clock or SystemClock()
     service = config.service
     runtime = prepare_runtime(config, clock)
-    weights = {name: WEIGHTS[block.priority] for name, block in config.mailboxes.items()}
     stop = asyncio.Event()
     async with AsyncExitStack() as closing:
         ledger = await config.ledger.open(clock)
         closing.push_async_callback(ledger.close)
-        for outgoing in runtime.outgoings.values():
-            closing.push_async_callback(outgoing.close)
         alarm = Alarm(
             ledger=ledger,
             outgoing=runtime.outgoings[config.alerts.outgoing] if config.alerts else None,
@@ -104,127 +83,39 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             sender=config.alerts.sender if config.alerts else None,
             policy=Policy(reminder=config.alerts.reminder if config.alerts else None),
         )
-        watchers: dict[str, Watcher] = {}
-        expiring: dict[str, Expiring] = {
-            f"outgoing {name}": one for name, one in runtime.outgoings.items() if isinstance(one, Expiring)
-        }
-
-        def ready() -> None:
-            for watcher in watchers.values():
-                watcher.rouse()
-
-        async def edge(queue: Queue, up: bool, reason: str) -> None:
-            if up:
-                await alarm.ended(Kind.QUEUE_FAILING, queue.name)
-            else:
-                alarm.fault(f"queue:{queue.name}", "queue.failed", reason, "")
-                await alarm.raised(Kind.QUEUE_FAILING, queue.name, reason, group=f"queue {queue.name}")
-
-        async def doubts(queue: Queue, doubt: str | None) -> None:
-            if doubt is None:
-                await alarm.ended(Kind.WAL_GROWING, queue.name)
-            else:
-                await alarm.raised(Kind.WAL_GROWING, queue.name, doubt, group=f"queue {queue.name}")
-
-        def queue(name: str, block: SinkConfig) -> Queue:
-            made = Queue(
-                name,
-                block.build(name, runtime),
-                payload=block.payload,
-                octets_wanted=block.octets_wanted,
-                retry_interval=block.retry_interval,
-                clock=clock,
-                listener=edge,
-                on_ready=ready,
-                doubts=doubts,
-                calls=Turns(CONCURRENT_CALLS, weights),
-            )
-            closing.push_async_callback(made.sink.close)
-            return made
-
-        queues = {name: queue(name, block) for name, block in config.queues.items()}
-        last_resort = queue(LAST_RESORT, _last_resort(service.state_directory))
-        quarantines = _Quarantines(config, queues, last_resort, queue)
-        rules = {name: block.build(name, runtime) for name, block in config.rules.items()}
-
         health = Health(clock)
-        budget = Budget(service.memory, weights=weights, aside=service.memory // KEPT_ASIDE)
-        judging, recording = Turns(JUDGING, weights), Turns(RECORDING, weights)
-        connecting = asyncio.Semaphore(CONNECTING)
-        connections = Connections(
-            clock, limit=service.max_connections, per_host=service.max_connections_per_host, weights=weights
-        )
-        limits = Limits(service.batch_messages, service.batch_size, service.max_strikes)
+        ports = Ports(ledger, alarm, health, runtime, stop)
+        fleet = Fleet(ports, Bounds.of(service), _last_resort(service.state_directory))
+        closing.push_async_callback(fleet.close)
+        for name, sink in config.queues.items():
+            fleet.add_queue(name, sink)
+        rules = {name: block.build(name, runtime) for name, block in config.rules.items()}
         for name, block in config.mailboxes.items():
             if only is not None and name != only:
                 continue
-            entry = health.register(name, block.poll_interval)
-            if (reason := config.idle_reason(name)) is not None:
-                entry.condition, entry.reason = Condition.NOT_POLLED, reason
-                say = log.info if not block.enabled else log.error
-                say("mailbox.not_polled", mailbox=name, reason=reason)
+            if (reason := config.idle_reason(name)) is None:
+                fleet.add_mailbox(plan_of(config, name, fleet, rules))
                 continue
-            source = block.build(name, runtime)
-            if isinstance(source, Expiring):
-                expiring[f"mailbox {name}"] = source
-            watcher = Watcher(
-                name,
-                block,
-                source,
-                ledger=ledger,
-                clock=clock,
-                health=health,
-                alarm=alarm,
-                budget=service.poll_budget,
-                stop=stop,
-                connecting=connecting,
-                connections=connections,
-            )
-            asked = [rules[rule] for rule in block.rules]
-            reachable = _reachable(config, block)
-            turned = in_turn(ledger, recording, name)
-            dispatcher = Dispatcher(block, queues, quarantines.of(name), last_resort, clock)
-            judge = Judge(
-                name,
-                pipeline=pipeline_of(config, name, rules),
-                dispatcher=dispatcher,
-                ledger=turned,
-                clock=clock,
-                turns=judging,
-                max_strikes=limits.max_strikes,
-                bodies_wanted=_bodies_wanted(config, asked, reachable),
-                observer=watcher,
-            )
-            watcher.courier = Courier(
-                name,
-                block,
-                judge=judge,
-                dispatcher=dispatcher,
-                ledger=turned,
-                budget=Budget(service.memory_per_mailbox, budget, mailbox=name),
-                clock=clock,
-                limits=limits,
-                stop=watcher.patience,
-                reachable=reachable,
-                observer=watcher,
-            )
-            watchers[name] = watcher
+            entry = health.register(name, block.poll_interval)
+            entry.condition, entry.reason = Condition.NOT_POLLED, reason
+            say = log.info if not block.enabled else log.error
+            say("mailbox.not_polled", mailbox=name, reason=reason)
         for name in set(await ledger.mailboxes()) - set(config.mailboxes) - _former_names(config):
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
 
-        control = ControlServer(service.control_socket, Operations(ledger, health, queues, watchers).handlers())
-        every_queue = [*queues.values(), last_resort, *quarantines.own]
-        supervisor = Supervisor(
-            list(watchers.values()),
-            every_queue,
-            health=health,
-            notifier=Notifier(),
-            clock=clock,
-            grace=service.stop_grace,
-            stop=stop,
-            services={"alarm": alarm.run, "control": control.serve, "forecast": Forecast(expiring, alarm, clock).run},
+        control = ControlServer(
+            service.control_socket, Operations(ledger, health, fleet.queues, fleet.watchers).handlers()
         )
-        yield App(supervisor, ledger, health, queues, stop)
+        supervisor = fleet.supervisor(
+            notifier=Notifier(),
+            grace=service.stop_grace,
+            services={
+                "alarm": alarm.run,
+                "control": control.serve,
+                "forecast": Forecast(fleet.expiring, alarm, clock).run,
+            },
+        )
+        yield App(supervisor, ledger, health, fleet, stop)
 
 
 def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runtime:
@@ -327,42 +218,23 @@ def _last_resort(state: Path) -> SinkConfig:
     return block
 
 
-class _Quarantines:
-    """Where each mailbox's quarantine goes; mailboxes with the same settings share one queue, and its back-off."""
-
-    def __init__(
-        self,
-        config: Config,
-        queues: Mapping[str, Queue],
-        last_resort: Queue,
-        make: Callable[[str, SinkConfig], Queue],
-    ) -> None:
-        self._config = config
-        self._queues = queues
-        self._last_resort = last_resort
-        self._make = make
-        # A list and not a mapping: blocks are compared by equality alone. A third party's need not be hashable, and a ``repr``
-        # masks the secrets that two of them may differ by.
-        self._made: list[tuple[SinkConfig, Queue]] = []
-
-    @property
-    def own(self) -> list[Queue]:
-        """Those that are not somebody else's queue."""
-        return [queue for _, queue in self._made]
-
-    def of(self, mailbox: str) -> Queue:
-        """The queue that holds this mailbox's quarantined messages."""
-        block = self._config.quarantine_of(mailbox)
-        if block is None:
-            return self._last_resort
-        if isinstance(block, QuarantineConfig):
-            return self._queues[block.queue]
-        for made, queue in self._made:
-            if made == block:
-                return queue
-        queue = self._make(QUARANTINE if not self._made else f"{QUARANTINE} of {mailbox}", block)
-        self._made.append((block, queue))
-        return queue
+def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
+    """How the configuration wants a mailbox to be polled. Its quarantine is made in the fleet if nobody has an equal one."""
+    block = config.mailboxes[mailbox]
+    quarantine = config.quarantine_of(mailbox)
+    reachable = _reachable(config, block)
+    return MailboxPlan(
+        mailbox,
+        block,
+        pipeline_of(config, mailbox, rules),
+        quarantine=LAST_RESORT
+        if quarantine is None
+        else quarantine.queue
+        if isinstance(quarantine, QuarantineConfig)
+        else fleet.quarantine(mailbox, quarantine),
+        reachable=reachable,
+        bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in block.rules], reachable),
+    )
 
 
 def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None) -> Pipeline:

@@ -8,28 +8,29 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from given import given
 from structlog.testing import capture_logs
 
-from mailpoller.core.component import SourceConfig
+from mailpoller.assembly.fleet import Fleet
+from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
+from mailpoller.assembly.shares import Bounds
+from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule, Start
+from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm
-from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.courier import Courier
-from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
-from mailpoller.engine.judge import Judge
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.tally import Tally
-from mailpoller.engine.turns import Turns
-from mailpoller.engine.watcher import Watcher
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource
@@ -54,6 +55,16 @@ class Shifted(SystemClock):
 
     def now(self) -> Any:
         return super().now() + self.ahead
+
+
+class Edges(Bystander):
+    """Notes which queues went down and came back."""
+
+    def __init__(self, noted: list[tuple[str, bool]]) -> None:
+        self._noted = noted
+
+    def edge(self, queue: Queue, up: bool) -> None:
+        self._noted.append((queue.name, up))
 
 
 class Routes:
@@ -95,70 +106,36 @@ class Rig:
         self.edges: list[tuple[str, bool]] = []
         self.stop = asyncio.Event()
         self.health = Health(self.clock)
-        self.budget = Budget(memory)
         settings = {"default_queue": "support", "start": "all", "poll_interval": "50ms", "reconnect_interval": "10ms"}
-        self.config = kind.model_validate({"type": "fake", **settings, **config})
-        self.health.register(name, self.config.poll_interval)
-        self.queues = {one: self._queue(one, retry) for one in ("support", "archive", "quarantine", LAST_RESORT)}
-        self.dispatcher = Dispatcher(
-            self.config,
-            {one: self.queues[one] for one in ("support", "archive")},
-            self.queues["quarantine"],
-            self.queues[LAST_RESORT],
-            self.clock,
-        )
+        self.config = given(kind, self.source, **{**settings, **config})
         self.alarm = Alarm(self.ledger, None, (), self.clock)
-        self.watcher = Watcher(
-            name,
-            self.config,
-            self.source,
-            ledger=self.ledger,
-            clock=self.clock,
-            health=self.health,
-            alarm=self.alarm,
-            budget=budget,
-            stop=self.stop,
-            connecting=asyncio.Semaphore(8),
+        # Nothing that is fetched here goes through a spool.
+        runtime = Runtime(self.clock, Spool(Path()), Path())
+        self.fleet = Fleet(
+            Ports(self.ledger, self.alarm, self.health, runtime, self.stop, Edges(self.edges)),
+            Bounds(
+                memory=1_000_000_000,
+                memory_per_mailbox=memory,
+                limits=Limits(batch, 8_000_000, 3),
+                poll_budget=budget,
+                judging=1,
+            ),
+            self._sink(LAST_RESORT, retry),
         )
-        self.judge = Judge(
-            name,
-            pipeline=Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules),
-            dispatcher=self.dispatcher,
-            ledger=self.ledger,
-            clock=self.clock,
-            turns=Turns(1),
-            max_strikes=3,
-            bodies_wanted=True,
-            observer=self.watcher,
+        for one in ("support", "archive"):
+            self.fleet.add_queue(one, self._sink(one, retry))
+        quarantine = self.fleet.quarantine(name, self._sink("quarantine", retry))
+        self.queues = {**self.fleet.queues, **self.fleet.own}
+        pipeline = Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules)
+        parts = self.fleet.add_mailbox(
+            MailboxPlan(name, self.config, pipeline, quarantine=quarantine, reachable=reachable)
         )
-        self.courier = self.watcher.courier = Courier(
-            name,
-            self.config,
-            judge=self.judge,
-            dispatcher=self.dispatcher,
-            ledger=self.ledger,
-            budget=self.budget,
-            clock=self.clock,
-            limits=Limits(batch, 8_000_000, 3),
-            stop=self.watcher.patience,
-            reachable=reachable,
-            observer=self.watcher,
-        )
+        self.watcher, self.courier, self.judge = parts.watcher, parts.courier, parts.judge
+        self.dispatcher, self.budget = parts.dispatcher, parts.budget
 
-    def _queue(self, name: str, retry: float) -> Queue:
-        async def listener(queue: Queue, up: bool, reason: str) -> None:
-            self.edges.append((queue.name, up))
-
-        return Queue(
-            name,
-            self.sinks.setdefault(name, FakeSink()),
-            payload="summary",
-            octets_wanted=True,
-            retry_interval=timedelta(seconds=retry),
-            clock=self.clock,
-            listener=listener,
-            on_ready=lambda: self.watcher.rouse(),
-        )
+    def _sink(self, name: str, retry: float) -> SinkConfig:
+        sink = self.sinks.setdefault(name, FakeSink())
+        return given(SinkConfig, sink, payload="summary", raw=True, retry_interval=f"{retry * 1000:.0f}ms")
 
     def fill(self, count: int, word: str = "message", *, start: int = 0, text: str = "hello") -> Counter[str]:
         """Deliver so many messages to the mailbox: their subjects."""

@@ -14,10 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from given import given
 from simulated_time import SimulatedLoop
 from storm_world import LARGEST, LEDGER, QUEUES, SINK, SOURCE, STRIKES, Climate, World
 
-from mailpoller.core.component import SourceConfig
+from mailpoller.assembly.fleet import Fleet
+from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
+from mailpoller.assembly.shares import Bounds
+from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE, Delivery, Disposed, Outcome, Receipt, Refusal, Settlement
 from mailpoller.core.errors import (
     CredentialsRefused,
@@ -32,20 +36,14 @@ from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm
-from mailpoller.engine.budget import Budget
-from mailpoller.engine.connections import Connections
 from mailpoller.engine.courier import Courier
-from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
-from mailpoller.engine.judge import Judge
 from mailpoller.engine.notify import Notifier
+from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue, State
-from mailpoller.engine.records import in_turn
-from mailpoller.engine.supervisor import Supervisor
 from mailpoller.engine.tally import Tally
-from mailpoller.engine.turns import Turns
-from mailpoller.engine.watcher import Watcher
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMail, FakeSession, FakeSource, Faults
 from mailpoller.testing.memory_ledger import MemoryLedger, MemoryMessage
@@ -333,7 +331,7 @@ class Oracle:
 class Witness:
     """Stands between one mailbox's courier and its watcher."""
 
-    def __init__(self, process: Process, watcher: Watcher) -> None:
+    def __init__(self, process: Process, watcher: Observer) -> None:
         self._process, self._watcher = process, watcher
         self.settled_count = 0
 
@@ -356,6 +354,19 @@ class Witness:
         self._watcher.fault(event, detail, mid)
 
 
+class Onlooker(Bystander):
+    """Stands by for the world."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def observer(self, mailbox: str, observer: Observer) -> Observer:
+        return Witness(self._process, observer)
+
+    def edge(self, queue: Queue, up: bool) -> None:
+        self._process.edge(queue.name, up)
+
+
 # --- a process -----------------------------------------------------------------------------------------------------------
 class Process:
     """The service, put together as the application does it, from its start to its end or death."""
@@ -371,99 +382,60 @@ class Process:
         self.ledger = StormLedger(self)
         self.stop = asyncio.Event()
         self._down_since: dict[str, float] = defaultdict(lambda: float("inf"))
-        self.watchers: dict[str, Watcher] = {}
-        self.couriers: dict[str, Courier] = {}
         health = Health(clock)
         alarm = Alarm(self.ledger, None, (), clock)
-        self.queues = {name: self._queue(name) for name in (*QUEUES, QUARANTINE, LAST_RESORT)}
-        self.budget = Budget(world.memory, aside=world.memory // 8)
-        self.budgets = [self.budget]
-        self.turns = [Turns(1), Turns(8)]
-        self.connections = Connections(clock, limit=world.places)
-        connecting = asyncio.Semaphore(48)
+        self.fleet = fleet = Fleet(
+            Ports(self.ledger, alarm, health, Runtime(clock, self.spool, world.directory), self.stop, Onlooker(self)),
+            Bounds(
+                memory=world.memory,
+                memory_per_mailbox=max(1_000, world.memory // 2),
+                limits=Limits(world.batch, 20_000, STRIKES),
+                poll_budget=timedelta(minutes=15),
+                connections=world.places,
+                judging=1,
+            ),
+            self._sink(LAST_RESORT),
+        )
+        for name in QUEUES:
+            fleet.add_queue(name, self._sink(name))
         for name in world.servers:
-            config = SourceConfig.model_validate(
-                {
-                    "type": "fake",
-                    "start": "all",
-                    "poll_interval": "5m",
-                    "reconnect_interval": "10s",
-                    "max_message_size": LARGEST,
-                    **world.disposition,
-                }
-            )
-            health.register(name, config.poll_interval)
-            watcher = Watcher(
-                name,
-                config,
+            config = given(
+                SourceConfig,
                 StormSource(self, name),
-                ledger=self.ledger,
-                clock=clock,
-                health=health,
-                alarm=alarm,
-                budget=timedelta(minutes=15),
-                stop=self.stop,
-                connecting=connecting,
-                connections=self.connections,
+                start="all",
+                poll_interval="5m",
+                reconnect_interval="10s",
+                max_message_size=LARGEST,
+                **world.disposition,
             )
-            turned = in_turn(self.ledger, self.turns[1], name)
-            queues = {one: self.queues[one] for one in QUEUES}
-            dispatcher = Dispatcher(config, queues, self.queues[QUARANTINE], self.queues[LAST_RESORT], clock)
-            limits = Limits(world.batch, 20_000, STRIKES)
-            observer = Witness(self, watcher)
-            judge = Judge(
-                name,
-                pipeline=Pipeline(mailbox=name, default_queue="support", rules=[Oracle(self)]),
-                dispatcher=dispatcher,
-                ledger=turned,
-                clock=clock,
-                turns=self.turns[0],
-                max_strikes=STRIKES,
-                bodies_wanted=False,
-                observer=observer,
+            parts = fleet.add_mailbox(
+                MailboxPlan(
+                    name,
+                    config,
+                    Pipeline(mailbox=name, default_queue="support", rules=[Oracle(self)]),
+                    quarantine=fleet.quarantine(name, self.quarantine),
+                    reachable=world.reachable,
+                    bodies_wanted=False,
+                )
             )
-            budget = Budget(max(1_000, world.memory // 2), self.budget, mailbox=name)
-            self.budgets.append(budget)
-            watcher.courier = self.couriers[name] = StormCourier(
-                name,
-                config,
-                judge=judge,
-                dispatcher=dispatcher,
-                ledger=turned,
-                budget=budget,
-                clock=clock,
-                limits=limits,
-                stop=watcher.patience,
-                reachable=world.reachable,
-                observer=observer,
-            )
-            self.watchers[name] = watcher
-        self.supervisor = Supervisor(
-            list(self.watchers.values()),
-            list(self.queues.values()),
-            health=health,
-            notifier=Notifier(""),
-            clock=clock,
-            grace=GRACE,
-            stop=self.stop,
-            services={},
-        )
+            parts.watcher.courier = Checked(parts.courier)
+        self.queues = {**fleet.queues, **fleet.own}
+        self.budgets = [fleet.shares.budget, *(parts.budget for parts in fleet.parts.values())]
+        self.turns = [fleet.shares.judging, fleet.shares.recording]
+        self.connections = fleet.shares.connections
+        self.supervisor = fleet.supervisor(notifier=Notifier(""), grace=GRACE, services={})
 
-    def _queue(self, name: str) -> Queue:
-        return Queue(
-            name,
-            StormSink(self, name),
-            payload="summary",
-            octets_wanted=True,
-            retry_interval=timedelta(seconds=10),
-            clock=self.world.clock,
-            listener=self._edge,
-            on_ready=self._ready,
-            calls=Turns(8),
-        )
+    @functools.cached_property
+    def quarantine(self) -> SinkConfig:
+        """Both mailboxes have the same."""
+        return self._sink(QUARANTINE)
 
-    async def _edge(self, queue: Queue, up: bool, reason: str) -> None:
-        self._down_since[queue.name] = float("inf") if up else self.world.clock.monotonic()
+    def _sink(self, name: str) -> SinkConfig:
+        return given(SinkConfig, StormSink(self, name), payload="summary", raw=True, retry_interval="10s")
+
+    def edge(self, name: str, up: bool) -> None:
+        """A queue went down, or takes mail again."""
+        self._down_since[name] = float("inf") if up else self.world.clock.monotonic()
 
     def checked(self, name: str) -> None:
         """A queue that is down passed its check: one message may try it."""
@@ -475,10 +447,6 @@ class Process:
         return bool(self.world.reachable) and all(
             self.queues[name].state is State.DOWN and self._down_since[name] < long_ago for name in QUEUES
         )
-
-    def _ready(self) -> None:
-        for watcher in self.watchers.values():
-            watcher.rouse()
 
     # --- life and death ------------------------------------------------------------------------------------------
     def alive(self, error: Callable[[], Exception]) -> None:
@@ -560,22 +528,25 @@ class Process:
         )
 
 
-class StormCourier(Courier):
-    """Whose tally is looked at after every pass."""
+class Checked:
+    """A courier whose tally is looked at after every pass."""
+
+    def __init__(self, courier: Courier) -> None:
+        self._courier = courier
 
     async def carry(
         self, session: Any, folder: Folder, since: Position | None, start: Start, *, suppress: bool
     ) -> Tally:
-        witness = self._observer
+        witness = self._courier._observer
         assert isinstance(witness, Witness)
         before = witness.settled_count
-        tally = await super().carry(session, folder, since, start, suppress=suppress)
+        tally = await self._courier.carry(session, folder, since, start, suppress=suppress)
         world = witness._process.world
         world.promise(
             tally.settled == witness.settled_count - before,
             f"the tally says {tally.settled} were settled, the observer heard of {witness.settled_count - before}",
         )
-        world.promise(not self._open or world.faults["release"], "claims stay in hand after a pass")
+        world.promise(not self._courier._open or world.faults["release"], "claims stay in hand after a pass")
         return tally
 
 

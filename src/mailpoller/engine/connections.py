@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -39,7 +39,7 @@ class Connections:
         self._least_work = least_work.total_seconds()
         self._limit = limit
         self._per_host = per_host
-        self._weights: Mapping[str, int] = weights or {}
+        self._weights: Weights = {} if weights is None else weights
         self._places: set[Place] = set()
         self._on: Counter[str] = Counter()
         self._waiting: list[_Applicant] = []

@@ -76,20 +76,18 @@ def put_off(now: datetime, attempts: int, *, retry_after: timedelta | None = Non
 class Dispatcher:
     """Brings one mailbox's judged messages to their queues.
 
-    ``queues`` are all that are configured; ``quarantine`` is this mailbox's; ``last_resort`` is local and takes what the
-    quarantine refuses for good.
+    ``queues``: those that are configured; under the name of the quarantine, this mailbox's; under that of the last resort, a local
+    one that takes what the quarantine refuses for good. They may change while mail is under way.
     """
 
     def __init__(
         self,
         config: SourceConfig,
         queues: Mapping[str, Queue],
-        quarantine: Queue,
-        last_resort: Queue,
         clock: Clock,
     ) -> None:
         self._config = config
-        self._queues = {**queues, QUARANTINE: quarantine, LAST_RESORT: last_resort}
+        self._queues = queues
         self._clock = clock
 
     def queue(self, name: str) -> Queue | None:

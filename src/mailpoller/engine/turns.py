@@ -17,7 +17,7 @@ from mailpoller.core.component import MailboxPriority
 WEIGHTS: Mapping[MailboxPriority, int] = {"high": 4, "medium": 2, "low": 1}
 
 Weights = Mapping[str, int]
-"""mailbox -> its weight; of one that is missing, that of ``medium``."""
+"""mailbox -> its weight, now; of one that is missing, that of ``medium``."""
 
 
 @dataclass(order=True, slots=True)
@@ -42,7 +42,7 @@ class Room:
 
     def __init__(self, size: int, weights: Weights | None = None) -> None:
         self.size = size
-        self._weights = weights or {}
+        self._weights: Weights = {} if weights is None else weights
         self._used = 0
         self._now = 0.0
         self._ends: dict[str, float] = {}

@@ -1,0 +1,1 @@
+"""How the engine's parts are put together: once, for the application, for the tests' rig and for the storms alike."""

@@ -1,0 +1,190 @@
+"""What one mailbox consists of while it is polled, and what one queue does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mailpoller.assembly.shares import Shares
+from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.core.delivery import QUARANTINE
+from mailpoller.core.ports import Ledger, Source
+from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.budget import Budget
+from mailpoller.engine.courier import Courier
+from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.health import Health
+from mailpoller.engine.judge import Judge
+from mailpoller.engine.observer import Observer
+from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.queues import Queue
+from mailpoller.engine.records import in_turn
+from mailpoller.engine.watcher import Watcher
+
+
+class Bystander:
+    """Sees what the parts tell one another, and changes nothing. This one does not look; tests have others."""
+
+    def observer(self, mailbox: str, observer: Observer) -> Observer:
+        """Who is told of a mailbox's messages: ``observer``, or somebody who passes all on to it."""
+        return observer
+
+    def edge(self, queue: Queue, up: bool) -> None:
+        """A queue went down, or takes mail again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a process has one of, and every part is given."""
+
+    ledger: Ledger
+    alarm: Alarm
+    health: Health
+    runtime: Runtime
+    stop: asyncio.Event
+    """Set when the service is to stop."""
+    bystander: Bystander = field(default_factory=Bystander)
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxPlan:
+    """A mailbox that is to be polled. ``quarantine``: the name of the queue that takes what is quarantined.
+
+    ``reachable``: the queues that its mail can go to, None if that cannot be told. ``bodies_wanted``: some rule or queue looks below
+    the header.
+    """
+
+    name: str
+    block: SourceConfig
+    pipeline: Pipeline
+    quarantine: str = LAST_RESORT
+    reachable: frozenset[str] | None = None
+    bodies_wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxParts:
+    """A mailbox's engine, put together. Nothing of it runs yet."""
+
+    plan: MailboxPlan
+    source: Source
+    watcher: Watcher
+    courier: Courier
+    judge: Judge
+    dispatcher: Dispatcher
+    budget: Budget
+
+
+def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, shares: Shares) -> MailboxParts:
+    """Build the mailbox's source, and an engine around it that brings mail to ``queues``, by the names that routes have.
+
+    The mailbox must be registered with the health. Raises :class:`~mailpoller.core.errors.ConfigError` if the source cannot be
+    built; nothing is connected.
+    """
+    name, block, clock, bounds = plan.name, plan.block, ports.runtime.clock, shares.bounds
+    source = block.build(name, ports.runtime)
+    watcher = Watcher(
+        name,
+        block,
+        source,
+        ledger=ports.ledger,
+        clock=clock,
+        health=ports.health,
+        alarm=ports.alarm,
+        budget=bounds.poll_budget,
+        stop=ports.stop,
+        connecting=shares.connecting,
+        connections=shares.connections,
+    )
+    ledger = in_turn(ports.ledger, shares.recording, name)
+    observer = ports.bystander.observer(name, watcher)
+    dispatcher = Dispatcher(block, queues, clock)
+    judge = Judge(
+        name,
+        pipeline=plan.pipeline,
+        dispatcher=dispatcher,
+        ledger=ledger,
+        clock=clock,
+        turns=shares.judging,
+        max_strikes=bounds.limits.max_strikes,
+        bodies_wanted=plan.bodies_wanted,
+        observer=observer,
+    )
+    budget = Budget(bounds.memory_per_mailbox, shares.budget, mailbox=name)
+    courier = watcher.courier = Courier(
+        name,
+        block,
+        judge=judge,
+        dispatcher=dispatcher,
+        ledger=ledger,
+        budget=budget,
+        clock=clock,
+        limits=bounds.limits,
+        stop=watcher.patience,
+        reachable=plan.reachable,
+        observer=observer,
+    )
+    return MailboxParts(plan, source, watcher, courier, judge, dispatcher, budget)
+
+
+class RouteQueues(Mapping[str, Queue]):
+    """The queues by the names that one mailbox's routes have: all that are configured, its quarantine, the last resort.
+
+    A view: a queue that joins or leaves does so here too.
+    """
+
+    def __init__(self, configured: Mapping[str, Queue], own: Mapping[str, Queue], quarantine: str) -> None:
+        self._configured = configured
+        self._own = own
+        self._quarantine = quarantine
+
+    def __getitem__(self, name: str) -> Queue:
+        if name == QUARANTINE:
+            return self._configured.get(self._quarantine) or self._own[self._quarantine]
+        if name == LAST_RESORT:
+            return self._own[LAST_RESORT]
+        return self._configured[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._configured
+        yield QUARANTINE
+        yield LAST_RESORT
+
+    def __len__(self) -> int:
+        return len(self._configured) + 2
+
+
+def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: Ports, shares: Shares) -> Queue:
+    """Build a queue and its sink. ``ready`` is called whenever it takes mail again; the alarm hears of its troubles.
+
+    Raises :class:`~mailpoller.core.errors.ConfigError` if the sink cannot be built; nothing is opened.
+    """
+    alarm = ports.alarm
+
+    async def edge(queue: Queue, up: bool, reason: str) -> None:
+        ports.bystander.edge(queue, up)
+        if up:
+            await alarm.ended(Kind.QUEUE_FAILING, queue.name)
+        else:
+            alarm.fault(f"queue:{queue.name}", "queue.failed", reason, "")
+            await alarm.raised(Kind.QUEUE_FAILING, queue.name, reason, group=f"queue {queue.name}")
+
+    async def doubts(queue: Queue, doubt: str | None) -> None:
+        if doubt is None:
+            await alarm.ended(Kind.WAL_GROWING, queue.name)
+        else:
+            await alarm.raised(Kind.WAL_GROWING, queue.name, doubt, group=f"queue {queue.name}")
+
+    return Queue(
+        name,
+        block.build(name, ports.runtime),
+        payload=block.payload,
+        octets_wanted=block.octets_wanted,
+        retry_interval=block.retry_interval,
+        clock=ports.runtime.clock,
+        listener=edge,
+        on_ready=ready,
+        doubts=doubts,
+        calls=shares.calls(),
+    )

@@ -1,0 +1,75 @@
+"""What a process has a bounded amount of, made once for all of its mailboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mailpoller.config.model import ServiceConfig
+from mailpoller.core.ports import Clock
+from mailpoller.engine.agenda import Limits
+from mailpoller.engine.budget import Budget
+from mailpoller.engine.connections import Connections
+from mailpoller.engine.queues import CONCURRENT_CALLS
+from mailpoller.engine.turns import Turns
+
+CONNECTING = 48
+"""Mailboxes that connect and log in at the same time."""
+
+JUDGING = 4
+"""Batches that are parsed and judged at the same time: enough to keep the processor busy, few enough that nobody waits long."""
+
+RECORDING = 8
+"""Batches that the ledger is handed at the same time. It commits all that wait at once, so each of them waits for all."""
+
+KEPT_ASIDE = 8
+"""An eighth of the memory is for small batches alone, so that they do not wait for large ones on slow lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of everything a process may use. ``memory`` and ``memory_per_mailbox`` are octets in hand; 0 connections are no limit.
+
+    ``poll_budget``: a mailbox that gets nowhere for so long is stuck.
+    """
+
+    memory: int
+    memory_per_mailbox: int
+    limits: Limits
+    poll_budget: timedelta
+    connections: int = 0
+    connections_per_host: int = 0
+    judging: int = JUDGING
+
+    @classmethod
+    def of(cls, service: ServiceConfig) -> Bounds:
+        """Those that are configured."""
+        return cls(
+            memory=service.memory,
+            memory_per_mailbox=service.memory_per_mailbox,
+            limits=Limits(service.batch_messages, service.batch_size, service.max_strikes),
+            poll_budget=service.poll_budget,
+            connections=service.max_connections,
+            connections_per_host=service.max_connections_per_host,
+        )
+
+
+class Shares:
+    """Whatever mailboxes wait for one another at. ``weights`` (mailbox -> weight) is looked at whenever something is handed out,
+    so it may change at any time."""
+
+    def __init__(self, bounds: Bounds, clock: Clock) -> None:
+        self.bounds = bounds
+        self.weights: dict[str, int] = {}
+        self.budget = Budget(bounds.memory, weights=self.weights, aside=bounds.memory // KEPT_ASIDE)
+        self.judging = Turns(bounds.judging, self.weights)
+        self.recording = Turns(RECORDING, self.weights)
+        self.connecting = asyncio.Semaphore(CONNECTING)
+        self.connections = Connections(
+            clock, limit=bounds.connections, per_host=bounds.connections_per_host, weights=self.weights
+        )
+
+    def calls(self) -> Turns:
+        """The places at one queue."""
+        return Turns(CONCURRENT_CALLS, self.weights)
