@@ -84,7 +84,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             policy=Policy(reminder=config.alerts.reminder if config.alerts else None),
         )
         health = Health(clock)
-        ports = Ports(ledger, alarm, health, runtime, stop)
+        ports = Ports(ledger, alarm, health, runtime, stop, alerts=config.alerts.outgoing if config.alerts else "")
         fleet = Fleet(ports, Bounds.of(service), _last_resort(service.state_directory))
         closing.push_async_callback(fleet.close)
         for name, sink in config.queues.items():

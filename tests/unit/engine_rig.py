@@ -112,7 +112,7 @@ class Rig:
         # Nothing that is fetched here goes through a spool.
         runtime = Runtime(self.clock, Spool(Path()), Path())
         self.fleet = Fleet(
-            Ports(self.ledger, self.alarm, self.health, runtime, self.stop, Edges(self.edges)),
+            Ports(self.ledger, self.alarm, self.health, runtime, self.stop, bystander=Edges(self.edges)),
             Bounds(
                 memory=1_000_000_000,
                 memory_per_mailbox=memory,

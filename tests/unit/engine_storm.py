@@ -385,7 +385,7 @@ class Process:
         health = Health(clock)
         alarm = Alarm(self.ledger, None, (), clock)
         self.fleet = fleet = Fleet(
-            Ports(self.ledger, alarm, health, Runtime(clock, self.spool, world.directory), self.stop, Onlooker(self)),
+            Ports(self.ledger, alarm, health, Runtime(clock, self.spool, world.directory), self.stop, bystander=Onlooker(self)),
             Bounds(
                 memory=world.memory,
                 memory_per_mailbox=max(1_000, world.memory // 2),

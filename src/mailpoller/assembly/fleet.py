@@ -1,10 +1,14 @@
-"""Everything that runs: the mailboxes, the queues, and what they share."""
+"""Everything that runs: the mailboxes, the queues and the outgoings. Each may be added, replaced and removed while the rest runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
+
+import structlog
 
 from mailpoller.assembly.parts import (
     MailboxParts,
@@ -15,9 +19,12 @@ from mailpoller.assembly.parts import (
     queue_parts,
 )
 from mailpoller.assembly.shares import Bounds, Shares
-from mailpoller.core.component import SinkConfig
+from mailpoller.config.fields import references_of
+from mailpoller.core.component import OutgoingConfig, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.ports import Expiring
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.ports import Expiring, Outgoing
+from mailpoller.engine.alarm import Kind
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
@@ -25,81 +32,50 @@ from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.engine.turns import WEIGHTS
 from mailpoller.engine.watcher import Watcher
 
+log = structlog.get_logger(__name__)
+
+CLOSING = timedelta(seconds=30)
+"""How long one part that leaves may take to close."""
+
 
 class Fleet:
-    """The mailboxes and queues of a process.
+    """The mailboxes, queues and outgoings of a process.
 
     ``queues`` are those that are configured; ``own`` those that only quarantined mail goes to, the last resort among them.
-    ``watchers`` and ``parts`` are by mailbox, ``expiring`` by what the alarm calls a part that knows of dates.
+    ``watchers`` and ``parts`` are by mailbox, ``expiring`` by what the alarm calls a part that knows of dates. All of them are always
+    up to date, and may be held by others.
+
+    A part that is added works as soon as the service does. One that is removed ends what it has in hand within the grace; one that is
+    replaced does so before its successor begins. If a method raises, the fleet is what it was; if its caller is cancelled, call it
+    again. Changes wait for one another.
     """
 
     def __init__(self, ports: Ports, bounds: Bounds, last_resort: SinkConfig) -> None:
-        self.ports = ports
+        self.outgoings: dict[str, Outgoing] = dict(ports.runtime.outgoings)
+        self.ports = replace(ports, runtime=replace(ports.runtime, outgoings=self.outgoings))
         self.shares = Shares(bounds, ports.runtime.clock)
         self.queues: dict[str, Queue] = {}
         self.own: dict[str, Queue] = {}
         self.watchers: dict[str, Watcher] = {}
         self.parts: dict[str, MailboxParts] = {}
         self.expiring: dict[str, Expiring] = {}
-        self._closing = AsyncExitStack()
-        # A list and not a mapping: blocks are compared by equality alone. A third party's need not be hashable, and a ``repr``
-        # masks the secrets that two of them may differ by.
-        self._quarantines: list[tuple[SinkConfig, str]] = []
-        for name, outgoing in ports.runtime.outgoings.items():
-            self._closing.push_async_callback(outgoing.close)
+        self._blocks: dict[str, SinkConfig] = {}
+        """What the queues are made of, configured and own."""
+        self._left: dict[str, MailboxParts] = {}
+        """Mailboxes that were removed while the ledger could not be told that their claims are given back."""
+        self._supervisor: Supervisor | None = None
+        self._grace = CLOSING
+        self._changing = asyncio.Lock()
+        for name, outgoing in self.outgoings.items():
             self._note_expiring(f"outgoing {name}", outgoing)
-        self.own[LAST_RESORT] = self._queue(LAST_RESORT, last_resort)
+        self._join(self.own, self._make_queue(LAST_RESORT, last_resort), last_resort)
 
-    async def close(self) -> None:
-        """Close the queues and the outgoings, those last that were made first."""
-        await self._closing.aclose()
-
-    # --- queues --------------------------------------------------------------------------------------------------
-    def add_queue(self, name: str, block: SinkConfig) -> Queue:
-        """Have one more queue; raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built."""
-        self.queues[name] = self._queue(name, block)
-        return self.queues[name]
-
-    def quarantine(self, mailbox: str, block: SinkConfig) -> str:
-        """The name of the queue that this block describes. Mailboxes with equal blocks share one, and its back-off."""
-        for made, name in self._quarantines:
-            if made == block:
-                return name
-        name = QUARANTINE if not self._quarantines else f"{QUARANTINE} of {mailbox}"
-        self.own[name] = self._queue(name, block)
-        self._quarantines.append((block, name))
-        return name
-
-    def _queue(self, name: str, block: SinkConfig) -> Queue:
-        queue = queue_parts(name, block, self._ready, self.ports, self.shares)
-        self._closing.push_async_callback(queue.sink.close)
-        return queue
-
-    def _ready(self) -> None:
-        for watcher in self.watchers.values():
-            watcher.rouse()
-
-    # --- mailboxes -----------------------------------------------------------------------------------------------
-    def add_mailbox(self, plan: MailboxPlan) -> MailboxParts:
-        """Have one more mailbox; raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built."""
-        name = plan.name
-        self.ports.health.register(name, plan.block.poll_interval)
-        self.shares.weights[name] = WEIGHTS[plan.block.priority]
-        parts = mailbox_parts(plan, RouteQueues(self.queues, self.own, plan.quarantine), self.ports, self.shares)
-        self.parts[name], self.watchers[name] = parts, parts.watcher
-        self._note_expiring(f"mailbox {name}", parts.source)
-        return parts
-
-    def _note_expiring(self, name: str, part: object) -> None:
-        if isinstance(part, Expiring):
-            self.expiring[name] = part
-
-    # --- all of them ---------------------------------------------------------------------------------------------
     def supervisor(self, *, notifier: Notifier, grace: timedelta, services: Mapping[str, Service]) -> Supervisor:
-        """What runs them."""
-        return Supervisor(
+        """What runs them, and whoever joins. ``grace``: how long a part that leaves may take to end what it has in hand."""
+        self._grace = grace
+        self._supervisor = Supervisor(
             list(self.watchers.values()),
-            [*self.queues.values(), *self.own.values()],
+            self._every_queue(),
             health=self.ports.health,
             notifier=notifier,
             clock=self.ports.runtime.clock,
@@ -107,3 +83,283 @@ class Fleet:
             stop=self.ports.stop,
             services=services,
         )
+        return self._supervisor
+
+    async def close(self) -> None:
+        """Close the queues, then the outgoings. Nothing may be running."""
+        async with AsyncExitStack() as closing:
+            for outgoing in self.outgoings.values():
+                closing.push_async_callback(outgoing.close)
+            for queue in self._every_queue():
+                closing.push_async_callback(queue.sink.close)
+
+    # --- mailboxes -----------------------------------------------------------------------------------------------
+    def add_mailbox(self, plan: MailboxPlan) -> MailboxParts:
+        """One mailbox more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there
+        is one of this name."""
+        if plan.name in self.parts:
+            raise ValueError(f"there is a mailbox {plan.name}")
+        health = self.ports.health
+        # The source is built by mailbox_parts, and a watcher wants to know where to say how it fares.
+        known = health.mailboxes.get(plan.name)
+        health.register(plan.name, plan.block.poll_interval)
+        try:
+            parts = self._make_mailbox(plan)
+        except BaseException:
+            if known is None:
+                del health.mailboxes[plan.name]
+            else:
+                health.mailboxes[plan.name] = known
+            raise
+        if (left := self._left.pop(plan.name, None)) is not None:
+            parts.courier.take_over(left.courier)
+        self._begin(parts)
+        self._say_added(f"mailbox {plan.name}")
+        return parts
+
+    async def replace_mailbox(self, plan: MailboxPlan) -> MailboxParts:
+        """Another plan for a mailbox, which begins when the former one has ended: never are there two sessions of it.
+
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no such mailbox.
+        """
+        async with self._changing:
+            former = self.parts[plan.name]
+            parts = self._make_mailbox(plan)
+            await self._end(former)
+            health = self.ports.health.mailboxes[plan.name]
+            health.poll_interval = plan.block.poll_interval
+            kept = tuple(getattr(plan.block, "folders", ()))
+            await self._forget_folders(plan.name, [folder for folder in health.failing if folder not in kept])
+            # The new watcher says these again if they are still so; what the former one knew of them is gone.
+            await self.ports.alarm.ended(Kind.MAILBOX_HELD, plan.name)
+            self.ports.alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, plan.name)
+            parts.courier.take_over(former.courier)
+            self._begin(parts)
+            log.info("fleet.changed", change="replaced", part=f"mailbox {plan.name}")
+            await self._sweep()
+            return parts
+
+    async def remove_mailbox(self, name: str) -> None:
+        """One mailbox less, and nothing is said of it any more; what the ledger knows of it stays.
+
+        Raises :class:`KeyError` if there is no such mailbox.
+        """
+        async with self._changing:
+            parts = self.parts[name]
+            await self._end(parts)
+            alarm, health = self.ports.alarm, self.ports.health
+            await self._forget_folders(name, list(health.mailboxes[name].failing))
+            for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_HELD):
+                await alarm.ended(kind, name)
+            alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, name)  # behind what was told and is not taken up yet
+            if parts.courier.holds_claims:
+                self._left[name] = parts
+            del self.parts[name], self.watchers[name], health.mailboxes[name]
+            self.shares.weights.pop(name, None)
+            self.expiring.pop(f"mailbox {name}", None)
+            log.info("fleet.changed", change="removed", part=f"mailbox {name}")
+            await self._sweep()
+
+    def _make_mailbox(self, plan: MailboxPlan) -> MailboxParts:
+        unknown = {*(plan.reachable or ()), plan.quarantine} - self.queues.keys() - self.own.keys()
+        if unknown:
+            raise ConfigError(f"mailbox {plan.name}: there is no queue named {', '.join(sorted(unknown))}")
+        queues = RouteQueues(self.queues, self.own, plan.quarantine)
+        return mailbox_parts(plan, queues, self.ports, self.shares)
+
+    def _begin(self, parts: MailboxParts) -> None:
+        name = parts.plan.name
+        self.shares.weights[name] = WEIGHTS[parts.plan.block.priority]
+        self.parts[name], self.watchers[name] = parts, parts.watcher
+        self.expiring.pop(f"mailbox {name}", None)
+        self._note_expiring(f"mailbox {name}", parts.source)
+        if self._supervisor is not None:
+            self._supervisor.join(parts.watcher)
+
+    async def _end(self, parts: MailboxParts) -> None:
+        parts.ending.set()
+        if self._supervisor is not None:
+            await self._supervisor.leave(parts.watcher)
+
+    async def _forget_folders(self, mailbox: str, folders: Iterable[str]) -> None:
+        for folder in folders:
+            self.ports.health.mailboxes[mailbox].failing.pop(folder, None)
+            await self.ports.alarm.ended(Kind.FOLDER_FAILING, f"{mailbox}/{folder}")
+
+    # --- queues --------------------------------------------------------------------------------------------------
+    def add_queue(self, name: str, block: SinkConfig) -> Queue:
+        """One queue more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there is
+        one of this name."""
+        if name in self.queues:
+            raise ValueError(f"there is a queue {name}")
+        queue = self._join(self.queues, self._make_queue(name, block), block)
+        self._say_added(f"queue {name}")
+        return queue
+
+    def quarantine(self, mailbox: str, block: SinkConfig) -> str:
+        """The name of the queue that this block describes. Mailboxes with equal blocks share one, and its back-off.
+
+        One that no mailbox has goes when a mailbox is next replaced or removed.
+        """
+        # Blocks are compared by equality alone. A third party's need not be hashable, and a ``repr`` masks the secrets that two
+        # of them may differ by.
+        for name in self.own:
+            if name != LAST_RESORT and self._blocks[name] == block:
+                return name
+        name, number = QUARANTINE, 1
+        while name in self.own:
+            name = f"{QUARANTINE} of {mailbox}" + (f" ({number})" if number > 1 else "")
+            number += 1
+        self._join(self.own, self._make_queue(name, block), block)
+        return name
+
+    async def replace_queue(self, name: str, block: SinkConfig) -> Queue:
+        """Another block for a configured queue. Mail for it waits until the former sink has answered and is closed.
+
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no such queue.
+        """
+        async with self._changing:
+            if name not in self.queues:
+                raise KeyError(name)
+            queue = self._make_queue(name, block)
+            await self._swap(queue, block)
+            log.info("fleet.changed", change="replaced", part=f"queue {name}")
+            return queue
+
+    async def remove_queue(self, name: str) -> None:
+        """One configured queue less. Raises :class:`~mailpoller.core.errors.ConfigError` while a mailbox's mail can go to it, and
+        :class:`KeyError` if there is no such queue."""
+        async with self._changing:
+            queue = self.queues[name]
+            users = [
+                mailbox
+                for mailbox, parts in self.parts.items()
+                if parts.plan.reachable is None or name in parts.plan.reachable or parts.plan.quarantine == name
+            ]
+            if users:
+                raise ConfigError(f"the queue {name} cannot go: mail of {', '.join(sorted(users))} is brought to it")
+            del self.queues[name], self._blocks[name]
+            await self._see_off(queue)
+            log.info("fleet.changed", change="removed", part=f"queue {name}")
+
+    def _make_queue(self, name: str, block: SinkConfig) -> Queue:
+        return queue_parts(name, block, self._ready, self.ports, self.shares)
+
+    def _join(self, where: dict[str, Queue], queue: Queue, block: SinkConfig) -> Queue:
+        where[queue.name], self._blocks[queue.name] = queue, block
+        if self._supervisor is not None:
+            self._supervisor.tend(queue)
+        return queue
+
+    async def _swap(self, queue: Queue, block: SinkConfig) -> None:
+        """Put a queue in the place of the one that has its name, and let it begin once that has ended."""
+        where = self.queues if queue.name in self.queues else self.own
+        former = where[queue.name]
+        queue.hold()
+        where[queue.name], self._blocks[queue.name] = queue, block
+        try:
+            await self._see_off(former)
+        finally:
+            queue.open()
+            if self._supervisor is not None:
+                self._supervisor.tend(queue)
+            self._ready()
+
+    async def _see_off(self, queue: Queue) -> None:
+        """End a queue that nobody finds any more."""
+        if self._supervisor is not None:
+            await self._supervisor.untend(queue)
+        await queue.retire(self._grace)
+        await _closed(f"queue {queue.name}", queue.sink.close)
+        await self.ports.alarm.ended(Kind.WAL_GROWING, queue.name)
+        if queue.name not in self._blocks:
+            await self.ports.alarm.ended(Kind.QUEUE_FAILING, queue.name)
+
+    async def _sweep(self) -> None:
+        """End the quarantines that no mailbox has any more."""
+        used = {LAST_RESORT, *(parts.plan.quarantine for parts in self.parts.values())}
+        for name in [name for name in self.own if name not in used]:
+            queue = self.own.pop(name)
+            del self._blocks[name]
+            await self._see_off(queue)
+
+    def _every_queue(self) -> list[Queue]:
+        return [*self.queues.values(), *self.own.values()]
+
+    def _ready(self) -> None:
+        for watcher in self.watchers.values():
+            watcher.rouse()
+
+    # --- outgoings -----------------------------------------------------------------------------------------------
+    def add_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
+        """One outgoing more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there
+        is one of this name."""
+        if name in self.outgoings:
+            raise ValueError(f"there is an outgoing {name}")
+        outgoing = self.outgoings[name] = block.build(name, self.ports.runtime)
+        self._note_expiring(f"outgoing {name}", outgoing)
+        self._say_added(f"outgoing {name}")
+        return outgoing
+
+    async def replace_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
+        """Another block for an outgoing. The queues that send by it are replaced by equal ones, the alarm changes over, and the former
+        one is closed last.
+
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it or one of the queues cannot be built, :class:`KeyError` if there is
+        no such outgoing.
+        """
+        async with self._changing:
+            former = self.outgoings[name]
+            outgoing = self.outgoings[name] = block.build(name, self.ports.runtime)
+            try:
+                queues = [self._make_queue(queue, self._blocks[queue]) for queue in self._sending_by(name)]
+            except BaseException:
+                self.outgoings[name] = former
+                raise
+            self.expiring.pop(f"outgoing {name}", None)
+            self._note_expiring(f"outgoing {name}", outgoing)
+            if name == self.ports.alerts:
+                self.ports.alarm.send_by(outgoing)
+            for queue in queues:
+                await self._swap(queue, self._blocks[queue.name])
+            await _closed(f"outgoing {name}", former.close)
+            log.info("fleet.changed", change="replaced", part=f"outgoing {name}")
+            return outgoing
+
+    async def remove_outgoing(self, name: str) -> None:
+        """One outgoing less. Raises :class:`~mailpoller.core.errors.ConfigError` while a queue or the alarm sends by it, and
+        :class:`KeyError` if there is no such outgoing."""
+        async with self._changing:
+            outgoing = self.outgoings[name]
+            users = [f"queue {queue}" for queue in self._sending_by(name)]
+            users += ["alerts"] if name == self.ports.alerts else []
+            if users:
+                raise ConfigError(f"the outgoing {name} cannot go: {', '.join(users)} send by it")
+            del self.outgoings[name]
+            self.expiring.pop(f"outgoing {name}", None)
+            await _closed(f"outgoing {name}", outgoing.close)
+            log.info("fleet.changed", change="removed", part=f"outgoing {name}")
+
+    def _sending_by(self, outgoing: str) -> list[str]:
+        return [
+            name
+            for name, block in self._blocks.items()
+            if any(section == "outgoing" and found == outgoing for _, section, found in references_of(block))
+        ]
+
+    def _say_added(self, part: str) -> None:
+        if self._supervisor is not None:  # what is there from the start is no change
+            log.info("fleet.changed", change="added", part=part)
+
+    def _note_expiring(self, name: str, part: object) -> None:
+        if isinstance(part, Expiring):
+            self.expiring[name] = part
+
+
+async def _closed(part: str, close: Callable[[], Awaitable[None]]) -> None:
+    """Close a part that leaves. Whatever comes of that, nobody waits for it for long, and nobody else suffers from it."""
+    try:
+        async with asyncio.timeout(CLOSING.total_seconds()):
+            await close()
+    except Exception as error:
+        log.warning("fleet.unclosed", part=part, reason=str(error) or type(error).__name__)

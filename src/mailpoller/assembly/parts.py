@@ -14,6 +14,7 @@ from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.ending import Ending
 from mailpoller.engine.health import Health
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.observer import Observer
@@ -44,6 +45,8 @@ class Ports:
     runtime: Runtime
     stop: asyncio.Event
     """Set when the service is to stop."""
+    alerts: str = ""
+    """The outgoing that the alarm sends by; empty if it mails nobody."""
     bystander: Bystander = field(default_factory=Bystander)
 
 
@@ -74,6 +77,8 @@ class MailboxParts:
     judge: Judge
     dispatcher: Dispatcher
     budget: Budget
+    ending: Ending
+    """Set to end this mailbox alone."""
 
 
 def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, shares: Shares) -> MailboxParts:
@@ -84,6 +89,7 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
     """
     name, block, clock, bounds = plan.name, plan.block, ports.runtime.clock, shares.bounds
     source = block.build(name, ports.runtime)
+    ending = Ending(ports.stop)
     watcher = Watcher(
         name,
         block,
@@ -93,7 +99,7 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
         health=ports.health,
         alarm=ports.alarm,
         budget=bounds.poll_budget,
-        stop=ports.stop,
+        stop=ending,
         connecting=shares.connecting,
         connections=shares.connections,
     )
@@ -125,7 +131,7 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
         reachable=plan.reachable,
         observer=observer,
     )
-    return MailboxParts(plan, source, watcher, courier, judge, dispatcher, budget)
+    return MailboxParts(plan, source, watcher, courier, judge, dispatcher, budget, ending)
 
 
 class RouteQueues(Mapping[str, Queue]):

@@ -169,6 +169,12 @@ class Alarm:
         """Note a line for ``mailpoller errors``; it reaches the ledger within a second or so, in batches."""
         self._faults.append(Fault(self._clock.now(), subject, event, detail, mid))
 
+    def send_by(self, outgoing: Outgoing) -> None:
+        """Send by this one from now on: the outgoing so far was replaced. Nothing changes for an alarm that mails nobody."""
+        if self._outgoing is not None:
+            self._outgoing = outgoing
+            self._next_try = 0.0
+
     # --- for as long as the service runs -----------------------------------------------------------------------
     async def run(self, stop: asyncio.Event) -> None:
         """Send what is due, until ``stop``; then what is due then. Takes eight seconds to end at most, and never raises for the mail's

@@ -92,6 +92,15 @@ class Courier:
             skip=self._skip,
         )
 
+    def take_over(self, former: Courier) -> None:
+        """Give back, before the next pass, the claims that ``former`` could not: it carried this mailbox's mail, and has ended."""
+        self._open.update(former._open)
+
+    @property
+    def holds_claims(self) -> bool:
+        """True if some are in hand; after a pass, if the ledger could not be told that they are given back."""
+        return bool(self._open)
+
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
         self, session: Session, folder: Folder, since: Position | None, start: Start, *, suppress: bool

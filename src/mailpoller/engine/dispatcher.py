@@ -194,8 +194,10 @@ class Dispatcher:
 
     async def _bring(self, name: str, batch: Sequence[Judged]) -> None:
         queue = self.queue(name)
-        if queue is None:
-            raise LookupError(f"no queue is named {name}")
+        if queue is None:  # it left while the mail was on its way there; the next route goes without it
+            for judged in batch:
+                judged.waits_for, judged.trouble = "", f"there is no queue named {name} any more"
+            return
         try:
             answers = await queue.deliver([judged.deliveries[name] for judged in batch])
         except TransientError as error:

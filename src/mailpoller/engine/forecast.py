@@ -24,7 +24,7 @@ class Forecast:
 
     Each of :data:`AHEAD_DAYS` is an alarm of its own, so that a mail comes for each; a credential that is found late is told once, for
     the nearest of them. All its alarms end when its date has moved away, or nobody has it any more. Parts that share a
-    credential are told of together; of several dates for one the earliest counts.
+    credential are told of together; of several dates for one the earliest counts. ``parts`` may change at any time.
     """
 
     def __init__(self, parts: Mapping[str, Expiring], alarm: Alarm, clock: Clock) -> None:
@@ -58,7 +58,7 @@ class Forecast:
 
     async def _ends(self) -> dict[str, datetime]:
         ends: dict[str, datetime] = {}
-        for name, part in self._parts.items():
+        for name, part in list(self._parts.items()):
             try:
                 found = await asyncio.to_thread(part.expiries)
             except Exception:  # one plug-in's bug is not to hide what others know

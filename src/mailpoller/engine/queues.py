@@ -26,6 +26,8 @@ CONCURRENT_CALLS = 8
 BELIEVED_AFTER = timedelta(minutes=2)
 """A queue that passed its check, and that nobody brings mail to, counts as up after so long."""
 
+GONE = "the queue is no longer configured, or no longer so"
+
 UPKEEP_INTERVAL = timedelta(minutes=1)
 
 Listener = Callable[["Queue", bool, str], Awaitable[None]]
@@ -33,6 +35,10 @@ Doubts = Callable[["Queue", str | None], Awaitable[None]]
 
 
 async def _ignore(queue: Queue, doubt: str | None) -> None:
+    return None
+
+
+def _nothing() -> None:
     return None
 
 
@@ -63,7 +69,7 @@ class Queue:
         retry_interval: timedelta,
         clock: Clock,
         listener: Listener | None = None,
-        on_ready: Callable[[], None] = lambda: None,
+        on_ready: Callable[[], None] = _nothing,
         doubts: Doubts = _ignore,
         calls: Turns | None = None,
     ) -> None:
@@ -82,6 +88,11 @@ class Queue:
         self._went_down = asyncio.Event()
         self._calls = calls or Turns(CONCURRENT_CALLS)
         self._first = asyncio.Lock()
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._retired = False
+        self._under_way = 0
+        self._empty = asyncio.Event()
         self._proven = False
 
     @property
@@ -95,12 +106,47 @@ class Queue:
         A failure that is no :class:`MailpollerError` (a bug, or one message that the sink cannot stomach) is tried
         again one by one, so that one message never defers the others; what still fails alone is refused, not for good.
         """
-        if self.state is State.DOWN:
-            raise TransientError(self.reason)
-        if self.state is State.PROBING:
-            async with self._first:
-                return await self._probe(batch)
-        return await self._bring(batch)
+        if self._retired:
+            raise TransientError(GONE)
+        self._under_way += 1
+        try:
+            if not self._opened.is_set():
+                await self._opened.wait()
+            if self.state is State.DOWN:
+                raise TransientError(self.reason)
+            if self.state is State.PROBING:
+                async with self._first:
+                    return await self._probe(batch)
+            return await self._bring(batch)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._empty.set()
+
+    def hold(self) -> None:
+        """Let whoever brings something wait until :meth:`open`: another queue of this name has to end first."""
+        self._opened.clear()
+
+    def open(self) -> None:
+        """Take what is brought."""
+        self._opened.set()
+
+    async def retire(self, grace: timedelta) -> bool:
+        """Take nothing more, and wait until the sink has answered for all that it was handed: False if that takes too long.
+
+        Nobody is told any more how it fares. The sink may be closed afterwards.
+        """
+        self._retired = True
+        self._listener, self._doubts, self._on_ready = None, _ignore, _nothing
+        self._empty.clear()
+        if self._under_way:
+            try:
+                async with asyncio.timeout(grace.total_seconds()):
+                    await self._empty.wait()
+            except TimeoutError:
+                log.warning("queue.abandoned", queue=self.name, batches=self._under_way)
+                return False
+        return True
 
     async def _probe(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """After an outage: one message first, the rest if it was taken. Others may have probed while we waited."""

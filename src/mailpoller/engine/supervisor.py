@@ -34,7 +34,7 @@ class Supervisor:
     """Runs watchers until ``stop`` is set, then gives them ``grace`` to bring home what is in hand.
 
     One mailbox's failure never touches another's task: a watcher that raises, or that got nowhere for its budget, is
-    cancelled and run again. ``services`` are further tasks, by name (alarm, control socket), that end after the last watcher.
+    cancelled and run again. Mailboxes and queues may join and leave meanwhile. ``services`` are further tasks, by name (alarm, control socket), that end after the last watcher.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Supervisor:
         services: Mapping[str, Service],
     ) -> None:
         self.watchers = {watcher.mailbox: watcher for watcher in watchers}
-        self._queues = queues
+        self._queues = list(queues)
         self._health = health
         self._notifier = notifier
         self._clock = clock
@@ -58,37 +58,98 @@ class Supervisor:
         self._stop = stop
         self._services = services
         self._ended = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        """Where whoever joins is run; None while nothing is, and when the service stops."""
+        self._tasks: dict[Watcher, asyncio.Task[None]] = {}
+        self._tending: dict[Queue, asyncio.Task[None]] = {}
+        self._over: dict[Watcher, asyncio.Event] = {}
+        """Set for a watcher that is not to be run again."""
 
     async def run(self) -> None:
         """Return when everything has stopped."""
         async with asyncio.TaskGroup() as group:
-            services, background = self._start(group)
-            watching = [
-                group.create_task(self._guard(watcher), name=f"watcher {name}")
-                for name, watcher in self.watchers.items()
-            ]
+            services = self._start(group)
+            for watcher in self.watchers.values():
+                self._watch(group, watcher)
             self._notifier.ready()
-            log.info("service.started", mailboxes=len(watching))
-            await self._stop.wait()
-            await self._wind_down(watching)
-            await self._end(services, background)
+            log.info("service.started", mailboxes=len(self._tasks))
+            self._group = group
+            try:
+                await self._stop.wait()
+            finally:
+                self._group = None
+            await self._wind_down(list(self._tasks.values()))
+            await self._end(services)
         log.info("service.stopped")
 
-    def _start(self, group: asyncio.TaskGroup) -> tuple[list[asyncio.Task[None]], list[asyncio.Task[None]]]:
-        """Everything that is not a mailbox: the services, and what is simply cancelled at the end."""
+    # --- joining and leaving ---------------------------------------------------------------------------------------
+    def join(self, watcher: Watcher) -> None:
+        """One more mailbox: polled at once if the service runs, else when it does. One that stops or drains does not begin with it.
+
+        Raises :class:`ValueError` if a mailbox of this name has not left.
+        """
+        if watcher.mailbox in self.watchers:
+            raise ValueError(f"the mailbox {watcher.mailbox} is being polled")
+        self.watchers[watcher.mailbox] = watcher
+        if self._group is not None:
+            self._watch(self._group, watcher)
+
+    async def leave(self, watcher: Watcher) -> None:
+        """One mailbox less, once its task has ended. Whoever made the watcher has told it to stop.
+
+        What is in hand is brought home within the grace; after that the task is cancelled. If the caller is cancelled, it still
+        ends; leave again.
+        """
+        self._over.setdefault(watcher, asyncio.Event()).set()
+        watcher.stir()
+        if (task := self._tasks.get(watcher)) is not None:
+            await self._bring_home([task])
+            await asyncio.wait([task])
+        self._tasks.pop(watcher, None)
+        self._over.pop(watcher, None)
+        if self.watchers.get(watcher.mailbox) is watcher:
+            del self.watchers[watcher.mailbox]
+
+    def tend(self, queue: Queue) -> None:
+        """One more queue to look after."""
+        self._queues.append(queue)
+        if self._group is not None:
+            self._look_after(self._group, queue)
+
+    async def untend(self, queue: Queue) -> None:
+        """One queue less; nothing looks after it when this returns."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+        if (task := self._tending.pop(queue, None)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _watch(self, group: asyncio.TaskGroup, watcher: Watcher) -> None:
+        self._over.setdefault(watcher, asyncio.Event())
+        self._tasks[watcher] = group.create_task(self._guard(watcher), name=f"watcher {watcher.mailbox}")
+
+    def _look_after(self, group: asyncio.TaskGroup, queue: Queue) -> None:
+        self._tending[queue] = group.create_task(queue.tend(), name=f"queue {queue.name}")
+
+    # --- beginning and end -----------------------------------------------------------------------------------------
+
+    def _start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Everything that is not a mailbox: the services, which are returned, and what is simply cancelled at the end."""
         services = [
             group.create_task(_endless(name, work, self._ended), name=name) for name, work in self._services.items()
         ]
-        background = [group.create_task(queue.tend(), name=f"queue {queue.name}") for queue in self._queues]
-        background.append(group.create_task(self._heartbeat(), name="heartbeat"))
-        return services, background
+        for queue in self._queues:
+            self._look_after(group, queue)
+        self._beating = group.create_task(self._heartbeat(), name="heartbeat")
+        return services
 
-    async def _end(self, services: Sequence[asyncio.Task[None]], background: Sequence[asyncio.Task[None]]) -> None:
+    async def _end(self, services: Sequence[asyncio.Task[None]]) -> None:
         self._ended.set()
         if services:
             await asyncio.wait(services, timeout=LAST_WORDS.total_seconds())
-        for task in (*services, *background):
+        for task in (*services, *self._tending.values(), self._beating):
             task.cancel()
+        self._tending.clear()
 
     async def drain(self) -> bool:
         """Carry what every mailbox holds now, side by side; True if nothing failed and nothing was put off."""
@@ -104,37 +165,43 @@ class Supervisor:
         async def all_of_them() -> None:
             async with asyncio.TaskGroup() as group:
                 for name, watcher in self.watchers.items():
-                    group.create_task(one(watcher), name=f"drain {name}")
+                    self._tasks[watcher] = group.create_task(one(watcher), name=f"drain {name}")
 
         async with asyncio.TaskGroup() as group:
-            services, background = self._start(group)
+            services = self._start(group)
             draining = group.create_task(all_of_them(), name="drain")
             stopping = group.create_task(self._stop.wait(), name="stop")
             await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not draining.done():
                 await self._wind_down([draining])
             stopping.cancel()
-            await self._end(services, background)
+            await self._end(services)
         return not draining.cancelled() and not self._stop.is_set() and all(results.values())
 
     async def _wind_down(self, watching: Sequence[asyncio.Task[None]]) -> None:
         self._notifier.stopping()
         log.info("service.stopping", grace_s=self._grace.total_seconds())
+        for over in self._over.values():
+            over.set()
         for watcher in self.watchers.values():
             watcher.stir()
         if not watching:
             return
+        if late := await self._bring_home(watching):
+            await asyncio.wait(late, timeout=5)
+
+    async def _bring_home(self, watching: Sequence[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Wait out the grace for them; those that it was not enough for are cancelled, and may not have ended yet."""
         _, late = await asyncio.wait(watching, timeout=self._grace.total_seconds())
         for task in late:
             log.warning("watcher.cancelled", task=task.get_name())
             task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=5)
+        return late
 
     async def _guard(self, watcher: Watcher) -> None:
-        """Run a watcher for as long as the service runs, whatever it does."""
-        backoff = Backoff(REBUILD_FLOOR, REBUILD_CAP)
-        while not self._stop.is_set():
+        """Run a watcher until it leaves or the service stops, whatever it does."""
+        backoff, over = Backoff(REBUILD_FLOOR, REBUILD_CAP), self._over[watcher]
+        while not over.is_set() and not self._stop.is_set():
             try:
                 async with asyncio.timeout(None) as watcher.leash:
                     await watcher.run()
@@ -154,7 +221,7 @@ class Supervisor:
             wait = backoff.failed()
             try:
                 async with asyncio.timeout(wait):
-                    await self._stop.wait()
+                    await over.wait()
             except TimeoutError:
                 pass
 

@@ -23,6 +23,7 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Wake
+from mailpoller.engine.agenda import Stop
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.connections import Connections, Place
@@ -52,7 +53,7 @@ PRUNE_INTERVAL = timedelta(days=1)
 class Patience:
     """When the courier has to end a pass, between two batches: the service stops, or somebody else needs the connection."""
 
-    def __init__(self, stop: asyncio.Event) -> None:
+    def __init__(self, stop: Stop) -> None:
         self.place: Place | None = None
         """The connection that others may need; None: it need not be shared."""
         self._stop = stop
@@ -80,7 +81,7 @@ class Watcher:
         health: Health,
         alarm: Alarm,
         budget: timedelta,
-        stop: asyncio.Event,
+        stop: Stop,
         connecting: asyncio.Semaphore,
         connections: Connections | None = None,
     ) -> None:
