@@ -19,7 +19,7 @@ from simulated_time import SimulatedLoop
 from storm_world import LARGEST, LEDGER, QUEUES, SINK, SOURCE, STRIKES, Climate, World
 
 from mailpoller.assembly.fleet import Fleet
-from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
+from mailpoller.assembly.parts import Bystander, MailboxParts, MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE, Delivery, Disposed, Outcome, Receipt, Refusal, Settlement
@@ -385,7 +385,14 @@ class Process:
         health = Health(clock)
         alarm = Alarm(self.ledger, None, (), clock)
         self.fleet = fleet = Fleet(
-            Ports(self.ledger, alarm, health, Runtime(clock, self.spool, world.directory), self.stop, bystander=Onlooker(self)),
+            Ports(
+                self.ledger,
+                alarm,
+                health,
+                Runtime(clock, self.spool, world.directory),
+                self.stop,
+                bystander=Onlooker(self),
+            ),
             Bounds(
                 memory=world.memory,
                 memory_per_mailbox=max(1_000, world.memory // 2),
@@ -396,39 +403,61 @@ class Process:
             ),
             self._sink(LAST_RESORT),
         )
+        self.budgets = [fleet.shares.budget]
         for name in QUEUES:
             fleet.add_queue(name, self._sink(name))
         for name in world.servers:
-            config = given(
-                SourceConfig,
-                StormSource(self, name),
-                start="all",
-                poll_interval="5m",
-                reconnect_interval="10s",
-                max_message_size=LARGEST,
-                **world.disposition,
-            )
-            parts = fleet.add_mailbox(
-                MailboxPlan(
-                    name,
-                    config,
-                    Pipeline(mailbox=name, default_queue="support", rules=[Oracle(self)]),
-                    quarantine=fleet.quarantine(name, self.quarantine),
-                    reachable=world.reachable,
-                    bodies_wanted=False,
-                )
-            )
-            parts.watcher.courier = Checked(parts.courier)
-        self.queues = {**fleet.queues, **fleet.own}
-        self.budgets = [fleet.shares.budget, *(parts.budget for parts in fleet.parts.values())]
+            self._look_at(fleet.add_mailbox(self._plan(name)))
+        self.every_queue = [*fleet.queues.values(), *fleet.own.values()]
         self.turns = [fleet.shares.judging, fleet.shares.recording]
         self.connections = fleet.shares.connections
         self.supervisor = fleet.supervisor(notifier=Notifier(""), grace=GRACE, services={})
+
+    def _look_at(self, parts: MailboxParts) -> None:
+        parts.watcher.courier = Checked(parts.courier)
+        self.budgets.append(parts.budget)
 
     @functools.cached_property
     def quarantine(self) -> SinkConfig:
         """Both mailboxes have the same."""
         return self._sink(QUARANTINE)
+
+    def _plan(self, name: str) -> MailboxPlan:
+        config = given(
+            SourceConfig,
+            StormSource(self, name),
+            start="all",
+            poll_interval="5m",
+            reconnect_interval="10s",
+            max_message_size=LARGEST,
+            **self.world.disposition,
+        )
+        return MailboxPlan(
+            name,
+            config,
+            Pipeline(mailbox=name, default_queue="support", rules=[Oracle(self)]),
+            quarantine=self.fleet.quarantine(name, self.quarantine),
+            reachable=self.world.reachable,
+            bodies_wanted=False,
+        )
+
+    async def _change(self) -> None:
+        """Change the fleet every now and then, as an operator might."""
+        world, fleet = self.world, self.fleet
+        while world.climate.changes:
+            await asyncio.sleep(10)
+            if world.calm or world.rng.random() > world.climate.changes:
+                continue
+            name = world.rng.choice([*world.servers, *QUEUES])
+            if name in QUEUES:
+                self.every_queue.append(await fleet.replace_queue(name, self._sink(name)))
+            elif world.rng.random() < 0.5:
+                self._look_at(await fleet.replace_mailbox(self._plan(name)))
+            else:
+                await fleet.remove_mailbox(name)
+                await world.clock.sleep(world.rng.choice((0, 0, 60)))
+                self._look_at(fleet.add_mailbox(self._plan(name)))
+            world.changed += 1
 
     def _sink(self, name: str) -> SinkConfig:
         return given(SinkConfig, StormSink(self, name), payload="summary", raw=True, retry_interval="10s")
@@ -445,7 +474,7 @@ class Process:
         """True if every queue that mail could go to has been down for long."""
         long_ago = self.world.clock.monotonic() - 120
         return bool(self.world.reachable) and all(
-            self.queues[name].state is State.DOWN and self._down_since[name] < long_ago for name in QUEUES
+            self.fleet.queues[name].state is State.DOWN and self._down_since[name] < long_ago for name in QUEUES
         )
 
     # --- life and death ------------------------------------------------------------------------------------------
@@ -471,8 +500,12 @@ class Process:
     async def run(self, until: Callable[[], bool]) -> None:
         """Live until something holds, then stop in good order; or until death."""
         self.task = asyncio.create_task(self.supervisor.run(), name="service")
+        changing = asyncio.create_task(self._change(), name="changes")
         while not self.task.done() and not self.dead and not until():
             await asyncio.wait({self.task}, timeout=60 if self.world.calm else self.world.rng.uniform(5, 15))
+        changing.cancel()
+        await asyncio.wait({changing})
+        self.world.promise(changing.cancelled() or not changing.exception(), f"a change fails: {changing}")
         if not self.task.done() and not self.dead:
             self.stop.set()
             await asyncio.wait({self.task}, timeout=GRACE.total_seconds() + 20)
@@ -494,7 +527,7 @@ class Process:
             f"octets stay reserved: {[budget.used for budget in self.budgets]}",
         )
         promise(not any(turns.taken or turns.waiting for turns in self.turns), "a turn is never over")
-        promise(not any(queue._calls.taken for queue in self.queues.values()), "a call to a queue is never over")
+        promise(not any(queue._calls.taken for queue in self.every_queue), "a call to a queue is never over")
         promise(self.connections.open == 0, "a connection's place is never given back")
         promise(not list(self.world.directory.iterdir()), "octets stay in the spool")
         others = [task for task in asyncio.all_tasks() if task.get_name().split()[0] not in ("history", "life")]

@@ -55,6 +55,8 @@ class Climate:
     rules: float = 0.0
     stops: float = 0.0
     """How probable it is that a process is stopped in good order some time."""
+    changes: float = 0.0
+    """How probable it is, every few seconds, that a mailbox or a queue is replaced, or a mailbox removed and added."""
     traits: tuple[str, ...] = ()
     """What may be the matter with a message; see :class:`Mail`."""
     hangs: bool = False
@@ -130,6 +132,7 @@ class World:
     names: dict[tuple[Folder, str], Mail] = field(default_factory=dict)
     """What each number stands for, or stood for in an earlier epoch."""
     outages: int = 0
+    changed: int = 0
 
     def __post_init__(self) -> None:
         self.rng = rng = random.Random(self.seed)

@@ -24,6 +24,15 @@ CLIMATES = {
     "ledgers": Climate(LEDGER, stops=0.3),
     "deaths": Climate(deaths=0.005, stops=0.3, traits=("kills",)),
     "queues": Climate(SINK, outages=0.3, rules=0.2, traits=TRAITS[5:]),
+    "changes": Climate(
+        SOURCE + LEDGER + SINK,
+        deaths=0.0015,
+        outages=0.1,
+        stops=0.3,
+        hangs=True,
+        changes=0.2,
+        traits=("hangs up", "large"),
+    ),
     "everything": Climate(
         SOURCE + LEDGER + SINK,
         deaths=0.002,
@@ -61,9 +70,14 @@ def test_every_promise_is_kept_whatever_fails(climate: str, tmp_path: Path) -> N
         world = simulate(seed, CLIMATES[climate], tmp_path)
         assert not world.broken, (climate, seed, world.broken[:5])
         happened.update(
-            faults=world.faults.total(), deaths=world.deaths, renumbered=world.renumbered, outages=world.outages
+            faults=world.faults.total(),
+            deaths=world.deaths,
+            renumbered=world.renumbered,
+            outages=world.outages,
+            changes=world.changed,
         )
     assert happened["faults"] > 300
     assert happened["deaths"] > 100 or not CLIMATES[climate].deaths
     assert happened["renumbered"] > 50 or not CLIMATES[climate].renumbering
+    assert happened["changes"] > 300 or not CLIMATES[climate].changes
     assert happened["outages"] > 50 or not CLIMATES[climate].outages

@@ -63,6 +63,8 @@ class Fleet:
         """What the queues are made of, configured and own."""
         self._left: dict[str, MailboxParts] = {}
         """Mailboxes that were removed while the ledger could not be told that their claims are given back."""
+        self._leaving: list[Queue] = []
+        """Those that nobody finds any more and that are not closed yet."""
         self._supervisor: Supervisor | None = None
         self._grace = CLOSING
         self._changing = asyncio.Lock()
@@ -90,7 +92,7 @@ class Fleet:
         async with AsyncExitStack() as closing:
             for outgoing in self.outgoings.values():
                 closing.push_async_callback(outgoing.close)
-            for queue in self._every_queue():
+            for queue in [*self._every_queue(), *self._leaving]:
                 closing.push_async_callback(queue.sink.close)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
@@ -267,10 +269,12 @@ class Fleet:
 
     async def _see_off(self, queue: Queue) -> None:
         """End a queue that nobody finds any more."""
+        self._leaving.append(queue)
         if self._supervisor is not None:
             await self._supervisor.untend(queue)
         await queue.retire(self._grace)
         await _closed(f"queue {queue.name}", queue.sink.close)
+        self._leaving.remove(queue)
         await self.ports.alarm.ended(Kind.WAL_GROWING, queue.name)
         if queue.name not in self._blocks:
             await self.ports.alarm.ended(Kind.QUEUE_FAILING, queue.name)
