@@ -40,6 +40,7 @@ from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
 from mailpoller.engine.notify import Notifier
+from mailpoller.engine.numbering import HEAD
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue, State
@@ -152,9 +153,10 @@ class StormSession(FakeSession):
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         world = self._world
-        with self._at_work("fetch", "open", "wait", most=2):
+        head = limit == HEAD
+        with self._at_work("fetch", "open", "wait", most=3):
             # Before the step, which may hang for longer than a queue is up.
-            world.promise(not self._process.in_vain(), "mail is fetched that no queue would take")
+            world.promise(head or not self._process.in_vain(), "mail is fetched that no queue would take")
             await self._step("fetch")
             for claim in world.rng.sample(claims, len(claims)) if world.rng.random() < 0.3 else claims:
                 await self._fault("fetch")
@@ -164,6 +166,9 @@ class StormSession(FakeSession):
                     yield Gone(claim)
                     continue
                 mail = world.mail(found.octets)
+                if head:
+                    yield self._raw(claim, found, limit)
+                    continue
                 mail.downloads += 1
                 row = world.row(claim.ref)
                 world.promise(row is not None and row.state == "claimed", f"{mail.text} is fetched without a claim")
@@ -297,7 +302,7 @@ def _late(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
 
 
 for _name in (
-    "open_folder", "complete", "unknown", "_claim", "suspects", "due", "at_risk", "cleared", "_release",
+    "open_folder", "complete", "unknown", "claim", "suspects", "due", "at_risk", "cleared", "release",
     "disposed", "repeats", "advance", "settle", "defer",
 ):  # fmt: skip
     setattr(StormLedger, _name, _late(_name))
@@ -352,6 +357,12 @@ class Witness:
 
     def fault(self, event: str, detail: str, mid: str) -> None:
         self._watcher.fault(event, detail, mid)
+
+    def absence(self, detail: str) -> None:
+        self._watcher.absence(detail)
+
+    def replaced(self, count: int) -> None:
+        self._watcher.replaced(count)
 
 
 class Onlooker(Bystander):
@@ -567,13 +578,14 @@ class Checked:
     def __init__(self, courier: Courier) -> None:
         self._courier = courier
 
-    async def carry(
-        self, session: Any, folder: Folder, since: Position | None, start: Start, *, suppress: bool
-    ) -> Tally:
+    async def record(self, *args: Any) -> int:
+        return await self._courier.record(*args)
+
+    async def carry(self, session: Any, folder: Folder, since: Position | None, start: Start, **how: Any) -> Tally:
         witness = self._courier._observer
         assert isinstance(witness, Witness)
         before = witness.settled_count
-        tally = await self._courier.carry(session, folder, since, start, suppress=suppress)
+        tally = await self._courier.carry(session, folder, since, start, **how)
         world = witness._process.world
         world.promise(
             tally.settled == witness.settled_count - before,
@@ -604,6 +616,7 @@ async def history(world: World) -> None:
     def rest() -> bool:
         nonlocal rested, before
         if world.unfinished():
+            world.accept_absences()
             return clock.monotonic() > patience
         if before is None:
             rested, before = clock.monotonic() + 1200, world.traffic()

@@ -24,10 +24,10 @@ async def test_refused_for_good_by_one_of_two_queues_it_is_quarantined_and_the_o
     assert len(rig.sinks["archive"].held) == 3
     (held,) = rig.sinks["quarantine"].held.values()
     assert (held.reason, "too ugly" in held.detail) == ("refused", True)
-    outcome = rig.ledger.store.messages[next(key for key in rig.ledger.store.messages if key[1] == "2")].outcome
-    assert outcome is not None
-    assert outcome.kind == "quarantined"
-    assert set(outcome.receipts) == {"support", "quarantine"}
+    (row,) = [row for (_, uid), row in rig.ledger.store.messages.items() if uid == "2"]
+    assert row.outcome is not None
+    assert row.outcome.kind == "quarantined"
+    assert set(row.receipts or ()) == {"support", "quarantine"}
 
 
 async def test_what_the_quarantine_refuses_for_good_goes_to_the_last_resort() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +26,10 @@ from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavai
 from mailpoller.core.literals import OutgoingName
 from mailpoller.core.spool import Spool
 from mailpoller.engine.agenda import Limits
-from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.dispatcher import LAST_RESORT
+from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.pipeline import Pipeline
@@ -37,6 +40,8 @@ from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource
 from mailpoller.testing.memory_ledger import MemoryLedger
 from waiting import until
+
+SETTINGS = {"start": "all", "poll_interval": "20ms", "reconnect_interval": "10ms"}
 
 
 class Expiring(FakeSource):
@@ -114,10 +119,10 @@ class Harbour:
     ) -> MailboxPlan:
         box = self.boxes.setdefault(name, FakeMailbox())
         self.sources[name] = source(box, name=name)
-        settings = {"start": "all", "poll_interval": "20ms", "reconnect_interval": "10ms", **block}
+        settings = {**SETTINGS, "default_queue": queues[0], **block}
         return MailboxPlan(
             name,
-            given(SourceConfig, self.sources[name], default_queue=queues[0], **settings),
+            given(SourceConfig, self.sources[name], **settings),
             Pipeline(mailbox=name, default_queue=queues[0], rules=list(rules)),
             quarantine=quarantine,
             reachable=frozenset(queues),
@@ -258,15 +263,19 @@ async def test_a_removed_mailbox_that_hangs_is_cancelled_after_the_grace() -> No
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed and added"])
-async def test_claims_that_the_ledger_did_not_take_back_go_to_the_successor(harbour: Harbour, how: str) -> None:
+async def test_claims_whose_return_never_reached_the_ledger_go_to_the_successor(harbour: Harbour, how: str) -> None:
     """Else they would be nobody's until the process is started anew."""
     fleet = harbour.fleet
     harbour.grace = timedelta(milliseconds=100)
+
+    async def unreached(claims: Any) -> None:
+        raise LedgerUnavailable("its turn did not come")
+
     harbour.sources["old"].faults.hang("fetch")
     expected = harbour.fill("old", 3)
     async with harbour.running():
         await until(lambda: harbour.sources["old"].faults.met)
-        harbour.ledger.fail("release", LedgerUnavailable("full"), times=5)
+        fleet.parts["old"].courier._ledger.release = unreached  # type: ignore[method-assign]
         if how == "replaced":
             await fleet.replace_mailbox(harbour.plan("old", "support"))
         else:
@@ -338,6 +347,35 @@ async def test_a_watcher_that_waits_to_be_run_again_leaves_at_once(harbour: Harb
             await harbour.fleet.remove_mailbox("old")
 
 
+async def test_folders_that_a_mailbox_no_longer_has_fail_no_longer(harbour: Harbour) -> None:
+    class Folders(SourceConfig):
+        folders: list[str] = []  # noqa: RUF012
+
+    def plan(*folders: str) -> MailboxPlan:
+        made = harbour.plan("old", "support")
+        return replace(made, block=given(Folders, harbour.sources["old"], **SETTINGS, folders=folders))
+
+    async with harbour.running():
+        await harbour.fleet.replace_mailbox(plan("INBOX", "Gone", "Lost"))
+        await until(lambda: len(harbour.health.mailboxes["old"].failing) == 2)
+        await harbour.fleet.replace_mailbox(plan("INBOX", "Lost"))
+        assert set(harbour.health.mailboxes["old"].failing) == {"Lost"}
+        assert await harbour.alarms() == {"folder-failing:old/Lost"}
+        await harbour.fleet.remove_mailbox("old")
+        assert await harbour.alarms() == set()
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+async def test_trouble_that_was_told_a_moment_before_a_mailbox_left_is_over_too(harbour: Harbour, how: str) -> None:
+    async with harbour.running():
+        harbour.alarm.tell(Kind.DISPOSITION_IMPOSSIBLE, "old", "no such folder")
+        if how == "replaced":
+            await harbour.fleet.replace_mailbox(harbour.plan("old", "support"))
+        else:
+            await harbour.fleet.remove_mailbox("old")
+        assert await harbour.alarms() == set()
+
+
 # --- queues ----------------------------------------------------------------------------------------------------------
 async def test_a_replaced_queue_begins_when_the_former_one_has_answered_and_is_closed(harbour: Harbour) -> None:
     former = harbour.sinks["support"]
@@ -350,16 +388,21 @@ async def test_a_replaced_queue_begins_when_the_former_one_has_answered_and_is_c
         return await deliver(batch)
 
     former.deliver = slow  # type: ignore[method-assign]
+    harbour.fleet.add_mailbox(harbour.plan("other", "support"))
     mine = harbour.fill("old", 20)
     async with harbour.running():
         await arrived.wait()
         replacing = asyncio.create_task(harbour.fleet.replace_queue("support", harbour.sink("support")))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)
+        mine += harbour.fill("other", 3)
+        await until(lambda: harbour.fleet.queues["support"]._under_way)
+        await asyncio.sleep(0.05)
         assert not replacing.done()
         assert not harbour.sinks["support"].batches
         go_on.set()
         await replacing
         assert former.closed
+        assert [task.get_name() for task in asyncio.all_tasks()].count("queue support") == 1
         first = Counter(json.loads(one.event)["data"]["subject"] for one in former.held.values())
         await until(lambda: first + harbour.held("support") == mine)
     assert first
@@ -370,6 +413,7 @@ async def test_a_replaced_queue_that_never_answers_loses_nothing_and_says_nothin
     harbour = Harbour(grace=0.1)
     harbour.fleet.add_queue("support", harbour.sink("support"))
     harbour.fleet.add_mailbox(harbour.plan("old", "support"))
+    harbour.fleet.add_mailbox(harbour.plan("other", "support"))
     former = harbour.sinks["support"]
     give_up = asyncio.Event()
 
@@ -383,8 +427,10 @@ async def test_a_replaced_queue_that_never_answers_loses_nothing_and_says_nothin
         await until(lambda: harbour.fleet.queues["support"]._under_way)
         await harbour.fleet.replace_queue("support", harbour.sink("support"))
         assert former.closed
+        others = harbour.fill("other", 1)
+        await until(lambda: harbour.held("support") == others)  # so that it is known to work
         give_up.set()
-        await until(lambda: harbour.held("support") == mine, seconds=30)
+        await until(lambda: harbour.held("support") == mine + others)
         assert await harbour.alarms() == set()
 
 
@@ -393,7 +439,10 @@ async def test_mail_that_waits_for_a_queue_that_is_down_goes_to_its_successor_at
     harbour.sinks["support"].faults.fail("check", TransientError("down"), times=9999)
     mine = harbour.fill("old", 3)
     async with harbour.running():
+        await harbour.fleet.replace_mailbox(harbour.plan("old", "support", poll_interval="1h"))
         await until(lambda: not harbour.fleet.queues["support"].takes_mail)
+        await until(lambda: harbour.health.mailboxes["old"].condition is Condition.WAITING)
+        await asyncio.sleep(0.05)
         assert await harbour.alarms() == {"queue-failing:support"}
         await harbour.fleet.replace_queue("support", harbour.sink("support"))
         await until(lambda: harbour.held("support") == mine)
@@ -529,3 +578,24 @@ async def test_a_service_that_stops_during_a_change_stops(harbour: Harbour) -> N
         await replacing
         await asyncio.sleep(0)
         assert not harbour.sources["old"].steps  # the successor does not begin
+
+
+async def test_a_mailbox_that_joins_a_service_that_has_ended_is_not_run(harbour: Harbour) -> None:
+    async with harbour.running():
+        pass
+    harbour.fleet.add_mailbox(harbour.plan("new", "support"))
+    await asyncio.sleep(0.01)
+    assert not harbour.sources["new"].steps
+
+
+async def test_a_fleet_may_change_while_its_expiries_are_looked_at(harbour: Harbour) -> None:
+    class Slow(Expiring):
+        def expiries(self) -> list[tuple[str, datetime]]:
+            time.sleep(0.05)
+            return super().expiries()
+
+    harbour.fleet.add_mailbox(harbour.plan("slow", "support", source=Slow))
+    looking = asyncio.create_task(Forecast(harbour.fleet.expiring, harbour.alarm, harbour.clock).look())
+    await asyncio.sleep(0.01)
+    harbour.fleet.add_mailbox(harbour.plan("new", "support", source=Expiring))
+    await looking

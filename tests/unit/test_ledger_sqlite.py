@@ -295,7 +295,8 @@ async def test_two_hundred_mailboxes_share_their_commits(tmp_path: Path) -> None
 def test_a_batch_is_one_statement_for_each_step_however_large(tmp_path: Path) -> None:
     """Because every statement, and every row that one returns, gives up the interpreter's lock."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.executescript(SCHEMA.migrations[0])
+        for script in SCHEMA.migrations:
+            connection.executescript(script)
         connection.execute(
             "INSERT INTO folder (id, mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at) "
             "VALUES (1, 'support', 'INBOX', 'e', 'imap', 'h', 'u', 1, 0, 0)"
@@ -308,14 +309,26 @@ def test_a_batch_is_one_statement_for_each_step_however_large(tmp_path: Path) ->
         outcomes = [(key, outcome(claim)) for key, claim in zip(keys, claims(answers), strict=True)]
         assert messages.settle(connection, outcomes, 0)
         messages.release(connection, keys, 0)
-        messages.defer(connection, keys, until=0, reason="", queue=None, route=None, receipts=None)
+        messages.defer(
+            connection,
+            keys,
+            until=0,
+            reason="",
+            queue=None,
+            route=None,
+            receipts=None,
+            traits=[None] * 200,
+            cause="",
+            now=0,
+        )
         assert len(statements) == 5
 
 
 def test_no_step_of_a_batch_walks_through_the_ledger() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(SCHEMA.migrations[0])
-        for name in ("_CLAIM", "_ROWS", "_DUE", "_SETTLE", "_DEFER", "_RELEASE", "_DISPOSED", "_REPEATS"):
+        for script in SCHEMA.migrations:
+            connection.executescript(script)
+        for name in ("_CLAIM", "_ROWS", "_DUE", "_SETTLE", "_DEFER", "_RELEASE", "_DISPOSED", "_REPEATS", "_FORMER"):
             statement = getattr(messages, name)
             plan = [
                 row[3]

@@ -46,8 +46,8 @@ class Fleet:
     up to date, and may be held by others.
 
     A part that is added works as soon as the service does. One that is removed ends what it has in hand within the grace; one that is
-    replaced does so before its successor begins. If a method raises, the fleet is what it was; if its caller is cancelled, call it
-    again. Changes wait for one another.
+    replaced does so before its successor begins. If a method raises, the fleet is what it was. If its caller is cancelled, the part may
+    have ended already and not be replaced or forgotten yet: call it again. Changes wait for one another.
     """
 
     def __init__(self, ports: Ports, bounds: Bounds, last_resort: SinkConfig) -> None:

@@ -79,10 +79,12 @@ class Disposition:
 
 LEAVE = Disposition()
 
-OutcomeKind = Literal["delivered", "quarantined", "discarded", "gone", "repeated", "skipped"]
+OutcomeKind = Literal["delivered", "quarantined", "discarded", "gone", "repeated", "skipped", "doubtful"]
 """What has become of a message.
 
-``gone``: it left the mailbox before we had it. ``repeated``: equal octets were settled in an earlier epoch.
+``gone``: it left the mailbox before we had it; asked for by name from time to time, and claimed anew when it is there.
+``repeated``: equal octets were settled in an earlier epoch. ``doubtful``: its octets never came with a proper end; a
+copy of what came is in quarantine, and the original stays untouched.
 ``skipped``: it was there before the mailbox's first run and ``start`` does not want it.
 """
 
@@ -92,8 +94,9 @@ class Outcome:
     """What has become of one claim, with all that the ledger keeps of it.
 
     ``receipts``: queue -> the sink's word, of every queue that holds it. ``fingerprint``: SHA-256 of the octets,
-    or None if they were never held whole. The rest serves ``trace``: ``rules`` that matched, ``sender``,
-    ``message_id``, ``repeat_of`` (the mid of an earlier message with equal octets).
+    or None if they were never held whole. ``identity`` and ``received`` are by what the name's bearer is known again. The rest
+    serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an earlier message with
+    equal octets).
     """
 
     claim: Claim
@@ -107,6 +110,8 @@ class Outcome:
     message_id: str = ""
     sender: str = ""
     repeat_of: str | None = None
+    identity: bytes | None = None
+    received: datetime | None = None
 
 
 @record
@@ -120,6 +125,19 @@ class Settlement:
     mid: str
     kind: OutcomeKind
     disposition: Disposition
+
+
+@record
+class Question:
+    """The answer to a ref whose size or date is not what it was: perhaps another message bears the name now.
+
+    ``identity`` is that of the known bearer; who has the header of what bears it now decides (``Ledger.identified``). Until
+    then nothing is done with either.
+    """
+
+    ref: MessageRef
+    mid: str
+    identity: bytes
 
 
 @record

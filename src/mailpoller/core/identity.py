@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from hashlib import sha1
 
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
@@ -18,15 +19,35 @@ def _uuid5(name: str) -> str:
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
-def mint_mid(mailbox: str, folder: str, epoch: str, uid: str) -> str:
-    """The id of a message's story. Same mailbox, folder, epoch and uid: same id, on every machine and in every run."""
-    return _uuid5(f"{mailbox}\0{folder}\0{epoch}\0{uid}")
+def mint_mid(mailbox: str, folder: str, epoch: str, uid: str, bearer: int = 0) -> str:
+    """The id of a message's story. Same mailbox, folder, epoch and uid: same id, on every machine and in every run.
+
+    ``bearer``: how many other messages are known to have borne the uid before.
+    """
+    return _uuid5(
+        f"{mailbox}\0{folder}\0{epoch}\0{uid}\0{bearer}" if bearer else f"{mailbox}\0{folder}\0{epoch}\0{uid}"
+    )
 
 
-def mint_delivery_id(mid: str, queue: str, generation: int = 0) -> str:
+def next_generation(generation: int) -> int:
+    """The generation after ``generation``: one more, and never one that was there before, even if a ledger that was put back from
+    a copy has forgotten it. What it counts is told by :func:`redeliveries`."""
+    return secrets.randbits(32) << 16 | redeliveries(generation) + 1
+
+
+def redeliveries(generation: int) -> int:
+    """How often an operator asked for the message once more."""
+    return generation & 0xFFFF
+
+
+def mint_delivery_id(mid: str, queue: str, generation: int = 0, identity: bytes = b"") -> str:
     """The id that every attempt to bring the message ``mid`` to ``queue`` bears.
 
     ``generation`` is 0 until an operator asks for the message once more (``mailpoller redeliver``); each such
-    wish adds one, because a sink that refuses repeats must accept this one.
+    wish adds one, because a sink that refuses repeats must accept this one. ``identity`` is the message's own (see
+    :attr:`mailpoller.core.message.Message.identity`): should the server have given the name to another message while we were
+    down, then a queue must not take that for a repeat.
     """
-    return _uuid5(f"{mid}\0{queue}\0{generation}" if generation else f"{mid}\0{queue}")
+    if not generation and not identity:
+        return _uuid5(f"{mid}\0{queue}")
+    return _uuid5(f"{mid}\0{queue}\0{generation}\0{identity.hex()}" if identity else f"{mid}\0{queue}\0{generation}")

@@ -37,11 +37,34 @@ class Folder:
 
 @record
 class MessageRef:
-    """A message as a listing shows it. ``size`` in octets is the server's hint and may be wrong or missing."""
+    """A message as a listing shows it: a name, and what was said beside it, by which the name's bearer is known again.
+
+    ``size`` in octets is the server's hint and may be wrong or missing. ``received`` is the server's own date (aware), where
+    the listing tells it at no cost.
+    """
 
     folder: Folder
     uid: str
     size: int | None = None
+    received: datetime | None = None
+
+
+@record
+class Survey:
+    """What a mailbox shows behind a position at the start of a session, for the ledger to compare. All empty: nothing to compare.
+
+    ``familiar``: names behind the position, the newest ones or more, with sizes and dates; those that the ledger knows must bear
+    what they bore. ``strange``: names behind the position that the ledger should know; one that it does not know is a
+    sign that the numbering was set back. ``whole``: ``familiar`` is all that the mailbox holds. ``position``: what is to be
+    kept instead of the position that was given, or None. ``behind``: the mailbox's numbering ends before the position, so
+    it is a replica that lags, or was set back: look again at every poll.
+    """
+
+    familiar: Sequence[MessageRef] = ()
+    strange: Sequence[MessageRef] = ()
+    whole: bool = False
+    behind: bool = False
+    position: Position | None = None
 
 
 @record
@@ -68,6 +91,10 @@ class Claim:
     receipt was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that
     already hold it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`.
     ``attempts``: how often it was deferred before, for another reason than that a queue was down.
+    ``identity``: that of the message that bore the name when it was fetched last, or None (see :attr:`Message.identity`).
+    ``absent_at``: when a look missed it first, of the looks that have missed it since it was seen. ``doubts``: how often
+    its octets came without a proper end, since ``doubted_at``. ``bearer``: how many other messages are known to have borne the
+    name before. ``plain_id``: made before delivery ids held the identity.
     """
 
     ref: MessageRef
@@ -78,6 +105,12 @@ class Claim:
     receipts: Mapping[str, str] | None = None
     generation: int = 0
     attempts: int = 0
+    identity: bytes | None = None
+    absent_at: datetime | None = None
+    doubts: int = 0
+    doubted_at: datetime | None = None
+    bearer: int = 0
+    plain_id: bool = False
 
 
 @record
@@ -86,7 +119,8 @@ class RawMessage:
 
     ``octets`` lie in memory or in a spool file; whoever holds the RawMessage last calls ``octets.close()``.
     ``truncated``: only the first ``octets.size`` octets were downloaded, so the digest is partial.
-    ``received`` is the server's own date (INTERNALDATE), aware.
+    ``received`` is the server's own date (INTERNALDATE), aware. ``doubt``: why these may not be the message's octets, or
+    not all of them; empty if they came with a proper end. What is in doubt is neither delivered nor disposed of.
     """
 
     claim: Claim
@@ -95,11 +129,12 @@ class RawMessage:
     announced: int | None = None
     received: datetime | None = None
     flags: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 @record
 class Gone:
-    """The answer to a claim whose message is no longer in the mailbox."""
+    """The answer to a claim whose message the mailbox does not show. It may be back at the next look."""
 
     claim: Claim
 
@@ -150,7 +185,7 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_load", "auto", "bcc", "cc", "date", "from_", "header_defects", "headers", "in_reply_to",
+        "_body", "_load", "auto", "bcc", "cc", "date", "from_", "header_defects", "headers", "identity", "in_reply_to",
         "looped", "message_id", "raw", "references", "reply_to", "return_path", "sender", "subject", "to",
     )  # fmt: skip
 
@@ -175,6 +210,7 @@ class Message:
         looped: bool,
         header_defects: tuple[str, ...],
         load: Callable[[], Body],
+        identity: bytes | None = None,
     ) -> None:
         self.raw = raw
         self.headers = headers
@@ -196,6 +232,9 @@ class Message:
         self.looped = looped
         """True if it bears our own loop header: mail that we sent ourselves."""
         self.header_defects = header_defects
+        self.identity = identity
+        """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message is told from
+        another one under the same name, whatever a server does to its size, date and status; None without such a field."""
         self._load = load
         self._body: Body | None = None
 

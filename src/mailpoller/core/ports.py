@@ -8,8 +8,29 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
 
-from mailpoller.core.delivery import Delivery, Disposed, Disposition, Held, Outcome, Receipt, Refusal, Settlement
-from mailpoller.core.message import Account, Claim, Folder, Gone, Message, MessageRef, Page, Position, RawMessage
+from mailpoller.core.delivery import (
+    Delivery,
+    Disposed,
+    Disposition,
+    Held,
+    Outcome,
+    Question,
+    Receipt,
+    Refusal,
+    Settlement,
+)
+from mailpoller.core.message import (
+    Account,
+    Claim,
+    Folder,
+    Gone,
+    Message,
+    MessageRef,
+    Page,
+    Position,
+    RawMessage,
+    Survey,
+)
 from mailpoller.core.verdict import Match
 
 
@@ -37,11 +58,12 @@ class Start:
     """Which messages a listing without a position shows.
 
     ``now``: none that are there already. ``unseen``, ``all``: as they say. ``since``: those that the server
-    received at ``instant`` (aware) or later.
+    received at ``instant`` (aware) or later. ``dated``: the refs are to have the server's date, even where that costs.
     """
 
     kind: Literal["now", "unseen", "all", "since"]
     instant: datetime | None = None
+    dated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +107,28 @@ class Session(Protocol):
         while pages are consumed. A position made under ``start`` keeps applying it to what was there at that time.
         """
 
+    async def survey(self, folder: Folder, position: Position | None) -> Survey:
+        """What the open folder shows behind ``position``, to be compared with what the ledger knows. Asked at every poll, before the
+        listing: a source shows it at the start of a session, and again whenever there is something new to compare. A source whose
+        names are never given twice has nothing to show."""
+
+    async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
+        """What the open folder shows under each of these names now: the ref with what the mailbox says of it, size and date, or None if it
+        shows no such message. Same order and length; changes nothing. A source whose names are never given twice may give back refs
+        without asking, if a disposition of what is not there does no harm."""
+
     def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """Download at most the first ``limit`` octets of each message, in any order; every claim is answered
         exactly once. Never changes a flag. What lies beyond the limit is not asked for, whatever size was announced.
-        Claims are of the folder that is open.
+        Claims are of the folder that is open. Octets without a proper end are given with a ``doubt``, or not at all.
 
         The reader never waits for the consumer: octets that were asked for are taken in, to memory or spool.
         """
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         """Carry out each settlement's disposition, in the folder that is open. Idempotent; same order and length.
-        In shadow mode nothing is changed and all are ``applied``."""
+        In shadow mode nothing is changed and all are ``applied``. Only what the server shows to be done is ``applied``: OK is no
+        evidence."""
 
     async def wait(self, limit: timedelta) -> Wake:
         """Return when the first folder may have news, at the latest after ``limit``."""
@@ -210,7 +243,9 @@ class FolderState:
     and no listing of this one was completed yet. ``complete``: a full listing of this epoch was worked through.
     ``baseline_at``: the instant of the mailbox's first run. ``settled_before``: every earlier epoch's first listing had
     been worked through, so that mail older than ``baseline_at`` is known to be settled. ``accepted``: what an
-    operator decided for a held epoch change.
+    operator decided for a held epoch change. ``left_before``: some mail of an earlier epoch was never settled, and may be older.
+    ``strange_at``: when a survey first showed names that we should know (see :meth:`Ledger.strange`). ``pruned_at``: see
+    :meth:`Ledger.prune`. ``absence_accepted``: an operator said that what is absent is gone.
     """
 
     folder: Folder
@@ -221,6 +256,10 @@ class FolderState:
     baseline_at: datetime
     settled_before: bool = True
     accepted: Literal["baseline", "replay"] | None = None
+    left_before: bool = False
+    strange_at: datetime | None = None
+    pruned_at: datetime | None = None
+    absence_accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +326,45 @@ class Story:
     former: Sequence[FormerOutcome] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How what a mailbox shows under a name compares with what the ledger knows of it.
+
+    ``unknown``: the ledger does not know the name. ``same``: nothing speaks against it. ``question``: size or date are others, and
+    ``identity`` (that of the known bearer) decides. ``open``: not settled yet, or settled and not disposed of.
+    """
+
+    ref: MessageRef
+    state: Literal["unknown", "same", "question"]
+    mid: str = ""
+    identity: bytes | None = None
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What a listing of a whole mailbox came to, beside what the last one did.
+
+    ``left``: how many messages were left there and are known. ``vanished``: those of them that it lacks, for the first time.
+    ``strangers``: those that the ledger does not know.
+    """
+
+    left: int
+    vanished: Sequence[MessageRef]
+    strangers: Sequence[MessageRef]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What identifies a message that was fetched: kept when it is put off, so that ``trace`` finds it and its name's bearer is known."""
+
+    identity: bytes | None = None
+    received: datetime | None = None
+    size: int | None = None
+    message_id: str = ""
+    sender: str = ""
+
+
 class Ledger(Protocol):
     """The durable record of claims, receipts and outcomes.
 
@@ -303,6 +381,13 @@ class Ledger(Protocol):
         (UIDVALIDITY, host or user) begins a new one under the same name.
         """
 
+    async def begin_anew(self, folder: Folder, reason: str) -> None:
+        """The numbering of this epoch was set back: a new epoch begins under the same name of an epoch. What a listing shows there under
+        a known name, with the same size and date, stays what it was, under its mid. :meth:`open_folder` tells the new state."""
+
+    async def strange(self, folder: Folder, doubtful: bool) -> None:
+        """Keep when a survey first showed what we should know and do not (``doubtful``), or that it shows it no more."""
+
     async def advance(self, folder: Folder, position: Position) -> None:
         """Record how far the listing got. Called only after all that it covers is recorded."""
 
@@ -313,17 +398,59 @@ class Ledger(Protocol):
         """An estimate of how many of ``refs`` were never settled in an earlier epoch of this folder: those whose size
         (as listed then and now) no earlier message had. A size counts as often as it occurred; no size is unknown."""
 
-    async def hold(self, folder: Folder, reason: str) -> None:
-        """Note that an operator must decide about this epoch (``mailpoller accept``)."""
+    async def left(self, folder: Folder) -> Collection[tuple[int | None, datetime | None]]:
+        """Size, as listed, and date of the messages that no earlier epoch of this folder settled; None where it was not told."""
 
-    async def accept(self, mailbox: str, how: Literal["baseline", "replay"]) -> int:
-        """Release the held folders of a mailbox: their number."""
+    async def hold(self, folder: Folder, reason: str) -> bool:
+        """Note that an operator must decide about this epoch (``mailpoller accept``). False: one has decided meanwhile, and that stands."""
+
+    async def accept(self, mailbox: str, how: Literal["baseline", "replay", "absence"]) -> int:
+        """Release the held folders of a mailbox; or (``absence``) let what its folders do not show any more count as gone. Their number."""
 
     # --- messages ----------------------------------------------------------------------------------------------
-    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
-        """Claim each ref, same order and length. A message that is settled is answered by its settlement if its
+    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement | Question]:
+        """Claim each ref, same order and length. One whose size or date contradicts what is known of its name, and whose known bearer has
+        an identity, is answered by a Question, and nothing is changed. A name that a whole listing lacked after its message was deleted is
+        free: it is claimed under another mid. A message that is settled is answered by its settlement if its
         disposition is due, and by Held with reason ``settled`` if there is nothing to do; one that is deferred and not
         due by Held; one that is claimed in this process already by Held with reason ``claimed``."""
+
+    async def recognise(self, refs: Sequence[MessageRef]) -> Sequence[Sight]:
+        """Compare what the mailbox shows with what is known, same order and length; nothing is changed, but that what was known without
+        a date gets one."""
+
+    async def identified(self, same: Sequence[MessageRef], other: Sequence[MessageRef]) -> None:
+        """Answer questions. ``same``: the known bearers, whose size and date are now these. ``other``: the names bear other messages now;
+        what is known of the former bearers is kept under a name that no server gives, undelivered ones as ``gone``, and what bears
+        the name now is due, under a mid of its own."""
+
+    async def census(self, folder: Folder, refs: Sequence[MessageRef]) -> Census:
+        """Take a listing of a whole mailbox: names that it lacks are absent from now on if they were not yet, those that it has are not."""
+
+    async def unsettled(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
+        """At most ``limit`` refs of messages that have no outcome yet and are not claimed."""
+
+    async def lost(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
+        """At most ``limit`` refs of messages that ended as ``gone`` without a receipt, or as ``doubtful``, the latest first."""
+
+    async def revive(self, refs: Sequence[MessageRef]) -> int:
+        """These are there: messages that had ended as ``gone`` are due, and those that had ended as ``doubtful`` and show another size or
+        date now. Their number."""
+
+    async def sighted(
+        self, folder: Folder, present: Sequence[MessageRef], absent: Sequence[MessageRef]
+    ) -> tuple[int, int]:
+        """Keep which messages a look showed, and which it missed (the first such look counts). How many of the folder's unsettled messages
+        are absent now, and how many there are."""
+
+    async def blame(self, refs: Sequence[MessageRef]) -> None:
+        """The session was lost, or came to a standstill, while these had been asked for and had not come: one more time."""
+
+    async def blamed(self, folder: Folder) -> Sequence[tuple[MessageRef, int]]:
+        """Unsettled messages that are to blame, perhaps, for lost sessions, and for how many."""
+
+    async def absolve(self, refs: Sequence[MessageRef]) -> None:
+        """They came, and the session lived."""
 
     async def suspects(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
         """At most ``limit`` refs of suspects to be worked on now, those without strikes first; without those that wait
@@ -353,9 +480,13 @@ class Ledger(Protocol):
         queue: str | None = None,
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
+        traits: Sequence[Traits | None] | None = None,
+        cause: Literal["", "absent", "doubtful"] = "",
     ) -> None:
         """Put claims off. ``queue``: the one they wait for, which is no attempt of theirs that failed. ``route`` and
-        ``receipts`` are recorded if given, for all of them alike, and never forgotten by a later call without them."""
+        ``receipts`` are recorded if given, for all of them alike, and never forgotten by a later call without them. ``traits``: of
+        those that were fetched, in the order of the claims. ``cause``: a look missed them (from the first such look on they are absent), or
+        their octets had no proper end; neither is an attempt of theirs that failed."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give claims back unworked (shutdown, lost session): due at once, no strike, no attempt counted."""
@@ -363,19 +494,25 @@ class Ledger(Protocol):
     async def disposed(self, results: Sequence[Disposed]) -> None:
         """Record what the server said. ``failed`` is due again after a day, ``pending`` after a minute."""
 
-    async def repeats(
-        self, mailbox: str, fingerprints: Sequence[bytes], *, former_of: Folder | None = None
-    ) -> Mapping[bytes, str]:
-        """fingerprint -> mid of the earliest settled message of this mailbox with equal octets, of those that have one.
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+        """fingerprint -> mid of the earliest settled message of this mailbox with equal octets, of those that have one."""
 
-        ``former_of``: only those that were settled in another epoch of this folder.
-        """
+    async def former(self, folder: Folder, fingerprints: Sequence[bytes]) -> Mapping[bytes, Sequence[str]]:
+        """fingerprint -> mids of messages with equal octets that were settled in another epoch of this folder, or under this name by an
+        earlier bearer, and that no message stands for yet: each of them stands for one message, not for all that look alike."""
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
-        """Forget settled messages of this folder (and of its former epochs) that were settled before ``before`` and
-        are not among the uids ``present``; their number. Called only with a listing that shows everything."""
+        """Forget settled messages of this folder (and of its former epochs) that were settled before ``before`` and that two
+        prunings, at least a day apart, both missed among the uids ``present``; their number. Called only with a listing that shows
+        everything. When it was is kept (``FolderState.pruned_at``)."""
 
     # --- mailboxes ---------------------------------------------------------------------------------------------
+    async def polled(self, polls: Mapping[str, datetime]) -> None:
+        """Keep when mailboxes completed a poll last."""
+
+    async def last_polls(self) -> Mapping[str, datetime]:
+        """Mailbox -> when it completed a poll last, of those that did."""
+
     async def mailboxes(self) -> Sequence[str]:
         """The names that the ledger has rows of."""
 

@@ -26,6 +26,10 @@ SUSPECTS = 100
 """Suspects that are fetched together: so many that a round trip counts for little, so few that other mailboxes soon have their turn."""
 
 
+Wanted = Callable[[MessageRef], bool] | None
+"""Which of the listed messages are worked on; None: all."""
+
+
 class Stop(Protocol):
     """What tells a pass to end, such as an :class:`asyncio.Event`. Asked between two batches."""
 
@@ -99,7 +103,13 @@ class Agenda:
         return self._cut(free, 1 if self._dispatcher.probing() else SUSPECTS, rest=True)
 
     async def batches(
-        self, session: Session, folder: Folder, since: Position | None, start: Start, tally: Tally
+        self,
+        session: Session,
+        folder: Folder,
+        since: Position | None,
+        start: Start,
+        tally: Tally,
+        wanted: Wanted = None,
     ) -> AsyncGenerator[Batch, None]:
         """What is due, then what is pending, then what may take the session with it.
 
@@ -111,7 +121,7 @@ class Agenda:
             yield piece
         if self.has_to_end():
             return
-        async for piece in self._pending(session, folder, since, start, worked, tally):
+        async for piece in self._pending(session, folder, since, start, worked, tally, wanted):
             yield piece
             if self.has_to_end():
                 return
@@ -139,7 +149,14 @@ class Agenda:
             yield Batch(piece, alone=bool(probing))
 
     async def _pending(
-        self, session: Session, folder: Folder, since: Position | None, start: Start, worked: set[str], tally: Tally
+        self,
+        session: Session,
+        folder: Folder,
+        since: Position | None,
+        start: Start,
+        worked: set[str],
+        tally: Tally,
+        wanted: Wanted,
     ) -> AsyncGenerator[Batch, None]:
         """What the session lists, but for the uids that were ``worked`` on."""
         listed = yielded = begun = 0
@@ -151,6 +168,8 @@ class Agenda:
             if page.unwanted:
                 await self._skip(page.unwanted)
             refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
+            if wanted is not None:
+                refs = [ref for ref in refs if wanted(ref)]
             tally.listed += len(page.refs)
             listed += len(refs)
             waiting += refs

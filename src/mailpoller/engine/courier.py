@@ -6,22 +6,25 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import structlog
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import LEAVE, Outcome, Settlement
+from mailpoller.core.delivery import LEAVE, Outcome, Question, Settlement
 from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position
 from mailpoller.core.ports import Clock, Ledger, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
-from mailpoller.engine.agenda import Agenda, Batch, Limits, Stop
+from mailpoller.engine.absence import Absences
+from mailpoller.engine.agenda import Agenda, Batch, Limits, Stop, Wanted
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, put_off
 from mailpoller.engine.doubt import Doubt
-from mailpoller.engine.hand import UNTOLD, Hand, Pass
+from mailpoller.engine.hand import UNTOLD, Hand, Pass, Telling
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.line import Line, Place
+from mailpoller.engine.numbering import APART, answer
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.tally import Tally
 from mailpoller.engine.teller import Teller
@@ -41,6 +44,7 @@ _SETTLED = {
     "gone": "message.gone",
     "repeated": "message.repeated",
     "skipped": "message.skipped",
+    "doubtful": "message.doubtful",
 }
 
 
@@ -78,6 +82,8 @@ class Courier:
         self._open: dict[str, Claim] = {}
         """Claims that are in hand, by mid: given back however a pass ends."""
         self._doubt = Doubt()
+        self._absences = Absences(mailbox, config, ledger=ledger, clock=clock, observer=observer)
+        self._recalled: set[Folder] = set()
         self._teller = Teller(mailbox, ledger=ledger, observer=observer)
         self._agenda = Agenda(
             mailbox,
@@ -103,21 +109,37 @@ class Courier:
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
-        self, session: Session, folder: Folder, since: Position | None, start: Start, *, suppress: bool
+        self,
+        session: Session,
+        folder: Folder,
+        since: Position | None,
+        start: Start,
+        *,
+        suppress: bool,
+        accepted: bool = False,
+        wanted: Wanted = None,
     ) -> Tally:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
         Several batches are under way at once, one behind the other; no more than four hold octets. ``suppress``:
         this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
+        ``accepted``: an operator said that what is absent is gone. ``wanted``: which of the listed messages are worked on, or None for all.
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
         tally = Tally()
         if self._open:
             await self._put_down(list(self._open.values()))
         try:
-            await self._carry_suspects(session, folder, suppress, tally)
-            async with aclosing(self._agenda.batches(session, folder, since, start, tally)) as batches:
-                await self._carry_batches(Pass(session, folder, suppress, tally), batches)
+            await self._recall(folder)
+            await self._carry_suspects(session, folder, suppress, tally, accepted=accepted)
+            now = Pass(session, folder, suppress, tally, accepted=accepted)
+            async with aclosing(self._agenda.batches(session, folder, since, start, tally, wanted)) as batches:
+                await self._carry_batches(now, batches)
+            await self._conclude(now)
+            if not now.absent:
+                await self._absences.over(folder)
+            if absolved := self._doubt.absolved():
+                await self._ledger.absolve(absolved)
         finally:
             if self._open:
                 # A ledger that cannot commit now keeps them open; the next pass gives them back first.
@@ -125,7 +147,32 @@ class Courier:
                     await self._put_down(list(self._open.values()))
         return tally
 
-    async def _carry_suspects(self, session: Session, folder: Folder, suppress: bool, tally: Tally) -> None:
+    async def record(self, session: Session, folder: Folder, start: Start, wanted: Wanted = None) -> int:
+        """Record all that a first listing shows, before any of it is worked on: what ``start`` wants is decided once, whatever
+        becomes of the messages' flags, of the queues and of us. How many messages that are."""
+        count = 0
+        async for page in session.pending(folder, None, start):
+            if page.unwanted:
+                await self._skip(page.unwanted)
+            refs = [ref for ref in page.refs if wanted is None or wanted(ref)]
+            for begin in range(0, len(refs), self._limits.batch_messages):
+                claims, _ = await self._claim(refs[begin : begin + self._limits.batch_messages])
+                await self._put_down(claims)
+            count += len(refs)
+            if page.position is not None:
+                await self._ledger.advance(folder, page.position)
+            self._observer.progressed()
+        return count
+
+    async def _recall(self, folder: Folder) -> None:
+        """Once: what earlier processes lost sessions with."""
+        if folder not in self._recalled:
+            self._doubt.recall([ref for ref, _ in await self._ledger.blamed(folder)])
+            self._recalled.add(folder)
+
+    async def _carry_suspects(
+        self, session: Session, folder: Folder, suppress: bool, tally: Tally, *, accepted: bool
+    ) -> None:
         """Messages that an earlier process died with, before anything else.
 
         Each is parsed alone, so they may be fetched and delivered together; but one that has a strike comes after all
@@ -138,10 +185,11 @@ class Courier:
                 await self._put_down(claims[len(together) :])
             if not together:
                 return
-            now = Pass(session, folder, suppress, tally)
+            now = Pass(session, folder, suppress, tally, accepted=accepted)
             await self._carry_together(now, Hand(Batch(refs), claims=together))
             if now.lost is not None:
                 raise now.lost
+            await self._conclude(now)
             self._doubt.cleared([claim.ref for claim in together])
 
     async def _carry_together(self, now: Pass, hand: Hand) -> None:
@@ -207,7 +255,10 @@ class Courier:
                 await place.on()
             await self._commit(now, hand)
             self._observer.progressed()
-            await now.settled.put(hand.settlements)
+            if hand.owed:
+                await now.settled.put(Telling(hand.owed, owed=True))
+            if hand.settlements:
+                await now.settled.put(Telling(hand.settlements))
         except Exception as error:
             now.fail(error)
         finally:
@@ -233,13 +284,16 @@ class Courier:
         log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
 
     # --- claim and fetch ---------------------------------------------------------------------------------------
-    async def _claim(self, refs: Sequence[MessageRef]) -> tuple[list[Claim], list[Settlement]]:
-        """Claim refs: the claims, which are in hand from now on, and settlements whose disposition is still due."""
+    async def _claim(self, refs: Sequence[MessageRef], now: Pass | None = None) -> tuple[list[Claim], list[Settlement]]:
+        """Claim refs: the claims, which are in hand from now on, and settlements whose disposition is still due. Questions are noted in
+        the pass."""
         if not refs:
             return [], []
         answers = await self._ledger.claim(refs)
         claims = [answer for answer in answers if isinstance(answer, Claim)]
         self._open.update((claim.mid, claim) for claim in claims)
+        if now is not None:
+            now.questions += [answer for answer in answers if isinstance(answer, Question)]
         return claims, [answer for answer in answers if isinstance(answer, Settlement)]
 
     async def _put_down(self, claims: Sequence[Claim]) -> None:
@@ -253,16 +307,21 @@ class Courier:
 
     async def _take(self, now: Pass, hand: Hand) -> None:
         """Claim a batch, and record how far the listing got by it."""
-        hand.claims, hand.settlements = await self._claim(hand.batch.refs)
+        hand.claims, hand.owed = await self._claim(hand.batch.refs, now)
         if suspects := [claim for claim in hand.claims if claim.suspect]:
             # Listed again before their time has come.
             await self._put_down(suspects)
             hand.claims = [claim for claim in hand.claims if not claim.suspect]
-        if hand.batch.position is not None:
+        if not hand.batch.alone and (doubted := [claim for claim in hand.claims if claim.doubts]):
+            # Asked for alone, at the end of the pass.
+            await self._put_down(doubted)
+            self._doubt.recall([claim.ref for claim in doubted])
+            hand.claims = [claim for claim in hand.claims if not claim.doubts]
+        if hand.batch.position is not None and not now.questions:
             await self._ledger.advance(now.folder, hand.batch.position)
         if now.last is not None:
-            now.last += hand.settlements
-            hand.settlements = []
+            now.last += hand.owed
+            hand.owed = []
 
     async def _ask(self, now: Pass, hand: Hand) -> None:
         """Begin to fetch while the batch before it is still fetched, so that the line to the server is never idle."""
@@ -316,12 +375,18 @@ class Courier:
             elif lost.retry_after is not None:
                 # The server wants to be left alone, whatever it was asked for.
                 await self._put_down(left)
-            elif now.lost is None and self._doubt.lost([claim.ref for claim in left]):
+            elif now.lost is None and await self._to_blame([claim.ref for claim in left]):
                 await self._unfetchable(left, "the session is lost whenever it is fetched", now.tally, None)
             else:
                 await self._put_down(left)
         if lost is not None:
             now.fail(lost)
+
+    async def _to_blame(self, refs: Sequence[MessageRef]) -> bool:
+        """The session was lost while these had been asked for: kept, for the next process too. True if it is one that was in doubt."""
+        guilty = self._doubt.lost(refs)
+        await self._ledger.blame(refs)
+        return guilty
 
     async def _unfetchable(
         self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
@@ -339,7 +404,8 @@ class Courier:
     async def _deliver(self, now: Pass, hand: Hand) -> None:
         """Bring what is judged to its queues, and release the octets."""
         self._observer.progressed()
-        hand.outcomes += [self._dispatcher.gone(claim) for claim in hand.gone]
+        now.absent += hand.gone
+        hand.gone = []
         try:
             if hand.judged:
                 outcomes, deferrals = await self._dispatcher.dispatch(hand.judged)
@@ -358,14 +424,58 @@ class Courier:
             hand.settlements += settlements
         if hand.deferrals:
             await self._defer(hand.deferrals, now.tally)
+        if hand.strangers:
+            await self._replace(now, hand)
         self._tell(hand.outcomes)
         now.tally.settled += len(hand.outcomes)
+
+    async def _replace(self, now: Pass, hand: Hand) -> None:
+        """What was fetched is not what the name stood for: it is claimed anew, under another mid."""
+        claims = [raw.claim for raw in hand.strangers]
+        refs = [replace(raw.claim.ref, size=raw.announced, received=raw.received) for raw in hand.strangers]
+        hand.strangers = []
+        await self._put_down(claims)
+        await self._ledger.identified([], refs)
+        now.tally.again = True
+        log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(refs))
+        self._observer.replaced(len(refs))
+
+    # --- the end of a pass -------------------------------------------------------------------------------------
+    async def _conclude(self, now: Pass) -> None:
+        """What only the whole pass could show: whose names are others' now, and what is not there."""
+        if now.questions:
+            await self._answer(now)
+        if not now.absent:
+            return
+        absence = await self._absences.conclude(now.session, now.folder, now.absent, accepted=now.accepted)
+        if absence.gone:
+            outcomes = [self._dispatcher.gone(claim) for claim in absence.gone]
+            await self._ledger.settle(outcomes)
+            self._close(absence.gone)
+            self._tell(outcomes)
+            now.tally.settled += len(outcomes)
+        if absence.waiting:
+            await self._ledger.defer(absence.waiting, until=absence.until, reason=absence.reason, cause="absent")
+            self._close(absence.waiting)
+            now.tally.put_off(len(absence.waiting), absence.until)
+
+    async def _answer(self, now: Pass) -> None:
+        """Questions about names that were listed. Until they are answered the position stays before them."""
+        same, other, unanswered = await answer(now.session, now.questions)
+        await self._ledger.identified(same, other)
+        if other:
+            log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(other))
+            self._observer.replaced(len(other))
+        if unanswered:
+            log.warning("message.questioned", mailbox=self._mailbox, folder=now.folder.name, messages=len(unanswered))
+            now.tally.put_off(len(unanswered), self._clock.now() + APART)
+        now.tally.again = now.tally.again or bool(same or other)
 
     async def _defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
         """Put off, in one commit, all that are put off alike."""
         alike: dict[tuple[object, ...], list[Deferral]] = {}
         for one in deferrals:
-            key = (one.reason, one.queue, one.route, tuple((one.receipts or {}).items()), one.claim.attempts)
+            key = (one.reason, one.queue, one.route, tuple((one.receipts or {}).items()), one.claim.attempts, one.cause)
             alike.setdefault(key, []).append(one)
         for several in alike.values():
             first = several[0]
@@ -376,6 +486,8 @@ class Courier:
                 queue=first.queue,
                 route=first.route,
                 receipts=first.receipts,
+                traits=[one.traits for one in several],
+                cause=first.cause,
             )
             self._close(one.claim for one in several)
             tally.put_off(len(several), first.until if first.queue is None else None)

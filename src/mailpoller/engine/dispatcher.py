@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 import structlog
 
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import LEAVE, QUARANTINE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import TransientError
-from mailpoller.core.identity import mint_delivery_id
+from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
-from mailpoller.core.ports import Clock
+from mailpoller.core.ports import Clock, Traits
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
 from mailpoller.engine.queues import Queue, State
 from mailpoller.mail.event import EventRenderer
+from mailpoller.mail.parser import parse
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,8 @@ REFUSED_LIMIT = 11
 
 _FIRST_DEFERRAL = timedelta(seconds=10)
 _LONGEST_DEFERRAL = timedelta(hours=4)
+LONGEST_WISH = timedelta(days=1)
+"""Longer than this no peer's wish is heeded, and nothing waits in the ledger."""
 
 
 @dataclass(slots=True)
@@ -65,12 +69,29 @@ class Deferral:
     queue: str | None = None
     route: tuple[str, ...] | None = None
     receipts: Mapping[str, str] | None = None
+    traits: Traits | None = None
+    cause: Literal["", "absent", "doubtful"] = ""
 
 
-def put_off(now: datetime, attempts: int, *, retry_after: timedelta | None = None) -> datetime:
-    """When a message that failed by itself is tried again: in ten seconds, doubled with every attempt, at most four hours."""
-    wait: timedelta = min(_LONGEST_DEFERRAL, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
-    return now + max(wait, retry_after or timedelta(0))
+def put_off(
+    now: datetime, attempts: int, *, retry_after: timedelta | None = None, at_most: timedelta = _LONGEST_DEFERRAL
+) -> datetime:
+    """When a message that failed by itself is tried again: in ten seconds, doubled with every attempt, at most four hours; a peer's
+    wish is heeded for a day at most."""
+    wait: timedelta = min(at_most, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
+    return now + max(wait, min(retry_after or timedelta(0), LONGEST_WISH))
+
+
+def traits_of(judged: Judged) -> Traits:
+    """What a message that is put off is found and known again by."""
+    message = judged.message
+    return Traits(
+        identity=message.identity,
+        received=message.raw.received,
+        size=None if message.raw.truncated else message.raw.octets.size,
+        message_id=message.message_id,
+        sender=message.from_[0].address if message.from_ else "",
+    )
 
 
 class Dispatcher:
@@ -85,10 +106,13 @@ class Dispatcher:
         config: SourceConfig,
         queues: Mapping[str, Queue],
         clock: Clock,
+        formerly: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
         self._queues = queues
         self._clock = clock
+        self._formerly = formerly or {}
+        """Former name of a queue -> its name."""
 
     def queue(self, name: str) -> Queue | None:
         """The queue behind a name of a route; None if it is no longer configured."""
@@ -104,7 +128,7 @@ class Dispatcher:
 
     def prepare(self, judged: Judged) -> None:
         """Decide the route and render the events. All that a hostile message could upset happens here, not later."""
-        judged.receipts = dict(judged.claim.receipts or {})
+        judged.receipts = {self._present_name(name): word for name, word in (judged.claim.receipts or {}).items()}
         judged.route = self._route(judged)
         missing = [name for name in judged.route if name not in judged.receipts]
         if not missing:
@@ -115,17 +139,27 @@ class Dispatcher:
 
     def _route(self, judged: Judged) -> tuple[str, ...]:
         """The queues that the message goes to: those of its first receipt if it has one, else those of the verdict."""
-        if judged.claim.route:
-            known = tuple(name for name in judged.claim.route if self.queue(name) is not None)
-            if known:
-                return known
+        recorded = tuple(self._present_name(name) for name in judged.claim.route or ())
+        known = tuple(dict.fromkeys(name for name in recorded if self.queue(name) is not None))
+        if recorded and len(known) == len(dict.fromkeys(recorded)):
+            return known
         match judged.verdict:
             case Deliver(queues=queues):
-                return queues
+                today = queues
             case Quarantine():
-                return (LAST_RESORT,) if judged.message.looped else (QUARANTINE,)
+                today = (LAST_RESORT,) if judged.message.looped else (QUARANTINE,)
             case Discard():
-                return ()
+                today = ()
+        if not recorded:
+            return today
+        # A queue that is not configured any more holds nothing for anybody: today's verdict says who is to have it instead.
+        missing = [name for name in recorded if name not in known]
+        log.warning("route.changed", mid=judged.claim.mid, missing=missing, queues=[*known, *today])
+        return tuple(dict.fromkeys((*known, *today)))
+
+    def _present_name(self, name: str) -> str:
+        """A queue's name now, by one that it had before."""
+        return name if self.queue(name) is not None else self._formerly.get(name, name)
 
     def _delivery(self, judged: Judged, name: str, renderer: EventRenderer) -> Delivery:
         queue = self.queue(name)
@@ -133,14 +167,15 @@ class Dispatcher:
             raise LookupError(f"no queue is named {name}")
         verdict, claim = judged.verdict, judged.claim
         deliver = verdict if isinstance(verdict, Deliver) else None
-        delivery_id = mint_delivery_id(claim.mid, name, claim.generation)
+        identity = b"" if claim.plain_id else judged.message.identity or b""
+        delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
         wanted = queue.octets_wanted or name in _RESERVED
         event = renderer.render(
             queue=name,
             delivery_id=delivery_id,
             payload=queue.payload,
             octets_inside=wanted and not queue.sink.stores_octets,
-            redelivery=claim.generation,
+            redelivery=redeliveries(claim.generation),
         )
         reason = detail = ""
         if name in _RESERVED:
@@ -244,8 +279,11 @@ class Dispatcher:
         claim = judged.claim
         if judged.waits_for:
             # The queue's own back-off decides when; until then the ledger keeps it out of "due".
-            return Deferral(claim, now, judged.trouble, judged.waits_for, judged.route, judged.receipts)
-        return Deferral(claim, put_off(now, claim.attempts), judged.trouble, None, judged.route, judged.receipts)
+            return Deferral(
+                claim, now, judged.trouble, judged.waits_for, judged.route, judged.receipts, traits_of(judged)
+            )
+        until = put_off(now, claim.attempts)
+        return Deferral(claim, until, judged.trouble, None, judged.route, judged.receipts, traits_of(judged))
 
     def outcome(self, judged: Judged) -> Outcome:
         """The outcome of a message that every queue of its route holds."""
@@ -254,6 +292,14 @@ class Dispatcher:
             "discarded" if isinstance(verdict, Discard) else "quarantined" if judged.quarantined else "delivered"
         )
         raw = message.raw
+        if raw.doubt:
+            return Outcome(
+                claim=judged.claim,
+                kind="doubtful",
+                disposition=LEAVE,
+                receipts=judged.receipts,
+                reason="octets-doubtful",
+            )
         reason = verdict.reason if not isinstance(verdict, Deliver) else "refused" if judged.quarantined else ""
         return Outcome(
             claim=judged.claim,
@@ -267,6 +313,8 @@ class Dispatcher:
             message_id=message.message_id,
             sender=message.from_[0].address if message.from_ else "",
             repeat_of=judged.repeat_of,
+            identity=message.identity,
+            received=raw.received,
         )
 
     def gone(self, claim: Claim) -> Outcome:
@@ -284,6 +332,8 @@ class Dispatcher:
             fingerprint=raw.octets.digest,
             size=raw.octets.size,
             repeat_of=repeat_of,
+            identity=parse(raw).identity,
+            received=raw.received,
         )
 
     def _disposition(self, kind: str, *, truncated: bool) -> Disposition:

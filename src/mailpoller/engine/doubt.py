@@ -19,6 +19,17 @@ class Doubt:
         self._refs: dict[tuple[Folder, str], MessageRef] = {}
         self._next_alone = False
         self._at_once = 1
+        self._absolved: list[MessageRef] = []
+
+    def recall(self, refs: Sequence[MessageRef]) -> None:
+        """These were in doubt when an earlier process ended."""
+        self._refs = self._refs | {_key(ref): ref for ref in refs}
+        self._next_alone = self._next_alone or bool(refs)
+
+    def absolved(self) -> list[MessageRef]:
+        """Those that the session outlived since this was asked last."""
+        absolved, self._absolved = self._absolved, []
+        return absolved
 
     def lost(self, missing: Sequence[MessageRef]) -> bool:
         """The session was lost while ``missing`` had not come, in the order in which they were asked for.
@@ -49,7 +60,8 @@ class Doubt:
     def cleared(self, refs: Sequence[MessageRef]) -> None:
         """The session outlived these."""
         for ref in refs:
-            self._refs.pop(_key(ref), None)
+            if self._refs.pop(_key(ref), None) is not None:
+                self._absolved.append(ref)
 
 
 def _key(ref: MessageRef) -> tuple[Folder, str]:

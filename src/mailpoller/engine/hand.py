@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mailpoller.core.delivery import Outcome, Settlement
+from mailpoller.core.delivery import Outcome, Question, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, RawMessage
 from mailpoller.core.ports import Session
@@ -19,6 +19,14 @@ UNTOLD = 4
 """Settled batches that wait until the server is told of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What the server is to be told. ``owed``: of messages that were not fetched in this pass, so they are looked at first."""
+
+    settlements: Sequence[Settlement]
+    owed: bool = False
+
+
 @dataclass(slots=True)
 class Hand:
     """One batch on its way, filled from top to bottom: claimed, fetched, judged, delivered, settled."""
@@ -26,7 +34,9 @@ class Hand:
     batch: Batch
     claims: list[Claim] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
-    """What the server is to be told: dispositions of earlier days at first, then this batch's own."""
+    """What the server is to be told of this batch's own messages."""
+    owed: list[Settlement] = field(default_factory=list)
+    """What it should have been told earlier."""
     reservation: Reservation | None = None
     fetching: asyncio.Task[None] | None = None
     fetched: list[RawMessage] = field(default_factory=list)
@@ -38,12 +48,14 @@ class Hand:
     judged: list[Judged] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     deferrals: list[Deferral] = field(default_factory=list)
+    strangers: list[RawMessage] = field(default_factory=list)
+    """What was fetched by the name of another message."""
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what is held whole: the ledger knows of them only once they are settled."""
 
     def release(self) -> None:
         """Give back octets and room. Harmless when repeated."""
-        for raw in self.fetched:
+        for raw in (*self.fetched, *self.strangers):
             raw.octets.close()
         self.fetched = []
         if self.reservation is not None:
@@ -61,10 +73,18 @@ class Pass:
     tally: Tally
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what was judged and is not settled yet."""
+    stood_for: set[str] = field(default_factory=set)
+    """Mids of former messages that a message of this pass counts as a repeat of."""
+    questions: list[Question] = field(default_factory=list)
+    """Names that may be another message's: to be answered at the end of the pass, and the position stays before them."""
+    absent: list[Claim] = field(default_factory=list)
+    """Claims whose messages the mailbox did not show: in hand until the end of the pass, which sees how many they are."""
     last: list[Settlement] | None = None
     """Overdue settlements, where the server is told of them after everything else."""
-    settled: asyncio.Queue[Sequence[Settlement] | None] = field(default_factory=lambda: asyncio.Queue(UNTOLD))
+    settled: asyncio.Queue[Telling | None] = field(default_factory=lambda: asyncio.Queue(UNTOLD))
     """What the server is to be told next; None after the last."""
+    accepted: bool = False
+    """An operator said that what is absent is gone."""
     lost: SessionLost | None = None
     """The session: nothing more is fetched or told, and what was fetched is finished."""
     failure: Exception | None = None

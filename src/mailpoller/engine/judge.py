@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import structlog
 
@@ -17,12 +18,16 @@ from mailpoller.engine.hand import Hand, Pass
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.turns import Turns
-from mailpoller.mail.parser import parse, unparsed
+from mailpoller.mail.parser import UNPARSED, parse, unparsed
 
 log = structlog.get_logger(__name__)
 
 LARGE = 1_000_000
 """A message of more octets is parsed in a thread, so that no other mailbox waits for it."""
+
+DOUBTED_TRIES = 5
+DOUBTED_FOR = timedelta(hours=1)
+"""A message whose octets come without a proper end is asked for so often, and for so long, before a copy of what comes is kept."""
 
 _BREATH = 0.002
 """Seconds of parsing after which other tasks get their turn."""
@@ -65,13 +70,20 @@ class Judge:
             settled, former = await self._repeats(now, hand)
             breath = time.perf_counter()
             for raw in hand.fetched:
+                if raw.doubt:
+                    one = self._doubtful(raw)
+                    if isinstance(one, Judged):
+                        hand.judged.append(one)
+                    else:
+                        hand.deferrals.append(one)
+                    continue
                 digest = raw.octets.digest
+                if former and (stands_for := self._stands_for(now, raw, former)) is not None:
+                    hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, stands_for))
+                    continue
                 repeat_of = None if raw.truncated else settled.get(digest) or now.digests.get(digest)
                 if repeat_of == raw.claim.mid:
                     repeat_of = None
-                if digest in former and repeat_of is not None and not raw.claim.route:
-                    hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, repeat_of))
-                    continue
                 if not raw.truncated:
                     hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
                 if raw.claim.suspect:
@@ -79,7 +91,9 @@ class Judge:
                 one = await self._judged(raw, repeat_of)
                 if raw.claim.suspect:
                     await self._ledger.cleared(raw.claim)
-                if isinstance(one, Judged):
+                if isinstance(one, Judged) and _is_stranger(one):
+                    hand.strangers.append(raw)
+                elif isinstance(one, Judged):
                     hand.judged.append(one)
                 else:
                     hand.deferrals.append(one)
@@ -102,13 +116,39 @@ class Judge:
             self._observer.fault("message.poisonous", detail, claim.mid)
             hand.judged.append(self._unread(raw, Quarantine("poison", detail)))
 
-    async def _repeats(self, now: Pass, hand: Hand) -> tuple[Mapping[bytes, str], Mapping[bytes, str]]:
-        """Digest -> mid of what was settled before: anywhere in the mailbox; in former epochs of this folder, if those count."""
-        whole = [raw.octets.digest for raw in hand.fetched if not raw.truncated]
-        settled = await self._ledger.repeats(self._mailbox, whole) if whole else {}
-        if not now.suppress or not settled:
-            return settled, {}
-        return settled, await self._ledger.repeats(self._mailbox, list(settled), former_of=now.folder)
+    async def _repeats(self, now: Pass, hand: Hand) -> tuple[Mapping[bytes, str], Mapping[bytes, Sequence[str]]]:
+        """Digest -> mid of what was settled before, anywhere in the mailbox; digest -> mids of what was settled in former epochs of this
+        folder, if those count, or under the same name by an earlier bearer."""
+        whole = [raw for raw in hand.fetched if not raw.truncated and not raw.doubt]
+        settled = await self._ledger.repeats(self._mailbox, [raw.octets.digest for raw in whole]) if whole else {}
+        asked = [
+            raw.octets.digest for raw in whole if (now.suppress or raw.claim.bearer) and raw.octets.digest in settled
+        ]
+        return settled, await self._ledger.former(now.folder, asked) if asked else {}
+
+    def _stands_for(self, now: Pass, raw: RawMessage, former: Mapping[bytes, Sequence[str]]) -> str | None:
+        """The mid of an earlier message with equal octets that this one is, or None. Each of them is one message, and not all that look
+        alike; one that has been brought to a queue already under its own mid is itself."""
+        if raw.truncated or raw.claim.route or not (now.suppress or raw.claim.bearer):
+            return None
+        for mid in former.get(raw.octets.digest, ()):
+            if mid not in now.stood_for and mid != raw.claim.mid:
+                now.stood_for.add(mid)
+                return mid
+        return None
+
+    def _doubtful(self, raw: RawMessage) -> Judged | Deferral:
+        """Octets without a proper end are not the message. It is asked for again, alone; what never comes better goes to quarantine in
+        one copy, and the original stays as it is."""
+        claim, now = raw.claim, self._clock.now()
+        log.warning("message.doubted", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=raw.doubt)
+        self._observer.fault("message.doubted", raw.doubt, claim.mid)
+        tries, since = claim.doubts + 1, now - (claim.doubted_at or now)
+        if tries < DOUBTED_TRIES or since < DOUBTED_FOR:
+            until = put_off(now, claim.doubts, at_most=DOUBTED_FOR / 2)
+            return Deferral(claim, until, f"in doubt: {raw.doubt}", cause="doubtful")
+        detail = f"its octets came {tries} times without a proper end: {raw.doubt}; the original is untouched"
+        return self._unread(raw, Quarantine("octets-doubtful", detail))
 
     async def _judged(self, raw: RawMessage, repeat_of: str | None) -> Judged | Deferral:
         """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
@@ -136,6 +176,12 @@ class Judge:
         judged = Judged(raw.claim, unparsed(raw), verdict)
         self._dispatcher.prepare(judged)
         return judged
+
+
+def _is_stranger(one: Judged) -> bool:
+    """It was fetched before under this name, and was another message then."""
+    known = one.claim.identity
+    return known is not None and one.message.identity != known and UNPARSED not in one.message.header_defects
 
 
 def _read(raw: RawMessage, body: bool) -> Message:

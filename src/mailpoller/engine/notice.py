@@ -28,6 +28,9 @@ class Kind(Enum):
     ENVIRONMENT = "environment"
     WAL_GROWING = "wal-growing"
     CREDENTIALS_EXPIRE = "credentials-expire"
+    MAIL_ABSENT = "mail-absent"
+    NUMBERING_CHANGED = "numbering-changed"
+    OCTETS_DOUBTFUL = "octets-doubtful"
     POISON_QUARANTINED = "poison-quarantined"
 
 
@@ -127,6 +130,32 @@ MANNERS = {
         "{count} logins no longer end soon",
         "Renew it before that day, and put its new date into the configuration (auth: expires). A refresh token: mailpoller oauth login",
         silence=timedelta(hours=26),
+    ),
+    Kind.MAIL_ABSENT: Manner(
+        "Mail that waits is not in the mailbox {subject}{place} any more",
+        "Mail that waits is not in {count} mailboxes{place} any more",
+        "The mail that waits is in the mailbox {subject}{place} again, or done with",
+        "The mail that waits is in {count} mailboxes{place} again, or done with",
+        "Is the store mounted, and is it the right one? It is looked for again and again. If somebody removed it: "
+        "mailpoller accept MAILBOX --absence",
+        timedelta(minutes=5),
+        silence=timedelta(hours=26),
+    ),
+    Kind.NUMBERING_CHANGED: Manner(
+        "The mailbox {subject}{place} gives known names to other messages",
+        "{count} mailboxes{place} give known names to other messages",
+        "",
+        "",
+        "The server was put back from a copy, or replaced. Known mail is recognised and not delivered again; look whether mail is missing there.",
+        lasts=False,
+    ),
+    Kind.OCTETS_DOUBTFUL: Manner(
+        "A message in {subject}{place} never came whole",
+        "{count} messages{place} never came whole",
+        "",
+        "",
+        "What came of each is in quarantine, and the original is untouched. Look at it in the mailbox; once more: mailpoller redeliver MID",
+        lasts=False,
     ),
     Kind.POISON_QUARANTINED: Manner(
         "A message in {subject}{place} killed the service and was quarantined",

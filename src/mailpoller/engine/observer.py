@@ -20,5 +20,11 @@ class Observer(Protocol):
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
         """What the server said to a batch of dispositions."""
 
+    def absence(self, detail: str) -> None:
+        """Many messages that wait are not there, in words; empty when they are."""
+
+    def replaced(self, count: int) -> None:
+        """Names of so many messages are other messages' now."""
+
     def fault(self, event: str, detail: str, mid: str) -> None:
         """Something about one message went wrong that an operator should find again."""

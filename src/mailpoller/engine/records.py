@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from mailpoller.core.delivery import Disposed, Held, Outcome, Settlement
+from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Ledger
 from mailpoller.engine.turns import Turns
@@ -27,7 +27,7 @@ class _InTurn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement | Question]:
         async with self._turns.turn(self._mailbox, len(refs)):
             return await self._ledger.claim(refs)
 
@@ -35,9 +35,9 @@ class _InTurn:
         async with self._turns.turn(self._mailbox, len(claims)):
             await self._ledger.release(claims)
 
-    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes], **which: Any) -> Mapping[bytes, str]:
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
         async with self._turns.turn(self._mailbox, len(fingerprints)):
-            return await self._ledger.repeats(mailbox, fingerprints, **which)
+            return await self._ledger.repeats(mailbox, fingerprints)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
         async with self._turns.turn(self._mailbox, len(outcomes)):

@@ -19,6 +19,8 @@ class Tally:
     """When the first of those that wait for no queue is to be tried again."""
     exhausted: bool = False
     """The listing was worked through to its end."""
+    again: bool = False
+    """Questions were answered: what they kept from being worked on is there to be worked on at once."""
 
     def put_off(self, count: int, until: datetime | None) -> None:
         """Count messages that were put off; ``until`` is None for those that wait for a queue."""
@@ -33,3 +35,4 @@ class Tally:
         self.unfetched += other.unfetched
         self.put_off(other.deferred, other.retry_at)
         self.exhausted = self.exhausted and other.exhausted
+        self.again = self.again or other.again

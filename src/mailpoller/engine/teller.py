@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from mailpoller.core.delivery import Settlement
+from mailpoller.core.delivery import Question, Settlement
 from mailpoller.core.errors import SessionLost
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Ledger, Session
-from mailpoller.engine.hand import Pass
+from mailpoller.engine.hand import Pass, Telling
+from mailpoller.engine.numbering import answer
 from mailpoller.engine.observer import Observer
 
 log = structlog.get_logger(__name__)
@@ -41,8 +42,8 @@ class Teller:
         overdue = self._overdue(now.folder)
         if self._hung_up:
             now.last = overdue
-        else:
-            now.settled.put_nowait(overdue)
+        elif overdue:
+            now.settled.put_nowait(Telling(overdue, owed=True))
 
     async def tell_settled(self, now: Pass) -> None:
         """Tell the server of what is settled, until the end of the pass. On a far line each time takes a round trip, behind
@@ -53,20 +54,62 @@ class Teller:
             while not now.settled.empty():
                 several.append(now.settled.get_nowait())
             ended = None in several
-            await self._tell(now, [one for batch in several if batch is not None for one in batch])
+            for owed in (True, False):
+                batch = [one for told in several if told is not None and told.owed is owed for one in told.settlements]
+                await self._tell(now, batch, owed=owed)
         if now.last:
-            await self._tell(now, now.last)
+            await self._tell(now, now.last, owed=True)
 
-    async def _tell(self, now: Pass, settlements: Sequence[Settlement]) -> None:
+    async def _tell(self, now: Pass, settlements: Sequence[Settlement], *, owed: bool) -> None:
         """Carry out dispositions unless the pass is over. That the session is lost by this very thing is remembered."""
+        settlements = [one for one in settlements if not one.disposition.leaves]
         if now.over or not settlements:
             return
         try:
+            if owed:
+                settlements = await self._identified(now, settlements)
             await self.dispose(now.session, settlements)
             self._hung_up = False
         except Exception as error:
             self._hung_up = self._hung_up or isinstance(error, SessionLost)
             now.fail(error)
+
+    async def _identified(self, now: Pass, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Those whose names are still their own, by a look in this session, or that are not there any more.
+
+        A size alone is too little to move or delete by: then the header decides.
+        """
+        seen = await now.session.look([one.ref for one in settlements])
+        present = [ref for ref in seen if ref is not None]
+        sights = {sight.ref.uid: sight for sight in await self._ledger.recognise(present)}
+        questions: list[Question] = []
+        strangers: set[str] = set()
+        for one, ref in zip(settlements, seen, strict=True):
+            sight = None if ref is None else sights[ref.uid]
+            if ref is None or sight is None:
+                continue
+            if sight.mid != one.mid:
+                strangers.add(ref.uid)  # in a numbering that was begun anew, or by a bearer that came since
+                continue
+            if sight.identity is None:
+                continue
+            drastic = one.disposition.delete or one.disposition.move is not None
+            if sight.state == "question" or (
+                drastic and ref.received is None and ref.size is not None and ref is not one.ref
+            ):
+                questions.append(Question(ref, one.mid, sight.identity))
+        same, other, unanswered = await answer(now.session, questions)
+        await self._ledger.identified(same, other)
+        if other:
+            log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(other))
+            self._observer.replaced(len(other))
+            now.tally.again = True
+        strangers |= {ref.uid for ref in other}
+        for one in settlements:
+            if one.ref.uid in strangers:
+                self._owed.pop(one.mid, None)
+        kept = strangers | {question.ref.uid for question in unanswered}
+        return [one for one in settlements if one.ref.uid not in kept]
 
     async def dispose(self, session: Session, settlements: Sequence[Settlement]) -> None:
         """Carry out what is due on the server and record its word."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
@@ -23,13 +23,14 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Wake
-from mailpoller.engine.agenda import Stop
+from mailpoller.engine.agenda import Stop, Wanted
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.connections import Connections, Place
 from mailpoller.engine.courier import Courier
 from mailpoller.engine.folders import FailingFolders
 from mailpoller.engine.health import Condition, Health
+from mailpoller.engine.numbering import Numbering
 from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
@@ -115,16 +116,33 @@ class Watcher:
         self._begun: set[Folder] = set()
         """Folders whose first run or new epoch was looked at and said. Their first position may be long in coming: nothing is
         listed while every queue is down."""
-        self._pruned_at: datetime | None = None
+        self._numbering = Numbering(mailbox, config, ledger=ledger, clock=clock)
         self._disposition_failing = False
 
     # --- what the courier reports -------------------------------------------------------------------------------
     def progressed(self) -> None:
         self.deadline = self._clock.monotonic() + self._budget
 
+    def absence(self, detail: str) -> None:
+        if detail:
+            self._alarm.tell(Kind.MAIL_ABSENT, self.mailbox, detail, group=self._group)
+            self._alarm.fault(self.mailbox, "mail.absent", detail)
+        else:
+            self._alarm.tell_end(Kind.MAIL_ABSENT, self.mailbox)
+
+    def replaced(self, count: int) -> None:
+        self._renumbered(f"{count} of its names stand for other messages now", "message.replaced")
+
+    def _renumbered(self, reason: str, event: str) -> None:
+        at = self._clock.now().isoformat(timespec="seconds")
+        self._alarm.tell(Kind.NUMBERING_CHANGED, self.mailbox, f"{reason} ({at})", group=self._group)
+        self._alarm.fault(self.mailbox, event, reason)
+
     def settled(self, outcome: Outcome) -> None:
         health = self._health.mailboxes[self.mailbox]
         health.settled += 1
+        if outcome.kind == "doubtful":
+            self._alarm.tell(Kind.OCTETS_DOUBTFUL, self.mailbox, f"message {outcome.claim.mid}", group=self._group)
         if outcome.kind == "quarantined":
             health.quarantined += 1
             if outcome.reason == "poison":
@@ -210,6 +228,8 @@ class Watcher:
             if self._stop.is_set():
                 return
             limit = max(0.0, next_poll - self._clock.monotonic())
+            if tally.again:
+                continue
             if tally.retry_at is not None:
                 # Those that wait for a queue are fetched when it says so; see stir().
                 limit = min(limit, max(1.0, (tally.retry_at - self._clock.now()).total_seconds()))
@@ -361,6 +381,8 @@ class Watcher:
                     names = list(await session.folders())
                     while True:
                         tally = await self._poll(session, names, names)
+                        if tally.again and not self._stop.is_set():
+                            continue
                         if tally.deferred or not tally.exhausted:
                             return False
                         if not tally.settled:
@@ -407,6 +429,8 @@ class Watcher:
     async def _poll_folder(self, session: Session, name: str) -> Tally:
         folder = await session.open(name)
         state = await self._ledger.open_folder(folder, self.source.account, formerly=self.config.formerly)
+        if state.position is not None or state.complete:
+            state = await self._verified(session, state)
         if await self._must_hold(session, state):
             return Tally(exhausted=True)
         assert self.courier is not None
@@ -414,12 +438,57 @@ class Watcher:
         if state.first_run and state.position is None and folder not in self._begun:
             self._begun.add(folder)
             log.info("folder.started", mailbox=self.mailbox, folder=name, start=self.config.start)
-        tally = await self.courier.carry(session, folder, state.position, start, suppress=_suppress(state))
+        wanted = await self._wanted(state)
+        position = state.position
+        if position is None and start.kind in ("now", "unseen") and not state.complete:
+            listed = await self.courier.record(session, folder, start)
+            log.info("folder.listed", mailbox=self.mailbox, folder=name, listed=listed)
+            position = (await self._ledger.open_folder(folder, self.source.account)).position
+        tally = await self.courier.carry(
+            session,
+            folder,
+            position,
+            start,
+            suppress=_suppress(state),
+            accepted=state.absence_accepted,
+            wanted=wanted,
+        )
         if tally.exhausted and not state.complete and await self._is_complete(tally):
             await self._ledger.complete(folder)
         if state.complete and tally.exhausted:
-            await self._prune(session, folder)
+            await self._prune(session, state)
         return tally
+
+    async def _verified(self, session: Session, state: FolderState) -> FolderState:
+        """What is known of the folder, once its names still stand for what they stood for: else of a new epoch."""
+        folder = state.folder
+        reason = await self._numbering.contradiction(session, folder, state)
+        if not reason:
+            return state
+        log.warning("epoch.set_back", mailbox=self.mailbox, folder=folder.name, epoch=folder.epoch, reason=reason)
+        await self._ledger.begin_anew(folder, reason)
+        self._begun.discard(folder)
+        self._renumbered(f"{folder.name}: {reason}", "epoch.set_back")
+        return await self._ledger.open_folder(folder, self.source.account)
+
+    async def _wanted(self, state: FolderState) -> Wanted:
+        """In a new epoch in which old mail is left out: what is older, unless it may be mail that an earlier epoch did not settle."""
+        if not (_suppress(state) and self._leaves_out_old(state) and state.left_before):
+            return None
+        left = await self._ledger.left(state.folder)
+        sizes = {size for size, received in left if received is None}
+        dated = {(size, received) for size, received in left if received is not None}
+        earliest = state.baseline_at - CLOCK_MARGIN
+
+        def wanted(ref: MessageRef) -> bool:
+            if ref.received is None or ref.received >= earliest or ref.size is None or None in sizes:
+                return True
+            return ref.size in sizes or (ref.size, ref.received.replace(microsecond=0)) in dated
+
+        return wanted
+
+    def _leaves_out_old(self, state: FolderState) -> bool:
+        return state.accepted != "baseline" and (state.settled_before or self.config.start == "now")
 
     async def _is_complete(self, tally: Tally) -> bool:
         """True if a first listing that was worked through counts as complete: if all that it showed is settled.
@@ -440,12 +509,14 @@ class Watcher:
         if _suppress(state):
             if state.accepted == "baseline":
                 return Start("now")
-            if state.settled_before or self.config.start == "now":
-                return Start("since", state.baseline_at - CLOCK_MARGIN)
+            if self._leaves_out_old(state) and state.left_before:
+                return Start("all", dated=True)
+            if self._leaves_out_old(state):
+                return Start("since", state.baseline_at - CLOCK_MARGIN, dated=True)
         instant = self.config.starts_at()
         if instant is not None:
-            return Start("since", instant)
-        return Start(self.config.start)  # type: ignore[arg-type]
+            return Start("since", instant, dated=_suppress(state))
+        return Start(self.config.start, dated=_suppress(state))  # type: ignore[arg-type]
 
     async def _must_hold(self, session: Session, state: FolderState) -> bool:
         """True while an operator must decide about a new epoch with much unknown mail."""
@@ -461,8 +532,9 @@ class Watcher:
         if folder in self._begun:
             return False
         refs: list[MessageRef] = []
+        wanted = await self._wanted(state)
         async for page in session.pending(folder, None, self._start(state)):
-            refs += page.refs
+            refs += [ref for ref in page.refs if wanted is None or wanted(ref)]
         unknown = await self._ledger.unknown(folder, refs)
         log.warning(
             "epoch.changed",
@@ -476,25 +548,25 @@ class Watcher:
             self._begun.add(folder)
             return False
         reason = f"{unknown} of {len(refs)} messages in {folder.name} are unknown after its numbering (UIDVALIDITY, host or user) changed"
-        await self._ledger.hold(folder, reason)
+        if not await self._ledger.hold(folder, reason):
+            return False  # an operator was faster
         self._held.add(folder)
         log.error("mailbox.held", mailbox=self.mailbox, folder=folder.name, unknown=unknown)
         advice = f"{reason}; decide with: mailpoller accept {self.mailbox} --baseline | --replay"
         await self._alarm.raised(Kind.MAILBOX_HELD, self.mailbox, advice, group=self._group)
         return True
 
-    async def _prune(self, session: Session, folder: Folder) -> None:
-        """Once a day, forget what was settled long ago and has left the mailbox."""
-        now = self._clock.now()
-        if self._pruned_at is None:
-            self._pruned_at = now
-        if now - self._pruned_at < PRUNE_INTERVAL:
+    async def _prune(self, session: Session, state: FolderState) -> None:
+        """Once a day, forget what was settled long ago and has left the mailbox. When that was, the ledger knows, for a service that is
+        started anew every few minutes must do it, too."""
+        folder, now = state.folder, self._clock.now()
+        since = state.pruned_at or state.baseline_at
+        if since <= now < since + PRUNE_INTERVAL:
             return
         present: set[str] = set()
         async for page in session.pending(folder, None, Start("all")):
             present.update(ref.uid for ref in page.refs)
         forgotten = await self._ledger.prune(folder, present, before=now - self.config.keep)
-        self._pruned_at = now
         log.info("ledger.pruned", mailbox=self.mailbox, folder=folder.name, forgotten=forgotten, present=len(present))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from hashlib import sha256
 
 from mailpoller.core.message import Address, Body, Message, RawMessage
 from mailpoller.core.spool import Block
@@ -76,7 +77,21 @@ def parse(raw: RawMessage) -> Message:
         looped=_LOOP in fields.first,
         header_defects=tuple(defects),
         load=partial(_load, raw, header.body, fields.content(), LINES_END_WITH_CR in defects),
+        identity=_identity(fields),
     )
+
+
+_IDENTIFYING = ("message-id", "date", "from", "subject", "received")
+IDENTITY_OCTETS = 16
+
+
+def _identity(fields: _Fields) -> bytes | None:
+    """See :attr:`Message.identity`. Of several fields of one name the first counts: of Received that of the last server, which is
+    its own for every message."""
+    values = [fields.value(key) for key in _IDENTIFYING]
+    if not any(values):
+        return None
+    return sha256("\0".join(values).encode("utf-8", "surrogatepass")).digest()[:IDENTITY_OCTETS]
 
 
 class _Fields:

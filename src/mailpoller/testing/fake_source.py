@@ -10,12 +10,14 @@ from typing import Literal
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Account, Claim, Folder, Gone, MessageRef, Page, Position, RawMessage
+from mailpoller.core.message import Account, Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Stage, Start, Wake
 from mailpoller.core.spool import Octets
 
 INBOX = "INBOX"
 PAGE = 500
+SURVEYED = 20
+"""Names behind the position that a survey shows."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,16 @@ class FakeMailbox:
         """The uids in a folder, in order of arrival."""
         return list(self.folders[folder].mails) if folder in self.folders else []
 
+    def copy(self, folder: str = INBOX) -> FakeFolder:
+        """What a back-up of a folder holds, for :meth:`put_back`."""
+        place = self.folders[folder]
+        mails = {uid: FakeMail(uid, mail.octets, mail.received, set(mail.flags)) for uid, mail in place.mails.items()}
+        return FakeFolder(mails, place.validity, place.uid_next)
+
+    def put_back(self, copy: FakeFolder, folder: str = INBOX) -> None:
+        """The server is put back from a copy: the same UIDVALIDITY, and what came since is gone; new mail gets its numbers."""
+        self.folders[folder] = copy
+
     def renumber(self, folder: str = INBOX) -> None:
         """The server counts anew (another UIDVALIDITY): same messages, new epoch, new uids."""
         place = self.folders[folder]
@@ -82,7 +94,7 @@ class _Fault:
 class Faults:
     """What goes wrong, by step.
 
-    Steps: ``connect``, ``folders``, ``open`` (of any folder), ``open:NAME`` (of that one), ``pending``, ``fetch`` (as it
+    Steps: ``connect``, ``folders``, ``open`` (of any folder), ``open:NAME`` (of that one), ``survey``, ``look``, ``pending``, ``fetch`` (as it
     begins), ``fetch:N`` (instead of the Nth answer of a fetch, from 0), ``settle`` (before anything is changed),
     ``settle:N`` (after N settlements were carried out), ``wait``, ``close``.
     """
@@ -155,6 +167,8 @@ class FakeSource:
         self.applied: list[Settlement] = []
         self.asked: list[tuple[str, str, int]] = []
         self.sessions: list[FakeSession] = []
+        self.lowest: dict[str, int] = {}
+        """Folder -> the lowest number that came next while it stood behind the position."""
 
     async def connect(self) -> FakeSession:
         self.steps.append("connect")
@@ -186,6 +200,7 @@ class FakeSession:
         self._source = source
         self._mailbox = source.mailbox
         self._seen_by_wait: int | None = None
+        self._surveyed: set[str] = set()
 
     async def folders(self) -> Sequence[str]:
         await self._step("folders")
@@ -209,12 +224,35 @@ class FakeSession:
             mails = [mail for mail in mails if _wanted(mail, start)]
         if folder.name == self._source.watched[0]:
             self._seen_by_wait = place.uid_next
-        refs = [MessageRef(folder, mail.uid, len(mail.octets)) for mail in mails]
+        refs = [
+            _told(folder, mail) if start.dated else MessageRef(folder, mail.uid, len(mail.octets)) for mail in mails
+        ]
         pages = [refs[n : n + PAGE] for n in range(0, len(refs), PAGE)] or [[]]
         position = Position(str(place.uid_next))
         for page in pages[:-1]:
             yield Page(page, listed=sum(map(len, pages)))
         yield Page(pages[-1], position, sum(map(len, pages)))
+
+    async def survey(self, folder: Folder, position: Position | None) -> Survey:
+        """The newest known names, once a session; all that is there while the numbering stands behind the position."""
+        await self._step("survey")
+        place = self._current(folder)
+        following = int(position or 1)
+        behind = place.uid_next < following
+        if folder.name in self._surveyed and not behind:
+            return Survey()
+        self._surveyed.add(folder.name)
+        below = [mail for mail in place.mails.values() if int(mail.uid) < following]
+        low = self._source.lowest[folder.name] = min(place.uid_next, self._source.lowest.get(folder.name, following))
+        strange = [_told(folder, mail) for mail in below if int(mail.uid) >= low]
+        if not behind:
+            self._source.lowest.pop(folder.name, None)
+        return Survey([_told(folder, mail) for mail in below[-SURVEYED:]], strange, behind=behind)
+
+    async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
+        await self._step("look")
+        found = [self._current(ref.folder).mails.get(ref.uid) for ref in refs]
+        return [None if mail is None else _told(ref.folder, mail) for ref, mail in zip(refs, found, strict=True)]
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         await self._step("fetch")
@@ -306,6 +344,10 @@ class FakeSession:
             self.lost = "the numbering of the folder changed"
             raise SessionLost(self.lost)
         return self._mailbox.folders[folder.name]
+
+
+def _told(folder: Folder, mail: FakeMail) -> MessageRef:
+    return MessageRef(folder, mail.uid, len(mail.octets), mail.received)
 
 
 def _wanted(mail: FakeMail, start: Start) -> bool:

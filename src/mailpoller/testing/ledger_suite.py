@@ -8,20 +8,23 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held, Outcome, OutcomeKind, Settlement
+from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held, Outcome, OutcomeKind, Question, Settlement
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
-from mailpoller.core.identity import mint_mid
+from mailpoller.core.identity import mint_mid, redeliveries
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger
+from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Sight, Traits
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
 OTHER_HOST = Account("imap", "imap.example.net", "support")
 INBOX = Folder("support", "INBOX", "imap:imap.example.com:support:1700000000")
 RENUMBERED = Folder("support", "INBOX", "imap:imap.example.com:support:1800000000")
 SEEN = Disposition(seen=True)
+IDENTITY = bytes(range(16))
+T0 = datetime(2026, 3, 14, 9, 0, tzinfo=UTC)
 
 
 class SuiteClock:
@@ -50,6 +53,16 @@ def refs(folder: Folder, *uids: int | str, size: int | None = 1000) -> list[Mess
     return [MessageRef(folder, str(uid), size) for uid in uids]
 
 
+def told(number: int) -> MessageRef:
+    """A ref whose size and date were told."""
+    return MessageRef(INBOX, str(number), 1000, T0)
+
+
+def settlement_of(claim: Claim) -> Settlement:
+    """That of a delivered message that is to be deleted."""
+    return Settlement(claim.ref, claim.mid, "delivered", Disposition(delete=True))
+
+
 def outcome(
     claim: Claim,
     kind: OutcomeKind = "delivered",
@@ -74,7 +87,7 @@ def outcome(
     )
 
 
-def claims(answers: Sequence[Claim | Held | Settlement]) -> list[Claim]:
+def claims(answers: Sequence[Claim | Held | Settlement | Question]) -> list[Claim]:
     """The answers, all of which must be claims."""
     assert all(isinstance(answer, Claim) for answer in answers), answers
     return [answer for answer in answers if isinstance(answer, Claim)]
@@ -602,7 +615,7 @@ class LedgerSuite:
         await ledger.open_folder(RENUMBERED, ACCOUNT)
         (young,) = claims(await ledger.claim(refs(RENUMBERED, 1)))
         await ledger.settle([outcome(young, octets=b"new")])
-        assert await ledger.repeats("support", asked, former_of=RENUMBERED) == {former: old.mid}
+        assert await ledger.former(RENUMBERED, asked) == {former: [old.mid]}
         assert set(await ledger.repeats("support", asked)) == set(asked)
         await ledger.close()
 
@@ -615,6 +628,283 @@ class LedgerSuite:
         await ledger.settle([outcome(claim, octets=b"one")])
         fingerprint = sha256(b"one").digest()
         assert await ledger.repeats("support", [fingerprint[:31] + b"\0", b"\xff" * 32]) == {}
+        await ledger.close()
+
+    # --- who bears a name --------------------------------------------------------------------------------------
+    async def settled(self, ledger: Ledger, *numbers: int, disposition: Disposition = LEAVE) -> list[Claim]:
+        """Messages that were fetched, with an identity each, and delivered."""
+        made = claims(await ledger.claim([told(number) for number in numbers]))
+        await ledger.settle(
+            [
+                replace(
+                    outcome(claim, octets=claim.ref.uid.encode(), disposition=disposition),
+                    identity=IDENTITY,
+                    received=T0,
+                )
+                for claim in made
+            ]
+        )
+        return made
+
+    @pytest.mark.parametrize("seen", [{"size": 999}, {"received": T0 + timedelta(seconds=1)}])
+    async def test_another_size_or_date_is_a_question_and_changes_nothing(
+        self, tmp_path: Path, clock: SuiteClock, seen: dict[str, Any]
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = await self.settled(ledger, 1)
+        other = replace(told(1), **seen)
+        for _ in range(2):
+            assert await ledger.claim([other]) == [Question(other, claim.mid, IDENTITY)]
+            assert await ledger.recognise([other]) == [Sight(other, "question", claim.mid, IDENTITY)]
+        assert isinstance((await ledger.claim([told(1)]))[0], Held)
+        await ledger.close()
+
+    async def test_what_was_not_told_contradicts_nothing_and_is_learnt(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim([MessageRef(INBOX, "1")]))
+        await ledger.settle([replace(outcome(claim, disposition=LEAVE), identity=IDENTITY)])
+        assert [sight.state for sight in await ledger.recognise([told(1), told(2)])] == ["same", "unknown"]
+        assert isinstance((await ledger.claim([told(1)]))[0], Held)
+        assert isinstance((await ledger.claim([replace(told(1), size=999)]))[0], Question)
+        await ledger.close()
+
+    async def test_a_message_without_an_identity_is_never_another_one(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim([told(1)]))
+        await ledger.settle([outcome(claim, disposition=LEAVE)])
+        assert isinstance((await ledger.claim([replace(told(1), size=999)]))[0], Held)
+        await ledger.close()
+
+    async def test_a_known_bearer_that_looks_different_now_is_settled_as_before(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await self.settled(ledger, 1)
+        other = replace(told(1), size=999)
+        await ledger.identified([other], [])
+        assert isinstance((await ledger.claim([other]))[0], Held)
+        assert isinstance((await ledger.claim([told(1)]))[0], Question)
+        await ledger.close()
+
+    async def test_another_bearer_is_claimed_under_a_mid_of_its_own_and_nothing_is_done_to_it_for_the_former(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (first,) = await self.settled(ledger, 1, disposition=Disposition(delete=True))
+        other = replace(told(1), size=999)
+        await ledger.identified([], [other])
+        (second,) = claims(await ledger.claim([other]))
+        assert second.mid != first.mid and (second.bearer, second.identity, second.receipts) == (1, None, None)
+        assert second.mid == mint_mid("support", "INBOX", INBOX.epoch, "1", 1)
+        clock.move(timedelta(days=2))
+        assert await ledger.due(INBOX, limit=10) == [], "what is owed is owed to nobody"
+        assert await ledger.former(INBOX, [sha256(b"1").digest()]) == {sha256(b"1").digest(): [first.mid]}
+        (story,) = await ledger.trace(first.mid)
+        assert (story.outcome, story.disposition_state) == ("delivered", "failed")
+        await ledger.identified([], [replace(told(1), size=998)])
+        assert len(await ledger.trace(second.mid)) == 1, "one that is in hand is left alone"
+        await ledger.close()
+
+    async def test_an_undelivered_message_whose_name_another_one_bears_is_gone(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (first,) = claims(await ledger.claim([told(1)]))
+        traits = Traits(IDENTITY, T0, 1000, "<one@example.com>", "erika@example.com")
+        await ledger.defer(
+            [first], until=clock.now(), reason="down", queue="q", route=["q"], receipts={}, traits=[traits]
+        )
+        assert [story.mid for story in await ledger.trace("<one@example.com>")] == [first.mid], "also while it waits"
+        assert [story.mid for story in await ledger.trace("ERIKA@example.com")] == [first.mid]
+        assert isinstance((await ledger.claim([replace(told(1), size=999)]))[0], Question)
+        await ledger.identified([], [replace(told(1), size=999)])
+        (second,) = claims(await ledger.claim([replace(told(1), size=999)]))
+        assert (second.route, second.attempts) == (None, 0)
+        assert (await ledger.trace(first.mid))[0].outcome == "gone"
+        assert await ledger.lost(INBOX, limit=10) == [], "there is no name to ask for it by"
+        await ledger.close()
+
+    async def test_a_numbering_that_was_set_back_keeps_what_bears_its_name_size_and_date(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        one, two, _three = await self.settled(ledger, 1, 2, 3)
+        (four,) = claims(await ledger.claim([told(4)]))
+        await ledger.defer([four], until=clock.now(), reason="down", queue="q", route=["q", "r"], receipts={"r": "1"})
+        await ledger.advance(INBOX, Position("5"))
+        await ledger.complete(INBOX)
+        await ledger.begin_anew(INBOX, "other messages bear known numbers")
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert (state.position, state.complete, state.epoch_changed, state.settled_before) == (None, False, True, True)
+        assert state.left_before
+        answers = await ledger.claim([told(1), replace(told(2), size=7), MessageRef(INBOX, "3", 1000), told(4)])
+        assert [type(answer) for answer in answers] == [Held, Claim, Claim, Claim]
+        other, undated, same = claims(answers[1:])
+        assert other.mid not in (one.mid, two.mid) and undated.identity is None, "a size alone is no witness"
+        assert (same.mid, same.route, same.receipts) == (four.mid, ("q", "r"), {"r": "1"})
+        state = await ledger.open_folder(INBOX, ACCOUNT)
+        assert state.epoch_changed, "the row is the new one's, under the source's own name of the epoch"
+        await ledger.close()
+        ledger = await self.open(tmp_path, clock)
+        assert (await ledger.open_folder(INBOX, ACCOUNT)).epoch_changed
+        await ledger.close()
+
+    async def test_a_name_that_a_whole_listing_lacked_after_its_deletion_is_free(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (first,) = await self.settled(ledger, 1, disposition=Disposition(delete=True))
+        await ledger.disposed([Disposed(settlement_of(first), "applied")])
+        assert isinstance((await ledger.claim([told(1)]))[0], Held), "it may be there still"
+        await ledger.census(INBOX, [])
+        (second,) = claims(await ledger.claim([told(1)]))
+        assert second.mid != first.mid and second.bearer == 1
+        await ledger.close()
+
+    async def test_what_was_left_and_vanished_stays_settled_when_it_is_back(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await self.settled(ledger, 1, 2)
+        census = await ledger.census(INBOX, [told(2), told(3)])
+        assert (census.left, [ref.uid for ref in census.vanished]) == (2, ["1"])
+        assert [ref.uid for ref in census.strangers] == ["3"]
+        census = await ledger.census(INBOX, [told(2), told(3)])
+        assert (census.left, census.vanished) == (1, []), "each is missed once"
+        assert isinstance((await ledger.claim([told(1)]))[0], Held)
+        assert (await ledger.census(INBOX, [told(1), told(2)])).vanished == []
+        assert (await ledger.census(INBOX, [told(1), told(2)])).left == 2
+        await ledger.close()
+
+    # --- absence and doubt ---------------------------------------------------------------------------------------
+    async def test_the_first_look_that_missed_a_message_is_kept_for_the_next_process(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        first_look = clock.now()
+        (claim, other) = claims(await ledger.claim([told(1), told(2)]))
+        await ledger.defer([claim], until=clock.now(), reason="not there", cause="absent")
+        await ledger.defer([other], until=clock.now(), reason="down", queue="q")
+        await ledger.close()
+        clock.move(timedelta(minutes=2))
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim([told(1)]))
+        assert (claim.absent_at, claim.attempts) == (first_look, 0)
+        assert await ledger.sighted(INBOX, [], []) == (1, 2)
+        await ledger.defer([claim], until=clock.now(), reason="not there", cause="absent")
+        assert await ledger.accept("support", "absence") == 1
+        assert (await ledger.open_folder(INBOX, ACCOUNT)).absence_accepted
+        assert await ledger.sighted(INBOX, [told(1)], []) == (0, 2)
+        assert not (await ledger.open_folder(INBOX, ACCOUNT)).absence_accepted, "of that absence"
+        assert claims(await ledger.claim([told(1)]))[0].absent_at is None
+        await ledger.close()
+
+    async def test_what_ended_as_gone_is_asked_for_and_claimed_anew(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        one, two, three = claims(await ledger.claim([told(1), told(2), told(3)]))
+        await ledger.settle(
+            [
+                replace(outcome(one, disposition=LEAVE), kind="gone", receipts={}),
+                replace(outcome(two, disposition=LEAVE), kind="gone", receipts={"support": "1"}),
+                replace(outcome(three, disposition=LEAVE), kind="doubtful", receipts={}),
+            ]
+        )
+        assert {ref.uid for ref in await ledger.lost(INBOX, limit=10)} == {"1", "3"}
+        assert await ledger.revive([told(1), told(2), told(3)]) == 1
+        assert await ledger.revive([replace(told(3), size=9)]) == 1, "it shows another size"
+        again = claims(await ledger.claim([told(1), replace(told(3), size=9)]))
+        assert [claim.mid for claim in again] == [one.mid, three.mid]
+        await ledger.close()
+
+    async def test_doubts_about_octets_are_counted_apart_from_attempts(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        began = clock.now()
+        for expected in range(3):
+            (claim,) = claims(await ledger.claim([told(1)]))
+            assert (claim.doubts, claim.attempts) == (expected, 0)
+            assert claim.doubted_at == (began if expected else None)
+            await ledger.defer([claim], until=clock.now(), reason="no proper end", cause="doubtful")
+            clock.move(timedelta(minutes=1))
+        await ledger.close()
+
+    async def test_blame_outlives_the_process_and_ends_with_an_outcome(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        made = claims(await ledger.claim([told(1), told(2), told(3)]))
+        await ledger.release(made)
+        await ledger.blame([told(1), told(2), told(3)])
+        await ledger.blame([told(2)])
+        await ledger.absolve([told(3)])
+        await ledger.close()
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert [(ref.uid, count) for ref, count in await ledger.blamed(INBOX)] == [("2", 2), ("1", 1)]
+        await ledger.settle([outcome(claim) for claim in claims(await ledger.claim([told(2)]))])
+        assert [ref.uid for ref, _ in await ledger.blamed(INBOX)] == ["1"]
+        await ledger.close()
+
+    async def test_a_fingerprint_stands_for_one_earlier_message(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        equal = sha256(b"equal").digest()
+        await ledger.open_folder(INBOX, ACCOUNT)
+        one, two = claims(await ledger.claim([told(1), told(2)]))
+        await ledger.settle([outcome(one, octets=b"equal")])
+        clock.move(timedelta(seconds=1))
+        await ledger.settle([outcome(two, octets=b"equal")])
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        assert await ledger.former(RENUMBERED, [equal]) == {equal: [one.mid, two.mid]}
+        (again,) = claims(await ledger.claim(refs(RENUMBERED, 1)))
+        await ledger.settle([replace(outcome(again, octets=b"equal"), kind="repeated", receipts={}, repeat_of=one.mid)])
+        assert await ledger.former(RENUMBERED, [equal]) == {equal: [two.mid]}
+        third = replace(INBOX, epoch="third")
+        await ledger.open_folder(third, ACCOUNT)
+        found = await ledger.former(third, [equal])
+        assert set(found[equal]) == {two.mid, again.mid}, "two messages, whatever numbers they had"
+        await ledger.close()
+
+    async def test_a_decision_is_not_undone_by_a_hold(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert await ledger.hold(INBOX, "much unknown mail")
+        assert await ledger.accept("support", "baseline") == 1
+        assert not await ledger.hold(INBOX, "much unknown mail")
+        assert (await ledger.open_folder(INBOX, ACCOUNT)).accepted == "baseline"
+        await ledger.close()
+
+    async def test_nothing_waits_for_a_clock_that_was_ahead(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        clock.move(timedelta(days=7))
+        made = claims(await ledger.claim([told(1), told(2)]))
+        await ledger.defer(made[:1], until=clock.now() + timedelta(hours=4), reason="x")
+        await ledger.settle([outcome(made[1], disposition=Disposition(seen=True))])
+        clock.move(timedelta(days=-7))
+        assert {ref.uid for ref in await ledger.due(INBOX, limit=10)} == {"1", "2"}
+        answers = await ledger.claim([told(1), told(2)])
+        assert [type(answer) for answer in answers] == [Claim, Settlement]
+        await ledger.close()
+
+    async def test_the_last_poll_is_known_to_the_next_process(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.polled({"support": clock.now(), "billing": clock.now()})
+        later = clock.now() + timedelta(minutes=1)
+        await ledger.polled({"support": later})
+        await ledger.close()
+        ledger = await self.open(tmp_path, clock)
+        assert await ledger.last_polls() == {"support": later, "billing": clock.now()}
         await ledger.close()
 
     # --- pruning -----------------------------------------------------------------------------------------------
@@ -630,8 +920,13 @@ class LedgerSuite:
         (young,) = claims(await ledger.claim(refs(INBOX, 5)))
         await ledger.settle([outcome(young, disposition=LEAVE)])
         before = clock.now() - timedelta(days=90)
+        assert await ledger.prune(INBOX, {"2"}, before=before) == 0, "one look is none"
+        clock.move(timedelta(hours=23))
+        assert await ledger.prune(INBOX, {"2"}, before=before) == 0
+        clock.move(timedelta(hours=2))
         assert await ledger.prune(INBOX, {"2"}, before=before) == 1
         assert await ledger.prune(INBOX, {"2"}, before=before) == 0
+        assert (await ledger.open_folder(INBOX, ACCOUNT)).pruned_at == clock.now()
         assert await ledger.counts("support") == {"claimed": 1, "deferred": 1, "settled": 2, "undisposed": 0}
         assert len(await ledger.trace(old_gone.mid)) == 0
         assert len(await ledger.trace(old_there.mid)) == 1
@@ -652,6 +947,8 @@ class LedgerSuite:
         assert (await ledger.counts("support"))["deferred"] == 0, "nobody works on a former epoch"
         assert await ledger.prune(RENUMBERED, (), before=clock.now()) == 0, "its fingerprints are still needed"
         await ledger.complete(RENUMBERED)
+        assert await ledger.prune(RENUMBERED, (), before=clock.now()) == 0
+        clock.move(timedelta(days=1))
         assert await ledger.prune(RENUMBERED, (), before=clock.now()) == 1
         state = await ledger.open_folder(INBOX, ACCOUNT)
         assert (state.position, state.complete) == (None, False), "mail was left there that nobody settled"
@@ -789,12 +1086,12 @@ class LedgerSuite:
         assert await ledger.due(INBOX, limit=10) == refs(INBOX, 1), "a late word from the server does not undo it"
         assert await ledger.repeats("support", [sha256(b"octets").digest()]) == {}, "it is no repeat of itself"
         (again,) = claims(await ledger.claim(refs(INBOX, 1)))
-        assert (again.mid, again.generation, again.route, again.receipts) == (claim.mid, 1, None, None)
+        assert (again.mid, redeliveries(again.generation), again.route, again.receipts) == (claim.mid, 1, None, None)
         assert (again.attempts, again.suspect) == (0, False)
         await ledger.settle([outcome(again)])
         await ledger.reopen(claim.mid)
         (again,) = claims(await ledger.claim(refs(INBOX, 1)))
-        assert again.generation == 2
+        assert redeliveries(again.generation) == 2
         await ledger.close()
 
     async def test_a_reopened_message_keeps_the_story_of_its_former_deliveries(
@@ -885,5 +1182,5 @@ class LedgerSuite:
             await ledger.claim(refs(INBOX, 1))
 
 
-async def _claim(ledger: Ledger, wanted: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+async def _claim(ledger: Ledger, wanted: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement | Question]:
     return await ledger.claim(wanted)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from sqlite3 import Connection
 from typing import Literal
 
 from mailpoller.core.message import Account, Folder, Position
 from mailpoller.core.ports import FolderState
-from mailpoller.ledgers.sqlite.values import clean, instant, undocument
+from mailpoller.ledgers.sqlite.values import (
+    clean,
+    document,
+    instant,
+    instant_of_seconds,
+    instant_or_none,
+    micros,
+    undocument,
+)
+
+AGAIN = " again:"
+"""Stands in an epoch's name before how often its numbering was begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A folder's row. ``epoch`` is what mids are minted of: the folder's own, unless two accounts share that."""
+    """A folder's row. ``epoch`` is what mids are minted of: the folder's own, unless two accounts share that or its numbering was
+    set back. ``predecessor``: the row of the numbering that was set back."""
 
     id: int
     epoch: str
+    predecessor: int | None = None
 
 
 def open_folder(
@@ -31,7 +45,8 @@ def open_folder(
     if formerly is not None:
         rename(connection, formerly, folder.mailbox)
     rows = connection.execute(
-        "SELECT id, epoch, turn, type, host, user, complete FROM folder WHERE mailbox = ? AND name = ? ORDER BY turn",
+        "SELECT id, epoch, turn, type, host, user, complete, predecessor, anew FROM folder "
+        "WHERE mailbox = ? AND name = ? ORDER BY turn",
         (folder.mailbox, folder.name),
     ).fetchall()
     identity = (account.type, account.host, account.user)
@@ -39,9 +54,10 @@ def open_folder(
     # ids of those that are settled, and their queue would refuse them as repeats: so the ledger adds it.
     qualified = f"{folder.epoch} {account.type}:{account.user}@{account.host}"
     epoch = folder.epoch
-    if any(row[1] == epoch and row[3:6] != identity for row in rows):
+    if any(row[1].partition(AGAIN)[0] == epoch and row[3:6] != identity for row in rows):
         epoch = qualified
-    known = next((Known(row[0], row[1]) for row in rows if row[1] == epoch), None)
+    latest = max((row for row in rows if row[1].partition(AGAIN)[0] == epoch), key=lambda row: row[8], default=None)
+    known = None if latest is None else Known(latest[0], latest[1], latest[7])
     turn = rows[-1][2] + 1 if rows else 1
     if known is None:
         (baseline_at,) = connection.execute(
@@ -56,20 +72,65 @@ def open_folder(
         known = Known(number, epoch)
     elif rows[-1][0] != known.id:
         connection.execute("UPDATE folder SET turn = ? WHERE id = ?", (turn, known.id))
-    position, complete, baseline_at, accepted = connection.execute(
-        "SELECT position, complete, baseline_at, accepted FROM folder WHERE id = ?", (known.id,)
+    return known, standing(connection, folder, known)
+
+
+def standing(connection: Connection, folder: Folder, known: Known) -> FolderState:
+    """What is known of a folder in its present epoch."""
+    position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at = connection.execute(
+        "SELECT position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at "
+        "FROM folder WHERE id = ?",
+        (known.id,),
     ).fetchone()
-    earlier = [bool(row[6]) for row in rows if row[0] != known.id]
-    return known, FolderState(
+    earlier = connection.execute(
+        "SELECT id, complete FROM folder WHERE mailbox = ? AND name = ? AND id <> ?",
+        (folder.mailbox, folder.name, known.id),
+    ).fetchall()
+    return FolderState(
         folder=folder,
         position=None if position is None else Position(position),
         first_run=not earlier and not complete,
         epoch_changed=bool(earlier) and not complete,
         complete=bool(complete),
         baseline_at=instant(baseline_at),
-        # A completed listing covers what earlier, uncompleted ones had left, so the latest of them speaks for all.
-        settled_before=earlier[-1] if earlier else True,
+        # A completed listing covers what is older than the first run, whatever befell later ones.
+        settled_before=any(complete for _, complete in earlier) if earlier else True,
         accepted=accepted,
+        left_before=not complete and any(_has_unsettled(connection, number) for number, _ in earlier),
+        strange_at=instant_or_none(strange_at),
+        pruned_at=instant_or_none(pruned_at),
+        absence_accepted=absence_accepted_at is not None,
+    )
+
+
+def _has_unsettled(connection: Connection, number: int) -> bool:
+    (found,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM message WHERE state IN ('claimed', 'suspect', 'deferred') "
+        "AND folder = ? AND due_at IS NOT NULL)",
+        (number,),
+    ).fetchone()
+    return bool(found)
+
+
+def begin_anew(connection: Connection, known: Known, now: int) -> Known:
+    """The row of a numbering that follows ``known``, which was set back."""
+    mailbox, name, kind, host, user, anew, baseline_at = connection.execute(
+        "SELECT mailbox, name, type, host, user, anew, baseline_at FROM folder WHERE id = ?", (known.id,)
+    ).fetchone()
+    epoch = f"{known.epoch.partition(AGAIN)[0]}{AGAIN}{anew + 1}"
+    (number,) = connection.execute(
+        "INSERT INTO folder (mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at, anew, predecessor) "
+        "SELECT ?1, ?2, ?3, ?4, ?5, ?6, max(turn) + 1, ?7, ?8, ?9, ?10 FROM folder WHERE mailbox = ?1 AND name = ?2 "
+        "RETURNING id",
+        (mailbox, name, epoch, kind, host, user, now, baseline_at, anew + 1, known.id),
+    ).fetchone()
+    return Known(number, epoch, known.id)
+
+
+def strange(connection: Connection, known: Known, doubtful: bool, now: int) -> None:
+    connection.execute(
+        "UPDATE folder SET strange_at = iif(?2, coalesce(strange_at, ?3), NULL) WHERE id = ?1",
+        (known.id, doubtful, now),
     )
 
 
@@ -80,13 +141,15 @@ def rename(connection: Connection, old: str, new: str) -> None:
         "AND NOT EXISTS (SELECT 1 FROM folder WHERE mailbox = :new)",
         {"old": old, "new": new},
     )
+    connection.execute("UPDATE OR IGNORE mailbox SET name = ?2 WHERE name = ?1", (old, new))
 
 
 def find(connection: Connection, folder: Folder) -> Known | None:
     """The row of a folder that :func:`open_folder` registered, now or in an earlier run."""
     row = connection.execute(
-        "SELECT id, epoch FROM folder WHERE mailbox = ? AND name = ? AND epoch = ?",
-        (folder.mailbox, folder.name, folder.epoch),
+        "SELECT id, epoch, predecessor FROM folder WHERE mailbox = ?1 AND name = ?2 "
+        "AND (epoch = ?3 OR substr(epoch, 1, length(?3) + length(?4)) = ?3 || ?4) ORDER BY anew DESC LIMIT 1",
+        (folder.mailbox, folder.name, folder.epoch, AGAIN),
     ).fetchone()
     return None if row is None else Known(*row)
 
@@ -103,6 +166,10 @@ def earlier_epochs(connection: Connection, known: Known) -> list[int]:
     ]
 
 
+def pruned(connection: Connection, known: Known, now: int) -> None:
+    connection.execute("UPDATE folder SET pruned_at = ? WHERE id = ?", (now, known.id))
+
+
 def advance(connection: Connection, known: Known, position: Position, now: int) -> None:
     connection.execute("UPDATE folder SET position = ?, advanced_at = ? WHERE id = ?", (position, now, known.id))
 
@@ -111,11 +178,37 @@ def complete(connection: Connection, known: Known) -> None:
     connection.execute("UPDATE folder SET complete = 1, held = NULL, accepted = NULL WHERE id = ?", (known.id,))
 
 
-def hold(connection: Connection, known: Known, reason: str) -> None:
-    connection.execute("UPDATE folder SET held = ?, accepted = NULL WHERE id = ?", (clean(reason), known.id))
+def left(connection: Connection, known: Known) -> set[tuple[int | None, datetime | None]]:
+    """Size and date of what no earlier epoch settled."""
+    return {
+        (size, instant_of_seconds(received))
+        for number in earlier_epochs(connection, known)
+        for size, received in connection.execute(
+            "SELECT DISTINCT listed, received FROM message WHERE state IN ('claimed', 'suspect', 'deferred') "
+            "AND folder = ? AND due_at IS NOT NULL",
+            (number,),
+        )
+    }
 
 
-def accept(connection: Connection, mailbox: str, how: Literal["baseline", "replay"]) -> int:
+def hold(connection: Connection, known: Known, reason: str) -> bool:
+    """False: an operator has decided meanwhile."""
+    return (
+        connection.execute(
+            "UPDATE folder SET held = ? WHERE id = ? AND accepted IS NULL", (clean(reason), known.id)
+        ).rowcount
+        == 1
+    )
+
+
+def accept(connection: Connection, mailbox: str, how: Literal["baseline", "replay", "absence"], now: int) -> int:
+    if how == "absence":
+        return connection.execute(
+            "UPDATE folder SET absence_accepted_at = ?2 WHERE mailbox = ?1 AND EXISTS (SELECT 1 FROM message "
+            "WHERE folder = folder.id AND state IN ('claimed', 'suspect', 'deferred') AND due_at IS NOT NULL "
+            "AND absent_at IS NOT NULL)",
+            (mailbox, now),
+        ).rowcount
     return connection.execute(
         "UPDATE folder SET held = NULL, accepted = ? WHERE mailbox = ? AND held IS NOT NULL", (how, mailbox)
     ).rowcount
@@ -148,10 +241,24 @@ def mailboxes(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT mailbox FROM folder ORDER BY mailbox")]
 
 
+def polled(connection: Connection, polls: Mapping[str, datetime]) -> None:
+    rows = document([(mailbox, micros(at)) for mailbox, at in polls.items()])
+    connection.execute(
+        "INSERT INTO mailbox (name, polled_at) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') "
+        "FROM json_each(?) WHERE TRUE ON CONFLICT (name) DO UPDATE SET polled_at = excluded.polled_at",
+        (rows,),
+    )
+
+
+def last_polls(connection: Connection) -> dict[str, datetime]:
+    return {name: instant(at) for name, at in connection.execute("SELECT name, polled_at FROM mailbox")}
+
+
 def forget(connection: Connection, mailbox: str) -> int:
     (count,) = connection.execute(
         "SELECT count(*) FROM message JOIN folder ON folder.id = message.folder WHERE mailbox = ?", (mailbox,)
     ).fetchone()
     connection.execute("DELETE FROM folder WHERE mailbox = ?", (mailbox,))  # messages go with it
     connection.execute("DELETE FROM fault WHERE subject = ?", (mailbox,))
+    connection.execute("DELETE FROM mailbox WHERE name = ?", (mailbox,))
     return int(count)

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import structlog
 
-from mailpoller.core.delivery import Disposed, Held, Outcome, Settlement
+from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MessageGone
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import AlarmEdge, Clock, Fault, FolderState, Story
-from mailpoller.ledgers.sqlite import alarms, folders, messages, stories
+from mailpoller.core.ports import AlarmEdge, Census, Clock, Fault, FolderState, Sight, Story, Traits
+from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, stories
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.messages import Key
 from mailpoller.ledgers.sqlite.reader import LedgerReader
 from mailpoller.ledgers.sqlite.schema import SCHEMA
-from mailpoller.ledgers.sqlite.values import micros
+from mailpoller.ledgers.sqlite.values import MICROSECOND, instant_of_seconds, micros
 from mailpoller.transport.sqlite import Database, SqliteUnavailable
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+PIECE = 500
+"""Rows that a long work changes at once: others wait no longer than for these."""
+PRUNED_APART = timedelta(days=1)
+"""Two prunings that both missed a message are at least so far apart."""
 
 
 class SqliteLedger:
@@ -91,6 +98,15 @@ class SqliteLedger:
         self._known[folder] = known
         return state
 
+    async def begin_anew(self, folder: Folder, reason: str) -> None:
+        known, now = await self._find(folder), self._now()
+        self._known[folder] = await self._write(lambda c: folders.begin_anew(c, known, now))
+        log.warning("epoch.begun_anew", mailbox=folder.mailbox, folder=folder.name, reason=reason)
+
+    async def strange(self, folder: Folder, doubtful: bool) -> None:
+        known, now = await self._find(folder), self._now()
+        await self._write(lambda c: folders.strange(c, known, doubtful, now))
+
     async def advance(self, folder: Folder, position: Position) -> None:
         known, now = await self._find(folder), self._now()
         await self._write(lambda c: folders.advance(c, known, position, now))
@@ -103,20 +119,25 @@ class SqliteLedger:
         known = await self._find(folder)
         return await self._read_aside(lambda c: folders.unknown(c, known, [ref.size for ref in refs]))
 
-    async def hold(self, folder: Folder, reason: str) -> None:
+    async def left(self, folder: Folder) -> Collection[tuple[int | None, datetime | None]]:
         known = await self._find(folder)
-        await self._write(lambda c: folders.hold(c, known, reason))
+        return await self._read(lambda c: folders.left(c, known))
 
-    async def accept(self, mailbox: str, how: Literal["baseline", "replay"]) -> int:
-        return await self._write(lambda c: folders.accept(c, mailbox, how))
+    async def hold(self, folder: Folder, reason: str) -> bool:
+        known = await self._find(folder)
+        return await self._write(lambda c: folders.hold(c, known, reason))
+
+    async def accept(self, mailbox: str, how: Literal["baseline", "replay", "absence"]) -> int:
+        now = self._now()
+        return await self._write(lambda c: folders.accept(c, mailbox, how, now))
 
     # --- messages ----------------------------------------------------------------------------------------------
-    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement]:
+    async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement | Question]:
         keyed = list(zip(await self._found(refs), refs, strict=True))
         now = self._now()
         taken: list[Key] = []
 
-        def work(connection: sqlite3.Connection) -> list[Claim | Held | Settlement]:
+        def work(connection: sqlite3.Connection) -> list[Claim | Held | Settlement | Question]:
             answers, keys = messages.claim(connection, keyed, self._open_claims, now)
             taken.extend(keys)
             self._open_claims.update(keys)
@@ -128,6 +149,80 @@ class SqliteLedger:
             # Nobody will ever work on these: whatever became of the commit, they can be claimed again.
             self._open_claims.difference_update(taken)
             raise
+
+    async def recognise(self, refs: Sequence[MessageRef]) -> Sequence[Sight]:
+        if not refs:
+            return []
+        known = await self._find(refs[0].folder)
+        sights = await self._read(lambda c: bearers.recognise(c, known, refs))
+        seen = [sight.ref for sight in sights if sight.state == "same"]
+        if any(ref.received is not None for ref in seen):
+            await self._write(lambda c: bearers.learn(c, known, seen))
+        return sights
+
+    async def identified(self, same: Sequence[MessageRef], other: Sequence[MessageRef]) -> None:
+        if not same and not other:
+            return
+        folder = (same or other)[0].folder
+        known, now = await self._find(folder), self._now()
+
+        def work(connection: sqlite3.Connection) -> None:
+            bearers.learn(connection, known, same)
+            free = [ref for ref in other if (known.id, ref.uid) not in self._open_claims]
+            bearers.succeed(connection, known, folder.mailbox, folder.name, free, now)
+
+        await self._write(work)
+
+    async def census(self, folder: Folder, refs: Sequence[MessageRef]) -> Census:
+        known, now = await self._find(folder), self._now()
+        census, absent, back = await self._read_aside(lambda c: bearers.census(c, known, folder, refs))
+        for begin in range(0, len(absent), PIECE):
+            piece = absent[begin : begin + PIECE]
+            await self._write(functools.partial(bearers.mark_absent, known=known, absent=piece, present=(), now=now))
+        if back:
+            await self._write(lambda c: bearers.mark_absent(c, known, (), back, now))
+        return census
+
+    async def unsettled(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
+        known = await self._find(folder)
+        return _refs(folder, await self._read(lambda c: bearers.unsettled(c, known, limit)))
+
+    async def lost(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
+        known = await self._find(folder)
+        return _refs(folder, await self._read(lambda c: bearers.lost(c, known, limit)))
+
+    async def revive(self, refs: Sequence[MessageRef]) -> int:
+        if not refs:
+            return 0
+        known, now = await self._find(refs[0].folder), self._now()
+        return await self._write(lambda c: bearers.revive(c, known, refs, now))
+
+    async def sighted(
+        self, folder: Folder, present: Sequence[MessageRef], absent: Sequence[MessageRef]
+    ) -> tuple[int, int]:
+        known, now = await self._find(folder), self._now()
+
+        def work(connection: sqlite3.Connection) -> tuple[int, int]:
+            bearers.mark_absent(connection, known, [ref.uid for ref in absent], [ref.uid for ref in present], now)
+            return bearers.absences(connection, known)
+
+        return await self._write(work)
+
+    async def blame(self, refs: Sequence[MessageRef]) -> None:
+        await self._blame(refs, more=True)
+
+    async def absolve(self, refs: Sequence[MessageRef]) -> None:
+        await self._blame(refs, more=False)
+
+    async def _blame(self, refs: Sequence[MessageRef], *, more: bool) -> None:
+        if refs:
+            known = await self._find(refs[0].folder)
+            await self._write(lambda c: bearers.blame(c, known, [ref.uid for ref in refs], more))
+
+    async def blamed(self, folder: Folder) -> Sequence[tuple[MessageRef, int]]:
+        known = await self._find(folder)
+        rows = await self._read(lambda c: bearers.blamed(c, known))
+        return [(MessageRef(folder, uid, size), count) for uid, size, count in rows]
 
     async def suspects(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
         known, now = await self._find(folder), self._now()
@@ -170,12 +265,23 @@ class SqliteLedger:
         queue: str | None = None,
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
+        traits: Sequence[Traits | None] | None = None,
+        cause: Literal["", "absent", "doubtful"] = "",
     ) -> None:
         keys = await self._keys([claim.ref for claim in claims])
-        due_at = micros(until)
-        await self._write(
-            lambda c: messages.defer(c, keys, until=due_at, reason=reason, queue=queue, route=route, receipts=receipts)
+        work = functools.partial(
+            messages.defer,
+            keys=keys,
+            until=micros(until),
+            reason=reason,
+            queue=queue,
+            route=route,
+            receipts=receipts,
+            traits=traits or [None] * len(keys),
+            cause=cause,
+            now=self._now(),
         )
+        await self._write(work)
         self._open_claims.difference_update(keys)
 
     async def release(self, claims: Sequence[Claim]) -> None:
@@ -192,18 +298,39 @@ class SqliteLedger:
         now = self._now()
         await self._write(lambda c: messages.disposed(c, keyed, now))
 
-    async def repeats(
-        self, mailbox: str, fingerprints: Sequence[bytes], *, former_of: Folder | None = None
-    ) -> Mapping[bytes, str]:
-        known = None if former_of is None else await self._find(former_of)
-        return await self._read(lambda c: messages.repeats(c, mailbox, fingerprints, known))
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+        return await self._read(lambda c: messages.repeats(c, mailbox, fingerprints))
+
+    async def former(self, folder: Folder, fingerprints: Sequence[bytes]) -> Mapping[bytes, Sequence[str]]:
+        known = await self._find(folder)
+        return await self._read(lambda c: messages.former(c, known, fingerprints))
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
-        known, earlier_than = await self._find(folder), micros(before)
-        settled, abandoned = await self._read_aside(lambda c: messages.prunable(c, known, present, earlier_than))
-        return await self._write(lambda c: messages.prune(c, settled, abandoned, earlier_than))
+        """As the port says; in pieces, so that no other write waits for all of it."""
+        known, earlier_than, now = await self._find(folder), micros(before), self._now()
+        missed_before = now - PRUNED_APART // MICROSECOND
+        found = await self._read_aside(lambda c: messages.prunable(c, known, present, earlier_than, missed_before))
+        forgotten = 0
+        for settled in _pieces(found.settled):
+            forgotten += await self._write(
+                functools.partial(messages.prune, settled=settled, abandoned=(), before=earlier_than)
+            )
+        for abandoned in _pieces(found.abandoned):
+            await self._write(functools.partial(messages.prune, settled=(), abandoned=abandoned, before=earlier_than))
+        for missed in _pieces(found.missed):
+            await self._write(functools.partial(messages.note_missed, missed=missed, found=(), now=now))
+        for back in _pieces(found.found):
+            await self._write(functools.partial(messages.note_missed, missed=(), found=back, now=now))
+        await self._write(lambda c: folders.pruned(c, known, now))
+        return forgotten
 
     # --- mailboxes ---------------------------------------------------------------------------------------------
+    async def polled(self, polls: Mapping[str, datetime]) -> None:
+        await self._write(lambda c: folders.polled(c, polls))
+
+    async def last_polls(self) -> Mapping[str, datetime]:
+        return await self._read(folders.last_polls)
+
     async def mailboxes(self) -> Sequence[str]:
         return await self._read(folders.mailboxes)
 
@@ -307,3 +434,12 @@ class SqliteLedger:
     def _drop_known(self, mailbox: str) -> None:
         for folder in [folder for folder in self._known if folder.mailbox == mailbox]:
             del self._known[folder]
+
+
+def _refs(folder: Folder, rows: Iterable[bearers.Named]) -> list[MessageRef]:
+    return [MessageRef(folder, uid, size, instant_of_seconds(received)) for uid, size, received in rows]
+
+
+def _pieces(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    for begin in range(0, len(keys), PIECE):
+        yield keys[begin : begin + PIECE]

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from sqlite3 import Connection
 from typing import Any
 
-from mailpoller.core.delivery import Disposed, Held, Outcome, Settlement
+from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.ports import Traits
+from mailpoller.ledgers.sqlite.bearers import FORMER_NAMES, LATEST_DUE, carry_over, contradicts, learn, succeed
 from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
@@ -24,9 +27,11 @@ from mailpoller.ledgers.sqlite.values import (
     disposition_text,
     document,
     instant,
+    instant_or_none,
     mark,
     mid_octets,
     mid_text,
+    seconds,
     undocument,
 )
 
@@ -61,12 +66,13 @@ def suspect_open_claims(connection: Connection, now: int) -> tuple[int, int]:
 
 def claim(
     connection: Connection, refs: Keyed, open_claims: Collection[Key], now: int
-) -> tuple[list[Claim | Held | Settlement], list[Key]]:
+) -> tuple[list[Claim | Held | Settlement | Question], list[Key]]:
     """The answers, and the keys of those that were claimed. ``open_claims`` are in this process's hands already; a row
     that is claimed without being among them was claimed by a commit whose caller never heard of it."""
-    rows = _rows(connection, refs)
-    answers: list[Claim | Held | Settlement] = []
-    taken: dict[Key, tuple[Claim, int | None]] = {}
+    rows = _all_rows(connection, refs, now)
+    answers: list[Claim | Held | Settlement | Question] = []
+    taken: dict[Key, Claim] = {}
+    news: defaultdict[Known, list[MessageRef]] = defaultdict(list)
     for known, ref in refs:
         key = (known.id, ref.uid)
         row = rows.get(key)
@@ -76,32 +82,70 @@ def claim(
         answer = _claim_new(known, ref) if row is None else _claim_known(ref, row, now)
         answers.append(answer)
         if isinstance(answer, Claim):
-            taken[key] = (answer, ref.size)
-    alike: defaultdict[int, list[tuple[str, int | None]]] = defaultdict(list)
+            taken[key] = answer
+        elif row is not None and not isinstance(answer, Question) and _tells_more(row, ref):
+            news[known].append(ref)
+    for known, several in news.items():
+        learn(connection, known, several)
+    told: defaultdict[int, list[tuple[str, int | None, int | None]]] = defaultdict(list)
     mids: defaultdict[int, list[bytes]] = defaultdict(list)
-    for (number, uid), (claimed, size) in taken.items():
-        alike[number].append((uid, size))
+    for (number, uid), claimed in taken.items():
+        told[number].append((uid, claimed.ref.size, seconds(claimed.ref.received)))
         mids[number].append(mid_octets(claimed.mid))
-    for number, several in alike.items():
-        connection.execute(_CLAIM, (document(several), b"".join(mids[number]), now, number))
+    for number, rows_told in told.items():
+        connection.execute(_CLAIM, (document(rows_told), b"".join(mids[number]), now, number))
     return answers, list(taken)
 
 
 _CLAIM = """
-INSERT INTO message (folder, uid, listed, mid, state, due_at, claimed_at)
-SELECT ?4, json_extract(value, '$[0]'), json_extract(value, '$[1]'), substr(?2, 1 + 16 * key, 16), 'claimed', ?3, ?3
+INSERT INTO message (folder, uid, listed, received, mid, state, due_at, claimed_at)
+SELECT ?4, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    substr(?2, 1 + 16 * key, 16), 'claimed', ?3, ?3
 FROM json_each(?1) WHERE TRUE
 ON CONFLICT (folder, uid) DO UPDATE SET state = 'claimed', due_at = ?3, claimed_at = ?3, at_risk = 0,
-    listed = coalesce(excluded.listed, listed)
+    listed = coalesce(excluded.listed, listed), received = coalesce(excluded.received, received)
 """
 
-_Row = tuple[int, str, str, int | None, str, int, int, str | None, str | None, int, int, Any, str]
+_Row = Sequence[Any]
 
 _ROWS = """
 SELECT json_group_array(json_array(folder, uid, state, due_at, hex(mid), suspect, strikes, route, receipts, generation,
-    attempts, outcome, disposition))
+    attempts, outcome, disposition, listed, received, hex(identity), absent_at, doubts, doubted_at, bearer, plain_id,
+    disposition_state))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
 """
+
+
+def _all_rows(connection: Connection, refs: Keyed, now: int) -> dict[Key, _Row]:
+    """What is recorded of the refs, once all that stands under another numbering or another bearer is put right."""
+    rows = _rows(connection, refs)
+    again: list[tuple[Known, MessageRef]] = []
+    for known in {known for known, _ in refs}:
+        missing = [
+            ref for one, ref in refs
+            if one == known and known.predecessor is not None and (known.id, ref.uid) not in rows
+        ]  # fmt: skip
+        if carry_over(connection, known, missing, now):
+            again += [(known, ref) for ref in missing]
+        if free := [ref for one, ref in refs if one == known and _is_free(rows.get((known.id, ref.uid)))]:
+            succeed(connection, known, free[0].folder.mailbox, free[0].folder.name, free, now)
+            again += [(known, ref) for ref in free]
+    return rows | _rows(connection, again) if again else rows
+
+
+def _is_free(row: _Row | None) -> bool:
+    """A whole listing lacked the name after its message was deleted."""
+    if row is None or row[2] != "settled" or row[16] is None or row[21] != "applied":
+        return False
+    return disposition_of(row[12]).delete
+
+
+def _tells_more(row: _Row, ref: MessageRef) -> bool:
+    """The listing tells what is not known of the bearer, or has corrected it."""
+    listed, received = row[13], row[14]
+    return (ref.size is not None and ref.size != listed) or (
+        ref.received is not None and seconds(ref.received) != received
+    )
 
 
 def _rows(connection: Connection, refs: Keyed) -> dict[Key, _Row]:
@@ -118,13 +162,19 @@ def _claim_new(known: Known, ref: MessageRef) -> Claim:
     return Claim(ref, mint_mid(ref.folder.mailbox, ref.folder.name, known.epoch, ref.uid))
 
 
-def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlement:
-    _, _, state, due_at, mid, suspect, strikes, route, receipts, generation, attempts, outcome, disposition = row
-    if state == "settled" and due_at is not None and due_at <= now:
+def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlement | Question:
+    (
+        _, _, state, due_at, mid, suspect, strikes, route, receipts, generation, attempts, outcome, disposition,
+        listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _,
+    ) = row  # fmt: skip
+    waits = due_at is not None and now < due_at <= now + LATEST_DUE // MICROSECOND
+    if identity and contradicts(listed, received, ref):
+        return Question(ref, mid_text(bytes.fromhex(mid)), bytes.fromhex(identity))
+    if state == "settled" and due_at is not None and not waits:
         return Settlement(ref, mid_text(bytes.fromhex(mid)), outcome, disposition_of(disposition))
     if state == "settled":
         return Held(ref, instant(now if due_at is None else due_at), "settled")
-    if state in ("deferred", "suspect") and due_at is not None and due_at > now:
+    if state in ("deferred", "suspect") and waits:
         return Held(ref, instant(due_at), "deferred")
     return Claim(
         ref,
@@ -135,6 +185,12 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
         receipts=None if receipts is None else undocument(receipts),
         generation=generation,
         attempts=attempts,
+        identity=bytes.fromhex(identity) if identity else None,
+        absent_at=instant_or_none(absent_at),
+        doubts=doubts,
+        doubted_at=instant_or_none(doubted_at),
+        bearer=bearer,
+        plain_id=bool(plain_id),
     )
 
 
@@ -142,14 +198,15 @@ def suspects(
     connection: Connection, known: Known, limit: int, down: Collection[str], now: int
 ) -> list[tuple[str, int | None]]:
     """At most ``limit`` pairs of uid and listed size, in the order of :meth:`Ledger.suspects`."""
-    (found,) = connection.execute(_SUSPECTS, (known.id, now, document(list(down)), limit)).fetchone()
+    latest = now + LATEST_DUE // MICROSECOND
+    (found,) = connection.execute(_SUSPECTS, (known.id, now, document(list(down)), limit, latest)).fetchone()
     return [(uid, listed) for uid, listed in undocument(found)]
 
 
 _SUSPECTS = """
 SELECT json_group_array(json_array(uid, listed)) FROM (
     SELECT uid, listed FROM message
-    WHERE state = 'suspect' AND folder = ?1 AND due_at <= ?2
+    WHERE state = 'suspect' AND folder = ?1 AND (due_at <= ?2 OR due_at > ?5)
         AND (waits_for IS NULL OR waits_for NOT IN (SELECT value FROM json_each(?3)))
     ORDER BY strikes, due_at LIMIT ?4
 )
@@ -173,17 +230,26 @@ def _due_in(
 ) -> list[tuple[str, int | None]]:
     if limit <= 0:
         return []
-    (found,) = connection.execute(_DUE, (state, known.id, now, document(list(down)), limit)).fetchone()
-    return [(uid, listed) for uid, listed in undocument(found)]
+    names = document(list(down))
+    (found,) = connection.execute(_DUE, (state, known.id, 0, now, names, limit)).fetchone()
+    rows = undocument(found)
+    if len(rows) < limit:
+        # Put off by a clock that was ahead.
+        latest = now + LATEST_DUE // MICROSECOND
+        (found,) = connection.execute(_DUE, (state, known.id, latest, _FOR_EVER, names, limit - len(rows))).fetchone()
+        rows += undocument(found)
+    return [(uid, listed) for uid, listed in rows]
 
+
+_FOR_EVER = 1 << 62
 
 # The index alone answers the inner query: a queue that is down may have 100,000 messages waiting, to be passed over.
 _DUE = """
 SELECT json_group_array(json_array(message.uid, listed)) FROM (
     SELECT folder, uid FROM message
-    WHERE state = ?1 AND folder = ?2 AND due_at <= ?3
-        AND (waits_for IS NULL OR waits_for NOT IN (SELECT value FROM json_each(?4)))
-    ORDER BY due_at LIMIT ?5
+    WHERE state = ?1 AND folder = ?2 AND due_at > ?3 AND due_at <= ?4
+        AND (waits_for IS NULL OR waits_for NOT IN (SELECT value FROM json_each(?5)))
+    ORDER BY due_at LIMIT ?6
 ) AS due CROSS JOIN message ON message.folder = due.folder AND message.uid = due.uid
 """
 
@@ -208,6 +274,7 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
     for (number, disposition, kind, reason, rules), several in alike.items():
         rows = document([_settled(uid, outcome) for uid, outcome in several])
         fingerprints = b"".join([outcome.fingerprint or NO_FINGERPRINT for _, outcome in several])
+        identities = b"".join([outcome.identity or NO_IDENTITY for _, outcome in several])
         # What was settled now is on its way to the server: it is due only if no word of it comes.
         due_at = None if disposition.leaves else now + PENDING_AGAIN // MICROSECOND
         settled += connection.execute(
@@ -224,6 +291,7 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
                 kind,
                 clean(reason),
                 document(rules) if rules else None,
+                identities,
             ),
         ).rowcount
     return settled == len({key for key, _ in outcomes})
@@ -232,6 +300,9 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
 FINGERPRINT_OCTETS = 32
 NO_FINGERPRINT = bytes(FINGERPRINT_OCTETS)
 """Stands where there is none, so that the others are found by their number."""
+IDENTITY_OCTETS = 16
+NO_IDENTITY = bytes(IDENTITY_OCTETS)
+"""The same."""
 
 _SETTLE = """
 UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at = ?4, due_at = ?5,
@@ -240,14 +311,17 @@ UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at 
     -- A message that is gone when it is to be brought again is still the one that was known.
     mark = coalesce(new.mark, message.mark), fingerprint = coalesce(new.fingerprint, message.fingerprint),
     size = coalesce(new.size, message.size), message_id = coalesce(new.message_id, message.message_id),
-    sender = coalesce(new.sender, message.sender), repeat_of = coalesce(new.repeat_of, message.repeat_of)
+    sender = coalesce(new.sender, message.sender), repeat_of = coalesce(new.repeat_of, message.repeat_of),
+    identity = coalesce(new.identity, message.identity), received = coalesce(new.received, message.received), blame = 0,
+    absent_at = iif(?9 = 'gone', absent_at, NULL)
 FROM (
     -- A folder that were a constant would make the planner walk through all of it.
     SELECT ?3 + 0 * key AS folder, json_extract(value, '$[0]') AS uid,
         json_extract(value, '$[1]') AS receipts, json_extract(value, '$[2]') AS mark,
         iif(json_extract(value, '$[2]') IS NULL, NULL, substr(?2, 1 + 32 * key, 32)) AS fingerprint,
         json_extract(value, '$[3]') AS size, json_extract(value, '$[4]') AS message_id,
-        json_extract(value, '$[5]') AS sender, json_extract(value, '$[6]') AS repeat_of
+        json_extract(value, '$[5]') AS sender, json_extract(value, '$[6]') AS repeat_of,
+        json_extract(value, '$[7]') AS received, iif(json_extract(value, '$[8]'), substr(?12, 1 + 16 * key, 16), NULL) AS identity
     FROM json_each(?1)
 ) AS new
 WHERE message.folder = new.folder AND message.uid = new.uid
@@ -263,6 +337,8 @@ def _settled(uid: str, outcome: Outcome) -> tuple[Any, ...]:
         clean(outcome.message_id) or None,
         clean(outcome.sender) or None,
         outcome.repeat_of,
+        seconds(outcome.received),
+        outcome.identity is not None,
     )
 
 
@@ -275,28 +351,59 @@ def defer(
     queue: str | None,
     route: Sequence[str] | None,
     receipts: Mapping[str, str] | None,
+    traits: Sequence[Traits | None],
+    cause: str,
+    now: int,
 ) -> None:
+    rows = [(*key, *_traits(known)) for key, known in zip(keys, traits, strict=True)]
     connection.execute(
         _DEFER,
         (
-            document(keys),
+            document(rows),
             until,
             clean(reason),
             queue,
             None if route is None else document(list(route)),
             None if receipts is None else document(dict(receipts)),
+            cause,
+            now,
+            b"".join([NO_IDENTITY if known is None else known.identity or NO_IDENTITY for known in traits]),
         ),
+    )
+
+
+def _traits(traits: Traits | None) -> tuple[Any, ...]:
+    if traits is None:
+        return (None,) * 5
+    return (
+        traits.identity is not None or None,
+        seconds(traits.received),
+        traits.size,
+        clean(traits.message_id) or None,
+        clean(traits.sender) or None,
     )
 
 
 # A claim that was settled by a commit whose caller never heard of it stays settled; a suspect without a verdict, suspect.
 _DEFER = """
-UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4, attempts = attempts + (?4 IS NULL),
+UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4,
+    attempts = attempts + (?4 IS NULL AND ?7 = ''),
     at_risk = 0,
     route = coalesce(?5, route),
-    receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6))
-FROM (SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid FROM json_each(?1)) AS key
-WHERE message.folder = key.folder AND message.uid = key.uid AND state <> 'settled'
+    receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6)),
+    absent_at = iif(?7 = 'absent', coalesce(absent_at, ?8), NULL),
+    doubts = doubts + (?7 = 'doubtful'), doubted_at = iif(?7 = 'doubtful', coalesce(doubted_at, ?8), doubted_at),
+    identity = coalesce(known.identity, message.identity), received = coalesce(known.received, message.received),
+    size = coalesce(known.size, message.size), message_id = coalesce(known.message_id, message.message_id),
+    sender = coalesce(known.sender, message.sender)
+FROM (
+    SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid,
+        iif(json_extract(value, '$[2]'), substr(?9, 1 + 16 * key, 16), NULL) AS identity,
+        json_extract(value, '$[3]') AS received, json_extract(value, '$[4]') AS size, json_extract(value, '$[5]') AS message_id,
+        json_extract(value, '$[6]') AS sender
+    FROM json_each(?1)
+) AS known
+WHERE message.folder = known.folder AND message.uid = known.uid AND state <> 'settled'
 """
 
 
@@ -333,13 +440,10 @@ WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'sett
 """
 
 
-def repeats(
-    connection: Connection, mailbox: str, fingerprints: Sequence[bytes], former_of: Known | None
-) -> dict[bytes, str]:
+def repeats(connection: Connection, mailbox: str, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
     wanted = {fingerprint.hex().upper(): fingerprint for fingerprint in fingerprints}
     marks = document([mark(fingerprint) for fingerprint in wanted.values()])
-    former = None if former_of is None else document(earlier_epochs(connection, former_of))
-    (found,) = connection.execute(_REPEATS, (marks, mailbox, former)).fetchone()
+    (found,) = connection.execute(_REPEATS, (marks, mailbox)).fetchone()
     earliest: dict[bytes, str] = {}
     for fingerprint, mid in undocument(found):
         if fingerprint in wanted:  # and does not merely begin like one that is
@@ -352,47 +456,95 @@ _REPEATS = """
 SELECT json_group_array(json_array(hex(fingerprint), hex(mid))) FROM (
     SELECT fingerprint, mid FROM message INDEXED BY message_mark CROSS JOIN folder ON folder.id = message.folder
     WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled' AND mailbox = ?2
-        AND (?3 IS NULL OR folder IN (SELECT value FROM json_each(?3)))
     ORDER BY settled_at, mid
 )
 """
 
 
+def former(connection: Connection, known: Known, fingerprints: Sequence[bytes]) -> dict[bytes, list[str]]:
+    """See :meth:`Ledger.former`."""
+    wanted = {fingerprint.hex().upper(): fingerprint for fingerprint in fingerprints}
+    marks = document([mark(fingerprint) for fingerprint in wanted.values()])
+    folders = document([known.id, *earlier_epochs(connection, known)])
+    (found,) = connection.execute(_FORMER, (marks, folders, known.id, FORMER_NAMES)).fetchone()
+    rows = [row for row in undocument(found) if row[0] in wanted]
+    # Whoever counts as a repeat of a message stands for it from then on.
+    stood_for = {repeat_of for _, _, repeat_of, _ in rows if repeat_of is not None}
+    free: defaultdict[bytes, list[str]] = defaultdict(list)
+    for fingerprint, mid, _, is_former in rows:
+        text = mid_text(bytes.fromhex(mid))
+        if is_former and text not in stood_for:
+            free[wanted[fingerprint]].append(text)
+    return free
+
+
+_FORMER = """
+SELECT json_group_array(json_array(hex(fingerprint), hex(mid), repeat_of, is_former)) FROM (
+    SELECT fingerprint, mid, iif(outcome = 'repeated', repeat_of, NULL) AS repeat_of,
+        folder <> ?3 OR uid LIKE ?4 AS is_former
+    FROM message INDEXED BY message_mark
+    WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled'
+        AND folder IN (SELECT value FROM json_each(?2))
+    ORDER BY settled_at, mid
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What a pruning may do: rows that it missed for the first time, rows that it does not miss any more, settled messages that
+    are to be forgotten, and messages of former epochs that will never be settled there."""
+
+    missed: Sequence[Key]
+    found: Sequence[Key]
+    settled: Sequence[Key]
+    abandoned: Sequence[Key]
+
+
 def prunable(
-    connection: Connection, known: Known, present: Collection[str], before: int
-) -> tuple[list[Key], list[Key]]:
-    """What :func:`prune` may forget: settled messages, and messages of former epochs that will never be settled there.
+    connection: Connection, known: Known, present: Collection[str], before: int, missed_before: int
+) -> Pruning:
+    """What :func:`prune` may forget. ``missed_before``: an earlier pruning has missed it already, at this time or before.
 
     Once this epoch's first listing was worked through, no message of a former epoch is needed: its numbering is gone, and its
     fingerprints suppress nothing any more. Costs a walk through the folder: for a reader's connection.
     """
-    (found,) = connection.execute(_GONE, (known.id, before, document(list(present)))).fetchone()
-    settled = [(known.id, uid) for uid in undocument(found)]
+    missed: list[Key] = []
+    found: list[Key] = []
+    settled: list[Key] = []
     abandoned: list[Key] = []
+    there = set(present)
+    for uid, absent_at, settled_at in connection.execute(_SETTLED, (known.id,)):
+        key = (known.id, uid)
+        if uid in there:
+            if absent_at is not None:
+                found.append(key)
+        elif absent_at is None:
+            missed.append(key)
+        elif absent_at <= missed_before and settled_at < before:
+            settled.append(key)
     (complete,) = connection.execute("SELECT complete FROM folder WHERE id = ?", (known.id,)).fetchone()
     for number in earlier_epochs(connection, known) if complete else ():
-        (found,) = connection.execute(_FORMER, (number, before)).fetchone()
-        for uid, state in undocument(found):
-            (settled if state == "settled" else abandoned).append((number, uid))
-    return settled, abandoned
+        for uid, state, absent_at in connection.execute(_FORMER_EPOCH, (number, before)):
+            if absent_at is None or absent_at > missed_before:
+                missed.append((number, uid))
+            else:
+                (settled if state == "settled" else abandoned).append((number, uid))
+    return Pruning(missed, found, settled, abandoned)
 
 
-_GONE = """
-SELECT json_group_array(uid) FROM message
-WHERE folder = ?1 AND state = 'settled' AND settled_at < ?2 AND uid NOT IN (SELECT value FROM json_each(?3))
-"""
-_FORMER = """
-SELECT json_group_array(json_array(uid, state)) FROM message
-WHERE folder = ?1 AND coalesce(settled_at, claimed_at) < ?2
+_SETTLED = "SELECT uid, absent_at, settled_at FROM message WHERE folder = ?1 AND state = 'settled'"
+_FORMER_EPOCH = """
+SELECT uid, state, absent_at FROM message WHERE folder = ?1 AND coalesce(settled_at, claimed_at) < ?2
 """
 
 
 def prune(connection: Connection, settled: Sequence[Key], abandoned: Sequence[Key], before: int) -> int:
-    """Forget what :func:`prunable` found, if it is still so; the number of settled messages forgotten."""
+    """Forget a piece of what :func:`prunable` found, if it is still so; the number of settled messages forgotten."""
     for number, uids in _by_folder(abandoned).items():
         connection.execute(
             "DELETE FROM message WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) "
-            "AND state <> 'settled' AND claimed_at < ?",
+            "AND state <> 'settled' AND claimed_at < ? AND absent_at IS NOT NULL",
             (number, document(uids), before),
         )
         # Should the folder ever return to that epoch, it is listed from the start: nobody settled those.
@@ -400,11 +552,26 @@ def prune(connection: Connection, settled: Sequence[Key], abandoned: Sequence[Ke
     return sum(
         connection.execute(
             "DELETE FROM message WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) "
-            "AND state = 'settled' AND settled_at < ?",
+            "AND state = 'settled' AND settled_at < ? AND absent_at IS NOT NULL",
             (number, document(uids), before),
         ).rowcount
         for number, uids in _by_folder(settled).items()
     )
+
+
+def note_missed(connection: Connection, missed: Sequence[Key], found: Sequence[Key], now: int) -> None:
+    """Keep which rows a pruning missed, and which it did not."""
+    for number, uids in _by_folder(missed).items():
+        connection.execute(
+            "UPDATE message SET absent_at = coalesce(absent_at, ?3) WHERE folder = ?1 "
+            "AND uid IN (SELECT value FROM json_each(?2))",
+            (number, document(uids), now),
+        )
+    for number, uids in _by_folder(found).items():
+        connection.execute(
+            "UPDATE message SET absent_at = NULL WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))",
+            (number, document(uids)),
+        )
 
 
 def _by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:

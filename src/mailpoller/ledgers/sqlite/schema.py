@@ -85,11 +85,48 @@ _VERSION_2 = """
 ALTER TABLE message ADD COLUMN former TEXT;
 """
 
-SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1, _VERSION_2))
+_VERSION_3 = """
+ALTER TABLE message ADD COLUMN received INTEGER;
+ALTER TABLE message ADD COLUMN identity BLOB;
+ALTER TABLE message ADD COLUMN absent_at INTEGER;
+ALTER TABLE message ADD COLUMN doubts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN doubted_at INTEGER;
+ALTER TABLE message ADD COLUMN blame INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN bearer INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN plain_id INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE folder ADD COLUMN anew INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE folder ADD COLUMN predecessor INTEGER;
+ALTER TABLE folder ADD COLUMN strange_at INTEGER;
+ALTER TABLE folder ADD COLUMN pruned_at INTEGER;
+ALTER TABLE folder ADD COLUMN absence_accepted_at INTEGER;
+
+CREATE TABLE mailbox (
+    name      TEXT    NOT NULL PRIMARY KEY,
+    polled_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+UPDATE message SET plain_id = 1 WHERE state <> 'settled';
+
+CREATE INDEX message_mid ON message (mid);
+
+CREATE INDEX message_message_id ON message (message_id) WHERE message_id IS NOT NULL;
+
+CREATE INDEX message_sender ON message (sender COLLATE NOCASE) WHERE sender IS NOT NULL;
+
+CREATE INDEX message_lost ON message (folder, settled_at)
+    WHERE outcome = 'gone' AND receipts IS NULL OR outcome = 'doubtful';
+
+CREATE INDEX message_blamed ON message (folder) WHERE blame > 0;
+"""
+
+SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1, _VERSION_2, _VERSION_3))
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
 
 - ``claimed``: in a process's hands since ``due_at``
 - ``suspect``: a process died with it, and it had no verdict since; due at ``due_at``, alone
 - ``deferred``: to be tried again at ``due_at``
 - ``settled``: it has an ``outcome``; ``due_at`` is when its disposition is to be tried (again)
+
+``received`` is in seconds since 1970, as servers count it; every other instant in microseconds.
 """

@@ -12,11 +12,22 @@ from mailpoller.core.delivery import Disposition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+_SECOND = timedelta(seconds=1)
 
 
 def micros(instant: datetime) -> int:
     """Microseconds since 1970 (UTC), exact."""
     return (instant - _EPOCH) // MICROSECOND
+
+
+def seconds(instant: datetime | None) -> int | None:
+    """Whole seconds since 1970 (UTC): what servers date mail by."""
+    return None if instant is None else (instant - _EPOCH) // _SECOND
+
+
+def instant_of_seconds(value: int | None) -> datetime | None:
+    """The aware instant of :func:`seconds`."""
+    return None if value is None else _EPOCH + value * _SECOND
 
 
 def instant(value: int) -> datetime:

@@ -1,0 +1,144 @@
+"""Whether names still stand for what they stood for: asked at the start of every session, and whenever a look raises the question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+
+import structlog
+
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.delivery import Question
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage, Survey
+from mailpoller.core.ports import Census, Clock, FolderState, Ledger, Session, Sight
+from mailpoller.mail.parser import parse
+
+log = structlog.get_logger(__name__)
+
+HEAD = 64_000
+"""Octets of a message that are fetched to see whose it is."""
+HEADS_AT_ONCE = 20
+LOOKED_FOR = 500
+"""Messages that are looked for at once."""
+APART = timedelta(minutes=1)
+"""Two looks that conclude something are at least so far apart, and a poll."""
+ASKED_AGAIN = timedelta(days=1)
+"""What ended as gone is asked for so often, and at every new session."""
+
+
+class Numbering:
+    """Compares what one mailbox shows with what the ledger knows."""
+
+    def __init__(self, mailbox: str, config: SourceConfig, *, ledger: Ledger, clock: Clock) -> None:
+        self._mailbox = mailbox
+        self._apart = max(APART, config.poll_interval)
+        self._ledger = ledger
+        self._clock = clock
+        self._asked: dict[str, tuple[Session, datetime]] = {}
+        """Folder -> in which session, and when, what is gone was asked for last."""
+
+    # --- at every poll -----------------------------------------------------------------------------------------
+    async def contradiction(self, session: Session, folder: Folder, state: FolderState) -> str:
+        """Why the folder's numbering is not the one that we know, in words; empty if nothing proves that."""
+        await self._ask_for_the_lost(session, folder)
+        survey = await session.survey(folder, state.position)
+        if survey.position is not None and survey.position != state.position:
+            await self._ledger.advance(folder, survey.position)
+        if survey.whole:
+            census = await self._ledger.census(folder, survey.familiar)
+            if state.complete and (reason := _replaced(census)):
+                return reason
+        # A name that is given anew is another message's; where names are numbers that only grow, it tells of all of them.
+        others = await self._others(session, survey.familiar)
+        if others and survey.whole:
+            await self._ledger.identified([], others)
+        elif others:
+            return f"{len(others)} of the newest known numbers stand for other messages"
+        return await self._strangers(survey, folder, state)
+
+    async def _strangers(self, survey: Survey, folder: Folder, state: FolderState) -> str:
+        """Names that we should know and do not count at two looks, because a replica may lag."""
+        sights = await self._ledger.recognise(survey.strange)
+        unknown = [sight for sight in sights if sight.state == "unknown"]
+        if not unknown:
+            if state.strange_at is not None and not survey.behind:
+                await self._ledger.strange(folder, False)
+            return ""
+        await self._ledger.strange(folder, True)
+        if state.strange_at is None:
+            log.warning("epoch.doubted", mailbox=self._mailbox, folder=folder.name, unknown=len(unknown))
+            return ""
+        if self._clock.now() - state.strange_at < self._apart:
+            return ""
+        return f"{len(unknown)} messages stand where none was that we do not know"
+
+    async def _others(self, session: Session, refs: Sequence[MessageRef]) -> list[MessageRef]:
+        """Those of ``refs`` that are known names of other messages."""
+        asked = [sight for sight in await self._ledger.recognise(refs) if sight.state == "question"]
+        same, other, _ = await answer(session, [_question(sight) for sight in asked])
+        if same:
+            await self._ledger.identified(same, [])
+        return other
+
+    async def _ask_for_the_lost(self, session: Session, folder: Folder) -> None:
+        """What ended as gone may be back: then it is claimed anew."""
+        asked_in, asked_at = self._asked.get(folder.name, (None, self._clock.now()))
+        if asked_in is session and self._clock.now() - asked_at < ASKED_AGAIN:
+            return
+        lost = await self._ledger.lost(folder, limit=2 * LOOKED_FOR)
+        found: list[MessageRef] = []
+        for begin in range(0, len(lost), LOOKED_FOR):
+            seen = await session.look(lost[begin : begin + LOOKED_FOR])
+            found += [ref for ref in seen if ref is not None]
+        if found and (revived := await self._ledger.revive(found)):
+            log.warning("folder.reappeared", mailbox=self._mailbox, folder=folder.name, messages=revived)
+        self._asked[folder.name] = (session, self._clock.now())
+
+
+def _question(sight: Sight) -> Question:
+    return Question(sight.ref, sight.mid, sight.identity or b"")
+
+
+def _replaced(census: Census) -> str:
+    """Why a whole listing is another numbering: what was left there is gone, and as many, or such of the same sizes, stand in its place."""
+    vanished, strangers = len(census.vanished), len(census.strangers)
+    if not vanished or not strangers:
+        return ""
+    sizes = Counter(ref.size for ref in census.vanished if ref.size is not None)
+    alike = (sizes & Counter(ref.size for ref in census.strangers if ref.size is not None)).total()
+    many = vanished >= 2 and 2 * vanished > census.left and 2 * strangers >= vanished
+    if many or (alike and 2 * alike >= vanished):
+        return f"{vanished} of {census.left} messages that were left there vanished, and {strangers} unknown ones stand in their place"
+    return ""
+
+
+async def answer(
+    session: Session, questions: Sequence[Question]
+) -> tuple[list[MessageRef], list[MessageRef], list[Question]]:
+    """Look at the headers: names that bear what they bore, names that bear another message, and questions that could not be answered.
+
+    Raises :class:`SessionLost`.
+    """
+    same: list[MessageRef] = []
+    other: list[MessageRef] = []
+    left = {question.mid: question for question in questions}
+    for begin in range(0, len(questions), HEADS_AT_ONCE):
+        several = questions[begin : begin + HEADS_AT_ONCE]
+        try:
+            async with aclosing(session.fetch([Claim(one.ref, one.mid) for one in several], HEAD)) as heads:  # type: ignore[type-var]
+                async for head in heads:
+                    if not isinstance(head, RawMessage):
+                        continue
+                    identity = None if head.doubt else parse(head).identity or b""
+                    head.octets.close()
+                    if identity is not None:
+                        question = left.pop(head.claim.mid)
+                        (same if identity == question.identity else other).append(question.ref)
+        except SessionLost:
+            raise
+        except TransientError as error:
+            log.debug("question.unanswered", reason=str(error))
+    return same, other, list(left.values())

@@ -1,0 +1,267 @@
+"""Who bears a name: what was said beside it, what is said now, and what becomes of both when they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from sqlite3 import Connection
+
+from mailpoller.core.identity import mint_mid
+from mailpoller.core.message import Folder, MessageRef
+from mailpoller.core.ports import Census, Sight
+from mailpoller.ledgers.sqlite.folders import Known
+from mailpoller.ledgers.sqlite.values import document, mid_octets, mid_text, seconds, undocument
+
+LATEST_DUE = timedelta(days=1, hours=1)
+"""Nothing waits for longer than this: what is due later was put off by a clock that was ahead."""
+
+Named = tuple[str, int | None, int | None]
+"""Uid, size as listed, date in seconds."""
+
+
+def contradicts(listed: int | None, received: int | None, ref: MessageRef) -> bool:
+    """Size or date is another, of what both looks told."""
+    if ref.size is not None and listed is not None and ref.size != listed:
+        return True
+    return ref.received is not None and received is not None and seconds(ref.received) != received
+
+
+def named(refs: Iterable[MessageRef]) -> str:
+    """The names with what is said beside them, as JSON."""
+    return document([(ref.uid, ref.size, seconds(ref.received)) for ref in refs])
+
+
+def former_name(uid: str, bearer: int) -> str:
+    """The name that what is known of a former bearer is kept under. No server gives it."""
+    return f"{uid} (bearer {bearer})"
+
+
+FORMER_NAMES = "% (bearer %)"
+
+
+def recognise(connection: Connection, known: Known, refs: Sequence[MessageRef]) -> list[Sight]:
+    """See :meth:`Ledger.recognise`; what has no date yet is for :func:`learn`."""
+    (found,) = connection.execute(_RECOGNISE, (known.id, document([ref.uid for ref in refs]))).fetchone()
+    rows = {row[0]: row[1:] for row in undocument(found)}
+    sights = []
+    for ref in refs:
+        row = rows.get(ref.uid)
+        if row is None:
+            sights.append(Sight(ref, "unknown"))
+            continue
+        listed, received, mid, identity, is_open = row
+        asked = bool(identity) and contradicts(listed, received, ref)
+        sights.append(
+            Sight(
+                ref,
+                "question" if asked else "same",
+                mid_text(bytes.fromhex(mid)),
+                bytes.fromhex(identity) if identity else None,
+                bool(is_open),
+            )
+        )
+    return sights
+
+
+_RECOGNISE = """
+SELECT json_group_array(json_array(uid, listed, received, hex(mid), hex(identity), due_at IS NOT NULL))
+FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
+"""
+
+
+def learn(connection: Connection, known: Known, refs: Sequence[MessageRef]) -> None:
+    """The bearers are those we know: size and date are these from now on."""
+    connection.execute(_LEARN, (known.id, named(refs)))
+
+
+_LEARN = """
+UPDATE message SET listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received)
+FROM (
+    SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
+        json_extract(value, '$[2]') AS received
+    FROM json_each(?2)
+) AS seen
+WHERE message.folder = seen.folder AND message.uid = seen.uid
+    AND (seen.listed IS NOT message.listed OR seen.received IS NOT message.received)
+"""
+
+
+def succeed(
+    connection: Connection, known: Known, mailbox: str, name: str, refs: Sequence[MessageRef], now: int
+) -> None:
+    """Other messages bear these names now: what is known of the former bearers is kept aside, and the new ones are due."""
+    for ref in refs:
+        row = connection.execute(
+            "SELECT bearer, state FROM message WHERE folder = ? AND uid = ?", (known.id, ref.uid)
+        ).fetchone()
+        if row is None:
+            continue
+        bearer, state = row
+        connection.execute(
+            _ASIDE_SETTLED if state == "settled" else _ASIDE_UNSETTLED,
+            (known.id, ref.uid, former_name(ref.uid, bearer), now),
+        )
+        mid = mint_mid(mailbox, name, known.epoch, ref.uid, bearer + 1)
+        connection.execute(
+            "INSERT INTO message (folder, uid, listed, received, mid, state, due_at, claimed_at, bearer) "
+            "VALUES (?1, ?2, ?3, ?4, ?5, 'deferred', ?6, ?6, ?7)",
+            (known.id, ref.uid, ref.size, seconds(ref.received), mid_octets(mid), now, bearer + 1),
+        )
+
+
+# A disposition that is still owed is owed to nobody: the name is another message's.
+_ASIDE_SETTLED = """
+UPDATE message SET uid = ?3, absent_at = coalesce(absent_at, ?4),
+    disposition_reason = iif(due_at IS NULL, disposition_reason, 'another message bears its name'),
+    disposition_state = iif(due_at IS NULL, disposition_state, 'failed'), due_at = NULL
+WHERE folder = ?1 AND uid = ?2
+"""
+_ASIDE_UNSETTLED = """
+UPDATE message SET uid = ?3, absent_at = coalesce(absent_at, ?4), state = 'settled', outcome = 'gone', settled_at = ?4,
+    reason = 'another message bears its name', due_at = NULL, waits_for = NULL, at_risk = 0, blame = 0,
+    receipts = coalesce(receipts, '{}'), disposition = '{}', disposition_state = 'applied', disposed_at = ?4
+WHERE folder = ?1 AND uid = ?2
+"""
+
+
+def carry_over(connection: Connection, known: Known, refs: Sequence[MessageRef], now: int) -> bool:
+    """Messages that a numbering shows which follows one that was set back, under the same name, with the same size and the same date,
+    are those that we know. What was moved or deleted and is there again is owed that once more. True if there were any."""
+    if known.predecessor is None or not refs:
+        return False
+    moved = connection.execute(_CARRY_OVER, (known.predecessor, known.id, named(refs), now)).rowcount
+    return moved > 0
+
+
+_CARRY_OVER = """
+UPDATE message SET folder = ?2, absent_at = NULL,
+    due_at = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL), ?4, due_at),
+    disposition_state = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL),
+        'pending', disposition_state)
+FROM (
+    SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
+        json_extract(value, '$[2]') AS received
+    FROM json_each(?3)
+) AS seen
+WHERE message.folder = seen.folder AND message.uid = seen.uid AND message.listed = seen.listed
+    AND message.received = seen.received AND state <> 'claimed'
+    AND NOT EXISTS (SELECT 1 FROM message AS there WHERE there.folder = ?2 AND there.uid = message.uid)
+"""
+
+
+# --- absence ---------------------------------------------------------------------------------------------------------
+def census(
+    connection: Connection, known: Known, folder: Folder, refs: Sequence[MessageRef]
+) -> tuple[Census, list[str], list[str]]:
+    """What a listing of everything came to, the uids that are absent from now on, and those that are not any more.
+
+    Walks through the folder: for a reader's connection.
+    """
+    unknown = {ref.uid: ref for ref in refs}
+    left = 0
+    vanished: list[MessageRef] = []
+    absent: list[str] = []
+    back: list[str] = []
+    rows = connection.execute(
+        "SELECT uid, listed, absent_at, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 0, "
+        "state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 1 AND disposition_state = 'applied' "
+        f"FROM message WHERE folder = ? AND uid NOT LIKE '{FORMER_NAMES}'",
+        (known.id,),
+    )
+    for uid, listed, absent_at, stays, free in rows:
+        present = unknown.pop(uid, None) is not None
+        left += stays and absent_at is None
+        if present and absent_at is not None and not free:
+            back.append(uid)
+        elif not present and absent_at is None:
+            absent.append(uid)
+            if stays:
+                vanished.append(MessageRef(folder, uid, listed))
+    return Census(left, vanished, list(unknown.values())), absent, back
+
+
+def mark_absent(connection: Connection, known: Known, absent: Sequence[str], present: Sequence[str], now: int) -> None:
+    """The first look that missed a message counts; one that is there is absent no more."""
+    if absent:
+        connection.execute(
+            "UPDATE message SET absent_at = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) "
+            "AND absent_at IS NULL",
+            (known.id, document(list(absent)), now),
+        )
+    if present:
+        connection.execute(
+            "UPDATE message SET absent_at = NULL WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) "
+            "AND absent_at IS NOT NULL",
+            (known.id, document(list(present))),
+        )
+
+
+def absences(connection: Connection, known: Known) -> tuple[int, int]:
+    """How many of the unsettled messages are absent, and how many there are."""
+    absent, total = connection.execute(
+        "SELECT coalesce(sum(absent_at IS NOT NULL), 0), count(*) FROM message "
+        "WHERE state IN ('claimed', 'suspect', 'deferred') AND folder = ? AND due_at IS NOT NULL",
+        (known.id,),
+    ).fetchone()
+    if not absent:
+        connection.execute(
+            "UPDATE folder SET absence_accepted_at = NULL WHERE id = ? AND absence_accepted_at IS NOT NULL", (known.id,)
+        )
+    return absent, total
+
+
+def unsettled(connection: Connection, known: Known, limit: int) -> list[Named]:
+    rows = connection.execute(
+        "SELECT uid, listed, received FROM message WHERE state IN ('deferred', 'suspect') AND folder = ? "
+        "AND due_at IS NOT NULL LIMIT ?",
+        (known.id, limit),
+    )
+    return list(rows)
+
+
+def lost(connection: Connection, known: Known, limit: int) -> list[Named]:
+    rows = connection.execute(
+        "SELECT uid, listed, received FROM message INDEXED BY message_lost WHERE folder = ? "
+        "AND (outcome = 'gone' AND receipts IS NULL OR outcome = 'doubtful') ORDER BY settled_at DESC LIMIT ?",
+        (known.id, limit),
+    )
+    return list(rows)
+
+
+def revive(connection: Connection, known: Known, refs: Sequence[MessageRef], now: int) -> int:
+    return connection.execute(_REVIVE, (known.id, named(refs), now)).rowcount
+
+
+_REVIVE = """
+UPDATE message SET state = 'deferred', due_at = ?3, outcome = NULL, settled_at = NULL, disposition = NULL,
+    disposition_state = NULL, disposed_at = NULL, reason = 'it is there again', waits_for = NULL, absent_at = NULL,
+    attempts = 0, doubts = 0, doubted_at = NULL,
+    listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received)
+FROM (
+    SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
+        json_extract(value, '$[2]') AS received
+    FROM json_each(?2)
+) AS seen
+WHERE message.folder = seen.folder AND message.uid = seen.uid AND state = 'settled'
+    AND (outcome = 'gone' AND receipts IS NULL
+        OR outcome = 'doubtful' AND (seen.listed <> message.listed OR seen.received <> message.received))
+"""
+
+
+# --- blame -----------------------------------------------------------------------------------------------------------
+def blame(connection: Connection, known: Known, uids: Sequence[str], more: bool) -> None:
+    """Count a lost session more, or none any more."""
+    connection.execute(
+        "UPDATE message SET blame = iif(?3, blame + 1, 0) WHERE folder = ?1 AND state <> 'settled' "
+        "AND uid IN (SELECT value FROM json_each(?2))",
+        (known.id, document(list(uids)), more),
+    )
+
+
+def blamed(connection: Connection, known: Known) -> list[tuple[str, int | None, int]]:
+    rows = connection.execute(
+        "SELECT uid, listed, blame FROM message INDEXED BY message_blamed "
+        "WHERE folder = ? AND blame > 0 AND state <> 'settled' ORDER BY blame DESC",
+        (known.id,),
+    )
+    return list(rows)

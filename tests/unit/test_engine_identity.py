@@ -1,0 +1,269 @@
+"""A name is believed only with its witness, an absence only at the second look, octets only with a proper end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from engine_rig import Rig, log
+
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Claim, Gone, RawMessage
+from mailpoller.engine.queues import State
+from mailpoller.testing.builders import plain
+from mailpoller.testing.fake_source import FakeSession
+
+__all__ = ["log"]
+
+
+def events(log: Sequence[Any], name: str) -> list[Any]:
+    return [entry for entry in log if entry["event"] == name]
+
+
+def down(rig: Rig, queue: str = "support") -> None:
+    rig.sinks[queue].faults.fail("deliver", TransientError("down"), times=1000)
+
+
+def up(rig: Rig, queue: str = "support") -> None:
+    rig.sinks[queue].faults.clear()
+    rig.queues[queue].state = State.UP
+
+
+# --- a numbering that was set back ------------------------------------------------------------------------------------
+async def test_mail_that_gets_the_number_of_a_delivered_one_after_the_server_was_put_back_is_delivered(
+    log: list[Any],
+) -> None:
+    rig = Rig(disposition="delete")
+    expected = rig.fill(5)
+    copy = rig.mailbox.copy()
+    await rig.watcher.drain()
+    assert not rig.mailbox.uids()
+    rig.fill(3, "later", start=5)
+    await rig.watcher.drain()
+    rig.mailbox.put_back(copy)
+    rig.mailbox.deliver(plain(subject="new and of another size", text="after the accident"))
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects()["new and of another size"] == 1
+    assert all(rig.subjects()[subject] == 1 for subject in expected), "what was known is not delivered again"
+    assert not rig.mailbox.uids(), "and deleted once more"
+    assert events(log, "epoch.set_back")
+
+
+async def test_a_deletion_that_is_owed_destroys_no_other_message_that_has_its_number_now() -> None:
+    rig = Rig(disposition="delete")
+    rig.fill(2)
+    copy = rig.mailbox.copy()
+    rig.fill(1, "owed", start=2)
+    rig.source.faults.fail("settle", TransientError("not now"), times=1)
+    await rig.watcher.drain()
+    rig.source.faults.clear()
+    assert "owed 2" in rig.subjects()
+    rig.mailbox.put_back(copy)
+    rig.mailbox.deliver(plain(subject="not yet delivered"))
+    down(rig)
+    await rig.watcher.drain()
+    assert any(b"not yet delivered" in mail.octets for mail in rig.mailbox.folders["INBOX"].mails.values())
+    up(rig)
+    rig.later(minutes=2)
+    await rig.watcher.drain()
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects()["not yet delivered"] == 1
+
+
+async def test_a_replica_that_lags_begins_nothing_anew_and_delivers_nothing_twice(log: list[Any]) -> None:
+    rig = Rig()
+    rig.fill(5)
+    await rig.watcher.drain()
+    copy = rig.mailbox.copy()
+    expected = rig.fill(8)
+    await rig.watcher.drain()
+    whole = rig.mailbox.folders["INBOX"]
+    for _ in range(3):
+        rig.mailbox.put_back(copy)
+        rig.later(minutes=2)
+        await rig.watcher.drain()
+        rig.mailbox.put_back(whole)
+        rig.later(minutes=2)
+        assert await rig.watcher.drain()
+    assert rig.subjects().total() == expected.total() + 5
+    assert not events(log, "epoch.set_back")
+
+
+async def test_what_changes_size_alone_is_the_same_message_and_nothing_is_told_twice() -> None:
+    rig = Rig()
+    rig.fill(5)
+    await rig.watcher.drain()
+    for mail in rig.mailbox.folders["INBOX"].mails.values():
+        head, _, body = mail.octets.partition(b"\r\n\r\n")
+        mail.octets = head + b"\r\nStatus: RO\r\n\r\n" + body
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects().total() == 5
+
+
+async def test_a_suspect_whose_number_another_message_has_is_no_repeat_for_the_queue() -> None:
+    rig = Rig()
+    rig.fill(1, "first")
+    rig.ledger.fail("settle", times=1000)
+    await rig.watcher.drain()
+    assert rig.subjects() == {"first 0": 1}
+    rig.mailbox.folders["INBOX"].mails["1"].octets = plain(subject="other 0", text="hello")
+    again = Rig(ledger=rig.ledger.restarted(), sinks=rig.sinks)
+    again.mailbox.folders = rig.mailbox.folders
+    assert await again.watcher.drain()
+    assert again.subjects() == {"first 0": 1, "other 0": 1}
+
+
+# --- absence --------------------------------------------------------------------------------------------------------
+async def test_mail_that_waits_for_a_queue_while_the_store_is_away_is_not_lost(log: list[Any]) -> None:
+    rig = Rig()
+    expected = rig.fill(5)
+    down(rig)
+    await rig.watcher.drain()
+    away, rig.mailbox.folders["INBOX"].mails = rig.mailbox.folders["INBOX"].mails, {}
+    up(rig)
+    for _ in range(5):
+        rig.later(hours=5)
+        assert not await rig.watcher.drain()
+    assert events(log, "mail.absent")
+    rig.mailbox.folders["INBOX"].mails = away
+    rig.later(hours=5)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == expected
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_many_absences_are_believed_when_an_operator_says_so_or_after_a_week(accepted: bool) -> None:
+    rig = Rig()
+    rig.fill(5)
+    down(rig)
+    await rig.watcher.drain()
+    rig.mailbox.folders["INBOX"].mails.clear()
+    up(rig)
+    await rig.watcher.drain()
+    if accepted:
+        rig.later(minutes=2)
+        assert await rig.ledger.accept(rig.name, "absence") == 1
+    else:
+        rig.later(days=8)
+    assert await rig.watcher.drain()
+    assert (await rig.counts())["deferred"] == 0
+
+
+async def test_one_message_that_is_gone_at_two_looks_is_claimed_anew_when_it_is_back() -> None:
+    rig = Rig()
+    expected = rig.fill(3)
+    down(rig)
+    await rig.watcher.drain()
+    up(rig)
+    away = rig.mailbox.folders["INBOX"].mails.pop("2")
+    await rig.watcher.drain()
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert (await rig.counts())["deferred"] == 0
+    rig.mailbox.folders["INBOX"].mails["2"] = away
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == expected
+
+
+# --- start ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("start", "wanted"), [("now", {"new": 1}), ("unseen", {"old": 1, "new": 1})])
+async def test_start_is_decided_at_first_contact_even_if_every_queue_is_down(
+    start: str, wanted: dict[str, int]
+) -> None:
+    rig = Rig(start=start, reachable=frozenset(["support"]))
+    rig.mailbox.deliver(plain(subject="old"))
+    rig.mailbox.deliver(plain(subject="read"), flags=["\\Seen"])
+    down(rig)
+    rig.queues["support"].state = State.DOWN
+    await rig.watcher.drain()
+    rig.mailbox.deliver(plain(subject="new"))
+    for mail in rig.mailbox.folders["INBOX"].mails.values():
+        mail.flags.add("\\Seen")
+    up(rig)
+    rig.later(minutes=2)
+    await rig.watcher.drain()
+    assert rig.subjects() == wanted
+
+
+# --- equal octets ----------------------------------------------------------------------------------------------------
+async def test_a_second_mail_with_equal_octets_is_delivered_in_a_new_numbering() -> None:
+    rig = Rig()
+    octets = plain(subject="twin")
+    rig.mailbox.deliver(octets)
+    await rig.watcher.drain()
+    rig.mailbox.renumber()
+    rig.mailbox.deliver(octets)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == {"twin": 2}
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+async def test_a_recorded_queue_that_is_not_configured_any_more_never_counts_as_delivered(log: list[Any]) -> None:
+    rig = Rig()
+    rig.fill(1)
+    down(rig)
+    await rig.watcher.drain()
+    connection = rig.ledger.store.connection
+    connection.execute("UPDATE message SET route = '[\"vanished\"]', receipts = '{}', waits_for = NULL")
+    up(rig)
+    rig.later(hours=5)
+    await rig.watcher.drain()
+    assert rig.subjects() == {"message 0": 1}
+    assert events(log, "route.changed")
+
+
+# --- octets without a proper end --------------------------------------------------------------------------------------
+def doubting(rig: Rig, monkeypatch: pytest.MonkeyPatch, uid: str) -> list[int]:
+    """That message's octets are in doubt; how many were asked for together with it."""
+    fetch, together = FakeSession.fetch, []
+
+    async def doubted(self: FakeSession, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        if any(claim.ref.uid == uid for claim in claims):
+            together.append(len(claims))
+        async for answer in fetch(self, claims, limit):
+            if isinstance(answer, RawMessage) and answer.claim.ref.uid == uid:
+                answer = replace(answer, doubt="its list is not closed")
+            yield answer
+
+    monkeypatch.setattr(FakeSession, "fetch", doubted)
+    return together
+
+
+async def test_octets_in_doubt_are_asked_for_alone_and_end_in_one_copy_while_the_original_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(disposition="delete", on_quarantine="delete")
+    rig.fill(4)
+    together = doubting(rig, monkeypatch, "2")
+    for _ in range(5):
+        await rig.watcher.drain()
+        rig.later(minutes=20)
+    assert together[0] == 4
+    assert set(together[1:]) == {1}
+    assert rig.subjects().total() == 3
+    assert rig.mailbox.uids() == ["2"], "the original is untouched"
+    (held,) = rig.sinks["quarantine"].held.values()
+    assert (held.reason, "list is not closed" in held.detail) == ("octets-doubtful", True)
+    assert await rig.watcher.drain(), "nothing is left to do"
+    row = rig.ledger.message(next(iter(rig.ledger.store.messages))[0], "2")
+    assert row is not None
+    assert row.outcome is not None
+    assert row.outcome.kind == "doubtful"
+
+
+async def test_octets_that_come_whole_at_last_are_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    expected = rig.fill(3)
+    with monkeypatch.context() as patch:
+        doubting(rig, patch, "2")
+        await rig.watcher.drain()
+    rig.later(minutes=20)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == expected
+    assert not rig.sinks["quarantine"].held
