@@ -40,6 +40,18 @@ def test_a_mail_that_has_the_announced_size_is_itself_whatever_it_says(notice: b
     assert stand_in(Octets.of(notice), None) == ""
 
 
+def test_notice_that_encloses_the_mail_is_one_whatever_its_size() -> None:
+    notice = (
+        b"From: Mail Delivery Subsystem <postmaster>\r\nSubject: Cannot display Unicode content\r\n"
+        b'Mime-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="=_1"\r\n\r\n'
+        + b"a line of the mail\r\n"
+        * LONGEST
+    )
+    assert "in place of the message" in stand_in(Octets.of(notice), len(notice) - 700)
+    assert stand_in(Octets.of(notice), len(notice)) == ""
+    assert stand_in(Octets.of(b"Subject: Fwd: look\r\n\r\n" + notice), 100_000) == ""
+
+
 def test_a_mail_about_such_a_notice_is_a_mail_though_its_size_is_an_estimate() -> None:
     mail = b"Subject: help\r\n\r\nMy phone says that the message could not be retrieved.\r\n"
     assert stand_in(Octets.of(mail), len(mail) + 20) == ""

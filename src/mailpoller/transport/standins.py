@@ -20,6 +20,8 @@ _OWN = re.compile(
     rb"|^The server could(?:n.{1,5}t| not) retrieve the following message:"
 )
 """Notices that are known word by word: any contradiction in size is enough."""
+_ENCLOSING = re.compile(rb"From: Mail Delivery Subsystem <postmaster>\r?\nSubject: Cannot display Unicode content\r?\n")
+"""The same, but the mail is enclosed, so that they are of any length: what Courier gives to whom it was not told that he has UTF8."""
 _LIKE = re.compile(
     rb"(?is)\b(?:message|mail|e-mail|nachricht|contents?)\b.{0,120}?"
     rb"\b(?:(?:could(?:n'?t| not)|can(?:'t|not| not)) be (?:retrieved|displayed|read|opened|downloaded|converted|rendered|loaded)"
@@ -39,12 +41,13 @@ def stand_in(octets: Octets, announced: int | None) -> str:
     ``announced`` is the size that the server has told of the mail. No size, or one that is kept, is no contradiction: then somebody
     may have sent just these words. Costs a comparison where the size is kept or the mail is long.
     """
-    if announced is None or announced == octets.size or not 0 < octets.size <= LONGEST:
+    if announced is None or announced == octets.size or not octets.size:
         return ""
     held = octets.head(LONGEST)
-    known = _OWN.search(held) is not None
+    enclosing = _ENCLOSING.match(held) is not None
+    if octets.size > LONGEST and not enclosing:
+        return ""
+    known = enclosing or _OWN.search(held) is not None
     if known or (abs(announced - octets.size) > max(announced, octets.size) // 2 and _LIKE.search(held) is not None):
-        return (
-            f"the server gives a notice of its own in place of the message ({octets.size} octets instead of {announced})"
-        )
+        return f"the server gives a notice of its own in place of the message ({octets.size} octets instead of {announced})"
     return ""
