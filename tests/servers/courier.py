@@ -27,10 +27,11 @@ installed = BINARY.exists()
 
 
 class Courier(Listener):
-    """A server; every user has a Maildir below ``directory``."""
+    """A server; every user has a Maildir below ``directory``. ``utf8``: it offers UTF8 (RFC 6856)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, utf8: bool = True) -> None:
         self.directory = directory
+        self.offers = b"UTF8 USER\r\n" if utf8 else b""
         self._leaving: set[asyncio.Future[None]] = set()
 
     async def ended(self) -> None:
@@ -43,16 +44,21 @@ class Courier(Listener):
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"+OK Hello there.\r\n")
-        user = ""
+        user, utf8 = "", False
         while line := (await reader.readline()).decode():
             verb, _, argument = line.strip().partition(" ")
             if verb == "CAPA":
-                writer.write(b"+OK Here's what I can do:\r\nTOP\r\nUSER\r\nPIPELINING\r\nUIDL\r\n.\r\n")
+                writer.write(
+                    b"+OK Here's what I can do:\r\nTOP\r\nUSER\r\nPIPELINING\r\nUIDL\r\n" + self.offers + b".\r\n"
+                )
+            elif verb == "UTF8" and self.offers:
+                utf8 = True
+                writer.write(b"+OK UTF8 enabled\r\n")
             elif verb == "USER":
                 user = argument
                 writer.write(b"+OK Password required.\r\n")
             elif verb == "PASS" and argument == "secret" and user:
-                return await self._hand_over(user, reader, writer)
+                return await self._hand_over(user, utf8, reader, writer)
             elif verb == "QUIT":
                 writer.write(b"+OK Better luck next time.\r\n")
                 return None
@@ -60,8 +66,12 @@ class Courier(Listener):
                 writer.write(b"-ERR Login failed.\r\n")
         return None
 
-    async def _hand_over(self, user: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        environment = {"AUTHENTICATED": user, "MAILDIR": user, "LD_LIBRARY_PATH": ":".join(map(str, _LIBRARIES))}
+    async def _hand_over(
+        self, user: str, utf8: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        environment = {
+            "AUTHENTICATED": user, "MAILDIR": user, "LD_LIBRARY_PATH": ":".join(map(str, _LIBRARIES)), "UTF8": str(int(utf8)),
+        }  # fmt: skip
         # A socket, as Courier has it in earnest: with pipes asyncio's wait() does not return before all of them are read out.
         ours, theirs = socket.socketpair()
         with theirs:

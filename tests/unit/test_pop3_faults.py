@@ -121,7 +121,8 @@ async def test_server_older_than_capa_is_spoken_to_one_command_at_a_time(tmp_pat
     async with opened(tmp_path, {"RETR": retr}, capabilities=None) as (server, session, folder):
         before = len(server.lines)
         assert await bodies(session, folder) == dict(MAILS)
-        assert server.lines[before:] == [f"RETR {number}" for number in range(1, 6)]
+        assert server.lines[before:] == [*(f"RETR {number}" for number in range(1, 6)), "STAT"]
+        assert most == 1
 
 
 # --- listing -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from mailpoller.core.message import Claim, RawMessage
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.sources.pop3.download import SLACK, Body, Download
 from mailpoller.sources.pop3.maildrop import Maildrop
-from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Reply
+from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Reply, Request
+from mailpoller.transport.standins import stand_in
 
 BASE64_LINE = 78
 """Octets of a full line of base64 with its end: what most of a large message is made of."""
@@ -37,6 +38,8 @@ class Excerpt:
         self._limit = limit
         self._number = contents.numbers[claim.ref.uid]
         self._announced = contents.sizes.get(self._number)
+        self.broken = ""
+        self.overlong = ""
         self._abandoned = False
 
     async def answers(self) -> AsyncGenerator[RawMessage, None]:
@@ -56,6 +59,7 @@ class Excerpt:
             async with aclosing(whole.answers()) as answers:
                 async for answer in answers:
                     yield answer
+            self.broken = whole.broken
 
     async def _by_top(self) -> RawMessage | None:
         capabilities = self._maildrop.protocol.capabilities
@@ -67,18 +71,22 @@ class Excerpt:
             if body is None or body.octets is None:
                 return None
             octets = body.octets
+            if self.broken:
+                return RawMessage(self._claim, octets, body.overlong, self._announced, doubt=self.broken)
             whole = octets.size == before  # more lines, and no more octets: it is smaller than was announced
             if body.overlong or whole:
-                return RawMessage(self._claim, octets, body.overlong, self._announced)
+                doubt = "" if body.overlong else stand_in(octets, self._announced)
+                return RawMessage(self._claim, octets, body.overlong, self._announced, doubt=doubt)
             before, lines = octets.size, max(lines + 1, _lines_for(self._limit, octets, lines))
             octets.close()
         return None
 
     async def _top(self, lines: int) -> Body | None:
-        """What TOP gives; None if the server refuses."""
+        """What TOP gives, and whether its end is one (:attr:`broken`); None if the server refuses."""
         protocol = self._maildrop.protocol
         body = Body(self._spool, self._limit, self._limit + SLACK, self._take)
         request = protocol.submit("TOP", str(self._number), str(lines), taker=body, patience=PATIENCE_BODY)
+        proof = protocol.submit("STAT")
         protocol.send()
         try:
             reply = await request.answer(protocol)
@@ -89,9 +97,21 @@ class Excerpt:
             if not reply.ok:
                 body.abort()
                 return None
+            await self._check(proof)
         if body.failure:
             self.failed[self._claim.ref.uid] = body.failure
         return body
+
+    async def _check(self, proof: Request) -> None:
+        protocol = self._maildrop.protocol
+        try:
+            if self._maildrop.proven(await proof.answer(protocol)):
+                return
+        except SessionLost:
+            if not protocol.broken:
+                raise
+        protocol.lose("the server broke the protocol: its answers are not those to our questions")
+        self.broken = f"its end was none: {protocol.lost}"
 
     def _take(self, body: Body) -> None:
         if self._abandoned and body.octets is not None:

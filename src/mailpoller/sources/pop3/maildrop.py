@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -13,7 +13,8 @@ from typing import Literal, TypeVar
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.pop3.header import LONGEST_TOP, HeaderTaker, fingerprint, received_at
-from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Pop3Protocol, Request
+from mailpoller.sources.pop3.listing import Listing, counted
+from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Pop3Protocol, Reply, Request
 
 MAX_MESSAGES = 1_000_000
 """Messages in a maildrop. A listing of more is not believed."""
@@ -22,9 +23,15 @@ IN_FLIGHT = 500
 PASSING = {"IN-USE", "SYS/TEMP", "LOGIN-DELAY"}
 """Response codes of what may succeed later."""
 
-_UIDL = re.compile(rb"^[ \t]*(\d{1,9})[ \t]+([!-\xff]{1,500})(?![!-\xff])", re.MULTILINE)
-"""The first two fields of a line; servers add more (RFC 1939 knows of none)."""
-_LIST = re.compile(rb"^[ \t]*(\d{1,9})[ \t]+(\d{1,18})(?!\d)", re.MULTILINE)
+CONFIRMED = 3
+"""Connections in a row that contradict themselves: after so many, messages that UIDL does not show are taken without a name."""
+
+_COUNTED = re.compile(r"\W*\d{1,7}\W*")
+"""Names that a server may have counted, perhaps anew in each session."""
+_HASHED = re.compile(
+    r"(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}|[A-Za-z0-9+/_-]{22}={0,2}|[A-Za-z0-9+/_-]{27}=?)"
+)
+"""Names that may be a digest of the message: two equal messages bear the same one."""
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 T = TypeVar("T")
@@ -35,15 +42,20 @@ class Contents:
     """What is in a maildrop, in the server's order.
 
     ``numbers``: uid -> message number, ``sizes``: number -> octets, as far as the server told. ``by_uidl``: the uids are the
-    server's; else it has none. ``twins``: uid -> the uids of the messages after it that cannot be told from it.
+    server's; else it has none. ``twins``: uid -> the uids of the messages after it that cannot be told from it. ``contradiction``: what
+    of UIDL, LIST and STAT does not fit, in words; ``whole``: what is not in here is not in the maildrop.
     """
 
     numbers: dict[str, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     twins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     by_uidl: bool = True
+    contradiction: str = ""
+    whole: bool = True
+    lacking: Collection[int] = ()
+    """Numbers of messages that the server tells no name of, and that are not in here for it."""
     digest: bytes = b""
-    """SHA-256 of the server's answer to UIDL, if that alone tells the messages apart."""
+    """SHA-256 of the server's answers, if they alone tell the messages apart."""
 
     def size(self, uid: str) -> int | None:
         """Octets, as the server told."""
@@ -55,11 +67,12 @@ class Knowledge:
     """What was learned of a maildrop's uids and outlives the session, in memory only.
 
     ``last``: the contents as listed last. ``ambiguous``: names that UIDL has given to two messages, as long as one of them is
-    there: they are believed of neither.
+    there: they are believed of neither. ``contradictions``: how many connections in a row have contradicted themselves.
     """
 
     last: Contents | None = None
     ambiguous: set[str] = field(default_factory=set)
+    contradictions: int = 0
 
 
 class Maildrop:
@@ -71,68 +84,143 @@ class Maildrop:
         self.marked: set[str] = set()
         """The uids that the server will delete at QUIT."""
         self.used = False
-        """Somebody has listed it: who wants news must come again."""
+        """Somebody has asked what is in it: who wants news must come again."""
+        self.seen: set[str] = set()
+        """The uids that this connection has shown to be what they were: fetched, or looked at."""
+        self._deletions = 0
+        self._count: int | None = None
 
     # --- what is in it ---------------------------------------------------------------------------------------
     async def look(self, knowledge: Knowledge, limit: int) -> Contents:
         """List it. Messages of more than ``limit`` octets are not downloaded to be known.
 
+        What is listed twice over with a contradiction is taken as far as it goes, and not ``whole``.
         Raises :class:`TransientError` with the server's words if it refuses.
         """
-        protocol = self.protocol
-        reply, body = await protocol.gather("UIDL")
         last = knowledge.last
-        if not reply.ok and (reply.code in PASSING or "UIDL" in protocol.capabilities):
-            raise TransientError(f"the server does not list the maildrop: {reply}")
-        digest = sha256(body).digest() if reply.ok else b""
-        if last is not None and digest and last.digest == digest:
+        names, stat, digest = await self._outline()
+        if last is not None and last.digest and last.digest == digest:
+            knowledge.contradictions = 0
             self.contents = last
             return last
-        listed, listing = await protocol.gather("LIST")
+        sizes = await self._sizes()
+        listing = Listing.read(names, sizes, stat)
+        if listing.contradiction:
+            names, stat, digest = await self._outline()
+            sizes = await self._sizes()
+            listing = Listing.read(names, sizes, stat)
+        # An empty maildrop does not tell whether the server has UIDL.
+        by_uidl = names is not None or (not listing.sizes and (last is None or last.by_uidl))
+        found = Contents(sizes=listing.sizes, by_uidl=by_uidl, digest=digest)
+        if self._count is None or any(map(counted_name, listing.names.values())):
+            found.digest = b""
+        if listing.contradiction:
+            found.contradiction, found.whole, found.digest = listing.contradiction, False, b""
+            found.lacking = listing.lacking
+            knowledge.contradictions += 1
+        else:
+            knowledge.contradictions = 0
+        await self._name(found, listing, knowledge, limit)
+        self.contents = knowledge.last = found
+        if found.contradiction and knowledge.contradictions >= CONFIRMED:
+            await self.complete(knowledge, limit)
+            found.whole = listing.outvoted
+        return found
+
+    async def complete(self, knowledge: Knowledge, limit: int) -> None:
+        """Take the messages that the server persists in telling no name of: they are known by their headers."""
+        found = self.contents
+        assert found is not None
+        lacking, found.lacking = found.lacking, ()
+        if lacking:
+            await self._name(found, Listing(nameless=lacking), knowledge, limit)
+
+    async def _outline(self) -> tuple[bytes | None, Reply, bytes]:
+        """The answers to UIDL (None if that is refused) and STAT, and a digest of both, if the server has both."""
+        named, names = await self.protocol.gather("UIDL")
+        if not named.ok and (named.code in PASSING or "UIDL" in self.protocol.capabilities):
+            raise TransientError(f"the server does not list the maildrop: {named}")
+        self._bound(names)
+        # Not in one breath: a listing without its end would take this answer for more of itself.
+        stat = await self.protocol.run("STAT")
+        self._count = counted(stat)
+        if not named.ok:
+            return None, stat, b""
+        return names, stat, sha256(names + stat.text.encode()).digest()
+
+    async def _sizes(self) -> bytes:
+        """The answer to LIST."""
+        listed, sizes = await self.protocol.gather("LIST")
         if not listed.ok:
             raise TransientError(f"the server does not list the maildrop: {listed}")
-        self._bound(body, listing)
-        sizes = {int(number): int(size) for number, size in _LIST.findall(listing)}
+        self._bound(sizes)
         await asyncio.sleep(0)
-        names = {int(number): name.decode("latin-1") for number, name in _UIDL.findall(body)}
-        await asyncio.sleep(0)
-        # An empty maildrop does not tell whether the server has UIDL.
-        by_uidl = reply.ok or (not sizes and (last is None or last.by_uidl))
-        found = Contents(sizes=sizes, by_uidl=by_uidl, digest=digest)
-        await self._name(found, names, knowledge, limit)
-        self.contents = knowledge.last = found
-        return found
+        return sizes
+
+    def prove(self, done: Callable[[bool], None]) -> Request:
+        """Ask something whose answer is known (STAT), to see that the answers before it were what they seemed. ``done`` is told
+        whether it is so; it is not called if the connection is lost before."""
+
+        def answered(reply: Reply) -> None:
+            # Not at once: what came with it, unasked for, speaks against it, and is read first.
+            self.protocol.loop.call_soon(done, self.proven(reply))
+
+        return self.protocol.submit("STAT", on_done=answered)
+
+    def proven(self, reply: Reply) -> bool:
+        """Whether ``reply`` is what STAT must say in this connection. Servers count what is marked, or do not."""
+        if self._count is None:
+            return True  # it never gave a proper one
+        count = counted(reply)
+        return count is not None and self._count - self._deletions <= count <= self._count
 
     def _bound(self, *bodies: bytes) -> None:
         if any(body.count(b"\n") > MAX_MESSAGES for body in bodies):
             self.protocol.lose(f"the server broke the protocol: a listing of more than {MAX_MESSAGES} messages")
             raise SessionLost(self.protocol.lost or "")
 
-    async def _name(self, found: Contents, names: dict[int, str], knowledge: Knowledge, limit: int) -> None:
+    async def _name(self, found: Contents, listing: Listing, knowledge: Knowledge, limit: int) -> None:
         """Give each message its uid: its own UIDL; else UIDL, if any, and fingerprint; else these and how many before it are
-        the same."""
+        the same. Messages that bear one name and cannot be told apart by their headers either keep it: they are equal."""
+        names = listing.names
         knowledge.ambiguous.intersection_update(names.values())
+        repeated: set[str] = set()
         if len(set(names.values())) < len(names):
-            knowledge.ambiguous.update(name for name, count in Counter(names.values()).items() if count > 1)
-        everything = sorted(found.sizes.keys() | names.keys())
-        doubtful = [one for one in everything if one not in names or names[one] in knowledge.ambiguous]
+            repeated = {name for name, count in Counter(names.values()).items() if count > 1}
+        everything = sorted({*names, *listing.nameless, *(() if found.by_uidl else found.sizes)})
+        doubtful = [
+            one for one in everything if one not in names or names[one] in knowledge.ambiguous or names[one] in repeated
+        ]
         if not doubtful:
-            found.numbers = {names[number]: number for number in everything}
+            found.numbers |= {names[number]: number for number in everything}
             return
         found.digest = b""
         digests = await self._digests(doubtful, found.sizes, limit)
+        known = {
+            number: f"sha256:{digests[number]}" if number in digests else f"size:{found.sizes.get(number)}"
+            for number in doubtful
+        }
+        bearers: defaultdict[str, set[object]] = defaultdict(set)
+        for number in doubtful:
+            if number in names:
+                bearers[names[number]].add((known[number], found.sizes.get(number)))
+        knowledge.ambiguous.update(name for name in repeated if len(bearers[name]) > 1)
         groups: defaultdict[str, list[str]] = defaultdict(list)
         unsure = frozenset(doubtful)
         for number in everything:
             if number not in unsure:
                 found.numbers[names[number]] = number
                 continue
-            digest = digests.get(number)
-            known_by = f"size:{found.sizes.get(number)}" if digest is None else f"sha256:{digest}"
-            base = f"{names[number]}+{known_by}" if number in names else known_by
+            base = known[number]
+            if number in names:
+                name = names[number]
+                base = f"{name}+{base}" if name in knowledge.ambiguous else name
             group = groups[base]
-            group.append(base if not group else f"{base}#{len(group) + 1}")
-            found.numbers[group[-1]] = number
+            uid = base if not group else f"{base}#{len(group) + 1}"
+            while uid in found.numbers:
+                uid += "'"
+            group.append(uid)
+            found.numbers[uid] = number
         for group in groups.values():
             for index, uid in enumerate(group[:-1]):
                 found.twins[uid] = tuple(group[index + 1 :])
@@ -162,33 +250,45 @@ class Maildrop:
                 taker = HeaderTaker(most)
                 request = self.protocol.submit(command, str(number), *lines, taker=taker, patience=PATIENCE_BODY)
                 asked.append((number, taker, request))
+            proof = self.protocol.submit("STAT")
             self.protocol.send()
             for number, taker, request in asked:
                 if (await request.answer(self.protocol)).ok:
                     found[number] = read(taker)
+            if not self.proven(await proof.answer(self.protocol)):
+                self.protocol.lose("the server broke the protocol: its answers are not those to our questions")
+                raise SessionLost(self.protocol.lost or "")
         return found
 
     # --- deleting --------------------------------------------------------------------------------------------
-    async def delete(self, uids: Sequence[str]) -> dict[str, State]:
+    async def delete(self, sizes: Mapping[str, int | None], doubted: Collection[str] = ()) -> dict[str, State]:
         """Mark messages for deletion at QUIT: ``pending``; ``applied`` are those that are not there any more.
+
+        ``sizes``: uid -> octets of the message that is meant, as it was listed once. Only what this connection has shown to be that
+        message is marked: it was fetched or looked at here, or else LIST tells the same size, and ``doubted`` does not hold its name.
 
         Of messages that cannot be told apart the last goes first, else the next session would take a later one, which is
         perhaps not settled, for the one that was deleted.
         """
-        assert self.contents is not None
+        contents = self.contents
+        assert contents is not None
         states: dict[str, State] = {}
-        numbers, twins = self.contents.numbers, self.contents.twins
-        going = self.marked.union(uids)
+        numbers, twins = contents.numbers, contents.twins
+        going = self.marked.union(sizes)
         asked: list[tuple[str, Request]] = []
-        for uid in sorted(set(uids), key=lambda one: numbers.get(one, 0), reverse=True):
+        for uid in sorted(sizes, key=lambda one: numbers.get(one, 0), reverse=True):
             if uid not in numbers:
-                states[uid] = ("applied", "")
+                states[uid] = ("applied", "") if contents.whole else ("pending", contradictory(contents))
             elif uid in self.marked:
                 states[uid] = ("pending", _AT_QUIT)
+            elif not (uid in self.seen or (_alike(sizes[uid], contents.size(uid)) and uid not in doubted)):
+                going.discard(uid)
+                states[uid] = ("pending", "it was not looked at in this connection")
             elif not going.issuperset(twins.get(uid, ())):
                 going.discard(uid)
                 states[uid] = ("pending", "it cannot be told from a message that is not settled")
             else:
+                self._deletions += 1
                 asked.append((uid, self.protocol.submit("DELE", str(numbers[uid]))))
         self.protocol.send()
         for uid, request in asked:
@@ -224,6 +324,25 @@ class Maildrop:
 
 
 _AT_QUIT = "it is deleted when the session ends"
+
+
+def contradictory(contents: Contents) -> str:
+    """Why it cannot be said of a message that it is not there."""
+    return f"the server's listing contradicts itself: {contents.contradiction}"
+
+
+def counted_name(uid: str) -> bool:
+    """True if the server may give the name to another message, because it seems to count."""
+    return _COUNTED.fullmatch(uid) is not None
+
+
+def shared_name(uid: str) -> bool:
+    """True if another message may bear the name next, because the server counts or because it is made from the octets."""
+    return counted_name(uid) or "sha256:" in uid or "size:" in uid or _HASHED.fullmatch(uid) is not None
+
+
+def _alike(one: int | None, other: int | None) -> bool:
+    return one is not None and one == other
 
 
 def _fingerprint(taker: HeaderTaker) -> str:

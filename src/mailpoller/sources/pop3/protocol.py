@@ -126,6 +126,9 @@ class Pop3Protocol(asyncio.Protocol):
         """Secrets on the wire, while we log in: masked wherever the server's words are quoted."""
         self.cut = False
         """True if it was we who ended the connection, in the middle of an answer of which we had enough."""
+        self.broken = False
+        """True if what the server sent made no sense: nothing that came after the last proper answer is believed, and that
+        answer's own end is not."""
         self.hung_up = False
         """True if the server closed the connection in an orderly way."""
         self.on_lost: Callable[[], None] | None = None
@@ -162,6 +165,7 @@ class Pop3Protocol(asyncio.Protocol):
             if self._upgrading and not self._sent and not self._reader.clean:
                 raise ProtocolViolation("data in clear after STLS")
         except ProtocolViolation as violation:
+            self.broken = True
             self.lose(f"the server broke the protocol: {violation}")
         except Enough:
             self.cut = True
