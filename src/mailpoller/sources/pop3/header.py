@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from hashlib import sha256
 
@@ -54,13 +55,23 @@ class HeaderTaker:
 def fingerprint(header: bytes) -> str:
     """SHA-256 of the header without what servers add later; 24 hexadecimal digits of it."""
     found = sha256()
-    wanted = True
-    for line in header.split(b"\r\n"):
-        if line[:1] not in (b" ", b"\t"):
-            wanted = line.partition(b":")[0].strip().lower() not in _VOLATILE
-        if wanted:
+    for line, volatile in _lines(header):
+        if not volatile:
             found.update(line + b"\n")
     return found.hexdigest()[:24]
+
+
+def added(header: bytes) -> int:
+    """Octets of what servers add later."""
+    return sum(len(line) + 2 for line, volatile in _lines(header) if volatile)
+
+
+def _lines(header: bytes) -> Iterator[tuple[bytes, bool]]:
+    volatile = False
+    for line in header.split(b"\r\n"):
+        if line[:1] not in (b" ", b"\t"):
+            volatile = line.partition(b":")[0].strip().lower() in _VOLATILE
+        yield line, volatile
 
 
 def received_at(header: bytes) -> datetime | None:

@@ -15,13 +15,19 @@ _NUMBER = re.compile(rb"^[ \t]*(\d{1,9})(?![^ \t\r\n])", re.MULTILINE)
 _UIDL = re.compile(rb"^[ \t]*(\d{1,9})[ \t]+([!-\xff]{1,500})(?![!-\xff])", re.MULTILINE)
 """The first two fields of a line; servers add more (RFC 1939 knows of none)."""
 _LIST = re.compile(rb"^[ \t]*(\d{1,9})[ \t]+(\d{1,18})(?!\d)", re.MULTILINE)
-_STAT = re.compile(r"(\d{1,9})[ \t]+\d{1,18}(?!\d)")
+_STAT = re.compile(r"(\d{1,9})[ \t]+(\d{1,18})(?!\d)")
 
 
 def counted(reply: Reply) -> int | None:
     """How many messages an answer to STAT tells of; None if it is none."""
     found = _STAT.match(reply.text) if reply.ok else None
     return None if found is None else int(found[1])
+
+
+def totalled(reply: Reply) -> int | None:
+    """How many octets they have."""
+    found = _STAT.match(reply.text) if reply.ok else None
+    return None if found is None else int(found[2])
 
 
 @dataclass(slots=True)
@@ -36,7 +42,7 @@ class Listing:
     lacking: Collection[int] = ()
     contradiction: str = ""
     outvoted: bool = False
-    """What does not fit is LIST alone or STAT alone."""
+    """Two of the three agree, and the numbers they tell are whole."""
 
     @classmethod
     def read(cls, names: bytes | None, sizes: bytes, stat: Reply) -> Self:
@@ -61,7 +67,8 @@ class Listing:
         listing.lacking = sorted(by_list - by_uidl)
         listing.contradiction = _against(by_uidl, by_list, count)
         if listing.contradiction:
-            listing.outvoted = not _against(by_uidl, by_list, None) or not _against(by_uidl, by_uidl, count or -1)
+            two = (by_uidl, by_list, None), (by_uidl, by_uidl, count or -1), (by_list, by_list, count or -1)
+            listing.outvoted = not all(_against(*pair) for pair in two)
         return listing
 
 

@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import Literal, TypeVar
 
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.sources.pop3.header import LONGEST_TOP, HeaderTaker, fingerprint, received_at
-from mailpoller.sources.pop3.listing import Listing, counted
+from mailpoller.sources.pop3.header import LONGEST_TOP, HeaderTaker, added, fingerprint, received_at
+from mailpoller.sources.pop3.listing import Listing, counted, totalled
 from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Pop3Protocol, Reply, Request
 
 MAX_MESSAGES = 1_000_000
@@ -26,6 +26,8 @@ PASSING = {"IN-USE", "SYS/TEMP", "LOGIN-DELAY"}
 CONFIRMED = 3
 """Connections in a row that contradict themselves: after so many, messages that UIDL does not show are taken without a name."""
 
+LONG_NAME = 12
+"""Characters of a name that is hardly given to two messages one after the other."""
 _COUNTED = re.compile(r"\W*\d{1,7}\W*")
 """Names that a server may have counted, perhaps anew in each session."""
 _HASHED = re.compile(
@@ -67,11 +69,12 @@ class Knowledge:
     """What was learned of a maildrop's uids and outlives the session, in memory only.
 
     ``last``: the contents as listed last. ``ambiguous``: names that UIDL has given to two messages, as long as one of them is
-    there: they are believed of neither. ``contradictions``: how many connections in a row have contradicted themselves.
+    there: they are believed of neither. ``alike``: digests of headers that messages of several sizes have, as long. ``contradictions``: how many connections in a row have contradicted themselves.
     """
 
     last: Contents | None = None
     ambiguous: set[str] = field(default_factory=set)
+    alike: set[str] = field(default_factory=set)
     contradictions: int = 0
 
 
@@ -112,7 +115,7 @@ class Maildrop:
         # An empty maildrop does not tell whether the server has UIDL.
         by_uidl = names is not None or (not listing.sizes and (last is None or last.by_uidl))
         found = Contents(sizes=listing.sizes, by_uidl=by_uidl, digest=digest)
-        if self._count is None or any(map(counted_name, listing.names.values())):
+        if not self._tells_all(stat, listing.names.values()):
             found.digest = b""
         if listing.contradiction:
             found.contradiction, found.whole, found.digest = listing.contradiction, False, b""
@@ -120,6 +123,7 @@ class Maildrop:
             knowledge.contradictions += 1
         else:
             knowledge.contradictions = 0
+            knowledge.ambiguous.intersection_update(listing.names.values())
         await self._name(found, listing, knowledge, limit)
         self.contents = knowledge.last = found
         if found.contradiction and knowledge.contradictions >= CONFIRMED:
@@ -147,6 +151,11 @@ class Maildrop:
         if not named.ok:
             return None, stat, b""
         return names, stat, sha256(names + stat.text.encode()).digest()
+
+    def _tells_all(self, stat: Reply, names: Collection[str]) -> bool:
+        """Whether the same answers to UIDL and STAT mean the same messages: names that nobody gives twice, or a sum of their sizes."""
+        summed = (totalled(stat) or 0) > 0 and not any(map(counted_name, names))
+        return self._count is not None and (summed or all(len(name) >= LONG_NAME for name in names))
 
     async def _sizes(self) -> bytes:
         """The answer to LIST."""
@@ -183,7 +192,6 @@ class Maildrop:
         """Give each message its uid: its own UIDL; else UIDL, if any, and fingerprint; else these and how many before it are
         the same. Messages that bear one name and cannot be told apart by their headers either keep it: they are equal."""
         names = listing.names
-        knowledge.ambiguous.intersection_update(names.values())
         repeated: set[str] = set()
         if len(set(names.values())) < len(names):
             repeated = {name for name, count in Counter(names.values()).items() if count > 1}
@@ -195,15 +203,11 @@ class Maildrop:
             found.numbers |= {names[number]: number for number in everything}
             return
         found.digest = b""
-        digests = await self._digests(doubtful, found.sizes, limit)
-        known = {
-            number: f"sha256:{digests[number]}" if number in digests else f"size:{found.sizes.get(number)}"
-            for number in doubtful
-        }
-        bearers: defaultdict[str, set[object]] = defaultdict(set)
+        known = await self._known_by(doubtful, found.sizes, knowledge, limit)
+        bearers: defaultdict[str, set[str]] = defaultdict(set)
         for number in doubtful:
             if number in names:
-                bearers[names[number]].add((known[number], found.sizes.get(number)))
+                bearers[names[number]].add(known[number])
         knowledge.ambiguous.update(name for name in repeated if len(bearers[name]) > 1)
         groups: defaultdict[str, list[str]] = defaultdict(list)
         unsure = frozenset(doubtful)
@@ -225,11 +229,27 @@ class Maildrop:
             for index, uid in enumerate(group[:-1]):
                 found.twins[uid] = tuple(group[index + 1 :])
 
-    async def _digests(self, numbers: Sequence[int], sizes: dict[int, int], limit: int) -> dict[int, str]:
-        """Fingerprints, by TOP; where the server refuses that, by RETR, but not of what is larger than ``limit``."""
-        digests = await self._ask("TOP", numbers, LONGEST_TOP, _fingerprint)
-        rest = [number for number in numbers if number not in digests and sizes.get(number, limit + 1) <= limit]
-        return digests | await self._ask("RETR", rest, limit + LONGEST_TOP, _fingerprint)
+    async def _known_by(
+        self, numbers: Sequence[int], sizes: dict[int, int], knowledge: Knowledge, limit: int
+    ) -> dict[int, str]:
+        """By what messages are known whose name does not do: their header's digest, and their size where that is the same and the size
+        is not (without the fields that servers add); or the size alone. Where the server refuses TOP, by RETR, but not of what is
+        larger than ``limit``."""
+
+        found = await self._ask("TOP", numbers, LONGEST_TOP, _fingerprint)
+        rest = [number for number in numbers if number not in found and sizes.get(number, limit + 1) <= limit]
+        found |= await self._ask("RETR", rest, limit + LONGEST_TOP, _fingerprint)
+        known = {number: f"size:{sizes.get(number)}" for number in numbers}
+        lengths: defaultdict[str, dict[int, int | None]] = defaultdict(dict)
+        for number, (digest, extra) in found.items():
+            lengths[digest][number] = None if number not in sizes else sizes[number] - extra
+        knowledge.alike.intersection_update(lengths)
+        for digest, those in lengths.items():
+            if len(set(those.values())) > 1:
+                knowledge.alike.add(digest)
+            for number, length in those.items():
+                known[number] = f"sha256:{digest}" + (f"/{length}" if digest in knowledge.alike else "")
+        return known
 
     async def received(self, uids: Iterable[str]) -> dict[str, datetime]:
         """When the server took each message, of those whose header tells it."""
@@ -345,5 +365,5 @@ def _alike(one: int | None, other: int | None) -> bool:
     return one is not None and one == other
 
 
-def _fingerprint(taker: HeaderTaker) -> str:
-    return fingerprint(taker.text)
+def _fingerprint(taker: HeaderTaker) -> tuple[str, int]:
+    return fingerprint(taker.text), added(taker.text)
