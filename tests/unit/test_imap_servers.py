@@ -270,7 +270,7 @@ async def test_a_uidnext_of_nothing_is_none(tmp_path: Path) -> None:
         ScriptedImap({"SELECT": select}, messages={4: MAIL}) as server,
         session_of(imap_source(tmp_path, server.port, "joe", folders=["INBOX", "Other"])) as session,
     ):
-        assert await listed(session, await session.open("INBOX"), None, Start("now")) == ([], "5")
+        assert await listed(session, await session.open("INBOX"), None, Start("now")) == ([], "5 below=1")
         await session.open("Other")
         server.messages[5] = MAIL
         assert await session.wait(timedelta(seconds=5)) is Wake.NEWS
@@ -281,7 +281,7 @@ async def test_the_newest_mail_is_found_without_uidnext_and_without_a_search(tmp
     async with ScriptedImap({"SEARCH": search}, messages={4: MAIL, 9: MAIL}) as server:  # Courier does not know UID *
         server.tells_uidnext = False
         async with session_of(imap_source(tmp_path, server.port, "joe")) as session:
-            assert await listed(session, await session.open("INBOX"), None, Start("now")) == ([], "10")
+            assert await listed(session, await session.open("INBOX"), None, Start("now")) == ([], "10 below=2")
 
 
 async def test_a_server_that_does_not_say_which_mail_is_the_newest_is_not_believed_that_all_is_new(
@@ -325,7 +325,7 @@ async def test_a_listing_that_is_refused_because_of_one_size_is_made_without_siz
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         refs, position = await listed(session, await session.open("INBOX"))
-        assert ([ref.uid for ref in refs], position) == (["1", "2", "3"], "4")
+        assert ([ref.uid for ref in refs], position) == (["1", "2", "3"], "4 below=3")
         assert len(await fetched(session, claims_of(refs))) == 3
 
 
@@ -345,9 +345,12 @@ async def test_a_uid_that_can_be_none_ends_no_poll_in_a_crash(tmp_path: Path, ca
 
 
 async def test_a_search_may_be_answered_in_several_lines_and_any_order(tmp_path: Path) -> None:
+    def fetch(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        return b"%T NO\r\n" if ":*" in arguments else server._fetch(conversation, tag, arguments)
+
     answer = b"* SEARCH 600 2 \r\n* SEARCH\r\n* search 1 2 4\r\n%T OK\r\n"
     async with (
-        ScriptedImap({"SEARCH": answer}, messages=numbered(600)) as server,
+        ScriptedImap({"SEARCH": answer, "FETCH": fetch}, messages=dict.fromkeys((1, 2, 4, 600), MAIL)) as server,
         session_of(imap_source(tmp_path, server.port, "joe")) as session,
     ):
         refs, _ = await listed(session, await session.open("INBOX"))
@@ -362,7 +365,7 @@ async def test_two_hundred_thousand_uids_in_one_line_are_listed(tmp_path: Path) 
         folder = await session.open("INBOX")
         server.script["FETCH"] = b"%T OK\r\n"  # not a word about sizes
         refs, position = await listed(session, folder)
-        assert (len(refs), refs[-1].uid, position) == (200_000, "200000", "200001")
+        assert (len(refs), refs[-1].uid, position) == (200_000, "200000", "200001 below=200000")
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------

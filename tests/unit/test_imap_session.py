@@ -12,7 +12,7 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Gone, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Start, Wake
-from mailpoller.sources.imap.listing import Bookmark
+from mailpoller.sources.imap.bookmark import Bookmark
 from servers.mailboxes import claims_of, fetched, imap_source, listed, session_of, settled
 from servers.scripted import Conversation, ScriptedImap
 

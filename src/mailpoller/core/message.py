@@ -73,13 +73,15 @@ class Page:
 
     Once the ledger has recorded every ref of this page and of those before it, the folder may be advanced to
     ``position``; None means that this page alone allows no advance. ``listed`` is how many refs the whole listing has. ``unwanted``: those that ``start`` leaves out, told by a
-    source that has no position to remember them by; the ledger records them as skipped.
+    source that has no position to remember them by; the ledger records them as skipped. ``gap``: where the folder holds
+    messages that its listing does not show, as several sessions have seen it, in words; empty if there is none.
     """
 
     refs: Sequence[MessageRef]
     position: Position | None = None
     listed: int | None = None
     unwanted: Sequence[MessageRef] = ()
+    gap: str = ""
 
 
 @record

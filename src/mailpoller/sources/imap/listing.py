@@ -1,108 +1,109 @@
-"""Listing a folder: which uids, how far, and what ``start`` leaves out. 100,000 messages are 400 KB of uids here."""
+"""Listing a folder: which uids, how far, and what ``start`` leaves out. 100,000 messages are 400 KB of uids here.
+
+A listing is believed if it shows all that EXISTS counts: sequence numbers without a gap, from the first one to the last.
+"""
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import structlog
 
 from mailpoller.core.errors import TransientError
-from mailpoller.core.message import Folder, MessageRef, Page, Position
+from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Start
-from mailpoller.sources.imap.names import uid_sets
+from mailpoller.sources.imap.bookmark import MAX_GAPS, Bookmark, Gap
+from mailpoller.sources.imap.details import MAX_UID, WITNESS, Lines, ask, newest, search
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
-from mailpoller.sources.imap.reader import ProtocolViolation
-from mailpoller.sources.imap.responses import MAX_UIDS, MONTH_NAMES, Fetched, read_esearch, read_search
+from mailpoller.sources.imap.responses import MONTH_NAMES
+
+log = structlog.get_logger(__name__)
 
 PAGE = 500
 """Messages in a page, and how many new ones are listed with their sizes in one round trip."""
-MAX_UID = 0xFFFFFFFF
-"""The last that there can be (RFC 3501 section 9, nz-number)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bookmark:
-    """A position: list from uid ``following`` on; of the uids below ``first`` only what ``start`` wants.
-
-    ``first`` was UIDNEXT at the first listing, so that an interrupted first listing does not take mail that ``start``
-    leaves out, nor leave out mail that came later. 0: no such limit.
-    """
-
-    following: int
-    first: int = 0
-    start: Start | None = None
-
-    @classmethod
-    def read(cls, position: Position | None) -> Bookmark | None:
-        """The bookmark that was written, or None. What cannot be read is no bookmark: all is listed, the ledger knows."""
-        try:
-            match str(position or "").split():
-                case [following]:
-                    return cls(int(following))
-                case [following, first, "since", instant]:
-                    return cls(int(following), int(first), Start("since", datetime.fromisoformat(instant)))
-                case [following, first, ("now" | "unseen") as kind]:
-                    return cls(int(following), int(first), Start(kind))
-        except ValueError:
-            pass
-        return None
-
-    def write(self) -> Position:
-        """``12``, ``12 90 unseen`` or ``12 90 since 2026-01-01T00:00:00+00:00``."""
-        if self.start is None or self.following >= self.first or self.start.kind == "all":
-            return Position(str(self.following))
-        instant = f" {self.start.instant.isoformat()}" if self.start.instant else ""
-        return Position(f"{self.following} {self.first} {self.start.kind}{instant}")
-
-    def after(self, uid: int) -> Bookmark:
-        """The bookmark once everything up to ``uid`` is recorded."""
-        return Bookmark(max(self.following, uid + 1), self.first, self.start)
+_SIZE_ONLY = "(RFC822.SIZE)"
 
 
 @dataclass(slots=True)
 class Listing:
-    """A listing that is complete: uids, ascending; sizes by uid where they are known already."""
+    """A listing that is made: uids, ascending; what is known of them already, in ``lines``.
+
+    ``bookmark`` is where it began, ``ends`` where it leads to once all of it is recorded.
+    """
 
     folder: Folder
     mailbox: Mailbox
     bookmark: Bookmark
-    uids: array[int]
-    sizes: dict[int, int | None] | None = None
+    uids: array[int] = field(default_factory=lambda: array("I"))
+    lines: Lines | None = None
+    dated: bool = False
+    cap: int = MAX_UID
+    """The last uid before a gap: no bookmark passes it."""
+    past: int = 0
+    """The last uid of a gap that is passed, behind all others."""
+    count: int | None = None
+    """How many messages there were in the end, as far as that is known."""
+    complete: bool = True
+    """False: to be made again at the next poll, whatever the server says of news."""
+    asked: _Details | None = None
 
     @property
     def following(self) -> int:
         """The first uid that is beyond this listing."""
-        return self.bookmark.after(max(self.uids[-1] if self.uids else 0, self.bookmark.first - 1)).following
+        return self.ends.following
+
+    @property
+    def ends(self) -> Bookmark:
+        """The bookmark once all is recorded."""
+        last = self.uids[-1] if self.uids else 0
+        end = self._reached(max(last, self.bookmark.first - 1, self.past), len(self.uids))
+        if not self.complete:
+            return end
+        gaps = tuple(gap for gap in end.gaps if gap.confirmed and gap.high < end.following)
+        return _below(end if gaps == end.gaps else replace(end, gaps=gaps), self.count)
+
+    def _reached(self, uid: int, listed: int) -> Bookmark:
+        """The bookmark once the first ``listed`` uids are recorded, the last of which is ``uid``."""
+        before, uid = self.bookmark, min(uid, self.cap)
+        if uid < before.following:
+            return before
+        below = before.below
+        if below is not None:
+            later = bisect_right(self.uids, uid, 0, listed) - bisect_left(self.uids, before.following, 0, listed)
+            hidden = sum(gap.missing for gap in before.gaps if before.following <= gap.low and gap.high <= uid)
+            below = below + later + hidden if before.following >= before.first else None
+        return replace(before, following=uid + 1, below=below)
 
     async def pages(self, protocol: ImapProtocol) -> AsyncIterator[Page]:
         """The pages; sizes (and dates, where ``since`` needs the instant) are asked for one page ahead.
 
         Should another folder be opened meanwhile, the rest has no sizes, which are only hints.
         """
-        asked = self._ask(protocol, 0)
+        asked = self.asked or self._ask(protocol, 0)
         for begin in range(0, len(self.uids), PAGE):
             ahead = self._ask(protocol, begin + PAGE)
             page = self.uids[begin : begin + PAGE]
-            found = await _Details.gather(asked) if self.sizes is None else None
-            sizes = self.sizes if found is None else found.sizes
-            assert sizes is not None
-            wanted = page if found is None else [uid for uid in page if self._wants(uid, found.dates.get(uid))]
-            refs = [MessageRef(self.folder, str(uid), sizes.get(uid)) for uid in wanted]
-            last = begin + PAGE >= len(self.uids)
-            bookmark = self.bookmark.after(max(page[-1], self.bookmark.first - 1) if last else page[-1])
-            yield Page(refs, bookmark.write())
+            lines = self.lines if self.lines is not None else await _Details.gather(asked)
+            wanted = [uid for uid in page if self._wants(uid, lines.dates.get(uid))]
+            end = begin + len(page)
+            bookmark = self.ends if end == len(self.uids) else self._reached(page[-1], end)
+            yield Page([lines.ref(self.folder, uid) for uid in wanted], bookmark.write(), gap=bookmark.gap)
             asked = ahead
         if not self.uids:
-            yield Page((), self.bookmark.after(self.bookmark.first - 1).write())
+            yield Page((), self.ends.write(), gap=self.ends.gap)
 
     def _ask(self, protocol: ImapProtocol, begin: int) -> _Details | None:
         page = self.uids[begin : begin + PAGE]
-        if self.sizes is not None or not page:
+        if self.lines is not None or not page:
             return None
         start = self.bookmark.start
-        dated = start is not None and start.kind == "since" and page[0] < self.bookmark.first
-        return _Details.ask(protocol, self.mailbox, page, "(RFC822.SIZE INTERNALDATE)" if dated else "(RFC822.SIZE)")
+        dated = self.dated or (start is not None and start.kind == "since" and page[0] < self.bookmark.first)
+        return _Details(protocol, self.mailbox, page, WITNESS if dated else _SIZE_ONLY)
 
     def _wants(self, uid: int, received: datetime | None) -> bool:
         start = self.bookmark.start
@@ -114,82 +115,245 @@ class Listing:
 class _Details:
     """Sizes and dates of one page, asked for and awaited."""
 
-    def __init__(self) -> None:
-        self.sizes: dict[int, int | None] = {}
-        self.dates: dict[int, datetime] = {}
-        self._requests: list[Request] = []
-        self._wanted: frozenset[int] = frozenset()
+    def __init__(self, protocol: ImapProtocol, mailbox: Mailbox, uids: array[int], items: str) -> None:
+        self.lines = Lines(wanted=frozenset(uids))
+        self._requests: list[Request] = ask(protocol, mailbox, uids, self.lines, items)
 
     @classmethod
-    def ask(cls, protocol: ImapProtocol, mailbox: Mailbox, uids: array[int], items: str) -> _Details:
-        details = cls()
-        details._wanted = frozenset(uids)
-        for _, piece in uid_sets(uids):
-            details._requests.append(protocol.submit("FETCH", piece, items, within=mailbox, on_fetch=details._note))
-        return details
-
-    @classmethod
-    async def gather(cls, asked: _Details | None) -> _Details:
+    async def gather(cls, asked: _Details | None) -> Lines:
         """What the server said; what it did not say stays unknown."""
         if asked is None:
-            return cls()
+            return Lines()
         # Each request holds on to the details it is for: let go of, or only the collector of cycles frees them, and that is seldom.
         requests, asked._requests = asked._requests, []
         for request in requests:
             await request.answer()
-        return asked
+        return asked.lines
 
-    def _note(self, fetched: Fetched) -> bool:
-        uid = int(fetched.uid or 0)
-        if uid not in self._wanted or fetched.size is None:
-            return False
-        self.sizes[uid] = fetched.size
-        if fetched.received is not None:
-            self.dates[uid] = fetched.received
-        return True
+
+@dataclass(slots=True)
+class Sightings:
+    """What one session has seen of gaps: each counts once a session."""
+
+    counted: set[tuple[str, int]] = field(default_factory=set)
 
 
 async def list_folder(
-    protocol: ImapProtocol, mailbox: Mailbox, folder: Folder, since: Position | None, start: Start
+    protocol: ImapProtocol,
+    mailbox: Mailbox,
+    folder: Folder,
+    since: Position | None,
+    start: Start,
+    *,
+    sightings: Sightings | None = None,
+    today: int = 0,
 ) -> Listing:
-    """List the folder that is selected. Raises :class:`TransientError` with the server's words if it refuses."""
+    """List the folder that is selected. ``today``: proleptic ordinal of the day, on which each confirmed gap is asked for once.
+
+    Raises :class:`TransientError` with the server's words if it refuses.
+    """
     bookmark = Bookmark.read(since)
     if bookmark is None:
         first = 0 if start.kind == "all" else await _next_uid(protocol, mailbox)
-        bookmark = Bookmark(1, first, None if start.kind == "all" else start)
-    listing = Listing(folder, mailbox, bookmark, array("I"))
+        bookmark = Bookmark(1, first, None if start.kind == "all" else start, below=0)
+    listing = Listing(folder, mailbox, bookmark, dated=start.dated)
+    late = await _late(protocol, listing, today)
     if bookmark.following < bookmark.first and mailbox.exists and (criteria := _criteria(bookmark)) is not None:
-        listing.uids.extend(_within(await _search(protocol, mailbox, criteria), bookmark.following, bookmark.first - 1))
+        found = await search(protocol, mailbox, criteria)
+        listing.uids.extend(_within(found, bookmark.following, bookmark.first - 1))
     low = max(bookmark.following, bookmark.first)
     fresh = mailbox.uidnext == low and not mailbox.arrived
     if not mailbox.exists or fresh:
-        return listing
-    few = mailbox.uidnext is not None and max(0, mailbox.uidnext - low) + mailbox.arrived <= PAGE
-    if listing.uids or not (few or mailbox.exists <= PAGE) or not await _list_few(protocol, listing, low):
-        listing.uids.extend(_within(await _search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID))
+        listing.count = mailbox.exists
+    else:
+        await _list_new(protocol, listing, low, sightings or Sightings())
+    if late:
+        listing.uids = array("I", sorted({*listing.uids, *late}))
+        listing.asked = listing.lines = None
     return listing
 
 
-async def _list_few(protocol: ImapProtocol, listing: Listing, low: int) -> bool:
-    """Uids and sizes in one round trip. ``n:*`` also gives the last message when it lies below n (RFC 3501, seq-range).
+async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sightings: Sightings) -> None:
+    """What has the uid ``low`` or a higher one."""
+    mailbox = listing.mailbox
+    exists = mailbox.exists
+    few = mailbox.uidnext is not None and max(0, mailbox.uidnext - low) + mailbox.arrived <= PAGE
+    below = None if listing.bookmark.following != low or listing.bookmark.unsettled else listing.bookmark.below
+    uids: array[int] | None = None
+    whole = False
+    if not listing.uids and (few or exists <= PAGE):
+        lines = Lines(low)
+        items = WITNESS if listing.dated else _SIZE_ONLY
+        answer = await protocol.run("FETCH", f"{low}:*", items, within=mailbox, on_fetch=lines.note)
+        if answer.status.ok:
+            uids, listing.lines = array("I", sorted(lines.sizes)), lines
+            whole = _whole(uids, lines, _counted(mailbox, exists), below)
+            listing.count = lines.last
+    if uids is None:
+        # SEARCH has no need of sizes, which servers refuse for the sake of one message. Checked by the first page's numbers, that are
+        # asked for anyway.
+        uids = _within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
+        before = len(listing.uids)
+        listing.uids.extend(uids)
+        listing.asked = listing._ask(protocol, 0)
+        numbers = (await _Details.gather(listing.asked)).numbers
+        del listing.uids[before:]
+        whole = _search_whole(uids, numbers, _counted(mailbox, exists), below)
+        listing.count = mailbox.exists
+    if not whole:
+        uids = await _cross_check(protocol, listing, uids, low, below, sightings)
+    listing.uids.extend(uids)
 
-    False: refused, perhaps for one message whose size the server cannot tell; SEARCH has no need of sizes.
-    """
-    sizes: dict[int, int | None] = {}
 
-    def note(fetched: Fetched) -> bool:
-        uid = int(fetched.uid or 0)
-        if low <= uid <= MAX_UID:  # also if only its flags are told: it is there
-            sizes[uid] = fetched.size or sizes.get(uid)
-        if len(sizes) > MAX_UIDS:
-            raise ProtocolViolation(f"a listing of more than {MAX_UIDS} messages")
-        return fetched.size is not None
+def _counted(mailbox: Mailbox, before: int) -> int | None:
+    """How many messages a listing must reach to, or None if the server's count means nothing now. What came while it listed may be
+    missing: it is news."""
+    return None if mailbox.uncounted else min(before, mailbox.exists)
 
-    answer = await protocol.run("FETCH", f"{low}:*", "(RFC822.SIZE)", within=listing.mailbox, on_fetch=note)
-    if answer.status.ok:
-        listing.uids.extend(sorted(sizes))
-        listing.sizes = sizes
-    return answer.status.ok
+
+def _whole(uids: array[int], lines: Lines, exists: int | None, below: int | None) -> bool:
+    """The lines' sequence numbers are contiguous, from the first one that is new up to EXISTS."""
+    if exists is not None and lines.last < exists:
+        return False
+    if not uids:
+        return True
+    numbers = [lines.numbers[uid] for uid in uids]
+    if below is not None and numbers[0] > below + 1:
+        return False
+    return numbers[-1] - numbers[0] == len(numbers) - 1 and all(one + 1 == other for one, other in pairwise(numbers))
+
+
+def _search_whole(uids: array[int], numbers: dict[int, int], exists: int | None, below: int | None) -> bool:
+    """The hits of a SEARCH are as many as EXISTS says, counted from the sequence number of the first one."""
+    if not uids:
+        return exists is None or exists == 0 or (below is not None and exists <= below)
+    known = next(((place, numbers[uid]) for place, uid in enumerate(uids) if uid in numbers), None)
+    if known is None:
+        return True  # nothing to check it by: what is listed is refused one by one, or gone
+    first = known[1] - known[0]
+    if below is not None and first > below + 1:
+        return False
+    return first >= 1 and (exists is None or first + len(uids) - 1 >= exists)
+
+
+async def _cross_check(
+    protocol: ImapProtocol, listing: Listing, uids: array[int], low: int, below: int | None, sightings: Sightings
+) -> array[int]:
+    """A listing lacks something: ask by the other question too. What either shows is taken; what both lack is a gap."""
+    mailbox, exists = listing.mailbox, listing.mailbox.exists
+    found = array("I")
+    if listing.lines is not None:
+        try:
+            found = _within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
+            if below is not None:
+                below = len(_within(await search(protocol, mailbox, f"UID 1:{low - 1}"), 1, low - 1)) if low > 1 else 0
+        except TransientError:
+            if protocol.lost is not None:
+                raise
+    lines = Lines(low)
+    await protocol.run("FETCH", f"{low}:*", "(UID)", within=mailbox, on_fetch=lines.note)
+    both = array("I", sorted({*uids, *found, *lines.numbers}))
+    listing.asked = None
+    if listing.lines is not None:
+        for uid in both:
+            listing.lines.sizes.setdefault(uid, None)
+    listing.count = mailbox.exists
+    exists_now = _counted(mailbox, exists)
+    gaps, reached, count = _gaps(both, lines, low, below)
+    count = max(count or 0, lines.last)
+    if exists_now is not None and count < exists_now:
+        # The last ones are missing. No bookmark passes them before UIDNEXT says that they have been given numbers.
+        high = (mailbox.uidnext or 0) - 1
+        listing.complete = False
+        gaps.append(Gap(reached + 1, max(high, reached), exists_now - count))
+    if gaps:
+        _remember(listing, gaps, sightings)
+    return both
+
+
+def _gaps(uids: array[int], lines: Lines, low: int, below: int | None) -> tuple[list[Gap], int, int | None]:
+    """Where messages are missing: between which uids, and how many; the last uid, and its sequence number. What only SEARCH has shown
+    fills a gap in the numbers."""
+    gaps: list[Gap] = []
+    count, reached = below, low - 1
+    for uid in uids:
+        number = lines.numbers.get(uid, 0) or (None if count is None else count + 1)
+        if number is not None and count is not None and number > count + 1 and uid > reached + 1:
+            gaps.append(Gap(reached + 1, uid - 1, number - count - 1))
+        count, reached = number, uid
+    return gaps, reached, count
+
+
+def _remember(listing: Listing, seen: list[Gap], sightings: Sightings) -> None:
+    """Count the gaps' sessions, and keep the bookmark before the first that is not confirmed."""
+    folder, bookmark = listing.folder, listing.bookmark
+    known = {gap.low: gap for gap in bookmark.gaps}
+    gaps: list[Gap] = []
+    for gap in seen:
+        before = known.pop(gap.low, None)
+        sessions = 1 if before is None else before.sessions
+        if (folder.name, gap.low) not in sightings.counted:
+            sightings.counted.add((folder.name, gap.low))
+            sessions += before is not None
+            log.warning(
+                "listing.incomplete", mailbox=folder.mailbox, folder=folder.name, missing=gap.missing, low=gap.low, high=gap.high,
+                sessions=sessions,
+            )  # fmt: skip
+        gaps.append(replace(gap, sessions=sessions, day=0 if before is None else before.day))
+    listing.complete = False
+    kept = [gap for gap in known.values() if gap.confirmed]
+    listing.bookmark = replace(bookmark, gaps=_few([*kept, *(gap for gap in gaps if gap.low <= gap.high)]))
+    first = next((gap for gap in gaps if not gap.confirmed or gap.high < gap.low), None)
+    listing.cap = MAX_UID if first is None else first.low - 1
+    listing.past = max(gap.high for gap in gaps) if first is None else 0
+
+
+def _few(gaps: list[Gap]) -> tuple[Gap, ...]:
+    gaps.sort(key=lambda gap: gap.low)
+    while len(gaps) > MAX_GAPS:
+        one, other = gaps[0], gaps[1]
+        gaps[:2] = [
+            Gap(one.low, max(one.high, other.high), one.missing + other.missing, min(one.sessions, other.sessions), min(one.day, other.day))
+        ]  # fmt: skip
+    return tuple(gaps)
+
+
+async def _late(protocol: ImapProtocol, listing: Listing, today: int) -> list[int]:
+    """Once a day: what is there now where a confirmed gap was."""
+    bookmark = listing.bookmark
+    due = [gap for gap in bookmark.gaps if gap.confirmed and gap.high < bookmark.following and gap.day != today]
+    if not due:
+        return []
+    found: list[int] = []
+    gaps = list(bookmark.gaps)
+    for gap in due:
+        lines = Lines(gap.low, gap.high)
+        await protocol.run("FETCH", f"{gap.low}:{gap.high}", _SIZE_ONLY, within=listing.mailbox, on_fetch=lines.note)
+        shown = {
+            *lines.numbers,
+            *_within(await search(protocol, listing.mailbox, f"UID {gap.low}:{gap.high}"), gap.low, gap.high),
+        }
+        found += shown
+        gaps.remove(gap)
+        if len(shown) < gap.missing:
+            gaps.append(replace(gap, missing=gap.missing - len(shown), day=today))
+    listing.bookmark = replace(bookmark, gaps=_few(gaps))
+    return found
+
+
+def lowered(position: Position | None, exists: int) -> Position | None:
+    """The position, where nothing is above it and ``exists`` messages are there at all."""
+    bookmark = Bookmark.read(position)
+    if bookmark is None or bookmark.following < bookmark.first:
+        return position
+    return _below(bookmark, exists).write()
+
+
+def _below(bookmark: Bookmark, count: int | None) -> Bookmark:
+    """The bookmark with the number of messages below it; one that has grown, or stands ahead of the server, keeps what it had."""
+    if count is None or bookmark.unsettled or bookmark.following < bookmark.first:
+        return bookmark
+    return replace(bookmark, below=count if bookmark.below is None else min(bookmark.below, count))
 
 
 async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
@@ -200,42 +364,11 @@ async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
     told = mailbox.uidnext or 1
     if (mailbox.uidnext and not mailbox.arrived) or not mailbox.exists:
         return told
-    newest = await _newest(protocol, mailbox)
-    if not newest:
+    last, _ = await newest(protocol, mailbox)
+    if not last:
         # To take 1 for UIDNEXT would make new mail of all that is there.
         raise TransientError("the server does not say which message is the newest")
-    return max(told, newest + 1)
-
-
-async def _newest(protocol: ImapProtocol, mailbox: Mailbox) -> int:
-    """The uid of the last message, or 0. By FETCH, because Courier, which tells no UIDNEXT, does not know ``*`` in a SEARCH."""
-    found = [0]
-
-    def note(fetched: Fetched) -> bool:
-        found.append(int(fetched.uid or 0))
-        return False
-
-    await protocol.run("FETCH", "*", "(UID)", within=mailbox, on_fetch=note)
-    return max(found)
-
-
-async def _search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:
-    options = ("RETURN", "(ALL)") if protocol.offers("ESEARCH") else ()
-    answer = await protocol.run("SEARCH", *options, criteria, within=mailbox, wants=(b"SEARCH", b"ESEARCH"))
-    if not answer.status.ok:
-        raise TransientError(f"the server does not list the folder: {answer.status}")
-    found: array[int] = array("I")
-    try:
-        for response in answer.data:
-            line = response[0]
-            assert isinstance(line, bytes)
-            _, keyword, *rest = line.split(b" ", 2)
-            words = rest[0] if rest else b""
-            found.extend(read_search(words) if keyword.upper() == b"SEARCH" else read_esearch(words))
-    except ProtocolViolation as violation:
-        protocol.lose(f"the server broke the protocol: {violation}")
-        raise TransientError(str(violation)) from violation
-    return found
+    return max(told, last + 1)
 
 
 def _within(uids: array[int], low: int, high: int) -> array[int]:

@@ -54,6 +54,8 @@ class Mailbox:
     read_only: bool = False
     news: int = 0
     renumbered: bool = False
+    uncounted: bool = False
+    """``exists`` means nothing until EXISTS is told again: messages left without being counted (VANISHED)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +423,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
                 return
         elif keyword == b"CAPABILITY":
             self._capable(rest)
+        elif keyword == b"VANISHED":
+            self.mailbox.uncounted = True
         for request in self._sent.values():
             if keyword in request.wants:
                 request.gather(response)
@@ -448,6 +452,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
                 mailbox.news += 1
                 self.changed.set()
             mailbox.exists = number
+            mailbox.uncounted = False
         elif kind == b"RECENT":
             if number > mailbox.recent:
                 mailbox.news += 1

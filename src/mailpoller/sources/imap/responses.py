@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import zip_longest
+from typing import Literal as Literal_
 
 from mailpoller.core.spool import Octets
 from mailpoller.sources.imap.names import Namespace, decode_name
@@ -22,7 +23,14 @@ _ORIGIN = rb"(?:<0(?:\.\d+)?>)?"  # of a part; some servers repeat what was aske
 _BODY = re.compile(
     rb'\* \d+ FETCH \(UID (\d{1,10}) FLAGS \(([^()]*)\) INTERNALDATE "([^"]+)" BODY\[\]' + _ORIGIN + rb" \{(\d+)\}"
 )
-_SIZE = re.compile(rb'\* \d+ FETCH \(UID (\d{1,10}) RFC822\.SIZE (\d{1,19})(?: INTERNALDATE "([^"]+)")?\)')
+_SIZE = re.compile(rb'\* (\d{1,10}) FETCH \(UID (\d{1,10}) RFC822\.SIZE (\d{1,19})(?: INTERNALDATE "([^"]+)")?\)')
+_SET = re.compile(rb"\* (\d{1,10}) FETCH \((?:UID (\d{1,10}) FLAGS \(([^()]*)\)|FLAGS \(([^()]*)\) UID (\d{1,10}))\)")
+_ITEM = re.compile(
+    rb"(?i)UID|FLAGS|INTERNALDATE|RFC822(?:\.\w+)*|ENVELOPE|BODY.*|BINARY.*|MODSEQ|EMAILID|THREADID|SAVEDATE|PREVIEW.*|SNIPPET.*"
+    rb"|X-[\w.-]+",
+    re.DOTALL,
+)
+"""Names that may stand in a FETCH answer. Behind a body anything else is a piece of a mail: the length was a lie."""
 _WHOLE = re.compile(rb"BODY\[\]" + _ORIGIN)
 _CODE = re.compile(rb"\[([^\s\]]+)(?: ([^\]]*))?\] ?(.*)", re.DOTALL)
 _TOKEN = re.compile(
@@ -88,7 +96,10 @@ def readable(words: bytes, limit: int = 300) -> str:
 @dataclass(slots=True)
 class Fetched:
     """One FETCH answer; what it did not name is None. ``asked``: it named BODY[]; ``announced`` is the size in octets of
-    the literal that it announced (``body`` is None for NIL)."""
+    the literal that it announced (``body`` is None for NIL). ``number`` is the message's sequence number, 0 if that cannot be read.
+    ``envelope``: the words of ENVELOPE (RFC 3501 section 7.4.2).
+
+    ``doubt``: why the body may not be the message's octets, or not all of them. ``broken``: and what follows may be anything."""
 
     uid: str | None = None
     size: int | None = None
@@ -97,6 +108,10 @@ class Fetched:
     asked: bool = False
     body: Piece | None = None
     announced: int = 0
+    number: int = 0
+    envelope: list[Value] | None = None
+    doubt: str = ""
+    broken: bool = False
 
 
 def read_fetch(response: Response) -> Fetched | None:
@@ -108,21 +123,35 @@ def read_fetch(response: Response) -> Fetched | None:
         if response[2] == b")" and (found := _BODY.match(head)) is not None:
             uid, flags, date, size = found.groups()
             return Fetched(uid.decode(), None, read_flags(flags), read_date(date), True, response[1], int(size))
-    elif len(response) == 1 and (found := _SIZE.fullmatch(head)) is not None:
-        uid, size, date = found.groups()
-        return Fetched(uid.decode(), int(size), None, read_date(date) if date else None)
+    elif len(response) == 1:
+        if (found := _SIZE.fullmatch(head)) is not None:
+            number, uid, size, date = found.groups()
+            return Fetched(uid.decode(), int(size), None, read_date(date) if date else None, number=int(number))
+        if (found := _SET.fullmatch(head)) is not None:
+            number, first, flags, others, second = found.groups()
+            uid, flags = (first, flags) if first is not None else (second, others)
+            return Fetched(uid.decode(), None, read_flags(flags), number=int(number))
     return _read_any_fetch(response)
 
 
 def _read_any_fetch(response: Response) -> Fetched | None:
-    values = read_values(response)
+    """Whatever shape it has. What is no name of an item, such as a group without one (Domino), is passed over."""
+    values, frame = _read(response)
     if len(values) < 4 or not isinstance(values[3], list):
         return None
     items = values[3]
     fetched = Fetched()
-    for name, value in zip(items[::2], items[1::2], strict=False):
+    if isinstance(values[1], bytes) and values[1].isdigit() and len(values[1]) <= 10:
+        fetched.number = int(values[1])
+    position = 0
+    while position + 1 < len(items):
+        name, value = items[position : position + 2]
         if not isinstance(name, bytes):
-            return None
+            position += 1
+            continue
+        position += 2
+        if fetched.asked and frame != "broken" and _ITEM.fullmatch(name) is None:
+            frame = "broken"
         match name.upper(), value:
             case b"UID", bytes() if value.isdigit() and len(value) <= 10:
                 fetched.uid = str(int(value))
@@ -130,6 +159,8 @@ def _read_any_fetch(response: Response) -> Fetched | None:
                 fetched.size = int(value)
             case b"INTERNALDATE", bytes():
                 fetched.received = read_date(value)
+            case b"ENVELOPE", list():
+                fetched.envelope = value
             case b"FLAGS", list():
                 fetched.flags = read_flags(b" ".join(flag for flag in value if isinstance(flag, bytes)))
             case section, _ if _WHOLE.fullmatch(section):
@@ -140,6 +171,15 @@ def _read_any_fetch(response: Response) -> Fetched | None:
                     fetched.body, fetched.announced = Octets.of(value), len(value)
             case _:
                 pass
+    if len(values) > 4 or (position < len(items) and isinstance(items[position], bytes)):
+        frame = "broken"
+    if fetched.asked and frame:
+        fetched.broken = frame == "broken"
+        fetched.doubt = (
+            "the server's answer goes on where the message should end"
+            if fetched.broken
+            else "the server's answer ends before its list is closed"
+        )
     return fetched
 
 
@@ -270,6 +310,13 @@ def read_values(response: Response) -> list[Value]:
     closes too many has the rest ignored: a response ends where its last line ends, never later. What cannot be
     read is passed over to the next literal, which is never taken for words.
     """
+    return _read(response)[0]
+
+
+def _read(response: Response) -> tuple[list[Value], Literal_["", "open", "broken"]]:
+    """See :func:`read_values`; and whether the response ends as it should: a list that is not closed is ``open``, one that is closed
+    too often, or has something that cannot be read behind its last literal, is ``broken``."""
+    frame: Literal_["", "open", "broken"] = ""
     root: list[Value] = []
     stack: list[list[Value]] = [root]
     for line, literal in zip_longest(response[::2], response[1::2]):
@@ -286,7 +333,7 @@ def read_values(response: Response) -> list[Value]:
                 stack.append(inner)
             elif closed:
                 if len(stack) == 1:
-                    return root
+                    return root, "broken"
                 stack.pop()
             elif quoted is not None:
                 stack[-1].append(re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted)
@@ -295,4 +342,5 @@ def read_values(response: Response) -> list[Value]:
                     stack[-1].append(Literal(literal, int(size)))
             else:
                 stack[-1].append(None if atom.upper() == b"NIL" else atom)
-    return root
+        frame = "broken" if line[position:].strip() else ""
+    return root, frame or ("open" if len(stack) > 1 else "")

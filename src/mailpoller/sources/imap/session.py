@@ -13,17 +13,18 @@ import structlog
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
-from mailpoller.core.ports import Start, Wake
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
+from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.download import Downloads, Trust
 from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.listing import list_folder
+from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
 from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient, Mailbox
 from mailpoller.sources.imap.responses import Status
 from mailpoller.sources.imap.settling import Settling, State
+from mailpoller.sources.imap.survey import look_at, survey_folder
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,8 @@ class _Seen:
     position: Position | None
     mailbox: Mailbox
     news: int
+    gap: str
+    day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,13 @@ class ImapSession:
         client: ImapClient,
         spool: Spool,
         trust: Trust,
+        clock: Clock,
         renew_in: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._name = name
         self._config = config
         self._client = client
+        self._clock = clock
         self._protocol = client.protocol
         self._downloads = Downloads(client.protocol, spool, trust)
         self._protocol.bodies = self._downloads
@@ -112,6 +117,7 @@ class ImapSession:
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
         self._marks: dict[str, _Mark] = {}
+        self._sightings = Sightings()
         self._first = config.folders[0]
         self._selecting = asyncio.Lock()
         self._listing = asyncio.Lock()
@@ -194,19 +200,39 @@ class ImapSession:
             self._require(folder)
         opened.refreshed = False
         seen = self._seen.get(folder.name)
-        mailbox = opened.mailbox
-        if seen is not None and seen.position == since and seen.mailbox is mailbox and seen.news == mailbox.news:
-            yield Page((), since)
-            return
+        mailbox, today = opened.mailbox, self._clock.now().toordinal()
         news = mailbox.news
+        if (
+            seen is not None
+            and (seen.position, seen.news, seen.day) == (since, news, today)
+            and seen.mailbox is mailbox
+        ):
+            position = since if mailbox.uncounted else lowered(since, mailbox.exists)
+            self._seen[folder.name] = _Seen(position, mailbox, news, seen.gap, today)
+            yield Page((), position, gap=seen.gap)
+            return
         async with self._listing:
-            listing = await list_folder(self._protocol, mailbox, folder, since, start)
-        position: Position | None = None
-        async for page in listing.pages(self._protocol):
-            position = page.position
-            yield page
-        self._seen[folder.name] = _Seen(position, mailbox, news)
+            listing = await list_folder(
+                self._protocol, mailbox, folder, since, start, sightings=self._sightings, today=today
+            )
+        last = Page(())
+        async for last in listing.pages(self._protocol):
+            yield last
+        if listing.complete:
+            self._seen[folder.name] = _Seen(last.position, mailbox, news, last.gap, today)
         self._heed(opened, news, listing.following)
+
+    async def survey(self, folder: Folder, position: Position | None) -> Survey:
+        """See the port. One round trip, none for an empty folder; more only where there is something to find out."""
+        opened = self._require(folder)
+        return await survey_folder(self._protocol, opened.mailbox, folder, position, int(self._clock.now().timestamp()))
+
+    async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
+        """See the port: sizes and dates. Raises :class:`TransientError` if the server refuses to show them, which is no absence."""
+        if not refs:
+            return []
+        opened = self._require(*{ref.folder for ref in refs})
+        return await look_at(self._protocol, opened.mailbox, refs)
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
