@@ -27,6 +27,7 @@ class Conversation:
         self.writer = writer
         self.lines: list[str] = []
         self.idle_tag = ""
+        self.folder = "INBOX"
 
     def say(self, octets: bytes) -> None:
         """Send octets now."""
@@ -38,7 +39,8 @@ class Conversation:
 
 
 class ScriptedImap(Listener):
-    """A server; ``messages`` is uid -> octets of its only folder, INBOX."""
+    """A server; ``messages`` is uid -> octets of INBOX, and of every folder that is not in ``elsewhere``: name -> uid -> octets of
+    folders that mail was copied to. ``flags`` are those that were set."""
 
     limit = 1 << 24
 
@@ -59,6 +61,8 @@ class ScriptedImap(Listener):
         self.uidvalidity = uidvalidity
         self.uidnext = uidnext
         self.tells_uidnext = True
+        self.flags: dict[int, set[str]] = {}
+        self.elsewhere: dict[str, dict[int, bytes]] = {}
         self.conversations: list[Conversation] = []
 
     @property
@@ -98,14 +102,19 @@ class ScriptedImap(Listener):
     def _capability(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
         return f"* CAPABILITY {self.capabilities}\r\n%T OK done\r\n".encode()
 
+    def _box(self, conversation: Conversation) -> dict[int, bytes]:
+        return self.elsewhere.get(conversation.folder, self.messages)
+
     def _select(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        conversation.folder = arguments.strip('"')
+        box = self._box(conversation)
         lines = [
-            f"* {len(self.messages)} EXISTS",
-            f"* OK [UIDVALIDITY {self.uidvalidity}] valid",
+            f"* {len(box)} EXISTS",
+            f"* OK [UIDVALIDITY {self.uidvalidity + (box is not self.messages)}] valid",
             r"* OK [PERMANENTFLAGS (\Seen \Deleted \Flagged \*)] allowed",
         ]
         if self.tells_uidnext:
-            lines.append(f"* OK [UIDNEXT {self.uidnext or max(self.messages, default=0) + 1}] next")
+            lines.append(f"* OK [UIDNEXT {(box is self.messages and self.uidnext) or max(box, default=0) + 1}] next")
         return "\r\n".join([*lines, "%T OK [READ-WRITE] selected\r\n"]).encode()
 
     def _examine(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
@@ -121,7 +130,7 @@ class ScriptedImap(Listener):
         return b"+ idling\r\n"
 
     def _search(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
-        uids = sorted(self._chosen(arguments.rsplit("UID ", 1)[-1].split(" ")[0]))
+        uids = sorted(self._chosen(arguments.rsplit("UID ", 1)[-1].split(" ")[0], self._box(conversation)))
         if "RETURN" in arguments:
             every = f" ALL {','.join(map(str, uids))}" if uids else ""
             return f'* ESEARCH (TAG "{tag}") UID{every}\r\n%T OK done\r\n'.encode()
@@ -129,29 +138,77 @@ class ScriptedImap(Listener):
 
     def _fetch(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
         chosen, _, items = arguments.partition(" ")
-        return b"".join(self.fetch_answer(uid, items) for uid in self._chosen(chosen)) + b"%T OK done\r\n"
+        box = self._box(conversation)
+        return b"".join(self.fetch_answer(uid, items, box) for uid in self._chosen(chosen, box)) + b"%T OK done\r\n"
 
-    def fetch_answer(self, uid: int, items: str) -> bytes:
+    def fetch_answer(self, uid: int, items: str, box: dict[int, bytes] | None = None) -> bytes:
         """The untagged answer about one message."""
-        octets = self.messages[uid]
-        number = sorted(self.messages).index(uid) + 1
+        box = self.messages if box is None else box
+        octets = box[uid]
+        number = sorted(box).index(uid) + 1
         if "BODY" not in items:
             date = ' INTERNALDATE " 1-Feb-2026 03:04:05 +0100"' if "INTERNALDATE" in items else ""
-            size = f" RFC822.SIZE {len(octets)}" if "SIZE" in items else " FLAGS ()"
-            return f"* {number} FETCH (UID {uid}{size}{date})\r\n".encode()
+            flags = f" FLAGS ({' '.join(sorted(self.flags.get(uid, ())))})"
+            size = f" RFC822.SIZE {len(octets)}" if "SIZE" in items else flags
+            subject = octets.partition(b"\r\n")[0].decode("ascii", "replace").replace('"', "")
+            envelope = f' ENVELOPE (NIL "{subject}" NIL NIL NIL NIL NIL NIL NIL NIL)' if "ENVELOPE" in items else ""
+            return f"* {number} FETCH (UID {uid}{size}{envelope}{date})\r\n".encode()
         origin = ""
         if "<0." in items:
             origin, octets = "<0>", octets[: int(items.split("<0.")[1].split(">")[0])]
         head = f'* {number} FETCH (UID {uid} FLAGS (\\Seen) INTERNALDATE " 1-Feb-2026 03:04:05 +0100" BODY[]{origin} '
         return head.encode() + b"{%d}\r\n%b)\r\n" % (len(octets), octets)
 
-    def _chosen(self, words: str) -> list[int]:
+    def _store(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        chosen, _, flags = arguments.split(" ", 2)
+        for uid in self._chosen(chosen):
+            self.flags.setdefault(uid, set()).update(flags.strip("()").split())
+        return b"%T OK done\r\n"
+
+    def _expunge(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        return self._remove([uid for uid in self._chosen(arguments) if "\\Deleted" in self.flags.get(uid, ())])
+
+    def _copy(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        return b"%%T OK [COPYUID %b] done\r\n" % self.copied(arguments)
+
+    def _move(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        chosen = self._chosen(arguments.split(" ")[0])
+        answer = self._remove(chosen) if (code := self.copied(arguments)) else b""
+        assert answer is not None
+        return b"* OK [COPYUID %b] copied\r\n" % code + answer
+
+    def _status(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
+        name, _, items = arguments.partition(" ")
+        box = self.elsewhere.get(name.strip('"'), self.messages)
+        told = {"MESSAGES": len(box), "UIDNEXT": max(box, default=0) + 1}
+        words = " ".join(f"{item} {told[item]}" for item in items.strip("()").split())
+        return f"* STATUS {name} ({words})\r\n%T OK done\r\n".encode()
+
+    def copied(self, arguments: str) -> bytes:
+        """Copy messages to another folder, and tell what COPYUID tells."""
+        words, name = arguments.split(" ", 1)
+        chosen = self._chosen(words)
+        target = self.elsewhere.setdefault(name.strip('"'), {})
+        first = max(target, default=0) + 1
+        for place, uid in enumerate(chosen):
+            target[first + place] = self.messages[uid]
+        return f"1 {','.join(map(str, chosen))} {first}:{first + len(chosen) - 1}".encode() if chosen else b"1 0 0"
+
+    def _remove(self, uids: list[int]) -> bytes:
+        lines = []
+        for uid in uids:
+            lines.append(b"* %d EXPUNGE\r\n" % (sorted(self.messages).index(uid) + 1))
+            del self.messages[uid]
+        return b"".join(lines) + b"%T OK done\r\n"
+
+    def _chosen(self, words: str, box: dict[int, bytes] | None = None) -> list[int]:
         chosen: list[int] = []
-        top = max(self.messages, default=0)
+        messages = self.messages if box is None else box
+        top = max(messages, default=0)
         for part in words.split(","):
             low, _, high = part.partition(":")
             bounds = sorted(
                 (top if low == "*" else int(low), top if high == "*" else int(high or (top if low == "*" else low)))
             )
-            chosen += [uid for uid in sorted(self.messages) if bounds[0] <= uid <= bounds[1]]
+            chosen += [uid for uid in sorted(messages) if bounds[0] <= uid <= bounds[1]]
         return chosen

@@ -249,7 +249,11 @@ async def test_a_refused_disposition_is_told_with_the_servers_words(
 
 async def test_one_message_that_is_refused_does_not_stop_the_others(tmp_path: Path) -> None:
     def store(conversation: Conversation, tag: str, arguments: str) -> bytes:
-        return b"%T NO broken\r\n" if 2 in server._chosen(arguments.split(" ")[0]) else b"%T OK\r\n"
+        if 2 in server._chosen(arguments.split(" ")[0]):
+            return b"%T NO broken\r\n"
+        answer = server._store(conversation, tag, arguments)
+        assert answer is not None
+        return answer
 
     async with (
         ScriptedImap({"STORE": store}, messages=numbered(3)) as server,

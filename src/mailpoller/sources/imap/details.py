@@ -11,7 +11,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.sources.imap.names import uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
-from mailpoller.sources.imap.reader import ProtocolViolation
+from mailpoller.sources.imap.reader import ProtocolViolation, Response
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
 
 MAX_UID = 0xFFFFFFFF
@@ -118,17 +118,22 @@ async def search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> arr
     answer = await protocol.run("SEARCH", *options, criteria, within=mailbox, wants=(b"SEARCH", b"ESEARCH"))
     if not answer.status.ok:
         raise TransientError(f"the server does not list the folder: {answer.status}")
-    found: array[int] = array("I")
     try:
-        for response in answer.data:
-            line = response[0]
-            assert isinstance(line, bytes)
-            _, keyword, *rest = line.split(b" ", 2)
-            words = rest[0] if rest else b""
-            found.extend(read_search(words) if keyword.upper() == b"SEARCH" else read_esearch(words))
+        return hits(answer.data)
     except ProtocolViolation as violation:
         protocol.lose(f"the server broke the protocol: {violation}")
         raise TransientError(str(violation)) from violation
+
+
+def hits(answers: Sequence[Response]) -> array[int]:
+    """The uids in answers to a SEARCH, as they come. Raises :class:`ProtocolViolation`."""
+    found: array[int] = array("I")
+    for response in answers:
+        line = response[0]
+        assert isinstance(line, bytes)
+        _, keyword, *rest = line.split(b" ", 2)
+        words = rest[0] if rest else b""
+        found.extend(read_search(words) if keyword.upper() == b"SEARCH" else read_esearch(words))
     return found
 
 

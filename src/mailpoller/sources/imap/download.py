@@ -9,16 +9,18 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Octets, Spool
+from mailpoller.sources.imap.details import hits
 from mailpoller.sources.imap.names import uid_set
 from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.reader import ProtocolViolation, SpoolFailure
-from mailpoller.sources.imap.responses import Fetched, Status
+from mailpoller.sources.imap.reader import ProtocolViolation, Response, SpoolFailure
+from mailpoller.sources.imap.responses import Fetched, Status, read_fetch
+from mailpoller.transport.standins import LONGEST, stand_in
 
 WINDOW = 8 << 20
 """Octets asked for and not yet received, at most (one set may exceed it)."""
@@ -26,6 +28,7 @@ SET_MESSAGES = 50
 SET_OCTETS = 1 << 20
 COMMANDS = 24
 """FETCH commands under way, at most."""
+MAX_COPIED = 10_000
 UNKNOWN_SIZE = 100_000
 """What a message without a size counts, in octets."""
 
@@ -34,7 +37,7 @@ _REMOVED = (
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\n"
     b"This message is no longer available on the server.\r\n"
 )
-"""What Courier gives in place of a message that somebody has removed, until it has had a chance to say so."""
+"""What Courier gives in place of a message that somebody has removed, until it has had a chance to say so; whatever size was told."""
 
 
 @dataclass(slots=True)
@@ -42,11 +45,19 @@ class Trust:
     """What experience with a server has taught; outlives the session.
 
     ``sizes``: it never sent more than it had announced. ``overlong``: (epoch, uid) of messages of which it sends more
-    than was asked for, so that they are not asked for again and the others can go on.
+    than was asked for, so that they are not asked for again and the others can go on. ``copied``: (epoch, uid, folder on the
+    server) of messages that may lie there already, though they are still where they were; the last 10,000 of them.
     """
 
     sizes: bool = True
     overlong: set[tuple[str, str]] = field(default_factory=set)
+    copied: dict[tuple[str, int, str], None] = field(default_factory=dict)
+
+    def doubt(self, epoch: str, uids: Iterable[int], wire: str) -> None:
+        """These may have been copied to that folder."""
+        self.copied.update(((epoch, uid, wire), None) for uid in uids)
+        while len(self.copied) > MAX_COPIED:
+            del self.copied[next(iter(self.copied))]
 
 
 @dataclass(slots=True)
@@ -70,6 +81,7 @@ class Downloads:
         self.active: set[Download] = set()
         self.limit = 0
         self.epoch = ""
+        self._unproven: tuple[Download, RawMessage] | None = None
 
     def intake(self, line: bytes, size: int) -> Intake | None:
         """A place in the spool for an awaited body. More than was asked for is not taken in: the connection ends."""
@@ -91,7 +103,33 @@ class Downloads:
         download = self.awaited.get(fetched.uid or "")
         return download is not None and download.take(fetched)
 
+    def hold(self, download: Download, message: RawMessage) -> None:
+        """Keep a message back until what follows it has come."""
+        self.proven()
+        self._unproven = download, message
+
+    def proven(self) -> None:
+        held, self._unproven = self._unproven, None
+        if held is not None:
+            held[0].arrive(held[1])
+
+    def disproved(self, reason: str) -> None:
+        if self._unproven is not None:
+            download, message = self._unproven
+            self._unproven = download, replace(message, doubt=message.doubt or reason)
+            self.proven()
+
+    def cut_off(self, response: Response, reason: str) -> None:
+        fetched, octets = read_fetch([*response, b""]), response[1]
+        if fetched is not None and fetched.asked:
+            fetched.doubt = reason
+            if self.take(fetched):
+                return
+        if isinstance(octets, Octets):
+            octets.close()
+
     def lost(self) -> None:
+        self.proven()  # its own end was proper
         for download in self.active:
             download.event.set()
 
@@ -120,6 +158,7 @@ class Download:
         self._waiting: dict[str, Claim] = {}
         self._empty: set[str] = set()  # answered NIL, nothing where there is something, or a stand-in
         self._again: set[str] = set()  # asked for a second time, alone
+        self._held = 0  # taken, and kept back until what follows has come
         self._under_way = 0  # octets
         self._commands = 0
         self._abandoned = False
@@ -143,11 +182,11 @@ class Download:
     @property
     def complete(self) -> bool:
         """Nothing more will come."""
-        return not self._waiting and not self._arrived
+        return not self._waiting and not self._arrived and not self._held
 
     async def more(self) -> None:
         """Wait until something has come or nothing more will. Raises :class:`SessionLost`."""
-        while not self._arrived and self._waiting:
+        while not self._arrived and (self._waiting or self._held):
             if self._protocol.lost is not None:
                 raise self._protocol.loss()
             self.event.clear()
@@ -177,34 +216,49 @@ class Download:
         if claim is None:
             return False
         body = fetched.body
-        if body is None or (not fetched.announced and claim.ref.size) or self._stands_in(fetched):
+        if body is None or (not fetched.announced and claim.ref.size):
             self._empty.add(fetched.uid)
             return True
+        doubt = fetched.doubt
+        if not doubt and not isinstance(body, SpoolFailure) and (notice := self._notice(fetched, claim)) is not None:
+            if fetched.uid not in self._again:
+                # Asked for again it is gone, or had, or still what it is now.
+                self._empty.add(fetched.uid)
+                return True
+            doubt = notice
         del self._waiting[fetched.uid]
         if isinstance(body, SpoolFailure):
             self.failed[fetched.uid] = f"the spool cannot be written: {body}"
         else:
             octets = body if isinstance(body, Octets) else Octets.of(body)
-            if self._abandoned:
-                octets.close()
-            else:
-                hint = claim.ref.size
-                truncated = fetched.announced > self._limit or (
-                    hint is not None and hint > self._limit and octets.size >= self._limit
-                )
-                self._arrived.append(RawMessage(claim, octets, truncated, hint, fetched.received, fetched.flags or ()))
+            hint = claim.ref.size
+            truncated = fetched.announced > self._limit or (
+                hint is not None and hint > self._limit and octets.size >= self._limit
+            )
+            self._held += 1
+            self._downloads.hold(
+                self, RawMessage(claim, octets, truncated, hint, fetched.received, fetched.flags or (), doubt)
+            )
         self.event.set()
         return True
 
-    def _stands_in(self, fetched: Fetched) -> bool:
-        """The body is Courier's for a message that is removed. Asked for again it is gone, or really has these octets."""
+    def arrive(self, message: RawMessage) -> None:
+        """Give out what was kept back."""
+        self._held -= 1
+        if self._abandoned:
+            message.octets.close()
+        else:
+            self._arrived.append(message)
+        self.event.set()
+
+    def _notice(self, fetched: Fetched, claim: Claim) -> str | None:
+        """Why the body is perhaps the server's own notice in place of the message; empty if nothing but its words says so."""
         body = fetched.body
-        return (
-            fetched.announced == len(_REMOVED)
-            and fetched.uid not in self._again
-            and isinstance(body, Octets)
-            and body.view() == _REMOVED
-        )
+        if not isinstance(body, Octets) or body.size > LONGEST:
+            return None
+        if notice := stand_in(body, claim.ref.size):
+            return notice
+        return "" if fetched.announced == len(_REMOVED) and body.view() == _REMOVED else None
 
     def _ended(self, asked: _Set, status: Status) -> None:
         """The command for ``asked`` was answered: what it left out is gone, or doubtful."""
@@ -231,12 +285,13 @@ class Download:
         self.event.set()
 
     def _verify(self, uids: list[int]) -> None:
-        """Nothing was said about ``uids``. Gone, unless the server lists them still: Exchange leaves out what it cannot
-        convert, and a message must not be called gone for that."""
-        if not uids:
+        """Nothing was said about ``uids``. Gone, unless the server lists them still, by FETCH or by SEARCH: Exchange leaves out what it
+        cannot convert, and a message must not be called gone for that, nor for a line that is lacking."""
+        if not uids or self._protocol.lost is not None:
             return
         present: set[int] = set()
         wanted = set(uids)
+        shown: list[Status] = []
 
         def note(fetched: Fetched) -> bool:
             uid = int(fetched.uid or 0)
@@ -245,7 +300,10 @@ class Download:
             return uid in wanted
 
         def conclude(status: Status) -> None:
-            self._fail([uid for uid in uids if uid in present or not status.ok], "the server does not give its body")
+            if status.ok:
+                present.update(wanted.intersection(hits(searching.data)))
+            told = shown[0].ok and status.code != "CLOSED"
+            self._fail([uid for uid in uids if uid in present or not told], "the server does not give its body")
             for uid in uids:
                 claim = self._waiting.pop(str(uid), None)
                 if claim is not None and not self._abandoned:
@@ -254,7 +312,11 @@ class Download:
             self._retire()
             self.event.set()
 
-        self._submit(uid_set(uids), "(UID FLAGS)", on_fetch=note, on_done=conclude)
+        words = uid_set(uids)
+        self._submit(words, "(UID FLAGS)", on_fetch=note, on_done=shown.append)
+        searching = self._protocol.submit(
+            "SEARCH", f"UID {words}", within=self._mailbox, wants=(b"SEARCH", b"ESEARCH"), on_done=conclude
+        )
 
     def _retry(self, uids: list[int], asked: _Set) -> None:
         """Once more, one by one, after the server had a chance to say which of them are gone (RFC 2180 section 4.1)."""

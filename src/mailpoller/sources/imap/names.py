@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ def decode_name(wire: str) -> str:
             return run[0]
 
     return _UNSHIFTED.sub(unshift, wire)
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are the same to people: ``ö`` is written as one character or as two (Unicode's NFC and NFD)."""
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
 
 
 def quotable(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,7 +22,7 @@ from aioimaplib import aioimaplib as library
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake, Octets
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
-from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_status
+from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_set, read_status
 from mailpoller.transport.wording import spoken, without
 
 # Its DEBUG lines hold passwords and every octet received.
@@ -35,6 +36,14 @@ PATIENCE = 10
 """A command must be over after this many stall times, however lively the server is."""
 PATIENCE_FETCH = 60
 """The same for FETCH, whose answer may be many megabytes over a thin line."""
+MAX_ODD_LINES = 1000
+"""Lines of one connection that answer nothing; ten of them are told."""
+_UNTAGGED = re.compile(
+    rb"\* (?:\d+ (?:FETCH|EXISTS|EXPUNGE|RECENT)|OK|NO|BAD|BYE|CAPABILITY|FLAGS|LIST|LSUB|E?SEARCH|STATUS|VANISHED|ENABLED|ID"
+    rb"|NAMESPACE|SORT|THREAD|QUOTA|QUOTAROOT|ACL|MYRIGHTS|METADATA|LANGUAGE|GENURLAUTH|URLFETCH|X[\w-]*)(?: |$)",
+    re.IGNORECASE,
+)
+"""What may follow right behind a message. A line of a mail that begins with a star is no such thing."""
 _IN_REV2 = {"ESEARCH", "IDLE", "MOVE", "NAMESPACE", "SASL-IR", "UIDPLUS", "UNSELECT"}
 _OTHER_FOLDER = Status("NO", "CLOSED", b"", "another folder was opened meanwhile")
 
@@ -75,6 +84,15 @@ class BodyTaker(Protocol):
     def take(self, fetched: Fetched) -> bool:
         """Take a FETCH answer that names a body; False if nobody awaits it."""
 
+    def proven(self) -> None:
+        """Behind the last body that was taken came what may follow there: it ended where it should."""
+
+    def disproved(self, reason: str) -> None:
+        """What came behind the last body that was taken is nothing that may follow there."""
+
+    def cut_off(self, response: Response, reason: str) -> None:
+        """The first line and the body of an answer that has no end."""
+
     def lost(self) -> None:
         """The connection is gone: nothing more will come."""
 
@@ -111,6 +129,7 @@ class Request(library.Command):  # type: ignore[misc]
         self.unwanted = False  # an IDLE that is to end as soon as it has begun
         self.said_done = False
         self.status: Status | None = None
+        self.copied: set[int] = set()  # uids that were copied by it, as the server says (COPYUID, RFC 4315)
         self.data: list[Response] = []
         self.expires_at = float("inf")
         self._gathered = 0
@@ -175,6 +194,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         """Secrets that went over the wire: masked wherever the server's words are quoted."""
         self.on_alert: Callable[[str], None] = lambda text: None
         """Told what the server wants a human to read, each text once."""
+        self.on_odd: Callable[[str], None] = lambda text: None
+        """Told how a line begins that answers nothing, of the first ten."""
         self.greeting: asyncio.Future[Status] = loop.create_future()
         self.changed = asyncio.Event()
         """Set at every hint of news, when a command ends, and when the connection is lost; whoever waits clears it."""
@@ -186,6 +207,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self._upgrading = False
         self._pause: timedelta | None = None
         self._alerts: set[str] = set()
+        self._odd_lines = 0
+        self._unproven = False  # the last response had a body, which counts if what follows is proper
         self._progress_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -211,6 +234,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             if self._upgrading and not self._reader.clean:
                 raise ProtocolViolation("data in clear after STARTTLS")
         except ProtocolViolation as violation:
+            if self.bodies is not None and (cut := self._reader.unfinished()) is not None:
+                self.bodies.cut_off(cut, "the server's answer has no end")
             self.lose(f"the server broke the protocol: {violation}")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -369,6 +394,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             raise ProtocolViolation("data in clear after STARTTLS")
         line = response[0]
         assert isinstance(line, bytes)
+        if self._unproven:
+            self._prove(line)
         if line.startswith(b"* "):
             if self.state == library.CONNECTED:
                 self._greet(line)
@@ -378,6 +405,15 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self._continuation(line)
         else:
             self._response_done(line)
+
+    def _prove(self, line: bytes) -> None:
+        """The line right behind a message: other data, or the end of a command. Anything else is a piece of the message."""
+        assert self.bodies is not None
+        self._unproven = False
+        if _UNTAGGED.match(line) is None and line.partition(b" ")[0].upper() not in self._sent:
+            self.bodies.disproved("the server's answer goes on behind its end")
+            raise ProtocolViolation(f"{len(line)} octets that answer nothing, right behind a message")
+        self.bodies.proven()
 
     def _status(self, words: bytes) -> Status:
         """A status response whose text repeats no secret of ours: it is quoted in logs and errors as long as we are connected."""
@@ -415,7 +451,11 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             return
         keyword = word.upper()
         if keyword in (b"OK", b"NO", b"BAD"):
-            self._heed(self._status(line[2:]))
+            status = self._status(line[2:])
+            self._heed(status)
+            if status.code == "COPYUID":  # MOVE tells it like this (RFC 6851 section 4.3)
+                moving = next((one for one in self._sent.values() if one.name in ("MOVE", "COPY")), None)
+                self._copied(status, moving)
         elif keyword == b"BYE":
             if not any(one.name == "LOGOUT" for one in self._sent.values()):
                 text = self._status(line[2:]).text
@@ -433,6 +473,9 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
     def _fetched(self, response: Response) -> None:
         fetched = read_fetch(response)
         if fetched is not None and fetched.asked and self.bodies is not None and self.bodies.take(fetched):
+            self._unproven = True
+            if fetched.broken:
+                raise ProtocolViolation("the answer with a message goes on where it should end")
             return
         for piece in response:
             if isinstance(piece, Octets):
@@ -484,6 +527,12 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self._alerts.add(status.text)
             self.on_alert(status.text)
 
+    def _copied(self, status: Status, request: Request | None) -> None:
+        """``[COPYUID 38505 304,319:320 3956:3958]``: uidvalidity, what was copied, and what it is in the other folder."""
+        words = status.arguments.split()
+        if request is not None and len(words) == 3:
+            request.copied.update(read_set(words[1]))
+
     def _capable(self, words: bytes) -> None:
         self.capabilities = set(words.decode("ascii", "replace").upper().split())
 
@@ -496,9 +545,13 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self.lose(f"the server wants to be left alone: {status}", pause=pause)
             return
         request = self._sent.get(tag.upper())
+        if request is None and status.kind not in ("OK", "NO", "BAD") and self._pass_over(line):
+            return
         if request is None or status.kind not in ("OK", "NO", "BAD"):
             raise ProtocolViolation(f"an answer to nothing that was asked: {self._quoted(line, status)}")
         self._heed(status)
+        if status.code == "COPYUID":
+            self._copied(status, request)
         del self._sent[tag.upper()]  # and not before: what is raised up to here must reach whoever waits for it
         if request is self._alone:
             self._alone = None
@@ -512,6 +565,16 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.changed.set()
         if not self._upgrading:
             self._send()
+
+    def _pass_over(self, line: bytes) -> bool:
+        """A whole line that answers nothing, such as Exchange's bare ``[COPYUID …]``. False: no server that we are logged in to says so
+        much of that."""
+        if self.state in (library.CONNECTED, library.NONAUTH) or self._odd_lines >= MAX_ODD_LINES:
+            return False
+        self._odd_lines += 1
+        if self._odd_lines <= MAX_ALERTS:
+            self.on_odd(spoken(line[:1000].decode("utf-8", "replace"), self.hidden)[:60])
+        return True
 
     def _quoted(self, line: bytes, status: Status) -> str:
         """A line that makes no sense. Once we are logged in it may be anything: our own words, or those of somebody's mail."""

@@ -126,6 +126,13 @@ class ResponseReader:
             elif line:
                 self._deliver([line])
 
+    def unfinished(self) -> Response | None:
+        """The beginning of a response that will never end, if it has the whole body of a message: its first line and that body."""
+        if len(self._pieces) < 2 or not isinstance(self._pieces[1], Octets):
+            return None
+        pieces, self._pieces = self._pieces, []
+        return pieces[:2]
+
     def close(self) -> None:
         """Drop what is buffered; spool files are removed."""
         if self._taker is not None:

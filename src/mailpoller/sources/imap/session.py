@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote as percent
@@ -34,6 +34,8 @@ NOOP_INTERVAL = 4 * 60.0
 """Seconds between signs of life where there is no IDLE."""
 RESELECT = 15 * 60.0
 """Seconds after which an open folder is selected anew: only SELECT tells its UIDVALIDITY for sure."""
+PATIENCE_ASIDE = 10.0
+"""Seconds for which downloads are waited for before another folder is opened for a while."""
 GOODBYE = 5.0
 """Seconds that LOGOUT may take."""
 
@@ -113,6 +115,7 @@ class ImapSession:
         self._downloads = Downloads(client.protocol, spool, trust)
         self._protocol.bodies = self._downloads
         self._protocol.on_alert = lambda text: log.warning("server.alerted", mailbox=name, reason=text)
+        self._protocol.on_odd = lambda text: log.warning("response.ignored", mailbox=name, text=text)
         self._folders = Folders(client.protocol)
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
@@ -268,7 +271,10 @@ class ImapSession:
         states: dict[tuple[Disposition, int], State] = {}
 
         async def work(disposition: Disposition, uids: list[int]) -> None:
-            settling = Settling(self._protocol, self._folders, opened.mailbox, opened.wire, sorted(set(uids)))
+            settling = Settling(
+                self._protocol, self._folders, opened.mailbox, opened.wire, sorted(set(uids)),
+                epoch=opened.folder.epoch, trust=self._downloads.trust, aside=self._aside,
+            )  # fmt: skip
             found = await settling.apply(disposition)
             states.update({(disposition, uid): state for uid, state in found.items()})
 
@@ -280,6 +286,28 @@ class ImapSession:
             lost = next((one for one in several.exceptions if isinstance(one, SessionLost)), several.exceptions[0])
             raise lost from several
         return [Disposed(one, *states[one.disposition, int(one.ref.uid)]) for one in settlements]
+
+    async def _aside(self, wire: str, work: Callable[[Mailbox], Awaitable[None]]) -> Mailbox:
+        """See :class:`mailpoller.sources.imap.settling.Aside`. Downloads that are under way are waited for, a while."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_ASIDE
+        while self._downloads.active and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await self._changed(left)
+        async with self._selecting:
+            opened = self._open
+            if opened is None:
+                raise TransientError("no folder is open")
+            self._open = None
+            status = (await self._protocol.run("EXAMINE", quote_name(wire))).status
+            try:
+                if status.ok:
+                    self._protocol.state = "SELECTED"
+                    await work(self._protocol.mailbox)
+            finally:
+                folder = await self._select(opened.folder.name)
+            now = self._open
+            if not status.ok or now is None or folder != opened.folder:
+                raise TransientError(f"the folder {opened.folder.name} cannot be opened again as it was")
+            return now.mailbox
 
     # --- waiting ---------------------------------------------------------------------------------------------
     async def wait(self, limit: timedelta) -> Wake:

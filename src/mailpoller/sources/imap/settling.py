@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol
 
 from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.sources.imap.details import newest
+from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.names import quote_name, uid_set, uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox
+from mailpoller.sources.imap.names import quote_name, same_name, uid_sets
+from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
 from mailpoller.sources.imap.responses import Fetched, Status
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")
+_UNSEEN: State = ("pending", "the server does not show what has become of it")
+
+_RECENT = 2000
+"""Uids at the end of a folder among which a copy of ours is looked for, beside some for each message."""
 
 _NO_SUCH_FOLDER = {"TRYCREATE", "NONEXISTENT"}
 _PASSING = {"INUSE", "SERVERBUG", "EXPUNGEISSUED", "CLOSED"}
@@ -36,20 +46,54 @@ def objection(protocol: ImapProtocol, mailbox: Mailbox, disposition: Disposition
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """The answer to a command about ``uids``, and what the folder shows of them behind it: their flags, in lower case. ``shown`` is
+    None if the server refuses to show it. ``copied``: those that it says to have copied."""
+
+    uids: Sequence[int]
+    status: Status
+    shown: Mapping[int, frozenset[str]] | None
+    copied: frozenset[int] = frozenset()
+
+
+class Aside(Protocol):
+    """What opens another folder for a while."""
+
+    async def __call__(self, wire: str, work: Callable[[Mailbox], Awaitable[None]]) -> Mailbox:
+        """Do ``work`` in the folder of that name on the server, read-only; then open the former one again, which is returned.
+
+        Raises :class:`TransientError`.
+        """
+
+
 class Settling:
     """One disposition for some messages of the folder that is open.
 
     ``mailbox`` is that folder, ``wire`` its name on the server, ``uids`` are ascending. Idempotent: a message that has
-    left the folder is ``applied``.
+    left the folder is ``applied``. OK is no evidence: right behind each command the folder is looked at, in the same breath; what it
+    shows unchanged has ``failed``.
     """
 
     def __init__(
-        self, protocol: ImapProtocol, folders: Folders, mailbox: Mailbox, wire: str, uids: Sequence[int]
+        self,
+        protocol: ImapProtocol,
+        folders: Folders,
+        mailbox: Mailbox,
+        wire: str,
+        uids: Sequence[int],
+        *,
+        epoch: str,
+        trust: Trust,
+        aside: Aside,
     ) -> None:
         self._protocol = protocol
         self._folders = folders
         self._mailbox = mailbox
         self._wire = wire
+        self._epoch = epoch
+        self._trust = trust
+        self._aside = aside
         self._states: dict[int, State] = dict.fromkeys(uids, APPLIED)
 
     async def apply(self, disposition: Disposition) -> dict[int, State]:
@@ -63,7 +107,7 @@ class Settling:
             self._note(self._states, refused)
             return self._states
         if flags := _flags(disposition):
-            await self._each(self._willing(), "STORE", "+FLAGS.SILENT", f"({' '.join(flags)})")
+            await self._flag(self._willing(), flags)
         if disposition.move:
             await self._move(self._willing(), disposition.move)
         elif disposition.delete:
@@ -76,30 +120,200 @@ class Settling:
     def _note(self, uids: Iterable[int], state: State) -> None:
         self._states.update(dict.fromkeys(uids, state))
 
+    async def _flag(self, uids: Sequence[int], flags: Sequence[str]) -> None:
+        wanted = frozenset(flag.lower() for flag in flags)
+        for done in await self._each(uids, "STORE", "+FLAGS.SILENT", f"({' '.join(flags)})"):
+            if done.shown is None:
+                self._note(done.uids, _UNSEEN)
+                continue
+            lacking = [uid for uid in done.uids if uid in done.shown and not wanted <= done.shown[uid]]
+            words = " ".join(flags)
+            self._note(lacking, ("failed", f"the server says {done.status}, but {words} is not set"))
+
     # --- moving ----------------------------------------------------------------------------------------------
     async def _move(self, uids: Sequence[int], target: str) -> None:
         wire, exists = await self._folders.find(target)
-        if wire == self._wire:
+        if same_name(wire, self._wire):
             self._note(uids, ("failed", "the target of the move is the folder itself"))
             return
         if not exists and (refused := await self._create(wire)) is not None:
             self._note(uids, refused)
             return
-        verb = "MOVE" if self._protocol.offers("MOVE") else "COPY"
-        refusals = await self._each(uids, verb, quote_name(wire))
-        again = [uid for uid, status in refusals.items() if status.code in _NO_SUCH_FOLDER]
-        if again:
+        if perhaps := [uid for uid in uids if (self._epoch, uid, wire) in self._trust.copied]:
+            await self._finish(perhaps, wire)
+            uids = [uid for uid in uids if uid not in set(perhaps) or self._is_open(uid, wire)]
+        moves = self._protocol.offers("MOVE")
+        before = None if moves else self._protocol.submit("STATUS", quote_name(wire), "(MESSAGES)", wants=(b"STATUS",))
+        done = await self._ask(list(uid_sets(uids)), "MOVE" if moves else "COPY", (quote_name(wire),))
+        if again := [uid for one in done if one.status.code in _NO_SUCH_FOLDER for uid in one.uids]:
             # It was there before and somebody removed it: make it anew and try once more (RFC 3501 section 6.4.7).
-            refused = await self._create(wire)
-            self._note(again, refused or APPLIED)
-            if refused is None:
-                await self._each(again, verb, quote_name(wire))
-        if verb == "COPY":
-            # RFC 6851 section 3.3 without MOVE. Killed between the COPY's answer and the STORE, the copy is there and the
-            # original is not marked: the next attempt copies again, and the mail is twice in the target. It
-            # cannot be told from a copy that never happened without searching the target, where readers move mail
-            # on. Killed between STORE and EXPUNGE, it is copied again too. Never lost.
-            await self._expunge([uid for uid in uids if self._states[uid] == APPLIED])
+            done = [one for one in done if one.status.code not in _NO_SUCH_FOLDER]
+            if (refused := await self._create(wire)) is not None:
+                self._note(again, refused)
+            else:
+                done += await self._ask(list(uid_sets(again)), "MOVE" if moves else "COPY", (quote_name(wire),))
+        done = await self._after_refusals(done, wire, "MOVE" if moves else "COPY")
+        if moves:
+            self._moved(done, wire)
+        else:
+            await self._copied(done, wire, await _messages(before))
+
+    def _is_open(self, uid: int, wire: str) -> bool:
+        """Nothing has become of it: not in the target, and to be moved."""
+        return self._states[uid] == APPLIED and (self._epoch, uid, wire) not in self._trust.copied
+
+    def _moved(self, done: Iterable[_Done], wire: str) -> None:
+        for one in done:
+            if one.shown is None:
+                self._note(one.uids, _UNSEEN)
+                continue
+            still = [uid for uid in one.uids if uid in one.shown]
+            self._trust.doubt(self._epoch, still, wire)
+            self._note(still, ("failed", f"the server says {one.status}, but the message is still there"))
+
+    async def _copied(self, done: Iterable[_Done], wire: str, before: int | None) -> None:
+        """RFC 6851 section 3.3 without MOVE: what was copied is expunged, if there is evidence of the copy.
+
+        Killed between the COPY's answer and the STORE, the copy is there and the original is not marked: the next attempt copies again,
+        and the mail is twice in the target. Killed between STORE and EXPUNGE, it is copied again too. Never lost.
+        """
+        copied: list[int] = []
+        silent: list[int] = []
+        for one in done:
+            if one.shown is None:
+                self._note(one.uids, _UNSEEN)
+                continue
+            there = [uid for uid in one.uids if uid in one.shown]
+            if one.copied:
+                copied += [uid for uid in there if uid in one.copied]
+                left = [uid for uid in there if uid not in one.copied]
+                self._note(left, ("failed", f"the server says {one.status}, but did not copy the message"))
+            else:
+                silent += there
+        if silent:
+            # Nothing said (no UIDPLUS): the target has that many more now, or it is looked into.
+            after = await _messages(self._protocol.submit("STATUS", quote_name(wire), "(MESSAGES)", wants=(b"STATUS",)))
+            if before is not None and after is not None and after - before >= len(silent) + len(copied):
+                copied += silent
+            else:
+                found = await self._copies(silent, wire)
+                copied += [uid for uid in silent if found.get(uid)]
+                self._note(
+                    [uid for uid in silent if not found.get(uid)],
+                    ("failed", "the server says OK to the copy, but the target does not show it"),
+                )
+                self._trust.doubt(self._epoch, [uid for uid in silent if found.get(uid) is None], wire)
+        await self._expunge(sorted(copied), wire)
+
+    async def _after_refusals(self, done: Sequence[_Done], wire: str, verb: str) -> list[_Done]:
+        """Sets that were refused: what is copied all the same is not copied again, but the move completed; the others are tried one by
+        one, so that one message does not stop them. Gives what was not refused."""
+        good = [one for one in done if one.status.ok]
+        refused = [one for one in done if not one.status.ok]
+        for one in refused:
+            if _for_all_alike(one.status):
+                self._note(self._there(one), _refused(one.status))
+        doubtful = [one for one in refused if not _for_all_alike(one.status)]
+        alone: list[int] = []
+        for one in doubtful:
+            there = self._there(one)
+            self._note(there, _refused(one.status))
+            self._trust.doubt(self._epoch, there, wire)
+            if copied := sorted(one.copied.intersection(there)):
+                await self._expunge(copied, wire)
+            if unknown := [uid for uid in there if uid not in one.copied]:
+                await self._finish(unknown, wire)
+                if len(one.uids) > 1:
+                    alone += [
+                        uid
+                        for uid in unknown
+                        if (self._epoch, uid, wire) not in self._trust.copied and self._is_left(uid)
+                    ]
+        if alone:
+            self._note(alone, APPLIED)
+            for one in await self._ask([((uid,), str(uid)) for uid in alone], verb, (quote_name(wire),)):
+                if one.status.ok:
+                    good.append(one)
+                    continue
+                there = self._there(one)
+                self._note(there, _refused(one.status))
+                if not _for_all_alike(one.status):
+                    self._trust.doubt(self._epoch, there, wire)
+        return good
+
+    def _there(self, done: _Done) -> list[int]:
+        """Which of the messages are in the folder; all, if the server does not say."""
+        return [uid for uid in done.uids if done.shown is None or uid in done.shown]
+
+    def _is_left(self, uid: int) -> bool:
+        return self._states[uid] != APPLIED
+
+    async def _finish(self, uids: Sequence[int], wire: str) -> None:
+        """Messages that may have been copied before: if so, expunge them; if not, nothing is to be feared. Where it cannot be told they are
+        left alone, for else each attempt would leave a copy."""
+        found = await self._copies(uids, wire)
+        copied = [uid for uid in uids if found.get(uid)]
+        for uid in uids:
+            if found.get(uid) is False:
+                self._trust.copied.pop((self._epoch, uid, wire), None)
+            elif found.get(uid) is None and self._states[uid] == APPLIED:
+                self._note([uid], ("failed", "it cannot be told whether it was copied to the target before"))
+        if copied:
+            self._note(copied, APPLIED)
+            await self._expunge(copied, wire)
+
+    async def _copies(self, uids: Sequence[int], wire: str) -> dict[int, bool]:
+        """Which of these messages of our folder lie in the folder ``wire`` too: a mail with the same ENVELOPE (RFC 3501 section 7.4.2), its
+        Message-ID among it, and of the same size. One that is not in the answer: cannot be told. The folder is changed and changed back."""
+        ours: dict[int, str] = {}
+        theirs: set[str] = set()
+        own: set[int] = set()
+        told: list[bool] = []
+        here, alike = self._mailbox, False
+
+        def note(fetched: Fetched) -> bool:
+            if fetched.size is None or not any(fetched.envelope or ()):
+                return False
+            ours[int(fetched.uid or 0)] = f"{fetched.size} {fetched.envelope!r}"
+            return True
+
+        def compare(fetched: Fetched) -> bool:
+            uid, mail = int(fetched.uid or 0), f"{fetched.size} {fetched.envelope!r}"
+            if alike and ours.get(uid) == mail:
+                own.add(uid)  # perhaps it is our folder itself, by another name, and this no copy at all
+            else:
+                theirs.add(mail)
+            return True
+
+        async def look(mailbox: Mailbox) -> None:
+            nonlocal alike
+            alike = mailbox.uidvalidity == here.uidvalidity
+            if not mailbox.exists:
+                told.append(True)
+                return
+            last = mailbox.uidnext or (await newest(self._protocol, mailbox))[0] + 1
+            low = max(1, last - _RECENT - 4 * len(uids))
+            answer = await self._protocol.run("FETCH", f"{low}:*", items, within=mailbox, on_fetch=compare)
+            told.append(answer.status.ok)
+
+        items = "(RFC822.SIZE ENVELOPE)"
+        for _, words in uid_sets(uids):
+            await self._protocol.run("FETCH", words, items, within=self._mailbox, on_fetch=note)
+        if not ours:
+            return {}
+        try:
+            self._mailbox = await self._aside(wire, look)
+        except SessionLost:
+            raise
+        except TransientError:
+            return {}
+        if told != [True]:
+            return {}
+        return {
+            uid: mail in theirs
+            for uid, mail in ours.items()
+            if uid in self._states and (mail in theirs or uid not in own)
+        }
 
     async def _create(self, wire: str) -> State | None:
         """Make the target. None: it is there now."""
@@ -112,77 +326,116 @@ class Settling:
         return None
 
     # --- deleting --------------------------------------------------------------------------------------------
-    async def _expunge(self, uids: Sequence[int]) -> None:
+    async def _expunge(self, uids: Sequence[int], wire: str = "") -> None:
         """Mark deleted and expunge these and no others (RFC 4315). A bare EXPUNGE would take what others have marked, so
-        without UIDPLUS marking is all that is done."""
-        possible = self._protocol.offers("UIDPLUS")
-        if possible:
-            # Sent together, to be as short as can be between the two; expunging what is not marked does nothing.
-            requests = [
-                self._protocol.submit(*words, within=self._mailbox)
-                for _, piece in uid_sets(uids)
-                for words in (("STORE", piece, "+FLAGS.SILENT", "(\\Deleted)"), ("EXPUNGE", piece))
-            ]
-            if all([(await request.answer()).status.ok for request in requests]):
-                return
-        refusals = await self._each(uids, "STORE", "+FLAGS.SILENT", "(\\Deleted)")
-        marked = [uid for uid in uids if uid not in refusals]
-        if possible:
-            await self._each(marked, "EXPUNGE")
-        else:
+        without UIDPLUS marking is all that is done. ``wire``: the folder that they were copied to before."""
+        mark = ("STORE", "+FLAGS.SILENT", "(\\Deleted)")
+        if not self._protocol.offers("UIDPLUS"):
+            await self._flag(uids, ["\\Deleted"])
+            marked = [uid for uid in uids if self._states[uid] == APPLIED]
             self._note(marked, ("applied", "marked as deleted; the server cannot expunge single messages (no UIDPLUS)"))
+            return
+        # Sent together, to be as short as can be between the two; expunging what is not marked does nothing.
+        asked = []
+        for piece, words in uid_sets(uids):
+            marking = self._protocol.submit(mark[0], words, *mark[1:], within=self._mailbox)
+            asked.append((piece, marking, *self._submit(piece, words, "EXPUNGE")))
+        again: list[int] = []
+        for piece, marking, expunging, looking, shown in asked:
+            said, status = (await marking.answer()).status, (await expunging.answer()).status
+            seen = shown if (await looking.answer()).status.ok else None
+            if said.ok and status.ok:
+                self._left(_Done(piece, status, seen), wire)
+            else:
+                again += [uid for uid in piece if seen is None or uid in seen]
+        if again:
+            refused = {uid for uid in again if self._states[uid] == APPLIED}
+            await self._each(again, *mark)
+            rest = [uid for uid in again if uid in refused and self._states[uid] == APPLIED]
+            for done in await self._each(rest, "EXPUNGE"):
+                self._left(done, wire)
+
+    def _left(self, done: _Done, wire: str) -> None:
+        """What the folder still shows was not expunged, whatever the server says."""
+        if done.shown is None:
+            self._note(done.uids, _UNSEEN)
+            return
+        still = [uid for uid in done.uids if uid in done.shown]
+        self._note(still, ("failed", f"the server says {done.status}, but the message is still there"))
+        if wire:
+            self._trust.doubt(self._epoch, still, wire)
+            for uid in set(done.uids).difference(still):
+                self._trust.copied.pop((self._epoch, uid, wire), None)
 
     # --- asking ----------------------------------------------------------------------------------------------
-    async def _each(self, uids: Sequence[int], verb: str, *arguments: str) -> dict[int, Status]:
-        """Send a command for all; where a set is refused, one by one, so that one message does not stop the others.
+    async def _each(self, uids: Sequence[int], verb: str, *arguments: str) -> list[_Done]:
+        """Send a command, which may be sent twice, for all; where a set is refused, one by one, so that one message does not stop the others.
 
-        Notes what failed, and gives the refusals. Commands are sent without waiting for each other's answers.
+        Notes what failed, and gives what was not refused. Commands are sent without waiting for each other's answers.
         """
-        refusals: dict[int, Status] = {}
+        good: list[_Done] = []
+        refused: list[_Done] = []
         doubtful: list[int] = []
-        for piece, status in await self._ask(list(uid_sets(uids)), verb, arguments):
-            if not status.ok:
-                if len(piece) == 1 or _for_all_alike(status):
-                    refusals.update(dict.fromkeys(piece, status))
-                else:
-                    doubtful.extend(piece)
+        for done in await self._ask(list(uid_sets(uids)), verb, arguments):
+            if done.status.ok:
+                good.append(done)
+            elif len(done.uids) == 1 or _for_all_alike(done.status):
+                refused.append(done)
+            else:
+                doubtful.extend(self._there(done))
         if doubtful:
-            self._protocol.submit("NOOP")  # lets the server say which are gone
-            for (uid,), status in await self._ask([((uid,), str(uid)) for uid in doubtful], verb, arguments):
-                if not status.ok:
-                    refusals[uid] = status
-        unclear = [uid for uid, status in refusals.items() if not _for_all_alike(status)]
-        for uid in set(unclear) - await self._present(unclear):
-            del refusals[uid]
-        for uid, status in refusals.items():
-            self._states[uid] = _refused(status)
-        return refusals
+            for done in await self._ask([((uid,), str(uid)) for uid in doubtful], verb, arguments):
+                (good if done.status.ok else refused).append(done)
+        for done in refused:
+            self._note(self._there(done), _refused(done.status))
+        return good
 
     async def _ask(
         self, pieces: Sequence[tuple[Sequence[int], str]], verb: str, arguments: Sequence[str]
-    ) -> list[tuple[Sequence[int], Status]]:
-        requests = [
-            (piece, self._protocol.submit(verb, words, *arguments, within=self._mailbox)) for piece, words in pieces
-        ]
-        return [(piece, (await request.answer()).status) for piece, request in requests]
+    ) -> list[_Done]:
+        """Send a command for each set, and look at the folder behind each, in the same breath."""
+        asked = [(piece, *self._submit(piece, words, verb, *arguments)) for piece, words in pieces]
+        done = []
+        for piece, doing, looking, shown in asked:
+            status = (await doing.answer()).status
+            seen = (await looking.answer()).status.ok
+            done.append(_Done(piece, status, shown if seen else None, frozenset(doing.copied)))
+        return done
 
-    async def _present(self, uids: Sequence[int]) -> set[int]:
-        """Which of ``uids`` are in the folder; all, if the server does not say."""
-        wanted = set(uids)
-        present: set[int] = set()
+    def _submit(
+        self, uids: Sequence[int], words: str, verb: str, *arguments: str
+    ) -> tuple[Request, Request, dict[int, frozenset[str]]]:
+        shown: dict[int, frozenset[str]] = {}
+        wanted = frozenset(uids)
 
         def note(fetched: Fetched) -> bool:
             uid = int(fetched.uid or 0)
-            if uid in wanted:
-                present.add(uid)
-            return uid in wanted
+            if uid not in wanted or fetched.flags is None:
+                return False
+            shown[uid] = _lowered(fetched.flags)
+            return True
 
-        if not uids:
-            return present
-        answer = await self._protocol.run(
-            "FETCH", uid_set(sorted(uids)), "(UID FLAGS)", within=self._mailbox, on_fetch=note
-        )
-        return present if answer.status.ok else wanted
+        doing = self._protocol.submit(verb, words, *arguments, within=self._mailbox)
+        looking = self._protocol.submit("FETCH", words, "(UID FLAGS)", within=self._mailbox, on_fetch=note)
+        return doing, looking, shown
+
+
+@lru_cache(maxsize=512)
+def _lowered(flags: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(flag.lower() for flag in flags)
+
+
+async def _messages(asked: Request | None) -> int | None:
+    """The number of messages in the answer to a STATUS, or None."""
+    if asked is None:
+        return None
+    for response in (await asked.answer()).data:
+        line = response[0]
+        assert isinstance(line, bytes)
+        found = re.search(rb"(?i)\bMESSAGES (\d{1,10})\b[^)]*\)$", line)
+        if found:
+            return int(found[1])
+    return None
 
 
 def _flags(disposition: Disposition) -> list[str]:
