@@ -134,15 +134,25 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """When ``new`` and ``cur`` last changed, nanoseconds, and when that was asked."""
+    """When ``new`` and ``cur`` last changed, nanoseconds, and when that was asked.
+
+    ``device`` and ``places`` tell these directories from any others that lie under their names at another time: the file system,
+    and their inode numbers there. The first may change at every mounting of one file system, the second do not.
+    """
 
     new: int
     cur: int
     asked: int
+    device: int
+    places: tuple[int, int]
 
     def same(self, other: Stamps) -> bool:
         """True if neither directory changed between the two."""
-        return (self.new, self.cur) == (other.new, other.cur)
+        return (self.new, self.cur) == (other.new, other.cur) and not self.replaced(other)
+
+    def replaced(self, other: Stamps) -> bool:
+        """True if other directories lie there than at ``other``, asked in the same run: a file system came or went, a copy was put back."""
+        return (self.device, self.places) != (other.device, other.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,8 @@ class Scan:
 def stamps(directory: Path) -> Stamps:
     """Raises OSError if the folder is not there."""
     asked = time.time_ns()
-    return Stamps((directory / NEW).stat().st_mtime_ns, (directory / CUR).stat().st_mtime_ns, asked)
+    new, cur = (directory / NEW).stat(), (directory / CUR).stat()
+    return Stamps(new.st_mtime_ns, cur.st_mtime_ns, asked, new.st_dev, (new.st_ino, cur.st_ino))
 
 
 def scan(directory: Path) -> Scan:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
-from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.maildir import directory as on_disk
@@ -23,6 +24,9 @@ CHUNK = 256 * 1024
 SWEEP_INTERVAL = timedelta(hours=1)
 """How often all is listed whatever the directories' time stamps say: those of a network file system may lie."""
 
+COMPARED = 200
+"""So many of the newest names are compared with what is known of them, when other directories lie there than before."""
+
 _ROUNDS = 3
 """How often a file that is not where it was is looked for: others rename it whenever they like."""
 _IMPOSSIBLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR}
@@ -33,16 +37,26 @@ State = Literal["applied", "failed", "pending"]
 Answer = RawMessage | Gone | OSError
 
 
+class StoreMissing(TransientError):
+    """An empty directory lies where a Maildir with mail lay: nothing is concluded from it."""
+
+
+class Unchanged(ValueError):
+    """The file system said that it did what it was told, and did not."""
+
+
 class PolledFolder:
     """What is known of one folder while a session lasts.
 
     ``seen``: the stamps of the last listing, or None before the first. ``ignored``: how many entries of it were no
-    regular files. Every method raises OSError when the folder itself is gone.
+    regular files. ``replaced``: other directories lie there than at the position that was given. Every method raises OSError when the
+    folder itself is gone, also if other directories came to lie in its place since the session began.
     """
 
     def __init__(self, folder: Folder, directory: Path, *, root: Path, clock: Clock, spool: Spool) -> None:
         self.seen: Stamps | None = None
         self.ignored = 0
+        self.replaced = False
         self._folder = folder
         self._directory = directory
         self._root = root
@@ -55,30 +69,88 @@ class PolledFolder:
         self._reached = Reached(None, None)
         self._listed: frozenset[str] = frozenset()
         """Every uid that was there at ``_position``: whoever comes back with that position has recorded them all."""
+        self._begun: Stamps | None = None
+        """The first look of this session: what lay there then is what it speaks of."""
+
+    # --- what lies there ---------------------------------------------------------------------------------------
+    def _stamps(self) -> Stamps:
+        """The stamps now. Raises OSError if these are not the directories that this session began with."""
+        return self._same_place(on_disk.stamps(self._directory))
+
+    def _same_place(self, stamps: Stamps) -> Stamps:
+        if self._begun is None:
+            self._begun = stamps
+        if stamps.replaced(self._begun):
+            raise OSError(errno.ESTALE, "another directory lies in its place")
+        return stamps
+
+    def survey(self, position: Position | None) -> Survey:
+        """See :meth:`mailpoller.core.ports.Session.survey`. Names never come back, so there is something to compare only where other
+        directories lie than at ``position``: a copy that was put back, or another Maildir. Raises :class:`StoreMissing`."""
+        reached = Reached(None, None) if position is None else Reached.parse(position)
+        if not reached.replaced(self._stamps()):
+            return Survey()
+        found = self._scan()
+        self._check_replaced(reached, found)
+        newest = sorted(found.entries)[-COMPARED:]
+        return Survey(familiar=[ref for uid in newest if (ref := self._shown(uid)) is not None])
+
+    def look(self, refs: Sequence[MessageRef]) -> list[MessageRef | None]:
+        """See :meth:`mailpoller.core.ports.Session.look`."""
+        self._stamps()
+        shown = {ref.uid: self._shown(ref.uid) for ref in refs}
+        for _ in range(_ROUNDS - 1):
+            if all(shown.values()):
+                break
+            # Absent is only what a look that begins now does not show.
+            self._look_anew()
+            missing = [uid for uid, ref in shown.items() if ref is None and uid in self._entries]
+            shown.update((uid, self._shown(uid)) for uid in missing)
+            if all(shown[uid] for uid in missing):
+                break
+        return [shown[ref.uid] for ref in refs]
+
+    def _shown(self, uid: str) -> MessageRef | None:
+        """The message as a listing with dates shows it; None if it is not where it was."""
+        entry = self._entries.get(uid)
+        status = None if entry is None else self._status(entry)
+        if entry is None or status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        return self._ref(uid, entry, status)
+
+    def _check_replaced(self, reached: Reached, found: Scan) -> None:
+        self.replaced = reached.replaced(found.stamps)
+        if self.replaced and reached.count and not found.entries:
+            raise StoreMissing(
+                f"{self._directory} is another directory than before, and empty; there were {reached.count} messages: is its file "
+                "system mounted? If this is right, it is taken up again when a message is in it"
+            )
 
     # --- listing -----------------------------------------------------------------------------------------------
     def list_all(self, start: Start) -> Listing:
         """All that ``start`` wants, and the position from which on :meth:`list_since` shows what came later."""
         found = self._scan()
-        refs = [ref for ref in self._refs(found.entries) if self._wanted(ref.uid, start)]
+        refs = [ref for ref in self._refs(found.entries, dated=start.dated) if self._wanted(ref.uid, start)]
         wanted = {ref.uid for ref in refs}
         unwanted = (digest(uid) for uid in found.entries if uid not in wanted)
-        return refs, self._reach(found, Reached.at(found.stamps, unwanted))
+        return refs, self._reach(found, Reached.at(found.stamps, unwanted, len(found.entries)))
 
-    def list_since(self, since: Position) -> Listing:
+    def list_since(self, since: Position, *, dated: bool = False) -> Listing:
         """What may have come since ``since`` was reached; of what was there already as little as can be told.
 
         A directory whose stamp did not change holds nothing new. Of one that did, everything is shown that was not
-        there at ``since``, if this session made it, and else everything: the ledger knows what it has.
+        there at ``since``, if this session made it, and else everything: the ledger knows what it has. So where other directories
+        lie than at ``since``. Raises :class:`StoreMissing`.
         """
         remembered = self._position == since
         reached = self._reached if remembered else Reached.parse(since)
         sweep = self._clock.monotonic() - self._swept_at >= SWEEP_INTERVAL.total_seconds()
-        looked = on_disk.stamps(self._directory)
+        looked = self._stamps()
         if not sweep and not _changed(reached, looked):
             self.seen = looked
             return [], since
         found = self._scan()
+        self._check_replaced(reached, found)
         if sweep:
             self._swept_at = self._clock.monotonic()
         # By the stamps of the scan: a directory that changed after the look above is among them.
@@ -91,25 +163,37 @@ class PolledFolder:
                 still_unwanted.append(short)
             elif entry.part in changed and uid not in recorded:
                 fresh[uid] = entry
-        return list(self._refs(fresh)), self._reach(found, Reached.at(found.stamps, still_unwanted))
+        position = self._reach(found, Reached.at(found.stamps, still_unwanted, len(found.entries)))
+        return list(self._refs(fresh, dated=dated)), position
 
     def _scan(self) -> Scan:
+        found = self._look_anew()
+        self.seen, self.ignored = found.stamps, found.ignored
+        return found
+
+    def _look_anew(self) -> Scan:
         found = on_disk.scan(self._directory)
-        self._entries, self.seen, self.ignored = found.entries, found.stamps, found.ignored
+        self._same_place(found.stamps)
+        self._entries = found.entries
         return found
 
     def _reach(self, found: Scan, reached: Reached) -> Position:
         self._position, self._reached, self._listed = reached.write(), reached, frozenset(found.entries)
         return self._position
 
-    def _refs(self, entries: dict[str, Entry]) -> Iterator[MessageRef]:
-        """Oldest first as far as names tell: they begin with the second of delivery."""
+    def _refs(self, entries: dict[str, Entry], *, dated: bool) -> Iterator[MessageRef]:
+        """Oldest first as far as names tell: they begin with the second of delivery. ``dated``: see :class:`Start`."""
         for uid in sorted(entries):
-            size = on_disk.announced_size(entries[uid].name)
-            if size is None:
-                status = self._status(entries[uid])
-                size = None if status is None else status.st_size
-            yield MessageRef(self._folder, uid, size)
+            entry = entries[uid]
+            asked = dated or on_disk.announced_size(entry.name) is None
+            yield self._ref(uid, entry, self._status(entry) if asked else None)
+
+    def _ref(self, uid: str, entry: Entry, status: os.stat_result | None) -> MessageRef:
+        """The size is the one that the name tells, else the file's; the date is the file's."""
+        size = on_disk.announced_size(entry.name)
+        if status is None:
+            return MessageRef(self._folder, uid, size)
+        return MessageRef(self._folder, uid, status.st_size if size is None else size, _instant(status.st_mtime))
 
     def _wanted(self, uid: str, start: Start) -> bool:
         if start.kind == "unseen":
@@ -134,11 +218,12 @@ class PolledFolder:
         """An answer to each claim: the first ``limit`` octets, or Gone, or why the file cannot be read."""
         answers: list[Answer] = []
         missing: Sequence[Claim] = claims
+        self._stamps()
         try:
             for turn in range(_ROUNDS):
                 if turn:
                     # Gone is only what a look that began after the failed attempt does not show.
-                    self._entries = on_disk.scan(self._directory).entries
+                    self._look_anew()
                     answers += [Gone(claim) for claim in missing if claim.ref.uid not in self._entries]
                 elsewhere: list[Claim] = []
                 for claim in missing:
@@ -193,13 +278,14 @@ class PolledFolder:
 
     # --- settling ----------------------------------------------------------------------------------------------
     def settle(self, settlements: Sequence[Settlement]) -> list[Disposed]:
-        """Carry out each disposition; what is ``applied`` would survive a power cut."""
+        """Carry out each disposition; what is ``applied`` was looked for afterwards, and would survive a power cut."""
         results: dict[int, Disposed] = {}
         touched: dict[Path, None] = {}
         missing = list(range(len(settlements)))
+        self._stamps()
         for turn in range(_ROUNDS):
             if turn:
-                self._entries = on_disk.scan(self._directory).entries
+                self._look_anew()
             elsewhere: list[int] = []
             for index in missing:
                 settlement = settlements[index]
@@ -249,12 +335,15 @@ class PolledFolder:
     def _change(
         self, uid: str, entry: Entry, disposition: Disposition, letters: set[str], touched: dict[Path, None]
     ) -> None:
-        """Delete or rename one file. Raises FileNotFoundError if it is not there, ValueError for a folder that cannot be."""
+        """Delete or rename one file, and look. Raises FileNotFoundError if it is not there, ValueError for a folder that cannot be, and
+        :class:`Unchanged`."""
         path = self._path(entry)
         if disposition.leaves:
             return
         if disposition.delete:
             path.unlink()
+            if os.path.lexists(path):
+                raise Unchanged("the file system says that the message is deleted, and shows it")
             touched[path.parent] = None
             del self._entries[uid]
             return
@@ -271,6 +360,8 @@ class PolledFolder:
             path.lstat()
             raise FileExistsError(errno.EEXIST, "another file has that name already", str(moved))
         path.rename(moved)
+        if os.path.lexists(path) or not os.path.lexists(moved):
+            raise Unchanged("the file system says that the message is renamed, and shows it as it was")
         # The new place becomes durable before the old one: a power cut may show both, never none.
         touched[moved.parent] = None
         touched[path.parent] = None
@@ -293,7 +384,9 @@ def words(error: OSError) -> str:
 
 
 def _changed(reached: Reached, stamps: Stamps) -> set[str]:
-    """Those of ``new`` and ``cur`` that may hold more than at ``reached``."""
+    """Those of ``new`` and ``cur`` that may hold more than at ``reached``. A copy may have the stamps of what it is a copy of."""
+    if reached.replaced(stamps):
+        return {NEW, CUR}
     pairs = ((NEW, reached.new, stamps.new), (CUR, reached.cur, stamps.cur))
     return {part for part, then, now in pairs if then != now}
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from mailpoller.core.message import Position
 from mailpoller.sources.maildir.directory import Stamps
 
-_VERSION = "1"
+_VERSION, _OLD = "2", "1"
 _DIGEST_SIZE = 8
 
 SETTLING_NS = 2_000_000_000
@@ -31,40 +31,55 @@ class Reached:
 
     ``new`` and ``cur``: the stamps of the directories, nanoseconds; None where it proves nothing. ``unwanted``:
     digests of the messages that ``start`` did not want and that are still there: file names and times do not tell
-    them from what is moved in later, so they are kept one by one, 11 characters each.
+    them from what is moved in later, so they are kept one by one, 11 characters each. ``places``: see
+    :class:`~mailpoller.sources.maildir.directory.Stamps`, None if it is not known. ``count``: how many messages there were.
     """
 
     new: int | None
     cur: int | None
     unwanted: frozenset[bytes] = frozenset()
+    places: tuple[int, int] | None = None
+    count: int = 0
 
     @classmethod
-    def at(cls, stamps: Stamps, unwanted: Iterable[bytes]) -> Reached:
+    def at(cls, stamps: Stamps, unwanted: Iterable[bytes], count: int) -> Reached:
         """What a listing made at ``stamps`` knows."""
         quiet = stamps.asked - SETTLING_NS
         return cls(
             stamps.new if stamps.new < quiet else None,
             stamps.cur if stamps.cur < quiet else None,
             frozenset(unwanted),
+            stamps.places,
+            count,
         )
+
+    def replaced(self, stamps: Stamps) -> bool:
+        """True if other directories lie there now: another file system is mounted, or none, or a copy was put back."""
+        return self.places is not None and self.places != stamps.places
 
     @classmethod
     def parse(cls, position: Position) -> Reached:
         """The inverse of :meth:`write`. A text that is not ours knows nothing: all is listed, and the ledger tells
         what it has; taking ``start`` anew could skip mail instead."""
         parts = position.split(" ")
-        if len(parts) != 5 or parts[0] != _VERSION:
+        if (parts[0], len(parts)) not in ((_VERSION, 8), (_OLD, 5)):
             return cls(None, None)
         try:
             new, cur = (None if part == "-" else int(part) for part in parts[2:4])
             packed = base64.b64decode(parts[4], validate=True)
+            known = [int(part) for part in parts[5:]]
         except (ValueError, binascii.Error):
             return cls(None, None)
-        digests = (packed[n : n + _DIGEST_SIZE] for n in range(0, len(packed), _DIGEST_SIZE))
-        return cls(new, cur, frozenset(digests))
+        unwanted = frozenset(packed[n : n + _DIGEST_SIZE] for n in range(0, len(packed), _DIGEST_SIZE))
+        if not known:
+            return cls(new, cur, unwanted)
+        return cls(new, cur, unwanted, (known[0], known[1]), known[2])
 
     def write(self) -> Position:
         """The text. No two are equal, even if they know the same: a session tells by it which of its listings is meant."""
         packed = base64.b64encode(b"".join(sorted(self.unwanted))).decode()
         new, cur = ("-" if stamp is None else str(stamp) for stamp in (self.new, self.cur))
-        return Position(f"{_VERSION} {secrets.token_hex(8)} {new} {cur} {packed}")
+        text = f"{secrets.token_hex(8)} {new} {cur} {packed}"
+        if self.places is None:
+            return Position(f"{_OLD} {text}")
+        return Position(f"{_VERSION} {text} {self.places[0]} {self.places[1]} {self.count}")

@@ -14,7 +14,7 @@ import structlog
 
 from mailpoller.core.delivery import Disposed, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.maildir import directory as on_disk
@@ -81,13 +81,26 @@ class MaildirSession:
             self._folders[name] = PolledFolder(folder, directory, root=self._root, clock=self._clock, spool=self._spool)
         return folder
 
+    async def survey(self, folder: Folder, position: Position | None) -> Survey:
+        """As the port says: where other directories lie than at ``position``, the newest names, to be compared."""
+        known = self._opened(folder)
+        survey = await self._run(known.survey, position)
+        if known.replaced:
+            log.warning("directory.replaced", mailbox=self._mailbox, folder=folder.name, compared=len(survey.familiar))
+        return survey
+
+    async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
+        """As the port says."""
+        self._require()
+        return await self._run(self._opened(refs[0].folder).look, refs) if refs else []
+
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
         known = self._opened(folder)
         ignored_before = known.ignored
         if since is None:
             refs, position = await self._run(known.list_all, start)
         else:
-            refs, position = await self._run(known.list_since, since)
+            refs, position = await self._run(functools.partial(known.list_since, dated=start.dated), since)
         if known.ignored > ignored_before:
             log.warning("entries.ignored", mailbox=self._mailbox, folder=folder.name, count=known.ignored)
         last = max(len(refs) - 1, 0) // PAGE
