@@ -6,14 +6,14 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 import structlog
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Folder
+from mailpoller.core.message import Folder, MessageRef, Position, Survey
 from mailpoller.core.ports import Clock, Wake
 from mailpoller.transport.opening import attempt
 
@@ -155,6 +155,29 @@ class AskingSession(ABC):
         if any(one != folder for one in folders):
             raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
         return uid
+
+    # --- what is there -----------------------------------------------------------------------------------------
+    async def survey(self, folder: Folder, position: Position | None) -> Survey:
+        """See the port. An id is never given twice, so there is nothing to compare."""
+        self._require(folder)
+        return Survey()
+
+    async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
+        """See the port. The service is asked, for mail that was thought gone may be back; what :meth:`fetch` would give is shown."""
+        self._asked.check()
+        if not refs:
+            return []
+        folder = self._require(*{ref.folder for ref in refs})
+        shown = await self._shown(folder, list(dict.fromkeys(ref.uid for ref in refs)))
+        # A size is the store's estimate, and changes with the flags: beside an id that is never given twice it would only raise questions.
+        return [
+            MessageRef(ref.folder, ref.uid, received=shown[ref.uid]) if ref.uid in shown else None for ref in refs
+        ]  # fmt: skip
+
+    @abstractmethod
+    async def _shown(self, folder: str, uids: Sequence[str]) -> Mapping[str, datetime | None]:
+        """Those of the messages that the service has, and when it received each, if it says that. Raises :class:`TransientError` if it
+        cannot be told of one of them."""
 
     # --- settling ----------------------------------------------------------------------------------------------
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:

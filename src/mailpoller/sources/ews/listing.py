@@ -121,7 +121,7 @@ async def list_folder(
         return await _list_all(client, folder, uid, replace(bookmark, state="", listed=now), bookmark.listed)
     # Where nothing came the old position is as good, and a new one would be a write to the ledger at every poll.
     position = replace(bookmark, state=state, listed=now).write() if items or state != bookmark.state else since
-    return Listing([MessageRef(folder, item.uid, item.size) for item in items], position, state)
+    return Listing([_ref(folder, item) for item in items], position, state)
 
 
 async def _list_all(
@@ -131,7 +131,13 @@ async def _list_all(
     items, state = await _changes(client, uid, "", (*PROPERTIES, MODIFIED))
     wanted = [item for item in items if _wanted(item, bookmark, listed)]
     position = replace(bookmark, state=state).write()
-    return Listing([MessageRef(folder, item.uid, item.size) for item in wanted], position, state)
+    # Sizes change with flags, and beside ids that are never given twice another size would only raise questions about what is known.
+    refs = [_ref(folder, item, sized=listed is None) for item in wanted]
+    return Listing(refs, position, state)
+
+
+def _ref(folder: Folder, item: Item, *, sized: bool = True) -> MessageRef:
+    return MessageRef(folder, item.uid, item.size if sized else None, item.received)
 
 
 def _wanted(item: Item, bookmark: Bookmark, listed: datetime | None) -> bool:

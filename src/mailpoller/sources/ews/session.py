@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
@@ -18,7 +19,8 @@ from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsConfig
 from mailpoller.sources.ews.download import Download, Known
 from mailpoller.sources.ews.folders import Folders
-from mailpoller.sources.ews.listing import StateLost, arrivals, list_folder
+from mailpoller.sources.ews.listing import StateLost, arrivals, instant, list_folder
+from mailpoller.sources.ews.looking import look_at
 from mailpoller.sources.ews.settling import Settling
 from mailpoller.transport.asking import AskingSession, FolderGone, State, Wish
 
@@ -83,6 +85,16 @@ class EwsSession(AskingSession):
         self._known[uid] = known
         if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
+
+    async def _shown(self, folder: str, uids: Sequence[str]) -> Mapping[str, datetime | None]:
+        looked = await look_at(self._client, uids, ["item:DateTimeReceived"])
+        for uid, reply in looked.refused.items():
+            if uid not in looked.gone:
+                raise reply.trouble("tell whether a message is there")
+        if looked.refused:
+            # A server that lets us see nothing any more says the same of every message, so that is ruled out.
+            await self._folders.see(folder)
+        return {uid: instant(node.value("DateTimeReceived")) for uid, node in looked.items.items()}
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         """See the port."""

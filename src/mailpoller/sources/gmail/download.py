@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -13,12 +12,11 @@ from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
 from mailpoller.sources.gmail.config import TRASH, UNREAD
 from mailpoller.sources.gmail.encoded import EncodedIntake
 from mailpoller.sources.gmail.errors import Missing
+from mailpoller.sources.gmail.looking import MINIMAL, instant, labels_of
 from mailpoller.transport.fetching import FetchingAbreast
 
 DOING = "fetch a message"
 _RAW = (("format", "raw"), ("fields", "id,labelIds,internalDate,raw"))
-_MINIMAL = (("format", "minimal"), ("fields", "id,labelIds,internalDate"))
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Download(FetchingAbreast):
@@ -46,11 +44,10 @@ class Download(FetchingAbreast):
         try:
             if intake.overflowed:
                 # What comes behind the message was not waited for.
-                facts: Mapping[str, Any] = await self._client.get(path, DOING, MESSAGES_GET, _MINIMAL)
+                facts: Mapping[str, Any] = await self._client.get(path, DOING, MESSAGES_GET, MINIMAL)
             else:
                 facts = intake.facts()
-            told = facts.get("labelIds", [])
-            labels = frozenset(one for one in told if isinstance(one, str)) if isinstance(told, list) else frozenset()
+            labels = labels_of(facts.get("labelIds"))
             gone = TRASH in labels and self._label != TRASH
         except BaseException as error:
             intake.abort()
@@ -73,11 +70,3 @@ def flags_of(labels: frozenset[str]) -> tuple[str, ...]:
     named = {"STARRED": "\\Flagged", "DRAFT": "\\Draft", "IMPORTANT": "$Important"}
     seen = () if UNREAD in labels else ("\\Seen",)
     return (*seen, *(flag for label, flag in named.items() if label in labels))
-
-
-def instant(found: object) -> datetime | None:
-    """An internalDate: milliseconds since 1970, as text; None if it is none."""
-    try:
-        return _EPOCH + timedelta(milliseconds=int(found)) if isinstance(found, str | int) else None
-    except (ValueError, OverflowError):
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,6 +13,7 @@ from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.contents import PAGE, Contents, EndlessListing, HistoryLost, history_id
+from mailpoller.sources.gmail.looking import looked_at
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,7 @@ class Listing:
 
     def __init__(self, client: GmailClient, folder: Folder, label: str, clock: Clock) -> None:
         self._folder = folder
+        self._client = client
         self._contents = Contents(client, label)
         self._clock = clock
 
@@ -123,7 +125,9 @@ class Listing:
             there.pop(uid, None)
         position = Bookmark(reached, self._clock.now()).write()
         for page in self._divided(new, position, self._refs(list(there))):
-            yield Listed(page, reached if page.position else "")
+            # A date costs a request for each message, so only whoever needs it gets it.
+            shown = replace(page, refs=await self._dated(page.refs)) if start.dated else page
+            yield Listed(shown, reached if page.position else "")
 
     def _divided(self, uids: list[str], position: Position, unwanted: Sequence[MessageRef] = ()) -> Iterator[Page]:
         """The pages that show these; the last one has the position, and says what is left out."""
@@ -143,6 +147,10 @@ class Listing:
         position = Bookmark(reached, self._clock.now()).write()
         for page in self._divided(new, position):
             yield Listed(page, reached if page.position else "")
+
+    async def _dated(self, refs: Sequence[MessageRef]) -> list[MessageRef]:
+        found = await looked_at(self._client, [ref.uid for ref in refs])
+        return [replace(ref, received=found[ref.uid].received) if ref.uid in found else ref for ref in refs]
 
     def _refs(self, uids: list[str]) -> list[MessageRef]:
         return [MessageRef(self._folder, uid) for uid in uids]

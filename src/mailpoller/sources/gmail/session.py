@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
@@ -13,12 +14,13 @@ from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMess
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import GmailClient
-from mailpoller.sources.gmail.config import GmailConfig
+from mailpoller.sources.gmail.config import TRASH, GmailConfig
 from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
 from mailpoller.sources.gmail.download import Download
 from mailpoller.sources.gmail.errors import Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.listing import Listing
+from mailpoller.sources.gmail.looking import looked_at
 from mailpoller.sources.gmail.settling import Settling
 from mailpoller.transport.asking import AskingSession, State, Wish
 
@@ -102,6 +104,10 @@ class GmailSession(AskingSession):
         self._fetched[label, uid] = self._clock.monotonic()
         while len(self._fetched) > REMEMBERED:
             self._fetched.popitem(last=False)
+
+    async def _shown(self, folder: str, uids: Sequence[str]) -> Mapping[str, datetime | None]:
+        found = await looked_at(self._client, uids)
+        return {uid: one.received for uid, one in found.items() if not one.thrown_away or folder == TRASH}
 
     async def _carry_out(self, folder: str, wishes: Sequence[Wish]) -> Mapping[Wish, State]:
         now = self._clock.monotonic()

@@ -284,7 +284,7 @@ class Listing:
         return items
 
     def _refs(self, items: list[Item]) -> list[MessageRef]:
-        return [MessageRef(self._folder, item.uid) for item in items]
+        return [MessageRef(self._folder, item.uid, received=item.received) for item in items]
 
 
 class _Links:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
@@ -15,10 +16,10 @@ from mailpoller.core.spool import Spool
 from mailpoller.sources.graph.config import GraphConfig
 from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
-from mailpoller.sources.graph.listing import Item, Listing
+from mailpoller.sources.graph.listing import Item, Listing, item_of
 from mailpoller.sources.graph.settling import Settling
 from mailpoller.transport.asking import AskingSession, State, Wish
-from mailpoller.transport.graph import GraphClient, Missing, SyncLost
+from mailpoller.transport.graph import Ask, GraphClient, Missing, SyncLost
 
 REMEMBERED = 5_000
 """Messages that were listed lately of which is kept what the service said; of others it is asked again."""
@@ -87,6 +88,17 @@ class GraphSession(AskingSession):
         async with aclosing(download.answers(f"fetch {self._name}")) as answers:
             async for answer in answers:
                 yield answer
+
+    async def _shown(self, folder: str, uids: Sequence[str]) -> Mapping[str, datetime | None]:
+        """Wherever a person has put them since: an id finds its message there too, and it is fetched from there."""
+        asks = [Ask("GET", f"/messages/{percent(uid, safe='')}?$select=receivedDateTime") for uid in uids]
+        shown: dict[str, datetime | None] = {}
+        for uid, answer in zip(uids, await self._client.batch(asks, "look at messages"), strict=True):
+            if answer.ok:
+                shown[uid] = item_of(answer.body).received
+            elif not answer.gone:
+                raise TransientError(f"the service does not tell whether a message is there: {answer.reason}")
+        return shown
 
     async def _carry_out(self, folder: str, wishes: Sequence[Wish]) -> Mapping[Wish, State]:
         return await Settling(self._client, self._folders, folder, self._config.deletion).apply(wishes)
