@@ -14,7 +14,7 @@ from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Folder, MessageRef, Position
 from mailpoller.core.ports import Start
-from mailpoller.sources.maildir import folder as polled
+from mailpoller.sources.maildir.directory import Stamps
 from mailpoller.sources.maildir.position import Reached
 from mailpoller.sources.maildir.session import MaildirSession
 from unit.test_maildir_source import LONG_AGO, Place, fetched, listed, settled
@@ -202,7 +202,7 @@ def test_position_of_an_older_version_keeps_what_it_knows() -> None:
     old = Position("1 00112233aabbccdd 1700000000000000000 - AAAAAAAAAAE=")
     reached = Reached.parse(old)
     assert reached == Reached(1_700_000_000_000_000_000, None, frozenset([bytes(7) + b"\1"]))
-    assert not reached.replaced(polled.Stamps(1, 1, 1, 1, (1, 1)))
+    assert not reached.replaced(Stamps(1, 1, 1, 1, (1, 1)))
 
 
 def test_position_is_read_as_it_was_written() -> None:

@@ -1,8 +1,9 @@
-"""Dispositions on the service, in batches of twenty, and what each refusal means."""
+"""Dispositions on the service, in batches of twenty, what each refusal means, and what the service shows of what it says is done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
@@ -17,7 +18,8 @@ class Settling:
     """Carries out dispositions in one folder, whose id is ``folder``. Idempotent: a message that has left the folder is ``applied``.
 
     An immutable id finds its message wherever a person has put it since. Marking it read there does no harm; moving or deleting it
-    would, so where it lies is asked for first.
+    would, so where it lies is asked for first. That the service says OK is no evidence: what it shows of the message is, in its answer or,
+    where that says nothing, when it is asked afterwards.
     """
 
     def __init__(self, client: GraphClient, folders: Folders, folder: str, deletion: Deletion) -> None:
@@ -27,6 +29,8 @@ class Settling:
         self._deletion: Deletion = deletion
         self._states: dict[Wish, State] = {}
         self._categories: dict[str, tuple[str, ...]] = {}
+        self._unproven: dict[Wish, None] = {}
+        """Done, as the service says, which did not show it."""
 
     async def apply(self, wishes: Sequence[Wish]) -> dict[Wish, State]:
         """Do it: seen and flags first, then move or delete what was not refused before. A state for each wish.
@@ -41,6 +45,7 @@ class Settling:
         for target in sorted({wish[1].move for wish in self._states if wish[1].move}):
             await self._move([wish for wish in self._willing() if wish[1].move == target], target)
         await self._delete([wish for wish in self._willing() if wish[1].delete])
+        await self._prove([wish for wish in self._willing() if wish in self._unproven])
         return {wish: APPLIED if state == _LEFT else state for wish, state in self._states.items()}
 
     def _willing(self) -> list[Wish]:
@@ -69,7 +74,9 @@ class Settling:
                 # The list is replaced as a whole, and others may have put something in.
                 body["categories"] = list(dict.fromkeys([*self._categories.get(uid, ()), *wanted]))
             asks.append(Ask("PATCH", _path(uid), body))
-        await self._each(wishes, asks, "mark messages")
+        for wish, answer in await self._each(wishes, asks, "mark messages"):
+            if answer.ok:
+                self._judge(wish, answer.body, marked=True)
 
     async def _move(self, wishes: Sequence[Wish], target: str) -> None:
         if not wishes:
@@ -87,6 +94,7 @@ class Settling:
                 return
             body = {"destinationId": uid}
             answers = await self._each(wishes, [Ask("POST", f"{_path(one)}/move", body) for one, _ in wishes], "move")
+            self._judge_moved(answers)
             wishes = [wish for wish, answer in answers if answer.gone]
             if not wishes or again or await self._exists(target):
                 return  # it is the messages that are gone
@@ -101,7 +109,7 @@ class Settling:
             asks = [Ask("POST", f"{_path(uid)}/move", {"destinationId": DELETED_ITEMS}) for uid, _ in wishes]
         else:
             asks = [Ask("DELETE", _path(uid)) for uid, _ in wishes]
-        await self._each(wishes, asks, "delete messages")
+        self._judge_moved(await self._each(wishes, asks, "delete messages"))
 
     async def _exists(self, target: str) -> bool:
         try:
@@ -109,6 +117,34 @@ class Settling:
         except FolderGone:
             return False
         return True
+
+    # --- evidence ----------------------------------------------------------------------------------------------
+    async def _prove(self, wishes: Sequence[Wish]) -> None:
+        asks = [Ask("GET", f"{_path(uid)}?$select=parentFolderId,isRead,flag,categories") for uid, _ in wishes]
+        self._unproven.clear()
+        for wish, answer in await self._each(wishes, asks, "look at messages"):
+            if answer.ok:
+                self._judge(wish, answer.body, marked=_marks(wish), moved=_leaves_folder(wish))
+                if wish in self._unproven:
+                    self._states[wish] = ("pending", "the service does not show what has become of the message")
+
+    def _judge_moved(self, answers: Sequence[tuple[Wish, Answer]]) -> None:
+        for wish, answer in answers:
+            if answer.ok:
+                self._judge(wish, answer.body, moved=True)
+
+    def _judge(self, wish: Wish, shown: Mapping[str, Any], *, marked: bool = False, moved: bool = False) -> None:
+        """Compare what was wished with what the service shows, of a message that it says it has ``marked`` or ``moved``."""
+        said = [_is_marked(wish, shown)] if marked else []
+        if moved:
+            parent = shown.get("parentFolderId")
+            said.append(parent != self._folder if isinstance(parent, str) else None)
+        if False in said:
+            what = "deleted" if wish[1].delete else "moved"
+            done = what if moved and said[-1] is False else "marked"
+            self._states[wish] = ("failed", f"the service says that the message is {done}, and shows it as it was")
+        elif None in said:
+            self._unproven[wish] = None
 
     # --- asking ------------------------------------------------------------------------------------------------
     async def _each(self, wishes: Sequence[Wish], asks: Sequence[Ask], doing: str) -> list[tuple[Wish, Answer]]:
@@ -135,6 +171,28 @@ def _path(uid: str) -> str:
 
 def _leaves_folder(wish: Wish) -> bool:
     return bool(wish[1].move) or wish[1].delete
+
+
+def _marks(wish: Wish) -> bool:
+    return wish[1].seen or bool(wish[1].flags)
+
+
+def _is_marked(wish: Wish, shown: Mapping[str, Any]) -> bool | None:
+    """Whether a message is marked as was wished; None if the service does not show enough of it."""
+    flags = {flag.lower() for flag in wish[1].flags}
+    said: list[bool | None] = []
+    if wish[1].seen or SEEN in flags:
+        seen = shown.get("isRead")
+        said.append(seen if isinstance(seen, bool) else None)
+    if FLAGGED in flags:
+        flag = shown.get("flag")
+        said.append(flag.get("flagStatus") == "flagged" if isinstance(flag, dict) else None)
+    if wanted := _categories(wish):
+        # Of a name that is there already the service keeps its own spelling.
+        has = {one.lower() for one in categories_of(shown)}
+        known = isinstance(shown.get("categories"), list)
+        said.append(has.issuperset(one.lower() for one in wanted) if known else None)
+    return False if False in said else None if None in said else True
 
 
 def _categories(wish: Wish) -> list[str]:
