@@ -342,7 +342,8 @@ async def test_fetched_messages_are_settled_in_one_request(rig: Rig) -> None:
         rig.server.requests.clear()
         done = await session.settle([settlement(ref, Disposition(seen=True)) for ref in refs])
         assert {one.state for one in done} == {"applied"}
-    assert rig.server.requests == ["UpdateItem"]
+    # Marks are read back, once in a session.
+    assert rig.server.requests == ["UpdateItem", "GetItem"]
     assert len(seen_in(rig.server.mails())) == 90
 
 

@@ -80,8 +80,9 @@ CHILDREN: dict[str, tuple[str, ...]] = {
     "m:ItemChanges": ("t:ItemChange+",),
     "t:ItemChange": ("t:ItemId", "t:Updates"),
     "t:Updates": ("t:SetItemField+",),
-    "t:SetItemField": ("t:FieldURI", "|".join(ITEMS)),
-    **dict.fromkeys(ITEMS, ("t:Categories?", "t:Flag?", "t:IsRead?")),
+    "t:SetItemField": ("t:FieldURI|t:ExtendedFieldURI", "|".join(ITEMS)),
+    **dict.fromkeys(ITEMS, ("t:ExtendedProperty?", "t:Categories?", "t:Flag?", "t:IsRead?")),
+    "t:ExtendedProperty": ("t:ExtendedFieldURI", "t:Value"),
     "t:Categories": ("t:String+",),
     "t:Flag": ("t:FlagStatus",),
 }  # fmt: skip
@@ -94,6 +95,7 @@ ATTRIBUTES: dict[str, dict[str, bool]] = {
     "m:UpdateItem": {"ConflictResolution": True, "MessageDisposition": True, "SuppressReadReceipts": False},
     "m:DeleteItem": {"DeleteType": True, "SuppressReadReceipts": False},
     "t:FieldURI": {"FieldURI": True},
+    "t:ExtendedFieldURI": {"PropertyTag": True, "PropertyType": True},
     "t:FolderId": {"Id": True, "ChangeKey": False},
     "t:DistinguishedFolderId": {"Id": True},
     "t:ItemId": {"Id": True, "ChangeKey": False},
@@ -127,6 +129,8 @@ class Mail:
     kind: str = "Message"
     seen: bool = False
     flagged: bool = False
+    flag_status: int = 0
+    """PidTagFlagStatus."""
     categories: tuple[str, ...] = ()
     modified: datetime = field(default_factory=lambda: datetime.now(UTC))
     created: int = 0
@@ -232,6 +236,12 @@ class Exchange:
         """(operation, item id) -> response code."""
         self.page_size = 512
         self.reorders = False
+        self.lies: set[str] = set()
+        """What is answered with success and not done: seen, flag, categories, MoveItem, DeleteItem."""
+        self.flags_by_status = False
+        """An item is flagged by its PidTagFlagStatus alone; item:Flag is taken, and not kept."""
+        self.tells_new_ids = True
+        """The answer to MoveItem has the new ids, if they are asked for."""
         self.vague = False
         """Say of a missing folder only that something is missing: ErrorItemNotFound, as Exchange may."""
         self.chunk = 1 << 20
@@ -542,7 +552,8 @@ class Exchange:
         if "item:LastModifiedTime" in fields:
             parts.append(f"<t:LastModifiedTime>{_utc(mail.modified)}</t:LastModifiedTime>")
         if "item:Flag" in fields:
-            status = "Flagged" if mail.flagged else "NotFlagged"
+            flagged = mail.flag_status == 2 if self.flags_by_status else mail.flagged
+            status = "Flagged" if flagged else "NotFlagged"
             parts.append(f"<t:Flag><t:FlagStatus>{status}</t:FlagStatus></t:Flag>")
         if "message:IsRead" in fields and mail.kind not in ("Item", "Contact"):
             parts.append(f"<t:IsRead>{str(mail.seen).lower()}</t:IsRead>")
@@ -612,12 +623,18 @@ class Exchange:
             if not self.rights["Modify"]:
                 raise ItemError("ErrorAccessDenied")
             for one in change[1]:
-                uri, item = one[0].attrib["FieldURI"], one[1]
+                uri, item = one[0].attrib.get("FieldURI", ""), one[1]
                 if _name(item) != f"t:{mail.kind}":
                     raise ItemError("ErrorInvalidPropertySet")
                 if len(item) != 1:
                     raise ItemError("ErrorIncorrectUpdatePropertyCount")
-                if uri == "message:IsRead" and _name(item[0]) == "t:IsRead" and mail.kind != "Item":
+                if {"message:IsRead": "seen", "item:Categories": "categories"}.get(uri, "flag") in self.lies:
+                    continue
+                if _name(one[0]) == "t:ExtendedFieldURI":
+                    if one[0].attrib != item[0][0].attrib or one[0].attrib["PropertyTag"] != "0x1090":
+                        raise ItemError("ErrorUpdatePropertyMismatch")
+                    mail.flag_status = int(item[0][1].text or "")
+                elif uri == "message:IsRead" and _name(item[0]) == "t:IsRead" and mail.kind != "Item":
                     mail.seen = item[0].text == "true"
                 elif uri == "item:Flag" and _name(item[0]) == "t:Flag":
                     mail.flagged = item[0][0].text == "Flagged"
@@ -634,6 +651,8 @@ class Exchange:
         return self._each("UpdateItem", list(element[0]), update)
 
     def _MoveItem(self, element: ElementTree.Element) -> list[Any]:
+        told = element.findtext("{*}ReturnNewItemIds") == "true"
+
         def move(item: ElementTree.Element) -> str:
             try:
                 target = self._places[self._folder(element[0][0])]
@@ -642,7 +661,11 @@ class Exchange:
             place, _ = self._find(item.attrib["Id"])
             if not self.rights["Delete"]:
                 raise ItemError("ErrorMoveCopyFailed")
-            self._put(self._take(place, item.attrib["Id"]), target)
+            if "MoveItem" not in self.lies:
+                mail = self._take(place, item.attrib["Id"])
+                self._put(mail, target)
+                if told and self.tells_new_ids:
+                    return f"<m:Items>{self._item_xml(mail, set())}</m:Items>"
             return "<m:Items/>"
 
         return self._each("MoveItem", list(element[1]), move)
@@ -654,6 +677,8 @@ class Exchange:
             place, _ = self._find(item.attrib["Id"])
             if how == "MoveToDeletedItems" or not self.rights["Delete"]:
                 raise ItemError("ErrorCannotDeleteObject")
+            if "DeleteItem" in self.lies:
+                return ""
             mail = self._take(place, item.attrib["Id"])
             if how == "SoftDelete":
                 self._put(mail, self.place(RECOVERABLE))

@@ -50,6 +50,8 @@ class EwsSession(AskingSession):
         self._states: dict[str, str] = {}
         """Folder id -> the sync state that was reached last: since then there is no news."""
         self._known: dict[str, Known] = {}
+        self._proven: set[str] = set()
+        """The marks that were read back in this session, and held."""
 
     # --- folders -----------------------------------------------------------------------------------------------
     def _epoch_of(self, uid: str) -> str:
@@ -108,7 +110,7 @@ class EwsSession(AskingSession):
         groups: dict[Disposition, list[str]] = defaultdict(list)
         for uid, disposition in wishes:
             groups[disposition].append(uid)
-        settling = Settling(self._client, self._folders, self._known, self._config.deletion)
+        settling = Settling(self._client, self._folders, self._known, self._config.deletion, self._proven)
         states: dict[Wish, State] = {}
         for disposition, uids in groups.items():
             try:

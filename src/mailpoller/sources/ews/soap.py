@@ -18,6 +18,10 @@ _OPEN = (
 )
 
 
+FLAG_STATUS = '<t:ExtendedFieldURI PropertyTag="0x1090" PropertyType="Integer"/>'
+"""PidTagFlagStatus, as the element that names it; 2 is flagged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request: the ``operation`` (``GetItem``) and its element."""
@@ -122,7 +126,7 @@ def move_items(uids: Iterable[str], target: str) -> Request:
     return Request(
         "MoveItem",
         f"<m:MoveItem><m:ToFolderId>{target}</m:ToFolderId><m:ItemIds>{_items(uids)}</m:ItemIds>"
-        "<m:ReturnNewItemIds>false</m:ReturnNewItemIds></m:MoveItem>",
+        "<m:ReturnNewItemIds>true</m:ReturnNewItemIds></m:MoveItem>",
     )
 
 
@@ -138,8 +142,12 @@ def _items(uids: Iterable[str]) -> str:
     return "".join(f"<t:ItemId Id={quoteattr(uid)}/>" for uid in uids)
 
 
+def _field(name: str) -> str:
+    return f'<t:FieldURI FieldURI="{name}"/>'
+
+
 def _shape(name: str, properties: Sequence[str], more: str = "") -> str:
-    fields = "".join(f'<t:FieldURI FieldURI="{one}"/>' for one in properties)
+    fields = "".join(map(_field, properties))
     wanted = f"<t:AdditionalProperties>{fields}</t:AdditionalProperties>" if fields else ""
     return f"<m:{name}><t:BaseShape>IdOnly</t:BaseShape>{more}{wanted}</m:{name}>"
 
@@ -148,14 +156,15 @@ def _change(change: Change) -> str:
     fields: list[tuple[str, str]] = []
     if change.categories is not None:
         names = "".join(f"<t:String>{escape(one)}</t:String>" for one in change.categories)
-        fields.append(("item:Categories", f"<t:Categories>{names}</t:Categories>"))
+        fields.append((_field("item:Categories"), f"<t:Categories>{names}</t:Categories>"))
     if change.flagged:
-        fields.append(("item:Flag", "<t:Flag><t:FlagStatus>Flagged</t:FlagStatus></t:Flag>"))
+        fields.append((_field("item:Flag"), "<t:Flag><t:FlagStatus>Flagged</t:FlagStatus></t:Flag>"))
+        # What older clients and servers go by (MS-OXOFLAG section 2.2.1.1): item:Flag alone is taken, and not kept, by some.
+        fields.append((FLAG_STATUS, f"<t:ExtendedProperty>{FLAG_STATUS}<t:Value>2</t:Value></t:ExtendedProperty>"))
     if change.seen:
-        fields.append(("message:IsRead", "<t:IsRead>true</t:IsRead>"))
+        fields.append((_field("message:IsRead"), "<t:IsRead>true</t:IsRead>"))
     updates = "".join(
-        f'<t:SetItemField><t:FieldURI FieldURI="{field}"/><t:{change.kind}>{value}</t:{change.kind}></t:SetItemField>'
-        for field, value in fields
+        f"<t:SetItemField>{field}<t:{change.kind}>{value}</t:{change.kind}></t:SetItemField>" for field, value in fields
     )
     item = f"<t:ItemId Id={quoteattr(change.uid)} ChangeKey={quoteattr(change.change_key)}/>"
     return f"<t:ItemChange>{item}<t:Updates>{updates}</t:Updates></t:ItemChange>"
