@@ -165,6 +165,10 @@ class Gmail:
         """Write = as an escape."""
         self.batch_knows_missing = False
         """batchModify answers 404 if one of the messages is gone, and changes nothing."""
+        self.lies = False
+        """Changes of labels are answered with success, and not made."""
+        self.history_lags = False
+        """Changes of labels are not in the history yet."""
         self.scope = MODIFY
         self.violations: list[str] = []
         self.asked: list[Asked] = []
@@ -243,9 +247,9 @@ class Gmail:
             mail = self.mails[uid]
             added, removed = set(add) - mail.labels, set(remove) & mail.labels
             mail.labels = (mail.labels | added) - removed
-            if added:
+            if added and not self.history_lags:
                 self._record("labelAdded", uid, tuple(added))
-            if removed:
+            if removed and not self.history_lags:
                 self._record("labelRemoved", uid, tuple(removed))
 
     def remove(self, uid: str) -> None:
@@ -476,7 +480,8 @@ class Gmail:
     def _modify(self, uid: str, body: dict[str, Any]) -> dict[str, Any]:
         add, remove = self._change(body)
         mail = self._mail(uid)
-        self.relabel(uid, add, remove)
+        if not self.lies:
+            self.relabel(uid, add, remove)
         return {"id": uid, "threadId": uid, "labelIds": sorted(mail.labels)}
 
     def _batch(self, body: dict[str, Any]) -> None:
@@ -487,7 +492,7 @@ class Gmail:
         if self.batch_knows_missing and any(uid not in self.mails for uid in ids):
             raise Refused(404, "notFound", "Requested entity was not found.")
         for uid in ids:
-            if uid in self.mails:
+            if uid in self.mails and not self.lies:
                 self.relabel(uid, add, remove)
 
     # --- used by the handler -----------------------------------------------------------------------------------

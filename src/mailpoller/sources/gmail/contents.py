@@ -36,6 +36,16 @@ _HISTORY = (
     ),
 )
 
+_RELABELLED = (
+    ("historyTypes", "labelAdded"),
+    ("historyTypes", "labelRemoved"),
+    ("maxResults", str(PAGE)),
+    (
+        "fields",
+        "history(labelsAdded(message(id,labelIds)),labelsRemoved(message(id,labelIds))),nextPageToken,historyId",
+    ),
+)
+
 
 class EndlessListing(TransientError):
     """The service's pages make no sense: they have no end, or do not say what they must."""
@@ -107,6 +117,21 @@ class Contents:
         except Missing as error:
             raise HistoryLost(str(error)) from None
         return list(found), reached, left
+
+    async def relabelled(self, history: str) -> dict[str, frozenset[str]]:
+        """Uid -> the labels of each message, under whichever label, that got or lost one since ``history``, as far as that is known."""
+        query = [("startHistoryId", history), *_RELABELLED]
+        found: dict[str, frozenset[str]] = {}
+        try:
+            async for body in self._paged("/history", HISTORY_LIST, query, "history"):
+                for record in _listed(body, "history"):
+                    for change in (*_listed(record, "labelsAdded"), *_listed(record, "labelsRemoved")):
+                        message = change.get("message")
+                        if isinstance(message, dict) and (labels := _labels(message)) is not None:
+                            found[_uid(message)] = frozenset(labels)
+        except (Missing, EndlessListing):
+            pass  # what is not found here is asked for
+        return found
 
     def _arrivals(self, record: Mapping[str, Any]) -> list[str]:
         """The uids of the messages that a record of the history put under our label.

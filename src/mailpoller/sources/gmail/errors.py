@@ -100,7 +100,7 @@ def decided(error: HttpStatus | Unauthorized, wish: timedelta | None = None) -> 
     if error.code.lower().replace("_", "") == "failedprecondition":
         return Denied(said)
     match error.status:
-        case 404:
+        case 404 if error.code:  # of somebody in between it says nothing about a message
             return Missing(said)
         case 400:
             return Invalid(said)

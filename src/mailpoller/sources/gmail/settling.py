@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from urllib.parse import quote
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
-from mailpoller.sources.gmail.client import (
-    AT_ONCE,
-    BATCH_MODIFY,
-    MESSAGES_GET,
-    MESSAGES_MODIFY,
-    GmailClient,
-)
+from mailpoller.sources.gmail.client import BATCH_MODIFY, MESSAGES_MODIFY, GmailClient
 from mailpoller.sources.gmail.config import LABEL_OF, SEEN, TRASH, UNREAD, reasons_against
+from mailpoller.sources.gmail.contents import Contents
 from mailpoller.sources.gmail.errors import Denied, Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
+from mailpoller.sources.gmail.looking import at_once, labels_of, looked_at
 from mailpoller.transport.asking import APPLIED, State, Wish
-from mailpoller.transport.http import HttpStatus
+from mailpoller.transport.http import HttpAnswer, HttpError, HttpStatus
 from mailpoller.transport.throttle import Busy
 
 BATCHED = 1_000
@@ -32,7 +27,8 @@ class Settling:
     """Carries out dispositions under one label, whose id is ``label``. Idempotent: a message that has left it is ``applied``.
 
     An id finds its message wherever a person has put it since. Marking it read there does no harm; moving or deleting it would, so
-    where it lies is asked for first, unless it is among ``fresh``: those that bore the label a moment ago.
+    where it lies is asked for first, unless it is among ``fresh``: those that bore the label a moment ago. That the service says OK is no
+    evidence: the labels in its answer are, or, as it tells none for a batch, those that it notes in the history of the mailbox.
     """
 
     def __init__(self, client: GmailClient, labels: Labels, label: str, fresh: Collection[str] = ()) -> None:
@@ -50,7 +46,7 @@ class Settling:
         for wish in wishes:
             reasons = reasons_against(wish[1])
             self._states[wish] = ("failed", reasons[0]) if reasons else APPLIED
-        await self._at_once([self._looked(wish) for wish in self._willing() if wish[1].move or wish[1].delete])
+        await at_once([self._looked(wish) for wish in self._willing() if wish[1].move or wish[1].delete])
         willing = self._willing()
         for again in (False, True):
             changes: dict[Change, list[Wish]] = {}
@@ -71,17 +67,11 @@ class Settling:
     def _looked(self, wish: Wish) -> Callable[[], Awaitable[None]]:
         async def look() -> None:
             try:
-                query = [("format", "minimal"), ("fields", "id,labelIds")]
-                found = await self._client.get(_path(wish[0]), "look at a message", MESSAGES_GET, query)
-            except Missing:
-                self._states[wish] = _LEFT
-                return
+                found = (await looked_at(self._client, [wish[0]])).get(wish[0])
             except HttpStatus as error:
                 self._states[wish] = ("pending", str(error))
                 return
-            labels = found.get("labelIds", [])
-            there = isinstance(labels, list) and self._label in labels
-            if not there or (TRASH in labels and self._label != TRASH):
+            if found is None or not found.lies_under(self._label):
                 self._states[wish] = _LEFT
 
         async def known() -> None:
@@ -131,10 +121,10 @@ class Settling:
         def one(wish: Wish) -> Callable[[], Awaitable[None]]:
             async def modify() -> None:
                 try:
-                    await self._client.post(
-                        f"{_path(wish[0])}/modify", "label a message", MESSAGES_MODIFY, body, query=[("fields", "id")]
+                    answer = await self._client.post(
+                        f"{_path(wish[0])}/modify", "label a message", MESSAGES_MODIFY, body, query=_LABELS
                     )
-                    self._states[wish] = APPLIED
+                    self._states[wish] = _judged(change, _told(answer))
                 except Missing:
                     self._states[wish] = _LEFT
                 except Invalid as error:
@@ -149,40 +139,54 @@ class Settling:
 
         for first in range(0, len(wishes), BATCHED):
             part = wishes[first : first + BATCHED]
-            if len(part) * MESSAGES_MODIFY < BATCH_MODIFY or not await self._batch(part, body):
-                await self._at_once([one(wish) for wish in part])
+            if len(part) * MESSAGES_MODIFY < BATCH_MODIFY or not await self._batch(part, change):
+                await at_once([one(wish) for wish in part])
         return stale
 
-    async def _batch(self, wishes: Sequence[Wish], body: dict[str, tuple[str, ...]]) -> bool:
+    async def _batch(self, wishes: Sequence[Wish], change: Change) -> bool:
         """Change all at once; False if the service does not do it, as one of them may be gone or broken: then they are changed one by one."""
+        body = {"ids": [uid for uid, _ in wishes], "addLabelIds": change[0], "removeLabelIds": change[1]}
+        contents = Contents(self._client, self._label)
         try:
-            await self._client.post(
-                "/messages/batchModify", "label messages", BATCH_MODIFY, {"ids": [uid for uid, _ in wishes], **body}
-            )
+            before = await contents.now()
+            await self._client.post("/messages/batchModify", "label messages", BATCH_MODIFY, body)
+            await self._prove(wishes, change, await contents.relabelled(before))
         except (Missing, Invalid, HttpStatus):
             return False
         except Denied as error:
             self._states.update(dict.fromkeys(wishes, ("failed", str(error))))
         return True
 
-    async def _at_once(self, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        """Do all of it, a few at a time. Raises the first error."""
-        waiting = iter(work)
-
-        async def labour() -> None:
-            for each in waiting:
-                await each()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(work))):
-                    group.create_task(labour())
-        except ExceptionGroup as several:
-            raise next(
-                (one for one in several.exceptions if isinstance(one, SessionLost)), several.exceptions[0]
-            ) from None
+    async def _prove(self, wishes: Sequence[Wish], change: Change, noted: Mapping[str, frozenset[str]]) -> None:
+        """Compare what was wished with the labels that the history notes. Of whom it notes nothing, or not yet, those are asked for."""
+        states = {wish: _judged(change, noted.get(wish[0])) for wish in wishes}
+        doubtful = [wish for wish, state in states.items() if state != APPLIED]
+        found = await looked_at(self._client, [uid for uid, _ in doubtful])
+        for wish in doubtful:
+            look = found.get(wish[0])
+            states[wish] = _LEFT if look is None else _judged(change, look.labels)
+        self._states.update(states)
 
 
+def _judged(change: Change, labels: frozenset[str] | None) -> State:
+    """Whether these labels are what the change makes; None is a message of which the service does not show any."""
+    if labels is None:
+        return ("pending", "the service does not show the labels of the message")
+    if labels.issuperset(change[0]) and labels.isdisjoint(change[1]):
+        return APPLIED
+    return ("failed", "the service says that the message is labelled, and shows it as it was")
+
+
+def _told(answer: HttpAnswer) -> frozenset[str] | None:
+    try:
+        told = answer.object()
+    except HttpError:
+        return None
+    # A message without labels has no list of them.
+    return labels_of(told.get("labelIds", [])) if "id" in told else None
+
+
+_LABELS = (("fields", "id,labelIds"),)
 _LEFT: State = ("applied", "left")
 """The message has left the label: there is nothing more to do."""
 
