@@ -515,8 +515,6 @@ def page(**fields: Any) -> Said:
         (page(**{"@odata.nextLink": "https://127.0.0.1/" + "x" * 20_000}), "link"),
         (page(), "how to go on"),
         (Said(200, {"value": {}}), "no messages"),
-        (Said(200, {"value": [{"id": 7}], "@odata.deltaLink": "https://x/"}), "no id"),
-        (Said(200, {"value": [{"id": "x" * 2000}], "@odata.deltaLink": "https://x/"}), "no id"),
         (Said(200, []), "no object"),
         (Said(200, b"<html>log in, please</html>", {"Content-Type": "text/html"}), "text/html instead of JSON"),
         (Said(200, b"{", {"Content-Type": "application/json"}), "broken"),
@@ -532,11 +530,13 @@ async def test_listing_that_makes_no_sense_is_an_error_and_never_an_empty_folder
     graph.deliver(plain())
     async with opened(make()) as (session, folder):
         _, position = await listed(session, folder)
-        graph.instead = lambda asked: said if "/delta" in asked.path else None
+        graph.instead = lambda asked: said if "/messages" in asked.path else None
         for since in (None, position):
             with pytest.raises(TransientError, match=words):
                 await listed(session, folder, since)
-            if words not in ("link", "no id", "no messages", "how to go on") and "redirects" not in words:
+            if words == "how to go on":
+                break  # an ordinary listing, by which changes are checked, just ends so
+            if words not in ("link", "no messages") and "redirects" not in words:
                 break  # the session is lost
     assert not any("evil" in one.path for one in graph.asked)
 
@@ -567,8 +567,14 @@ async def test_pages_without_end_are_bounded(graph: Graph, make: Callable[..., S
 
     async with opened(make()) as (session, folder):
         graph.instead = endless
-        with pytest.raises(TransientError, match="no end"):
-            await listed(session, folder)
+        if kind.endswith("messages"):
+            # What is listed is taken all the same.
+            refs, position = await listed(session, folder)
+            assert [ref.uid for ref in refs] == ["AAsame"]
+            assert position is None
+        else:
+            with pytest.raises(TransientError, match="no end"):
+                await listed(session, folder)
     assert len(graph.asked) < 300
 
 

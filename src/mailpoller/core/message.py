@@ -75,6 +75,8 @@ class Page:
     ``position``; None means that this page alone allows no advance. ``listed`` is how many refs the whole listing has. ``unwanted``: those that ``start`` leaves out, told by a
     source that has no position to remember them by; the ledger records them as skipped. ``gap``: where the folder holds
     messages that its listing does not show, as several sessions have seen it, in words; empty if there is none.
+    ``partial``, on the last page: the listing contradicts what the server announced, so it lacks some; from what it lacks nothing
+    is concluded, and it completes nothing.
     """
 
     refs: Sequence[MessageRef]
@@ -82,6 +84,7 @@ class Page:
     listed: int | None = None
     unwanted: Sequence[MessageRef] = ()
     gap: str = ""
+    partial: bool = False
 
 
 @record

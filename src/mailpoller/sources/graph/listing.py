@@ -15,6 +15,7 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
+from mailpoller.transport.gaps import CONFIRMED, Gaps
 from mailpoller.transport.graph import GraphClient, SyncLost
 from mailpoller.transport.http import HttpAnswer, HttpStatus
 
@@ -41,12 +42,14 @@ class EndlessListing(TransientError):
 class Bookmark:
     """A position. ``link``: the delta link from which to go on; empty while the first listing has not ended. ``swept``: when all
     that had come lately was listed by its date. ``start`` and ``begun``: what the first listing wants of the messages that were
-    created before that instant; None once it has ended, for then the ledger knows what was left out."""
+    created before that instant; None once it has ended, for then the ledger knows what was left out. ``gaps``: how many sessions have found
+    that what follows contradicts itself."""
 
     link: str
     swept: datetime
     start: Start | None = None
     begun: datetime | None = None
+    gaps: int = 0
 
     @classmethod
     def read(cls, position: Position) -> Bookmark | None:
@@ -61,6 +64,7 @@ class Bookmark:
                 datetime.fromisoformat(found["swept"]),
                 Start(start, instant) if start else None,
                 begun,
+                int(found.get("gaps", 0)),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
@@ -70,7 +74,9 @@ class Bookmark:
 
     def write(self) -> Position:
         """JSON, on one line."""
-        fields: dict[str, str] = {"link": self.link, "swept": self.swept.isoformat()}
+        fields: dict[str, str | int] = {"link": self.link, "swept": self.swept.isoformat()}
+        if self.gaps:
+            fields["gaps"] = self.gaps
         if self.start is not None and self.begun is not None:
             fields |= {"start": self.start.kind, "begun": self.begun.isoformat()}
             if self.start.instant is not None:
@@ -114,6 +120,7 @@ class Listing:
         clock: Clock,
         sweep_interval: timedelta,
         sweep_reach: timedelta,
+        gaps: Gaps,
     ) -> None:
         self._client = client
         self._folder = folder
@@ -125,9 +132,13 @@ class Listing:
         """The uids of this listing: the service repeats itself, and a message is listed once."""
         self._begun: datetime | None = None
         """When the first attempt at a full listing began."""
+        self._gaps = gaps
+        self._unreadable = 0
+        """How many entries of this listing make no sense."""
 
     async def pages(self, since: Position | None, start: Start) -> AsyncIterator[Listed]:
-        """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GraphClient`; :class:`EndlessListing`.
+        """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GraphClient`; :class:`EndlessListing` where nothing could be
+        listed. What shows some and contradicts itself is shown as far as it goes, and its position stays where it was.
 
         A delta token that is no longer known is made good by listing everything: ids never change, so the ledger knows
         what it has, and what ``start`` left out was recorded then.
@@ -145,6 +156,8 @@ class Listing:
             except SyncLost as error:
                 self._restarted(str(error))
                 bookmark = Bookmark("", self._clock.now(), Start("all"), None)
+                self._shown.clear()  # read, and not shown to anybody
+                self._unreadable = 0
         known = -1
         while True:
             try:
@@ -165,47 +178,81 @@ class Listing:
     async def _everything(self, bookmark: Bookmark) -> AsyncIterator[Listed]:
         """The whole folder, page by page as it comes; the last page has the delta link."""
         start = bookmark.start or Start("all")
+        bookmark = replace(bookmark, start=start)
         first = True
-        async for answer, items, link in self._delta(""):
-            if first:
-                self._begun = self._begun or bookmark.begun or _told_at(answer) or self._clock.now()
-                bookmark = replace(bookmark, begun=self._begun, swept=self._clock.now())
-            wanted: list[Item] = []
-            left_out: list[Item] = []
-            for item in items:
-                (wanted if _wanted(item, bookmark) else left_out).append(item)
-            position: Position | None = None
-            if link:
-                position = Bookmark(link, bookmark.swept).write()
-            elif first and start.kind != "all":
-                # Should this listing not end: the next one starts anew, and knows what was there at the beginning.
-                position = bookmark.write()
-            yield Listed(Page(self._refs(wanted), position, unwanted=self._refs(left_out)), tuple(wanted), link)
-            first = False
+        try:
+            async for answer, items, link in self._delta(""):
+                if first:
+                    self._begun = self._begun or bookmark.begun or _told_at(answer) or self._clock.now()
+                    bookmark = replace(bookmark, begun=self._begun, swept=self._clock.now())
+                wanted: list[Item] = []
+                left_out: list[Item] = []
+                for item in items:
+                    (wanted if _wanted(item, bookmark) else left_out).append(item)
+                position: Position | None = None
+                if link:
+                    position = self._ended(bookmark, link)
+                elif first and start.kind != "all":
+                    # Should this listing not end: the next one starts anew, and knows what was there at the beginning.
+                    position = bookmark.write()
+                page = Page(
+                    self._refs(wanted), position, unwanted=self._refs(left_out), partial=bool(link and self._unreadable)
+                )
+                yield Listed(page, tuple(wanted), link)
+                first = False
+        except EndlessListing as error:
+            if not self._shown:
+                raise
+            self._gaps.tell(str(error), len(self._shown))
+            yield Listed(Page((), partial=True), ())
+
+    def _ended(self, bookmark: Bookmark, link: str) -> Position:
+        """The position after a listing that began at ``bookmark`` and ended with ``link``."""
+        if not self._unreadable:
+            return Bookmark(link, bookmark.swept).write()
+        met = self._gaps.met(bookmark.gaps)
+        self._gaps.tell(f"{self._unreadable} messages without an id", len(self._shown), passed=met >= CONFIRMED)
+        if met < CONFIRMED:
+            return replace(bookmark, gaps=met).write()
+        self._gaps.passed()
+        return Bookmark(link, bookmark.swept).write()
 
     # --- what has changed --------------------------------------------------------------------------------------
     async def _changes(self, bookmark: Bookmark, since: Position | None) -> AsyncIterator[Listed]:
         """What came or changed since the bookmark, and if it is time what has come lately; only the last page has a position."""
         found: list[Item] = []
-        reached = ""
-        async for _, items, link in self._delta(bookmark.link):
-            found += items
-            reached = link
+        reached = trouble = ""
+        try:
+            async for _, items, link in self._delta(bookmark.link):
+                found += items
+                reached = link
+        except EndlessListing as error:
+            trouble = str(error)
         now = self._clock.now()
         swept = bookmark.swept
-        if not timedelta(0) <= now - swept < self._interval:
+        if trouble or self._unreadable or not timedelta(0) <= now - swept < self._interval:
+            # An ordinary listing is also what a contradictory one is checked by.
             found += await self._lately(min(swept, now) - self._reach)
             swept = now
-        if not found and swept == bookmark.swept:
+        if trouble:
+            met = self._gaps.met(bookmark.gaps)
+            self._gaps.tell(trouble, len(found))
+            if met >= CONFIRMED:
+                self._gaps.passed()
+                raise SyncLost(trouble)
+            position = replace(bookmark, swept=swept, gaps=met).write()
+        else:
+            position = self._ended(replace(bookmark, swept=swept), reached)
+        partial = bool(trouble or self._unreadable)
+        if not found and not partial and swept == bookmark.swept:
             # Where nothing came the old link is as good, and a new one would be a write to the ledger at every poll. It is
             # replaced at the next sweep, so that it does not grow too old.
             yield Listed(Page((), since, 0), (), reached)
             return
-        position = Bookmark(reached, swept).write()
         for begin in range(0, max(len(found), 1), PAGE):
             items = found[begin : begin + PAGE]
             last = begin + PAGE >= len(found)
-            page = Page(self._refs(items), position if last else None, len(found))
+            page = Page(self._refs(items), position if last else None, len(found), partial=partial and last)
             yield Listed(page, tuple(items), reached if last else "")
 
     async def _lately(self, instant: datetime) -> list[Item]:
@@ -273,12 +320,13 @@ class Listing:
             raise EndlessListing(f"{self._client.host}: a page of the listing has no messages, not even none")
         items = []
         for value in values:
-            if not isinstance(value, dict) or "@removed" in value:
+            if isinstance(value, dict) and "@removed" in value:
                 continue
+            value = value if isinstance(value, dict) else {}
             uid = value.get("id")
             if not isinstance(uid, str) or not 0 < len(uid) <= LONGEST_UID:
-                raise EndlessListing(f"{self._client.host}: a message of the listing has no id")
-            if uid not in self._shown:
+                self._unreadable += 1
+            elif uid not in self._shown:
                 self._shown.add(uid)
                 items.append(item_of(value))
         return items

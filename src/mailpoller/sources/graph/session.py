@@ -16,9 +16,10 @@ from mailpoller.core.spool import Spool
 from mailpoller.sources.graph.config import GraphConfig
 from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
-from mailpoller.sources.graph.listing import Item, Listing, item_of
+from mailpoller.sources.graph.listing import EndlessListing, Item, Listing, item_of
 from mailpoller.sources.graph.settling import Settling
 from mailpoller.transport.asking import AskingSession, State, Wish
+from mailpoller.transport.gaps import Gaps
 from mailpoller.transport.graph import Ask, GraphClient, Missing, SyncLost
 
 REMEMBERED = 5_000
@@ -44,6 +45,8 @@ class GraphSession(AskingSession):
         self._spool = spool
         self._links: dict[str, str] = {}
         """Folder id -> the delta link that was reached last: since then there is no news."""
+        self._gaps: dict[str, Gaps] = {}
+        """Folder id -> where its listings contradicted themselves in this session."""
         self._known: OrderedDict[str, Facts | None] = OrderedDict()
         """The messages that were listed last, of which nothing is news, and what the service said about them."""
 
@@ -70,7 +73,8 @@ class GraphSession(AskingSession):
 
     def _listing(self, folder: Folder, uid: str) -> Listing:
         config = self._config
-        return Listing(self._client, folder, uid, self._clock, config.sweep_interval, config.sweep_reach)
+        gaps = self._gaps.setdefault(uid, Gaps(folder))
+        return Listing(self._client, folder, uid, self._clock, config.sweep_interval, config.sweep_reach, gaps)
 
     def _learn(self, items: Sequence[Item]) -> None:
         for item in items:
@@ -111,7 +115,7 @@ class GraphSession(AskingSession):
             return False
         try:
             came, self._links[uid] = await self._listing(folder, uid).news(link, self._known)
-        except (SyncLost, Missing):
+        except (SyncLost, Missing, EndlessListing):
             # The poll that follows finds out.
             self._links.pop(uid, None)
             return True
