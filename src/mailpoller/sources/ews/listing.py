@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -14,6 +14,7 @@ from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import STATE_LOST, of_folder
+from mailpoller.transport.gaps import CONFIRMED, Gaps
 from mailpoller.transport.http import HttpError
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,10 @@ AT_ONCE = 512
 """Changes of one answer; Exchange gives no more."""
 MOST = 2_000_000
 """Messages of one listing. Exchange wants at most a million in a folder."""
+MOST_EMPTY = 200
+"""Answers without a change, one after the other, at most."""
+UNLISTED = "-"
+"""What stands in a position for the state before anything was listed."""
 
 PROPERTIES = ("item:Size", "item:DateTimeReceived", "message:IsRead")
 MODIFIED = "item:LastModifiedTime"
@@ -49,14 +54,17 @@ class Bookmark:
     start: Start
     begun: datetime
     listed: datetime
+    gaps: int = 0
+    """How many sessions have found that what follows contradicts itself."""
 
     @classmethod
     def read(cls, position: Position) -> Bookmark | None:
         """The bookmark that was written, or None: then all is listed, and the ledger tells what it has."""
         parts = position.split(" ")
-        if len(parts) != 5 or parts[0] != "1" or not parts[4]:
+        if (parts[0], len(parts)) not in (("1", 5), ("2", 6)) or not parts[4]:
             return None
         try:
+            gaps = int("".join(parts[5:]) or "0")
             kind, at, instant = parts[1].partition("@")
             begun, listed = datetime.fromisoformat(parts[2]), datetime.fromisoformat(parts[3])
             since = datetime.fromisoformat(instant) if at else None
@@ -66,15 +74,15 @@ class Bookmark:
             one.tzinfo for one in (begun, listed, since or begun)
         ):
             return None
-        return cls(parts[4], Start(kind, since), begun, listed)  # type: ignore[arg-type]
+        return cls(parts[4].removeprefix(UNLISTED), Start(kind, since), begun, listed, gaps)  # type: ignore[arg-type]
 
     def write(self) -> Position:
-        """``1 unseen 2026-01-01T00:00:00+00:00 2026-01-02T00:00:00+00:00 H4sIAAA=``."""
+        """``1 unseen 2026-01-01T00:00:00+00:00 2026-01-02T00:00:00+00:00 H4sIAAA=``; with gaps ``2 … H4sIAAA= 1``."""
         instant = f"@{self.start.instant.isoformat()}" if self.start.instant else ""
         listed = self.listed.isoformat(timespec="seconds")
-        return Position(
-            f"1 {self.start.kind}{instant} {self.begun.isoformat(timespec='seconds')} {listed} {self.state}"
-        )
+        begun = self.begun.isoformat(timespec="seconds")
+        text = f"{self.start.kind}{instant} {begun} {listed} {self.state or UNLISTED}"
+        return Position(f"2 {text} {self.gaps}" if self.gaps else f"1 {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,49 +99,96 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is new in a folder, in the server's order, and the position behind it; ``state`` is the position's sync state."""
+    """What is new in a folder, in the server's order, and the position behind it; ``state`` is the sync state that was reached, if the
+    listing came to an end. ``partial``: see :class:`~mailpoller.core.message.Page`."""
 
     refs: list[MessageRef]
-    position: Position
+    position: Position | None
     state: str
+    partial: bool = False
+
+
+@dataclass(slots=True)
+class Changes:
+    """Items that came and are still there, in order, and the state behind them. ``unreadable``: how many others make no sense.
+    ``trouble``: why the answers did not come to an end."""
+
+    items: dict[str, Item] = field(default_factory=dict)
+    state: str = ""
+    unreadable: int = 0
+    trouble: str = ""
 
 
 async def list_folder(
-    client: EwsClient, folder: Folder, uid: str, since: Position | None, start: Start, clock: Clock
+    client: EwsClient, folder: Folder, uid: str, since: Position | None, start: Start, clock: Clock, gaps: Gaps
 ) -> Listing:
     """See :meth:`mailpoller.core.ports.Session.pending`. ``uid`` is the folder's id.
 
-    Raises as :meth:`EwsClient.ask`; :class:`HttpError` for a listing without end.
+    Raises as :meth:`EwsClient.ask`; :class:`HttpError` for a listing without end of which nothing came. One that shows some and
+    contradicts itself is shown as far as it goes, and its position stays where it was.
     """
     now = clock.now()
     if since is None:
-        return await _list_all(client, folder, uid, Bookmark("", start, now, now), None)
+        return await _list_all(client, folder, uid, Bookmark("", start, now, now), None, gaps)
     bookmark = Bookmark.read(since)
     if bookmark is None:
         log.warning(
             "listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason="the position cannot be read"
         )
-        return await _list_all(client, folder, uid, Bookmark("", Start("all"), now, now), None)
+        return await _list_all(client, folder, uid, Bookmark("", Start("all"), now, now), None, gaps)
+    if not bookmark.state:
+        return await _list_all(client, folder, uid, bookmark, bookmark.listed, gaps)
     try:
-        items, state = await _changes(client, uid, bookmark.state, PROPERTIES)
+        changes = await _changes(client, uid, bookmark.state, PROPERTIES)
+        met = gaps.met(bookmark.gaps) if changes.trouble else 0
+        if changes.trouble and (met >= CONFIRMED or not changes.items):
+            gaps.passed()
+            raise StateLost(changes.trouble)
     except StateLost as error:
         log.warning("listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason=str(error))
-        return await _list_all(client, folder, uid, replace(bookmark, state="", listed=now), bookmark.listed)
+        return await _list_all(client, folder, uid, replace(bookmark, state="", listed=now), bookmark.listed, gaps)
+    refs = [_ref(folder, item) for item in changes.items.values()]
+    if changes.trouble:
+        gaps.tell(changes.trouble, len(refs))
+        return Listing(refs, replace(bookmark, gaps=met).write(), "", partial=True)
+    if changes.unreadable:
+        position = _behind(changes, replace(bookmark, state=changes.state, listed=now), bookmark, gaps)
+        return Listing(refs, position, changes.state, partial=True)
     # Where nothing came the old position is as good, and a new one would be a write to the ledger at every poll.
-    position = replace(bookmark, state=state, listed=now).write() if items or state != bookmark.state else since
-    return Listing([_ref(folder, item) for item in items], position, state)
+    moved = refs or changes.state != bookmark.state
+    position = replace(bookmark, state=changes.state, listed=now, gaps=0).write() if moved else since
+    return Listing(refs, position, changes.state)
+
+
+def _behind(changes: Changes, reached: Bookmark, before: Bookmark, gaps: Gaps) -> Position:
+    """The position after changes of which some cannot be read: ``reached`` only if it is confirmed that they never can."""
+    met = gaps.met(before.gaps)
+    gaps.tell(f"{changes.unreadable} items without an id", len(changes.items), passed=met >= CONFIRMED)
+    if met < CONFIRMED:
+        return replace(before, gaps=met).write()
+    gaps.passed()
+    return replace(reached, gaps=0).write()
 
 
 async def _list_all(
-    client: EwsClient, folder: Folder, uid: str, bookmark: Bookmark, listed: datetime | None
+    client: EwsClient, folder: Folder, uid: str, bookmark: Bookmark, listed: datetime | None, gaps: Gaps
 ) -> Listing:
     """All that the bookmark's start wants. ``listed``: when the last listing was whose state is lost, or None."""
-    items, state = await _changes(client, uid, "", (*PROPERTIES, MODIFIED))
-    wanted = [item for item in items if _wanted(item, bookmark, listed)]
-    position = replace(bookmark, state=state).write()
+    changes = await _changes(client, uid, "", (*PROPERTIES, MODIFIED))
+    if changes.trouble and not changes.items:
+        raise HttpError(changes.trouble)
+    wanted = [item for item in changes.items.values() if _wanted(item, bookmark, listed)]
+    position: Position | None = replace(bookmark, state=changes.state, gaps=0).write()
+    if changes.trouble:
+        gaps.tell(changes.trouble, len(changes.items))
+        # What was there at the beginning is known at the next attempt, too.
+        position = replace(bookmark, state="").write()
+    elif changes.unreadable:
+        position = _behind(changes, replace(bookmark, state=changes.state), replace(bookmark, state=""), gaps)
     # Sizes change with flags, and beside ids that are never given twice another size would only raise questions about what is known.
     refs = [_ref(folder, item, sized=listed is None) for item in wanted]
-    return Listing(refs, position, state)
+    partial = bool(changes.trouble or changes.unreadable)
+    return Listing(refs, position, "" if changes.trouble else changes.state, partial)
 
 
 def _ref(folder: Folder, item: Item, *, sized: bool = True) -> MessageRef:
@@ -157,42 +212,54 @@ def _wanted(item: Item, bookmark: Bookmark, listed: datetime | None) -> bool:
 
 async def arrivals(client: EwsClient, uid: str, state: str) -> tuple[bool, str]:
     """Whether mail has come since ``state``, and the state after that. Raises :class:`StateLost`."""
-    items, state = await _changes(client, uid, state, ())
-    return bool(items), state
+    changes = await _changes(client, uid, state, ())
+    if changes.trouble:
+        raise StateLost(changes.trouble)
+    return bool(changes.items or changes.unreadable), changes.state
 
 
-async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[str, ...]) -> tuple[list[Item], str]:
-    """The items that came since ``state`` and are still there, in order, and the state behind them."""
-    items: dict[str, Item] = {}
+async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[str, ...]) -> Changes:
+    """What came since ``state``."""
+    found = Changes()
     states = {state}
+    empty = 0
     while True:
         doing = "list the folder"
         replies = await client.ask(soap.sync_items(uid, state, properties, AT_ONCE), doing)
         if len(replies) == 1 and replies[0].code in STATE_LOST:
             raise StateLost(f"the server does not know the sync state: {replies[0].words}")
         node = of_folder(replies, doing).node
-        before, state = state, node.value("SyncState")
-        if not state or " " in state:
-            raise HttpError(f"the server does not {doing}: no sync state")
+        state = node.value("SyncState")
+        if not state or state.startswith(UNLISTED) or " " in state:
+            found.trouble = f"the server does not {doing}: no sync state"
+            return found
         changes = node.find("Changes")
         for change in changes.children if changes is not None else ():
-            _apply(change, items)
-        if node.value("IncludesLastItemInRange").lower() in ("true", "1"):
-            return list(items.values()), state
-        if len(items) > MOST or (state in states and state != before) or state == before:
-            raise HttpError(f"the server does not {doing}: its pages have no end")
+            _apply(change, found)
+        empty = 0 if changes is not None and changes.children else empty + 1
+        last = node.value("IncludesLastItemInRange").lower()
+        if last in ("true", "1"):
+            found.state = state
+            return found
+        if len(found.items) > MOST or state in states or empty > MOST_EMPTY or last not in ("false", "0"):
+            found.trouble = f"the server does not {doing}: its pages have no end"
+            return found
         states.add(state)
 
 
-def _apply(change: Node, items: dict[str, Item]) -> None:
+def _apply(change: Node, found: Changes) -> None:
     if change.name == "Create":
         for node in change.children:
             item = _item(node)
-            if item is not None and item.kind not in NO_MAIL:
-                items[item.uid] = item
+            if node.name in NO_MAIL:
+                continue
+            if item is None:
+                found.unreadable += 1
+            else:
+                found.items[item.uid] = item
     elif change.name == "Delete":
-        found = change.find("ItemId")
-        items.pop("" if found is None else found.attributes.get("Id", ""), None)
+        item_id = change.find("ItemId")
+        found.items.pop("" if item_id is None else item_id.attributes.get("Id", ""), None)
 
 
 def _item(node: Node) -> Item | None:

@@ -23,6 +23,7 @@ from mailpoller.sources.ews.listing import StateLost, arrivals, instant, list_fo
 from mailpoller.sources.ews.looking import look_at
 from mailpoller.sources.ews.settling import Settling
 from mailpoller.transport.asking import AskingSession, FolderGone, State, Wish
+from mailpoller.transport.gaps import Gaps
 
 PAGE = 500
 """Refs of one page."""
@@ -49,6 +50,8 @@ class EwsSession(AskingSession):
         self._spool = spool
         self._states: dict[str, str] = {}
         """Folder id -> the sync state that was reached last: since then there is no news."""
+        self._gaps: dict[str, Gaps] = {}
+        """Folder id -> where its listings contradicted themselves in this session."""
         self._known: dict[str, Known] = {}
         self._proven: set[str] = set()
         """The marks that were read back in this session, and held."""
@@ -62,15 +65,21 @@ class EwsSession(AskingSession):
         """See the port. Only the last page has a position: a sync state covers all that was listed, or nothing."""
         uid = self._require(folder)
         try:
-            listing = await list_folder(self._client, folder, uid, since, start, self._clock)
+            gaps = self._gaps.setdefault(uid, Gaps(folder))
+            listing = await list_folder(self._client, folder, uid, since, start, self._clock, gaps)
         except FolderGone:
             self._folders.forget(folder.name)
             raise
-        self._states[uid] = listing.state
+        if listing.state:
+            self._states[uid] = listing.state
+        else:
+            self._states.pop(uid, None)
         refs = listing.refs
         last = max(len(refs) - 1, 0) // PAGE
         for page in range(last + 1):
-            yield Page(refs[page * PAGE : (page + 1) * PAGE], listing.position if page == last else None, len(refs))
+            ends = page == last
+            piece = refs[page * PAGE : (page + 1) * PAGE]
+            yield Page(piece, listing.position if ends else None, len(refs), partial=ends and listing.partial)
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
