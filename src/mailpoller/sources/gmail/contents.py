@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from mailpoller.core.errors import TransientError
@@ -56,9 +56,16 @@ class HistoryLost(TransientError):
 
 
 class Contents:
-    """The contents of the label whose id is ``label``. Every method raises as :class:`GmailClient`, and :class:`EndlessListing`."""
+    """The contents of the label whose id is ``label``. Every method raises as :class:`GmailClient`, and :class:`EndlessListing` where it
+    could tell nothing.
+
+    ``unreadable``: how many entries made no sense so far. ``trouble``: why the last of the lists that did not come to an end did not; what
+    it showed until then is told.
+    """
 
     def __init__(self, client: GmailClient, label: str) -> None:
+        self.unreadable = 0
+        self.trouble = ""
         self._client = client
         self._label = label
 
@@ -86,9 +93,15 @@ class Contents:
         history = await self.now()
         for _ in range(_ROUNDS):
             pages = 0
-            async for body in self._paged("/messages", MESSAGES_LIST, query, "messages"):
-                found.update((_uid(one), None) for one in _listed(body, "messages"))
-                pages += 1
+            try:
+                async for body in self._paged("/messages", MESSAGES_LIST, query, "messages"):
+                    found.update(dict.fromkeys(self._uids(_listed(body, "messages"))))
+                    pages += 1
+            except EndlessListing as error:
+                if not found:
+                    raise
+                self.trouble = str(error)
+                break
             if pages == 1:
                 break
             try:
@@ -116,6 +129,9 @@ class Contents:
                 reached = max(reached, history_id(body.get("historyId")), key=int)
         except Missing as error:
             raise HistoryLost(str(error)) from None
+        except EndlessListing as error:
+            self.trouble = str(error)
+            return list(found), history, True
         return list(found), reached, left
 
     async def relabelled(self, history: str) -> dict[str, frozenset[str]]:
@@ -128,7 +144,7 @@ class Contents:
                     for change in (*_listed(record, "labelsAdded"), *_listed(record, "labelsRemoved")):
                         message = change.get("message")
                         if isinstance(message, dict) and (labels := _labels(message)) is not None:
-                            found[_uid(message)] = frozenset(labels)
+                            found.update(dict.fromkeys(self._uids([message]), frozenset(labels)))
         except (Missing, EndlessListing):
             pass  # what is not found here is asked for
         return found
@@ -143,6 +159,7 @@ class Contents:
             for change in _listed(record, kind):
                 message = change.get("message")
                 if not isinstance(message, dict):
+                    self.unreadable += 1
                     continue
                 labels, changed = _labels(message), _labels(change) or []
                 if kind == "messagesAdded":
@@ -153,7 +170,13 @@ class Contents:
                     came = bool(HIDDEN.intersection(changed)) and (labels is None or self._label in labels)
                 hidden = self._label not in HIDDEN and labels is not None and HIDDEN.intersection(labels)
                 if came and not hidden:
-                    uids.append(_uid(message))
+                    uids += self._uids([message])
+        return uids
+
+    def _uids(self, messages: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The ids of messages; one that has none is counted, and costs the others nothing."""
+        uids = [uid for message in messages if (uid := _uid(message))]
+        self.unreadable += len(messages) - len(uids)
         return uids
 
     # --- pages -------------------------------------------------------------------------------------------------
@@ -205,6 +228,4 @@ def _uid(message: Mapping[str, Any]) -> str:
         and uid.isascii()
         and uid.replace("-", "").replace("_", "").isalnum()
     )
-    if not fit or not isinstance(uid, str):
-        raise EndlessListing("a message of the listing has no id")
-    return uid
+    return uid if fit and isinstance(uid, str) else ""

@@ -14,6 +14,7 @@ from mailpoller.core.ports import Clock, Start
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.contents import PAGE, Contents, EndlessListing, HistoryLost, history_id
 from mailpoller.sources.gmail.looking import looked_at
+from mailpoller.transport.gaps import CONFIRMED, Gaps
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +27,13 @@ CLOCK_MARGIN = timedelta(minutes=10)
 @dataclass(frozen=True, slots=True)
 class Bookmark:
     """A position. ``history``: the id from which on to ask; ``at``: when it was reached. ``start``: what the first listing wants of
-    the messages that were there at that id; None once it has ended, for then the ledger knows what was left out."""
+    the messages that were there at that id; None once it has ended, for then the ledger knows what was left out. ``gaps``: how many
+    sessions have found that what follows contradicts itself."""
 
     history: str
     at: datetime
     start: Start | None = None
+    gaps: int = 0
 
     @classmethod
     def read(cls, position: Position) -> Bookmark | None:
@@ -39,7 +42,8 @@ class Bookmark:
             found = json.loads(position)
             instant = datetime.fromisoformat(found["instant"]) if found.get("instant") else None
             start = Start(found["start"], instant) if found.get("start") else None
-            bookmark = cls(history_id(found["history"]), datetime.fromisoformat(found["at"]), start)
+            at, gaps = datetime.fromisoformat(found["at"]), int(found.get("gaps", 0))
+            bookmark = cls(history_id(found["history"]), at, start, gaps)
         except (ValueError, TypeError, KeyError, AttributeError, EndlessListing):
             return None
         aware = all(one.tzinfo for one in (bookmark.at, instant) if one is not None)
@@ -48,7 +52,9 @@ class Bookmark:
 
     def write(self) -> Position:
         """JSON, on one line."""
-        fields = {"history": self.history, "at": self.at.isoformat()}
+        fields: dict[str, str | int] = {"history": self.history, "at": self.at.isoformat()}
+        if self.gaps:
+            fields["gaps"] = self.gaps
         if self.start is not None:
             fields["start"] = self.start.kind
             if self.start.instant is not None:
@@ -67,9 +73,11 @@ class Listed:
 class Listing:
     """Lists one label, whose id is ``label``."""
 
-    def __init__(self, client: GmailClient, folder: Folder, label: str, clock: Clock) -> None:
+    def __init__(self, client: GmailClient, folder: Folder, label: str, clock: Clock, gaps: Gaps) -> None:
+        self._gaps = gaps
         self._folder = folder
         self._client = client
+        self._label = label
         self._contents = Contents(client, label)
         self._clock = clock
 
@@ -123,30 +131,60 @@ class Listing:
         new = list(dict.fromkeys([*wanted, *came]))
         for uid in new:
             there.pop(uid, None)
-        position = Bookmark(reached, self._clock.now()).write()
-        for page in self._divided(new, position, self._refs(list(there))):
+        position = self._ended(replace(bookmark, start=start), Bookmark(reached, self._clock.now()), len(new))
+        # What is left out is what all lists are whole without: else it may be wanted, and on a page that did not come.
+        left_out = [] if self._partial else self._refs(list(there))
+        for page in self._divided(new, position, left_out):
             # A date costs a request for each message, so only whoever needs it gets it.
             shown = replace(page, refs=await self._dated(page.refs)) if start.dated else page
-            yield Listed(shown, reached if page.position else "")
+            yield Listed(shown, reached if page.position and not self._partial else "")
+
+    @property
+    def _partial(self) -> bool:
+        return bool(self._contents.trouble or self._contents.unreadable)
+
+    def _ended(self, before: Bookmark, reached: Bookmark, listed: int) -> Position:
+        """The position after a listing from ``before`` on: ``reached``, if it was whole or is confirmed to be never so."""
+        if not self._partial:
+            return reached.write()
+        met = self._gaps.met(before.gaps)
+        reason = self._contents.trouble or f"{self._contents.unreadable} messages without an id"
+        passed = met >= CONFIRMED and not self._contents.trouble
+        self._gaps.tell(reason, listed, passed=passed)
+        if not passed:
+            return replace(before, gaps=met).write()
+        self._gaps.passed()
+        return reached.write()
 
     def _divided(self, uids: list[str], position: Position, unwanted: Sequence[MessageRef] = ()) -> Iterator[Page]:
         """The pages that show these; the last one has the position, and says what is left out."""
         for begin in range(0, max(len(uids), 1), PAGE):
             refs = self._refs(uids[begin : begin + PAGE])
             last = begin + PAGE >= len(uids)
-            yield Page(refs, position if last else None, len(uids), unwanted if last else ())
+            yield Page(
+                refs, position if last else None, len(uids), unwanted if last else (), partial=last and self._partial
+            )  # fmt: skip
 
     # --- what has changed --------------------------------------------------------------------------------------
     async def _changes(self, bookmark: Bookmark, since: Position) -> AsyncIterator[Listed]:
         """What came since the bookmark; only the last page has a position."""
         new, reached, _ = await self._contents.since(bookmark.history)
-        if not new and timedelta(0) <= self._clock.now() - bookmark.at < RENEWAL:
+        if trouble := self._contents.trouble:
+            if self._gaps.met(bookmark.gaps) >= CONFIRMED:
+                self._gaps.passed()
+                self._contents = Contents(self._client, self._label)
+                raise HistoryLost(trouble)
+            # A search by date is what a history that contradicts itself is checked by.
+            new = list(
+                dict.fromkeys([*new, *await self._contents.messages(Start("since", bookmark.at - CLOCK_MARGIN))])
+            )
+        if not new and not self._partial and timedelta(0) <= self._clock.now() - bookmark.at < RENEWAL:
             # The old id is as good, and a new one would be a write to the ledger at every poll.
             yield Listed(Page((), since, 0), reached)
             return
-        position = Bookmark(reached, self._clock.now()).write()
+        position = self._ended(bookmark, Bookmark(reached, self._clock.now()), len(new))
         for page in self._divided(new, position):
-            yield Listed(page, reached if page.position else "")
+            yield Listed(page, reached if page.position and not self._partial else "")
 
     async def _dated(self, refs: Sequence[MessageRef]) -> list[MessageRef]:
         found = await looked_at(self._client, [ref.uid for ref in refs])

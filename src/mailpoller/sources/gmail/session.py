@@ -23,6 +23,7 @@ from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.looking import looked_at
 from mailpoller.sources.gmail.settling import Settling
 from mailpoller.transport.asking import AskingSession, State, Wish
+from mailpoller.transport.gaps import Gaps
 
 REMEMBERED = 5_000
 """Messages that were listed or fetched lately of which that is remembered."""
@@ -51,6 +52,8 @@ class GmailSession(AskingSession):
         self._spool = spool
         self._reached: dict[str, str] = {}
         """Label id -> the history id that was reached last: since then there is no news."""
+        self._gaps: dict[str, Gaps] = {}
+        """Label id -> where its listings contradicted themselves in this session."""
         self._known: OrderedDict[str, None] = OrderedDict()
         """The messages that were listed last, of which nothing is news."""
         self._fetched: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -69,7 +72,7 @@ class GmailSession(AskingSession):
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
         """See the port. A page may be consumed as slowly as one likes, and fetching beside it is no trouble."""
         label = self._require(folder)
-        listing = Listing(self._client, folder, label, self._clock)
+        listing = Listing(self._client, folder, label, self._clock, self._gaps.setdefault(label, Gaps(folder)))
         try:
             async with aclosing(listing.pages(since, start)) as pages:  # type: ignore[type-var]
                 async for listed in pages:
@@ -121,9 +124,12 @@ class GmailSession(AskingSession):
         history = self._reached.get(label)
         if folder is None or history is None:
             return False
+        contents = Contents(self._client, label)
         try:
-            came, self._reached[label], _ = await Contents(self._client, label).since(history)
+            came, self._reached[label], _ = await contents.since(history)
         except (HistoryLost, EndlessListing, Invalid):
+            contents.trouble = "the history is of no use"
+        if contents.trouble or contents.unreadable:
             # The poll that follows finds out.
             self._reached.pop(label, None)
             return True
