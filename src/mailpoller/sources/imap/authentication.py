@@ -88,7 +88,7 @@ async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
             protocol.reply(said)
         answer = await request.answer()
     finally:
-        protocol.hidden = ()
+        protocol.hidden = tuple(exchange.secrets)
         request.line = b""  # what it held need not stay in memory, nor in a traceback's frames
     if broken is not None:
         raise broken
@@ -113,7 +113,6 @@ async def login(protocol: ImapProtocol, user: str, password: str) -> None:
     try:
         answer = await request.answer()
     finally:
-        protocol.hidden = ()
         request.line = b""
         request.replies.clear()
     if not answer.status.ok:

@@ -129,6 +129,7 @@ class Request(library.Command):  # type: ignore[misc]
         self.unwanted = False  # an IDLE that is to end as soon as it has begun
         self.said_done = False
         self.status: Status | None = None
+        self.expunged = 0  # messages that left the folder meanwhile, as the server says
         self.copied: set[int] = set()  # uids that were copied by it, as the server says (COPYUID, RFC 4315)
         self.data: list[Response] = []
         self.expires_at = float("inf")
@@ -191,7 +192,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.bodies: BodyTaker | None = None
         self.lost: str | None = None
         self.hidden: Sequence[str] = ()
-        """Secrets that went over the wire: masked wherever the server's words are quoted."""
+        """Secrets that went over the wire: masked wherever the server's words are quoted, as long as the connection lasts."""
         self.on_alert: Callable[[str], None] = lambda text: None
         """Told what the server wants a human to read, each text once."""
         self.on_odd: Callable[[str], None] = lambda text: None
@@ -465,6 +466,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self._capable(rest)
         elif keyword == b"VANISHED":
             self.mailbox.uncounted = True
+            if re.fullmatch(rb"[\d:,]{1,1000000}", rest):
+                self._expunged(len(read_set(rest)))
         for request in self._sent.values():
             if keyword in request.wants:
                 request.gather(response)
@@ -503,6 +506,13 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             mailbox.recent = number
         elif kind == b"EXPUNG":
             mailbox.exists = max(0, mailbox.exists - 1)
+            self._expunged(1)
+
+    def _expunged(self, count: int) -> None:
+        for request in self._sent.values():
+            if request.name in ("MOVE", "EXPUNGE"):
+                request.expunged += count
+                return
 
     def _heed(self, status: Status) -> None:
         """Response codes that tell about the session or the folder, in tagged and untagged answers alike."""
@@ -545,7 +555,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self.lose(f"the server wants to be left alone: {status}", pause=pause)
             return
         request = self._sent.get(tag.upper())
-        if request is None and status.kind not in ("OK", "NO", "BAD") and self._pass_over(line):
+        ours = tag.upper().startswith(self.tagpre.encode())
+        if request is None and not ours and status.kind not in ("OK", "NO", "BAD") and self._pass_over(line):
             return
         if request is None or status.kind not in ("OK", "NO", "BAD"):
             raise ProtocolViolation(f"an answer to nothing that was asked: {self._quoted(line, status)}")

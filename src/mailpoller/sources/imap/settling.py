@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Protocol
 
@@ -13,7 +13,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap.details import newest
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.names import quote_name, same_name, uid_sets
+from mailpoller.sources.imap.names import quote_name, same_name, uid_set, uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
 from mailpoller.sources.imap.responses import Fetched, Status
 
@@ -21,6 +21,7 @@ State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")
 _UNSEEN: State = ("pending", "the server does not show what has become of it")
 
+_NO_FLAGS: frozenset[str] = frozenset()
 _RECENT = 2000
 """Uids at the end of a folder among which a copy of ours is looked for, beside some for each message."""
 
@@ -122,13 +123,14 @@ class Settling:
 
     async def _flag(self, uids: Sequence[int], flags: Sequence[str]) -> None:
         wanted = frozenset(flag.lower() for flag in flags)
-        for done in await self._each(uids, "STORE", "+FLAGS.SILENT", f"({' '.join(flags)})"):
-            if done.shown is None:
-                self._note(done.uids, _UNSEEN)
+        done = await self._each(uids, "STORE", "+FLAGS.SILENT", f"({' '.join(flags)})")
+        done = await self._again(done, lambda seen: not wanted <= seen)
+        for one in done:
+            if one.shown is None:
+                self._note(one.uids, _UNSEEN)
                 continue
-            lacking = [uid for uid in done.uids if uid in done.shown and not wanted <= done.shown[uid]]
-            words = " ".join(flags)
-            self._note(lacking, ("failed", f"the server says {done.status}, but {words} is not set"))
+            lacking = [uid for uid in one.uids if uid in one.shown and not wanted <= one.shown[uid]]
+            self._note(lacking, ("failed", f"the server says {one.status}, but {' '.join(flags)} is not set"))
 
     # --- moving ----------------------------------------------------------------------------------------------
     async def _move(self, uids: Sequence[int], target: str) -> None:
@@ -338,22 +340,26 @@ class Settling:
         # Sent together, to be as short as can be between the two; expunging what is not marked does nothing.
         asked = []
         for piece, words in uid_sets(uids):
-            marking = self._protocol.submit(mark[0], words, *mark[1:], within=self._mailbox)
-            asked.append((piece, marking, *self._submit(piece, words, "EXPUNGE")))
-        again: list[int] = []
-        for piece, marking, expunging, looking, shown in asked:
+            marking = self._protocol.submit(*mark[:1], words, *mark[1:], within=self._mailbox)
+            asked.append((piece, words, marking, self._protocol.submit("EXPUNGE", words, within=self._mailbox)))
+        done, good, expunged = [], True, 0
+        for piece, _, marking, expunging in asked:
             said, status = (await marking.answer()).status, (await expunging.answer()).status
-            seen = shown if (await looking.answer()).status.ok else None
-            if said.ok and status.ok:
-                self._left(_Done(piece, status, seen), wire)
-            else:
-                again += [uid for uid in piece if seen is None or uid in seen]
-        if again:
-            refused = {uid for uid in again if self._states[uid] == APPLIED}
-            await self._each(again, *mark)
-            rest = [uid for uid in again if uid in refused and self._states[uid] == APPLIED]
-            for done in await self._each(rest, "EXPUNGE"):
-                self._left(done, wire)
+            expunged += expunging.expunged
+            good = good and said.ok and status.ok
+            done.append(_Done(piece, status, {}))
+        if good:
+            if expunged < len(uids):
+                looks = [self._look(piece, words) for piece, words, _, _ in asked]
+                seen = [shown if (await request.answer()).status.ok else None for request, shown in looks]
+                done = await self._again([replace(one, shown=shown) for one, shown in zip(done, seen, strict=True)])
+            for one in done:
+                self._left(one, wire)
+            return
+        await self._each(uids, *mark)
+        rest = [uid for uid in uids if self._states[uid] == APPLIED]
+        for one in await self._each(rest, "EXPUNGE"):
+            self._left(one, wire)
 
     def _left(self, done: _Done, wire: str) -> None:
         """What the folder still shows was not expunged, whatever the server says."""
@@ -393,18 +399,48 @@ class Settling:
     async def _ask(
         self, pieces: Sequence[tuple[Sequence[int], str]], verb: str, arguments: Sequence[str]
     ) -> list[_Done]:
-        """Send a command for each set, and look at the folder behind each, in the same breath."""
-        asked = [(piece, *self._submit(piece, words, verb, *arguments)) for piece, words in pieces]
-        done = []
-        for piece, doing, looking, shown in asked:
-            status = (await doing.answer()).status
-            seen = (await looking.answer()).status.ok
-            done.append(_Done(piece, status, shown if seen else None, frozenset(doing.copied)))
-        return done
+        """Send a command for each set, wait for nothing between, and find out what it did.
 
-    def _submit(
-        self, uids: Sequence[int], words: str, verb: str, *arguments: str
-    ) -> tuple[Request, Request, dict[int, frozenset[str]]]:
+        Flags are looked at in the same breath. A move or deletion is looked at only if the server does not say enough: looked at in
+        the same breath it would not show yet, as servers (Dovecot) tidy up behind the last command that they were sent.
+        """
+        at_once = verb == "STORE"
+        asked = []
+        for piece, words in pieces:
+            doing = self._protocol.submit(verb, words, *arguments, within=self._mailbox)
+            asked.append((piece, words, doing, self._look(piece, words) if at_once else None))
+        statuses = [(await doing.answer()).status for _, _, doing, _ in asked]
+        enough = not at_once and all(
+            status.ok and (verb == "EXPUNGE" or doing.copied.issuperset(piece))
+            for (piece, _, doing, _), status in zip(asked, statuses, strict=True)
+        )
+        if enough and verb != "COPY":
+            enough = sum(doing.expunged for _, _, doing, _ in asked) >= sum(len(piece) for piece, _ in pieces)
+        looks = [look or (None if enough else self._look(piece, words)) for piece, words, _, look in asked]
+        done = []
+        for (piece, _, doing, _), status, look in zip(asked, statuses, looks, strict=True):
+            shown: Mapping[int, frozenset[str]] | None = dict.fromkeys(piece, _NO_FLAGS) if verb == "COPY" else {}
+            if look is not None:
+                shown = look[1] if (await look[0].answer()).status.ok else None
+            done.append(_Done(piece, status, shown, frozenset(doing.copied)))
+        return done if at_once or verb == "COPY" else await self._again(done)
+
+    async def _again(
+        self, done: Sequence[_Done], undone: Callable[[frozenset[str]], bool] = lambda seen: True
+    ) -> list[_Done]:
+        """Sets with a message whose flags show that nothing was done (that it is shown at all, of a move) are looked at once more when the
+        server has had a chance to tell its news: somebody may have removed it."""
+        doubtful = [one for one in done if one.status.ok and one.shown and any(map(undone, one.shown.values()))]
+        if not doubtful:
+            return list(done)
+        self._protocol.submit("NOOP")
+        looks = [self._look(one.uids, uid_set(one.uids)) for one in doubtful]
+        seen = [shown if (await request.answer()).status.ok else None for request, shown in looks]
+        again = [replace(one, shown=shown) for one, shown in zip(doubtful, seen, strict=True)]
+        return [one for one in done if one not in doubtful] + again
+
+    def _look(self, uids: Sequence[int], words: str) -> tuple[Request, dict[int, frozenset[str]]]:
+        """Ask what the folder shows of ``uids``: the request, and where their flags will be."""
         shown: dict[int, frozenset[str]] = {}
         wanted = frozenset(uids)
 
@@ -415,9 +451,7 @@ class Settling:
             shown[uid] = _lowered(fetched.flags)
             return True
 
-        doing = self._protocol.submit(verb, words, *arguments, within=self._mailbox)
-        looking = self._protocol.submit("FETCH", words, "(UID FLAGS)", within=self._mailbox, on_fetch=note)
-        return doing, looking, shown
+        return self._protocol.submit("FETCH", words, "(UID FLAGS)", within=self._mailbox, on_fetch=note), shown
 
 
 @lru_cache(maxsize=512)
