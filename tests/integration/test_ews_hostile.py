@@ -6,7 +6,7 @@ import base64
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -180,7 +180,6 @@ OTHERS = Counter(letter(number) for number in (0, 1, 3, 4))
     ("spoil", "words"),
     [
         ({B64: B64[:50] + b"*" + B64[51:]}, "its base64 is broken"),
-        ({B64: B64[:-2]}, "its base64 is cut off"),
         ({B64: b""}, "gives no content"),
         ({B64: B64[:40] + b"=" + B64[41:]}, "its base64 is broken"),
         ({B64: B64[:40] + b"<t:x/>" + B64[40:]}, "an element within MimeContent"),
@@ -195,6 +194,44 @@ async def test_message_that_is_broken_on_the_way_costs_its_neighbours_nothing(
     assert Counter(shown) == OTHERS
     assert told.startswith("1 of 5 messages cannot be fetched")
     assert words in told
+
+
+@pytest.mark.parametrize(
+    ("octets", "spoil", "words"),
+    [
+        (letter(2), lambda text: text[:-2], "its base64 is cut off"),
+        (letter(2, size=400_000), lambda text: text[:-1000] + b"*" + text[-999:], "its base64 is broken"),
+    ],
+    ids=["cut", "broken"],
+)
+async def test_octets_without_a_proper_end_are_asked_for_alone_and_given_in_doubt(
+    rig: Rig, octets: bytes, spoil: Callable[[bytes], bytes], words: str
+) -> None:
+    text = base64.b64encode(octets)
+    rig.server.upset("GetItem", Upset(instead=lambda answer: answer.replace(text, spoil(text))), times=2)
+    for one in (letter(1), octets, letter(3)):
+        rig.server.deliver(one)
+    shown: dict[bytes, str] = {}
+    async with connected(rig.source()) as session:
+        _, refs, _ = await listed(session)
+        async for raw in session.fetch([claim(ref) for ref in refs], WHOLE):
+            assert isinstance(raw, RawMessage)
+            held = bytes(raw.octets.view())
+            shown[held] = raw.doubt
+            raw.octets.close()
+            if raw.doubt:
+                assert octets.startswith(held)
+                assert held
+    assert {held: doubt for held, doubt in shown.items() if not doubt} == {letter(1): "", letter(3): ""}
+    assert [doubt for doubt in shown.values() if doubt] == [words]
+    assert rig.server.requests.count("GetItem") == 2
+    assert rig.spooled() == []
+
+
+async def test_octets_that_were_broken_once_are_whole_when_asked_for_alone(rig: Rig) -> None:
+    shown, told = await spoilt(rig, {B64: B64[:-2]}, times=1)
+    assert Counter(shown) == Counter(letter(number) for number in range(5))
+    assert told == ""
 
 
 async def test_base64_in_lines_and_with_references_is_read(rig: Rig) -> None:

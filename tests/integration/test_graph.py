@@ -606,6 +606,41 @@ async def test_message_that_is_cut_short_is_never_delivered(graph: Graph, make: 
                 await fetched(session, claims_of(refs))
 
 
+async def test_message_whose_end_is_that_of_the_connection_is_in_doubt(
+    graph: Graph, make: Callable[..., Source]
+) -> None:
+    graph.deliver(plain())
+    async with opened(make()) as (session, folder):
+        refs, _ = await listed(session, folder)
+        said = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nSubject: perhaps cut"
+        graph.instead = lambda asked: said if asked.path.endswith("$value") else None
+        (raw,) = await fetched(session, claims_of(refs))
+        assert isinstance(raw, RawMessage)
+        assert "no length" in raw.doubt
+        assert bytes(raw.octets.view()) == b"Subject: perhaps cut"
+        raw.octets.close()
+        # What lies beyond the limit is cut anyway.
+        (raw,) = await fetched(session, claims_of(refs), limit=7)
+        assert isinstance(raw, RawMessage)
+        assert (raw.truncated, raw.doubt) == (True, "")
+        raw.octets.close()
+        graph.instead = None
+        (raw,) = await fetched(session, claims_of(refs))
+        assert isinstance(raw, RawMessage)
+        assert raw.doubt == ""
+        raw.octets.close()
+
+
+async def test_part_of_a_message_is_no_message(graph: Graph, make: Callable[..., Source]) -> None:
+    graph.deliver(plain())
+    async with opened(make()) as (session, folder):
+        refs, _ = await listed(session, folder)
+        part = Said(206, b"Subject: a part", {"Content-Type": "text/plain", "Content-Range": "bytes 0-14/90"})
+        graph.instead = lambda asked: part if asked.path.endswith("$value") else None
+        with pytest.raises(TransientError, match="HTTP 206"):
+            await fetched(session, claims_of(refs))
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -337,6 +337,39 @@ async def test_a_download_goes_to_the_spool_bit_for_bit_and_stops_at_the_limit(t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("raw", "framed"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\noctets", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\noctets\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\n\r\noctets", False),
+        (b"HTTP/1.0 200 OK\r\n\r\noctets", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\noctets", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\noctets\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\noctets", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\noctets\r\n0\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nContent-Length: 3\r\n\r\noctets", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nContent-Encoding: gzip\r\n\r\noctets", None),
+        (b"HTTP/1.1 206 Partial Content\r\nContent-Length: 6\r\n\r\noctets", None),
+        (b"HTTP/1.1 203 Changed\r\nContent-Length: 6\r\n\r\noctets", None),
+    ],
+)
+async def test_a_download_is_whole_only_with_a_proper_end(tmp_path: Path, raw: bytes, framed: bool | None) -> None:
+    async with Web(script(Reply(raw=raw, cut=len(raw)))) as web:
+        client = HttpClient(web.url)
+        intake = Spool(tmp_path, threshold=1000).begin(100)
+        if framed is None:
+            with pytest.raises(HttpError):
+                await client.download("/m/$value", intake, doing="fetch")
+            intake.abort()
+        else:
+            assert await client.download("/m/$value", intake, doing="fetch") is framed
+            held = intake.finish()
+            assert bytes(held.view()) == b"octets"
+            held.close()
+        await client.close()
+
+
 async def test_a_spool_that_takes_nothing_is_no_trouble_of_the_service(tmp_path: Path) -> None:
     spools = Spool(tmp_path / "missing", threshold=0)
     async with Web(script(Reply(body=b"octets"), Reply(body=b'{"raw": "QUJD"}'))) as web:

@@ -12,7 +12,7 @@ import pytest
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Folder, MessageRef, Position
+from mailpoller.core.message import Claim, Folder, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Start
 from mailpoller.sources.maildir.directory import Stamps
 from mailpoller.sources.maildir.position import Reached
@@ -196,6 +196,38 @@ async def test_file_system_that_says_yes_and_does_nothing_is_told(
         assert [one.state for one in done] == ["failed"]
         assert "file system says" in done[0].reason
     assert (place.root / "new/1.a").exists()
+
+
+async def read(place: Place, uid: str, limit: int = 1 << 20) -> RawMessage:
+    async with place.session() as opened:
+        inbox = await opened.open("INBOX")
+        (answer,) = [one async for one in opened.fetch([Claim(MessageRef(inbox, uid), "mid")], limit)]
+    assert isinstance(answer, RawMessage)
+    answer.octets.close()
+    return answer
+
+
+async def test_empty_file_is_in_doubt(place: Place) -> None:
+    place.put("1.a", b"")
+    assert "empty" in (await read(place, "1.a")).doubt
+
+
+@pytest.mark.parametrize("size", [40_000, 500_000])
+async def test_file_that_changes_while_it_is_read_is_in_doubt(
+    place: Place, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    file = place.put("1.a", bytes(300_000))
+    assert (await read(place, "1.a")).doubt == ""
+    assert (await read(place, "1.a", 10)).doubt == ""
+    whole = os.read
+
+    def reading(descriptor: int, count: int) -> bytes:
+        chunk = whole(descriptor, count)
+        os.truncate(file, size)
+        return chunk
+
+    monkeypatch.setattr("mailpoller.sources.maildir.folder.os.read", reading)
+    assert "changed" in (await read(place, "1.a")).doubt
 
 
 def test_position_of_an_older_version_keeps_what_it_knows() -> None:

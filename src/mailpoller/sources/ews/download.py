@@ -206,7 +206,7 @@ class Download(Fetching):
         if reply.ok:
             items, bodies = reply.node.find("Items"), self._bodies.of(reply.node)
             if items is not None and len(items.children) == len(bodies) == 1:
-                self._item(items.children[0], bodies[0])
+                self._item(items.children[0], bodies[0], alone=alone)
             else:
                 for body in bodies:
                     body.intake.abort()
@@ -221,15 +221,17 @@ class Download(Fetching):
         else:
             self._fail([uid], reply.words)
 
-    def _item(self, node: Node, body: Body) -> None:
-        """An item with its content, whichever it is: answers may come in any order."""
+    def _item(self, node: Node, body: Body, *, alone: bool) -> None:
+        """An item with its content, whichever it is: answers may come in any order. What is broken is asked for once more, alone, and what
+        comes of it then is given with a doubt."""
         found = node.find("ItemId")
         uid = "" if found is None else found.attributes.get("Id", "")
         if found is None or uid not in self._waiting:
             body.intake.abort()
-        elif body.broken:
+        elif body.broken and (not alone or not body.intake.size):
             body.intake.abort()
-            self._fail([uid], body.broken)
+            if alone:
+                self._fail([uid], body.broken)
         else:
             self._finish(uid, body, node)
             self._learn(uid, Known(node.name, found.attributes.get("ChangeKey", "")))
@@ -242,6 +244,7 @@ class Download(Fetching):
                 truncated=body.intake.overflowed,
                 received=None if node is None else instant(node.value("DateTimeReceived")),
                 flags=() if node is None else flags_of(node),
+                doubt=body.broken,
             )
         )
 

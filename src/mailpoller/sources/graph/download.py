@@ -54,7 +54,7 @@ class Download(FetchingAbreast):
     async def _fetch(self, claim: Claim) -> RawMessage | Gone:
         intake = self._spool.begin(self._limit)
         try:
-            await self._client.download(claim.ref.uid, intake, DOING)
+            framed = await self._client.download(claim.ref.uid, intake, DOING)
         except BaseException as error:
             intake.abort()
             if isinstance(error, Missing) and error.item:
@@ -67,4 +67,12 @@ class Download(FetchingAbreast):
             intake.abort()
             raise TransientError("the service gives no content for it")
         received, flags = self._facts.get(claim.ref.uid, (None, ()))
-        return RawMessage(claim, intake.finish(), truncated=intake.overflowed, received=received, flags=flags)
+        # MIME has no mark of its own end.
+        doubt = (
+            ""
+            if framed or intake.overflowed
+            else "the service's answer had no length, so that a cut would look like its end"
+        )
+        return RawMessage(
+            claim, intake.finish(), truncated=intake.overflowed, received=received, flags=flags, doubt=doubt
+        )  # fmt: skip

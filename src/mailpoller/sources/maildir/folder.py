@@ -256,6 +256,7 @@ class PolledFolder:
             return Gone(claim)
         intake = self._spool.begin(limit)
         try:
+            before = os.fstat(descriptor)
             while (room := limit - intake.size) > 0 and (chunk := os.read(descriptor, min(CHUNK, room))):
                 intake.write(chunk)
             status = os.fstat(descriptor)
@@ -274,6 +275,7 @@ class PolledFolder:
             announced=status.st_size,
             received=_instant(status.st_mtime),
             flags=on_disk.flags_of(entry.name),
+            doubt=_doubt(before.st_size, intake.size, status.st_size, limit),
         )
 
     # --- settling ----------------------------------------------------------------------------------------------
@@ -389,6 +391,15 @@ def _changed(reached: Reached, stamps: Stamps) -> set[str]:
         return {NEW, CUR}
     pairs = ((NEW, reached.new, stamps.new), (CUR, reached.cur, stamps.cur))
     return {part for part, then, now in pairs if then != now}
+
+
+def _doubt(before: int, taken: int, after: int, limit: int) -> str:
+    """Why what was read of a file may not be the message, or "". ``before`` and ``after``: the file's size then."""
+    if not after and not taken:
+        return "the file is empty, as a power cut leaves one"
+    if before != after or (taken < limit and taken != after):
+        return "the file changed while it was read"
+    return ""
 
 
 def _open_regular(path: Path) -> int | None:

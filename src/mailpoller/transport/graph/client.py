@@ -116,16 +116,17 @@ class GraphClient(WebClient):
             "POST", f"{self._mailbox}/sendMail", doing, content=content, kind="text/plain", again=(429,)
         )  # fmt: skip
 
-    async def download(self, uid: str, intake: Intake, doing: str) -> None:
-        """The MIME octets of a message, as they arrive, up to the intake's limit. The caller ends the intake."""
+    async def download(self, uid: str, intake: Intake, doing: str) -> bool:
+        """The MIME octets of a message, as they arrive, up to the intake's limit. The caller ends the intake. False: a cut would look like
+        the end."""
         target = f"{self._mailbox}/messages/{quote(uid, safe='')}/$value"
 
-        async def once() -> None:
-            await self._http.download(
+        async def once() -> bool:
+            return await self._http.download(
                 target, intake, doing=doing, headers={"prefer": IMMUTABLE}, refuses=_NO_MESSAGE
             )  # fmt: skip
 
-        await self._in_turn(self._gate.turn, once, refusal)
+        return await self._in_turn(self._gate.turn, once, refusal)
 
     async def batch(self, asks: Sequence[Ask], doing: str) -> list[Answer]:
         """Every request, twenty at a time; an answer for each, in the same order. What was throttled is asked again, for a while."""

@@ -171,17 +171,23 @@ class HttpClient:
         doing: str,
         headers: Mapping[str, str] | None = None,
         refuses: Collection[str] = (),
-    ) -> None:
+    ) -> bool:
         """GET into ``intake``, as it arrives. What lies beyond its limit is not read: the connection is given up instead.
 
-        ``refuses``: media types, in lower case, of what is certainly not that which is wanted. Raises as :meth:`request`; the
+        False: the answer had neither a length nor chunks (RFC 9112 section 6.3, rule 8), so that a cut looks like its end; nobody who
+        has no other mark of the end may believe it. ``refuses``: media types, in lower case, of what is certainly not that which is wanted. Raises as :meth:`request`; the
         caller ends the intake, whose octets are then worth nothing.
         """
         async with self._ask("GET", target, doing, None, headers or {}, b"", (), ()) as response:
-            kind = _headers(response).get("content-type", "").partition(";")[0].strip().lower()
+            headers = _headers(response)
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind in refuses:
                 raise HttpError(f"{self.host}: to {doing} it answered with {spoken(kind)}")
+            if response.status != 200:
+                # 206 is a part that nobody asked for, 203 what somebody in between has made of it.
+                raise HttpError(f"{self.host}: to {doing} it answered with HTTP {response.status}")
             await self._spooled(response, intake, doing)
+            return "content-length" in headers or "transfer-encoding" in headers
 
     async def _spooled(self, response: httpcore.Response, intake: Intake, doing: str) -> None:
         async with aclosing(self._chunks(response, doing)) as chunks:
