@@ -95,6 +95,7 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         ["queue", "take", "support", "--for", "5"],
         ["accept", "support"],
         ["accept", "support", "--baseline", "--replay"],
+        ["accept", "support", "--absence", "--replay"],
         ["run", "--json"],
     ],
     ids=lambda words: " ".join(words) or "nothing",

@@ -66,26 +66,36 @@ def accept(
         bool,
         typer.Option("--replay", help="Go through all of it; octets that were settled before are not delivered again."),
     ] = False,
+    absence: Annotated[
+        bool, typer.Option("--absence", help="Mail that waits and is not there any more has been removed: it is gone.")
+    ] = False,
 ) -> None:
-    """Release a mailbox that is held after its numbering changed.
+    """Decide about a mailbox that is held, or was emptied.
 
     A mailbox is held when its server numbered a folder anew (UIDVALIDITY, host or user changed) and much of its mail
-    is unknown. status shows which are held and why.
+    is unknown. Mail that waits and of which much is not there at once counts as gone only if somebody says so, or
+    after a week: its store may be away. status shows which mailboxes that is and why.
 
     \b
     Examples:
       mailpoller accept support --baseline     after a migration that copied the mail
       mailpoller accept support --replay       after a restore that brought mail we never had
+      mailpoller accept support --absence      after somebody emptied it while its queue was down
     """
     from mailpoller.cli.service import carry_out, known_mailbox, loaded
 
-    if baseline == replay:
-        refuse("say either --baseline or --replay")
+    chosen = [how for how, said in (("baseline", baseline), ("replay", replay), ("absence", absence)) if said]
+    if len(chosen) != 1:
+        refuse("say either --baseline, --replay or --absence")
     with explained():
-        how = "baseline" if baseline else "replay"
+        (how,) = chosen
         found = loaded(config)
         answer = carry_out(found, {"do": "accept", "mailbox": known_mailbox(found, mailbox), "how": how})
-        typer.echo(f"{counted(answer['folders'], 'folder')} of {mailbox} released ({how})")
+        folders = counted(answer["folders"], "folder")
+        if how == "absence":
+            typer.echo(f"what is absent from {folders} of {mailbox} counts as gone when it is looked for next")
+        else:
+            typer.echo(f"{folders} of {mailbox} released ({how})")
 
 
 def forget(

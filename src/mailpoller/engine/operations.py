@@ -18,6 +18,9 @@ from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
+Decision = Literal["baseline", "replay", "absence"]
+_DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay", "absence": "absence"}
+
 
 class Operations:
     """Carries out requests from the control socket. Each takes the request and returns plain data."""
@@ -73,12 +76,12 @@ class Operations:
         return {}
 
     async def accept(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Decide about a held mailbox: ``how`` is baseline or replay."""
-        how: Literal["baseline", "replay"] = "replay" if request["how"] == "replay" else "baseline"
-        if request["how"] != how:
-            raise ValueError(how)
+        """Decide about a held mailbox, or about absences: ``how`` is baseline, replay or absence."""
+        how = _DECISIONS[request["how"]]
         name = str(request["mailbox"])
         released = await self._ledger.accept(name, how)
+        if not released and how == "absence":
+            raise MailpollerError(f"nothing that waits is absent from the mailbox {name}")
         if not released:
             raise MailpollerError(f"the mailbox {name} is not held")
         log.info("mailbox.accepted", mailbox=name, how=how, folders=released)
