@@ -24,7 +24,7 @@ from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, MailpollerError
-from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Stage
+from mailpoller.core.ports import Clock, Inquiring, Ledger, Outgoing, Probed, Rule, Sink, Stage
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Policy
 from mailpoller.engine.clock import SystemClock
@@ -163,17 +163,36 @@ async def parts_to_probe(
                 sink = sink_block.build(name, runtime)
                 closing.push_async_callback(sink.close)
                 parts[f"queue {name}"] = _probe_sink(sink)
+            for title, own in _own_quarantines(config).items():
+                sink = own.build(title, runtime)
+                closing.push_async_callback(sink.close)
+                parts[title] = _probe_sink(sink)
             for name, outgoing in runtime.outgoings.items():
                 closing.push_async_callback(outgoing.close)
+                alerts = config.alerts.to if config.alerts and config.alerts.outgoing == name else ()
+                # Who else writes through it are queues, and those are asked themselves.
+                probing = outgoing.inquire(alerts) if alerts and isinstance(outgoing, Inquiring) else outgoing.probe()
                 parts[f"outgoing {name}"] = (
-                    outgoing.probe() if send_to is None else _probe_and_send(outgoing, send_to, clock)
+                    probing if send_to is None else _probe_and_send(outgoing, probing, send_to, clock)
                 )
         yield parts
 
 
-async def _probe_and_send(outgoing: Outgoing, recipient: str, clock: Clock) -> AsyncIterator[Stage]:
+def _own_quarantines(config: Config) -> dict[str, SinkConfig]:
+    """The quarantines of the mailboxes that are polled here which are not somebody else's queue, by name; alike ones once."""
+    found: dict[str, SinkConfig] = {}
+    for mailbox in filter(config.runs, config.mailboxes):
+        block = config.quarantine_of(mailbox)
+        if block is None or isinstance(block, QuarantineConfig) or block in found.values():
+            continue
+        found[QUARANTINE if not found else f"{QUARANTINE} of {mailbox}"] = block
+    return found
+
+
+async def _probe_and_send(
+    outgoing: Outgoing, probing: AsyncIterator[Stage], recipient: str, clock: Clock
+) -> AsyncIterator[Stage]:
     """The outgoing's own stages, and if all of them went well a test mail."""
-    probing = outgoing.probe()
     try:
         async for stage in probing:
             yield stage
@@ -198,14 +217,19 @@ async def _probe_and_send(outgoing: Outgoing, recipient: str, clock: Clock) -> A
 
 
 async def _probe_sink(sink: Sink) -> AsyncIterator[Stage]:
-    """A queue's one stage: would it take a delivery now?"""
+    """Would it take a delivery now? One stage, unless the sink has more to say."""
+    if isinstance(sink, Probed):
+        async for stage in sink.probe():
+            yield stage
+        return
     begun = time.monotonic()
+    trouble = advice = ""
     try:
         await sink.check()
-        trouble = ""
     except MailpollerError as error:
         trouble = str(error)
-    advice = "look at the queue's path or address, its rights, and the room there is" if trouble else ""
+        advice = getattr(error, "advice", "")
+        advice = advice or "look at the queue's path or address, its rights, and the room there is"
     yield Stage(
         "check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes deliveries", advice
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,7 +21,7 @@ from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
-from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+from mailpoller.transport.smtp import EnvelopeRefused, NotCarried, NotNow, RelayUnavailable, RelayUncertain
 from mailpoller.transport.smtp import line as transport
 from servers.ports import free_port
 from servers.smtp import CLOSE, STALL, Certificate, Relay, Scripted, make_certificate
@@ -407,6 +408,105 @@ async def test_the_whole_mail_is_refused_only_if_all_recipients_are() -> None:
         with pytest.raises(MessageRejected, match=r"5\.1\.1"):
             await sender.send(mail)
     assert len(relay.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "answer", "decision"),
+    [
+        ("MAIL", b"550 5.1.7 no null sender\r\n", EnvelopeRefused),
+        ("MAIL", b"501 no\r\n", EnvelopeRefused),
+        ("MAIL", b"552 5.2.2 over quota\r\n", EnvelopeRefused),
+        ("MAIL", b"552 too large\r\n", NotCarried),
+        ("MAIL", b"552 5.3.4 too large\r\n", NotCarried),
+        ("MAIL", b"554 5.6.7 address\r\n", NotCarried),
+        ("MAIL", b"451 4.3.0 later\r\n", NotNow),
+        ("MAIL", b"530 5.7.0 log in\r\n", CredentialsRefused),
+        ("MAIL", b"354 what?\r\n", RelayUnavailable),
+        ("MAIL", b"421 4.3.2 closing\r\n", RelayUnavailable),
+        ("RCPT", b"550 5.1.1 unknown\r\n", EnvelopeRefused),
+        ("RCPT", b"550 5.2.3 too large for this one\r\n", NotCarried),
+        ("RCPT", b"552 mailbox full\r\n", EnvelopeRefused),
+        ("RCPT", b"552 too large\r\n", NotCarried),
+        ("RCPT", b"452 4.2.2 full\r\n", NotNow),
+        ("RCPT", b"421 4.3.2 closing\r\n", RelayUnavailable),
+        ("DATA", b"554 no valid recipients\r\n", EnvelopeRefused),
+        ("DATA", b"250 what?\r\n", RelayUnavailable),
+        ("END", b"554 5.2.252 SendAsDenied\r\n", EnvelopeRefused),
+        ("END", b"554 5.1.7 a bad address in From\r\n", MessageRejected),
+        ("END", b"354 what?\r\n", TransientError),
+        ("END", b"421 4.3.2 closing\r\n", RelayUnavailable),
+        ("END", CLOSE, RelayUncertain),
+    ],
+)
+async def test_a_refusal_is_the_mails_only_if_it_saw_it_or_says_so(
+    stage: str, answer: bytes, decision: type[MailpollerError]
+) -> None:
+    async with Scripted({stage: answer}, ("SIZE 1000000",)) as relay, outgoing(relay.port) as sender:
+        with pytest.raises(MailpollerError) as caught:
+            await sender.send(MAIL)
+    assert type(caught.value) is decision or (decision is RelayUnavailable and isinstance(caught.value, decision))
+
+
+async def test_any_answer_of_the_second_class_takes_the_mail() -> None:
+    script = {"MAIL": b"251 Ok\r\n", "RCPT": b"259 Ok\r\n", "END": b"200 Ok\r\n"}
+    async with Scripted(script) as relay, outgoing(relay.port) as sender:
+        assert await sender.send(MAIL) == "200 Ok"
+
+
+async def test_a_refusal_that_does_not_say_whose_it_is_is_asked_about() -> None:
+    class ByParameter(Relay):
+        async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+            if any(one.startswith("SIZE=") and int(one[5:]) > 1000 for one in options):
+                return "550 5.7.1 against our policy"
+            return await super().handle_MAIL(server, session, envelope, address, options)
+
+    async with ByParameter(size_limit=1_000_000) as relay, outgoing(relay.port) as sender:
+        with pytest.raises(NotCarried, match=r"550 5\.7\.1"):
+            await sender.send(Mail("", ("a@example.com",), b"x" * 70 + b"\r\n" * 1000))
+        await sender.send(MAIL)
+        relay.refuse = {"MAIL": "550 5.7.1 against our policy"}
+        with pytest.raises(EnvelopeRefused):
+            await sender.send(MAIL)
+    assert relay.connections == 1
+
+
+async def test_more_recipients_than_the_relay_takes_at_once_get_transactions_of_their_own() -> None:
+    class Few(Relay):
+        async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+            if len(envelope.rcpt_tos) == 2:
+                return "452 4.5.3 Too many recipients"
+            return await super().handle_RCPT(server, session, envelope, address, options)
+
+    to = tuple(f"{name}@example.com" for name in "abcde")
+    async with Few() as relay, outgoing(relay.port) as sender:
+        answer = await sender.send(Mail("", to, MAIL.octets))
+        assert (answer.later, answer.never) == ((), ())  # type: ignore[attr-defined]
+        assert [stage.name for stage in [one async for one in sender.inquire(to)]][-5:] == ["recipient"] * 5  # type: ignore[attr-defined]
+    assert tuple(one for mail in relay.received for one in mail.recipients) == to
+    assert len(relay.received) == 3
+
+
+async def test_what_a_cut_between_two_transactions_leaves_is_put_off_and_nothing_is_sent_twice() -> None:
+    class Few(Relay):
+        async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+            if envelope.rcpt_tos:
+                return "452 4.5.3 Too many recipients"
+            if self.received:
+                self.hang_up()
+            return await super().handle_RCPT(server, session, envelope, address, options)
+
+    async with Few() as relay, outgoing(relay.port) as sender:
+        answer = await sender.send(Mail("", ("a@example.com", "b@example.com"), MAIL.octets))
+    assert answer.later == ("b@example.com",)  # type: ignore[attr-defined]
+    assert [one.recipients for one in relay.received] == [("a@example.com",)]
+
+
+async def test_asking_goes_as_far_as_rcpt_and_no_further() -> None:
+    async with Scripted({"RCPT": b"550 5.1.1 unknown\r\n"}) as relay, outgoing(relay.port) as sender:
+        found = [one async for one in sender.inquire(["a@example.com", "b@example.com"])]  # type: ignore[attr-defined]
+    assert [(one.name, one.ok) for one in found[-3:]] == [("sender", True), ("recipient", False), ("recipient", False)]
+    assert relay.verbs == ["EHLO", "MAIL", "RCPT", "RCPT", "RSET", "QUIT"]
+    assert all(one.advice for one in found if not one.ok)
 
 
 async def test_the_configured_sender_stands_in_where_the_null_sender_is_not_wanted() -> None:

@@ -14,6 +14,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
@@ -29,13 +30,15 @@ from mailpoller.sinks.smtp import SmtpQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
 from mailpoller.testing.memory_ledger import MemoryLedger
 from servers.ports import free_port
-from servers.smtp import STALL, Received, Relay, Scripted, original_in
+from servers.smtp import CLOSE, STALL, Received, Relay, Scripted, original_in
 
 UMLAUTS = "Subject: Größe\r\n\r\nGrüße\r\n".encode()
 
 
 @contextlib.asynccontextmanager
-async def quarantine(port: int, to: object = "q@example.com", **more: object) -> AsyncIterator[Sink]:
+async def quarantine(
+    port: int, to: object = "q@example.com", state: Path = Path("unused"), **more: object
+) -> AsyncIterator[Sink]:
     settings = {
         "host": "127.0.0.1",
         "port": port,
@@ -47,7 +50,7 @@ async def quarantine(port: int, to: object = "q@example.com", **more: object) ->
     outgoing = SmtpConfig.model_validate({"type": "smtp", **settings, **more}).build(
         "relay", Runtime(SystemClock(), spool, Path("unused"))
     )
-    runtime = Runtime(SystemClock(), spool, Path("unused"), {"relay": outgoing})
+    runtime = Runtime(SystemClock(), spool, state, {"relay": outgoing})
     sink = SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "relay", "to": to}).build("quarantine", runtime)
     try:
         yield sink
@@ -306,12 +309,102 @@ async def test_at_least_one_recipient_must_have_taken_it() -> None:
     async with Relay() as relay, quarantine(relay.port, to=["a@example.com", "b@example.com"]) as sink:
         relay.refuse = {"RCPT a@example.com": "550 5.1.1 Gone"}
         (first,) = await sink.deliver([order(1)])
+        await sink.check()
         relay.refuse = {"RCPT": "550 5.1.1 Gone"}
-        (second,) = await sink.deliver([order(2)])
+        with pytest.raises(TransientError, match=r"550 5\.1\.1 Gone"):
+            await sink.deliver([order(2)])
+        with pytest.raises(TransientError, match=r"550 5\.1\.1 Gone"):
+            await sink.check()
     assert isinstance(first, Receipt)
     assert "1 of 2 recipients refused" in first.reference
-    assert isinstance(second, Refusal)
-    assert second.permanent
+
+
+async def test_a_recipient_that_is_put_off_gets_the_mail_alone_and_never_takes_the_queue_down(tmp_path: Path) -> None:
+    async with Relay() as relay:
+        relay.refuse = {"RCPT b@example.com": "451 4.7.1 Greylisted"}
+        for _ in range(3):  # a process each
+            async with quarantine(relay.port, to=["a@example.com", "b@example.com"], state=tmp_path) as sink:
+                (answer,) = await sink.deliver([order(1)])
+            assert isinstance(answer, Refusal)
+            assert (answer.permanent, answer.blame) == (False, "queue")
+        relay.refuse = {}
+        async with quarantine(relay.port, to=["a@example.com", "b@example.com"], state=tmp_path) as sink:
+            assert isinstance((await sink.deliver([order(1)]))[0], Receipt)
+    assert [one.recipients for one in relay.received] == [("a@example.com",), ("b@example.com",)]
+    assert len({read(one)["Message-ID"] for one in relay.received}) == 1
+    assert list((tmp_path / "recipients").iterdir()) == []
+
+
+async def test_who_has_a_mail_is_told_when_it_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "recipients").write_text("in the way")
+    async with Relay() as relay, quarantine(relay.port, to=["a@example.com", "b@example.com"], state=tmp_path) as sink:
+        relay.refuse = {"RCPT b@example.com": "451 4.7.1 Greylisted"}
+        with capture_logs() as logs:
+            await sink.deliver([order(1)])
+        relay.refuse = {}
+        assert isinstance((await sink.deliver([order(1)]))[0], Receipt)
+    assert "recipient.unrecorded" in [line["event"] for line in logs]
+    assert [one.recipients for one in relay.received] == [("a@example.com",), ("b@example.com",)]
+
+
+@pytest.mark.parametrize("at", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("answer", [b"550 5.7.1 no\r\n", b"554 no\r\n", b"451 4.3.0 later\r\n", b"452 4.3.1 full\r\n"])
+async def test_a_refusal_before_the_mail_is_the_queues(at: str, answer: bytes) -> None:
+    async with Scripted({at: answer}, ("SIZE 1000000", "8BITMIME")) as relay, quarantine(relay.port) as sink:
+        with pytest.raises(TransientError, match=answer[:3].decode()):
+            await sink.deliver([order(1), order(2)])
+    assert relay.mails == []
+
+
+@pytest.mark.parametrize("stage", ["EHLO", "STARTTLS", "AUTH"])
+async def test_a_refusal_before_the_login_is_the_queues(stage: str) -> None:
+    offers = ("STARTTLS", "AUTH PLAIN")
+    more = {"tls": "starttls"} if stage == "STARTTLS" else {"username": "u", "password": "p"} if stage == "AUTH" else {}
+    async with Scripted({stage: b"554 5.7.0 no\r\n"}, offers) as relay, quarantine(relay.port, **more) as sink:
+        with pytest.raises(TransientError, match="554"):
+            await sink.deliver([order(1)])
+        with pytest.raises(TransientError, match="554"):
+            await sink.check()
+
+
+async def test_an_address_of_ours_that_the_relay_cannot_carry_is_the_queues() -> None:
+    async with Relay() as relay, quarantine(relay.port, to="jürgen@example.com") as sink:
+        with pytest.raises(TransientError, match="SMTPUTF8"):
+            await sink.deliver([order(1)])
+        with pytest.raises(TransientError, match="SMTPUTF8"):
+            await sink.check()
+
+
+async def test_a_relay_that_puts_off_every_mail_is_a_queue_that_is_down_and_never_counts_against_them() -> None:
+    async with Relay() as relay, quarantine(relay.port) as sink:
+        relay.refuse = {"END": "451 4.3.0 the filter is away"}
+        with pytest.raises(TransientError, match="451"):
+            await sink.deliver([order(1), order(2)])
+        for _ in range(3):
+            (answer,) = await sink.deliver([order(1)])
+            assert isinstance(answer, Refusal)
+            assert answer.blame == "queue"
+        relay.refuse = {}
+        assert isinstance((await sink.deliver([order(2)]))[0], Receipt)
+        relay.refuse = {"END": "451 4.3.0 I do not like this one"}
+        (answer,) = await sink.deliver([order(1)])
+        assert isinstance(answer, Refusal)
+        assert (answer.blame, answer.permanent) == ("message", False), "others were taken meanwhile"
+
+
+async def test_a_mail_after_which_the_relay_is_lost_twice_waits_by_itself() -> None:
+    async def reader(stream: asyncio.StreamReader) -> bytes:
+        mail = await stream.readuntil(b"\r\n.\r\n")
+        relay.script["END"] = CLOSE if b"Subject: bad" in mail else b"250 Ok\r\n"
+        return mail
+
+    async with Scripted(reader=reader) as relay, quarantine(relay.port) as sink:
+        bad, good = order(1, b"Subject: bad\r\n\r\n"), order(2, b"Subject: good\r\n\r\n")
+        with pytest.raises(TransientError, match="may have taken"):
+            await sink.deliver([bad])
+        answers = await sink.deliver([bad, good])
+    assert [type(one) for one in answers] == [Refusal, Receipt]
+    assert len({line for mail in relay.mails for line in mail.splitlines() if line.startswith(b"Message-ID")}) == 2
 
 
 async def test_a_check_sends_nothing() -> None:

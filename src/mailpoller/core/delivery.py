@@ -52,11 +52,16 @@ class Receipt:
 
 @record
 class Refusal:
-    """A sink's word that it did not take the delivery. ``permanent``: and never will; else try again later."""
+    """A sink's word that it did not take the delivery. ``permanent``: and never will; else try again later.
+
+    ``blame``: whose trouble it is, as far as the sink can tell. What is the ``queue``'s is never counted against the message,
+    however often it happens.
+    """
 
     delivery_id: str
     reason: str
     permanent: bool = False
+    blame: Literal["message", "queue"] = "message"
 
 
 @record

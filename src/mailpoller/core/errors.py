@@ -20,12 +20,13 @@ class ConfigError(MailpollerError):
 class TransientError(MailpollerError):
     """Nothing is known to be wrong with the message: leave it where it is and try again later.
 
-    ``retry_after`` is the peer's own wish, if it said one.
+    ``retry_after`` is the peer's own wish, if it said one. ``advice``: what an operator can do, where whoever raises it knows.
     """
 
-    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: timedelta | None = None, advice: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.advice = advice
 
 
 class SessionLost(TransientError):

@@ -188,6 +188,14 @@ class Upkept(Protocol):
 
 
 @runtime_checkable
+class Probed(Protocol):
+    """A sink that has more to say to an operator than whether it takes mail."""
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """What ``check --live`` shows, in place of :meth:`Sink.check`'s one word. Delivers nothing."""
+
+
+@runtime_checkable
 class Expiring(Protocol):
     """A source or an outgoing whose login is known to end on a date."""
 
@@ -214,6 +222,21 @@ class Mail:
     octets: bytes
 
 
+class Answer(str):
+    """A relay's answer to a mail that it took for at least one recipient: its words, and for whom it did not take it.
+
+    ``later``: the recipients that it put off, who want the mail again and alone. ``never``: those that it refused for good.
+    """
+
+    later: tuple[str, ...]
+    never: tuple[str, ...]
+
+    def __new__(cls, words: str, *, later: tuple[str, ...] = (), never: tuple[str, ...] = ()) -> Answer:
+        made = super().__new__(cls, words)
+        made.later, made.never = later, never
+        return made
+
+
 class Outgoing(Protocol):
     """A named identity that mail is sent from."""
 
@@ -223,7 +246,7 @@ class Outgoing(Protocol):
     """The address that is shown in From."""
 
     async def send(self, mail: Mail) -> str:
-        """Return the relay's answer once it has taken the mail for at least one recipient; refusals of others are in it.
+        """Return the relay's answer once it has taken the mail for at least one recipient; an :class:`Answer` says for whom not.
 
         Raises :class:`MessageRejected` if it will never take it for any, :class:`CredentialsRefused`, or
         :class:`TransientError`.
@@ -233,6 +256,15 @@ class Outgoing(Protocol):
         """Try every stage up to the login, sending nothing; ends after the first failed stage."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Inquiring(Protocol):
+    """An outgoing that can ask whether a mail would be taken, without sending one."""
+
+    def inquire(self, recipients: Sequence[str]) -> AsyncIterator[Stage]:
+        """As :meth:`Outgoing.probe`, and on as far as SMTP's RCPT: a stage ``sender``, and a stage ``recipient`` for each, in their
+        order, which ends at none of them. No mail is begun."""
 
 
 @dataclass(frozen=True, slots=True)

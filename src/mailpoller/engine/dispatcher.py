@@ -243,7 +243,7 @@ class Dispatcher:
             if isinstance(answer, Receipt):
                 judged.receipts[name] = answer.reference
                 del judged.deliveries[name]
-            elif answer.permanent or judged.claim.attempts >= REFUSED_LIMIT:
+            elif answer.permanent or (answer.blame == "message" and judged.claim.attempts >= REFUSED_LIMIT):
                 self._refused(judged, name, answer.reason)
             else:
                 judged.trouble = f"{name}: {answer.reason}"

@@ -28,6 +28,9 @@ BELIEVED_AFTER = timedelta(minutes=2)
 
 GONE = "the queue is no longer configured, or no longer so"
 
+PROBES = 3
+"""Messages that are tried after an outage before the queue is down again."""
+
 UPKEEP_INTERVAL = timedelta(minutes=1)
 
 Listener = Callable[["Queue", bool, str], Awaitable[None]]
@@ -50,6 +53,10 @@ class State(Enum):
     """Failed; nothing is brought to it until its next try."""
     PROBING = "probing"
     """Its check passed; one message goes first, the rest follows if that is taken."""
+
+
+def _blames_queue(answer: Receipt | Refusal) -> bool:
+    return isinstance(answer, Refusal) and answer.blame == "queue"
 
 
 class Queue:
@@ -149,20 +156,31 @@ class Queue:
         return True
 
     async def _probe(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
-        """After an outage: one message first, the rest if it was taken. Others may have probed while we waited."""
+        """After an outage: one message first, the rest if it was taken. Others may have probed while we waited.
+
+        A refusal that is the queue's own trouble is no sign that it is back; nor may it be one message that keeps the queue from
+        all others, so a few are tried, one by one.
+        """
         if not self.takes_mail:
             raise TransientError(self.reason)
         if self.state is not State.PROBING:
             return await self._bring(batch)
-        first = await self._bring(batch[:1])
-        await self._up()
-        return first + (await self._bring(batch[1:]) if len(batch) > 1 else [])
+        answers: list[Receipt | Refusal] = []
+        for one in batch[:PROBES]:
+            answers += await self._bring([one])
+            if not _blames_queue(answers[-1]):
+                await self._up()
+                rest = batch[len(answers) :]
+                return answers + (await self._bring(rest) if rest else [])
+        reason = next(one.reason for one in answers if isinstance(one, Refusal))
+        await self._failed(reason, None)
+        raise TransientError(reason)
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
             async with self._calls.turn(batch[0].raw.claim.ref.folder.mailbox, len(batch)):
                 answers = await self._call(batch)
-            if not self._proven:
+            if not self._proven and not all(map(_blames_queue, answers)):
                 await self._prove()
             return answers
         except TransientError as error:

@@ -29,7 +29,7 @@ from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.oauth.tokens import token_source
 from mailpoller.transport.probe import WebApproach, token_step
 from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+from mailpoller.transport.smtp import EnvelopeRefused, NotCarried, RelayUnavailable
 from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,14 @@ _NOTE = 1 << 16
 """Octets of a mail in which the header of an attached message stands."""
 _TOO_LARGE = frozenset(("ErrorMessageSizeExceeded", "RequestBodyTooLarge", "RequestEntityTooLarge"))
 _PASSING = frozenset(("ErrorExceededMessageLimit", "ErrorQuotaExceeded", "ErrorSubmissionQuotaExceeded"))
+_OF_RECIPIENTS = frozenset(("ErrorInvalidRecipients", "ErrorRecipientNotFound", "ErrorInvalidSmtpAddress"))
+_OF_SENDER = frozenset(
+    (
+        "ErrorSendAsDenied", "ErrorMessageSubmissionBlocked", "ErrorInvalidUser", "ErrorNonExistentMailbox",
+        "ErrorAccountSuspend", "MailboxNotEnabledForRESTAPI", "MailboxNotSupportedForRESTAPI",
+    )
+)  # fmt: skip
+"""Of us, and not of the mail: whatever we send is refused like this."""
 _NEVER = frozenset((400, 413, 422))
 
 
@@ -124,7 +132,7 @@ class GraphOutgoing:
         """Hand the mail to Exchange; it answers before it has looked at the recipients, so refusals come as mail to the sender.
 
         The same errors as by SMTP: :class:`NotCarried` (``SIZE``; ``8BITMIME``: an attached message would be rewritten),
-        :class:`MessageRejected`, :class:`CredentialsRefused`, :class:`RelayUnavailable`.
+        :class:`EnvelopeRefused`, :class:`MessageRejected`, :class:`CredentialsRefused`, :class:`RelayUnavailable`.
         """
         began = monotonic()
         size = len(mail.octets)
@@ -231,6 +239,11 @@ def _decided(error: HttpStatus, limit: int) -> MailpollerError:
     """What a refusal means for this mail and for the next ones."""
     if error.status == 413 or error.code in _TOO_LARGE:
         return NotCarried(str(error), lacks="SIZE", limit=limit)
+    if error.status in _NEVER and error.code in _OF_RECIPIENTS:
+        return EnvelopeRefused(str(error), part="recipients", advice="Look at the addresses that it is to go to.")
+    if error.status in _NEVER and error.code in _OF_SENDER:
+        advice = "Look at sender and user, and whether that mailbox may send."
+        return EnvelopeRefused(str(error), part="sender", advice=advice)
     if error.status in _NEVER and error.code not in _PASSING:
         return MessageRejected(str(error))
     return RelayUnavailable(str(error), retry_after=error.retry_after)

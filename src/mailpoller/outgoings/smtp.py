@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.literals import Duration, MailAddress, Size
-from mailpoller.core.ports import Mail, Outgoing, Stage
+from mailpoller.core.ports import Answer, Mail, Outgoing, Stage
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.transport.server import MailServer
 from mailpoller.transport.smtp import Relay, RelaySettings
@@ -104,7 +104,7 @@ class SmtpOutgoing:
         self._relay = Relay(relay)
         self._credentials = relay.credentials
 
-    async def send(self, mail: Mail) -> str:
+    async def send(self, mail: Mail) -> Answer:
         """Hand the mail to the relay; see :meth:`mailpoller.transport.smtp.Relay.send`."""
         started = monotonic()
         if not mail.sender and not self._null_sender:
@@ -123,6 +123,10 @@ class SmtpOutgoing:
     def probe(self) -> AsyncIterator[Stage]:
         """Every stage up to the login."""
         return self._relay.probe()
+
+    def inquire(self, recipients: Sequence[str]) -> AsyncIterator[Stage]:
+        """Every stage up to the login, and whether our sender and these recipients are taken."""
+        return self._relay.inquire("" if self._null_sender else self.sender, recipients)
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from time import monotonic
 from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 
@@ -15,10 +17,11 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.core.literals import MailAddresses, OutgoingName
-from mailpoller.core.ports import Clock, Mail, Outgoing, Sink
+from mailpoller.core.ports import Clock, Inquiring, Mail, Outgoing, Sink, Stage
 from mailpoller.mail.compose import Form, printable, quarantine_mail
 from mailpoller.transport.recent import Recent
-from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+from mailpoller.transport.smtp import EnvelopeRefused, NotCarried, NotNow, RelayUnavailable, RelayUncertain
+from mailpoller.transport.smtp.partly import Partly, Share
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +76,7 @@ class SmtpQueueConfig(SinkConfig):
     outgoing: OutgoingName
     """The outgoing identity that sends it."""
     to: MailAddresses
-    """The address, or a list of them. A mail counts as held when the relay has taken it for at least one."""
+    """The address, or a list of them. A mail counts as held when the relay has taken it for at least one and put nobody off."""
     payload: Payload = "summary"
     """The original is always attached; the event only serves the note."""
 
@@ -82,26 +85,39 @@ class SmtpQueueConfig(SinkConfig):
         outgoing = runtime.outgoings.get(self.outgoing)
         if outgoing is None:
             raise ConfigError(f"queue {name}: there is no outgoing named {self.outgoing}")
-        return SmtpQueue(name, outgoing, tuple(self.to), runtime.clock)
+        file = runtime.state_directory / "recipients" / f"{quote(name, safe='')[:120]}.json"
+        return SmtpQueue(name, outgoing, tuple(self.to), runtime.clock, Partly(file))
 
 
 class SmtpQueue:
-    """Delivers by mail. A repeat that this process knows is not sent again; after a restart it bears the same Message-ID."""
+    """Delivers by mail. A repeat that this process knows is not sent again; after a restart it bears the same Message-ID.
+
+    Sender and recipients are the configuration's and the same for every mail: a relay that refuses them is a queue that is down, and
+    so is one that puts us off before it has seen a mail. Whom it put off alone, of several recipients, gets the mail alone.
+    """
 
     stores_octets = True
 
-    def __init__(self, name: str, outgoing: Outgoing, recipients: tuple[str, ...], clock: Clock) -> None:
+    def __init__(
+        self, name: str, outgoing: Outgoing, recipients: tuple[str, ...], clock: Clock, partly: Partly
+    ) -> None:
         self._name = name
         self._outgoing = outgoing
         self._recipients = recipients
         self._clock = clock
         self._recent = Recent()
+        self._partly = partly
+        self._uncertain = Recent()
+        """Mails after which the relay was lost: one that does it again may be the reason."""
+        self._taken = 0
+        self._taken_before: dict[str, int] = {}
+        """Delivery -> mails that the relay had taken when it last put this one off."""
         self._hands = asyncio.Semaphore(_LANES)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Mail each delivery. A relay that is down ends the batch: what it had taken is told, the rest may be repeated.
 
-        Raises :class:`TransientError` if it took nothing.
+        Raises :class:`TransientError` if it took nothing, or refuses us.
         """
         answers: dict[str, Receipt | Refusal] = {
             one.delivery_id: Receipt(one.delivery_id, self._outgoing.host, repeated=True)
@@ -110,7 +126,7 @@ class SmtpQueue:
         }
         waiting = iter({one.delivery_id: one for one in batch if one.delivery_id not in answers}.values())
         ends = monotonic() + _BUDGET_S
-        trouble = ""
+        trouble: TransientError | None = None
 
         async def lane() -> None:
             nonlocal trouble
@@ -118,13 +134,13 @@ class SmtpQueue:
                 if trouble:
                     return
                 if monotonic() > ends:
-                    trouble = "the relay is too slow for so many at once"
+                    trouble = TransientError("the relay is too slow for so many at once")
                     return
                 try:
                     async with self._hands:
                         answers[delivery.delivery_id] = answer = await self._deliver(delivery)
-                except (RelayUnavailable, CredentialsRefused) as error:
-                    trouble = str(error)
+                except (TransientError, CredentialsRefused) as error:
+                    trouble = error if isinstance(error, TransientError) else TransientError(str(error))
                     return
                 if isinstance(answer, Receipt):
                     self._recent.add([delivery.delivery_id])
@@ -136,11 +152,19 @@ class SmtpQueue:
                 for number in range(_LANES):
                     group.create_task(lane(), name=f"mail {self._name} {number}")
         if trouble and not answers:
-            raise TransientError(trouble)
+            raise trouble
+        put_off = [
+            one
+            for one in answers.values()
+            if isinstance(one, Refusal) and one.blame == "queue" and one.delivery_id in self._taken_before
+        ]
+        if len(put_off) == len(answers) > 1:
+            # Nobody can tell whether it is the mails; but they have nothing in common, apart from the relay.
+            raise TransientError(put_off[0].reason)
         told: set[str] = set()
         in_order = []
         for delivery in batch:
-            answer = answers.get(delivery.delivery_id) or Refusal(delivery.delivery_id, trouble)
+            answer = answers.get(delivery.delivery_id) or Refusal(delivery.delivery_id, str(trouble), blame="queue")
             if isinstance(answer, Receipt) and delivery.delivery_id in told:
                 answer = replace(answer, repeated=True)
             told.add(delivery.delivery_id)
@@ -148,11 +172,16 @@ class SmtpQueue:
         return in_order
 
     async def _deliver(self, delivery: Delivery) -> Receipt | Refusal:
-        """One mail, in the best form that the relay carries."""
+        """One mail, in the best form that the relay carries, to those who do not have it. Raises what is the queue's trouble."""
+        share = await self._partly.of(delivery.delivery_id)
+        to = tuple(one for one in self._recipients if one not in share.taken and one not in share.refused)
+        if not to:
+            await self._partly.drop(delivery.delivery_id)
+            return Receipt(delivery.delivery_id, self._outgoing.host, repeated=True)
         form: Form = "whole"
         too_large = ""
         while True:
-            mail = await self._compose(delivery, form)
+            mail = await self._compose(delivery, to, form)
             try:
                 answer = await self._outgoing.send(mail)
             except NotCarried as error:
@@ -162,25 +191,64 @@ class SmtpQueue:
                 if error.lacks == "SIZE" and form != "header" and delivery.reason:
                     form, too_large = "header", str(error)
                     continue
+                if error.lacks == "SMTPUTF8" and not "".join((mail.sender, self._outgoing.sender, *to)).isascii():
+                    raise TransientError(str(error)) from None
                 return Refusal(delivery.delivery_id, str(error), permanent=True)
+            except EnvelopeRefused as error:
+                if share.taken and error.part == "recipients":
+                    return await self._done(delivery, str(error), replace(share, refused=share.refused + to))
+                raise TransientError(str(error), advice=error.advice) from None
             except MessageRejected as error:
                 return Refusal(delivery.delivery_id, too_large or str(error), permanent=True)
-            except (RelayUnavailable, CredentialsRefused):
+            except NotNow as error:
+                if share.taken:
+                    return Refusal(delivery.delivery_id, str(error), blame="queue")
+                raise
+            except RelayUncertain as error:
+                if delivery.delivery_id in self._uncertain:
+                    return self._put_off(delivery, error)
+                self._uncertain.add([delivery.delivery_id])
+                raise
+            except RelayUnavailable:
                 raise
             except TransientError as error:
-                return Refusal(delivery.delivery_id, str(error))
+                return self._put_off(delivery, error)
+            self._taken += 1
             if too_large:
                 # A note is not the message: only whoever keeps all of it may say that it is held.
                 return Refusal(delivery.delivery_id, f"{too_large}; a note with its header was sent", permanent=True)
             log.debug("message.mailed", queue=self._name, mid=delivery.mid, form=form)
-            return Receipt(delivery.delivery_id, f"{self._outgoing.host}: {answer}")
+            self._taken_before.pop(delivery.delivery_id, None)
+            later, never = getattr(answer, "later", ()), getattr(answer, "never", ())
+            has = Share(share.taken + tuple(one for one in to if one not in (*later, *never)), share.refused + never)
+            if later:
+                await self._partly.keep(delivery.delivery_id, has)
+                return Refusal(delivery.delivery_id, f"{self._outgoing.host}: {answer}", blame="queue")
+            return await self._done(delivery, answer, has)
 
-    async def _compose(self, delivery: Delivery, form: Form) -> Mail:
+    async def _done(self, delivery: Delivery, words: str, share: Share) -> Receipt:
+        """All have it that ever will, somebody among them."""
+        await self._partly.drop(delivery.delivery_id)
+        refused, of = len(share.refused), len(self._recipients)
+        if refused and " recipients refused" not in words:
+            words += f" ({refused} of {of} recipients refused)"
+        return Receipt(delivery.delivery_id, f"{self._outgoing.host}: {words}")
+
+    def _put_off(self, delivery: Delivery, error: TransientError) -> Refusal:
+        """The relay had the mail, and wants it later. That is the mail's trouble if others were taken since it was last put off."""
+        before = self._taken_before.pop(delivery.delivery_id, None)
+        self._taken_before[delivery.delivery_id] = self._taken
+        if len(self._taken_before) > self._recent.limit:
+            del self._taken_before[next(iter(self._taken_before))]
+        alone = before is not None and self._taken > before
+        return Refusal(delivery.delivery_id, str(error), blame="message" if alone else "queue")
+
+    async def _compose(self, delivery: Delivery, to: tuple[str, ...], form: Form) -> Mail:
         if delivery.raw.octets.size > _THREAD_ABOVE:
-            return await asyncio.to_thread(self._mail, delivery, form)
-        return self._mail(delivery, form)
+            return await asyncio.to_thread(self._mail, delivery, to, form)
+        return self._mail(delivery, to, form)
 
-    def _mail(self, delivery: Delivery, form: Form) -> Mail:
+    def _mail(self, delivery: Delivery, to: tuple[str, ...], form: Form) -> Mail:
         ref, facts = delivery.raw.claim.ref, _facts(delivery.event)
         words, advice = _REASONS.get(delivery.reason, _OTHERWISE)
         if delivery.reason:
@@ -196,7 +264,7 @@ class SmtpQueue:
         explanation.append(_form_words(delivery, form))
         return quarantine_mail(
             sender=self._outgoing.sender,
-            recipients=self._recipients,
+            recipients=to,
             raw=delivery.raw,
             delivery_id=delivery.delivery_id,
             at=self._clock.now(),
@@ -207,10 +275,26 @@ class SmtpQueue:
         )
 
     async def check(self) -> None:
-        """Go through every stage up to the login; raises :class:`TransientError` with the first that fails."""
-        failed = [stage async for stage in self._outgoing.probe() if not stage.ok]
-        if failed:
-            raise TransientError(f"{failed[0].name}: {failed[0].detail}")
+        """Go as far as RCPT, where the outgoing can; raises :class:`TransientError` with the first stage that fails.
+
+        Of several recipients one is enough: the queue serves those whom it can.
+        """
+        failed = await self._failed()
+        if failed and (failed[0].name != "recipient" or len(failed) == len(self._recipients)):
+            raise TransientError(f"{failed[0].name}: {failed[0].detail}", advice=failed[0].advice)
+
+    async def probe(self) -> AsyncIterator[Stage]:
+        """One stage; in it every recipient must be taken."""
+        began = monotonic()
+        failed = await self._failed()
+        detail = "; ".join(f"{one.name}: {one.detail}" for one in failed)
+        advice = failed[0].advice if failed else ""
+        yield Stage("check", not failed, timedelta(seconds=monotonic() - began), detail or "takes deliveries", advice)
+
+    async def _failed(self) -> list[Stage]:
+        outgoing = self._outgoing
+        stages = outgoing.inquire(self._recipients) if isinstance(outgoing, Inquiring) else outgoing.probe()
+        return [stage async for stage in stages if not stage.ok]
 
     async def close(self) -> None:
         """Nothing: the outgoing is closed by whoever made it."""

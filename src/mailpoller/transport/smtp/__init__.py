@@ -9,6 +9,23 @@ What aiosmtplib is not asked to do, and why:
 """
 
 from mailpoller.transport.smtp.relay import Relay
-from mailpoller.transport.smtp.terms import NotCarried, RelayCut, RelaySettings, RelayUnavailable
+from mailpoller.transport.smtp.terms import (
+    EnvelopeRefused,
+    NotCarried,
+    NotNow,
+    RelayCut,
+    RelaySettings,
+    RelayUnavailable,
+    RelayUncertain,
+)
 
-__all__ = ["NotCarried", "Relay", "RelayCut", "RelaySettings", "RelayUnavailable"]
+__all__ = [
+    "EnvelopeRefused",
+    "NotCarried",
+    "NotNow",
+    "Relay",
+    "RelayCut",
+    "RelaySettings",
+    "RelayUnavailable",
+    "RelayUncertain",
+]

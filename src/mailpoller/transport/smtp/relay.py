@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError
-from mailpoller.core.ports import Mail, Stage
+from mailpoller.core.ports import Answer, Mail, Stage
 from mailpoller.transport.probe import Approach, stages
 from mailpoller.transport.retry import briefly
+from mailpoller.transport.smtp.inquiry import asked
 from mailpoller.transport.smtp.line import Line
 from mailpoller.transport.smtp.terms import NotCarried, RelayCut, RelaySettings
 from mailpoller.transport.smtp.transaction import transact
@@ -22,12 +23,12 @@ class Relay:
         self._slots = asyncio.Semaphore(settings.connections)
         self._idle: list[Line] = []
 
-    async def send(self, mail: Mail) -> str:
-        """Return the relay's answer once it has taken the mail for at least one recipient.
+    async def send(self, mail: Mail) -> Answer:
+        """Return the relay's answer once it has taken the mail for at least one recipient; it says for whom it did not.
 
-        Recipients that were refused while another was accepted are named in the answer and logged: who wants the mail
-        has it, and a second try would send it twice. Raises :class:`RelayUnavailable`, :class:`CredentialsRefused`,
-        :class:`NotCarried`, :class:`MessageRejected`, or :class:`TransientError` for this mail alone.
+        Raises, for the relay's or our sake, :class:`RelayUnavailable`, :class:`CredentialsRefused`, :class:`NotNow` and
+        :class:`EnvelopeRefused`; for this mail's alone :class:`NotCarried`, and any other :class:`MessageRejected` or
+        :class:`TransientError`.
         """
         if len(mail.octets) > self._settings.max_size:
             limit = self._settings.max_size
@@ -35,7 +36,7 @@ class Relay:
         async with self._slots:
             return await briefly(lambda: self._send(mail), on=RelayCut)
 
-    async def _send(self, mail: Mail) -> str:
+    async def _send(self, mail: Mail) -> Answer:
         line = self._kept()
         try:
             if line is None:
@@ -73,6 +74,19 @@ class Relay:
         """Every stage up to the login, on a connection of its own; ends after the first that fails."""
         line = Line(self._settings)
         return stages(line.steps(), self._advice, line.quit)
+
+    async def inquire(self, sender: str, recipients: Sequence[str]) -> AsyncIterator[Stage]:
+        """As :meth:`probe`, then MAIL and an RCPT for each recipient, and no further: see :class:`mailpoller.core.ports.Inquiring`."""
+        line = Line(self._settings)
+        try:
+            async for stage in stages(line.steps(), self._advice):
+                yield stage
+                if not stage.ok:
+                    return
+            async for stage in asked(line, sender, recipients):
+                yield stage
+        finally:
+            await line.quit()
 
     def _advice(self, stage: str, error: MailpollerError) -> str:
         """What a sysadmin can do about a stage that failed."""

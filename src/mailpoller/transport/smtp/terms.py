@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -43,17 +44,44 @@ class RelayCut(RelayUnavailable):
     """As its parent; and it failed at once, before the relay can have taken anything: a second try costs nothing."""
 
 
+class RelayUncertain(RelayUnavailable):
+    """As its parent; and it had the whole mail when it failed, so it may have taken it: a second try may be a repeat."""
+
+
+class NotNow(TransientError):
+    """The relay put us off (4xx) before it had seen an octet of the mail: whatever the reason is, it is not the mail."""
+
+
+class EnvelopeRefused(MessageRejected):
+    """The relay refused the mail for its sender or its recipients, or before it had seen an octet of it.
+
+    ``part`` is ``sender``, ``recipients`` or ``mail``. Where sender and recipients are the configuration's, every other mail would
+    fare the same until a human has done something: then it is we who are refused, and ``advice`` says what to do.
+    """
+
+    def __init__(self, message: str, *, part: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.part = part
+        self.advice = advice
+
+
 class NotCarried(MessageRejected):
     """The relay cannot carry the mail in this form; a lesser form may pass.
 
-    ``lacks`` is ``8BITMIME`` (the mail has octets above 127) or ``SIZE`` (it is too large; ``limit`` is the most that the
-    relay or the configuration allows, in octets, 0 if nobody said).
+    ``lacks`` is ``8BITMIME`` (the mail has octets above 127), ``SIZE`` (it is too large; ``limit`` is the most that the
+    relay or the configuration allows, in octets, 0 if nobody said) or ``SMTPUTF8`` (an address is not in ASCII).
     """
 
     def __init__(self, message: str, *, lacks: str, limit: int = 0) -> None:
         super().__init__(message)
         self.lacks = lacks
         self.limit = limit
+
+
+def status_of(answer: SMTPResponse) -> str:
+    """The enhanced status code of an answer without its class (``1.7`` of ``5.1.7``; RFC 3463), or nothing if it has none."""
+    found = re.match(r"[245]\.(\d{1,3}\.\d{1,3})\b", answer.message.strip())
+    return found[1] if found else ""
 
 
 def words_of(answer: SMTPResponse) -> str:
