@@ -104,7 +104,8 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
 
         control = ControlServer(
-            service.control_socket, Operations(ledger, health, fleet.queues, fleet.watchers).handlers()
+            service.control_socket,
+            Operations(ledger, health, fleet.queues, fleet.watchers, own=fleet.own).handlers(),
         )
         supervisor = fleet.supervisor(
             notifier=Notifier(),

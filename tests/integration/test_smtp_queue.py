@@ -351,8 +351,9 @@ async def test_who_has_a_mail_is_told_when_it_cannot_be_kept(tmp_path: Path) -> 
 @pytest.mark.parametrize("answer", [b"550 5.7.1 no\r\n", b"554 no\r\n", b"451 4.3.0 later\r\n", b"452 4.3.1 full\r\n"])
 async def test_a_refusal_before_the_mail_is_the_queues(at: str, answer: bytes) -> None:
     async with Scripted({at: answer}, ("SIZE 1000000", "8BITMIME")) as relay, quarantine(relay.port) as sink:
-        with pytest.raises(TransientError, match=answer[:3].decode()):
-            await sink.deliver([order(1), order(2)])
+        for batch in ([order(1)], [order(1), order(2)]):
+            with pytest.raises(TransientError, match=answer[:3].decode()):
+                await sink.deliver(batch)
     assert relay.mails == []
 
 
@@ -402,6 +403,8 @@ async def test_a_mail_after_which_the_relay_is_lost_twice_waits_by_itself() -> N
         bad, good = order(1, b"Subject: bad\r\n\r\n"), order(2, b"Subject: good\r\n\r\n")
         with pytest.raises(TransientError, match="may have taken"):
             await sink.deliver([bad])
+        (again,) = await sink.deliver([bad])
+        assert isinstance(again, Refusal)
         answers = await sink.deliver([bad, good])
     assert [type(one) for one in answers] == [Refusal, Receipt]
     assert len({line for mail in relay.mails for line in mail.splitlines() if line.startswith(b"Message-ID")}) == 2

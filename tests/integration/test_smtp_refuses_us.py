@@ -129,7 +129,7 @@ def test_a_queue_that_is_refused_is_one_alarm_and_recovers_by_itself(
 def test_null_sender_false_is_what_helps(site: Site, relay: Relay, box: mailbox.Maildir) -> None:
     class Choosy(Relay):
         async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
-            if not address:
+            if address in ("", "<>"):
                 return NULL
             return await super().handle_MAIL(server, session, envelope, address, options)
 
@@ -160,6 +160,56 @@ def test_a_refusal_of_the_message_is_the_messages(
     assert list(box.keys()) == []
     assert in_last_resort(site) == 3
     assert ask(site, "status", "--json").json["alarms"] == []
+
+
+# --- quarantine by mail ----------------------------------------------------------------------------------------------
+@pytest.fixture
+def by_mail(site: Site) -> Site:
+    """Every mail is for the quarantine, which is a mail address."""
+    site.settings["quarantine"] = {
+        "type": "smtp", "outgoing": "o", "to": "quarantine@example.com", "retry_interval": "1s"
+    }  # fmt: skip
+    site.settings["service"]["quarantine_marker"] = "mail"
+    return site
+
+
+def test_quarantine_that_is_refused_is_down_with_an_alarm_and_a_line_in_status(
+    by_mail: Site, relay: Relay, box: mailbox.Maildir
+) -> None:
+    relay.refuse["MAIL"] = NULL
+    with by_mail.run() as daemon:
+        daemon.until(lambda: daemon.count("queue.failed", queue="quarantine") >= 2)
+        status = ask(by_mail, "status", "--json").json
+        assert ("quarantine", "down") in [(one["queue"], one["state"]) for one in status["queues"]]
+        assert [one["key"] for one in status["alarms"]] == ["queue-failing:quarantine"]
+        assert "quarantine" in ask(by_mail, "status").out
+        assert len(list(box.keys())) == 3
+        (stage,) = stages(by_mail, "quarantine")
+        assert not stage["ok"]
+        assert "null_sender: false" in stage["advice"]
+        relay.refuse.clear()
+        daemon.until(lambda: list(box.keys()) == [])
+        daemon.until_said("alarm.ended", kind="queue-failing", subject="quarantine")
+    assert in_last_resort(by_mail) == 0
+
+
+def test_use_of_the_last_resort_is_told_and_so_is_its_end(by_mail: Site, relay: Relay, box: mailbox.Maildir) -> None:
+    relay.refuse["END"] = "554 5.7.1 Spam"
+    with by_mail.run() as daemon:
+        daemon.until(lambda: list(box.keys()) == [])
+        daemon.until_said("alarm.raised", kind="last-resort-used", subject="support")
+        assert daemon.count("last_resort.used") == 1, "one reason, one warning"
+        daemon.until(lambda: len(ask(by_mail, "errors", "support", "--json").json) == 3)
+        faults = ask(by_mail, "errors", "support", "--json").json
+        assert {one["event"] for one in faults} == {"last_resort.used"}
+        assert "554 5.7.1 Spam" in faults[0]["detail"]
+        status = ask(by_mail, "status", "--json").json
+        assert [one["key"] for one in status["alarms"]] == ["last-resort-used:support"]
+        assert "last-resort-used:support" in ask(by_mail, "status").out
+        assert in_last_resort(by_mail) == 3
+        relay.refuse.clear()
+        deliver(box, "four")
+        daemon.until_said("alarm.ended", kind="last-resort-used", subject="support")
 
 
 # --- several recipients ----------------------------------------------------------------------------------------------

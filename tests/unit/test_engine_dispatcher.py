@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_rig import Rig, Routes, log  # noqa: F401
 
-from mailpoller.core.delivery import Refusal
+from mailpoller.core.delivery import Delivery, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.engine.dispatcher import LAST_RESORT, REFUSED_LIMIT
 from mailpoller.engine.queues import State
@@ -112,6 +112,20 @@ async def test_a_message_that_a_queue_keeps_refusing_is_quarantined_after_hours_
     (held,) = rig.sinks["quarantine"].held.values()
     assert held.reason == "refused"
     assert rig.downloads()["1"] == REFUSED_LIMIT + 1
+
+
+async def test_a_message_that_is_refused_for_the_queues_trouble_is_never_quarantined_for_it() -> None:
+    def doubt(delivery: Delivery) -> Refusal | None:
+        return Refusal(delivery.delivery_id, "451 later", blame="queue")
+
+    rig = Rig()
+    rig.sinks["support"].doubt = doubt
+    rig.fill(1)
+    for _ in range(REFUSED_LIMIT + 3):
+        await rig.carry()
+        rig.later(hours=5)
+    assert not rig.sinks["quarantine"].held
+    assert rig.downloads()["1"] == REFUSED_LIMIT + 3
 
 
 async def test_each_refusal_for_now_puts_the_message_off_for_longer() -> None:

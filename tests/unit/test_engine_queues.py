@@ -155,3 +155,31 @@ async def test_an_alarm_of_an_earlier_run_ends_without_mail_once_the_queue_was_l
     await queue.deliver(deliveries(1))
     assert edges == [(True, "")], "told once"
     tending.cancel()
+
+
+async def test_a_refusal_that_is_the_queues_trouble_does_not_bring_it_back_nor_keep_it_from_others() -> None:
+    class Wary(ScriptedSink):
+        bad: frozenset[str] = frozenset()
+
+        async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+            await super().deliver([one for one in batch if one.delivery_id not in self.bad])
+            return [
+                Refusal(one.delivery_id, "not now", blame="queue")
+                if one.delivery_id in self.bad
+                else Receipt(one.delivery_id)
+                for one in batch
+            ]
+
+    sink, edges = Wary(), list[tuple[bool, str]]()
+    queue = make_queue(sink, edges, retry=60)
+    queue.state, queue.reason = State.PROBING, "was down"
+    sink.bad = frozenset(f"id-{number}" for number in range(9))
+    with pytest.raises(TransientError, match="not now"):
+        await queue.deliver(deliveries(9))
+    assert queue.state is State.DOWN
+    assert (sum(sink.calls), edges) == (0, [])
+    queue.state = State.PROBING
+    sink.bad = frozenset(("id-0",))
+    answers = await queue.deliver(deliveries(4))
+    assert [type(one) for one in answers] == [Refusal, Receipt, Receipt, Receipt]
+    assert (queue.state, edges) == (State.UP, [(True, "")])

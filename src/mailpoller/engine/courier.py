@@ -411,6 +411,9 @@ class Courier:
                 outcomes, deferrals = await self._dispatcher.dispatch(hand.judged)
                 hand.outcomes += outcomes
                 hand.deferrals += deferrals
+                for judged in hand.judged:
+                    if judged.spilled:
+                        self._observer.fault("last_resort.used", judged.spilled, judged.claim.mid)
         finally:
             hand.judged = []
             hand.release()

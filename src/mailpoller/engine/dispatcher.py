@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ _RESERVED = frozenset((QUARANTINE, LAST_RESORT))
 REFUSED_LIMIT = 11
 """A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six hours)."""
 
+_REASONS_TOLD = 1000
+
 _FIRST_DEFERRAL = timedelta(seconds=10)
 _LONGEST_DEFERRAL = timedelta(hours=4)
 LONGEST_WISH = timedelta(days=1)
@@ -52,6 +55,8 @@ class Judged:
     waits_for: str | None = None
     """The queue that failed, if one did."""
     trouble: str = ""
+    spilled: str = ""
+    """Why the quarantine does not hold it and the last resort has to."""
 
     @property
     def quarantined(self) -> bool:
@@ -113,6 +118,7 @@ class Dispatcher:
         self._clock = clock
         self._formerly = formerly or {}
         """Former name of a queue -> its name."""
+        self._told: set[str] = set()
 
     def queue(self, name: str) -> Queue | None:
         """The queue behind a name of a route; None if it is no longer configured."""
@@ -256,12 +262,23 @@ class Dispatcher:
             judged.waits_for, judged.trouble = "", reason
             return
         place = LAST_RESORT if name == QUARANTINE else QUARANTINE
+        if place == LAST_RESORT:
+            self._spilled(judged, reason)
         del judged.deliveries[name]
         judged.route = tuple(dict.fromkeys(place if step == name else step for step in judged.route))
         if isinstance(judged.verdict, Deliver):
             judged.verdict = Quarantine("refused", f"{name}: {reason}", rules=judged.verdict.rules)
         if place not in judged.receipts and place not in judged.deliveries:
             judged.deliveries[place] = self._delivery(judged, place, self._renderer(judged))
+
+    def _spilled(self, judged: Judged, reason: str) -> None:
+        """A human looks into the quarantine and not into the last resort, so its use is told: in the log once for each reason."""
+        judged.spilled = reason
+        alike = re.sub(r"[0-9]+", "0", reason)
+        if alike not in self._told and len(self._told) < _REASONS_TOLD:
+            self._told.add(alike)
+            mailbox = judged.claim.ref.folder.mailbox
+            log.warning("last_resort.used", mailbox=mailbox, mid=judged.claim.mid, reason=reason)
 
     def _renderer(self, judged: Judged) -> EventRenderer:
         verdict = judged.verdict

@@ -25,6 +25,7 @@ class Kind(Enum):
     CREDENTIALS_REFUSED = "credentials-refused"
     MAILBOX_HELD = "mailbox-held"
     DISPOSITION_IMPOSSIBLE = "disposition-impossible"
+    LAST_RESORT_USED = "last-resort-used"
     ENVIRONMENT = "environment"
     WAL_GROWING = "wal-growing"
     CREDENTIALS_EXPIRE = "credentials-expire"
@@ -106,6 +107,15 @@ MANNERS = {
         "The mailbox {subject}{place} allows again what is to be done to settled mail",
         "{count} mailboxes{place} allow again what is to be done to settled mail",
         "The mail itself is safe in its queue. Look at rights, quota and the folder that the disposition names.",
+        silence=timedelta(hours=26),
+    ),
+    Kind.LAST_RESORT_USED: Manner(
+        "Quarantined mail of {subject}{place} lies in the local directory",
+        "Quarantined mail of {count} mailboxes{place} lies in the local directory",
+        "The quarantine of {subject}{place} holds mail again",
+        "The quarantines of {count} mailboxes{place} hold mail again",
+        "The quarantine refused it for good, so it was put into the directory quarantine under service.state_directory. Look there, and "
+        "at what the quarantine said.",
         silence=timedelta(hours=26),
     ),
     Kind.ENVIRONMENT: Manner(

@@ -12,8 +12,9 @@ from mailpoller import __version__
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Ledger
 from mailpoller.engine.control import Handler
+from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
-from mailpoller.engine.queues import Queue
+from mailpoller.engine.queues import Queue, State
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -22,15 +23,30 @@ Decision = Literal["baseline", "replay", "absence"]
 _DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay", "absence": "absence"}
 
 
+def _is_dormant(queue: Queue) -> bool:
+    """True of a last resort that nothing is wrong with: every service has one, and hardly any uses it."""
+    return queue.name == LAST_RESORT and queue.state is State.UP
+
+
 class Operations:
-    """Carries out requests from the control socket. Each takes the request and returns plain data."""
+    """Carries out requests from the control socket. Each takes the request and returns plain data.
+
+    ``queues`` are those that are configured, ``own`` those that only quarantined mail goes to.
+    """
 
     def __init__(
-        self, ledger: Ledger, health: Health, queues: Mapping[str, Queue], watchers: Mapping[str, Watcher]
+        self,
+        ledger: Ledger,
+        health: Health,
+        queues: Mapping[str, Queue],
+        watchers: Mapping[str, Watcher],
+        *,
+        own: Mapping[str, Queue] | None = None,
     ) -> None:
         self._ledger = ledger
         self._health = health
         self._queues = queues
+        self._own = own if own is not None else {}
         self._watchers = watchers
 
     def handlers(self) -> dict[str, Handler]:
@@ -57,9 +73,8 @@ class Operations:
             ]
         except LedgerUnavailable as error:
             told["ledger_error"] = str(error)
-        queues = [
-            {"queue": name, "state": queue.state.value, "reason": queue.reason} for name, queue in self._queues.items()
-        ]
+        shown = [*self._queues.values(), *(one for one in self._own.values() if not _is_dormant(one))]
+        queues = [{"queue": one.name, "state": one.state.value, "reason": one.reason} for one in shown]
         return {
             "version": __version__,
             "pid": os.getpid(),

@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import Disposed, Outcome
+from mailpoller.core.delivery import QUARANTINE, Disposed, Outcome
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsRefused,
@@ -149,6 +149,8 @@ class Watcher:
                 self._alarm.tell(
                     Kind.POISON_QUARANTINED, self.mailbox, f"message {outcome.claim.mid}", group=self._group
                 )
+            if QUARANTINE in outcome.receipts:
+                self._alarm.tell_end(Kind.LAST_RESORT_USED, self.mailbox)
 
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
         if failed:
@@ -161,6 +163,8 @@ class Watcher:
 
     def fault(self, event: str, detail: str, mid: str) -> None:
         self._alarm.fault(self.mailbox, event, detail, mid)
+        if event == "last_resort.used":
+            self._alarm.tell(Kind.LAST_RESORT_USED, self.mailbox, detail, group=self._group)
 
     @property
     def _group(self) -> str:
