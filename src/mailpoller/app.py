@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,8 +23,19 @@ from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.errors import ConfigError, MailpollerError
-from mailpoller.core.ports import Clock, Inquiring, Ledger, Outgoing, Probed, Rule, Sink, Stage
+from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError
+from mailpoller.core.ports import (
+    Clock,
+    Inquiring,
+    Ledger,
+    Marked,
+    Outgoing,
+    Probed,
+    QueueRecord,
+    Rule,
+    Sink,
+    Stage,
+)
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Policy
 from mailpoller.engine.clock import SystemClock
@@ -35,6 +46,7 @@ from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.recognition import vanished
 from mailpoller.engine.supervisor import Supervisor
 from mailpoller.mail.compose import test_mail
 from mailpoller.transport.disk import make_directory
@@ -70,11 +82,13 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
     """
     clock = clock or SystemClock()
     service = config.service
-    runtime = prepare_runtime(config, clock)
+    prepare_state(config)
+    runtime = prepare_runtime(config, clock, spool=False)
     stop = asyncio.Event()
     async with AsyncExitStack() as closing:
         ledger = await config.ledger.open(clock)
         closing.push_async_callback(ledger.close)
+        closing.callback(prepare_spool(config))  # not before we hold the ledger: another instance may be using it
         alarm = Alarm(
             ledger=ledger,
             outgoing=runtime.outgoings[config.alerts.outgoing] if config.alerts else None,
@@ -103,10 +117,8 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         for name in set(await ledger.mailboxes()) - set(config.mailboxes) - _former_names(config):
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
 
-        control = ControlServer(
-            service.control_socket,
-            Operations(ledger, health, fleet.queues, fleet.watchers, own=fleet.own).handlers(),
-        )
+        operations = Operations(ledger, health, fleet.queues, fleet.watchers, own=fleet.own)
+        control = ControlServer(service.control_socket, operations.handlers())
         supervisor = fleet.supervisor(
             notifier=Notifier(),
             grace=service.stop_grace,
@@ -119,8 +131,44 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         yield App(supervisor, ledger, health, fleet, stop)
 
 
+def prepare_state(config: Config) -> None:
+    """Make the state directory if it is missing. Raises :class:`ConfigError` if that cannot be."""
+    try:
+        make_directory(config.service.state_directory, mode=0o750)
+    except OSError as error:
+        raise _unusable(config.service.state_directory, error) from None
+
+
+def prepare_spool(config: Config) -> Callable[[], None]:
+    """Make the spool and empty it of what a killed process left; what gives it back at the end.
+
+    Raises :class:`ConfigError` if it cannot be used, and :class:`LedgerLocked` if another process uses it: one with another
+    ledger, and the same state directory.
+    """
+    state = config.service.state_directory
+    spool = Spool(state / "spool")
+    try:
+        spool.hold()
+        spool.prepare()
+    except BlockingIOError:
+        spool.close()
+        raise LedgerLocked(
+            f"{spool.directory}: in use by another process, which has another ledger: give each its own service.state_directory"
+        ) from None
+    except OSError as error:
+        spool.close()
+        raise _unusable(state, error) from None
+    return spool.close
+
+
+def _unusable(state: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the state directory {state} cannot be used: {error.strerror}; service.state_directory names another"
+    )
+
+
 def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runtime:
-    """State directory and spool made (unless told not to), outgoings built; nothing connected.
+    """State directory and spool made (unless told not to: both are whose the ledger is), outgoings built; nothing connected.
 
     Raises :class:`ConfigError` if the state directory cannot be used.
     """
@@ -131,9 +179,7 @@ def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runt
             make_directory(state, mode=0o750)
             directory.prepare()
     except OSError as error:
-        raise ConfigError(
-            f"the state directory {state} cannot be used: {error.strerror}; service.state_directory names another"
-        ) from None
+        raise _unusable(state, error) from None
     bare = Runtime(clock=clock, spool=directory, state_directory=state)
     outgoings: dict[str, Outgoing] = {name: block.build(name, bare) for name, block in config.outgoing.items()}
     return Runtime(clock=clock, spool=directory, state_directory=state, outgoings=outgoings)
@@ -149,6 +195,7 @@ async def parts_to_probe(
     """
     clock = SystemClock()
     runtime = prepare_runtime(config, clock, spool=False)
+    known = _known_queues(config)
     parts: dict[str, AsyncIterator[Stage]] = {}
     async with AsyncExitStack() as closing:
         for name, block in config.mailboxes.items():
@@ -163,11 +210,11 @@ async def parts_to_probe(
             for name, sink_block in config.queues.items():
                 sink = sink_block.build(name, runtime)
                 closing.push_async_callback(sink.close)
-                parts[f"queue {name}"] = _probe_sink(sink)
+                parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
             for title, own in _own_quarantines(config).items():
                 sink = own.build(title, runtime)
                 closing.push_async_callback(sink.close)
-                parts[title] = _probe_sink(sink)
+                parts[title] = _probe_sink(sink, None)
             for name, outgoing in runtime.outgoings.items():
                 closing.push_async_callback(outgoing.close)
                 alerts = config.alerts.to if config.alerts and config.alerts.outgoing == name else ()
@@ -217,8 +264,21 @@ async def _probe_and_send(
     yield Stage("mail", not advice, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
-async def _probe_sink(sink: Sink) -> AsyncIterator[Stage]:
-    """Would it take a delivery now? One stage, unless the sink has more to say."""
+def _known_queues(config: Config) -> dict[str, QueueRecord]:
+    """What the ledger knows of the queues; nothing if there is no ledger yet, or none that can be read beside its daemon."""
+    opened = getattr(config.ledger, "reader", None)
+    if opened is None:
+        return {}
+    try:
+        with opened() as reader:
+            found = [reader.queue_mark(name) for name in config.queues]
+    except LedgerUnavailable:
+        return {}
+    return {record.name: record for record in found if record is not None}
+
+
+async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[Stage]:
+    """Would it take a delivery now, and is it the queue that the ledger knows? One stage, unless the sink has more to say."""
     if isinstance(sink, Probed):
         async for stage in sink.probe():
             yield stage
@@ -226,7 +286,9 @@ async def _probe_sink(sink: Sink) -> AsyncIterator[Stage]:
     begun = time.monotonic()
     trouble = advice = ""
     try:
-        await sink.check()
+        trouble = vanished(known, await sink.mark(), sink.place()) if isinstance(sink, Marked) else ""
+        if not trouble:
+            await sink.check()
     except MailpollerError as error:
         trouble = str(error)
         advice = getattr(error, "advice", "")

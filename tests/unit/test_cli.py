@@ -33,7 +33,7 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 PASSWORD = "hunter2-never-shown"
 VERBS = [
     "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
-    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "oauth", "oauth login",
+    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt", "oauth", "oauth login",
 ]  # fmt: skip
 
 

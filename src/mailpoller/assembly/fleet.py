@@ -93,7 +93,7 @@ class Fleet:
             for outgoing in self.outgoings.values():
                 closing.push_async_callback(outgoing.close)
             for queue in [*self._every_queue(), *self._leaving]:
-                closing.push_async_callback(queue.sink.close)
+                closing.push_async_callback(queue.close)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
     def add_mailbox(self, plan: MailboxPlan) -> MailboxParts:
@@ -273,11 +273,13 @@ class Fleet:
         if self._supervisor is not None:
             await self._supervisor.untend(queue)
         await queue.retire(self._grace)
-        await _closed(f"queue {queue.name}", queue.sink.close)
+        await _closed(f"queue {queue.name}", queue.close)
         self._leaving.remove(queue)
-        await self.ports.alarm.ended(Kind.WAL_GROWING, queue.name)
+        for kind in (Kind.WAL_GROWING, Kind.QUEUE_UNTAKEN):
+            await self.ports.alarm.ended(kind, queue.name)
         if queue.name not in self._blocks:
-            await self.ports.alarm.ended(Kind.QUEUE_FAILING, queue.name)
+            for kind in (Kind.QUEUE_FAILING, Kind.QUEUE_VANISHED):
+                await self.ports.alarm.ended(kind, queue.name)
 
     async def _sweep(self) -> None:
         """End the quarantines that no mailbox has any more."""

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import structlog
+
 from mailpoller.assembly.shares import Shares
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.ports import Ledger, Source
+from mailpoller.core.ports import Ledger, Marked, Sink, Source
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.courier import Courier
@@ -20,8 +22,11 @@ from mailpoller.engine.judge import Judge
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
+from mailpoller.engine.recognition import Recognition
 from mailpoller.engine.records import in_turn
 from mailpoller.engine.watcher import Watcher
+
+log = structlog.get_logger(__name__)
 
 
 class Bystander:
@@ -170,11 +175,15 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
 
     async def edge(queue: Queue, up: bool, reason: str) -> None:
         ports.bystander.edge(queue, up)
+        kind, other = Kind.QUEUE_FAILING, Kind.QUEUE_VANISHED
+        if queue.vanished:
+            kind, other = other, kind
+        await alarm.ended(other, queue.name)
         if up:
-            await alarm.ended(Kind.QUEUE_FAILING, queue.name)
+            await alarm.ended(kind, queue.name)
         else:
-            alarm.fault(f"queue:{queue.name}", "queue.failed", reason, "")
-            await alarm.raised(Kind.QUEUE_FAILING, queue.name, reason, group=f"queue {queue.name}")
+            alarm.fault(f"queue:{queue.name}", "queue.vanished" if queue.vanished else "queue.failed", reason, "")
+            await alarm.raised(kind, queue.name, reason, group=f"queue {queue.name}")
 
     async def doubts(queue: Queue, doubt: str | None) -> None:
         if doubt is None:
@@ -182,9 +191,18 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         else:
             await alarm.raised(Kind.WAL_GROWING, queue.name, doubt, group=f"queue {queue.name}")
 
+    async def untaken(queue: Queue, since: str | None) -> None:
+        if since is None:
+            await alarm.ended(Kind.QUEUE_UNTAKEN, queue.name)
+        elif not await alarm.stands(Kind.QUEUE_UNTAKEN, queue.name):
+            log.warning("queue.untaken", queue=queue.name, reason=since)
+            alarm.fault(f"queue:{queue.name}", "queue.untaken", since, "")
+            await alarm.raised(Kind.QUEUE_UNTAKEN, queue.name, since, group=f"queue {queue.name}")
+
+    sink = block.build(name, ports.runtime)
     return Queue(
         name,
-        block.build(name, ports.runtime),
+        sink,
         payload=block.payload,
         octets_wanted=block.octets_wanted,
         retry_interval=block.retry_interval,
@@ -192,5 +210,13 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         listener=edge,
         on_ready=ready,
         doubts=doubts,
+        untaken=untaken,
+        recognition=Recognition(_known_as(name, sink), sink, ports.ledger, ports.runtime.clock),
         calls=shares.calls(),
     )
+
+
+def _known_as(name: str, sink: Sink) -> str:
+    """What the ledger knows a queue by: its name; the place of a quarantine, whose name only says whose it was first."""
+    quarantine = name == QUARANTINE or name.startswith(f"{QUARANTINE} of ")
+    return f"{QUARANTINE} at {sink.place()}" if quarantine and isinstance(sink, Marked) else name

@@ -1,4 +1,4 @@
-"""``mailpoller queue``: look into an SQLite queue, and take, acknowledge and return its messages."""
+"""``mailpoller queue``: look into an SQLite queue, take, acknowledge and return its messages; adopt what lies in a queue's place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import plain, print_fields, print_json, print_table
+from mailpoller.cli.output import counted, plain, print_fields, print_json, print_table
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
@@ -198,6 +198,43 @@ def return_(
     """
     with _opened(config, name) as opened:
         _report("returned", delivery_ids, opened.return_(delivery_ids, lease, delay=delay))
+
+
+@queue.command()
+def adopt(
+    config: ConfigOption,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="QUEUE", help="A queue of the configuration, of any type; or as the alert names it."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Begin anew with what lies in the place of a queue that vanished.
+
+    A queue whose file or directory is gone, is another, or is an older copy is down until it is back, or until this is said. What was
+    delivered to the one that vanished is not brought again by itself: redeliver brings single messages. Exits with 65 if there is
+    nothing to adopt.
+
+    \b
+    Example:
+      mailpoller queue adopt support
+    """
+    from mailpoller.cli.service import carry_out, known_queue, loaded
+
+    with explained():
+        found = loaded(config)
+        if name.split()[0] not in ("quarantine", "last-resort"):
+            known_queue(found, name)
+        answer = carry_out(found, {"do": "adopt-queue", "queue": name})
+    if as_json:
+        print_json({"queue": name, **answer})
+        return
+    typer.echo(f"{name} begins anew with what is there")
+    if answer["receipts"]:
+        typer.echo(
+            f"the ledger noted {counted(answer['receipts'], 'receipt')} of the one before, from {answer['first_at']} to "
+            f"{answer['last_at']}; none of them is brought again by itself: mailpoller redeliver MID brings one"
+        )
 
 
 def _report(what: str, wanted: Sequence[str], done: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mailpoller.cli.exits import TEMPFAIL, expected_errors, explained, refuse
+from mailpoller.cli.exits import IOERR, TEMPFAIL, complain, expected_errors, explained, refuse
 from mailpoller.cli.options import ConfigOption, EnvironmentOption
 from mailpoller.cli.output import counted
 
@@ -62,7 +62,8 @@ def run(
     A dry run works on a copy of the ledger, also beside a running daemon. It opens mailboxes for reading only, brings
     nothing to a queue and sends no mail. Messages that are put off until later are shown too.
 
-    Exits with 75 if --once or --dry-run could not finish a mailbox, or if another process holds the ledger.
+    Exits with 75 if --once or --dry-run could not finish a mailbox, or if another process holds the ledger; with 74 if the
+    ledger cannot be used for another reason that may pass.
     """
     with explained():
         from mailpoller.cli.service import warn_of_root
@@ -83,7 +84,7 @@ def run(
             _require_secrets(loaded, mailbox)
             warn_of_root(loaded)
             _announce(loaded)
-            well = _logging_bugs(loaded, once, mailbox, terminal)
+            well = _logging_bugs(loaded, once, mailbox, terminal) if once else _served(loaded, mailbox)
         if not well:
             raise typer.Exit(TEMPFAIL)
 
@@ -137,6 +138,24 @@ def _announce(config: Config) -> None:
         queues=len(config.queues),
         rules=len(config.rules),
     )
+
+
+def _served(config: Config, only: str | None) -> bool:
+    """Run as a daemon. 75 says that another process lives and holds the ledger, and that alone: systemd is told to leave it at that,
+    while a ledger that cannot be used for now is tried again."""
+    from mailpoller.core.errors import LedgerLocked, TransientError
+
+    try:
+        return _logging_bugs(config, False, only, None)
+    except LedgerLocked:
+        raise
+    except (TransientError, ExceptionGroup) as error:
+        found = expected_errors(error)
+        if not found or not all(isinstance(one, TransientError) for one in found):
+            raise
+        for line in dict.fromkeys(str(one) for one in found):
+            complain(line)
+        raise typer.Exit(IOERR) from None
 
 
 def _logging_bugs(config: Config, once: bool, only: str | None, terminal: Terminal | None) -> bool:

@@ -88,7 +88,7 @@ def _show(report: dict[str, Any]) -> None:
         ),
         empty="no mailbox is known",
     )
-    if troubled := [queue for queue in report["queues"] if queue["state"] != "up"]:
+    if troubled := [queue for queue in report["queues"] if queue["state"] != "up" or queue.get("concerns")]:
         rows = ((queue["queue"], queue["state"], queue["reason"]) for queue in troubled)
         print_table(("queue", "state", "reason"), rows, empty="")
     if report["alarms"]:

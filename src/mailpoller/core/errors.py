@@ -37,6 +37,15 @@ class LedgerUnavailable(TransientError):
     """The ledger cannot commit (full disk, read-only, locked): fetching stops until it can."""
 
 
+class LedgerLocked(LedgerUnavailable):
+    """Another process holds the ledger, and is alive: nothing of ours was touched."""
+
+
+class QueueVanished(TransientError):
+    """What lies in a queue's place is not the queue that was delivered to before (gone, another, an older copy): nothing is
+    delivered and nothing made anew until it is back, or an operator adopts what is there (``mailpoller queue adopt``)."""
+
+
 class MessageGone(MailpollerError):
     """Somebody else took the message: close its claim."""
 

@@ -187,6 +187,64 @@ class Upkept(Protocol):
         :class:`TransientError`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which queue lies in a sink's place, as the queue itself says.
+
+    ``identity``: random, made when the queue was begun, kept inside of it. ``height``: grows as it is delivered to and is never
+    lowered by whoever takes from it, so that an older copy is known by it; ``place``: where it lies, for an operator.
+    """
+
+    identity: str
+    height: int
+    place: str
+
+    def unlike(self, found: Mark | None, place: str) -> str:
+        """Why what was ``found`` at ``place`` is not the queue of this mark as it was when it bore it, in words; else empty."""
+        lay = "" if self.place == place else f" (it lay at {self.place})"
+        if found is None:
+            return f"it was removed or replaced{lay}: nothing that bears our mark lies at {place}"
+        if found.identity != self.identity:
+            return f"it was removed or replaced{lay}: another queue lies at {place}"
+        if found.height < self.height:
+            return f"it was replaced{lay}: an older copy lies at {place}, which got to {found.height:,} and not to {self.height:,}"
+        return ""
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """A sink whose queue bears a :class:`Mark`, so that one that vanished is not begun anew in silence.
+
+    Until :meth:`expect` is called the sink takes what is there, and begins what is missing. What it delivers to bears a mark from
+    the first delivery on; where none can be written, :meth:`mark` stays None.
+    """
+
+    async def mark(self) -> Mark | None:
+        """The mark of what lies there now; None if nothing does, or bears none. Leaves no trace.
+
+        Raises :class:`TransientError` if it cannot be told.
+        """
+
+    async def renewed(self) -> Mark | None:
+        """As :meth:`mark`, after the queue wrote down durably how far it has got. Raises :class:`TransientError`."""
+
+    def expect(self, mark: Mark | None) -> None:
+        """From now on deliver to the queue with this mark alone: ``deliver``, ``check`` and ``upkeep`` raise
+        :class:`~mailpoller.core.errors.QueueVanished` for any other and make nothing. None: take what is there, or begin it."""
+
+    def place(self) -> str:
+        """Where the queue lies, or is to lie."""
+
+
+@runtime_checkable
+class Consumed(Protocol):
+    """A sink that can tell whether anybody takes from its queue."""
+
+    async def untaken(self) -> str | None:
+        """Called every minute. In words, since when nobody has taken from the queue although there is something to take, if
+        that is too long ago; else None. May raise :class:`TransientError`."""
+
+
 @runtime_checkable
 class Probed(Protocol):
     """A sink that has more to say to an operator than whether it takes mail."""
@@ -397,6 +455,18 @@ class Traits:
     sender: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """What the ledger knows of the queue of one name: its mark as last told, how many receipts of it were noted, and when the
+    first and the last of them were."""
+
+    name: str
+    mark: Mark
+    receipts: int
+    first_at: datetime
+    last_at: datetime
+
+
 class Ledger(Protocol):
     """The durable record of claims, receipts and outcomes.
 
@@ -553,6 +623,16 @@ class Ledger(Protocol):
 
     async def counts(self, mailbox: str) -> Mapping[str, int]:
         """How many messages are ``claimed``, ``deferred``, ``settled``, ``undisposed``."""
+
+    # --- queues ------------------------------------------------------------------------------------------------
+    async def queue_mark(self, name: str) -> QueueRecord | None:
+        """What is known of the queue of this name; None if no receipt of it was noted, or it was adopted since."""
+
+    async def note_queue(self, name: str, mark: Mark, receipts: int) -> None:
+        """Note the queue's mark, and ``receipts`` more of them now. Another identity than the one that is known begins anew."""
+
+    async def adopt_queue(self, name: str) -> QueueRecord | None:
+        """Forget what is known of the queue of this name, so that what lies in its place is taken for it: what was known."""
 
     # --- alarms and faults -------------------------------------------------------------------------------------
     async def raise_alarm(self, key: str, group: str, summary: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import tempfile
@@ -145,6 +146,23 @@ class Spool:
     def __init__(self, directory: Path, threshold: int = MEMORY_THRESHOLD) -> None:
         self.directory = directory
         self.threshold = threshold
+        self._held: int | None = None
+
+    def hold(self) -> None:
+        """Create the directory (mode 0700) and have it to ourselves until :meth:`close`, or until the process ends.
+
+        Raises BlockingIOError if another process has it, and OSError if it cannot be made.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._held is None:
+            self._held = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def close(self) -> None:
+        """Let another process have the directory. Harmless when repeated."""
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def prepare(self) -> None:
         """Create the directory (mode 0700) and empty it of what a killed process left."""

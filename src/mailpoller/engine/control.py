@@ -79,6 +79,8 @@ class ControlServer:
         try:
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
                 raise FileExistsError(errno.EEXIST, f"{self._path} is there, and is no socket")
+            if _answers(self._path):
+                raise FileExistsError(errno.EEXIST, f"another process listens on {self._path}")
             self._path.unlink()
         except FileNotFoundError:
             pass
@@ -124,6 +126,19 @@ class ControlServer:
         except Exception:
             log.exception("control.failed", verb=str(request.get("do")))
             return {"ok": False, "error": "the request failed; the daemon's log says why"}
+
+
+def _answers(path: Path) -> bool:
+    """True if a living process listens there: one with another ledger, whose socket is not ours to remove."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+        wire.settimeout(1)
+        try:
+            wire.connect(str(path))
+        except BlockingIOError:
+            return True  # so busy that it turns us away
+        except OSError:
+            return False
+        return True
 
 
 def _kind(error: MailpollerError) -> str:

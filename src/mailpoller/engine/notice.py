@@ -19,6 +19,7 @@ class Kind(Enum):
     """A kind of trouble. The order is that of a mail that tells of several."""
 
     LEDGER_UNWRITABLE = "ledger-unwritable"
+    QUEUE_VANISHED = "queue-vanished"
     QUEUE_FAILING = "queue-failing"
     MAILBOX_DOWN = "mailbox-down"
     FOLDER_FAILING = "folder-failing"
@@ -27,6 +28,7 @@ class Kind(Enum):
     DISPOSITION_IMPOSSIBLE = "disposition-impossible"
     LAST_RESORT_USED = "last-resort-used"
     ENVIRONMENT = "environment"
+    QUEUE_UNTAKEN = "queue-untaken"
     WAL_GROWING = "wal-growing"
     CREDENTIALS_EXPIRE = "credentials-expire"
     MAIL_ABSENT = "mail-absent"
@@ -62,6 +64,14 @@ MANNERS = {
         "{count} ledgers can be written again",
         "Nothing is fetched until it can; no mail is lost. Look at the disk (full, read-only?) and the log.",
         timedelta(seconds=30),
+    ),
+    Kind.QUEUE_VANISHED: Manner(
+        "The queue {subject} is not the one that was delivered to",
+        "{count} queues{place} are not those that were delivered to",
+        "The queue {subject} is in its place",
+        "{count} queues{place} are in their places",
+        "Nothing is brought to it; its mail waits in the mailboxes. Put it back, or begin anew with what is there: "
+        "mailpoller queue adopt QUEUE",
     ),
     Kind.QUEUE_FAILING: Manner(
         "The queue {subject} takes no mail",
@@ -124,6 +134,13 @@ MANNERS = {
         "The mailbox {subject} is polled again",
         "{count} mailboxes{place} are polled again",
         "Set the mailbox's environment, or enabled: false if this is meant.",
+    ),
+    Kind.QUEUE_UNTAKEN: Manner(
+        "Nobody takes from the queue {subject}",
+        "Nobody takes from {count} queues{place}",
+        "The queue {subject} is taken from again",
+        "{count} queues{place} are taken from again",
+        "Mail is still brought to it. Look whether its consumer runs: mailpoller queue list QUEUE",
     ),
     Kind.WAL_GROWING: Manner(
         "A reader keeps the file of the queue {subject} growing",

@@ -55,6 +55,7 @@ class Operations:
             "status": self.status,
             "poll": self.poll,
             "accept": self.accept,
+            "adopt-queue": self.adopt_queue,
             "forget": self.forget,
             "redeliver": self.redeliver,
             "clear-errors": self.clear_errors,
@@ -73,8 +74,20 @@ class Operations:
             ]
         except LedgerUnavailable as error:
             told["ledger_error"] = str(error)
-        shown = [*self._queues.values(), *(one for one in self._own.values() if not _is_dormant(one))]
-        queues = [{"queue": one.name, "state": one.state.value, "reason": one.reason} for one in shown]
+        shown = [
+            *self._queues.values(),
+            *(queue for queue in self._own.values() if queue.concerns or not _is_dormant(queue)),
+        ]
+        queues = [
+            {
+                "queue": queue.name,
+                "state": queue.state.value,
+                "reason": queue.reason or "; ".join(queue.concerns.values()),
+                "vanished": queue.vanished,
+                "concerns": dict(queue.concerns),
+            }
+            for queue in shown
+        ]
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -103,6 +116,21 @@ class Operations:
         if name in self._watchers:
             self._watchers[name].stir()
         return {"folders": released}
+
+    async def adopt_queue(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take what lies in a vanished queue's place for the queue: how many receipts were noted of the one before, and when."""
+        name = str(request["queue"])
+        found = next((queue for queue in (*self._queues.values(), *self._own.values()) if name in _names(queue)), None)
+        if found is not None:
+            record = await found.adopt()
+        elif (record := await self._ledger.adopt_queue(name)) is None:
+            raise MailpollerError(f"the ledger knows no queue {name}: there is nothing to adopt")
+        else:
+            log.info("queue.adopted", queue=name, receipts=record.receipts)
+        if record is None:
+            return {"receipts": 0, "first_at": None, "last_at": None}
+        first_at, last_at = (at.isoformat(timespec="seconds") for at in (record.first_at, record.last_at))
+        return {"receipts": record.receipts, "first_at": first_at, "last_at": last_at}
 
     async def forget(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Drop what the ledger holds of a mailbox that is no longer polled."""
@@ -135,3 +163,7 @@ class Operations:
         if name not in self._watchers:
             raise MailpollerError(f"no mailbox {name} is being polled")
         return self._watchers[name]
+
+
+def _names(queue: Queue) -> tuple[str, ...]:
+    return (queue.name,) if queue.recognition is None else (queue.name, queue.recognition.name)

@@ -10,9 +10,10 @@ from enum import Enum
 import structlog
 
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
-from mailpoller.core.errors import MailpollerError, TransientError
-from mailpoller.core.ports import Clock, Sink, Upkept
+from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
+from mailpoller.core.ports import Clock, Consumed, QueueRecord, Sink, Upkept
 from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.recognition import Recognition
 from mailpoller.engine.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -63,7 +64,9 @@ class Queue:
     """One named queue.
 
     ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail again,
-    for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator should know, or None.
+    for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator should know, or None;
+    ``untaken`` since when nobody takes from it, or None. ``recognition`` knows whether it is the queue that it was; without one
+    it is never in doubt.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Queue:
         listener: Listener | None = None,
         on_ready: Callable[[], None] = _nothing,
         doubts: Doubts = _ignore,
+        untaken: Doubts = _ignore,
+        recognition: Recognition | None = None,
         calls: Turns | None = None,
     ) -> None:
         self.name = name
@@ -86,10 +91,16 @@ class Queue:
         self.octets_wanted = octets_wanted
         self.state = State.UP
         self.reason = ""
+        self.vanished = False
+        """True while it is down because what lies in its place is not the queue that was delivered to."""
+        self.concerns: dict[str, str] = {}
+        """What an operator should know although it takes mail, by kind: ``sink``, ``untaken``."""
+        self.recognition = recognition
         self._clock = clock
         self._listener = listener
         self._on_ready = on_ready
         self._doubts = doubts
+        self._untaken = untaken
         self._backoff = Backoff(retry_interval, retry_interval * 30)
         self._down_until = 0.0
         self._went_down = asyncio.Event()
@@ -144,7 +155,7 @@ class Queue:
         Nobody is told any more how it fares. The sink may be closed afterwards.
         """
         self._retired = True
-        self._listener, self._doubts, self._on_ready = None, _ignore, _nothing
+        self._listener, self._doubts, self._untaken, self._on_ready = None, _ignore, _ignore, _nothing
         self._empty.clear()
         if self._under_way:
             try:
@@ -178,11 +189,20 @@ class Queue:
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
+            if self.recognition is not None:
+                await self.recognition.require()
             async with self._calls.turn(batch[0].raw.claim.ref.folder.mailbox, len(batch)):
                 answers = await self._call(batch)
+            if self.recognition is not None:
+                await self.recognition.received(sum(isinstance(answer, Receipt) for answer in answers))
             if not self._proven and not all(map(_blames_queue, answers)):
                 await self._prove()
             return answers
+        except LedgerUnavailable:
+            raise  # not the queue's trouble
+        except QueueVanished as error:
+            await self._lost(error)
+            raise TransientError(self.reason) from error
         except TransientError as error:
             await self._failed(str(error), error.retry_after)
             raise
@@ -213,10 +233,18 @@ class Queue:
         if self.state is not State.DOWN:
             await self._down(reason, retry_after)
 
-    async def _down(self, reason: str, retry_after: timedelta | None) -> None:
+    async def _lost(self, error: QueueVanished) -> None:
+        """What lies there is not the queue that it was."""
+        if self.state is not State.DOWN or not self.vanished:
+            reason = str(error) if self.recognition is None else self.recognition.explained(error)
+            await self._down(reason, None, vanished=True)
+
+    async def _down(self, reason: str, retry_after: timedelta | None, *, vanished: bool = False) -> None:
         wait = self._backoff.failed(at_least=retry_after)
-        edge = self.reason == ""
-        self.state, self.reason = State.DOWN, reason or "unknown"
+        edge = self.reason == "" or self.vanished is not vanished
+        self.state, self.reason, self.vanished = State.DOWN, reason or "unknown", vanished
+        if self.recognition is not None:
+            self.recognition.doubt()
         self._down_until = self._clock.monotonic() + wait
         self._went_down.set()
         log.warning("queue.failed", queue=self.name, reason=self.reason, retry_s=round(wait, 1))
@@ -224,7 +252,7 @@ class Queue:
             await self._listener(self, False, self.reason)
 
     async def _up(self) -> None:
-        self.state, self.reason = State.UP, ""
+        self.state, self.reason, self.vanished = State.UP, "", False
         self._backoff.reset()
         self._on_ready()
         log.info("queue.recovered", queue=self.name)
@@ -236,8 +264,7 @@ class Queue:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retry(), name=f"retry {self.name}")
             group.create_task(self._look_once(), name=f"look at {self.name}")
-            if isinstance(self.sink, Upkept):
-                group.create_task(self._keep_up(self.sink), name=f"upkeep {self.name}")
+            group.create_task(self._keep_up(), name=f"upkeep {self.name}")
 
     async def _prove(self) -> None:
         """An alarm of an earlier run ends with the first delivery of this one."""
@@ -246,26 +273,82 @@ class Queue:
             await self._listener(self, True, "")
 
     async def _look_once(self) -> None:
-        """Where there is nothing to deliver, a check's word is enough for that."""
+        """Is it the queue that it was? Where there is nothing to deliver, a check's word is enough for that it is up."""
+        await self._recognise()
         await self._clock.sleep(BELIEVED_AFTER.total_seconds())
         if not self._proven and self.state is State.UP and await self.trouble() is None:
             await self._prove()
 
-    async def _keep_up(self, sink: Upkept) -> None:
+    async def _recognise(self) -> None:
+        """A queue that vanished is told of, also if nobody brings mail to it."""
+        if self.recognition is None:
+            return
+        try:
+            async with asyncio.timeout(CHECK_DEADLINE.total_seconds()):
+                await self.recognition.require()
+        except QueueVanished as error:
+            await self._lost(error)
+        except (TimeoutError, MailpollerError) as error:
+            log.debug("queue.unkept", queue=self.name, reason=str(error))
+
+    async def _keep_up(self) -> None:
         """Give the sink its turn every minute, and pass on what it has to say."""
         while True:
             await self._clock.sleep(UPKEEP_INTERVAL.total_seconds())
+            if self.recognition is not None:
+                self.recognition.doubt()
+            await self._recognise()
+            if self.vanished:
+                continue
             try:
                 async with asyncio.timeout(DELIVER_DEADLINE.total_seconds()):
-                    doubt = await sink.upkeep()
+                    await self._turn()
+            except QueueVanished as error:
+                await self._lost(error)
             except (TimeoutError, MailpollerError) as error:
                 # A queue that is really down is found out by the next delivery.
                 log.debug("queue.unkept", queue=self.name, reason=str(error))
-                continue
             except Exception:
                 log.exception("queue.crashed", queue=self.name, batch=0)
-                continue
-            await self._doubts(self, doubt)
+
+    async def _turn(self) -> None:
+        """One turn of the sink's."""
+        if self.recognition is not None:
+            await self.recognition.note()
+        if isinstance(self.sink, Upkept):
+            await self._concern("sink", await self.sink.upkeep(), self._doubts)
+        if isinstance(self.sink, Consumed):
+            await self._concern("untaken", await self.sink.untaken(), self._untaken)
+
+    async def _concern(self, kind: str, words: str | None, told: Doubts) -> None:
+        if words is None:
+            self.concerns.pop(kind, None)
+        else:
+            self.concerns[kind] = words
+        await told(self, words)
+
+    async def adopt(self) -> QueueRecord | None:
+        """From now on what lies in the queue's place is the queue, or what is begun there: what was known of the one before.
+
+        Raises :class:`MailpollerError` if it did not vanish.
+        """
+        if self.recognition is None:
+            raise MailpollerError(f"the queue {self.name} bears no mark: there is nothing to adopt")
+        record = await self.recognition.adopt()
+        log.info("queue.adopted", queue=self.name, receipts=record.receipts if record else 0)
+        if self.state is State.DOWN:
+            trouble, vanished = await self._examine()
+            if trouble is None:
+                await self._up()
+            else:
+                await self._down(trouble, None, vanished=vanished)
+        return record
+
+    async def close(self) -> None:
+        """Have noted how far the queue has got, and free what the sink holds."""
+        if self.recognition is not None:
+            await self.recognition.note()
+        await self.sink.close()
 
     async def _retry(self) -> None:
         """When the queue is down, check it at its next try."""
@@ -275,13 +358,16 @@ class Queue:
             if self.state is not State.DOWN:
                 self._went_down.clear()
                 continue
-            if (trouble := await self.trouble()) is None:
+            trouble, vanished = await self._examine()
+            if self.state is not State.DOWN:
+                self._went_down.clear()  # adopted meanwhile
+            elif trouble is None:
                 self._went_down.clear()
                 self.state = State.PROBING
                 self._on_ready()
                 await self._believe()
             else:
-                await self._down(trouble, None)
+                await self._down(trouble, None, vanished=vanished)
 
     async def _believe(self) -> None:
         """Give whoever has mail for the queue the time to try it; if nobody has any left, the check's word is enough."""
@@ -293,15 +379,26 @@ class Queue:
                 await self._up()
 
     async def trouble(self) -> str | None:
-        """Why a delivery could not succeed now, as far as the sink can tell without one; None if it could."""
+        """Why a delivery could not succeed now, as far as can be told without one; None if it could."""
+        return (await self._examine())[0]
+
+    async def _examine(self) -> tuple[str | None, bool]:
+        """As :meth:`trouble`; and whether it is that the queue vanished."""
         try:
             async with asyncio.timeout(CHECK_DEADLINE.total_seconds()):
+                if self.recognition is not None:
+                    self.recognition.doubt()
+                    await self.recognition.require()
                 await self.sink.check()
         except TimeoutError:
-            return f"no answer within {CHECK_DEADLINE.total_seconds():.0f} s"
+            return f"no answer within {CHECK_DEADLINE.total_seconds():.0f} s", self.vanished
+        except QueueVanished as error:
+            return str(error) if self.recognition is None else self.recognition.explained(error), True
+        except LedgerUnavailable as error:
+            return str(error), self.vanished
         except MailpollerError as error:
-            return str(error)
+            return str(error), False
         except Exception as error:
             log.exception("queue.crashed", queue=self.name, batch=0)
-            return f"the sink failed in an unknown way ({type(error).__name__})"
-        return None
+            return f"the sink failed in an unknown way ({type(error).__name__})", False
+        return None, False

@@ -22,7 +22,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
-from mailpoller.core.ports import Clock
+from mailpoller.core.ports import Clock, Mark
 from mailpoller.transport.disk import (
     READABLE_FILE,
     give,
@@ -35,6 +35,7 @@ from mailpoller.transport.disk import (
     transient,
     write_all,
 )
+from mailpoller.transport.markfile import MarkFile
 from mailpoller.transport.recent import Recent
 from mailpoller.transport.thread import Worker
 
@@ -78,6 +79,7 @@ class JsonlQueue:
         self._clock = clock
         self._worker = Worker(f"jsonl-{name}")
         self._recent: Recent | None = None
+        self._mark = MarkFile(name, config.path, config.path.parent, f".{config.path.name}.mailpoller")
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. All of a batch or nothing."""
@@ -86,6 +88,24 @@ class JsonlQueue:
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`."""
         await self._worker.do(self._check)
+
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`. The mark is its directory's: the file may be moved away at any time."""
+        return await self._worker.do(self._mark.read)
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(lambda: self._mark.renewed(group_id(self._config.group)))
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._mark.expect(mark)
+        if mark is None:
+            self._recent = None
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return str(self.path)
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -96,6 +116,7 @@ class JsonlQueue:
     def _check(self) -> None:
         """Creates nothing, and leaves a torn last line alone: it may be one that another process is writing."""
         group_id(self._config.group)
+        self._mark.require()
         with transient(f"open {self.path}"), suppress(FileNotFoundError):
             descriptor = os.open(self.path, _FLAGS)
             try:
@@ -105,6 +126,7 @@ class JsonlQueue:
         require_place(self.path.parent, self._config.min_free)
 
     def _deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        self._mark.require()
         self._rotate()
         with self._opened() as descriptor:
             if self._recent is None:
@@ -139,6 +161,7 @@ class JsonlQueue:
                     sync_directory(self.path.parent)
                 require_room(self.path.parent, self._config.min_free)
                 self._mend(descriptor)
+            self._mark.keep(group)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -191,7 +214,8 @@ class JsonlQueue:
             return
         now = self._clock.now()
         written = datetime.fromtimestamp(found.st_mtime, UTC)
-        due = written.date() < now.date() if rotate == "daily" else found.st_size >= rotate
+        # Another day, and not a later one only: a file that was written while the clock was ahead would wait for that day.
+        due = written.date() != now.date() if rotate == "daily" else found.st_size >= rotate
         if not due or found.st_size == 0:
             return
         target = self.path.with_stem(f"{self.path.stem}-{now:%Y%m%dT%H%M%SZ}")

@@ -25,7 +25,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
-from mailpoller.core.ports import Clock
+from mailpoller.core.ports import Clock, Mark
 from mailpoller.core.spool import Octets
 from mailpoller.transport.disk import (
     directory,
@@ -39,6 +39,7 @@ from mailpoller.transport.disk import (
     transient,
     write_octets,
 )
+from mailpoller.transport.markfile import MarkFile
 from mailpoller.transport.recent import Recent
 from mailpoller.transport.thread import Worker
 
@@ -48,6 +49,8 @@ _FOLDERS = ("tmp", "new", "cur")
 _OURS = re.compile(r"(\d{1,12})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[^:/]+(?::.*)?")
 _ABANDONED_AFTER = timedelta(hours=36)
 """A file in ``tmp`` older than this belongs to no writer: the Maildir convention."""
+_MARK = ".mailpoller-queue"
+"""The file in the Maildir that says which queue it is. Readers pass over it: folders are directories."""
 _WRITERS = 8
 """Files written and synced at a time: a disk syncs several nearly as fast as one."""
 
@@ -95,6 +98,7 @@ class MaildirQueue:
         self._worker = Worker(f"maildir-{name}")
         self._writers: ThreadPoolExecutor | None = None
         self._recent: Recent | None = None
+        self._mark = MarkFile(name, config.path, config.path, _MARK)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. If the disk took some messages and not others, these are refused
@@ -104,6 +108,24 @@ class MaildirQueue:
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`."""
         await self._worker.do(self._check)
+
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(self._mark.read)
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(lambda: self._mark.renewed(group_id(self._config.group)))
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._mark.expect(mark)
+        if mark is None:
+            self._recent = None
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return str(self.path)
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -116,6 +138,7 @@ class MaildirQueue:
 
     def _check(self) -> None:
         """Creates nothing: if the Maildir is not there yet, a place where it can be made is enough."""
+        self._mark.require()
         if all(os.path.lexists(self.path / folder) for folder in _FOLDERS):
             with ExitStack() as stack:
                 self._open(stack)
@@ -129,6 +152,7 @@ class MaildirQueue:
         """Open, and create if need be, the directories; for one batch only, so that a Maildir that was moved or made
         anew is noticed. The group may write to the Maildir, so what lies in it is never followed if it is a link."""
         group = group_id(self._config.group)
+        self._mark.require()
         with transient(f"open the Maildir {self.path}"):
             make_directory(self.path, group=group)
             for folder in _FOLDERS:
@@ -141,6 +165,7 @@ class MaildirQueue:
     def _deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         with ExitStack() as stack:
             opened = self._open(stack)
+            self._mark.keep(opened.group)
             if self._recent is None:
                 with transient(f"list the Maildir {self.path}"):
                     self._recent = self._survey(opened)
@@ -175,12 +200,13 @@ class MaildirQueue:
         os.fsync(opened.cur)
         found = heapq.nlargest(recent.limit, _ids(opened.new, opened.cur))
         recent.add(delivery_id for _, delivery_id in reversed(found))
-        oldest = self._clock.now().timestamp() - _ABANDONED_AFTER.total_seconds()
+        now, after = self._clock.now().timestamp(), _ABANDONED_AFTER.total_seconds()
         swept = 0
         for name in os.listdir(opened.tmp):  # noqa: PTH208 - a descriptor has no Path
             if _OURS.fullmatch(name):
                 with suppress(FileNotFoundError):
-                    if os.stat(name, dir_fd=opened.tmp, follow_symlinks=False).st_mtime < oldest:
+                    # Far off in either direction: what was written while the clock was ahead is no writer's either.
+                    if abs(now - os.stat(name, dir_fd=opened.tmp, follow_symlinks=False).st_mtime) > after:
                         os.unlink(name, dir_fd=opened.tmp)
                         swept += 1
         log.info("maildir.surveyed", queue=self.name, remembered=len(found), swept=swept)

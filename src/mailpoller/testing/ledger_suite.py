@@ -16,7 +16,7 @@ from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held, Outcome
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid, redeliveries
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Sight, Traits
+from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Mark, QueueRecord, Sight, Traits
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
 OTHER_HOST = Account("imap", "imap.example.net", "support")
@@ -983,6 +983,35 @@ class LedgerSuite:
         await ledger.settle([outcome(claim, disposition=LEAVE) for claim in made[5:6]])
         assert await ledger.counts("support") == {"claimed": 4, "deferred": 2, "settled": 4, "undisposed": 3}
         assert await ledger.counts("nobody") == {"claimed": 0, "deferred": 0, "settled": 0, "undisposed": 0}
+        await ledger.close()
+
+    # --- queues ------------------------------------------------------------------------------------------------
+    async def test_a_queue_is_known_by_its_mark_from_the_first_note_on_also_across_restarts(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        assert await ledger.queue_mark("support") is None
+        first_at = clock.now()
+        await ledger.note_queue("support", Mark("one", 7, "/q/support.db"), 3)
+        clock.move(timedelta(hours=1))
+        await ledger.note_queue("support", Mark("one", 9, "/r/support.db"), 2)
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        known = QueueRecord("support", Mark("one", 9, "/r/support.db"), 5, first_at, clock.now())
+        assert await ledger.queue_mark("support") == known
+        assert await ledger.queue_mark("other") is None
+        await ledger.close()
+
+    async def test_a_queue_of_another_identity_begins_anew_and_an_adopted_one_is_forgotten(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.note_queue("support", Mark("one", 7, "p"), 3)
+        clock.move(timedelta(hours=1))
+        await ledger.note_queue("support", Mark("two", 1, "p"), 1)
+        known = QueueRecord("support", Mark("two", 1, "p"), 1, clock.now(), clock.now())
+        assert await ledger.adopt_queue("support") == known
+        assert await ledger.adopt_queue("support") is None
+        assert await ledger.queue_mark("support") is None
         await ledger.close()
 
     # --- alarms and faults -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import importlib.util
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ from pathlib import Path
 import pytest
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.errors import TransientError
-from mailpoller.core.ports import Sink
+from mailpoller.core.errors import QueueVanished, TransientError
+from mailpoller.core.ports import Marked, Sink
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
 
 KILLED_SIZES = (300, 9_000, 200_000)
@@ -139,6 +140,79 @@ class SinkSuite:
         async with self.sink(tmp_path) as sink:
             await sink.check()
         assert _tree(tmp_path) == before, "everything was there"
+
+    async def test_a_queue_bears_one_mark_from_its_first_delivery_on(self, tmp_path: Path) -> None:
+        heights = []
+        identities = set()
+        for uid in (1, 2, 3):
+            async with self.sink(tmp_path) as sink:
+                if not isinstance(sink, Marked):
+                    pytest.skip("this sink's queue bears no mark")
+                before = _tree(tmp_path)
+                found = await sink.mark()
+                assert (found is None) == (uid == 1)
+                assert _tree(tmp_path) == before, "a look leaves no trace"
+                await sink.deliver([self.order(sink, uid)])
+                for mark in (await sink.mark(), await sink.renewed()):
+                    assert mark is not None
+                    heights.append(mark.height)
+                    identities.add(mark.identity)
+        assert len(identities) == 1
+        assert heights == sorted(heights)
+        assert len(set(heights)) >= 3, "it grows as the queue is delivered to"
+        async with self.sink(tmp_path / "another") as sink:
+            await sink.deliver([self.order(sink, 1)])
+            assert isinstance(sink, Marked)
+            other = await sink.mark()
+            assert other is not None
+            assert other.identity not in identities
+
+    @pytest.mark.parametrize("how", ["gone", "another", "an older copy"])
+    @pytest.mark.parametrize("running", [False, True], ids=["down", "running"])
+    async def test_a_vanished_queue_is_not_begun_anew(self, tmp_path: Path, how: str, running: bool) -> None:
+        queue, other, copy = tmp_path / "queue", tmp_path / "other", tmp_path / "copy"
+        async with self.sink(queue) as sink:
+            if not isinstance(sink, Marked):
+                pytest.skip("this sink's queue bears no mark")
+            await sink.deliver([self.order(sink, 1)])
+            await sink.renewed()
+        async with self.sink(other) as sink:
+            await sink.deliver([self.order(sink, uid) for uid in range(10, 20)])
+        shutil.copytree(queue, copy)
+        async with contextlib.AsyncExitStack() as stack:
+            sink = await stack.enter_async_context(self.sink(queue))
+            await sink.deliver([self.order(sink, 2)])
+            assert isinstance(sink, Marked)
+            mark = await sink.renewed()
+            if not running:
+                await stack.aclose()
+                sink = await stack.enter_async_context(self.sink(queue))
+            assert isinstance(sink, Marked)
+            sink.expect(mark)
+            if running:
+                await sink.deliver([self.order(sink, 3)])
+            queue.rename(tmp_path / "aside")
+            if how != "gone":
+                (other if how == "another" else copy).rename(queue)
+            before = set(_tree(tmp_path))
+            for _ in range(2):
+                with pytest.raises(QueueVanished):
+                    await sink.deliver([self.order(sink, 4)])
+                with pytest.raises(QueueVanished):
+                    await sink.check()
+                with pytest.raises(QueueVanished):
+                    await sink.renewed()
+            assert set(_tree(tmp_path)) <= before, "nothing was made"
+            if how == "gone":
+                (tmp_path / "aside").rename(queue)
+                await sink.check()
+                assert isinstance((await sink.deliver([self.order(sink, 4)]))[0], Receipt), "it is back"
+                return
+            sink.expect(None)
+            assert isinstance((await sink.deliver([self.order(sink, 4)]))[0], Receipt), "it was adopted"
+            found = await sink.mark()
+            assert found is not None and mark is not None
+            assert (found.identity == mark.identity) == (how == "an older copy")
 
     async def test_a_repeat_is_receipted_and_said_to_be_one(self, tmp_path: Path) -> None:
         async with self.sink(tmp_path) as sink:

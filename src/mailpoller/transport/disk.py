@@ -155,7 +155,7 @@ def require_writable(path: Path) -> None:
     """
     name = f".mailpoller-check-{threading.get_native_id()}"  # other queues may be trying the same directory now
     with transient(f"write in {path}"), directory(path, follow=True) as within:
-        descriptor = _create(name, within)
+        descriptor = create_private(name, within)
         try:
             os.write(descriptor, b"\0")
             os.fsync(descriptor)
@@ -214,7 +214,7 @@ def _link(spooled: Path, name: str, within: int, group: int) -> bool:
 
 
 def _copy(octets: Octets, name: str, within: int, group: int) -> None:
-    descriptor = _create(name, within)
+    descriptor = create_private(name, within)
     try:
         if octets.path is None:
             write_all(descriptor, octets.view())
@@ -227,7 +227,8 @@ def _copy(octets: Octets, name: str, within: int, group: int) -> None:
         os.close(descriptor)
 
 
-def _create(name: str, within: int) -> int:
+def create_private(name: str, within: int) -> int:
+    """A new, empty file of ours alone, to be written, in the place of whatever has that name. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, 0o600, dir_fd=within)

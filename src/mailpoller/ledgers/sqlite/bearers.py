@@ -165,8 +165,8 @@ def census(
     rows = connection.execute(
         "SELECT uid, listed, absent_at, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 0, "
         "state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 1 AND disposition_state = 'applied' "
-        f"FROM message WHERE folder = ? AND uid NOT LIKE '{FORMER_NAMES}'",
-        (known.id,),
+        "FROM message WHERE folder = ? AND uid NOT LIKE ?",
+        (known.id, FORMER_NAMES),
     )
     for uid, listed, absent_at, stays, free in rows:
         present = unknown.pop(uid, None) is not None

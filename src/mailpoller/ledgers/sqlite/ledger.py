@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Literal, TypeVar
 import structlog
 
 from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
-from mailpoller.core.errors import ConfigError, LedgerUnavailable, MessageGone
+from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MessageGone
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import AlarmEdge, Census, Clock, Fault, FolderState, Sight, Story, Traits
-from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, stories
+from mailpoller.core.ports import AlarmEdge, Census, Clock, Fault, FolderState, Mark, QueueRecord, Sight, Story, Traits
+from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, queues, stories
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.messages import Key
@@ -28,6 +29,10 @@ from mailpoller.transport.sqlite import Database, SqliteUnavailable
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+LOCK_PATIENCE = timedelta(seconds=2)
+"""How long an operator's verb, or a process that is about to end, is waited for."""
+_LOCK_RETRY_S = 0.1
 
 
 PIECE = 500
@@ -56,7 +61,7 @@ class SqliteLedger:
         lock = Lock(path)
         try:
             await asyncio.to_thread(database.create)
-            lock.take(clock.now())
+            await _take(lock, clock)
             now = micros(clock.now())
             suspects, struck = await database.write(lambda connection: messages.suspect_open_claims(connection, now))
         except BaseException as error:
@@ -342,6 +347,17 @@ class SqliteLedger:
     async def counts(self, mailbox: str) -> Mapping[str, int]:
         return await self._read_aside(lambda c: stories.counts(c, mailbox))
 
+    # --- queues ------------------------------------------------------------------------------------------------
+    async def queue_mark(self, name: str) -> QueueRecord | None:
+        return await self._read(lambda c: queues.queue_mark(c, name))
+
+    async def note_queue(self, name: str, mark: Mark, receipts: int) -> None:
+        now = self._now()
+        await self._write(lambda c: queues.note_queue(c, name, mark, receipts, now))
+
+    async def adopt_queue(self, name: str) -> QueueRecord | None:
+        return await self._write(lambda c: queues.adopt_queue(c, name))
+
     # --- alarms and faults -------------------------------------------------------------------------------------
     async def raise_alarm(self, key: str, group: str, summary: str) -> bool:
         now = self._now()
@@ -443,3 +459,16 @@ def _refs(folder: Folder, rows: Iterable[bearers.Named]) -> list[MessageRef]:
 def _pieces(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
     for begin in range(0, len(keys), PIECE):
         yield keys[begin : begin + PIECE]
+
+
+async def _take(lock: Lock, clock: Clock) -> None:
+    """Take the lock; one that is held for a moment only is waited for. Raises as :meth:`Lock.take`."""
+    until = time.monotonic() + LOCK_PATIENCE.total_seconds()
+    while True:
+        try:
+            lock.take(clock.now())
+            return
+        except LedgerLocked:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(_LOCK_RETRY_S)

@@ -8,7 +8,7 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
-from mailpoller.core.errors import LedgerUnavailable
+from mailpoller.core.errors import LedgerLocked, LedgerUnavailable
 
 
 class Lock:
@@ -19,7 +19,7 @@ class Lock:
         self._descriptor: int | None = None
 
     def take(self, now: datetime) -> None:
-        """Take the lock. Raises :class:`LedgerUnavailable`, naming the holder, if another process (or another ledger
+        """Take the lock. Raises :class:`LedgerLocked`, naming the holder, if another process (or another ledger
         of this one) has it."""
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -34,7 +34,7 @@ class Lock:
         except BlockingIOError:
             holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
-            raise LedgerUnavailable(f"{self.path.with_suffix('')}: in use by {holder}") from None
+            raise LedgerLocked(f"{self.path.with_suffix('')}: in use by {holder}") from None
         except OSError as error:  # a file system without locks, or a full one
             os.close(descriptor)
             raise LedgerUnavailable(f"{self.path}: cannot be locked: {error.strerror}") from error

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import AlarmEdge, Fault, Story
-from mailpoller.ledgers.sqlite import alarms, folders, stories
+from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Story
+from mailpoller.ledgers.sqlite import alarms, folders, queues, stories
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none
 from mailpoller.transport.sqlite import SqliteUnavailable, connect_read_only
@@ -99,6 +99,10 @@ class LedgerReader:
     def counts(self, mailbox: str) -> Mapping[str, int]:
         """See :meth:`~mailpoller.core.ports.Ledger.counts`."""
         return stories.counts(self._connection, mailbox)
+
+    def queue_mark(self, name: str) -> QueueRecord | None:
+        """See :meth:`~mailpoller.core.ports.Ledger.queue_mark`."""
+        return queues.queue_mark(self._connection, name)
 
     def mailboxes(self) -> Sequence[str]:
         """The names that the ledger has rows of."""

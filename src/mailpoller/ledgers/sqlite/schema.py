@@ -120,7 +120,21 @@ CREATE INDEX message_lost ON message (folder, settled_at)
 CREATE INDEX message_blamed ON message (folder) WHERE blame > 0;
 """
 
-SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1, _VERSION_2, _VERSION_3))
+
+# Which queue each name stood for, so that one that vanished is not begun anew in silence.
+_QUEUES = """
+CREATE TABLE queue (
+    name     TEXT    NOT NULL PRIMARY KEY,
+    identity TEXT    NOT NULL,
+    height   INTEGER NOT NULL,
+    place    TEXT    NOT NULL,
+    receipts INTEGER NOT NULL,
+    first_at INTEGER NOT NULL,
+    last_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES))
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
 
 - ``claimed``: in a process's hands since ``due_at``

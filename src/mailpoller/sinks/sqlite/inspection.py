@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mailpoller.core.errors import TransientError
+from mailpoller.core.ports import Mark
 from mailpoller.sinks.sqlite.schema import QUEUE
 from mailpoller.transport.disk import group_id, require_place, transient
-from mailpoller.transport.sqlite.errors import classify
+from mailpoller.transport.sqlite.errors import SqliteUnavailable, classify
 from mailpoller.transport.sqlite.file import check
 
 
@@ -48,3 +49,42 @@ def _require_lock(path: Path, busy_timeout: timedelta) -> None:
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         raise classify(error, path) or TransientError(f"{path}: {error}") from error
+
+
+def find_mark(path: Path, *, busy_timeout: timedelta) -> Mark | None:
+    """The mark of the queue at ``path``; None if there is no queue, or one without a mark. Leaves no trace.
+
+    Raises :class:`TransientError` if the file cannot be read.
+    """
+    with transient(f"use {path}"):
+        try:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return None
+    location = f"file:{quote(str(path))}?mode=rw"
+    try:
+        with closing(
+            sqlite3.connect(location, uri=True, isolation_level=None, timeout=busy_timeout.total_seconds())
+        ) as connection:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            check(connection, path, QUEUE)
+            return read_mark(connection, path)
+    except SqliteUnavailable as error:
+        if error.kind == "foreign":
+            return None
+        raise
+    except sqlite3.Error as error:
+        raise classify(error, path) or TransientError(f"{path}: {error}") from error
+
+
+def read_mark(connection: sqlite3.Connection, path: Path) -> Mark | None:
+    """The mark of an open queue; None if it has none. Its height is the last number that a message got, which SQLite keeps
+    whoever removes the message."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'mark'").fetchone():
+        return None
+    row = connection.execute(
+        "SELECT identity, (SELECT seq FROM sqlite_sequence WHERE name = 'message') FROM mark LIMIT 1"
+    ).fetchone()
+    return None if row is None else Mark(str(row[0]), row[1] or 0, str(path))

@@ -122,4 +122,5 @@ class OctetsDirectory:
 
 def _is_abandoned(found: os.stat_result) -> bool:
     # The inode's own time: it changes when a file is linked or renamed, whatever its content says.
-    return found.st_ctime < time.time() - ORPHANED_AFTER.total_seconds()
+    # Far off in either direction: a file that was written while the clock was ahead is nobody's work in hand.
+    return abs(time.time() - found.st_ctime) > ORPHANED_AFTER.total_seconds()

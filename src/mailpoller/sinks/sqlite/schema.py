@@ -27,6 +27,9 @@ def octets_directory(database: Path) -> Path:
     return database.with_name(database.name + ".octets")
 
 
+MARK = "CREATE TABLE IF NOT EXISTS mark (identity TEXT NOT NULL) STRICT"
+"""Which queue this is. Ours alone, so it joins a queue without a new version, which would be one to every consumer."""
+
 # Two tables for a message, because taking and returning rewrites its row: the small one changes, the large one never.
 # One trigger does all that an acknowledgement means, so that a consumer has one row to delete and nothing to forget.
 QUEUE = Schema(

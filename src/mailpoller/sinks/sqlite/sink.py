@@ -10,20 +10,22 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import structlog
 from pydantic import Field
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.literals import Duration, Size
-from mailpoller.core.ports import Clock
+from mailpoller.core.ports import Clock, Mark
 from mailpoller.core.spool import Octets
+from mailpoller.sinks.sqlite.consumption import Consumption
 from mailpoller.sinks.sqlite.insertion import Contents, Messages
-from mailpoller.sinks.sqlite.inspection import inspect
+from mailpoller.sinks.sqlite.inspection import find_mark, inspect, read_mark
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
-from mailpoller.sinks.sqlite.schema import QUEUE, octets_directory
+from mailpoller.sinks.sqlite.schema import MARK, QUEUE, octets_directory
 from mailpoller.sinks.sqlite.upkeep import Upkeep
 from mailpoller.transport.disk import (
     SHARED_DIRECTORY,
@@ -38,7 +40,7 @@ from mailpoller.transport.disk import (
     sync_file,
     transient,
 )
-from mailpoller.transport.sqlite import Database
+from mailpoller.transport.sqlite import Database, SqliteUnavailable
 from mailpoller.transport.thread import Worker
 
 log = structlog.get_logger(__name__)
@@ -64,6 +66,11 @@ class SqliteQueueConfig(SinkConfig):
     """How long to wait for a consumer that holds the database's lock."""
     wal_warning: Size = Field(default=128 << 20)
     """Raise an alarm when the write-ahead log is larger: some reader keeps an old state of the database open."""
+    untaken_warning: Duration = timedelta(hours=1)
+    """Raise an alarm when messages wait and nobody has taken or acknowledged any for so long. ``36500d`` for a queue that nobody is
+    to take from."""
+    longest_lease: Duration = timedelta(days=1)
+    """A message that was taken, or given back with a delay, is there again after so long at most, whatever the clock said then."""
     min_free: Size = 64_000_000
     """Octets of the disk that are left free: below this nothing is delivered."""
 
@@ -94,9 +101,19 @@ class SqliteQueue:
         self._octets = OctetsDirectory(octets_directory(config.path))
         self._worker = Worker(f"queue-{name}")
         self._ready = self._seen = False
+        self._expected: Mark | None = None
         self._group = -1
         self._grown = False
-        self._upkeep = Upkeep(name, self._database, self._octets, self._worker, clock, remember=config.remember)
+        self._consumption = Consumption(config.untaken_warning, clock)
+        self._upkeep = Upkeep(
+            name,
+            self._database,
+            self._octets,
+            self._worker,
+            clock,
+            remember=config.remember,
+            longest_lease=config.longest_lease,
+        )
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Rows are all of a batch or none; a message whose file fails is
@@ -107,11 +124,7 @@ class SqliteQueue:
         rows = [one for one in batch if one.delivery_id not in refusals]
         receipts: dict[str, Receipt] = {}
         if rows:
-            try:
-                receipts = await self._database.write(lambda connection: self._insert(connection, rows, files))
-            except TransientError:
-                self._ready = False
-                raise
+            receipts = await self._write(rows, files)
         await self._upkeep.glance()
         self.trouble()
         return _answers(batch, receipts, refusals)
@@ -124,6 +137,7 @@ class SqliteQueue:
             look = functools.partial(
                 inspect, self.path, group=config.group, min_free=config.min_free, busy_timeout=config.busy_timeout
             )
+            await self._worker.do(self._require_expected)
             await self._worker.do(look)
             return
         self._ready = False
@@ -139,6 +153,10 @@ class SqliteQueue:
         await self._prepare()
         await self._upkeep.run()
         return self.trouble()
+
+    async def untaken(self) -> str | None:
+        """See :class:`~mailpoller.core.ports.Consumed`."""
+        return await self._database.read(self._consumption.untaken) if self._ready else None
 
     def trouble(self) -> str | None:
         """What an operator should know though deliveries succeed, or None: a reader lets the write-ahead log grow."""
@@ -156,6 +174,31 @@ class SqliteQueue:
             f"find it with: fuser -v {self.path}"
         )
 
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(self._find_mark)
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`. The height is written with every message, so it needs no more."""
+        if not self._ready:
+            await self._worker.do(self._require_expected)
+            return await self.mark()
+        found = await self._database.read(lambda connection: read_mark(connection, self.path))
+        if self._expected is not None and (trouble := self._expected.unlike(found, str(self.path))):
+            raise QueueVanished(trouble)
+        return found
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._expected = mark
+        if mark is None:
+            self._ready = self._seen = False
+            self._database.let_go()
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return str(self.path)
+
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
         await self._database.close()
@@ -170,17 +213,29 @@ class SqliteQueue:
             await self._worker.do(self._make_file)
             self._ready = True
 
+    def _find_mark(self) -> Mark | None:
+        return find_mark(self.path, busy_timeout=self._config.busy_timeout)
+
+    def _require_expected(self) -> None:
+        """Raise :class:`QueueVanished` unless the queue that is expected lies there. Makes nothing."""
+        if self._expected is not None and (trouble := self._expected.unlike(self._find_mark(), str(self.path))):
+            raise QueueVanished(trouble)
+
     def _make_file(self) -> None:
         """Create directory and file for the group; the database gives its log the mode of the file. What exists is left
-        as it is, but a link is refused: the group could make us write to another of our databases."""
+        as it is, but a link is refused: the group could make us write to another of our databases. A queue that was
+        delivered to, or is known from before, is never made."""
         self._group = group_id(self._config.group)
-        if self._seen and not self.path.exists():
-            raise TransientError(
-                f"{self.path} was removed or replaced while it was in use: put it back, or restart the service"
-            )
+        if self._expected is not None:
+            self._require_expected()
+            if self._seen:
+                # It may be another file by now: moved away and back by copying, say.
+                self._database.let_go()
+        elif self._seen and not self.path.exists():
+            raise QueueVanished(f"{self.path} was removed or replaced while it was in use")
         with transient(f"create {self.path}"):
             make_directory(self.path.parent, group=self._group)
-            if not self._seen:
+            if not self._seen and self._expected is None:
                 create_file(self.path, group=self._group, mode=WRITABLE_FILE)
             if not stat.S_ISREG(self.path.lstat().st_mode):
                 raise TransientError(f"{self.path} is not a regular file")
@@ -196,6 +251,22 @@ class SqliteQueue:
             # What SQLite creates beside the file gets its group from the directory, and nobody else could open it.
             log.warning("queue.unshared", queue=self.name, directory=str(self.path.parent), group=self._config.group)
         self._seen = True
+
+    async def _write(self, rows: Sequence[Delivery], files: Mapping[str, str]) -> dict[str, Receipt]:
+        """Insert, and know afterwards which queue it was."""
+        for last in (False, True):
+            try:
+                receipts, mark = await self._database.write(lambda connection: self._insert(connection, rows, files))
+            except TransientError as error:
+                self._ready = False
+                if last or not (isinstance(error, SqliteUnavailable) and error.kind == "replaced"):
+                    raise
+                await self._prepare()  # raises if it is not the same queue
+            else:
+                break
+        if self._expected is not None and self._expected.height < mark.height:
+            self._expected = mark
+        return receipts
 
     def _require_disk(self) -> None:
         require_room(self.path.parent, self._config.min_free)
@@ -228,13 +299,13 @@ class SqliteQueue:
 
     def _insert(
         self, connection: sqlite3.Connection, batch: Sequence[Delivery], files: Mapping[str, str]
-    ) -> dict[str, Receipt]:
-        """Insert what is not known. In the database's thread, in a transaction."""
+    ) -> tuple[dict[str, Receipt], Mark]:
+        """Insert what is not known; the receipts, and the queue's mark then. In the database's thread, in a transaction."""
         require_room(self.path.parent, self._config.min_free)
+        mark = self._marked(connection)
         known = _known(connection, [one.delivery_id for one in batch])
         fresh = {one.delivery_id: one for one in batch if one.delivery_id not in known}
-        found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
-        seq = found[0] if found else 0
+        seq = mark.height
         messages = Messages(connection, self._clock.now().timestamp())
         contents = Contents(connection)
         receipts = {delivery_id: Receipt(delivery_id, str(held), repeated=True) for delivery_id, held in known.items()}
@@ -254,7 +325,19 @@ class SqliteQueue:
             "WHERE NOT EXISTS (SELECT 1 FROM message WHERE delivery_id = ?2)",
             [(file, delivery_id) for delivery_id, file in files.items() if delivery_id in known],
         )
-        return receipts
+        return receipts, Mark(mark.identity, seq, mark.place)
+
+    def _marked(self, connection: sqlite3.Connection) -> Mark:
+        """The mark of the queue that is about to be written to; one that has none is given it."""
+        found = read_mark(connection, self.path)
+        if self._expected is not None and (trouble := self._expected.unlike(found, str(self.path))):
+            raise QueueVanished(trouble)
+        if found is None:
+            connection.execute(MARK)
+            connection.execute("INSERT INTO mark (identity) VALUES (?)", (uuid4().hex,))
+            found = read_mark(connection, self.path)
+            assert found is not None
+        return found
 
 
 def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dict[str, str]:

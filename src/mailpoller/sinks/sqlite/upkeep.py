@@ -30,7 +30,8 @@ SPARE_PAGES = 1000
 
 
 class Upkeep:
-    """All of it in small steps, so that a delivery never waits long. ``remember``: how long acknowledged ids are kept."""
+    """All of it in small steps, so that a delivery never waits long. ``remember``: how long acknowledged ids are kept;
+    ``longest_lease``: how long a message may be taken for at most."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Upkeep:
         clock: Clock,
         *,
         remember: timedelta,
+        longest_lease: timedelta,
     ) -> None:
         self._name = name
         self._database = database
@@ -48,6 +50,7 @@ class Upkeep:
         self._worker = worker
         self._clock = clock
         self._remember = remember
+        self._longest_lease = longest_lease
         self._ran_at = self._swept_at = float("-inf")
 
     async def run(self) -> None:
@@ -70,8 +73,15 @@ class Upkeep:
             self._swept_at = self._ran_at
             await self._sweep()
         await _repeat(steps, self._remove_strays)
-        before = (self._clock.now() - self._remember).timestamp()
-        await _repeat(steps, lambda: self._database.write(lambda connection: _forget(connection, before)))
+        now = self._clock.now()
+        latest = (now + self._longest_lease).timestamp()
+        if await self._database.read(lambda connection: _overlong(connection, latest)):
+            cut = await self._database.write(lambda connection: _cut(connection, latest))
+            log.warning("queue.leases_cut", queue=self._name, count=cut)
+        before = (now - self._remember).timestamp()
+        await _repeat(
+            steps, lambda: self._database.write(lambda connection: _forget(connection, before, now.timestamp()))
+        )
         await _repeat(steps, lambda: self._database.write(_give_back))
 
     async def _remove_strays(self) -> bool:
@@ -101,8 +111,23 @@ async def _repeat(steps: int, step: Callable[[], Awaitable[bool]]) -> None:
             return
 
 
-def _forget(connection: sqlite3.Connection, before: float) -> bool:
-    """Forget a few of the oldest acknowledged ids; True if there may be more."""
+def _overlong(connection: sqlite3.Connection, latest: float) -> bool:
+    return connection.execute("SELECT 1 FROM message WHERE taken_until > ? LIMIT 1", (latest,)).fetchone() is not None
+
+
+def _cut(connection: sqlite3.Connection, latest: float) -> int:
+    """Leases that end later than any may were given while the clock was ahead: nobody waits for that day. Their number."""
+    return connection.execute("UPDATE message SET taken_until = ?1 WHERE taken_until > ?1", (latest,)).rowcount
+
+
+def _forget(connection: sqlite3.Connection, before: float, now: float) -> bool:
+    """Forget a few of the oldest acknowledged ids; True if there may be more. Those that were acknowledged while the clock was
+    ahead are taken for those of now: else they would stand before all that come after them until that day."""
+    connection.execute(
+        "UPDATE acknowledged SET acknowledged_at = ?1 WHERE acknowledged_at > ?1 "
+        "AND seq IN (SELECT seq FROM acknowledged ORDER BY seq LIMIT ?2)",
+        (int(now) + 1, IDS_A_STEP),
+    )
     done = connection.execute(
         "DELETE FROM acknowledged WHERE acknowledged_at < ?1 AND seq IN (SELECT seq FROM acknowledged ORDER BY seq LIMIT ?2)",
         (before, IDS_A_STEP),

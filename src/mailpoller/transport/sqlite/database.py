@@ -76,6 +76,7 @@ class Database:
         self._entrance = Lock()
         self._thread: Thread | None = None
         self._closed = False
+        self._anew = False
         # From here on: touched by the thread alone.
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
@@ -107,6 +108,10 @@ class Database:
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """As :meth:`write`, for work that changes nothing: it needs neither lock nor room on the disk."""
         return await self._submit(work, writes=False)
+
+    def let_go(self) -> None:
+        """With the next request open the file that lies at the path then, whichever it is: the caller knows that it is the right one."""
+        self._anew = True
 
     async def close(self) -> None:
         """Finish what was asked for, close the file and end the thread. Harmless when repeated."""
@@ -197,6 +202,10 @@ class Database:
 
     def _connected(self) -> sqlite3.Connection:
         """The connection, opened if need be, to the file that lies at the path now."""
+        if self._anew:
+            self._anew = False
+            self._disconnect()
+            self._inode = None
         if self._connection is not None:
             if self._inode_now() == self._inode:
                 return self._connection
