@@ -205,6 +205,21 @@ def test_an_older_copy_is_not_the_queue(site: Site, kind: str, killed: bool) -> 
         assert sorted(site.subjects()) == ["one", "three"]
 
 
+def test_how_far_a_queue_got_is_known_at_the_end_of_a_run(site: Site) -> None:
+    with site.run() as daemon:
+        for number, subject in enumerate(("one", "two"), 1):
+            bring(site, subject)
+            daemon.until(lambda number=number: daemon.count("message.delivered") == number)
+            if number == 1:
+                with closing(sqlite3.connect(site.queue_path)) as queue:
+                    queue.execute("VACUUM INTO ?", (str(site.directory / "copy"),))
+        assert daemon.stop() == 0
+    remove(site.queue_path)
+    (site.directory / "copy").rename(site.queue_path)
+    bring(site, "three")
+    assert site.once() == 75
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_directory_in_the_place_of_a_mount_is_not_written_to(site: Site, kind: str) -> None:
     site.settings["mailboxes"]["support"]["default_queue"] = kind

@@ -190,6 +190,7 @@ async def test_a_queue_that_vanished_while_we_were_down_is_down_and_not_begun_an
     assert (rig.queue.state, rig.queue.vanished, rig.disk.begun) == (State.DOWN, True, 1)
     assert [(up, vanished) for up, vanished, _ in rig.edges][-1] == (False, True)
     assert rig.sink.calls == []
+    assert rig.sink.expected is not None, "its upkeep makes nothing anew either"
 
 
 async def test_a_queue_that_vanished_is_told_of_at_the_start_though_nobody_brings_mail() -> None:
@@ -296,6 +297,7 @@ async def test_a_queue_that_is_replaced_between_two_notes_is_not_noted_in_its_pl
     await rig.queue.deliver(deliveries(1))
     await rig.queue.deliver(deliveries(1))
     rig.disk.mark = Mark("x", 99, "/q")
+    rig.sink.expected = None  # a sink that does not look by itself
     await rig.queue.close()
     record = await rig.ledger.queue_mark("support")
     assert record is not None
