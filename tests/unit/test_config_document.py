@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,26 @@ def test_nesting_by_aliases_counts_as_nesting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("brackets", ["[", "{a: ", "- "])
 def test_endless_nesting_is_refused(brackets: str, tmp_path: Path) -> None:
     assert "nested more than 32 deep" in only_problem(brackets * 100_000, tmp_path)
+
+
+@pytest.mark.parametrize("depth", [33, 999, 1_001, 5_000])
+def test_nesting_is_refused_in_our_words_whoever_notices_first(
+    depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libyaml scans ahead of its events, and refuses at a depth and in words that are its own and change."""
+    assert "nested more than 32 deep" in only_problem("a: " + "[" * depth + "]" * depth, tmp_path)
+
+    class Impatient(yaml.SafeLoader):
+        def check_event(self, *choices: object) -> bool:
+            raise yaml.MarkedYAMLError("", None, "words of another library", yaml.Mark("", 43, 0, 43, None, 0))
+
+    monkeypatch.setattr(document, "_Loader", Impatient)
+    assert only_problem("a: " + "[" * depth, tmp_path) == "file.yaml:1:44: nested more than 32 deep"
+
+
+def test_error_in_a_shallow_file_is_not_taken_for_nesting(tmp_path: Path) -> None:
+    shallow = "a: [" + "[x], " * 40 + "}"
+    assert "nested" not in only_problem(shallow, tmp_path)
 
 
 def test_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,8 @@ class _Composer:
         self._anchors: dict[str, tuple[Node, int, int]] = {}
         self._open: list[_Frame] = []
         self._root: Node | None = None
+        self._reached = 0
+        """The character after the last event."""
 
     def compose(self) -> Node:
         seen_document = False
@@ -131,7 +133,10 @@ class _Composer:
         loader = _Loader(self._text)
         try:
             while loader.check_event():
-                yield loader.get_event()
+                event = loader.get_event()
+                if event.end_mark is not None:
+                    self._reached = event.end_mark.index
+                yield event
         except yaml.MarkedYAMLError as error:
             raise self._syntax(error) from None
         except yaml.YAMLError:
@@ -253,6 +258,9 @@ class _Composer:
         if "end of stream" in problem and context is not None:
             mark = context  # a quote is missed where it was opened, not where the file ends
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        # YAML is scanned ahead of its events, and how deep a library goes there is its own affair.
+        if mark and len(self._open) + _height(self._text[self._reached : mark.index]) > MAX_DEPTH:
+            return _unreadable(self._file, f"nested more than {MAX_DEPTH} deep", line, column, self._path())
         since = f" that began on line {context.line + 1}" if context else ""
         message = _in_plain_words(problem, since, self._character(line, column))
         return _unreadable(self._file, message, line, column, self._path())
@@ -273,6 +281,15 @@ def _start(event: yaml.Event) -> tuple[int, int]:
     """Line and column, counted from 1."""
     mark = event.start_mark
     return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+
+def _height(text: str) -> int:
+    """How many brackets are open at once."""
+    open_ = highest = 0
+    for character in text:
+        open_ += (character in "[{") - (character in "]}")
+        highest = max(highest, open_)
+    return highest
 
 
 def _in_plain_words(problem: str, since: str, character: str) -> str:
