@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from rig.contest import Contender, Figures, Road
 from rig.letters import letters
 from rig.line import Line, ceiling
 from rig.options import heading, reader, rounds, say
-from rig.server import Dovecot, Master, dovecot
+from rig.server import Dovecot, Master, dovecot, programs
 from rig.table import percent, table
 
 COUNTS = {"small": 20_000, "standard": 4_000}
@@ -47,7 +46,7 @@ def contenders(options: argparse.Namespace, near: Road, tls: Road, far: Road | N
     for suffix, road in roads.items():
         found.append(contest.reference(f"reference{suffix}", road))
         found += [contest.mailpoller(f"{payload}{suffix}", road, payload) for payload in options.payload]
-        if shutil.which("mbsync") and not options.no_mbsync:
+        if programs.found("mbsync") and not options.no_mbsync:
             found.append(contest.mbsync(f"mbsync{suffix}", road))
     return found
 

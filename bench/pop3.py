@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import shutil
 import ssl
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from rig.contest import Contender, Figures, Road
 from rig.letters import letters
 from rig.line import Line
 from rig.options import heading, reader, rounds, say
-from rig.server import Dovecot, Master
+from rig.server import Dovecot, Master, programs
 from rig.service import Service
 from rig.table import percent, table
 
@@ -111,7 +110,7 @@ def mpop(name: str, road: Road) -> Contender:
         )
         configuration.chmod(0o600)
         return (
-            ["mpop", "-C", str(configuration), "-Q", "bench"],
+            [programs.find("mpop"), "-C", str(configuration), "-Q", "bench"],
             lambda: sum(1 for part in ("cur", "new") for _ in (inbox / part).iterdir()),
         )
 
@@ -123,7 +122,7 @@ def contenders(roads: dict[str, Road]) -> list[Contender]:
     found = []
     for suffix, road in roads.items():
         found += [raw(f"raw{suffix}", road), mailpoller(f"mailpoller{suffix}", road)]
-        if shutil.which("mpop"):
+        if programs.found("mpop"):
             found.append(mpop(f"mpop{suffix}", road))
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rig import bare
 from rig.process import Cost, Failed, measure
-from rig.server import Dovecot, Master, unseen
+from rig.server import Dovecot, Master, programs, unseen
 from rig.service import Service
 from rig.table import spread
 
@@ -82,10 +82,10 @@ def mailpoller(name: str, road: Road, payload: str, profile: Path | None = None,
         site.imap(user, road.port, road.ca_file, max_message_size="60MB")
         argv = site.command("run", "--once")
         if profile is not None:
-            spy = [sys.executable, "-m", "py_spy"] if shutil.which("py-spy") is None else ["py-spy"]
+            # Beside the interpreter, if it was installed there: requirements/bench.txt
             beside = Path(sys.executable).with_name("py-spy")
-            spy = [str(beside)] if beside.exists() else spy
-            argv = [*spy, "record", "-r", "500", "-f", "raw", "--threads", "-o", str(profile), "--", *argv]
+            spy = str(beside) if beside.exists() else programs.find("py-spy")
+            argv = [spy, "record", "-r", "500", "-f", "raw", "--threads", "-o", str(profile), "--", *argv]
         return argv, site.held
 
     return Contender(name, start)
@@ -106,7 +106,7 @@ def mbsync(name: str, road: Road) -> Contender:
         configuration.chmod(0o600)
         inbox = directory / "inbox"
         return (
-            ["mbsync", "-c", str(configuration), "-q", "mail"],
+            [programs.find("mbsync"), "-c", str(configuration), "-q", "mail"],
             lambda: sum(1 for part in ("cur", "new") for _ in (inbox / part).iterdir()),
         )
 

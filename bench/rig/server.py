@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
+from servers import programs as programs
 from servers.dovecot import Dovecot as Dovecot
 from servers.dovecot import free_ports as free_ports
 

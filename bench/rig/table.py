@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import sqlite3
 import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from rig.server import programs
 
 Cell = str | float | int | None
 
@@ -89,7 +90,7 @@ def surroundings(*tools: str) -> str:
 
 
 def _version(program: str) -> str | None:
-    binary = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    binary = programs.found(program)
     if binary is None:
         return None
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout

@@ -26,12 +26,13 @@ from mailpoller.core.ports import Sink
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.sqlite import SqliteQueueConfig
+from servers import programs
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")
+    found = programs.found(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
     return found

@@ -1,9 +1,6 @@
 """Courier's POP3 server on a free port of 127.0.0.1, if it is at hand.
 
-Its Debian package excludes Dovecot's, so it is not installed but unpacked, anywhere; COURIER_ROOT says where:
-
-    apt-get download courier-pop courier-authlib libcourier-unicode4 libidn12
-    for package in *.deb; do dpkg -x $package /var/tmp/courier; done
+Its Debian package excludes Dovecot's, so it is not installed but unpacked; COURIER_ROOT says where. ``scripts/test`` does both.
 
 Only the login is ours, because Courier's own wants a daemon: whoever logs in is handed to the real ``courierpop3d``.
 """
@@ -17,13 +14,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from servers import programs
 from servers.listener import Listener
 
 ROOT = Path(os.environ.get("COURIER_ROOT", "/"))
-BINARY = ROOT / "usr/lib/courier/courier/courierpop3d"
 _LIBRARIES = [ROOT / "usr/lib", ROOT / "usr/lib/x86_64-linux-gnu", ROOT / "usr/lib/courier-authlib"]
 
-installed = BINARY.exists()
+installed = programs.found("courierpop3d") is not None
 
 
 class Courier(Listener):
@@ -76,7 +73,7 @@ class Courier(Listener):
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                str(BINARY), user, cwd=self.directory, env=environment,
+                programs.find("courierpop3d"), user, cwd=self.directory, env=environment,
                 stdin=theirs, stdout=theirs, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()

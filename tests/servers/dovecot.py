@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from servers.certificates import self_signed as self_signed
+from servers import programs
 from servers.children import die_with_parent
 from servers.ports import await_silence, free_ports
 
@@ -174,11 +175,9 @@ class Dovecot:
 
     def start(self) -> None:
         """Start the server (again); returns when it greets."""
-        binary = shutil.which("dovecot", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-        if binary is None:
-            raise RuntimeError(
-                "these tests speak to a real Dovecot and there is none: apt-get install dovecot-imapd dovecot-pop3d"
-            )
+        binary = programs.find("dovecot")
+        if self._pop3:
+            programs.find("dovecot-pop3")
         with (self.directory / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
                 [binary, "-F", "-c", str(self.directory / "dovecot.conf")],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from servers import programs
 from servers.children import die_with_parent
 from servers.ports import free_port
 
@@ -27,9 +27,9 @@ def forward_proxy(kind: str) -> Iterator[dict[str, Any]]:
         if kind == "http":
             file = Path(directory, "tinyproxy.conf")
             file.write_text(f"Port {port}\nListen 127.0.0.1\nTimeout 60\nBasicAuth {USER} {PASSWORD}\nLogLevel Error\n")
-            command = [_program("tinyproxy"), "-d", "-c", str(file)]
+            command = [programs.find("tinyproxy"), "-d", "-c", str(file)]
         else:
-            command = [_program("microsocks"), "-i", "127.0.0.1", "-p", str(port), "-u", USER, "-P", PASSWORD]
+            command = [programs.find("microsocks"), "-i", "127.0.0.1", "-p", str(port), "-u", USER, "-P", PASSWORD]
         quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         process = subprocess.Popen(command, preexec_fn=die_with_parent, **quiet)
         try:
@@ -38,13 +38,6 @@ def forward_proxy(kind: str) -> Iterator[dict[str, Any]]:
         finally:
             process.kill()
             process.wait(60)
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
-    if found is None:
-        raise RuntimeError(f"these tests go through a real proxy and there is none: apt-get install {name}")
-    return found
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:

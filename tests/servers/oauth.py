@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode, urljoin
 
+from servers import programs
 from servers.children import die_with_parent
 from servers.ports import free_port
 
@@ -29,8 +30,8 @@ SECRET = "a secret: with %25 & more"
 
 def lacks() -> str:
     """Why there can be no such server here; empty if there can."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+    node = programs.found("node")
+    if node is None or programs.found("npm") is None:
         return "there is no node and npm"
     told = subprocess.run([node, "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
     found = re.match(r"v(\d+)\.", told)
@@ -46,7 +47,7 @@ def packages() -> Path:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         shutil.copy(_SOURCE / "package.json", directory)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+        command = [programs.find("npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
         subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=120)
         (directory / "ready").touch()
     return directory
@@ -61,7 +62,7 @@ class OAuthServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        command = ["node", str(_SOURCE / "server.mjs"), str(self.port), str(packages()), json.dumps(self._jwk)]
+        command = [programs.find("node"), str(_SOURCE / "server.mjs"), str(self.port), str(packages()), json.dumps(self._jwk)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent,

@@ -1,0 +1,56 @@
+"""The outside programs, as the table ``scripts/programs`` names them. The scripts install what it says; nothing else names a package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+TABLE = Path(__file__).resolve().parents[2] / "scripts" / "programs"
+
+
+class Program(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    proofs: tuple[str, ...]
+    packages: tuple[str, ...]
+    wanted_for: str
+
+
+def rows(text: str) -> list[Program]:
+    """The table in ``text``. Raises ValueError for a line that is no row of four columns."""
+    found = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, proofs, packages, wanted_for = line.split()
+        found.append(Program(name, tuple(proofs.split(",")), tuple(packages.split(",")), wanted_for))
+    return found
+
+
+PROGRAMS = {row.name: row for row in rows(TABLE.read_text("utf-8"))}
+
+
+def found(name: str) -> str | None:
+    """Where the program is: on PATH, else the file that proves it. None if it is nowhere. KeyError if the table lacks it."""
+    row = PROGRAMS[name]
+    on_path = shutil.which(name)
+    if on_path is not None:
+        return on_path
+    below = os.environ.get("COURIER_ROOT", "/") if row.wanted_for == "unpacked" else "/"
+    return next((str(path) for proof in row.proofs if (path := Path(below, proof)).exists()), None)
+
+
+def find(name: str) -> str:
+    """As :func:`found`. Raises RuntimeError with the package that is missing."""
+    where = found(name)
+    if where is None:
+        raise RuntimeError(f"these tests start a real {name} and there is none: Debian has it in {lacking(name)}")
+    return where
+
+
+def lacking(name: str) -> str:
+    """The packages that bring the program on Debian."""
+    return " ".join(PROGRAMS[name].packages)
