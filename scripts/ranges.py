@@ -16,10 +16,11 @@ def requirements(end: str) -> list[str]:
     read = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
     project, groups = read["project"], read["dependency-groups"]
     ranges = {*project["dependencies"], *project["optional-dependencies"]["test"], *groups["build"]}
-    return sorted(_lowest(one) if end == "lowest" else one for one in ranges)
+    return sorted(lowest(one) if end == "lowest" else one for one in ranges)
 
 
-def _lowest(requirement: str) -> str:
+def lowest(requirement: str) -> str:
+    """The range's lower end. Raises ValueError if it has none."""
     found = re.fullmatch(r"([\w.\[\]-]+)>=([\w.]+)(,<[\w.]+)?", requirement)
     if found is None:
         raise ValueError(f"{requirement}: a range is written name>=lowest or name>=lowest,<first-that-is-too-new")

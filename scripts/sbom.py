@@ -98,9 +98,19 @@ def bill() -> dict[str, Any]:
         "dependencies": dependencies,
     }
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(content, sort_keys=True))
-    return {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}", "version": 1, **content}
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{serial}",
+        "version": 1,
+        **content,
+    }
+
+
+def text() -> str:
+    """The file."""
+    return json.dumps(bill(), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    json.dump(bill(), sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    sys.stdout.write(text())

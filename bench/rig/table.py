@@ -79,10 +79,9 @@ def median(values: Iterable[float]) -> float:
 
 def surroundings(*tools: str) -> str:
     """One line: the versions of what was measured and the machine. ``tools``: ``dovecot``, ``mbsync``, ``mpop``."""
-    known = {"dovecot": ("dovecot", "Dovecot"), "mbsync": ("mbsync", "mbsync"), "mpop": ("mpop", "mpop")}
     parts = [f"mailpoller {version('mailpoller')}", f"Python {platform.python_version()}"]
     parts += [f"SQLite {sqlite3.sqlite_version}"]
-    parts += [f"{known[tool][1]} {found}" for tool in tools if (found := _version(known[tool][0]))]
+    parts += [f"{tool.replace('dovecot', 'Dovecot')} {found}" for tool in tools if (found := _version(tool))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parts += [f"Linux {platform.release().split('-')[0]}", f"{os.cpu_count()} x {_processor()}", f"{memory:.0f} GiB"]
     load = os.getloadavg()[0]

@@ -31,13 +31,6 @@ from servers import programs
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
 
-def _tool(name: str) -> str:
-    found = programs.found(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 def _run(*command: str | Path) -> str:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,17 +48,19 @@ def unit(tmp_path: Path) -> Path:
 
 
 def test_systemd_has_nothing_to_say_about_the_unit(unit: Path) -> None:
-    assert _run(_tool("systemd-analyze"), "verify", unit).strip() == ""
+    assert _run(programs.find("systemd-analyze"), "verify", unit).strip() == ""
 
 
 def test_verify_would_complain_about_an_unknown_directive(unit: Path) -> None:
     unit.write_text(unit.read_text("utf-8").replace("Restart=on-failure", "Restrat=on-failure"), "utf-8")
-    done = subprocess.run([_tool("systemd-analyze"), "verify", unit], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [programs.find("systemd-analyze"), "verify", unit], capture_output=True, text=True, timeout=60
+    )
     assert "Restrat" in done.stderr
 
 
 def test_exposure_is_below_two(unit: Path) -> None:
-    report = _run(_tool("systemd-analyze"), "security", "--no-pager", "--offline=true", unit)
+    report = _run(programs.find("systemd-analyze"), "security", "--no-pager", "--offline=true", unit)
     level = re.search(r"Overall exposure level for mailpoller\.service: (\d+\.\d+)", report)
     assert level is not None, report
     assert float(level[1]) < 2.0
@@ -79,7 +74,7 @@ def test_stop_time_out_leaves_room_for_the_default_grace() -> None:
 
 
 def test_users_and_directories_come_out_as_documented(tmp_path: Path) -> None:
-    sysusers, tmpfiles = _tool("systemd-sysusers"), _tool("systemd-tmpfiles")
+    sysusers, tmpfiles = programs.find("systemd-sysusers"), programs.find("systemd-tmpfiles")
     if os.geteuid() != 0:
         pytest.skip("only root may give files away")
     for kind in ("sysusers", "tmpfiles"):

@@ -22,8 +22,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from servers.certificates import self_signed as self_signed
 from servers import programs
+from servers.certificates import self_signed as self_signed
 from servers.children import die_with_parent
 from servers.ports import await_silence, free_ports
 

@@ -39,7 +39,9 @@ class Listener:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         for writer in left.values():
-            writer.transport.abort()
+            # Python 3.11.2, Debian 12's, cannot abort a TLS transport that was closed twice.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

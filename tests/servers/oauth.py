@@ -62,7 +62,13 @@ class OAuthServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        command = [programs.find("node"), str(_SOURCE / "server.mjs"), str(self.port), str(packages()), json.dumps(self._jwk)]
+        command = [
+            programs.find("node"),
+            str(_SOURCE / "server.mjs"),
+            str(self.port),
+            str(packages()),
+            json.dumps(self._jwk),
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent,
