@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import command
+from servers import command, programs
 from servers.dovecot import Dovecot
 
 pytest.register_assert_rewrite("mailpoller.testing", "scenarios.suite")
@@ -30,6 +32,31 @@ def dovecot() -> Iterator[Dovecot]:
 def user() -> str:
     """The name of a user whose mailbox is empty."""
     return f"user{next(_numbers)}"
+
+
+_strangers: set[str] = set()
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    """Note a program that is started and that the table ``scripts/programs`` lacks; a start cannot hide from this."""
+    if event not in ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system"):
+        return
+    words = arguments[1] if event == "subprocess.Popen" and not arguments[0] else arguments[0]
+    first = words if isinstance(words, str | bytes | os.PathLike) else words[0]  # type: ignore[index]
+    name = os.path.basename(os.fsdecode(first)).split()[0]
+    if name not in programs.PROGRAMS and os.fsdecode(first) != sys.executable and name != "mailpoller":
+        _strangers.add(name)
+
+
+sys.addaudithook(_hear)
+
+
+@pytest.fixture(autouse=True)
+def every_program_is_in_the_table() -> Iterator[None]:
+    """Fail the test that starts a program of which ``scripts/programs`` knows nothing."""
+    _strangers.clear()
+    yield
+    assert not _strangers, "scripts/programs lacks these"
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,12 @@ def test_reader_finds_a_program_by_its_proof_and_names_the_package_of_a_missing_
         ask[1]("gone")
     with pytest.raises(KeyError):
         ask[1]("swaks")
+
+
+def test_test_that_starts_a_stranger_however_it_is_spelt_fails(request: pytest.FixtureRequest) -> None:
+    conftest = request.config.pluginmanager.get_plugin(os.fspath(ROOT / "tests" / "conftest.py"))
+    sys.audit("subprocess.Popen", None, ["/usr/bin/swaks", "--to"], None, None)  # what any start tells the interpreter
+    sys.audit("os.exec", b"/usr/bin/fetchmail", [], None)
+    sys.audit("subprocess.Popen", None, ["sh", "-c", "true"], None, None)
+    assert conftest._strangers == {"swaks", "fetchmail"}
+    conftest._strangers.clear()

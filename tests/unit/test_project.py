@@ -94,10 +94,10 @@ def test_trace_finder_finds_traces() -> None:
 
 
 def test_scripts_are_executable_and_free_of_syntax_errors() -> None:
-    for name in ("scripts/test", "scripts/demo", ".ci/run"):
+    for name in ("scripts/test", "scripts/demo", "scripts/fresh", "scripts/lock", ".ci/run"):
         assert (ROOT / name).stat().st_mode & 0o111 == 0o111, name
         assert (ROOT / name).read_text("utf-8").startswith("#!/bin/sh\n")
-    for name in ("scripts/test", "scripts/demo", "scripts/environment", ".ci/run"):
+    for name in ("scripts/test", "scripts/demo", "scripts/fresh", "scripts/lock", "scripts/environment", ".ci/run"):
         subprocess.run(["sh", "-n", str(ROOT / name)], check=True, timeout=10)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -96,14 +95,3 @@ async def test_the_program_in_python_consumes_the_queue(path: Path, tmp_path: Pa
     }
     assert set(done.stdout.splitlines()) == expected
     assert count(path, "message") == 0
-
-
-@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the sqlite3 program")
-async def test_the_lines_for_the_shell_do_what_they_say(path: Path) -> None:
-    consume, look = (block.replace("/var/lib/mailpoller/queue/support.db", str(path)) for block in blocks("bash"))
-    shown = subprocess.run(["bash", "-euc", look], capture_output=True, text=True, check=True).stdout
-    assert make_delivery(3).delivery_id in shown
-    assert "mailpoller.message|3" in shown
-    event = subprocess.run(["bash", "-euc", consume], capture_output=True, text=True, check=True).stdout
-    assert json.loads(event)["deliveryid"] == make_delivery(3).delivery_id
-    assert (count(path, "message"), count(path, "acknowledged")) == (2, 1)
