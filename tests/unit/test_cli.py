@@ -414,6 +414,8 @@ evil = "a\\x1b[2Jb\\x9b2Jc\\u202ed\\u2028e\\rf\\u2067g\\u00fc"
 logs.configure("info", {form!r})
 log = structlog.get_logger()
 log.warning("mailbox.failed", reason=evil, names=[evil])
+for one in evil:
+    log.warning("mailbox.failed", reason="2J" + one)  # each by itself: a log quotes a text for some of them
 logging.getLogger("library").warning("words: %s", evil)
 try:
     raise ValueError(evil)

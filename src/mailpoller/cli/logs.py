@@ -39,6 +39,7 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
         shared: list[Any] = [
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            _visible,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
                 exception_formatter=_traceback,
@@ -59,6 +60,24 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
     root = logging.getLogger()
     root.handlers[:] = [_Library()]
     root.setLevel(logging.WARNING)
+
+
+def _visible(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """structlog quotes a text for its blanks and quotes alone: what else would steer the terminal is to be quoted too."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = _Quoted(value)
+    return event
+
+
+class _Quoted:
+    """A text that is shown as Python would write it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
 
 
 def _with_traceback(render: structlog.types.Processor) -> structlog.types.Processor:
