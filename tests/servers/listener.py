@@ -39,9 +39,7 @@ class Listener:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         for writer in left.values():
-            # Python 3.11.2, Debian 12's, cannot abort a TLS transport that was closed twice.
-            with contextlib.suppress(AttributeError):
-                writer.transport.abort()
+            cut(writer.transport)
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,3 +53,9 @@ class Listener:
         finally:
             del self._conversations[task]
             writer.close()
+
+
+def cut(transport: asyncio.WriteTransport) -> None:
+    """Abort a connection, also one over TLS that was closed twice: Python 3.11.2, Debian 12's, cannot do that by itself."""
+    with contextlib.suppress(AttributeError):
+        transport.abort()

@@ -17,7 +17,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from servers.certificates import Certificate
 from servers.certificates import make_certificate as make_certificate
-from servers.listener import Listener
+from servers.listener import Listener, cut
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Relay:
     def hang_up(self) -> None:
         """Close every connection without a word."""
         for transport in list(self.open):
-            transport.abort() if isinstance(transport, asyncio.WriteTransport) else transport.close()
+            cut(transport) if isinstance(transport, asyncio.WriteTransport) else transport.close()
 
     # aiosmtpd's hooks; their names are its own
     async def handle_EHLO(
