@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import itertools
+import os
+import shutil
 import ssl
 import time
 from collections.abc import Iterator
@@ -726,3 +729,57 @@ async def test_a_probe_ends_where_it_fails_and_says_what_to_do(
     assert stages[-1].name == stage
     assert advice in stages[-1].advice
     assert "secret" not in repr(stages)
+
+
+async def test_a_probe_names_the_mechanism_that_works_where_scram_is_offered_and_cannot(tmp_path: Path) -> None:
+    salt = b"salty"
+    hashed = base64.b64encode(hashlib.sha256(b"secret" + salt).digest() + salt).decode()
+    with Dovecot(mechanisms="plain login scram-sha-256", stored="{SSHA256}" + hashed) as server:
+        settings = {"tls": "tls", "ca_file": server.ca_file}
+        stages = [one async for one in imap_source(tmp_path, server.imaps_port, "joe", **settings).probe([])]
+        assert (stages[-1].name, stages[-1].ok) == ("login", False)
+        assert "mechanism: plain" in stages[-1].advice
+        settings["auth"] = {"mechanism": "plain"}
+        stages = [one async for one in imap_source(tmp_path, server.imaps_port, "joe", **settings).probe([])]
+        assert all(stage.ok for stage in stages)
+
+
+# --- a store that is put back ----------------------------------------------------------------------------------------
+def store(server: Dovecot, user: str) -> Path:
+    return server.directory / "mail" / user
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["while we are there", "while we are away"])
+async def test_a_store_that_is_put_back_is_noticed(tmp_path: Path, running: bool) -> None:
+    with Dovecot() as server:
+        server.deliver_all("joe", [mail(number) for number in range(1, 6)])
+        source = imap_source(tmp_path, server.imap_port, "joe")
+        async with session_of(source) as session:
+            folder = await session.open("INBOX")
+            await listed(session, folder)
+            copy = tmp_path / "copy"
+            shutil.copytree(store(server, "joe"), copy, symlinks=True)
+            server.deliver_all("joe", [mail(number) for number in range(6, 11)])
+            before, position = await listed(session, await session.open("INBOX"))
+            assert [ref.uid for ref in before] == ["6", "7", "8", "9", "10"] or len(before) == 10
+            kept = {ref.uid: ref for ref in await session.look(before) if ref is not None}
+        server.stop()
+        owner = store(server, "joe").stat()
+        shutil.rmtree(store(server, "joe"))
+        shutil.copytree(copy, store(server, "joe"), symlinks=True)
+        for path in (store(server, "joe"), *store(server, "joe").rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        server.start()
+        if running:
+            async with session_of(source) as session:
+                behind = await session.survey(await session.open("INBOX"), position)
+                assert behind.behind
+                assert behind.position is not None
+                position = behind.position
+        server.deliver_all("joe", [mail(number, 500) for number in range(20, 30)])  # past the old mark
+        async with session_of(source) as session:
+            survey = await session.survey(await session.open("INBOX"), position)
+            shown = {ref.uid: ref for ref in survey.familiar}
+            assert shown["5"].size == kept.get("5", shown["5"]).size
+            assert shown["6"].size != kept["6"].size
+            assert bool(survey.strange) == running

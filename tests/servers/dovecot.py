@@ -130,7 +130,7 @@ passdb {{
 class Dovecot:
     """One server; a context manager that starts it and leaves nothing behind.
 
-    ``prefix`` and ``separator`` shape the personal namespace (``INBOX.`` and ``.`` is Courier's). ``extra`` is added to
+    ``prefix`` and ``separator`` shape the personal namespace (``INBOX.`` and ``.`` is Courier's). ``stored`` is what it knows of the password, perhaps only a hash. ``extra`` is added to
     the configuration. The ports stay the same over :meth:`stop` and :meth:`start`. ``mechanisms`` are those of SASL that it
     offers; with ``oauth`` also XOAUTH2 and OAUTHBEARER, for which it takes what :meth:`token` makes.
     """
@@ -146,6 +146,7 @@ class Dovecot:
         pop3: bool = False,
         oauth: bool = False,
         mechanisms: str = "plain login",
+        stored: str = PASSWORD,
         extra: str = "",
     ) -> None:
         self.prefix = prefix
@@ -157,6 +158,7 @@ class Dovecot:
         self._oauth = oauth
         self._mechanisms = mechanisms + (" xoauth2 oauthbearer" if oauth else "")
         self._extra = extra
+        self._stored = stored
         self._process: subprocess.Popen[bytes] | None = None
         self._delivered = 0
 
@@ -249,7 +251,7 @@ class Dovecot:
             "internal_user": "dovecot" if privileged else me,
             "mail_user": owner.pw_uid,
             "mail_group": owner.pw_gid,
-            "password": PASSWORD,
+            "password": self._stored,
             "mechanisms": self._mechanisms,
             "oauth": _OAUTH.format(directory=self.directory) if self._oauth else "",
             "prefix": self.prefix,

@@ -694,3 +694,75 @@ async def test_a_move_that_was_advertised_and_is_refused_leaves_the_mail_where_i
         done = await session.settle(settled(refs, Disposition(move="Done")))
         assert {(one.state, "unknown command" in one.reason) for one in done} == {("failed", True)}
         assert not server.asked("STORE") and not server.asked("EXPUNGE")
+
+
+# --- folders whose names are written otherwise -----------------------------------------------------------------------
+LISTING = '* LIST () "/" "Gro&AwgA3w-e"\r\n* LIST () "/" INBOX\r\n* LIST () "/" Done\r\n'
+
+
+def list_as_a_mac_does(conversation: Conversation, tag: str, arguments: str) -> bytes:
+    """LIST compares character by character; a pattern gives all."""
+    if arguments == '"" ""':
+        return b'* LIST (\\Noselect) "/" ""\r\n%T OK done\r\n'
+    wanted = arguments.split(" ")[1].strip('"')
+    lines = [line for line in LISTING.splitlines() if wanted == "*" or line.endswith(f'"{wanted}"')]
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"%T OK done\r\n"
+
+
+async def test_a_folder_is_found_whose_name_is_decomposed_at_the_server(tmp_path: Path) -> None:
+    async with (
+        ScriptedImap({"LIST": list_as_a_mac_does}, messages={1: MAIL}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe", folders=["Größe"])) as session,
+    ):
+        assert await session.folders() == ["Größe"]
+        folder = await session.open("Größe")
+        assert folder.name == "Größe"
+        assert server.asked("SELECT") == ['SELECT "Gro&AwgA3w-e"']
+        refs, _ = await listed(session, folder)
+        assert len(refs) == 1
+
+
+async def test_mail_is_moved_to_a_folder_whose_name_is_decomposed_and_none_is_made(tmp_path: Path) -> None:
+    async with (
+        ScriptedImap({"LIST": list_as_a_mac_does}, messages={1: MAIL}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        refs, _ = await listed(session, await session.open("INBOX"))
+        (done,) = await session.settle(settled(refs, Disposition(move="Größe")))
+        assert done.state == "applied"
+        assert not server.asked("CREATE")
+        assert server.asked("MOVE") == ['UID MOVE 1 "Gro&AwgA3w-e"']
+
+
+async def test_a_folder_is_no_target_of_its_own_in_whatever_spelling(tmp_path: Path) -> None:
+    async with (
+        ScriptedImap({"LIST": list_as_a_mac_does}, messages={1: MAIL}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe", folders=["Gro\u0308ße"])) as session,
+    ):
+        refs, _ = await listed(session, await session.open("Gro\u0308ße"))
+        (done,) = await session.settle(settled(refs, Disposition(move="Größe")))
+        assert (done.state, "the folder itself" in done.reason) == ("failed", True)
+
+
+# --- NetEase ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("helps", [True, False])
+async def test_a_server_that_calls_the_login_unsafe_is_told_once_more_who_we_are(tmp_path: Path, helps: bool) -> None:
+    def select(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        named = sum(" ID " in line for line in conversation.lines)
+        if named < 2 or not helps:
+            return b"%T NO SELECT Unsafe Login. Please contact kefu@188.com for help\r\n"
+        answer = server._select(conversation, tag, arguments)
+        assert answer is not None
+        return answer
+
+    async with (
+        ScriptedImap({"SELECT": select}, messages={1: MAIL}, capabilities="IMAP4rev1 ID") as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        if helps:
+            assert len((await listed(session, await session.open("INBOX")))[0]) == 1
+        else:
+            for _ in range(2):
+                with pytest.raises(TransientError, match="Unsafe Login"):
+                    await session.open("INBOX")
+        assert len(server.asked("ID (")) == 2

@@ -145,7 +145,9 @@ class Credentials:
                 return made
             case _ if (mechanism := pinned(self.mechanism)) is not None:
                 clear = self._may_be_clear(encrypted)
-                return by_password(offered, self.username, await self._secret(), mechanism=mechanism, clear=clear)
+                made = by_password(offered, self.username, await self._secret(), mechanism=mechanism, clear=clear)
+                self._tried = "" if made is None else made.name
+                return made
             case _:
                 return None
 
@@ -167,11 +169,21 @@ class Credentials:
         return self.tokens is not None and isinstance(token, str) and await self.tokens.refused(token)
 
     def advice(self, error: MailpollerError) -> str:
-        """What a sysadmin can do about a login that failed for its token; empty if it failed for anything else."""
+        """What a sysadmin can do about a login that failed for its token, or perhaps for its mechanism; empty if it failed for anything
+        else."""
         if isinstance(error, TokenRefused):
             return error.advice or "Ask the provider's administrator with the words above."
         if isinstance(error, CredentialsRefused) and self.tokens is not None:
             return token_not_taken(self._service, self._host, self.username)
+        if (
+            isinstance(error, CredentialsRefused)
+            and self._tried.startswith(("SCRAM-", "CRAM-"))
+            and self.mechanism == "auto"
+        ):
+            return (
+                f"Check username and password. If they are right, the server offers {self._tried} and cannot do it, as where it keeps "
+                "only hashes of passwords: say auth: {mechanism: plain}, over TLS."
+            )
         return ""
 
     def renew_in(self) -> float | None:
@@ -201,3 +213,4 @@ class Credentials:
         return await asyncio.to_thread(self._password.reveal)
 
     _renew_at = float("inf")
+    _tried = ""

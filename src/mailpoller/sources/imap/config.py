@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.ports import Source
+from mailpoller.sources.imap.names import composed
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.transport.server import MailboxServer
 
@@ -39,7 +40,7 @@ class ImapConfig(MailboxServer):
     def _check_folders(cls, folders: list[str]) -> list[str]:
         if any(not name or any(one in name for one in "\r\n\0") for name in folders):
             raise ValueError("a folder's name is not empty and has no line ends")
-        if len({name.upper() if name.upper() == "INBOX" else name for name in folders}) < len(folders):
+        if len({name.upper() if name.upper() == "INBOX" else composed(name) for name in folders}) < len(folders):
             raise ValueError("a folder is named twice")
         return folders
 

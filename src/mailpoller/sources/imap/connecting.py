@@ -7,10 +7,12 @@ import contextlib
 
 import structlog
 
+from mailpoller import __version__
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap import authentication
 from mailpoller.sources.imap.config import ImapConfig
-from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
+from mailpoller.sources.imap.names import quote
+from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol, Request
 from mailpoller.transport.auth import Credentials
 from mailpoller.transport.dial import left_until
 from mailpoller.transport.opening import connected
@@ -102,4 +104,10 @@ async def log_in(client: ImapClient, credentials: Credentials) -> None:
     if "ID" in protocol.capabilities:
         # Providers (163.com, 126.com) let nobody select a folder who has not said who he is (RFC 2971). Not waited for.
         with contextlib.suppress(SessionLost):
-            protocol.submit("ID", '("name" "mailpoller")')
+            name_ourselves(protocol)
+
+
+def name_ourselves(protocol: ImapProtocol) -> Request:
+    """Say who we are (RFC 2971). Raises :class:`SessionLost`."""
+    words = f'("name" "mailpoller" "version" {quote(__version__)} "vendor" "mailpoller")'
+    return protocol.submit("ID", words)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from mailpoller.sources.imap.names import Namespace, quote_name
+from collections.abc import Sequence
+
+from mailpoller.sources.imap.names import Namespace, composed, quote_name
 from mailpoller.sources.imap.protocol import ImapProtocol
+from mailpoller.sources.imap.reader import Response
 from mailpoller.sources.imap.responses import read_list, read_namespace, readable
 
 
@@ -29,18 +32,22 @@ class Folders:
         for candidate in candidates:
             answer = await self._protocol.run("LIST", '""', quote_name(candidate), wants=(b"LIST",))
             # INBOX and what is below it may come back in other case, on some servers every name.
-            listed = [one for one in map(read_list, answer.data) if one and one.name.lower() == candidate.lower()]
-            listed.sort(key=lambda one: one.name != candidate)
-            for one in listed:
-                if one.selectable:
-                    self._found[key] = one.name
-                    return one.name, True
+            if found := _match(answer.data, candidate):
+                self._found[key] = found
+                return found, True
+        if not name.isascii():
+            # It may be written otherwise there: ö as o and two dots, as by a Mac. LIST compares character by character.
+            answer = await self._protocol.run("LIST", '""', '"*"', wants=(b"LIST",))
+            for candidate in candidates:
+                if found := _match(answer.data, candidate):
+                    self._found[key] = found
+                    return found, True
         return candidates[0], False
 
     def forget(self, name: str) -> None:
         """Look the folder up anew next time: it could not be opened, so it may be gone or have another name."""
         if _key(name) != "INBOX":
-            self._found.pop(name, None)
+            self._found.pop(_key(name), None)
 
     async def names(self, limit: int = 30) -> list[str]:
         """The first folders of the mailbox, for an operator who has misspelt one."""
@@ -48,8 +55,17 @@ class Folders:
         return [readable(one.name.encode()) for one in map(read_list, answer.data[:limit]) if one is not None]
 
 
+def _match(answers: Sequence[Response], wanted: str) -> str | None:
+    """The folder among those that LIST tells which people call ``wanted``, best in just that spelling, if it can be opened."""
+    listed = [one for one in map(read_list, answers) if one and composed(one.name).lower() == composed(wanted).lower()]
+    listed.sort(key=lambda one: (one.name != wanted, composed(one.name) != composed(wanted)))
+    return next((one.name for one in listed if one.selectable), None)
+
+
 def _key(name: str) -> str:
-    return "INBOX" if name.upper() == "INBOX" else name  # the one name that knows no case (RFC 3501 section 5.1)
+    return (
+        "INBOX" if name.upper() == "INBOX" else composed(name)
+    )  # the one name that knows no case (RFC 3501 section 5.1)
 
 
 async def namespace(protocol: ImapProtocol) -> Namespace:

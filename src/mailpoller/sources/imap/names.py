@@ -38,9 +38,9 @@ def decode_name(wire: str) -> str:
     return _UNSHIFTED.sub(unshift, wire)
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two names are the same to people: ``ö`` is written as one character or as two (Unicode's NFC and NFD)."""
-    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+def composed(name: str) -> str:
+    """A name as it is compared: ``ö`` is written as one character or as two (Unicode's NFC and NFD), and is the same to people."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def quotable(text: str) -> bool:

@@ -17,6 +17,7 @@ from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Posit
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
@@ -121,6 +122,7 @@ class ImapSession:
         self._seen: dict[str, _Seen] = {}
         self._marks: dict[str, _Mark] = {}
         self._sightings = Sightings()
+        self._named = False
         self._first = config.folders[0]
         self._selecting = asyncio.Lock()
         self._listing = asyncio.Lock()
@@ -180,6 +182,11 @@ class ImapSession:
             self._protocol.mailbox.arrived = self._protocol.mailbox.news = 0
 
         status = (await self._protocol.run(verb, quote_name(wire), on_done=selected)).status
+        if not status.ok and "unsafe login" in status.text.lower() and not self._named:
+            # NetEase (163.com, 126.com) wants to be told who we are, and has not made use of what it was told at the login.
+            self._named = True
+            await name_ourselves(self._protocol).answer()
+            status = (await self._protocol.run(verb, quote_name(wire), on_done=selected)).status
         if not status.ok:
             self._protocol.state = "AUTH"  # a refused SELECT leaves no folder selected (RFC 3501 section 6.3.1)
             self._folders.forget(name)
@@ -228,7 +235,8 @@ class ImapSession:
     async def survey(self, folder: Folder, position: Position | None) -> Survey:
         """See the port. One round trip, none for an empty folder; more only where there is something to find out."""
         opened = self._require(folder)
-        return await survey_folder(self._protocol, opened.mailbox, folder, position, int(self._clock.now().timestamp()))
+        now, interval = int(self._clock.now().timestamp()), self._config.poll_interval.total_seconds()
+        return await survey_folder(self._protocol, opened.mailbox, folder, position, now, interval)
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
         """See the port: sizes and dates. Raises :class:`TransientError` if the server refuses to show them, which is no absence."""

@@ -13,7 +13,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap.details import newest
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.names import quote_name, same_name, uid_set, uid_sets
+from mailpoller.sources.imap.names import composed, quote_name, uid_set, uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
 from mailpoller.sources.imap.responses import Fetched, Status
 
@@ -135,7 +135,7 @@ class Settling:
     # --- moving ----------------------------------------------------------------------------------------------
     async def _move(self, uids: Sequence[int], target: str) -> None:
         wire, exists = await self._folders.find(target)
-        if same_name(wire, self._wire):
+        if composed(wire) == composed(self._wire):
             self._note(uids, ("failed", "the target of the move is the folder itself"))
             return
         if not exists and (refused := await self._create(wire)) is not None:

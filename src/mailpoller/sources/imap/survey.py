@@ -21,13 +21,14 @@ _ENOUGH = 3
 _MOST = 100_000
 """Messages that are listed where there are more than there were, the newest ones: 2 MB, and some 50 MB while they come."""
 AGAIN = 90
-"""Seconds after which what looks like another numbering has been surveyed twice, a minute apart, and is shown for the last time."""
+"""Seconds for which what looks like another numbering is shown at least, and for three polls, so that it is seen twice a minute apart."""
 
 
 async def survey_folder(
-    protocol: ImapProtocol, mailbox: Mailbox, folder: Folder, position: Position | None, now: int
+    protocol: ImapProtocol, mailbox: Mailbox, folder: Folder, position: Position | None, now: int, interval: float = 0.0
 ) -> Survey:
-    """See :meth:`mailpoller.core.ports.Session.survey`; the folder is selected. ``now``: seconds of the epoch.
+    """See :meth:`mailpoller.core.ports.Session.survey`; the folder is selected. ``now``: seconds of the epoch; ``interval``: those
+    between two polls.
 
     One round trip, none if the folder is empty. Raises :class:`TransientError` if the server refuses to show anything.
     """
@@ -35,6 +36,7 @@ async def survey_folder(
     if bookmark is None or bookmark.following <= 1:
         return Survey()
     found = await _Looking(protocol, mailbox, bookmark).look()
+    again = max(AGAIN, 3 * interval)
     after, behind = bookmark, False
     strange: list[int] = []
     next_uid = found.next_uid
@@ -44,7 +46,7 @@ async def survey_folder(
             after, low=min(next_uid, after.low or next_uid), high=max(after.high, after.following), caught_at=0
         )
     elif after.low:
-        behind, after = _caught_up(after, now)
+        behind, after = _caught_up(after, now, again)
     if bookmark.low or behind:
         strange = [uid for uid in found.uids if (bookmark.low or after.low) <= uid < (bookmark.high or after.high)]
     every: Sequence[int] = ()
@@ -53,7 +55,7 @@ async def survey_folder(
             after = replace(after, below=found.count, grown_at=0)
         else:
             every = found.every if found.every is not None else await _all_below(protocol, mailbox, bookmark.following)
-            behind, after = _grown(after, found.count, now)
+            behind, after = _grown(after, found.count, now, again)
     if every:
         every = every[-_MOST:]
         lines = await witnesses(protocol, mailbox, every)
@@ -65,20 +67,20 @@ async def survey_folder(
     return Survey(familiar, odd, behind=behind, position=_changed(bookmark, after))
 
 
-def _caught_up(bookmark: Bookmark, now: int) -> tuple[bool, Bookmark]:
+def _caught_up(bookmark: Bookmark, now: int, again: float) -> tuple[bool, Bookmark]:
     """The server has reached the place where it stood behind. What it shows there is shown until that was asked twice."""
     if not bookmark.caught_at:
         return True, replace(bookmark, caught_at=now)
-    if 0 <= now - bookmark.caught_at < AGAIN:
+    if 0 <= now - bookmark.caught_at < again:
         return True, bookmark
     return False, replace(bookmark, low=0, high=0, caught_at=0)
 
 
-def _grown(bookmark: Bookmark, count: int, now: int) -> tuple[bool, Bookmark]:
+def _grown(bookmark: Bookmark, count: int, now: int, again: float) -> tuple[bool, Bookmark]:
     """More messages than there were. All of them are shown until that was asked twice; then it is how many there are."""
     if not bookmark.grown_at:
         return True, replace(bookmark, grown_at=now)
-    if 0 <= now - bookmark.grown_at < AGAIN:
+    if 0 <= now - bookmark.grown_at < again:
         return True, bookmark
     return False, replace(bookmark, below=count, grown_at=0)
 
