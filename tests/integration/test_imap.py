@@ -194,7 +194,7 @@ async def test_five_thousand_messages_are_listed_in_pages_and_fetched(
             assert all(ref.size is not None for ref in page.refs)
             uids += [int(ref.uid) for ref in page.refs]
             # Each page's position goes on exactly behind it.
-            assert page.position is not None and int(page.position) == uids[-1] + 1
+            assert page.position == f"{uids[-1] + 1} below={uids[-1]}"
             found += texts(await fetched(session, claims_of(page.refs)))
         assert uids == sorted(uids)
         assert sorted(found) == sorted(messages)
