@@ -766,3 +766,45 @@ async def test_a_server_that_calls_the_login_unsafe_is_told_once_more_who_we_are
                 with pytest.raises(TransientError, match="Unsafe Login"):
                     await session.open("INBOX")
         assert len(server.asked("ID (")) == 2
+
+
+# --- UTF-8 -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("capabilities", "utf8"),
+    [("IMAP4rev1 ENABLE UTF8=ACCEPT", True), ("IMAP4rev1 UTF8=ONLY", True), ("IMAP4rev2", True), ("IMAP4rev1", False)],
+)
+async def test_mail_with_headers_in_utf_8_is_asked_for_as_it_is(tmp_path: Path, capabilities: str, utf8: bool) -> None:
+    def enable(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        assert not any("SELECT" in line for line in conversation.lines)  # as RFC 5161 wants
+        return f"* ENABLED {arguments}\r\n%T OK done\r\n".encode()
+
+    def names(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        if arguments == '"" ""':
+            return b'* LIST (\\Noselect) "/" ""\r\n%T OK done\r\n'
+        name = "Größe & &AN8-" if utf8 else "Gr&APYA3w-e &- &-AN8-"
+        return f'* LIST () "/" "{name}"\r\n%T OK done\r\n'.encode()
+
+    async with (
+        ScriptedImap({"ENABLE": enable, "LIST": names}, messages={1: MAIL}, capabilities=capabilities) as server,
+        session_of(imap_source(tmp_path, server.port, "joe", folders=["Größe & &AN8-"])) as session,
+    ):
+        folder = await session.open("Größe & &AN8-")
+        assert server.asked("SELECT") == ['SELECT "Größe & &AN8-"' if utf8 else 'SELECT "Gr&APYA3w-e &- &-AN8-"']
+        assert bool(server.asked("ENABLE UTF8=ACCEPT")) == ("UTF8" in capabilities)
+        assert len((await listed(session, folder))[0]) == 1
+
+
+async def test_a_server_that_refuses_utf_8_or_changes_mail_for_want_of_it_is_told(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        async with (
+            ScriptedImap(
+                {"ENABLE": b"%T NO not now\r\n"}, messages={1: MAIL}, capabilities="IMAP4rev1 UTF8=ONLY"
+            ) as server,
+            session_of(imap_source(tmp_path, server.port, "joe")) as session,
+        ):
+            folder = await session.open("INBOX")
+            server.script["NOOP"] = b"* OK [DOWNGRADED 1,3] changed\r\n%T OK\r\n"
+            await session.open("INBOX")
+            assert len((await listed(session, folder))[0]) == 1
+    assert [one["event"] for one in logs] == ["unicode.refused", "messages.downgraded"]
+    assert logs[1]["numbers"] == "1,3"

@@ -105,6 +105,8 @@ async def log_in(client: ImapClient, credentials: Credentials) -> None:
         # Providers (163.com, 126.com) let nobody select a folder who has not said who he is (RFC 2971). Not waited for.
         with contextlib.suppress(SessionLost):
             name_ourselves(protocol)
+    if reason := await protocol.enable_utf8():
+        log.warning("unicode.refused", host=client.host, reason=reason)
 
 
 def name_ourselves(protocol: ImapProtocol) -> Request:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailpoller.sources.imap.names import Namespace, composed, quote_name
+from mailpoller.sources.imap.names import Namespace, composed
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import Response
 from mailpoller.sources.imap.responses import read_list, read_namespace, readable
@@ -30,16 +30,16 @@ class Folders:
             self._namespace = await namespace(self._protocol)
         candidates = self._namespace.candidates(name)
         for candidate in candidates:
-            answer = await self._protocol.run("LIST", '""', quote_name(candidate), wants=(b"LIST",))
+            answer = await self._protocol.run("LIST", '""', self._protocol.named(candidate), wants=(b"LIST",))
             # INBOX and what is below it may come back in other case, on some servers every name.
-            if found := _match(answer.data, candidate):
+            if found := _match(answer.data, candidate, utf8=self._protocol.utf8):
                 self._found[key] = found
                 return found, True
         if not name.isascii():
             # It may be written otherwise there: ö as o and two dots, as by a Mac. LIST compares character by character.
             answer = await self._protocol.run("LIST", '""', '"*"', wants=(b"LIST",))
             for candidate in candidates:
-                if found := _match(answer.data, candidate):
+                if found := _match(answer.data, candidate, utf8=self._protocol.utf8):
                     self._found[key] = found
                     return found, True
         return candidates[0], False
@@ -52,12 +52,14 @@ class Folders:
     async def names(self, limit: int = 30) -> list[str]:
         """The first folders of the mailbox, for an operator who has misspelt one."""
         answer = await self._protocol.run("LIST", '""', '"*"', wants=(b"LIST",))
-        return [readable(one.name.encode()) for one in map(read_list, answer.data[:limit]) if one is not None]
+        listed = [read_list(one, utf8=self._protocol.utf8) for one in answer.data[:limit]]
+        return [readable(one.name.encode()) for one in listed if one is not None]
 
 
-def _match(answers: Sequence[Response], wanted: str) -> str | None:
+def _match(answers: Sequence[Response], wanted: str, *, utf8: bool) -> str | None:
     """The folder among those that LIST tells which people call ``wanted``, best in just that spelling, if it can be opened."""
-    listed = [one for one in map(read_list, answers) if one and composed(one.name).lower() == composed(wanted).lower()]
+    every = [read_list(one, utf8=utf8) for one in answers]
+    listed = [one for one in every if one and composed(one.name).lower() == composed(wanted).lower()]
     listed.sort(key=lambda one: (one.name != wanted, composed(one.name) != composed(wanted)))
     return next((one.name for one in listed if one.selectable), None)
 
@@ -72,7 +74,11 @@ async def namespace(protocol: ImapProtocol) -> Namespace:
     """Where folders lie on this server: NAMESPACE (RFC 2342) where there is one, else the delimiter that LIST tells."""
     if "NAMESPACE" in protocol.capabilities:
         answer = await protocol.run("NAMESPACE", wants=(b"NAMESPACE",))
-        if answer.status.ok and answer.data and (found := read_namespace(answer.data[0])) is not None:
+        if (
+            answer.status.ok
+            and answer.data
+            and (found := read_namespace(answer.data[0], utf8=protocol.utf8)) is not None
+        ):
             return found
     answer = await protocol.run("LIST", '""', '""', wants=(b"LIST",))
     for response in answer.data:

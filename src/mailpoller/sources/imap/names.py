@@ -55,9 +55,13 @@ def quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def quote_name(name: str) -> str:
-    """A folder name as it stands in a command."""
-    return quote(encode_name(name))
+def quote_name(name: str, *, utf8: bool = False) -> str:
+    """A folder name as it stands in a command: in modified UTF-7, or in UTF-8 where both sides have agreed on that (RFC 9755)."""
+    if not utf8 or name.isascii():
+        return quote(name if utf8 else encode_name(name))
+    if any(one in name for one in "\r\n\0"):
+        raise ValueError("NUL, CR and LF cannot be quoted")
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def uid_set(uids: Iterable[int]) -> str:

@@ -11,7 +11,6 @@ from mailpoller.core.ports import Stage
 from mailpoller.sources.imap import connecting
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Literal, read_values
 from mailpoller.sources.imap.settling import objection
@@ -84,7 +83,7 @@ class _Trial(ServerTrial):
         return "; ".join(told)
 
     async def _select(self, verb: str, name: str, wire: str) -> None:
-        status = (await self._protocol.run(verb, quote_name(wire))).status
+        status = (await self._protocol.run(verb, self._protocol.named(wire))).status
         self._protocol.state = "SELECTED" if status.ok else "AUTH"
         if not status.ok:
             raise TransientError(f"the folder {name} cannot be opened: the server says {status}")
@@ -125,7 +124,7 @@ class _Trial(ServerTrial):
         """Our rights (RFC 4314) in a folder, or None if the server does not tell."""
         if "ACL" not in self._protocol.capabilities:
             return None
-        answer = await self._protocol.run("MYRIGHTS", quote_name(wire), wants=(b"MYRIGHTS",))
+        answer = await self._protocol.run("MYRIGHTS", self._protocol.named(wire), wants=(b"MYRIGHTS",))
         if not answer.status.ok or not answer.data:
             return None
         value = read_values(answer.data[0])[-1]

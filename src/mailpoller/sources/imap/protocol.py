@@ -21,6 +21,7 @@ from aioimaplib import aioimaplib as library
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.spool import Intake, Octets
+from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_set, read_status
 from mailpoller.transport.wording import spoken, without
@@ -189,6 +190,10 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.stall = stall
         self.capabilities: set[str] = set()
         self.mailbox = Mailbox()
+        self.utf8 = False
+        """Names and headers come and go in UTF-8: the server gives mail with such headers as it is (RFC 9755)."""
+        self.on_downgrade: Callable[[str], None] = lambda numbers: None
+        """Told of which messages the server gives something else than they are, for want of UTF-8 (RFC 6858)."""
         self.bodies: BodyTaker | None = None
         self.lost: str | None = None
         self.hidden: Sequence[str] = ()
@@ -326,6 +331,22 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         """Ask anew what the server can do. Mends: an answer without data was an IndexError, case mattered."""
         self.capabilities = set()
         await self.run("CAPABILITY")
+
+    async def enable_utf8(self) -> str:
+        """Let the server give mail with headers in UTF-8 as it is, where it can; otherwise it shows something that it made of it (RFC 6857,
+        RFC 6858), or nothing. Why not, in the server's words, if it cannot be had; empty if it is, or there is no such thing."""
+        if not self.capabilities & {"UTF8=ACCEPT", "UTF8=ONLY"}:
+            # A server that knows IMAP4rev2 alone has never had names in UTF-7 (RFC 9051 appendix A).
+            self.utf8 = "IMAP4REV2" in self.capabilities and "IMAP4REV1" not in self.capabilities
+            return ""
+        answer = await self.run("ENABLE", "UTF8=ACCEPT", wants=(b"ENABLED",))
+        enabled = b" ".join(one[0] for one in answer.data if isinstance(one[0], bytes)).upper().split()
+        self.utf8 = answer.status.ok and b"UTF8=ACCEPT" in enabled
+        return "" if self.utf8 else str(answer.status)
+
+    def named(self, name: str) -> str:
+        """A folder's name as it stands in a command to this server."""
+        return quote_name(name, utf8=self.utf8)
 
     def offers(self, capability: str) -> bool:
         """True if the server has this extension, by its name or as part of IMAP4rev2 (RFC 9051 appendix E)."""
@@ -533,6 +554,8 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             mailbox.permanent_flags = frozenset(flag.lower() for flag in read_flags(arguments.strip(b"()")))
         elif status.code == "READ-ONLY":
             mailbox.read_only = True
+        elif status.code == "DOWNGRADED":
+            self.on_downgrade(arguments.decode("ascii", "replace")[:60])
         elif status.code == "ALERT" and status.text not in self._alerts and len(self._alerts) < MAX_ALERTS:
             self._alerts.add(status.text)
             self.on_alert(status.text)

@@ -258,8 +258,8 @@ class Listed:
         return not self.attributes & {"\\noselect", "\\nonexistent"}
 
 
-def read_list(response: Response) -> Listed | None:
-    r"""``* LIST (\HasNoChildren) "/" "Sent Items"``, or None if it cannot be read."""
+def read_list(response: Response, *, utf8: bool = False) -> Listed | None:
+    r"""``* LIST (\HasNoChildren) "/" "Sent Items"``, or None if it cannot be read. ``utf8``: names are not encoded (RFC 9755)."""
     values = read_values(response)
     if len(values) < 5 or not isinstance(values[2], list):
         return None
@@ -267,10 +267,10 @@ def read_list(response: Response) -> Listed | None:
     if name is None:
         return None
     attributes = frozenset(flag.decode("ascii", "replace").lower() for flag in values[2] if isinstance(flag, bytes))
-    return Listed(attributes, _text(values[3]) or "", decode_name(name))
+    return Listed(attributes, _text(values[3]) or "", name if utf8 else decode_name(name))
 
 
-def read_namespace(response: Response) -> Namespace | None:
+def read_namespace(response: Response, *, utf8: bool = False) -> Namespace | None:
     """``* NAMESPACE (("INBOX." ".")) NIL (("shared." "."))`` (RFC 2342): personal, other users', shared. None: no personal one."""
     kinds = [value if isinstance(value, list) else [] for value in read_values(response)[2:5]]
     pairs = [
@@ -282,7 +282,8 @@ def read_namespace(response: Response) -> Namespace | None:
         return None
     prefix, delimiter = personal[0]
     others = [one for kind in pairs[1:] for one, _ in kind] + [one for one, _ in personal[1:]]
-    return Namespace(decode_name(prefix), delimiter, tuple(decode_name(one) for one in others if one))
+    read = str if utf8 else decode_name
+    return Namespace(read(prefix), delimiter, tuple(read(one) for one in others if one))
 
 
 # --- any values ------------------------------------------------------------------------------------------------------

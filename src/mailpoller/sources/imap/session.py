@@ -21,7 +21,6 @@ from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
-from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapClient, Mailbox
 from mailpoller.sources.imap.responses import Status
 from mailpoller.sources.imap.settling import Settling, State
@@ -117,6 +116,7 @@ class ImapSession:
         self._protocol.bodies = self._downloads
         self._protocol.on_alert = lambda text: log.warning("server.alerted", mailbox=name, reason=text)
         self._protocol.on_odd = lambda text: log.warning("response.ignored", mailbox=name, text=text)
+        self._protocol.on_downgrade = lambda numbers: log.warning("messages.downgraded", mailbox=name, numbers=numbers)
         self._folders = Folders(client.protocol)
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
@@ -181,12 +181,12 @@ class ImapSession:
             # At the tagged answer, not when we get to run: an EXISTS that follows in the same breath is news already.
             self._protocol.mailbox.arrived = self._protocol.mailbox.news = 0
 
-        status = (await self._protocol.run(verb, quote_name(wire), on_done=selected)).status
+        status = (await self._protocol.run(verb, self._protocol.named(wire), on_done=selected)).status
         if not status.ok and "unsafe login" in status.text.lower() and not self._named:
             # NetEase (163.com, 126.com) wants to be told who we are, and has not made use of what it was told at the login.
             self._named = True
             await name_ourselves(self._protocol).answer()
-            status = (await self._protocol.run(verb, quote_name(wire), on_done=selected)).status
+            status = (await self._protocol.run(verb, self._protocol.named(wire), on_done=selected)).status
         if not status.ok:
             self._protocol.state = "AUTH"  # a refused SELECT leaves no folder selected (RFC 3501 section 6.3.1)
             self._folders.forget(name)
@@ -305,7 +305,7 @@ class ImapSession:
             if opened is None:
                 raise TransientError("no folder is open")
             self._open = None
-            status = (await self._protocol.run("EXAMINE", quote_name(wire))).status
+            status = (await self._protocol.run("EXAMINE", self._protocol.named(wire))).status
             try:
                 if status.ok:
                     self._protocol.state = "SELECTED"

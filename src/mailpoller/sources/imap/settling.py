@@ -13,7 +13,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap.details import newest
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.names import composed, quote_name, uid_set, uid_sets
+from mailpoller.sources.imap.names import composed, uid_set, uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
 from mailpoller.sources.imap.responses import Fetched, Status
 
@@ -145,15 +145,21 @@ class Settling:
             await self._finish(perhaps, wire)
             uids = [uid for uid in uids if uid not in set(perhaps) or self._is_open(uid, wire)]
         moves = self._protocol.offers("MOVE")
-        before = None if moves else self._protocol.submit("STATUS", quote_name(wire), "(MESSAGES)", wants=(b"STATUS",))
-        done = await self._ask(list(uid_sets(uids)), "MOVE" if moves else "COPY", (quote_name(wire),))
+        before = (
+            None
+            if moves
+            else self._protocol.submit("STATUS", self._protocol.named(wire), "(MESSAGES)", wants=(b"STATUS",))
+        )
+        done = await self._ask(list(uid_sets(uids)), "MOVE" if moves else "COPY", (self._protocol.named(wire),))
         if again := [uid for one in done if one.status.code in _NO_SUCH_FOLDER for uid in one.uids]:
             # It was there before and somebody removed it: make it anew and try once more (RFC 3501 section 6.4.7).
             done = [one for one in done if one.status.code not in _NO_SUCH_FOLDER]
             if (refused := await self._create(wire)) is not None:
                 self._note(again, refused)
             else:
-                done += await self._ask(list(uid_sets(again)), "MOVE" if moves else "COPY", (quote_name(wire),))
+                done += await self._ask(
+                    list(uid_sets(again)), "MOVE" if moves else "COPY", (self._protocol.named(wire),)
+                )
         done = await self._after_refusals(done, wire, "MOVE" if moves else "COPY")
         if moves:
             self._moved(done, wire)
@@ -194,7 +200,9 @@ class Settling:
                 silent += there
         if silent:
             # Nothing said (no UIDPLUS): the target has that many more now, or it is looked into.
-            after = await _messages(self._protocol.submit("STATUS", quote_name(wire), "(MESSAGES)", wants=(b"STATUS",)))
+            after = await _messages(
+                self._protocol.submit("STATUS", self._protocol.named(wire), "(MESSAGES)", wants=(b"STATUS",))
+            )
             if before is not None and after is not None and after - before >= len(silent) + len(copied):
                 copied += silent
             else:
@@ -233,7 +241,7 @@ class Settling:
                     ]
         if alone:
             self._note(alone, APPLIED)
-            for one in await self._ask([((uid,), str(uid)) for uid in alone], verb, (quote_name(wire),)):
+            for one in await self._ask([((uid,), str(uid)) for uid in alone], verb, (self._protocol.named(wire),)):
                 if one.status.ok:
                     good.append(one)
                     continue
@@ -319,12 +327,12 @@ class Settling:
 
     async def _create(self, wire: str) -> State | None:
         """Make the target. None: it is there now."""
-        status = (await self._protocol.run("CREATE", quote_name(wire))).status
+        status = (await self._protocol.run("CREATE", self._protocol.named(wire))).status
         if not status.ok and status.code != "ALREADYEXISTS":
             # Another session may have been faster, and not every server has the code: ask.
-            answer = await self._protocol.run("LIST", '""', quote_name(wire), wants=(b"LIST",))
+            answer = await self._protocol.run("LIST", '""', self._protocol.named(wire), wants=(b"LIST",))
             return None if answer.data else _refused(status)
-        await self._protocol.run("SUBSCRIBE", quote_name(wire))  # so that people see it; no matter if refused
+        await self._protocol.run("SUBSCRIBE", self._protocol.named(wire))  # so that people see it; no matter if refused
         return None
 
     # --- deleting --------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position, Survey
 from mailpoller.sources.imap.bookmark import Bookmark
 from mailpoller.sources.imap.details import WITNESS, Lines, Shown, search, witnesses
-from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox
 
 FAMILIAR = 20
@@ -173,7 +172,7 @@ class _Looking:
         return max([told or 0, *(uid + 1 for uid in last.numbers)]) or None
 
     async def _status(self) -> int | None:
-        words = (quote_name(self._mailbox.name), "(UIDNEXT)")
+        words = (self._protocol.named(self._mailbox.name), "(UIDNEXT)")
         answer = await self._protocol.run("STATUS", *words, wants=(b"STATUS",))
         for response in answer.data:
             line = response[0]
