@@ -187,6 +187,34 @@ async def test_nothing_is_deleted_by_a_connection_whose_answers_make_no_sense(tm
         assert state.state == "pending"
 
 
+@pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["pipelined", "one-by-one"])
+@pytest.mark.parametrize("kind", SMUGGLED)
+async def test_settling_beside_a_download_that_breaks_deletes_only_what_was_delivered(
+    tmp_path: Path, kind: str, capabilities: str
+) -> None:
+    mails = [*MAILS[:2], ("odd", SMUGGLED[kind]), *MAILS[3:]]
+    delete = Disposition(delete=True)
+    script: dict[str, Reply] = {"RETR": unstuffed(SMUGGLED[kind])}
+    async with opened(tmp_path, script, mails=mails, capabilities=capabilities) as (server, session, folder):
+        refs, _ = await listed(session, folder)
+        delivered: list[MessageRef] = []
+        async for answer in session.fetch(claims_of(refs), 1_000_000):
+            assert isinstance(answer, RawMessage)
+            if not answer.doubt:
+                delivered.append(answer.claim.ref)
+                (done,) = await session.settle(settled([answer.claim.ref], delete))
+                assert done.state == "pending"
+        assert [ref.uid for ref in delivered] == [uid for uid, _ in mails if uid != "odd"]
+        await session.open("INBOX")
+        assert await session.look(delivered) == [
+            ref if (ref.uid, dict(mails)[ref.uid]) in server.mails else None for ref in delivered
+        ]
+        await session.settle(settled(delivered, delete))
+        await session.open("INBOX")
+        assert {one.state for one in await session.settle(settled(delivered, delete))} == {"applied"}
+        assert server.mails == [("odd", SMUGGLED[kind])]
+
+
 NOTICES = {
     "exchange": (
         b"From: Microsoft Exchange on mail\r\nSubject: Retrieval using the POP3 protocol failed for the following message: 7\r\n"

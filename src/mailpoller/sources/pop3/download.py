@@ -134,10 +134,11 @@ class Download:
         try:
             self._ask()
             while True:
-                if protocol.lost is not None and self._held:
-                    self._conclude()
                 while self._arrived:
                     yield self._arrived.popleft()
+                if protocol.lost is not None and self._held:
+                    self._conclude()
+                    continue
                 if protocol.lost is not None or not (self._commands or self._proofs or self._left):
                     return
                 self._event.clear()
@@ -189,13 +190,14 @@ class Download:
         self._protocol.submit(*words, taker=body, patience=PATIENCE_BODY, on_done=done)
 
     def _take(self, claim: Claim, announced: int | None, body: Body) -> None:
-        self._release()
+        if not body.size:
+            self._release()  # else it was told when the first octets came
         if body.octets is None:
             self.failed[claim.ref.uid] = body.failure
         elif self._abandoned:
             body.octets.close()
         else:
-            doubt = "" if body.overlong else stand_in(body.octets, announced)
+            doubt = "" if body.overlong or body.size == announced else stand_in(body.octets, announced)
             self._held.append(RawMessage(claim, body.octets, body.overlong, announced, doubt=doubt))
         self._event.set()
 
@@ -220,8 +222,13 @@ class Download:
     def _release(self) -> None:
         """An answer follows what has come: that is enough for what is as large as was announced, and has nothing before it that is
         not."""
-        while self._held and self._held[0].octets.size == self._held[0].announced:
-            self._arrived.append(self._held.popleft())
+        held = self._held
+        while held:
+            first = held[0]
+            if first.octets.size != first.announced:
+                return
+            self._arrived.append(held.popleft())
+            self._event.set()
 
     def _conclude(self) -> None:
         """The connection is lost, and the end of these is not known to be one."""
