@@ -37,6 +37,11 @@ async def pages_of(
     return [ref.uid for page in pages for ref in page.refs], pages[-1], warned
 
 
+def a_day_later(position: Position) -> Position:
+    """As if that had been reached yesterday."""
+    return Position(re.sub(r"(?<=\d@)\d{4}-", "2024-", position))
+
+
 def upset(rig: Rig, old: bytes, new: bytes, times: int = 1) -> None:
     rig.server.upset("SyncFolderItems", Upset(instead=lambda answer: re.sub(old, new, answer)), times)
 
@@ -54,7 +59,8 @@ async def test_item_that_cannot_be_read_holds_the_position_until_three_sessions_
                 # A message that came within the hour is shown whatever start says, once a listing has to be made anew.
                 assert uids == shown or position is not None
                 assert set(uids) >= set(shown)
-                assert last.partial
+                assert last.partial is (number < 3)
+                assert bool(last.gap) is (number == 3)
                 assert [one["passed"] for one in warned] == ([] if again and number < 3 else [number == 3])
                 if number == 3:
                     break
@@ -62,7 +68,19 @@ async def test_item_that_cannot_be_read_holds_the_position_until_three_sessions_
                 assert position is not None
     async with connected(rig.source()) as session:
         new = rig.server.deliver(letter(2))
-        assert (await pages_of(session, last.position))[0] == [new]
+        uids, last, _ = await pages_of(session, last.position)
+        assert (uids, last.partial) == ([new], False)
+        assert last.gap.startswith("1 message"), "it is told as long as nobody knows better"
+        assert (await pages_of(session, last.position))[1].gap == last.gap
+        # After a day everything is listed anew, which shows whether it is still there.
+        assert last.position is not None
+        upset(rig, b"<m:Changes>", b"<m:Changes>" + CREATE)
+        uids, last, _ = await pages_of(session, a_day_later(last.position))
+        assert (set(uids) >= {uid, new}, last.partial, bool(last.gap)) == (True, False, True)
+        assert last.position is not None
+        uids, last, _ = await pages_of(session, a_day_later(last.position))
+        assert (set(uids) >= {uid, new}, last.partial, last.gap) == (True, False, "")
+        assert (await pages_of(session, last.position))[0] == []
 
 
 async def test_change_that_cannot_be_read_hides_nothing_that_came_with_it(rig: Rig) -> None:

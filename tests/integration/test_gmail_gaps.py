@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ async def pages_of(
     return [ref.uid for page in pages for ref in page.refs], pages[-1], warned
 
 
+def a_day_later(position: Position) -> Position:
+    """As if that had been reached yesterday."""
+    return Position(re.sub(r"(?<=[\d]@)\d{4}-", "2024-", position))
+
+
 def changed(change: Callable[[dict[str, Any]], Any]) -> Upset:
     def instead(body: bytes) -> bytes:
         found = json.loads(body)
@@ -54,7 +60,7 @@ async def test_entry_that_cannot_be_read_holds_the_position_until_three_sessions
     rig: Rig, entry: dict[str, Any], start: Start
 ) -> None:
     uid = rig.server.deliver(letter(1))
-    rig.server.deliver(letter(2), seen=True)
+    seen = rig.server.deliver(letter(2), seen=True)
     position: Position | None = None
     for number in (1, 2, 3):
         async with connected(rig.source()) as session:
@@ -63,8 +69,10 @@ async def test_entry_that_cannot_be_read_holds_the_position_until_three_sessions
                 rig.server.upset(LISTING, *[changed(lambda body: body["messages"].insert(0, entry))] * 9)
                 uids, last, warned = await pages_of(session, position, start)
                 assert uid in uids, "what is listed is taken"
-                assert last.partial
-                assert list(last.unwanted) == [], "nothing is left out for good by a listing that lacks some"
+                assert last.partial is (number < 3)
+                assert bool(last.gap) is (number == 3)
+                left_out = [] if number < 3 or start.kind == "all" else [seen]
+                assert [ref.uid for ref in last.unwanted] == left_out, "for good, so not while the listing lacks some"
                 assert [one["passed"] for one in warned] == ([] if again and number < 3 else [number == 3])
                 assert last.position is not None
                 if number == 3:
@@ -75,6 +83,17 @@ async def test_entry_that_cannot_be_read_holds_the_position_until_three_sessions
         new = rig.server.deliver(letter(3))
         uids, last, warned = await pages_of(session, last.position)
         assert (uids, last.partial, warned) == ([new], False, [])
+        assert "have no id" in last.gap, "it is told as long as nobody knows better"
+        assert (await pages_of(session, last.position))[1].gap == last.gap
+        # After a day everything is listed anew, which shows whether it is still there.
+        assert last.position is not None
+        rig.server.upset(LISTING, changed(lambda body: body["messages"].insert(0, entry)))
+        uids, last, warned = await pages_of(session, a_day_later(last.position))
+        assert (set(uids) >= {uid, new}, last.partial, bool(last.gap)) == (True, False, True)
+        assert last.position is not None
+        uids, last, warned = await pages_of(session, a_day_later(last.position))
+        assert (set(uids) >= {uid, new}, last.partial, last.gap) == (True, False, "")
+        assert (await pages_of(session, last.position))[0] == []
 
 
 async def test_change_that_cannot_be_read_hides_nothing_that_came_with_it(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ async def pages_of(
     return [ref.uid for page in pages for ref in page.refs], pages[-1], warned
 
 
+def a_day_later(position: Position) -> Position:
+    """As if that had been reached yesterday."""
+    return Position(re.sub(r"@\d{4}-", "@2024-", position))
+
+
 class Unreadable:
     """Puts an entry without an id into every delta page, as long as ``on``."""
 
@@ -74,7 +80,8 @@ async def test_entry_that_cannot_be_read_holds_the_position_until_three_sessions
             for again in (False, True):
                 uids, last, warned = await pages_of(session, folder, position, start)
                 assert uids == shown, "what is listed is taken"
-                assert last.partial
+                assert last.partial is (number < 3)
+                assert bool(last.gap) is (number == 3)
                 assert [one["passed"] for one in warned] == ([] if again and number < 3 else [number == 3])
                 assert last.position is not None
                 if number == 3:
@@ -85,6 +92,18 @@ async def test_entry_that_cannot_be_read_holds_the_position_until_three_sessions
         new = graph.deliver(plain(subject="new"))
         uids, last, warned = await pages_of(session, folder, last.position)
         assert (uids, last.partial, warned) == ([new], False, [])
+        assert last.gap.startswith("1 message"), "it is told as long as nobody knows better"
+        assert (await pages_of(session, folder, last.position))[1].gap == last.gap
+        assert last.position is not None
+        # After a day everything is listed anew, which shows whether it is still there.
+        unreadable.on = True
+        uids, last, warned = await pages_of(session, folder, a_day_later(last.position))
+        assert (set(uids), last.partial, bool(last.gap)) == ({uid, new}, False, True)
+        assert last.position is not None
+        unreadable.on = False
+        uids, last, warned = await pages_of(session, folder, a_day_later(last.position))
+        assert (set(uids), last.partial, last.gap) == ({uid, new}, False, "")
+        assert (await pages_of(session, folder, last.position))[0] == []
 
 
 async def test_change_that_cannot_be_read_hides_nothing_that_came_with_it(

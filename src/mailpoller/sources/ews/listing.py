@@ -14,7 +14,7 @@ from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import STATE_LOST, of_folder
-from mailpoller.transport.gaps import CONFIRMED, Gaps
+from mailpoller.transport.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.transport.http import HttpError
 
 log = structlog.get_logger(__name__)
@@ -56,15 +56,17 @@ class Bookmark:
     listed: datetime
     gaps: int = 0
     """How many sessions have found that what follows contradicts itself."""
+    passed: Passed | None = None
+    """What three of them met, and is behind it."""
 
     @classmethod
     def read(cls, position: Position) -> Bookmark | None:
         """The bookmark that was written, or None: then all is listed, and the ledger tells what it has."""
         parts = position.split(" ")
-        if (parts[0], len(parts)) not in (("1", 5), ("2", 6)) or not parts[4]:
+        if (parts[0], len(parts)) not in (("1", 5), ("2", 7)) or not parts[4]:
             return None
         try:
-            gaps = int("".join(parts[5:]) or "0")
+            gaps, passed = int((parts[5:] or ["0"])[0]), Passed.read(parts[-1])
             kind, at, instant = parts[1].partition("@")
             begun, listed = datetime.fromisoformat(parts[2]), datetime.fromisoformat(parts[3])
             since = datetime.fromisoformat(instant) if at else None
@@ -74,15 +76,17 @@ class Bookmark:
             one.tzinfo for one in (begun, listed, since or begun)
         ):
             return None
-        return cls(parts[4].removeprefix(UNLISTED), Start(kind, since), begun, listed, gaps)  # type: ignore[arg-type]
+        return cls(parts[4].removeprefix(UNLISTED), Start(kind, since), begun, listed, gaps, passed)  # type: ignore[arg-type]
 
     def write(self) -> Position:
-        """``1 unseen 2026-01-01T00:00:00+00:00 2026-01-02T00:00:00+00:00 H4sIAAA=``; with gaps ``2 … H4sIAAA= 1``."""
+        """``1 unseen 2026-01-01T00:00:00+00:00 2026-01-02T00:00:00+00:00 H4sIAAA=``; with gaps ``2 … H4sIAAA= 1 -``."""
         instant = f"@{self.start.instant.isoformat()}" if self.start.instant else ""
         listed = self.listed.isoformat(timespec="seconds")
         begun = self.begun.isoformat(timespec="seconds")
         text = f"{self.start.kind}{instant} {begun} {listed} {self.state or UNLISTED}"
-        return Position(f"2 {text} {self.gaps}" if self.gaps else f"1 {text}")
+        if not self.gaps and self.passed is None:
+            return Position(f"1 {text}")
+        return Position(f"2 {text} {self.gaps} {self.passed.write() if self.passed else '-'}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,18 @@ class Item:
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What is new in a folder, in the server's order, and the position behind it; ``state`` is the sync state that was reached, if the
-    listing came to an end. ``partial``: see :class:`~mailpoller.core.message.Page`."""
+    listing came to an end. ``gap``, ``partial``: see :class:`~mailpoller.core.message.Page`."""
 
     refs: list[MessageRef]
-    position: Position | None
+    position: Position
     state: str
+    gap: str = ""
     partial: bool = False
+
+    @classmethod
+    def reaching(cls, refs: list[MessageRef], after: Bookmark, state: str) -> Listing:
+        """One that leads to ``after``; if that has gaps, it is where the listing began."""
+        return cls(refs, after.write(), state, words_of(after.passed), bool(after.gaps))
 
 
 @dataclass(slots=True)
@@ -129,15 +139,18 @@ async def list_folder(
     """
     now = clock.now()
     if since is None:
-        return await _list_all(client, folder, uid, Bookmark("", start, now, now), None, gaps)
+        return await _list_all(client, folder, uid, Bookmark("", start, now, now), None, gaps, clock)
     bookmark = Bookmark.read(since)
     if bookmark is None:
         log.warning(
             "listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason="the position cannot be read"
         )
-        return await _list_all(client, folder, uid, Bookmark("", Start("all"), now, now), None, gaps)
+        return await _list_all(client, folder, uid, Bookmark("", Start("all"), now, now), None, gaps, clock)
+    if bookmark.passed is not None and bookmark.passed.is_due(now):
+        again = replace(bookmark, state="", listed=now, gaps=CONFIRMED - 1)
+        return await _list_all(client, folder, uid, again, bookmark.listed, gaps, clock)
     if not bookmark.state:
-        return await _list_all(client, folder, uid, bookmark, bookmark.listed, gaps)
+        return await _list_all(client, folder, uid, bookmark, bookmark.listed, gaps, clock)
     try:
         changes = await _changes(client, uid, bookmark.state, PROPERTIES)
         met = gaps.met(bookmark.gaps) if changes.trouble else 0
@@ -146,49 +159,52 @@ async def list_folder(
             raise StateLost(changes.trouble)
     except StateLost as error:
         log.warning("listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason=str(error))
-        return await _list_all(client, folder, uid, replace(bookmark, state="", listed=now), bookmark.listed, gaps)
+        return await _list_all(
+            client, folder, uid, replace(bookmark, state="", listed=now), bookmark.listed, gaps, clock
+        )
     refs = [_ref(folder, item) for item in changes.items.values()]
     if changes.trouble:
         gaps.tell(changes.trouble, len(refs))
-        return Listing(refs, replace(bookmark, gaps=met).write(), "", partial=True)
+        return Listing.reaching(refs, replace(bookmark, gaps=met), "")
     if changes.unreadable:
-        position = _behind(changes, replace(bookmark, state=changes.state, listed=now), bookmark, gaps)
-        return Listing(refs, position, changes.state, partial=True)
+        reached = replace(bookmark, state=changes.state, listed=now)
+        return Listing.reaching(refs, _behind(changes, reached, bookmark, gaps, now), changes.state)
     # Where nothing came the old position is as good, and a new one would be a write to the ledger at every poll.
-    moved = refs or changes.state != bookmark.state
-    position = replace(bookmark, state=changes.state, listed=now, gaps=0).write() if moved else since
-    return Listing(refs, position, changes.state)
+    moved = refs or changes.state != bookmark.state or bookmark.gaps
+    after = replace(bookmark, state=changes.state, listed=now, gaps=0) if moved else bookmark
+    return Listing.reaching(refs, after, changes.state)
 
 
-def _behind(changes: Changes, reached: Bookmark, before: Bookmark, gaps: Gaps) -> Position:
-    """The position after changes of which some cannot be read: ``reached`` only if it is confirmed that they never can."""
+def _behind(changes: Changes, reached: Bookmark, before: Bookmark, gaps: Gaps, now: datetime) -> Bookmark:
+    """Where changes lead of which some cannot be read: to ``reached`` only if it is confirmed that they never can."""
     met = gaps.met(before.gaps)
-    gaps.tell(f"{changes.unreadable} items without an id", len(changes.items), passed=met >= CONFIRMED)
+    gaps.tell(without_id(changes.unreadable), len(changes.items), passed=met >= CONFIRMED)
     if met < CONFIRMED:
-        return replace(before, gaps=met).write()
+        return replace(before, gaps=met)
     gaps.passed()
-    return replace(reached, gaps=0).write()
+    count = changes.unreadable + (0 if reached.passed is None else reached.passed.count)
+    return replace(reached, gaps=0, passed=Passed(count, now))
 
 
 async def _list_all(
-    client: EwsClient, folder: Folder, uid: str, bookmark: Bookmark, listed: datetime | None, gaps: Gaps
+    client: EwsClient, folder: Folder, uid: str, bookmark: Bookmark, listed: datetime | None, gaps: Gaps, clock: Clock
 ) -> Listing:
     """All that the bookmark's start wants. ``listed``: when the last listing was whose state is lost, or None."""
     changes = await _changes(client, uid, "", (*PROPERTIES, MODIFIED))
     if changes.trouble and not changes.items:
         raise HttpError(changes.trouble)
     wanted = [item for item in changes.items.values() if _wanted(item, bookmark, listed)]
-    position: Position | None = replace(bookmark, state=changes.state, gaps=0).write()
+    begun = replace(bookmark, state="", passed=None)
+    after = replace(begun, state=changes.state, gaps=0)
     if changes.trouble:
         gaps.tell(changes.trouble, len(changes.items))
         # What was there at the beginning is known at the next attempt, too.
-        position = replace(bookmark, state="").write()
+        after = replace(begun, gaps=gaps.met(bookmark.gaps))
     elif changes.unreadable:
-        position = _behind(changes, replace(bookmark, state=changes.state), replace(bookmark, state=""), gaps)
+        after = _behind(changes, after, begun, gaps, clock.now())
     # Sizes change with flags, and beside ids that are never given twice another size would only raise questions about what is known.
     refs = [_ref(folder, item, sized=listed is None) for item in wanted]
-    partial = bool(changes.trouble or changes.unreadable)
-    return Listing(refs, position, "" if changes.trouble else changes.state, partial)
+    return Listing.reaching(refs, after, changes.state)
 
 
 def _ref(folder: Folder, item: Item, *, sized: bool = True) -> MessageRef:

@@ -79,7 +79,10 @@ class EwsSession(AskingSession):
         for page in range(last + 1):
             ends = page == last
             piece = refs[page * PAGE : (page + 1) * PAGE]
-            yield Page(piece, listing.position if ends else None, len(refs), partial=ends and listing.partial)
+            if ends:
+                yield Page(piece, listing.position, len(refs), gap=listing.gap, partial=listing.partial)
+            else:
+                yield Page(piece, None, len(refs))
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""

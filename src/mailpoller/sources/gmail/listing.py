@@ -14,7 +14,7 @@ from mailpoller.core.ports import Clock, Start
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.contents import PAGE, Contents, EndlessListing, HistoryLost, history_id
 from mailpoller.sources.gmail.looking import looked_at
-from mailpoller.transport.gaps import CONFIRMED, Gaps
+from mailpoller.transport.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 
 log = structlog.get_logger(__name__)
 
@@ -28,12 +28,13 @@ CLOCK_MARGIN = timedelta(minutes=10)
 class Bookmark:
     """A position. ``history``: the id from which on to ask; ``at``: when it was reached. ``start``: what the first listing wants of
     the messages that were there at that id; None once it has ended, for then the ledger knows what was left out. ``gaps``: how many
-    sessions have found that what follows contradicts itself."""
+    sessions have found that what follows contradicts itself. ``passed``: what three of them met, and is behind it."""
 
     history: str
     at: datetime
     start: Start | None = None
     gaps: int = 0
+    passed: Passed | None = None
 
     @classmethod
     def read(cls, position: Position) -> Bookmark | None:
@@ -43,7 +44,7 @@ class Bookmark:
             instant = datetime.fromisoformat(found["instant"]) if found.get("instant") else None
             start = Start(found["start"], instant) if found.get("start") else None
             at, gaps = datetime.fromisoformat(found["at"]), int(found.get("gaps", 0))
-            bookmark = cls(history_id(found["history"]), at, start, gaps)
+            bookmark = cls(history_id(found["history"]), at, start, gaps, Passed.read(found.get("passed")))
         except (ValueError, TypeError, KeyError, AttributeError, EndlessListing):
             return None
         aware = all(one.tzinfo for one in (bookmark.at, instant) if one is not None)
@@ -55,6 +56,8 @@ class Bookmark:
         fields: dict[str, str | int] = {"history": self.history, "at": self.at.isoformat()}
         if self.gaps:
             fields["gaps"] = self.gaps
+        if self.passed is not None:
+            fields["passed"] = self.passed.write()
         if self.start is not None:
             fields["start"] = self.start.kind
             if self.start.instant is not None:
@@ -91,6 +94,8 @@ class Listing:
         if since is not None and bookmark is None:
             self._restarted("the position cannot be read")
             start = Start("all")
+        if bookmark is not None and bookmark.passed is not None and bookmark.passed.is_due(self._clock.now()):
+            bookmark = Bookmark(await self._contents.now(), self._clock.now(), Start("all"), gaps=CONFIRMED - 1)
         if bookmark is not None and bookmark.start is not None:
             start = bookmark.start
         elif bookmark is not None and since is not None:
@@ -131,39 +136,43 @@ class Listing:
         new = list(dict.fromkeys([*wanted, *came]))
         for uid in new:
             there.pop(uid, None)
-        position = self._ended(replace(bookmark, start=start), Bookmark(reached, self._clock.now()), len(new))
+        begun = replace(bookmark, start=start, passed=None)
+        after = self._ended(begun, Bookmark(reached, self._clock.now()), len(new))
         # What is left out is what all lists are whole without: else it may be wanted, and on a page that did not come.
-        left_out = [] if self._partial else self._refs(list(there))
-        for page in self._divided(new, position, left_out):
+        left_out = [] if after.gaps else self._refs(list(there))
+        for page in self._divided(new, after, left_out):
             # A date costs a request for each message, so only whoever needs it gets it.
             shown = replace(page, refs=await self._dated(page.refs)) if start.dated else page
-            yield Listed(shown, reached if page.position and not self._partial else "")
+            yield Listed(shown, reached if page.position and not after.gaps else "")
 
     @property
     def _partial(self) -> bool:
         return bool(self._contents.trouble or self._contents.unreadable)
 
-    def _ended(self, before: Bookmark, reached: Bookmark, listed: int) -> Position:
-        """The position after a listing from ``before`` on: ``reached``, if it was whole or is confirmed to be never so."""
+    def _ended(self, before: Bookmark, reached: Bookmark, listed: int) -> Bookmark:
+        """Where a listing from ``before`` on leads: to ``reached``, if it was whole or is confirmed to be never so, else back, with a gap."""
         if not self._partial:
-            return reached.write()
+            return replace(reached, passed=before.passed)
         met = self._gaps.met(before.gaps)
-        reason = self._contents.trouble or f"{self._contents.unreadable} messages without an id"
+        unreadable = self._contents.unreadable
         passed = met >= CONFIRMED and not self._contents.trouble
-        self._gaps.tell(reason, listed, passed=passed)
+        self._gaps.tell(self._contents.trouble or without_id(unreadable), listed, passed=passed)
         if not passed:
-            return replace(before, gaps=met).write()
+            return replace(before, gaps=met)
         self._gaps.passed()
-        return reached.write()
+        count = unreadable + (0 if before.passed is None else before.passed.count)
+        return replace(reached, passed=Passed(count, self._clock.now()))
 
-    def _divided(self, uids: list[str], position: Position, unwanted: Sequence[MessageRef] = ()) -> Iterator[Page]:
+    def _divided(self, uids: list[str], after: Bookmark, unwanted: Sequence[MessageRef] = ()) -> Iterator[Page]:
         """The pages that show these; the last one has the position, and says what is left out."""
         for begin in range(0, max(len(uids), 1), PAGE):
             refs = self._refs(uids[begin : begin + PAGE])
             last = begin + PAGE >= len(uids)
-            yield Page(
-                refs, position if last else None, len(uids), unwanted if last else (), partial=last and self._partial
-            )  # fmt: skip
+            if last:
+                gap, partial = words_of(after.passed), bool(after.gaps)
+                yield Page(refs, after.write(), len(uids), unwanted, gap=gap, partial=partial)
+            else:
+                yield Page(refs, None, len(uids))
 
     # --- what has changed --------------------------------------------------------------------------------------
     async def _changes(self, bookmark: Bookmark, since: Position) -> AsyncIterator[Listed]:
@@ -178,13 +187,18 @@ class Listing:
             new = list(
                 dict.fromkeys([*new, *await self._contents.messages(Start("since", bookmark.at - CLOCK_MARGIN))])
             )
-        if not new and not self._partial and timedelta(0) <= self._clock.now() - bookmark.at < RENEWAL:
+        if (
+            not new
+            and not self._partial
+            and not bookmark.gaps
+            and timedelta(0) <= self._clock.now() - bookmark.at < RENEWAL
+        ):
             # The old id is as good, and a new one would be a write to the ledger at every poll.
-            yield Listed(Page((), since, 0), reached)
+            yield Listed(Page((), since, 0, gap=words_of(bookmark.passed)), reached)
             return
-        position = self._ended(bookmark, Bookmark(reached, self._clock.now()), len(new))
-        for page in self._divided(new, position):
-            yield Listed(page, reached if page.position and not self._partial else "")
+        after = self._ended(bookmark, Bookmark(reached, self._clock.now()), len(new))
+        for page in self._divided(new, after):
+            yield Listed(page, reached if page.position and not after.gaps else "")
 
     async def _dated(self, refs: Sequence[MessageRef]) -> list[MessageRef]:
         found = await looked_at(self._client, [ref.uid for ref in refs])

@@ -15,7 +15,7 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
-from mailpoller.transport.gaps import CONFIRMED, Gaps
+from mailpoller.transport.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.transport.graph import GraphClient, SyncLost
 from mailpoller.transport.http import HttpAnswer, HttpStatus
 
@@ -43,13 +43,14 @@ class Bookmark:
     """A position. ``link``: the delta link from which to go on; empty while the first listing has not ended. ``swept``: when all
     that had come lately was listed by its date. ``start`` and ``begun``: what the first listing wants of the messages that were
     created before that instant; None once it has ended, for then the ledger knows what was left out. ``gaps``: how many sessions have found
-    that what follows contradicts itself."""
+    that what follows contradicts itself. ``passed``: what three of them met, and is behind it."""
 
     link: str
     swept: datetime
     start: Start | None = None
     begun: datetime | None = None
     gaps: int = 0
+    passed: Passed | None = None
 
     @classmethod
     def read(cls, position: Position) -> Bookmark | None:
@@ -65,6 +66,7 @@ class Bookmark:
                 Start(start, instant) if start else None,
                 begun,
                 int(found.get("gaps", 0)),
+                Passed.read(found.get("passed")),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
@@ -77,6 +79,8 @@ class Bookmark:
         fields: dict[str, str | int] = {"link": self.link, "swept": self.swept.isoformat()}
         if self.gaps:
             fields["gaps"] = self.gaps
+        if self.passed is not None:
+            fields["passed"] = self.passed.write()
         if self.start is not None and self.begun is not None:
             fields |= {"start": self.start.kind, "begun": self.begun.isoformat()}
             if self.start.instant is not None:
@@ -148,6 +152,8 @@ class Listing:
             self._restarted("the position cannot be read")
         if bookmark is None:
             bookmark = Bookmark("", self._clock.now(), start if since is None else Start("all"), None)
+        if bookmark.passed is not None and bookmark.passed.is_due(self._clock.now()):
+            bookmark = Bookmark("", self._clock.now(), Start("all"), None, gaps=CONFIRMED - 1)
         if bookmark.link:
             try:
                 async for listed in self._changes(bookmark, since):
@@ -190,14 +196,17 @@ class Listing:
                 for item in items:
                     (wanted if _wanted(item, bookmark) else left_out).append(item)
                 position: Position | None = None
+                reached = bookmark
                 if link:
-                    position = self._ended(bookmark, link)
+                    reached = self._ended(replace(bookmark, passed=None), link)
+                    position = reached.write()
                 elif first and start.kind != "all":
                     # Should this listing not end: the next one starts anew, and knows what was there at the beginning.
                     position = bookmark.write()
                 page = Page(
-                    self._refs(wanted), position, unwanted=self._refs(left_out), partial=bool(link and self._unreadable)
-                )
+                    self._refs(wanted), position, unwanted=self._refs(left_out), gap=words_of(reached.passed),
+                    partial=bool(link and reached.gaps),
+                )  # fmt: skip
                 yield Listed(page, tuple(wanted), link)
                 first = False
         except EndlessListing as error:
@@ -206,16 +215,17 @@ class Listing:
             self._gaps.tell(str(error), len(self._shown))
             yield Listed(Page((), partial=True), ())
 
-    def _ended(self, bookmark: Bookmark, link: str) -> Position:
-        """The position after a listing that began at ``bookmark`` and ended with ``link``."""
-        if not self._unreadable:
-            return Bookmark(link, bookmark.swept).write()
-        met = self._gaps.met(bookmark.gaps)
-        self._gaps.tell(f"{self._unreadable} messages without an id", len(self._shown), passed=met >= CONFIRMED)
-        if met < CONFIRMED:
-            return replace(bookmark, gaps=met).write()
-        self._gaps.passed()
-        return Bookmark(link, bookmark.swept).write()
+    def _ended(self, bookmark: Bookmark, link: str) -> Bookmark:
+        """Where a listing leads to that began at ``bookmark`` and ended with ``link``; it has gaps if that is where it began."""
+        passed = bookmark.passed
+        if self._unreadable:
+            met = self._gaps.met(bookmark.gaps)
+            self._gaps.tell(without_id(self._unreadable), len(self._shown), passed=met >= CONFIRMED)
+            if met < CONFIRMED:
+                return replace(bookmark, gaps=met)
+            self._gaps.passed()
+            passed = Passed(self._unreadable + (0 if passed is None else passed.count), self._clock.now())
+        return Bookmark(link, bookmark.swept, passed=passed)
 
     # --- what has changed --------------------------------------------------------------------------------------
     async def _changes(self, bookmark: Bookmark, since: Position | None) -> AsyncIterator[Listed]:
@@ -240,19 +250,22 @@ class Listing:
             if met >= CONFIRMED:
                 self._gaps.passed()
                 raise SyncLost(trouble)
-            position = replace(bookmark, swept=swept, gaps=met).write()
+            after = replace(bookmark, swept=swept, gaps=met)
         else:
-            position = self._ended(replace(bookmark, swept=swept), reached)
-        partial = bool(trouble or self._unreadable)
-        if not found and not partial and swept == bookmark.swept:
+            after = self._ended(replace(bookmark, swept=swept), reached)
+        gap = words_of(after.passed)
+        if not found and after == replace(bookmark, link=after.link):
             # Where nothing came the old link is as good, and a new one would be a write to the ledger at every poll. It is
             # replaced at the next sweep, so that it does not grow too old.
-            yield Listed(Page((), since, 0), (), reached)
+            yield Listed(Page((), since, 0, gap=gap), (), reached)
             return
         for begin in range(0, max(len(found), 1), PAGE):
             items = found[begin : begin + PAGE]
             last = begin + PAGE >= len(found)
-            page = Page(self._refs(items), position if last else None, len(found), partial=partial and last)
+            page = Page(
+                self._refs(items), after.write() if last else None, len(found), gap=gap if last else "",
+                partial=last and bool(after.gaps),
+            )  # fmt: skip
             yield Listed(page, tuple(items), reached if last else "")
 
     async def _lately(self, instant: datetime) -> list[Item]:
