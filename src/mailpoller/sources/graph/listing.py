@@ -198,7 +198,7 @@ class Listing:
                 position: Position | None = None
                 reached = bookmark
                 if link:
-                    reached = self._ended(replace(bookmark, passed=None), link)
+                    reached = self._ended(bookmark, link)
                     position = reached.write()
                 elif first and start.kind != "all":
                     # Should this listing not end: the next one starts anew, and knows what was there at the beginning.
