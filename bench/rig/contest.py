@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Contender:
     start: Callable[[str, Path], tuple[list[str], Callable[[], int]]]
     marks: bool = True
     """It marks what it has taken as seen."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its process gets beside ours."""
 
 
 @dataclass(slots=True)
@@ -74,8 +76,11 @@ def reference(name: str, road: Road) -> Contender:
     return Contender(name, start)
 
 
-def mailpoller(name: str, road: Road, payload: str, profile: Path | None = None, **service: object) -> Contender:
-    """``profile``: where py-spy writes the stacks that it sees, 500 times a second; that costs some speed."""
+def mailpoller(
+    name: str, road: Road, payload: str, profile: Path | None = None, tree: Path | None = None, **service: object
+) -> Contender:
+    """``profile``: where py-spy writes the stacks that it sees, 500 times a second; that costs some speed. ``tree``: the checkout
+    whose code runs; None: the one that is installed."""
 
     def start(user: str, directory: Path) -> tuple[list[str], Callable[[], int]]:
         site = Service(directory / "site", payload=payload, **service)
@@ -88,7 +93,7 @@ def mailpoller(name: str, road: Road, payload: str, profile: Path | None = None,
             argv = [spy, "record", "-r", "500", "-f", "raw", "--threads", "-o", str(profile), "--", *argv]
         return argv, site.held
 
-    return Contender(name, start)
+    return Contender(name, start, environment={} if tree is None else {"PYTHONPATH": str(tree / "src")})
 
 
 def mbsync(name: str, road: Road) -> Contender:
@@ -134,7 +139,7 @@ def interleaved(
             home.mkdir()
             try:
                 argv, held = one.start(user, home)
-                cost = measure(argv, home / "said")
+                cost = measure(argv, home / "said", environment=one.environment)
                 if (count := held()) != master.count:
                     said = (home / "said").read_text("utf-8", "replace")[-1500:]
                     raise Failed(f"{one.name} holds {count} of {master.count} messages:\n{said}")

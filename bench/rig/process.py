@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +31,20 @@ class Failed(SystemExit):
     """
 
 
-def measure(argv: Sequence[str], log: Path, *, timeout: float = 900) -> Cost:
-    """Run a command to its end, both its outputs in ``log``. Raises :class:`Failed` unless it exits with 0 in time."""
+def measure(
+    argv: Sequence[str], log: Path, *, timeout: float = 900, environment: Mapping[str, str] | None = None
+) -> Cost:
+    """Run a command to its end, both its outputs in ``log``. ``environment``: what it gets beside ours. Raises :class:`Failed` unless it exits with 0 in time."""
     with log.open("wb") as out:
         began = time.perf_counter()
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
     rss = anonymous = 0
     ended, patience = False, SAMPLE_S / 16
     descriptor = os.pidfd_open(child.pid)
