@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from servers.listener import Listener
@@ -131,6 +132,9 @@ class ScriptedImap(Listener):
 
     def _search(self, conversation: Conversation, tag: str, arguments: str) -> Answer:
         uids = sorted(self._chosen(arguments.rsplit("UID ", 1)[-1].split(" ")[0], self._box(conversation)))
+        if lacking := re.findall(r"\bUN(?:KEYWORD (\S+)|(SEEN|DELETED|FLAGGED|ANSWERED|DRAFT)\b)", arguments):
+            wanted = {keyword.lower() or f"\\{flag.lower()}" for keyword, flag in lacking}
+            uids = [uid for uid in uids if not wanted <= {one.lower() for one in self.flags.get(uid, ())}]
         if "RETURN" in arguments:
             every = f" ALL {','.join(map(str, uids))}" if uids else ""
             return f'* ESEARCH (TAG "{tag}") UID{every}\r\n%T OK done\r\n'.encode()

@@ -61,7 +61,7 @@ async def test_the_look_behind_a_command_waits_for_nothing(tmp_path: Path) -> No
         assert (
             states(await settle(imap_source(tmp_path, server.port, "joe"), Disposition(seen=True))) == ["applied"] * 3
         )
-        assert together == [1]
+        assert together == [2]
 
 
 # --- servers that lie ------------------------------------------------------------------------------------------------
@@ -84,6 +84,27 @@ async def test_a_flag_that_is_ok_and_not_set_has_failed(tmp_path: Path) -> None:
     async with ScriptedImap({"STORE": b"%T OK done\r\n"}, messages=numbered(2)) as server:
         done = await settle(imap_source(tmp_path, server.port, "joe"), Disposition(seen=True))
         assert {(one.state, "\\Seen is not set" in one.reason) for one in done} == {("failed", True)}
+
+
+@pytest.mark.parametrize(
+    "search", [b"* SEARCH\r\n%T OK\r\n", b"%T OK\r\n", b"%T BAD what?\r\n", b"* SEARCH x\r\n%T OK\r\n"]
+)
+async def test_a_search_that_says_that_no_flag_is_lacking_is_not_believed_alone(tmp_path: Path, search: bytes) -> None:
+    async with ScriptedImap({"STORE": b"%T OK done\r\n", "SEARCH": search}, messages=numbered(3)) as server:
+        server.flags = {2: {"\\Seen"}}
+        done = await settle(imap_source(tmp_path, server.port, "joe"), Disposition(seen=True))
+        assert states(done) == ["failed", "applied", "failed"]
+
+
+async def test_of_a_flag_that_was_set_on_some_messages_the_others_have_failed(tmp_path: Path) -> None:
+    def store(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        server.flags = {1: {"\\Seen", "$Done"}, 2: {"$Done"}, 3: {"\\Seen", "$Done"}}
+        return b"%T OK done\r\n"
+
+    async with ScriptedImap({"STORE": store}, messages=numbered(3)) as server:
+        done = await settle(imap_source(tmp_path, server.port, "joe"), Disposition(seen=True, flags=("$Done",)))
+        assert states(done) == ["applied", "failed", "applied"]
+        assert any("OR UNSEEN UNKEYWORD $Done" in line for line in server.lines)
 
 
 async def test_a_flag_is_set_in_whatever_case_the_server_writes_it(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Literal, Protocol
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.sources.imap.details import newest
+from mailpoller.sources.imap.details import hits, newest
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.names import composed, uid_set, uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
+from mailpoller.sources.imap.reader import ProtocolViolation
 from mailpoller.sources.imap.responses import Fetched, Status
 
 State = tuple[Literal["applied", "failed", "pending"], str]
@@ -412,26 +413,59 @@ class Settling:
         Flags are looked at in the same breath. A move or deletion is looked at only if the server does not say enough: looked at in
         the same breath it would not show yet, as servers (Dovecot) tidy up behind the last command that they were sent.
         """
-        at_once = verb == "STORE"
-        asked = []
-        for piece, words in pieces:
-            doing = self._protocol.submit(verb, words, *arguments, within=self._mailbox)
-            asked.append((piece, words, doing, self._look(piece, words) if at_once else None))
-        statuses = [(await doing.answer()).status for _, _, doing, _ in asked]
-        enough = not at_once and all(
+        if verb == "STORE":
+            return await self._store(pieces, arguments)
+        asked = [
+            (piece, words, self._protocol.submit(verb, words, *arguments, within=self._mailbox))
+            for piece, words in pieces
+        ]
+        statuses = [(await doing.answer()).status for _, _, doing in asked]
+        enough = all(
             status.ok and (verb == "EXPUNGE" or doing.copied.issuperset(piece))
-            for (piece, _, doing, _), status in zip(asked, statuses, strict=True)
+            for (piece, _, doing), status in zip(asked, statuses, strict=True)
         )
         if enough and verb != "COPY":
-            enough = sum(doing.expunged for _, _, doing, _ in asked) >= sum(len(piece) for piece, _ in pieces)
-        looks = [look or (None if enough else self._look(piece, words)) for piece, words, _, look in asked]
+            enough = sum(doing.expunged for _, _, doing in asked) >= sum(len(piece) for piece, _ in pieces)
+        looks = [None if enough else self._look(piece, words) for piece, words, _ in asked]
         done = []
-        for (piece, _, doing, _), status, look in zip(asked, statuses, looks, strict=True):
+        for (piece, _, doing), status, look in zip(asked, statuses, looks, strict=True):
             shown: Mapping[int, frozenset[str]] | None = dict.fromkeys(piece, _NO_FLAGS) if verb == "COPY" else {}
             if look is not None:
                 shown = look[1] if (await look[0].answer()).status.ok else None
             done.append(_Done(piece, status, shown, frozenset(doing.copied)))
-        return done if at_once or verb == "COPY" else await self._again(done)
+        return done if verb == "COPY" else await self._again(done)
+
+    async def _store(self, pieces: Sequence[tuple[Sequence[int], str]], arguments: Sequence[str]) -> list[_Done]:
+        """Set flags, and see which messages lack one still: by SEARCH, which names only these, and by FETCH of the last one of each set,
+        which says whether SEARCH is to be believed; if it is not, by FETCH of all."""
+        flags = arguments[-1].strip("()").split()
+        wanted, lacking = frozenset(flag.lower() for flag in flags), _without(flags)
+        asked = []
+        for piece, words in pieces:
+            storing = self._protocol.submit("STORE", words, *arguments, within=self._mailbox)
+            searching = self._protocol.submit(
+                "SEARCH", f"UID {words} {lacking}", within=self._mailbox, wants=(b"SEARCH", b"ESEARCH")
+            )
+            asked.append((piece, words, storing, searching, self._look(piece[-1:], str(piece[-1]))))
+        done = []
+        for piece, words, storing, searching, (looking, seen) in asked:
+            status, found = (await storing.answer()).status, await searching.answer()
+            shown: Mapping[int, frozenset[str]] | None = seen
+            told = (await looking.answer()).status.ok and found.status.ok
+            if told:
+                try:
+                    left = set(hits(found.data)).intersection(piece)
+                except ProtocolViolation:
+                    told = False
+                else:
+                    last = piece[-1]
+                    told = last not in seen or (wanted <= seen[last]) == (last not in left)
+                    shown = dict.fromkeys(left, _NO_FLAGS)
+            if not told:
+                looking, shown = self._look(piece, words)
+                shown = shown if (await looking.answer()).status.ok else None
+            done.append(_Done(piece, status, shown))
+        return done
 
     async def _again(
         self, done: Sequence[_Done], undone: Callable[[frozenset[str]], bool] = lambda seen: True
@@ -460,6 +494,12 @@ class Settling:
             return True
 
         return self._protocol.submit("FETCH", words, "(UID FLAGS)", within=self._mailbox, on_fetch=note), shown
+
+
+def _without(flags: Sequence[str]) -> str:
+    r"""SEARCH keys for messages that lack one of ``flags``: ``OR UNSEEN UNKEYWORD $Done`` (RFC 3501 section 6.4.4)."""
+    *before, last = [f"UN{flag[1:].upper()}" if flag.startswith("\\") else f"UNKEYWORD {flag}" for flag in flags]
+    return "".join(f"OR {key} " for key in before) + last
 
 
 @lru_cache(maxsize=512)
