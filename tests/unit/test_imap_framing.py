@@ -82,6 +82,7 @@ async def test_a_list_that_is_not_closed_is_a_doubt_and_the_others_go_on(tmp_pat
         b"dy\r\n)\r\n",  # the length is too small: what follows is the mail's own
         b"dy)\r\n",
         b"lorem ipsum)\r\n)\r\n",
+        b" lorem ipsum)\r\n",  # and by chance all that follows is as it should be
         b") more\r\n",
         b"))\r\n",
         b" FLAGS (\\Seen) lorem)\r\n",

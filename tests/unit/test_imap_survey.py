@@ -140,10 +140,20 @@ async def test_a_server_that_has_grown_past_the_bookmark_again_is_shown_twice_a_
         soon = await surveyed(tmp_path, server, first.position)
         assert (soon.behind, uids(soon.strange), soon.position) == (True, list(range(50, 100)), None)
         at = read(first.position).caught_at
-        late = await surveyed(tmp_path, server, first.position.replace(str(at), str(at - 100)))
+        late = await surveyed(tmp_path, server, first.position.replace(str(at), str(at - 1000)))
         assert (late.behind, uids(late.strange), late.position) == (False, list(range(50, 100)), "100 below=99")
         ahead = await surveyed(tmp_path, server, first.position.replace(str(at), str(at + 9_999)))
         assert not ahead.behind  # a clock that was once ahead
+
+
+async def test_what_looks_set_back_is_shown_for_three_polls_however_far_these_are_apart(tmp_path: Path) -> None:
+    async with ScriptedImap(messages=numbered(1, 120)) as server:
+        now = int(datetime.now(UTC).timestamp())
+        for interval, again in (("1m", False), ("10m", True)):
+            source = imap_source(tmp_path, server.port, "joe", poll_interval=interval)
+            async with session_of(source) as session:
+                position = Position(f"100 below=99 low=50-100-{now - 1000}")
+                assert (await session.survey(await session.open("INBOX"), position)).behind == again
 
 
 async def test_mail_that_came_since_the_selection_is_no_proof_that_the_server_is_behind(tmp_path: Path) -> None:
@@ -168,7 +178,7 @@ async def test_more_messages_below_the_bookmark_than_there_were_are_all_told(tmp
         assert survey.behind  # asked again, a poll later
         grown = read(survey.position)
         assert (grown.below, grown.grown_at > 0) == (299, True)
-        late = await surveyed(tmp_path, server, f"400 below=299 grown={grown.grown_at - 100}")
+        late = await surveyed(tmp_path, server, f"400 below=299 grown={grown.grown_at - 1000}")
         assert (late.behind, len(late.strange), late.position) == (False, 300, "400 below=300")
 
 
