@@ -209,6 +209,19 @@ async def test_a_size_that_is_refused_hides_no_other_message(tmp_path: Path) -> 
         assert {ref.size for ref in survey.familiar} == {14, 15, None}
 
 
+async def test_what_a_survey_has_noted_is_not_forgotten_by_a_listing_from_the_position_before(tmp_path: Path) -> None:
+    async with (
+        ScriptedImap(messages=numbered(1, 49)) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        folder = await session.open("INBOX")
+        survey = await session.survey(folder, Position("100 below=99"))
+        assert survey.position == "100 below=99 low=50-100-0"
+        for position in ("100 below=99", survey.position):
+            (page,) = await pages(session, position)
+            assert page.position == survey.position
+
+
 # --- looking ---------------------------------------------------------------------------------------------------------
 async def test_a_look_tells_size_and_date_of_what_is_there_and_none_of_what_is_not(tmp_path: Path) -> None:
     async with (
@@ -379,6 +392,10 @@ async def test_a_gap_that_three_sessions_confirm_is_passed_told_and_asked_for_on
             assert (uids(page.refs), page.gap) == ([10], "1 missing among uid 5")
             del server.script["NOOP"]
             asked = len(server.asked("5:5"))
+            page = (await pages(session, page.position))[-1]
+            assert (uids(page.refs), page.gap) == ([], "1 missing among uid 5")
+        async with session_of(imap_source(tmp_path, server.port, "joe")) as session:
+            assert page.position is not None
             page = (await pages(session, page.position))[-1]
             assert (uids(page.refs), page.gap) == ([], "1 missing among uid 5")
             assert len(server.asked("5:5")) == asked  # once a day

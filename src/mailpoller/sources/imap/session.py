@@ -123,6 +123,8 @@ class ImapSession:
         self._marks: dict[str, _Mark] = {}
         self._sightings = Sightings()
         self._named = False
+        self._noted: dict[str, tuple[Position | None, Position]] = {}
+        """What the last survey made of a position: a listing from that position begins with it, lest it be forgotten again."""
         self._first = config.folders[0]
         self._selecting = asyncio.Lock()
         self._listing = asyncio.Lock()
@@ -209,6 +211,9 @@ class ImapSession:
                 raise TransientError(f"the folder {folder.name} has to be opened anew: the server refuses NOOP")
             self._require(folder)
         opened.refreshed = False
+        before, noted = self._noted.get(folder.name, (None, None))
+        if since is not None and since == before:
+            since = noted
         seen = self._seen.get(folder.name)
         mailbox, today = opened.mailbox, self._clock.now().toordinal()
         news = mailbox.news
@@ -236,7 +241,11 @@ class ImapSession:
         """See the port. One round trip, none for an empty folder; more only where there is something to find out."""
         opened = self._require(folder)
         now, interval = int(self._clock.now().timestamp()), self._config.poll_interval.total_seconds()
-        return await survey_folder(self._protocol, opened.mailbox, folder, position, now, interval)
+        found = await survey_folder(self._protocol, opened.mailbox, folder, position, now, interval)
+        self._noted.pop(folder.name, None)
+        if found.position is not None:
+            self._noted[folder.name] = position, found.position
+        return found
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
         """See the port: sizes and dates. Raises :class:`TransientError` if the server refuses to show them, which is no absence."""

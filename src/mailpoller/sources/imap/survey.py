@@ -136,9 +136,8 @@ class _Looking:
         if low > 1 and len(self.uids) < _ENOUGH and (self.count is None or self.count > len(self.uids)):
             await self._far(following)
         if self.count is not None and mailbox.exists > self.count and self.next_uid is not None:
-            self.next_uid = max(
-                self.next_uid, following
-            )  # there are messages beyond: it has grown since it was selected
+            # There are messages beyond: it has grown since it was selected.
+            self.next_uid = max(self.next_uid, following)
         if self.next_uid is not None and self.uids:
             self.next_uid = max(self.next_uid, self.uids[-1] + 1)
         return self
