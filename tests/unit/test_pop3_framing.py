@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,24 @@ async def test_mail_with_a_dot_line_that_was_not_doubled_is_in_doubt_and_speaks_
         assert found == {uid: octets for uid, octets in mails if uid != "odd"}, "the others come by another connection"
         again, doubts = await answers(session, [ref for ref in refs if ref.uid == "odd"])
         assert (again, list(doubts)) == ({}, ["odd"]), "alone it is in doubt as well"
+
+
+async def test_answer_that_came_alone_and_is_not_the_one_that_was_asked_for_is_noticed(tmp_path: Path) -> None:
+    """The rest of the mail may be on its way for a while, and begin like an answer."""
+
+    async def retr(conversation: Conversation, arguments: str) -> bytes:
+        conversation.say(b"+OK\r\nSubject: odd\r\n\r\nbefore the dot\r\n.\r\n")
+        await conversation.writer.drain()
+        await asyncio.sleep(0.05)
+        conversation.say(b"+OK what else\r\n")
+        await conversation.writer.drain()
+        await asyncio.sleep(0.3)
+        return b"the end\r\n.\r\n"
+
+    async with opened(tmp_path, {"RETR": retr}, mails=MAILS[5:], capabilities="UIDL") as (_, session, folder):
+        refs, _ = await listed(session, folder)
+        found, doubts = await answers(session, refs)
+        assert (found, list(doubts)) == ({}, ["name6x"])
 
 
 @pytest.mark.parametrize("kind", ["ok", "stat"])

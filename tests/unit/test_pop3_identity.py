@@ -318,6 +318,10 @@ BROKEN: dict[str, dict[str, bytes]] = {
         "UIDL": listing(FULL["UIDL"][:1] + FULL["UIDL"][2:]), "LIST": listing(FULL["LIST"][:1] + FULL["LIST"][2:]),
     },
     "the last line lacks in both": {"UIDL": listing(FULL["UIDL"][:3]), "LIST": listing(FULL["LIST"][:3])},
+    "a line lacks in all three": {
+        "UIDL": listing(FULL["UIDL"][:1] + FULL["UIDL"][2:]), "LIST": listing(FULL["LIST"][:1] + FULL["LIST"][2:]),
+        "STAT": b"+OK 3 78\r\n",
+    },
     "one number with two names": {"UIDL": listing([*FULL["UIDL"][:3], "3 name-d"])},
     "UIDL is empty": {"UIDL": listing([])},
     "all is empty but STAT": {"UIDL": listing([]), "LIST": listing([])},
@@ -433,3 +437,17 @@ async def test_utf8_is_asked_for_before_the_login_where_it_is_offered(tmp_path: 
         async with session_of(source_of(tmp_path, server.port)) as session:
             await shown(session)
         assert server.asked("UTF8") == []
+
+
+async def test_without_uidl_mails_with_one_header_and_two_bodies_do_not_inherit_each_others_name(
+    tmp_path: Path,
+) -> None:
+    script: dict[str, Reply] = {"UIDL": b"-ERR what?\r\n"}
+    mails = [("", mail("a", "first")), ("", mail("a", "second one"))]
+    async with (
+        ScriptedPop3(script, mails=mails, capabilities="PIPELINING TOP") as server,
+        session_of(source_of(tmp_path, server.port)) as session,
+    ):
+        before, _ = await shown(session)
+        server.mails.pop(0)
+        assert (await shown(session))[0] == before[1:]
