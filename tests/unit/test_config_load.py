@@ -578,3 +578,19 @@ def test_thousand_mistakes_are_told_in_time(write: Write) -> None:
     before = os.times()
     assert len(messages(path)) == 1000
     assert os.times().user - before.user < 4
+
+
+@pytest.mark.parametrize(
+    ("queues", "wrong"),
+    [
+        ("a: {type: jsonl, path: /a, formerly: b}, b: {type: jsonl, path: /b}", "the queue b is still there"),
+        (
+            "a: {type: jsonl, path: /a, formerly: old}, b: {type: jsonl, path: /b, formerly: old}",
+            "the queue a was this one",
+        ),
+        ("a: {type: jsonl, path: /a, formerly: 'no name'}", "a name is letters"),
+    ],
+)
+def test_a_queue_has_one_former_name_that_is_nobody_else_s(write: Write, queues: str, wrong: str) -> None:
+    with pytest.raises(ConfigErrors, match=wrong):
+        load(write(f"queues: {{{queues}}}\n"))

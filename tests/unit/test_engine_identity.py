@@ -218,6 +218,23 @@ async def test_a_recorded_queue_that_is_not_configured_any_more_never_counts_as_
     assert events(log, "route.changed")
 
 
+async def test_what_was_brought_to_a_queue_under_its_former_name_is_not_brought_again(log: list[Any]) -> None:
+    rig = Rig()
+    rig.fill(1)
+    down(rig)
+    await rig.watcher.drain()
+    connection = rig.ledger.store.connection
+    connection.execute(
+        'UPDATE message SET route = \'["help", "archive"]\', receipts = \'{"help": "row 1"}\', waits_for = NULL'
+    )
+    rig.queues["support"].formerly = "help"
+    up(rig)
+    rig.later(hours=5)
+    await rig.watcher.drain()
+    assert (rig.subjects(), rig.subjects("archive")) == ({}, {"message 0": 1})
+    assert not events(log, "route.changed")
+
+
 # --- octets without a proper end --------------------------------------------------------------------------------------
 def doubting(rig: Rig, monkeypatch: pytest.MonkeyPatch, uid: str) -> list[int]:
     """That message's octets are in doubt; how many were asked for together with it."""

@@ -213,6 +213,7 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         untaken=untaken,
         recognition=Recognition(_known_as(name, sink), sink, ports.ledger, ports.runtime.clock),
         calls=shares.calls(),
+        formerly=block.formerly,
     )
 
 

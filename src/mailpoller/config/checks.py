@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
@@ -72,19 +73,31 @@ def _paths(config: Config) -> Iterator[Problem]:
 
 
 def _renames(config: Config) -> Iterator[Problem]:
+    yield from _renamed(config, "mailboxes", "mailbox", config.mailboxes)
+    yield from _renamed(config, "queues", "queue", config.queues)
+
+
+def _renamed(config: Config, section: str, kind: str, blocks: Mapping[str, Renamed]) -> Iterator[Problem]:
     taken: dict[str, str] = {}
-    for name, mailbox in config.mailboxes.items():
-        if mailbox.formerly is None:
+    for name, block in blocks.items():
+        if block.formerly is None:
             continue
-        node = _node(config, ("mailboxes", name)).entries["formerly"]
-        if not is_name(mailbox.formerly):
+        node = _node(config, (section, name)).entries["formerly"]
+        if not is_name(block.formerly):
             yield node.problem("a name is letters, digits, - and _, at most 40")
-        elif mailbox.formerly in config.mailboxes:
-            yield node.problem(f"the mailbox {mailbox.formerly} is still there, so this one was not it")
-        elif mailbox.formerly in taken:
-            yield node.problem(f"the mailbox {taken[mailbox.formerly]} was this one, too")
+        elif block.formerly in blocks:
+            yield node.problem(f"the {kind} {block.formerly} is still there, so this one was not it")
+        elif block.formerly in taken:
+            yield node.problem(f"the {kind} {taken[block.formerly]} was this one, too")
         else:
-            taken[mailbox.formerly] = name
+            taken[block.formerly] = name
+
+
+class Renamed(Protocol):
+    """A block that may have had another name."""
+
+    @property
+    def formerly(self) -> str | None: ...
 
 
 Polled = tuple[str, str, str, str]

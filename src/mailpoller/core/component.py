@@ -77,6 +77,8 @@ class SinkConfig(Component):
     """Add the octets to any payload level."""
     retry_interval: Duration = timedelta(seconds=10)
     """How long to wait after a failure before the queue is tried again; grows to thirty times this while it keeps failing."""
+    formerly: str | None = None
+    """The queue's earlier name: what was brought there, or is on its way there, counts for this one."""
 
     @property
     def octets_wanted(self) -> bool:

@@ -111,13 +111,10 @@ class Dispatcher:
         config: SourceConfig,
         queues: Mapping[str, Queue],
         clock: Clock,
-        formerly: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
         self._queues = queues
         self._clock = clock
-        self._formerly = formerly or {}
-        """Former name of a queue -> its name."""
         self._told: set[str] = set()
 
     def queue(self, name: str) -> Queue | None:
@@ -165,7 +162,9 @@ class Dispatcher:
 
     def _present_name(self, name: str) -> str:
         """A queue's name now, by one that it had before."""
-        return name if self.queue(name) is not None else self._formerly.get(name, name)
+        if self.queue(name) is not None:
+            return name
+        return next((one for one, queue in self._queues.items() if queue.formerly == name), name)
 
     def _delivery(self, judged: Judged, name: str, renderer: EventRenderer) -> Delivery:
         queue = self.queue(name)

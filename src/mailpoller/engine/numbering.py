@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -41,12 +42,19 @@ class Numbering:
         """Folder -> in which session, and when, what is gone was asked for last."""
 
     # --- at every poll -----------------------------------------------------------------------------------------
-    async def contradiction(self, session: Session, folder: Folder, state: FolderState) -> str:
-        """Why the folder's numbering is not the one that we know, in words; empty if nothing proves that."""
+    async def verify(self, session: Session, state: FolderState) -> tuple[FolderState, str]:
+        """The state with the position that is to be gone on from; and why the folder's numbering is not the one that we know, in words,
+        empty if nothing proves that."""
+        folder = state.folder
         await self._ask_for_the_lost(session, folder)
         survey = await session.survey(folder, state.position)
         if survey.position is not None and survey.position != state.position:
             await self._ledger.advance(folder, survey.position)
+            state = replace(state, position=survey.position)
+        return state, await self._contradiction(session, survey, state)
+
+    async def _contradiction(self, session: Session, survey: Survey, state: FolderState) -> str:
+        folder = state.folder
         if survey.whole:
             census = await self._ledger.census(folder, survey.familiar)
             if state.complete and (reason := _replaced(census)):

@@ -84,8 +84,11 @@ class Queue:
         untaken: Doubts = _ignore,
         recognition: Recognition | None = None,
         calls: Turns | None = None,
+        formerly: str | None = None,
     ) -> None:
         self.name = name
+        self.formerly = formerly
+        """The name that it had before, if it was another."""
         self.sink = sink
         self.payload = payload
         self.octets_wanted = octets_wanted

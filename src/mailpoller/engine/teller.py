@@ -94,9 +94,7 @@ class Teller:
             if sight.identity is None:
                 continue
             drastic = one.disposition.delete or one.disposition.move is not None
-            if sight.state == "question" or (
-                drastic and ref.received is None and ref.size is not None and ref is not one.ref
-            ):
+            if sight.state == "question" or (drastic and ref.received is None and ref is not one.ref):
                 questions.append(Question(ref, one.mid, sight.identity))
         same, other, unanswered = await answer(now.session, questions)
         await self._ledger.identified(same, other)

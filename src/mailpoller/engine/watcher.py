@@ -466,7 +466,7 @@ class Watcher:
     async def _verified(self, session: Session, state: FolderState) -> FolderState:
         """What is known of the folder, once its names still stand for what they stood for: else of a new epoch."""
         folder = state.folder
-        reason = await self._numbering.contradiction(session, folder, state)
+        state, reason = await self._numbering.verify(session, state)
         if not reason:
             return state
         log.warning("epoch.set_back", mailbox=self.mailbox, folder=folder.name, epoch=folder.epoch, reason=reason)

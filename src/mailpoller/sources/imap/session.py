@@ -120,6 +120,7 @@ class ImapSession:
         self._folders = Folders(client.protocol)
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
+        self._surveyed: dict[str, Mailbox] = {}
         self._marks: dict[str, _Mark] = {}
         self._sightings = Sightings()
         self._named = False
@@ -238,13 +239,18 @@ class ImapSession:
         self._heed(opened, news, listing.following)
 
     async def survey(self, folder: Folder, position: Position | None) -> Survey:
-        """See the port. One round trip, none for an empty folder; more only where there is something to find out."""
+        """See the port. Once each time the folder is selected, for a numbering stays what it is for so long; and again while the server
+        stands behind. One round trip, none for an empty folder; more only where there is something to find out."""
         opened = self._require(folder)
+        if self._surveyed.get(folder.name) is opened.mailbox:
+            return Survey()
         now, interval = int(self._clock.now().timestamp()), self._config.poll_interval.total_seconds()
         found = await survey_folder(self._protocol, opened.mailbox, folder, position, now, interval)
         self._noted.pop(folder.name, None)
         if found.position is not None:
             self._noted[folder.name] = position, found.position
+        if not found.behind:
+            self._surveyed[folder.name] = opened.mailbox
         return found
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
