@@ -45,6 +45,7 @@ from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
+from mailpoller.engine.overdue import Overdue
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.recognition import vanished
 from mailpoller.engine.supervisor import Supervisor
@@ -52,6 +53,9 @@ from mailpoller.mail.compose import test_mail
 from mailpoller.transport.disk import make_directory
 
 log = structlog.get_logger(__name__)
+
+LISTED = 10
+"""Mailboxes that one line names."""
 
 
 @dataclass(slots=True)
@@ -69,8 +73,15 @@ class App:
         await self.supervisor.run()
 
     async def drain(self) -> bool:
-        """Carry what is there now; True if nothing failed and nothing was put off."""
+        """Carry what is there now; True if nothing failed, and nothing waits or is still to be done."""
         return await self.supervisor.drain()
+
+    def remainder(self) -> str:
+        """What the last drain left, of each mailbox of which there is something, in one line; or nothing."""
+        left = [(name, watcher.remainder) for name, watcher in sorted(self.fleet.watchers.items())]
+        told = [f"{name} ({remainder})" for name, remainder in left if not remainder.nothing]
+        more = len(told) - LISTED
+        return "; ".join(told[:LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 @asynccontextmanager
@@ -98,6 +109,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
             policy=Policy(reminder=config.alerts.reminder if config.alerts else None),
         )
         health = Health(clock)
+        health.recall(await ledger.last_polls(), await ledger.first_runs())
         ports = Ports(ledger, alarm, health, runtime, stop, alerts=config.alerts.outgoing if config.alerts else "")
         fleet = Fleet(ports, Bounds.of(service), _last_resort(service.state_directory))
         closing.push_async_callback(fleet.close)
@@ -117,13 +129,15 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         for name in set(await ledger.mailboxes()) - set(config.mailboxes) - _former_names(config):
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
 
-        operations = Operations(ledger, health, fleet.queues, fleet.watchers, own=fleet.own)
+        overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
+        operations = Operations(ledger, health, fleet.queues, fleet.watchers, own=fleet.own, overdue=overdue)
         control = ControlServer(service.control_socket, operations.handlers())
         supervisor = fleet.supervisor(
             notifier=Notifier(),
             grace=service.stop_grace,
             services={
-                "alarm": alarm.run,
+                "alarm": lambda _: alarm.run(overdue.over),  # what the last look finds is to be sent, too
+                "overdue": overdue.run,
                 "control": control.serve,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
             },

@@ -22,7 +22,7 @@ from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import Bystander, MailboxParts, MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
-from mailpoller.core.delivery import QUARANTINE, Delivery, Disposed, Outcome, Receipt, Refusal, Settlement
+from mailpoller.core.delivery import QUARANTINE, Delivery, Disposed, Outcome, Question, Receipt, Refusal, Settlement
 from mailpoller.core.errors import (
     CredentialsRefused,
     LedgerUnavailable,
@@ -360,6 +360,9 @@ class Witness:
 
     def absence(self, detail: str) -> None:
         self._watcher.absence(detail)
+
+    def questioned(self, folder: Folder, questions: Sequence[Question]) -> None:
+        self._watcher.questioned(folder, questions)
 
     def replaced(self, count: int) -> None:
         self._watcher.replaced(count)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(
     config: ConfigOption,
     once: Annotated[
-        bool, typer.Option("--once", help="Drain every mailbox to empty and exit: 0, or 75 if one failed.")
+        bool, typer.Option("--once", help="Drain every mailbox and exit: 0, or 75 if anything is left to do.")
     ] = False,
     dry_run: Annotated[
         bool,
@@ -62,8 +62,9 @@ def run(
     A dry run works on a copy of the ledger, also beside a running daemon. It opens mailboxes for reading only, brings
     nothing to a queue and sends no mail. Messages that are put off until later are shown too.
 
-    Exits with 75 if --once or --dry-run could not finish a mailbox, or if another process holds the ledger; with 74 if the
-    ledger cannot be used for another reason that may pass.
+    Exits with 75 if --once or --dry-run could not finish a mailbox: anything waits, or was not disposed of, and a line
+    says in which. Also if another process holds the ledger; with 74 if the ledger cannot be used for another reason
+    that may pass.
     """
     with explained():
         from mailpoller.cli.service import warn_of_root
@@ -182,7 +183,10 @@ async def _run(config: Config, *, once: bool, only: str | None, terminal: Termin
             await app.run()
             return True
         async with progress(terminal, lambda: carried(app)):
-            return await app.drain()
+            well = await app.drain()
+        if not well and (left := app.remainder()):
+            complain(f"not finished: {left}")
+        return well
 
 
 def tune_interpreter() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -33,7 +33,14 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
         try:
             report = ask(found, {"do": "status"}, seconds=10)
         except TransientError as error:
-            report = {"line": str(error), "mailboxes": [], "queues": [], "alarms": [], **_from_the_ledger(found)}
+            report = {
+                "line": str(error),
+                "mailboxes": [],
+                "queues": [],
+                "alarms": [],
+                "stuck": [],
+                **_from_the_ledger(found),
+            }
         if as_json:
             print_json(report)
         else:
@@ -45,15 +52,18 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
 def _from_the_ledger(config: Config) -> dict[str, Any]:
     """What the ledger alone can tell; ``ledger_error`` if there is none, or none that can be read."""
     from mailpoller.cli.service import reader
+    from mailpoller.engine.overdue import SHOWN_AFTER, stuck_report
 
     try:
         with reader(config) as ledger:
             held = {folder.mailbox: folder.held for folder in ledger.folders() if folder.present and folder.held}
+            polls = ledger.last_polls()
             mailboxes = [
                 {
                     "mailbox": name,
                     "condition": "held" if name in held else "no daemon",
                     "reason": held.get(name, ""),
+                    "last_poll_at": polls[name].isoformat(timespec="seconds") if name in polls else None,
                     "ledger": dict(ledger.counts(name)),
                 }
                 for name in ledger.mailboxes()
@@ -62,7 +72,9 @@ def _from_the_ledger(config: Config) -> dict[str, Any]:
                 {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()}
                 for alarm in ledger.alarms()
             ]
-            return {"mailboxes": mailboxes, "alarms": alarms}
+            now = datetime.now(UTC)
+            stuck = stuck_report(ledger.stuck(now - SHOWN_AFTER, now))
+            return {"mailboxes": mailboxes, "alarms": alarms, "stuck": stuck}
     except TransientError as error:
         return {"ledger_error": str(error)}
 
@@ -91,6 +103,17 @@ def _show(report: dict[str, Any]) -> None:
     if troubled := [queue for queue in report["queues"] if queue["state"] != "up" or queue.get("concerns")]:
         rows = ((queue["queue"], queue["state"], queue["reason"]) for queue in troubled)
         print_table(("queue", "state", "reason"), rows, empty="")
+    if report.get("stuck"):
+        waiting = (
+            (
+                one["mailbox"], one["folder"], one["uid"], one["what"], one["since"], one["received"] or "",
+                "" if one["size"] is None else one["size"], one["mid"], one["reason"],
+            )
+            for one in report["stuck"]
+        )  # fmt: skip
+        print_table(
+            ("mailbox", "folder", "uid", "stuck", "since", "received", "octets", "mid", "reason"), waiting, empty=""
+        )
     if report["alarms"]:
         rows = (
             (datetime.fromisoformat(alarm["raised_at"]), alarm["key"], alarm["summary"]) for alarm in report["alarms"]

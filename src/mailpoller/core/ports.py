@@ -432,6 +432,21 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """Something about one message that should have come to an end long ago, and that waits for no queue.
+
+    ``what``: the message is not had (``fetch``), its name's bearer cannot be told (``question``), or what is to be done to it on the
+    server is not known to be done (``disposition``). ``since`` is when that began, and ``reason`` why, the last time.
+    """
+
+    what: Literal["fetch", "question", "disposition"]
+    ref: MessageRef
+    mid: str
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Census:
     """What a listing of a whole mailbox came to, beside what the last one did.
 
@@ -614,6 +629,17 @@ class Ledger(Protocol):
 
     async def last_polls(self) -> Mapping[str, datetime]:
         """Mailbox -> when it completed a poll last, of those that did."""
+
+    async def first_runs(self) -> Mapping[str, datetime]:
+        """Mailbox -> when a folder of it was first opened."""
+
+    async def stuck(self, before: datetime) -> Sequence[Stuck]:
+        """The messages of all mailboxes that have waited since ``before`` or longer for something else than a queue, oldest first: those
+        that were put off again and again, and those whose disposition is pending. At most 1,000 of each, and of the dispositions
+        of one folder so many are looked at, those that are due first. Costs no more when many messages wait for a queue."""
+
+    async def hasten(self, mailbox: str) -> int:
+        """Dispositions of this mailbox that are pending are due now; their number."""
 
     async def mailboxes(self) -> Sequence[str]:
         """The names that the ledger has rows of."""

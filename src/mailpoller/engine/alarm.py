@@ -151,11 +151,16 @@ class Alarm:
             lasted_s=round(lasted.total_seconds(), 1),
         )
 
-    async def stands(self, kind: Kind, subject: str) -> bool:
-        """True if this alarm is raised and has not ended, in this run or since an earlier one."""
+    async def stands(self, kind: Kind, subject: str, *, now: bool = False) -> bool:
+        """True if this alarm is raised and has not ended, in this run or (unless only ``now`` counts) since an earlier one."""
         await self._recall()
         trouble = self._open.get(alarm_key(kind, subject, ""))
-        return trouble is not None and trouble.ended_at is None
+        return trouble is not None and trouble.ended_at is None and not (now and trouble.recalled)
+
+    async def standing(self, kind: Kind) -> Sequence[str]:
+        """The subjects of all alarms of this kind that have not ended, in this run or since an earlier one."""
+        await self._recall()
+        return [one.subject for one in self._open.values() if one.kind is kind and one.ended_at is None]
 
     def tell(self, kind: Kind, subject: str, detail: str, *, group: str = "") -> None:
         """As :meth:`raised`, for callers that cannot wait: it is taken up within a second."""

@@ -34,6 +34,11 @@ log = structlog.get_logger(__name__)
 POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
+UNDATED = 100
+"""Messages that did not come whose dates are asked for in one pass."""
+SAID_KEPT = 10_000
+"""Messages whose last reason is remembered, so that it is said once."""
+
 STATIONS = 6
 """Of the line that batches go along: claimed, asked for, fetched, judged, delivered, settled."""
 
@@ -84,6 +89,8 @@ class Courier:
         self._doubt = Doubt()
         self._absences = Absences(mailbox, config, ledger=ledger, clock=clock, observer=observer)
         self._recalled: set[Folder] = set()
+        self._said: dict[str, str] = {}
+        """mid -> why it could not be fetched the last time, of the last so many."""
         self._teller = Teller(mailbox, ledger=ledger, observer=observer)
         self._agenda = Agenda(
             mailbox,
@@ -372,6 +379,7 @@ class Courier:
             if lost is None:
                 reason = str(hand.trouble or "the server did not answer for it")
                 await self._unfetchable(left, reason, now.tally, hand.trouble)
+                now.undated += [claim.ref for claim in left if claim.ref.received is None]
             elif lost.retry_after is not None:
                 # The server wants to be left alone, whatever it was asked for.
                 await self._put_down(left)
@@ -392,8 +400,14 @@ class Courier:
         self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
     ) -> None:
         for claim in claims:
-            log.warning("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=reason)
-            self._observer.fault("message.unfetched", reason, claim.mid)
+            if self._said.get(claim.mid) != reason:
+                self._said[claim.mid] = reason
+                if len(self._said) > SAID_KEPT:
+                    del self._said[next(iter(self._said))]
+                log.warning("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=reason)
+                self._observer.fault("message.unfetched", reason, claim.mid)
+            else:
+                log.debug("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=reason)
             until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
             await self._ledger.defer([claim], until=until, reason=reason)
             tally.put_off(1, until)
@@ -448,6 +462,12 @@ class Courier:
         """What only the whole pass could show: whose names are others' now, and what is not there."""
         if now.questions:
             await self._answer(now)
+        else:
+            self._observer.questioned(now.folder, ())
+        if now.undated:
+            # An operator finds a message by its date, which comes with the fetch where the listing does not tell it.
+            seen = await now.session.look(now.undated[:UNDATED])
+            await self._ledger.recognise([ref for ref in seen if ref is not None])
         if not now.absent:
             return
         absence = await self._absences.conclude(now.session, now.folder, now.absent, accepted=now.accepted)
@@ -466,6 +486,7 @@ class Courier:
         """Questions about names that were listed. Until they are answered the position stays before them."""
         same, other, unanswered = await answer(now.session, now.questions)
         await self._ledger.identified(same, other)
+        self._observer.questioned(now.folder, unanswered)
         if other:
             log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(other))
             self._observer.replaced(len(other))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mailpoller.core.delivery import Outcome, Question, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Claim, Folder, RawMessage
+from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Session
 from mailpoller.engine.agenda import Batch
 from mailpoller.engine.budget import Reservation
@@ -79,6 +79,8 @@ class Pass:
     """Names that may be another message's: to be answered at the end of the pass, and the position stays before them."""
     absent: list[Claim] = field(default_factory=list)
     """Claims whose messages the mailbox did not show: in hand until the end of the pass, which sees how many they are."""
+    undated: list[MessageRef] = field(default_factory=list)
+    """Messages that did not come, and whose date nobody told."""
     last: list[Settlement] | None = None
     """Overdue settlements, where the server is told of them after everything else."""
     settled: asyncio.Queue[Telling | None] = field(default_factory=lambda: asyncio.Queue(UNTOLD))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from mailpoller.core.ports import Clock
+from mailpoller.core.ports import Clock, Stuck
 
 _WORDS = ("up", "starting", "retrying", "behind", "refused", "held", "not polled")
 """Of a status line, in this order."""
@@ -30,19 +31,28 @@ class Condition(Enum):
 
 @dataclass(slots=True)
 class MailboxHealth:
-    """One mailbox as ``status`` shows it. ``failing``: folder -> why, of those that cannot be polled while others can."""
+    """One mailbox as ``status`` shows it. ``failing``: folder -> why, of those that cannot be polled while others can.
+
+    ``last_poll_at``: of this process or an earlier one. ``awaited_since``: since when a first poll is awaited; nothing that a failing
+    mailbox does moves either. ``rebuilt``: when its watcher was built anew, of the last times. ``questioned``: names whose bearer
+    could not be told, and since when.
+    """
 
     name: str
     poll_interval: timedelta
     condition: Condition = Condition.STARTING
     reason: str = ""
     since: datetime | None = None
+    awaited_since: datetime | None = None
     last_poll_at: datetime | None = None
     next_try_at: datetime | None = None
     settled: int = 0
     quarantined: int = 0
     deferred: int = 0
     failing: dict[str, str] = field(default_factory=dict)
+    rebuilt: deque[datetime] = field(default_factory=lambda: deque(maxlen=100))
+    questioned: dict[str, list[Stuck]] = field(default_factory=dict)
+    """By folder."""
 
     def behind(self, now: datetime) -> bool:
         """True if no poll was completed for two intervals and a minute, or a folder is left out of them."""
@@ -50,8 +60,12 @@ class MailboxHealth:
             return False
         if self.failing:
             return True
-        reference = self.last_poll_at or self.since
-        return reference is not None and now - reference > 2 * self.poll_interval + timedelta(minutes=1)
+        return self.waited(now) > 2 * self.poll_interval + timedelta(minutes=1)
+
+    def waited(self, now: datetime) -> timedelta:
+        """How long no poll was completed."""
+        reference = self.last_poll_at or self.awaited_since
+        return timedelta(0) if reference is None else now - reference
 
 
 class Health:
@@ -61,10 +75,28 @@ class Health:
         self._clock = clock
         self.started_at = clock.now()
         self.mailboxes: dict[str, MailboxHealth] = {}
+        self._recalled: dict[str, tuple[datetime | None, datetime | None]] = {}
+
+    def recall(self, last_polls: Mapping[str, datetime], first_runs: Mapping[str, datetime]) -> None:
+        """What earlier processes saw: a restart completes no poll. An instant that lies ahead, because a clock did, counts as now."""
+        now = self._clock.now()
+        for name in {*last_polls, *first_runs}:
+            polled, begun = last_polls.get(name), first_runs.get(name)
+            self._recalled[name] = (polled and min(polled, now), begun and min(begun, now))
+        for health in self.mailboxes.values():
+            self._remember(health)
+
+    def _remember(self, health: MailboxHealth) -> None:
+        polled, begun = self._recalled.get(health.name, (None, None))
+        health.last_poll_at = health.last_poll_at or polled
+        if begun is not None and (health.awaited_since is None or begun < health.awaited_since):
+            health.awaited_since = begun
 
     def register(self, name: str, poll_interval: timedelta) -> MailboxHealth:
         """Begin to keep track of a mailbox."""
-        health = MailboxHealth(name, poll_interval, since=self._clock.now())
+        now = self._clock.now()
+        health = MailboxHealth(name, poll_interval, since=now, awaited_since=now)
+        self._remember(health)
         self.mailboxes[name] = health
         return health
 
@@ -79,7 +111,13 @@ class Health:
 
     def polled(self, name: str) -> None:
         """A poll of every folder that can be polled was completed."""
-        self.mailboxes[name].last_poll_at = self._clock.now()
+        health = self.mailboxes[name]
+        health.last_poll_at = self._clock.now()
+        self._recalled[name] = (health.last_poll_at, None)
+
+    def rebuilt(self, name: str) -> None:
+        """A mailbox's watcher got nowhere, or raised, and is built anew."""
+        self.mailboxes[name].rebuilt.append(self._clock.now())
 
     def line(self) -> str:
         """One line for ``systemctl status``: mailboxes up, starting (no poll yet), retrying, behind, refused, held, not polled."""
@@ -113,6 +151,7 @@ class Health:
                 "last_poll_at": _iso(health.last_poll_at),
                 "next_try_at": _iso(health.next_try_at),
                 "behind": health.behind(now),
+                "rebuilt": len(health.rebuilt),
                 "settled": health.settled,
                 "quarantined": health.quarantined,
                 "deferred": health.deferred,

@@ -22,6 +22,8 @@ class Kind(Enum):
     QUEUE_VANISHED = "queue-vanished"
     QUEUE_FAILING = "queue-failing"
     MAILBOX_DOWN = "mailbox-down"
+    MAILBOX_OVERDUE = "mailbox-overdue"
+    WATCHER_FAILING = "watcher-failing"
     FOLDER_FAILING = "folder-failing"
     CREDENTIALS_REFUSED = "credentials-refused"
     MAILBOX_HELD = "mailbox-held"
@@ -31,6 +33,9 @@ class Kind(Enum):
     QUEUE_UNTAKEN = "queue-untaken"
     WAL_GROWING = "wal-growing"
     CREDENTIALS_EXPIRE = "credentials-expire"
+    MAIL_STUCK = "mail-stuck"
+    DISPOSITION_PENDING = "disposition-pending"
+    LISTING_GAP = "listing-gap"
     MAIL_ABSENT = "mail-absent"
     NUMBERING_CHANGED = "numbering-changed"
     OCTETS_DOUBTFUL = "octets-doubtful"
@@ -88,6 +93,22 @@ MANNERS = {
         "{count} mailboxes{place} are up again",
         "It is tried again by itself. Where it stands: mailpoller status",
         timedelta(minutes=5),
+    ),
+    Kind.MAILBOX_OVERDUE: Manner(
+        "No poll of the mailbox {subject}{place} comes to its end",
+        "No poll of {count} mailboxes{place} comes to its end",
+        "The mailbox {subject}{place} is polled to the end again",
+        "{count} mailboxes{place} are polled to the end again",
+        "What it does at present, and since when: mailpoller status, mailpoller errors",
+        timedelta(minutes=5),
+        silence=timedelta(hours=26),
+    ),
+    Kind.WATCHER_FAILING: Manner(
+        "The task of the mailbox {subject}{place} is built anew again and again",
+        "The tasks of {count} mailboxes{place} are built anew again and again",
+        "The task of the mailbox {subject}{place} runs on",
+        "The tasks of {count} mailboxes{place} run on",
+        "It got nowhere for its poll_budget, or it raised, which is a bug: the log says which.",
     ),
     Kind.FOLDER_FAILING: Manner(
         "The folder {subject}{place} cannot be polled",
@@ -156,6 +177,30 @@ MANNERS = {
         "A login no longer ends soon: {subject}",
         "{count} logins no longer end soon",
         "Renew it before that day, and put its new date into the configuration (auth: expires). A refresh token: mailpoller oauth login",
+        silence=timedelta(hours=26),
+    ),
+    Kind.MAIL_STUCK: Manner(
+        "A message waits in vain: {subject}{place}",
+        "{count} messages{place} wait in vain",
+        "A message waits no more: {subject}{place}",
+        "{count} messages{place} wait no more",
+        "It stays on the server and is tried again; other mail goes on. Can a mail program open it? What became of it: mailpoller trace MID",
+        silence=timedelta(hours=26),
+    ),
+    Kind.DISPOSITION_PENDING: Manner(
+        "A settled message stays as it was on the server: {subject}{place}",
+        "{count} settled messages{place} stay as they were on the server",
+        "What was to be done to a settled message is done: {subject}{place}",
+        "What was to be done to {count} settled messages{place} is done",
+        "The mail itself is safe in its queue. The server says neither yes nor no; it is asked again and again.",
+        silence=timedelta(hours=26),
+    ),
+    Kind.LISTING_GAP: Manner(
+        "The folder {subject}{place} holds messages that its listing does not show",
+        "{count} folders{place} hold messages that their listings do not show",
+        "The listing of the folder {subject}{place} shows all that it holds",
+        "The listings of {count} folders{place} show all that they hold",
+        "What is listed is carried. The rest is asked for daily; the server's own repair (reindex, rebuild) may bring it back.",
         silence=timedelta(hours=26),
     ),
     Kind.MAIL_ABSENT: Manner(

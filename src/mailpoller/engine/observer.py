@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from mailpoller.core.delivery import Disposed, Outcome
+from mailpoller.core.delivery import Disposed, Outcome, Question
+from mailpoller.core.message import Folder
 
 
 class Observer(Protocol):
@@ -25,6 +26,9 @@ class Observer(Protocol):
 
     def replaced(self, count: int) -> None:
         """Names of so many messages are other messages' now."""
+
+    def questioned(self, folder: Folder, questions: Sequence[Question]) -> None:
+        """The names of a folder whose bearers a pass could not tell, all of them."""
 
     def fault(self, event: str, detail: str, mid: str) -> None:
         """Something about one message went wrong that an operator should find again."""

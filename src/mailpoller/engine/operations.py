@@ -14,6 +14,7 @@ from mailpoller.core.ports import Ledger
 from mailpoller.engine.control import Handler
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
+from mailpoller.engine.overdue import Overdue, stuck_report
 from mailpoller.engine.queues import Queue, State
 from mailpoller.engine.watcher import Watcher
 
@@ -42,12 +43,14 @@ class Operations:
         watchers: Mapping[str, Watcher],
         *,
         own: Mapping[str, Queue] | None = None,
+        overdue: Overdue | None = None,
     ) -> None:
         self._ledger = ledger
         self._health = health
         self._queues = queues
         self._own = own if own is not None else {}
         self._watchers = watchers
+        self._overdue = overdue
 
     def handlers(self) -> dict[str, Handler]:
         """Verb -> what carries it out."""
@@ -95,6 +98,7 @@ class Operations:
             "line": self._health.line(),
             "mailboxes": mailboxes,
             "queues": queues,
+            "stuck": [] if self._overdue is None else stuck_report(self._overdue.stuck),
             **told,
         }
 

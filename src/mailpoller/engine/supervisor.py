@@ -152,15 +152,23 @@ class Supervisor:
         self._tending.clear()
 
     async def drain(self) -> bool:
-        """Carry what every mailbox holds now, side by side; True if nothing failed and nothing was put off."""
+        """Carry what every mailbox holds now, side by side; True if nothing failed, and nothing waits or is still to be done. Each watcher's
+        ``remainder`` says what is left."""
         results: dict[str, bool] = {}
 
         async def one(watcher: Watcher) -> None:
+            results[watcher.mailbox] = False
             try:
-                results[watcher.mailbox] = await watcher.drain()
-            except Exception:
+                async with asyncio.timeout(None) as watcher.leash:
+                    results[watcher.mailbox] = await watcher.drain()
+            except TimeoutError:
+                log.error("watcher.stalled", mailbox=watcher.mailbox)
+                watcher.rebuilt("watcher.stalled", "no step got anywhere within its budget")
+            except Exception as error:
                 log.exception("watcher.crashed", mailbox=watcher.mailbox)
-                results[watcher.mailbox] = False
+                watcher.rebuilt("watcher.crashed", type(error).__name__)
+            finally:
+                watcher.leash = None
 
         async def all_of_them() -> None:
             async with asyncio.TaskGroup() as group:
@@ -209,12 +217,13 @@ class Supervisor:
             except TimeoutError:
                 if watcher.leash is not None and watcher.leash.expired():
                     log.error("watcher.stalled", mailbox=watcher.mailbox)
-                    watcher.fault("watcher.stalled", "no step got anywhere within its budget", "")
+                    watcher.rebuilt("watcher.stalled", "no step got anywhere within its budget")
                 else:
                     log.exception("watcher.crashed", mailbox=watcher.mailbox)
+                    watcher.rebuilt("watcher.crashed", "TimeoutError")
             except Exception as error:
                 log.exception("watcher.crashed", mailbox=watcher.mailbox)
-                watcher.fault("watcher.crashed", type(error).__name__, "")
+                watcher.rebuilt("watcher.crashed", type(error).__name__)
             finally:
                 watcher.leash = None
                 watcher.deadline = float("inf")

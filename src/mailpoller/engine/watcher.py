@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import structlog
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import QUARANTINE, Disposed, Outcome
+from mailpoller.core.delivery import QUARANTINE, Disposed, Outcome, Question
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsRefused,
@@ -22,7 +23,7 @@ from mailpoller.core.errors import (
     TransientError,
 )
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Wake
+from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Stuck, Wake
 from mailpoller.engine.agenda import Stop, Wanted
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
@@ -49,6 +50,26 @@ CLOCK_MARGIN = timedelta(hours=1)
 and counts whole seconds. What was settled before is known by its fingerprint; what is skipped would be lost."""
 
 PRUNE_INTERVAL = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What a drain left of a mailbox: why, in words, or nothing; messages that wait, and those whose disposition is not done."""
+
+    trouble: str = ""
+    waiting: int = 0
+    undisposed: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        """True if all is done."""
+        return not (self.trouble or self.waiting or self.undisposed)
+
+    def __str__(self) -> str:
+        parts = [self.trouble] if self.trouble and not (self.waiting or self.undisposed) else []
+        parts += [f"{self.waiting} waiting"] if self.waiting else []
+        parts += [f"{self.undisposed} to dispose of"] if self.undisposed else []
+        return ", ".join(parts)
 
 
 class Patience:
@@ -92,6 +113,8 @@ class Watcher:
         self.deadline = float("inf")
         self.leash: asyncio.Timeout | None = None
         self.courier: Courier | None = None
+        self.remainder = Remainder("it was not drained")
+        """What the last drain left."""
         self._ledger = ledger
         self._clock = clock
         self._health = health
@@ -160,6 +183,21 @@ class Watcher:
         elif applied and self._disposition_failing:
             self._disposition_failing = False
             self._alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, self.mailbox)
+
+    def questioned(self, folder: Folder, questions: Sequence[Question]) -> None:
+        asked = self._health.mailboxes[self.mailbox].questioned
+        known = {one.ref.uid: one.since for one in asked.pop(folder.name, ())}
+        if questions:
+            now = self._clock.now()
+            asked[folder.name] = [
+                Stuck("question", one.ref, one.mid, known.get(one.ref.uid, now), "its header cannot be had")
+                for one in questions
+            ]
+
+    def rebuilt(self, event: str, detail: str) -> None:
+        """The supervisor runs us again after trouble that is not ours to mend."""
+        self._health.rebuilt(self.mailbox)
+        self.fault(event, detail, "")
 
     def fault(self, event: str, detail: str, mid: str) -> None:
         self._alarm.fault(self.mailbox, event, detail, mid)
@@ -375,29 +413,50 @@ class Watcher:
 
     # --- once ----------------------------------------------------------------------------------------------------
     async def drain(self) -> bool:
-        """Carry everything that is there now and return: False if something failed or was put off."""
+        """Carry everything that is there now and return: False if something failed, waits or is not disposed of. ``remainder`` says what."""
+        self.remainder = await self._drained()
+        return self.remainder.nothing
+
+    async def _drained(self) -> Remainder:
         try:
-            place = await self._admitted()
-            if place is None:
-                return False
-            with place:
-                async with self._session() as session:
-                    names = list(await session.folders())
-                    while True:
-                        tally = await self._poll(session, names, names)
-                        if tally.again and not self._stop.is_set():
-                            continue
-                        if tally.deferred or not tally.exhausted:
-                            return False
-                        if not tally.settled:
-                            break
-                    await self._completed()
+            trouble = await self._carry_all()
+            if not self._stop.is_set() and await self._ledger.hasten(self.mailbox):
+                # Whether they were carried out, only another session shows (POP3). What else came meanwhile is carried, too.
+                trouble = await self._carry_all()
+            if self._held:
+                trouble = "it is held: an operator must decide"
+            elif self._failing:
+                trouble = "a folder cannot be polled"
+            counts = await self._ledger.counts(self.mailbox)
         except MailpollerError as error:
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)
             self._health.enter(self.mailbox, Condition.RETRYING, str(error))
             self._alarm.fault(self.mailbox, "mailbox.failed", str(error), "")
-            return False
-        return not self._held and not self._failing
+            return Remainder(str(error) or type(error).__name__)
+        return Remainder(trouble, counts["claimed"] + counts["deferred"], counts["undisposed"])
+
+    async def _carry_all(self) -> str:
+        """In one session, until a poll finds nothing more to settle. Why it ended before, in words, or nothing."""
+        place = await self._admitted()
+        if place is None:
+            return "the service stops"
+        with place:
+            async with self._session() as session:
+                names = list(await session.folders())
+                while True:
+                    tally = await self._poll(session, names, names)
+                    if tally.exhausted:
+                        await self._completed()
+                    elif self._stop.is_set():
+                        return "the service stops"
+                    else:
+                        return "not all of it was listed"
+                    if tally.again:
+                        continue
+                    if tally.deferred:
+                        return "some messages were put off"
+                    if not tally.settled:
+                        return ""
 
     # --- a poll ------------------------------------------------------------------------------------------------
     async def _poll(self, session: Session, chosen: Sequence[str], names: Sequence[str]) -> Tally:

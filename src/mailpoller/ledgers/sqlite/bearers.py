@@ -118,7 +118,7 @@ WHERE folder = ?1 AND uid = ?2
 """
 _ASIDE_UNSETTLED = """
 UPDATE message SET uid = ?3, absent_at = coalesce(absent_at, ?4), state = 'settled', outcome = 'gone', settled_at = ?4,
-    reason = 'another message bears its name', due_at = NULL, waits_for = NULL, at_risk = 0, blame = 0,
+    reason = 'another message bears its name', due_at = NULL, waits_for = NULL, waiting_since = NULL, at_risk = 0, blame = 0,
     receipts = coalesce(receipts, '{}'), disposition = '{}', disposition_state = 'applied', disposed_at = ?4
 WHERE folder = ?1 AND uid = ?2
 """
@@ -235,6 +235,7 @@ def revive(connection: Connection, known: Known, refs: Sequence[MessageRef], now
 _REVIVE = """
 UPDATE message SET state = 'deferred', due_at = ?3, outcome = NULL, settled_at = NULL, disposition = NULL,
     disposition_state = NULL, disposed_at = NULL, reason = 'it is there again', waits_for = NULL, absent_at = NULL,
+    waiting_since = NULL,
     attempts = 0, doubts = 0, doubted_at = NULL,
     listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received)
 FROM (
@@ -249,12 +250,13 @@ WHERE message.folder = seen.folder AND message.uid = seen.uid AND state = 'settl
 
 
 # --- blame -----------------------------------------------------------------------------------------------------------
-def blame(connection: Connection, known: Known, uids: Sequence[str], more: bool) -> None:
+def blame(connection: Connection, known: Known, uids: Sequence[str], more: bool, now: int) -> None:
     """Count a lost session more, or none any more."""
     connection.execute(
-        "UPDATE message SET blame = iif(?3, blame + 1, 0) WHERE folder = ?1 AND state <> 'settled' "
-        "AND uid IN (SELECT value FROM json_each(?2))",
-        (known.id, document(list(uids)), more),
+        "UPDATE message SET blame = iif(?3, blame + 1, 0), "
+        "waiting_since = iif(?3, coalesce(waiting_since, ?4), waiting_since) "
+        "WHERE folder = ?1 AND state <> 'settled' AND uid IN (SELECT value FROM json_each(?2))",
+        (known.id, document(list(uids)), more, now),
     )
 
 

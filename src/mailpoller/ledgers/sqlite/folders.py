@@ -254,6 +254,11 @@ def last_polls(connection: Connection) -> dict[str, datetime]:
     return {name: instant(at) for name, at in connection.execute("SELECT name, polled_at FROM mailbox")}
 
 
+def first_runs(connection: Connection) -> dict[str, datetime]:
+    rows = connection.execute("SELECT mailbox, min(opened_at) FROM folder GROUP BY mailbox")
+    return {name: instant(at) for name, at in rows}
+
+
 def forget(connection: Connection, mailbox: str) -> int:
     (count,) = connection.execute(
         "SELECT count(*) FROM message JOIN folder ON folder.id = message.folder WHERE mailbox = ?", (mailbox,)

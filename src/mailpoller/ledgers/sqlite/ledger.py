@@ -16,8 +16,20 @@ import structlog
 from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MessageGone
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import AlarmEdge, Census, Clock, Fault, FolderState, Mark, QueueRecord, Sight, Story, Traits
-from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, queues, stories
+from mailpoller.core.ports import (
+    AlarmEdge,
+    Census,
+    Clock,
+    Fault,
+    FolderState,
+    Mark,
+    QueueRecord,
+    Sight,
+    Story,
+    Stuck,
+    Traits,
+)
+from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, queues, stories, waiting
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.messages import Key
@@ -221,8 +233,8 @@ class SqliteLedger:
 
     async def _blame(self, refs: Sequence[MessageRef], *, more: bool) -> None:
         if refs:
-            known = await self._find(refs[0].folder)
-            await self._write(lambda c: bearers.blame(c, known, [ref.uid for ref in refs], more))
+            known, now = await self._find(refs[0].folder), self._now()
+            await self._write(lambda c: bearers.blame(c, known, [ref.uid for ref in refs], more, now))
 
     async def blamed(self, folder: Folder) -> Sequence[tuple[MessageRef, int]]:
         known = await self._find(folder)
@@ -335,6 +347,17 @@ class SqliteLedger:
 
     async def last_polls(self) -> Mapping[str, datetime]:
         return await self._read(folders.last_polls)
+
+    async def first_runs(self) -> Mapping[str, datetime]:
+        return await self._read(folders.first_runs)
+
+    async def stuck(self, before: datetime) -> Sequence[Stuck]:
+        earlier_than, now = micros(before), self._now()
+        return await self._read_aside(lambda c: waiting.stuck(c, earlier_than, now))
+
+    async def hasten(self, mailbox: str) -> int:
+        now = self._now()
+        return await self._write(lambda c: waiting.hasten(c, mailbox, now))
 
     async def mailboxes(self) -> Sequence[str]:
         return await self._read(folders.mailboxes)

@@ -305,7 +305,7 @@ NO_IDENTITY = bytes(IDENTITY_OCTETS)
 """The same."""
 
 _SETTLE = """
-UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, settled_at = ?4, due_at = ?5,
+UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, waiting_since = NULL, settled_at = ?4, due_at = ?5,
     disposition_state = ?6, disposed_at = ?7, disposition_reason = NULL, disposition = ?8,
     outcome = ?9, reason = ?10, rules = ?11, receipts = new.receipts,
     -- A message that is gone when it is to be brought again is still the one that was known.
@@ -388,6 +388,7 @@ def _traits(traits: Traits | None) -> tuple[Any, ...]:
 _DEFER = """
 UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4,
     attempts = attempts + (?4 IS NULL AND ?7 = ''),
+    waiting_since = iif(?4 IS NULL, coalesce(waiting_since, ?8), NULL),
     at_risk = 0,
     route = coalesce(?5, route),
     receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6)),

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Story
-from mailpoller.ledgers.sqlite import alarms, folders, queues, stories
+from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Story, Stuck
+from mailpoller.ledgers.sqlite import alarms, folders, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
-from mailpoller.ledgers.sqlite.values import instant, instant_or_none
+from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
 from mailpoller.transport.sqlite import SqliteUnavailable, connect_read_only
 
 
@@ -103,6 +103,14 @@ class LedgerReader:
     def queue_mark(self, name: str) -> QueueRecord | None:
         """See :meth:`~mailpoller.core.ports.Ledger.queue_mark`."""
         return queues.queue_mark(self._connection, name)
+
+    def last_polls(self) -> Mapping[str, datetime]:
+        """See :meth:`~mailpoller.core.ports.Ledger.last_polls`."""
+        return folders.last_polls(self._connection)
+
+    def stuck(self, before: datetime, now: datetime) -> Sequence[Stuck]:
+        """See :meth:`~mailpoller.core.ports.Ledger.stuck`."""
+        return waiting.stuck(self._connection, micros(before), micros(now))
 
     def mailboxes(self) -> Sequence[str]:
         """The names that the ledger has rows of."""

@@ -94,6 +94,7 @@ ALTER TABLE message ADD COLUMN doubted_at INTEGER;
 ALTER TABLE message ADD COLUMN blame INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN bearer INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN plain_id INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN waiting_since INTEGER;
 
 ALTER TABLE folder ADD COLUMN anew INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE folder ADD COLUMN predecessor INTEGER;
@@ -118,6 +119,8 @@ CREATE INDEX message_lost ON message (folder, settled_at)
     WHERE outcome = 'gone' AND receipts IS NULL OR outcome = 'doubtful';
 
 CREATE INDEX message_blamed ON message (folder) WHERE blame > 0;
+
+CREATE INDEX message_waiting ON message (waiting_since) WHERE waiting_since IS NOT NULL;
 """
 
 

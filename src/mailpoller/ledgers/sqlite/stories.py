@@ -184,7 +184,7 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
         kept = [*(undocument(former) if former else []), last][-FORMER_KEPT:]
         connection.execute(
             "UPDATE message SET state = 'deferred', due_at = ?, generation = ?, attempts = 0, route = NULL, absent_at = NULL, "
-            "doubts = 0, doubted_at = NULL, receipts = NULL, waits_for = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
+            "doubts = 0, doubted_at = NULL, receipts = NULL, waits_for = NULL, waiting_since = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
             "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL, former = ? WHERE folder = ? AND uid = ?",
             (now, next_generation(generation), document(kept), *key),
         )
