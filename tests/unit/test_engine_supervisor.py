@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +14,13 @@ from engine_rig import Rig, log, until  # noqa: F401
 
 from mailpoller.core.errors import SessionLost
 from mailpoller.engine import supervisor as supervisor_module
+from mailpoller.engine import watcher as watcher_module
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.health import Condition
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.supervisor import Supervisor
+from mailpoller.testing import fake_source as fake_source_module
+from mailpoller.testing.fake_source import FakeSession
 
 
 @pytest.fixture(autouse=True)
@@ -196,3 +200,87 @@ async def test_draining_carries_every_mailbox_and_says_whether_one_failed() -> N
     assert await supervisor.drain() is False
     assert innocent.subjects() == expected
     assert await supervisor.drain() is True
+
+
+# --- slow lines and standstills ---------------------------------------------------------------------------------------
+class Counting(FakeSession):
+    """A session whose octets come ``rate`` a second, and whose second message takes a while."""
+
+    rate = 0
+    slow = 0.0
+    begun = time.monotonic()
+
+    @property
+    def octets_in(self) -> int:
+        return int((time.monotonic() - self.begun) * self.rate)
+
+    async def fetch(self, claims, limit):  # type: ignore[no-untyped-def]
+        async for answer in super().fetch(claims, limit):
+            if answer.claim.ref.uid == "2":
+                await asyncio.sleep(self.slow)
+            yield answer
+
+
+@pytest.mark.parametrize(("rate", "goes_on"), [(1500, True), (500, False), (0, False)])
+async def test_a_line_that_is_slow_and_brings_a_kilobyte_a_second_goes_on_and_a_slower_one_does_not(
+    rate: int, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counting, "rate", rate)
+    monkeypatch.setattr(Counting, "slow", 1.0)
+    monkeypatch.setattr(fake_source_module, "FakeSession", Counting)
+    hurt, innocent = two()  # a budget of 0.2 s
+    hurt.fill(3)
+    async with supervised(hurt, innocent):
+        await until(lambda: hurt.subjects()["message 0"] == 1)
+        if goes_on:
+            await until(lambda: len(hurt.subjects()) == 3)
+            assert hurt.source.steps.count("connect") == 1
+        else:
+            await until(lambda: hurt.source.steps.count("connect") >= 2)
+            monkeypatch.setattr(Counting, "slow", 0.0)
+            await until(lambda: len(hurt.subjects()) == 3)
+
+
+async def test_when_nothing_gets_on_what_has_come_is_delivered_and_the_rest_is_to_blame_in_the_next_process_too(
+    log: list,  # noqa: F811
+) -> None:
+    hurt, innocent = two()
+    hurt.fill(5)
+    hurt.source.faults.hang("fetch:2", times=1)
+    hurt.source.faults.hang("connect", times=1, after=1)
+    async with supervised(hurt, innocent):
+        await until(lambda: len(hurt.subjects()) == 2)
+        await until(lambda: hurt.source.steps.count("connect") == 2)
+        folder = await FakeSession(hurt.source).open("INBOX")
+        assert [(ref.uid, times) for ref, times in await hurt.ledger.blamed(folder)] == [("3", 1), ("4", 1), ("5", 1)]
+        await until(lambda: len(hurt.subjects()) == 5)
+        await until(lambda: "fetch.abandoned" in {entry["event"] for entry in log})
+    assert max(hurt.subjects().values()) == 1
+    assert await hurt.ledger.blamed(folder) == []
+
+
+async def test_a_fetch_that_does_not_even_end_when_it_is_given_up_is_to_blame_once_the_task_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+    log: list,  # noqa: F811
+) -> None:
+    monkeypatch.setattr(watcher_module, "GIVEN_UP", timedelta(milliseconds=100))
+    fetch, stubborn = FakeSession.fetch, ["2"]
+
+    async def deaf(self, claims, limit):  # type: ignore[no-untyped-def]
+        async for answer in fetch(self, claims, limit):
+            if answer.claim.ref.uid in stubborn:
+                stubborn.clear()
+                ended = time.monotonic() + 1.0
+                while time.monotonic() < ended:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(ended - time.monotonic())
+            yield answer
+
+    monkeypatch.setattr(FakeSession, "fetch", deaf)
+    hurt, innocent = two()
+    hurt.fill(3)
+    async with supervised(hurt, innocent):
+        await until(lambda: "watcher.stalled" in {entry["event"] for entry in log})
+        await until(lambda: "blame" in hurt.ledger.calls)
+        await until(lambda: len(hurt.subjects()) == 3)
+    assert (await hurt.counts())["claimed"] == 0

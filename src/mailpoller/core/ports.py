@@ -140,6 +140,15 @@ class Session(Protocol):
         """
 
 
+@runtime_checkable
+class Progressing(Protocol):
+    """A session that counts what it reads, so that a slow line that gets on is not taken for one that is stuck."""
+
+    @property
+    def octets_in(self) -> int:
+        """Octets that have come, counted as they are read. A session that goes on by a new connection may begin anew."""
+
+
 class Source(Protocol):
     """How a mailbox is reached."""
 

@@ -89,6 +89,8 @@ class Courier:
         self._doubt = Doubt()
         self._absences = Absences(mailbox, config, ledger=ledger, clock=clock, observer=observer)
         self._recalled: set[Folder] = set()
+        self._pass: Pass | None = None
+        """The one that is under way."""
         self._said: dict[str, str] = {}
         """mid -> why it could not be fetched the last time, of the last so many."""
         self._teller = Teller(mailbox, ledger=ledger, observer=observer)
@@ -113,6 +115,17 @@ class Courier:
     def holds_claims(self) -> bool:
         """True if some are in hand; after a pass, if the ledger could not be told that they are given back."""
         return bool(self._open)
+
+    def give_up(self, reason: str) -> bool:
+        """Give up what is being fetched, as if the session were lost with it: what has come is finished, and what has not is in doubt.
+        False if nothing is being fetched, or that was done in this pass already."""
+        now = self._pass
+        if now is None or now.given_up is not None or all(task.done() for task in now.fetching):
+            return False
+        now.given_up = SessionLost(reason)
+        for task in now.fetching:
+            task.cancel()
+        return True
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
@@ -139,7 +152,7 @@ class Courier:
         try:
             await self._recall(folder)
             await self._carry_suspects(session, folder, suppress, tally, accepted=accepted)
-            now = Pass(session, folder, suppress, tally, accepted=accepted)
+            now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
             async with aclosing(self._agenda.batches(session, folder, since, start, tally, wanted)) as batches:
                 await self._carry_batches(now, batches)
             await self._conclude(now)
@@ -148,6 +161,11 @@ class Courier:
             if absolved := self._doubt.absolved():
                 await self._ledger.absolve(absolved)
         finally:
+            last, self._pass = self._pass, None
+            if last is not None and last.unaccounted:
+                # Cancelled, for even giving up did not help.
+                with contextlib.suppress(LedgerUnavailable):
+                    await self._to_blame([claim.ref for claim in last.unaccounted])
             if self._open:
                 # A ledger that cannot commit now keeps them open; the next pass gives them back first.
                 with contextlib.suppress(LedgerUnavailable):
@@ -192,7 +210,7 @@ class Courier:
                 await self._put_down(claims[len(together) :])
             if not together:
                 return
-            now = Pass(session, folder, suppress, tally, accepted=accepted)
+            now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
             await self._carry_together(now, Hand(Batch(refs), claims=together))
             if now.lost is not None:
                 raise now.lost
@@ -205,8 +223,14 @@ class Courier:
         poison = self._judge.is_poison(suspect)
         large = self._agenda.expected(suspect.ref) > MEMORY_THRESHOLD
         try:
-            await self._fetch(now.session, hand, POISON_HEAD if poison and large else self._largest)
-            await self._account(now, hand)
+            hand.fetching = asyncio.create_task(
+                self._fetch(now.session, hand, POISON_HEAD if poison and large else self._largest),
+                name=f"fetch {self._mailbox}",
+            )
+            now.fetching.add(hand.fetching)
+            await self._receive(now, hand)
+            if not hand.fetching.cancelled():
+                hand.fetching.result()
             if poison:
                 self._judge.condemn(hand)
             else:
@@ -214,7 +238,7 @@ class Courier:
             await self._deliver(now, hand)
             await self._commit(now, hand)
         finally:
-            hand.release()
+            self._let_go(now, hand)
         self._observer.progressed()
         if now.lost is None:
             await self._teller.dispose(now.session, hand.settlements)
@@ -269,16 +293,22 @@ class Courier:
         except Exception as error:
             now.fail(error)
         finally:
-            if hand.fetching is not None:
-                # The pass waits for its end. To wait here would be to leave the rest undone when we are cancelled.
-                now.fetching.discard(hand.fetching)
-                hand.fetching.cancel()
-                hand.fetching.add_done_callback(lambda _: hand.release())
+            self._let_go(now, hand)
             for digest, mid in hand.digests.items():
                 if now.digests.get(digest) == mid:
                     del now.digests[digest]
-            hand.release()
             place.leave()
+
+    def _let_go(self, now: Pass, hand: Hand) -> None:
+        """The end of a batch, however it comes."""
+        if hand.fetching is not None:
+            if now.given_up is not None and not hand.accounted:
+                now.unaccounted += hand.missing.values()
+            # The pass waits for its end. To wait here would be to leave the rest undone when we are cancelled.
+            now.fetching.discard(hand.fetching)
+            hand.fetching.cancel()
+            hand.fetching.add_done_callback(lambda _: hand.release())
+        hand.release()
 
     async def _skip(self, refs: Sequence[MessageRef]) -> None:
         """Record messages that were there before the first run and that ``start`` does not want."""
@@ -288,6 +318,7 @@ class Courier:
             if outcomes:
                 await self._ledger.settle(outcomes)
                 self._close(claims)
+            self._observer.progressed()
         log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
 
     # --- claim and fetch ---------------------------------------------------------------------------------------
@@ -345,6 +376,8 @@ class Courier:
         """Wait until everything that was asked for has come, or will not."""
         if hand.fetching is not None:
             await asyncio.wait([hand.fetching])
+            if hand.fetching.cancelled() and now.given_up is not None:
+                hand.trouble = now.given_up
             await self._account(now, hand)
 
     async def _fetch_ahead(self, now: Pass, hand: Hand) -> None:
@@ -373,6 +406,7 @@ class Courier:
 
         In the order of the line: when two batches were asked for, the session was lost with the first of them.
         """
+        hand.accounted = True
         left = list(hand.missing.values())
         lost = hand.trouble if isinstance(hand.trouble, SessionLost) else None
         if left and now.failure is None:

@@ -43,6 +43,8 @@ class Hand:
     gone: list[Claim] = field(default_factory=list)
     missing: dict[str, Claim] = field(default_factory=dict)
     """Claims that were asked for and not answered, by mid."""
+    accounted: bool = False
+    """Of those it is decided what becomes of them."""
     trouble: TransientError | None = None
     """Why; :class:`SessionLost` among others."""
     judged: list[Judged] = field(default_factory=list)
@@ -91,6 +93,10 @@ class Pass:
     """The session: nothing more is fetched or told, and what was fetched is finished."""
     failure: Exception | None = None
     """Anything else: what is not on its way to a queue yet is given up."""
+    given_up: SessionLost | None = None
+    """Nothing got anywhere: what was being fetched was given up, for this reason."""
+    unaccounted: list[Claim] = field(default_factory=list)
+    """Claims that were being fetched when the pass was cancelled after that."""
     tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
     """Those that batches walk and fetch in."""
     fetching: set[asyncio.Task[None]] = field(default_factory=set)

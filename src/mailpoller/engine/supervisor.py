@@ -33,8 +33,8 @@ Service = Callable[[asyncio.Event], Awaitable[None]]
 class Supervisor:
     """Runs watchers until ``stop`` is set, then gives them ``grace`` to bring home what is in hand.
 
-    One mailbox's failure never touches another's task: a watcher that raises, or that got nowhere for its budget, is
-    cancelled and run again. Mailboxes and queues may join and leave meanwhile. ``services`` are further tasks, by name (alarm, control socket), that end after the last watcher.
+    One mailbox's failure never touches another's task: a watcher that raises is run again. Of one that got nowhere
+    for its budget first the fetch is given up; if that does not help within a minute, it is cancelled and run again. Mailboxes and queues may join and leave meanwhile. ``services`` are further tasks, by name (alarm, control socket), that end after the last watcher.
     """
 
     def __init__(
@@ -241,7 +241,8 @@ class Supervisor:
         while True:
             now = self._clock.monotonic()
             for watcher in self.watchers.values():
-                if watcher.deadline < now and watcher.leash is not None:
+                watcher.pulse()
+                if watcher.deadline < now and watcher.leash is not None and not watcher.give_up():
                     watcher.deadline = float("inf")
                     watcher.leash.reschedule(asyncio.get_running_loop().time())
             self._notifier.status(self._health.line())

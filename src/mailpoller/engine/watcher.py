@@ -23,7 +23,7 @@ from mailpoller.core.errors import (
     TransientError,
 )
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.core.ports import Clock, FolderState, Ledger, Session, Source, Start, Stuck, Wake
+from mailpoller.core.ports import Clock, FolderState, Ledger, Progressing, Session, Source, Start, Stuck, Wake
 from mailpoller.engine.agenda import Stop, Wanted
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
@@ -48,6 +48,14 @@ CREDENTIALS_RETRY = timedelta(minutes=5)
 CLOCK_MARGIN = timedelta(hours=1)
 """In a new epoch, mail that the server received so long before our first run still counts as later: its clock is not ours
 and counts whole seconds. What was settled before is known by its fingerprint; what is skipped would be lost."""
+
+LEAST = 1000
+"""Octets a second that are progress."""
+WINDOW = timedelta(minutes=1)
+"""They are counted over so long."""
+GIVEN_UP = timedelta(minutes=1)
+"""How long a pass may take to end once what it fetches was given up."""
+STANDSTILL = "no step got anywhere within its budget"
 
 PRUNE_INTERVAL = timedelta(days=1)
 
@@ -141,10 +149,36 @@ class Watcher:
         listed while every queue is down."""
         self._numbering = Numbering(mailbox, config, ledger=ledger, clock=clock)
         self._disposition_failing = False
+        self._counted: Progressing | None = None
+        """The session, if it counts octets."""
+        self._mark: tuple[float, int] | None = None
+        """When it had how many."""
 
     # --- what the courier reports -------------------------------------------------------------------------------
     def progressed(self) -> None:
         self.deadline = self._clock.monotonic() + self._budget
+
+    def pulse(self) -> None:
+        """Called by the supervisor at every look: octets that come at :data:`LEAST` a second put the deadline off."""
+        if self._counted is None or self.deadline == float("inf"):
+            return
+        now, octets = self._clock.monotonic(), self._counted.octets_in
+        at, seen = self._mark or (now, octets)
+        if octets > seen and octets - seen >= LEAST * (now - at):
+            self.deadline = max(self.deadline, now + self._budget)
+        elif self._mark is not None and octets >= seen and now - at < WINDOW.total_seconds():
+            return
+        self._mark = now, octets
+
+    def give_up(self) -> bool:
+        """The deadline has passed: give up what is being fetched, and nothing else; what has come of it is delivered. False if nothing
+        is, or that was done already: then only the end of the whole task is left."""
+        if self.courier is None or not self.courier.give_up(STANDSTILL):
+            return False
+        log.error("fetch.abandoned", mailbox=self.mailbox, reason=STANDSTILL)
+        self.fault("fetch.abandoned", STANDSTILL, "")
+        self.deadline = self._clock.monotonic() + GIVEN_UP.total_seconds()
+        return True
 
     def absence(self, detail: str) -> None:
         if detail:
@@ -391,6 +425,7 @@ class Watcher:
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
         """An open session; closed however the block ends."""
+        self._counted = None
         self._health.enter(self.mailbox, Condition.CONNECTING)
         self.progressed()
         async with self._connecting:
@@ -401,6 +436,8 @@ class Watcher:
                 raise TransientError("connecting took too long") from None
         log.info("session.opened", mailbox=self.mailbox, host=self.source.account.host)
         self.progressed()
+        self._counted = session if isinstance(session, Progressing) else None
+        self._mark = None
         try:
             yield session
         except BaseException:
@@ -597,6 +634,7 @@ class Watcher:
         refs: list[MessageRef] = []
         wanted = await self._wanted(state)
         async for page in session.pending(folder, None, self._start(state)):
+            self.progressed()
             refs += [ref for ref in page.refs if wanted is None or wanted(ref)]
         unknown = await self._ledger.unknown(folder, refs)
         log.warning(
@@ -628,6 +666,7 @@ class Watcher:
             return
         present: set[str] = set()
         async for page in session.pending(folder, None, Start("all")):
+            self.progressed()
             present.update(ref.uid for ref in page.refs)
         forgotten = await self._ledger.prune(folder, present, before=now - self.config.keep)
         log.info("ledger.pruned", mailbox=self.mailbox, folder=folder.name, forgotten=forgotten, present=len(present))

@@ -39,6 +39,11 @@ class Asked(ABC):
 
     lost: str | None = None
 
+    @property
+    def octets_in(self) -> int:
+        """Octets of answers that have come."""
+        return 0
+
     def check(self) -> None:
         """Raise :class:`SessionLost` if the session is."""
         if self.lost is not None:
@@ -116,6 +121,11 @@ class AskingSession(ABC):
         self._directory = directory
         self._asked = client
         self._notice_interval = config.notice_interval
+
+    @property
+    def octets_in(self) -> int:
+        """See :class:`mailpoller.core.ports.Progressing`."""
+        return self._asked.octets_in
 
     # --- folders -----------------------------------------------------------------------------------------------
     async def folders(self) -> Sequence[str]:

@@ -50,6 +50,11 @@ class WebClient(Asked):
         """The service's name, for errors."""
         return self._http.host
 
+    @property
+    def octets_in(self) -> int:
+        """Octets of answers that have come."""
+        return self._http.octets_in
+
     async def _hang_up(self) -> None:
         await self._http.close()
 

@@ -23,6 +23,7 @@ from mailpoller.sources.ews.soap import Request, envelope
 from mailpoller.transport.asking import Asked
 from mailpoller.transport.http import HttpCut, HttpError, HttpSilence, faults, retry_after
 from mailpoller.transport.http.wire import open_pool
+from mailpoller.transport.pace import Pace
 from mailpoller.transport.wording import spoken
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,8 @@ UNSAID = timedelta(seconds=2)
 _REST = 64 << 10
 """Octets of a refusal's body that are read so that the connection can go on."""
 _OVERALL = 20
-"""An answer must be complete after this many silences, however lively the server is."""
+"""An answer must be complete after this many silences, however lively the server is. The time in which it comes at the pace of
+:data:`~mailpoller.transport.pace.LEAST` does not count."""
 _KEPT = 100.0
 """Seconds that an idle connection is kept; IIS closes it after 120."""
 _LEGS = 8
@@ -61,6 +63,7 @@ class EwsClient(Asked):
         self._clock = clock
         self._turn = asyncio.Lock()
         self._pool: httpcore.AsyncConnectionPool | None = None
+        self._pace = Pace(time.monotonic())
         self._used = False
         """The connection has carried an answer."""
         self._whole = False
@@ -75,6 +78,11 @@ class EwsClient(Asked):
         if "@" in config.owner:
             # Whose mailbox is meant: lets Exchange route the request to the server that has it.
             self._headers["x-anchormailbox"] = config.owner.encode("ascii", "ignore").decode()
+
+    @property
+    def octets_in(self) -> int:
+        """Octets of answers that have come."""
+        return self._pace.octets
 
     async def ask(self, request: Request, doing: str) -> list[Reply]:
         """All replies to a request, one for each of its parts. ``doing``: what for, for errors (``list the folder``).
@@ -243,10 +251,13 @@ class EwsClient(Asked):
     async def _chunks(self, response: httpcore.Response, doing: str) -> AsyncGenerator[bytes, None]:
         limit = self._config.command_timeout.total_seconds() * _OVERALL
         ends = time.monotonic() + limit
+        self._pace.begin(time.monotonic())
         with self._faults(doing, fresh=False):
             async with aclosing(_stream(response)) as stream:
                 async for chunk in stream:
+                    self._pace.octets += len(chunk)
                     yield chunk
+                    ends += self._pace.credit(time.monotonic())
                     if time.monotonic() > ends:
                         raise HttpError(f"{self._config.host}: {doing}: not complete within {limit:g} s")
 

@@ -24,6 +24,7 @@ from mailpoller.core.spool import Intake, Octets
 from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_set, read_status
+from mailpoller.transport.pace import Pace
 from mailpoller.transport.wording import spoken, without
 
 # Its DEBUG lines hold passwords and every octet received.
@@ -34,9 +35,10 @@ MAX_DATA = 32 << 20
 MAX_ALERTS = 10
 """Texts that one connection may bring to a human's attention."""
 PATIENCE = 10
-"""A command must be over after this many stall times, however lively the server is."""
+"""A command must be over after this many stall times, however lively the server is. What is read at the pace of
+:data:`~mailpoller.transport.pace.LEAST` for a FETCH or a SEARCH takes none of that time."""
 PATIENCE_FETCH = 60
-"""The same for FETCH, whose answer may be many megabytes over a thin line."""
+"""The same for FETCH, whose answer may be many messages."""
 MAX_ODD_LINES = 1000
 """Lines of one connection that answer nothing; ten of them are told."""
 _UNTAGGED = re.compile(
@@ -216,6 +218,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self._odd_lines = 0
         self._unproven = False  # the last response had a body, which counts if what follows is proper
         self._progress_at = 0.0
+        self.pace = Pace(loop.time())
         self._watch: asyncio.TimerHandle | None = None
 
     # --- the connection --------------------------------------------------------------------------------------
@@ -235,6 +238,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
         if self.lost is not None:
             return
         self._progress_at = self.loop.time()
+        self.pace.octets += len(d)
         try:
             self._reader.feed(d)
             if self._upgrading and not self._reader.clean:
@@ -391,6 +395,7 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
 
     def _keep_watch(self) -> None:
         if self._watch is None:
+            self.pace.begin(self.loop.time())
             self._watch = self.loop.call_later(self.stall, self._look)
 
     def _look(self) -> None:
@@ -400,6 +405,10 @@ class ImapProtocol(library.IMAP4ClientProtocol):  # type: ignore[misc]
             return
         now = self.loop.time()
         quiet = now - self._progress_at
+        # A large message over a thin line, or the listing of a huge folder: who waits behind it waits with it.
+        if (credit := self.pace.credit(now)) and waiting[0].name in ("FETCH", "SEARCH"):
+            for one in waiting:
+                one.expires_at += credit
         if quiet >= self.stall:
             self.lose(f"no answer to {waiting[0].name} for {self.stall:g} s")
         elif any(now > one.expires_at for one in waiting):

@@ -133,6 +133,11 @@ class ImapSession:
         ends = renew_in()  # this session's, whatever others are opened later
         self._renew_at = float("inf") if ends is None else asyncio.get_running_loop().time() + ends
 
+    @property
+    def octets_in(self) -> int:
+        """See :class:`mailpoller.core.ports.Progressing`."""
+        return self._protocol.pace.octets
+
     # --- folders ---------------------------------------------------------------------------------------------
     async def folders(self) -> Sequence[str]:
         """As configured and found to exist; one that is missing is logged and left out.

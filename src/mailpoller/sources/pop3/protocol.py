@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.pop3.reader import AnswerReader, Collected, Enough, ProtocolViolation, Taker
+from mailpoller.transport.pace import Pace
 from mailpoller.transport.wording import spoken
 
 MAX_LISTING = 64 << 20
 """Octets of the answer to LIST or UIDL: 1,000,000 messages with names of 50 octets fit."""
 MAX_CAPABILITIES = 64 << 10
 PATIENCE = 10
-"""An answer must be over after this many stall times, however lively the server is."""
+"""An answer must be over after this many stall times, however lively the server is. What is read of a body at the pace of
+:data:`~mailpoller.transport.pace.LEAST` takes none of that time."""
 PATIENCE_BODY = 60
 """The same for a message, which may be many megabytes over a thin line."""
 
@@ -140,6 +142,7 @@ class Pop3Protocol(asyncio.Protocol):
         self._reply: Reply | None = None
         self._upgrading = False
         self._progress_at = self._head_at = loop.time()
+        self.pace = Pace(loop.time())
         self._watch: asyncio.TimerHandle | None = None
 
     # --- the connection --------------------------------------------------------------------------------------
@@ -160,6 +163,7 @@ class Pop3Protocol(asyncio.Protocol):
         if self.lost is not None:
             return
         self._progress_at = self.loop.time()
+        self.pace.octets += len(data)
         try:
             self._reader.feed(data)
             if self._upgrading and not self._sent and not self._reader.clean:
@@ -356,6 +360,7 @@ class Pop3Protocol(asyncio.Protocol):
     # --- silence ---------------------------------------------------------------------------------------------
     def _keep_watch(self) -> None:
         if self._watch is None and self.lost is None:
+            self.pace.begin(self.loop.time())
             self._watch = self.loop.call_later(self.stall, self._look)
 
     def _look(self) -> None:
@@ -364,6 +369,8 @@ class Pop3Protocol(asyncio.Protocol):
             return
         now = self.loop.time()
         quiet, first = now - self._progress_at, self._sent[0]
+        if (credit := self.pace.credit(now)) and first.taker is not None:
+            self._head_at += credit  # a large message, or a long listing, over a thin line
         if quiet >= self.stall:
             self.lose(f"no answer to {first.command} for {self.stall:g} s")
         elif now - self._head_at > first.patience * self.stall:

@@ -105,6 +105,11 @@ class Pop3Session:
         self._hasty = False
         """The last wait was none."""
 
+    @property
+    def octets_in(self) -> int:
+        """See :class:`mailpoller.core.ports.Progressing`: those of the connection in use."""
+        return 0 if self._maildrop is None else self._maildrop.protocol.pace.octets
+
     # --- connections -----------------------------------------------------------------------------------------
     def _check(self) -> None:
         """Raise :class:`SessionLost` if a connection ended otherwise than by our own will."""

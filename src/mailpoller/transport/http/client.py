@@ -32,6 +32,7 @@ from mailpoller.transport.http.errors import (
     faults,
     retry_after,
 )
+from mailpoller.transport.pace import PacedTimeout
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.retry import briefly
 from mailpoller.transport.tls import TlsPolicy
@@ -45,7 +46,10 @@ ANSWER_LIMIT = 4 << 20
 _ERROR_LIMIT = 64 << 10
 """Octets of an error's body that are read for its code and message."""
 _PATIENCE = 20
-"""An answer must be complete after this many time-outs, however lively the server is."""
+"""An answer must be complete after this many time-outs, however lively the server is. The time in which it comes at the pace of
+:data:`~mailpoller.transport.pace.LEAST` does not count."""
+_PACED = "mailpoller.paced"
+"""Extension of a response: the deadline of its answer."""
 _KEPT = 60.0
 """Seconds that an idle connection is kept."""
 
@@ -97,7 +101,7 @@ class HttpClient:
 
     ``base`` is the service's URL; a path is relative to it, and a full URL (a link to the next page) must be of the same
     origin. ``bearer``: whose tokens go along; a refused one is replaced once. ``timeout``: for connecting, and for every
-    silence; an answer is complete after twenty of them or given up. ``connections`` are kept open for a minute. Nothing is followed: a
+    silence; an answer is complete after twenty of them or given up, those not counted in which it comes at 1 KB a second. ``octets_in``: of all answers. ``connections`` are kept open for a minute. Nothing is followed: a
     redirect is an error that names its target's host. ``confidential``: every request holds a secret, so that none goes in clear.
     """
 
@@ -125,6 +129,7 @@ class HttpClient:
         self._policy = policy or TlsPolicy()
         self._timeout = timeout.total_seconds()
         self._connections = connections
+        self.octets_in = 0
         self._proxy = proxy
         self._headers = {"accept-encoding": "identity", "user-agent": "mailpoller", **(headers or {})}
         self._pool: httpcore.AsyncConnectionPool | None = None
@@ -222,11 +227,12 @@ class HttpClient:
         url = self._url(target, query, doing)
         if not self._secure and (self._confidential or secrets):
             raise ConfigError(f"{self.host}: a token or a secret goes over https:// only")
-        async with self._deadline(doing):
+        async with self._deadline(doing) as paced:
             for attempt in (1, 2):
                 token = await self._bearer.token() if self._bearer is not None else ""
                 sent = {**self._headers, **headers, **({"authorization": f"Bearer {token}"} if token else {})}
                 async with self._stream(method, url, sent, body, doing) as response:
+                    response.extensions[_PACED] = paced
                     if 200 <= response.status < 300 or response.status in takes:
                         yield response
                         return
@@ -297,8 +303,12 @@ class HttpClient:
         coding = _headers(response).get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise HttpError(f"{self.host}: to {doing} it answered in a coding that was not asked for: {spoken(coding)}")
+        paced = response.extensions.get(_PACED)
         with faults(f"{self.host}: {doing}", self._timeout):
             async for chunk in response.aiter_stream():
+                self.octets_in += len(chunk)
+                if isinstance(paced, PacedTimeout):
+                    paced.came(len(chunk))
                 yield chunk
 
     async def _trouble(self, response: httpcore.Response, doing: str, secrets: Sequence[str]) -> MailpollerError:
@@ -330,11 +340,11 @@ class HttpClient:
 
     # --- faults ------------------------------------------------------------------------------------------------
     @asynccontextmanager
-    async def _deadline(self, doing: str) -> AsyncIterator[None]:
+    async def _deadline(self, doing: str) -> AsyncIterator[PacedTimeout]:
         limit = self._timeout * _PATIENCE
         try:
             async with asyncio.timeout(limit) as whole:
-                yield
+                yield PacedTimeout(whole)
         except TimeoutError:
             if not whole.expired():
                 raise
