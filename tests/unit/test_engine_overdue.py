@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -339,3 +340,85 @@ async def test_a_drain_that_hangs_ends_when_its_budget_does(monkeypatch: pytest.
     supervisor = rig.fleet.supervisor(notifier=Notifier(), grace=timedelta(seconds=1), services={})
     async with asyncio.timeout(20):
         assert not await supervisor.drain()
+
+
+# --- listings that lack something -------------------------------------------------------------------------------------
+async def test_a_listing_that_is_partial_completes_nothing_and_prunes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = rig_of()
+    rig.fill(3)
+    pending = FakeSession.pending
+
+    async def partial(self: FakeSession, *how: Any) -> Any:
+        async for page in pending(self, *how):
+            yield replace(page, refs=page.refs[:2], position=None, partial=True)
+
+    monkeypatch.setattr(FakeSession, "pending", partial)
+    assert not await rig.watcher.drain()
+    assert "lacks messages" in str(rig.watcher.remainder)
+    assert len(rig.subjects()) == 2, "what is listed is taken"
+    folder = await opened(rig)
+    assert not (await rig.ledger.open_folder(folder, rig.source.account)).complete
+    monkeypatch.setattr(FakeSession, "pending", pending)
+    assert await rig.watcher.drain()
+    assert (await rig.ledger.open_folder(folder, rig.source.account)).complete
+    monkeypatch.setattr(FakeSession, "pending", partial)
+    rig.later(days=500)
+    rig.source.steps.clear()
+    for _ in range(3):
+        await rig.watcher.drain()
+    assert "prune" not in rig.ledger.calls
+    monkeypatch.setattr(FakeSession, "pending", pending)
+    rig.later(days=1)
+    await rig.watcher.drain()
+    assert "prune" in rig.ledger.calls
+
+
+async def test_a_whole_listing_for_a_pruning_that_is_partial_is_asked_for_later_and_not_at_every_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = rig_of()
+    rig.fill(3)
+    await rig.watcher.drain()
+    pending, asked = FakeSession.pending, 0
+
+    async def partial(self: FakeSession, folder: Any, since: Any, start: Any) -> Any:
+        nonlocal asked
+        asked += since is None
+        async for page in pending(self, folder, since, start):
+            yield replace(page, partial=since is None)
+
+    monkeypatch.setattr(FakeSession, "pending", partial)
+    rig.later(days=2)
+    for _ in range(5):
+        await rig.watcher.drain()
+    assert asked == 1
+    assert "prune" not in rig.ledger.calls
+
+
+async def test_a_gap_is_one_alarm_for_its_folder_until_a_listing_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = rig_of()
+    rig.fill(3)
+    pending = FakeSession.pending
+
+    async def gap(self: FakeSession, *how: Any) -> Any:
+        async for page in pending(self, *how):
+            yield replace(page, gap="2 messages between uid 7 and uid 9")
+
+    monkeypatch.setattr(FakeSession, "pending", gap)
+    for _ in range(3):
+        assert await rig.watcher.drain(), "the mailbox does not stand still"
+    assert await keys(rig) == ["listing-gap:support/INBOX"]
+    (edge,) = await rig.ledger.alarms()
+    assert edge.summary == "2 messages between uid 7 and uid 9"
+    assert [fault.event for fault in await rig.ledger.faults(rig.name)] == ["listing.incomplete"]
+    monkeypatch.setattr(FakeSession, "pending", pending)
+    await rig.watcher.drain()
+    assert await keys(rig) == []
+
+
+async def opened(rig: Rig) -> Folder:
+    session = await rig.source.connect()
+    try:
+        return await session.open("INBOX")
+    finally:
+        await session.close()

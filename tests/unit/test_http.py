@@ -136,6 +136,28 @@ async def test_an_answer_that_drips_without_end_is_given_up(monkeypatch: pytest.
         await client.close()
 
 
+async def test_an_answer_over_a_thin_line_may_take_as_long_as_it_takes_if_a_kilobyte_comes_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailpoller.transport.http.client._PATIENCE", 0.01)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6000\r\n\r\n")
+        for _ in range(40):
+            writer.write(b"x" * 150)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    async with server:
+        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=timedelta(seconds=60))
+        answer = await client.request("GET", doing="look")  # two seconds, of which 0.6 would be allowed
+        assert len(answer.body) == client.octets_in == 6000
+        await client.close()
+
+
 async def test_a_get_whose_connection_breaks_is_repeated_and_a_post_is_not() -> None:
     async with Web(script(Reply(body={}, cut=0), Reply(body={"ok": 1}))) as web:
         client = HttpClient(web.url)

@@ -13,7 +13,7 @@ import pytest
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, RawMessage
-from mailpoller.core.ports import Session
+from mailpoller.core.ports import Progressing, Session
 from mailpoller.sources.imap import reader
 from mailpoller.sources.imap.authentication import authenticate
 from mailpoller.sources.imap.protocol import ImapClient, Request
@@ -262,6 +262,33 @@ async def test_a_download_that_goes_on_slowly_is_not_given_up(tmp_path: Path) ->
     ):
         folder = await session.open("INBOX")
         assert octets_of(await fetched(session, [claim(folder, 1)])) == {"1": MAIL}
+
+
+@pytest.mark.parametrize(("piece", "goes_on"), [(300, True), (20, False)])
+async def test_a_body_over_a_thin_line_may_take_as_long_as_it_takes_if_a_kilobyte_comes_a_second(
+    piece: int, goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailpoller.sources.imap.protocol.PATIENCE_FETCH", 4)
+    mail = MAIL + b"a line of text, and no more\r\n" * (60 * piece // 29)
+
+    async def slow(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        answer = server.fetch_answer(1, arguments)
+        for start in range(0, len(answer), piece):
+            conversation.say(answer[start : start + piece])
+            await asyncio.sleep(0.05)  # three seconds, of which a patience of 0.8 allows no more
+        return b"%T OK done\r\n"
+
+    async with (
+        ScriptedImap({"FETCH": slow}, messages={1: mail}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe", command_timeout="200ms")) as session,
+    ):
+        folder = await session.open("INBOX")
+        if goes_on:
+            assert octets_of(await fetched(session, [claim(folder, 1)])) == {"1": mail}
+            assert isinstance(session, Progressing)
+            assert session.octets_in > len(mail)
+        else:
+            await assert_lost_soon(session, fetched(session, [claim(folder, 1)]), "no end of the answer")
 
 
 async def test_a_server_that_stalls_in_a_body_is_given_up(tmp_path: Path) -> None:

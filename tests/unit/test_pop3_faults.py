@@ -15,7 +15,7 @@ import pytest
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MailpollerError, SessionLost, TransientError
 from mailpoller.core.message import Folder, Gone, RawMessage
-from mailpoller.core.ports import Session
+from mailpoller.core.ports import Progressing, Session
 from servers.mailboxes import claims_of, fetched, listed, session_of, settled
 from servers.pop3_mailboxes import pop3_source
 from servers.scripted_pop3 import Conversation, Reply, ScriptedPop3, listing, stuffed
@@ -358,3 +358,32 @@ async def test_closing_is_quick_while_a_server_sends_without_end(
                 await fetched(session, claims_of(refs))
         async with asyncio.timeout(30):
             await session.close()
+
+
+@pytest.mark.parametrize(("piece", "goes_on"), [(300, True), (20, False)])
+async def test_a_body_over_a_thin_line_may_take_as_long_as_it_takes_if_a_kilobyte_comes_a_second(
+    piece: int, goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailpoller.sources.pop3.download.PATIENCE_BODY", 4)
+    large = mail(1, 60 * piece)
+
+    async def slow(conversation: Conversation, arguments: str) -> bytes:
+        conversation.say(b"+OK\r\n")
+        answer = stuffed(large)
+        for start in range(0, len(answer), piece):
+            conversation.say(answer[start : start + piece])
+            await asyncio.sleep(0.05)  # three seconds, of which a patience of 0.8 allows no more
+        return b""
+
+    async with opened(tmp_path, {"RETR": slow}, settings={"command_timeout": "200ms"}, mails=[("uid1", large)]) as (
+        _,
+        session,
+        folder,
+    ):
+        if goes_on:
+            assert await bodies(session, folder) == {"uid1": large}
+            assert isinstance(session, Progressing)
+            assert session.octets_in > len(large)
+        else:
+            with pytest.raises(SessionLost, match="no end of the answer"):
+                await bodies(session, folder)

@@ -165,6 +165,7 @@ class Agenda:
         async for page in session.pending(folder, since, start):
             if since is None and not tally.listed and page.listed is not None:
                 log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
+            tally.gap, tally.partial = page.gap, tally.partial or page.partial
             if page.unwanted:
                 await self._skip(page.unwanted)
             refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)

@@ -22,6 +22,11 @@ class Tally:
     again: bool = False
     """Questions were answered: what they kept from being worked on is there to be worked on at once."""
 
+    partial: bool = False
+    """A listing contradicted what the server announced: it completes nothing."""
+    gap: str = ""
+    """What the listing of the folder does not show, as several sessions have seen it, in words."""
+
     def put_off(self, count: int, until: datetime | None) -> None:
         """Count messages that were put off; ``until`` is None for those that wait for a queue."""
         self.deferred += count
@@ -36,3 +41,4 @@ class Tally:
         self.put_off(other.deferred, other.retry_at)
         self.exhausted = self.exhausted and other.exhausted
         self.again = self.again or other.again
+        self.partial = self.partial or other.partial

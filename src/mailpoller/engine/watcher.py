@@ -7,7 +7,7 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -58,6 +58,8 @@ GIVEN_UP = timedelta(minutes=1)
 STANDSTILL = "no step got anywhere within its budget"
 
 PRUNE_INTERVAL = timedelta(days=1)
+PRUNED_LATER = timedelta(hours=1)
+"""After a listing that was not whole, the next one for a pruning comes so much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,10 @@ class Watcher:
         listed while every queue is down."""
         self._numbering = Numbering(mailbox, config, ledger=ledger, clock=clock)
         self._disposition_failing = False
+        self._gaps: dict[str, str] = {}
+        """Folder -> what its listing does not show."""
+        self._prune_after: dict[str, datetime] = {}
+        """Folder -> when it is to be pruned at the earliest, of those whose last whole listing was none."""
         self._counted: Progressing | None = None
         """The session, if it counts octets."""
         self._mark: tuple[float, int] | None = None
@@ -493,7 +499,7 @@ class Watcher:
                     if tally.deferred:
                         return "some messages were put off"
                     if not tally.settled:
-                        return ""
+                        return "its listing lacks messages that the server announced" if tally.partial else ""
 
     # --- a poll ------------------------------------------------------------------------------------------------
     async def _poll(self, session: Session, chosen: Sequence[str], names: Sequence[str]) -> Tally:
@@ -553,11 +559,26 @@ class Watcher:
             accepted=state.absence_accepted,
             wanted=wanted,
         )
-        if tally.exhausted and not state.complete and await self._is_complete(tally):
+        await self._note_gap(name, tally)
+        if tally.partial or not tally.exhausted:
+            return tally
+        if not state.complete and await self._is_complete(tally):
             await self._ledger.complete(folder)
-        if state.complete and tally.exhausted:
+        if state.complete:
             await self._prune(session, state)
         return tally
+
+    async def _note_gap(self, name: str, tally: Tally) -> None:
+        """One alarm for a folder whose listing lacks messages that are there, until a listing that came to its end lacks none."""
+        subject = f"{self.mailbox}/{name}"
+        if tally.gap:
+            if self._gaps.get(name) != tally.gap:
+                self._gaps[name] = tally.gap
+                self._alarm.fault(self.mailbox, "listing.incomplete", f"{name}: {tally.gap}")
+            await self._alarm.raised(Kind.LISTING_GAP, subject, tally.gap, group=self._group)
+        elif tally.exhausted and not tally.partial:
+            self._gaps.pop(name, None)
+            await self._alarm.ended(Kind.LISTING_GAP, subject)
 
     async def _verified(self, session: Session, state: FolderState) -> FolderState:
         """What is known of the folder, once its names still stand for what they stood for: else of a new epoch."""
@@ -632,9 +653,11 @@ class Watcher:
         if folder in self._begun:
             return False
         refs: list[MessageRef] = []
+        partial = False
         wanted = await self._wanted(state)
         async for page in session.pending(folder, None, self._start(state)):
             self.progressed()
+            partial = partial or page.partial
             refs += [ref for ref in page.refs if wanted is None or wanted(ref)]
         unknown = await self._ledger.unknown(folder, refs)
         log.warning(
@@ -646,7 +669,8 @@ class Watcher:
             unknown=unknown,
         )
         if unknown <= self.config.hold_above:
-            self._begun.add(folder)
+            if not partial:  # else the next listing may show more
+                self._begun.add(folder)
             return False
         reason = f"{unknown} of {len(refs)} messages in {folder.name} are unknown after its numbering (UIDVALIDITY, host or user) changed"
         if not await self._ledger.hold(folder, reason):
@@ -662,12 +686,19 @@ class Watcher:
         started anew every few minutes must do it, too."""
         folder, now = state.folder, self._clock.now()
         since = state.pruned_at or state.baseline_at
-        if since <= now < since + PRUNE_INTERVAL:
+        if since <= now < since + PRUNE_INTERVAL or now < self._prune_after.get(folder.name, now):
             return
         present: set[str] = set()
+        partial = False
         async for page in session.pending(folder, None, Start("all")):
             self.progressed()
             present.update(ref.uid for ref in page.refs)
+            partial = partial or page.partial or bool(page.gap)
+        if partial:
+            # What it does not show may be there all the same. Later; to list everything at every poll would cost too much.
+            self._prune_after[folder.name] = now + PRUNED_LATER
+            return
+        self._prune_after.pop(folder.name, None)
         forgotten = await self._ledger.prune(folder, present, before=now - self.config.keep)
         log.info("ledger.pruned", mailbox=self.mailbox, folder=folder.name, forgotten=forgotten, present=len(present))
 
