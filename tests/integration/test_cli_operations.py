@@ -291,3 +291,22 @@ def test_damaged_ledger_is_told_in_one_line_by_every_verb_that_reads_it(site: Si
         assert "malformed" in said.err.splitlines()[-1]
         assert "Traceback" not in said.err
     assert ask(site, "status").code == 75
+
+
+# --- nothing ends in silence -------------------------------------------------------------------------------------------
+def test_mail_that_waits_for_its_queue_is_found_by_sender_message_id_and_mid_and_a_drain_says_that_it_waits(
+    site: Site,
+) -> None:
+    path = site.settings["queues"]["support"]["path"]
+    Path(path).mkdir(parents=True)  # a queue that cannot be opened is down
+    said = mailpoller("run", "--once", "--config", str(site.config), "--log-format", "json")
+    assert said.code == 75
+    (line,) = [line for line in said.err.splitlines() if line.startswith("mailpoller: not finished")]
+    assert line.startswith("mailpoller: not finished: support (")
+    assert "waiting" in line
+    told = ask(site, "trace", "<one@x>", "--json").json
+    assert [(one["state"], one["sender"]) for one in told] == [("deferred", "Ada@customer.example")]
+    assert ask(site, "trace", told[0]["mid"], "--json").json == told
+    assert told[0] in ask(site, "trace", "ada@customer.example", "--json").json
+    Path(path).rmdir()
+    assert site.once() == 0
