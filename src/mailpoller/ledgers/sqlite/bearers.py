@@ -9,6 +9,7 @@ from sqlite3 import Connection
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Census, Sight
+from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.values import document, mid_octets, mid_text, seconds, undocument
 
@@ -97,10 +98,10 @@ def succeed(
         if row is None:
             continue
         bearer, state = row
-        connection.execute(
-            _ASIDE_SETTLED if state == "settled" else _ASIDE_UNSETTLED,
-            (known.id, ref.uid, former_name(ref.uid, bearer), now),
-        )
+        aside = former_name(ref.uid, bearer)
+        clues.take(connection, [(known.id, ref.uid)])
+        connection.execute(_ASIDE_SETTLED if state == "settled" else _ASIDE_UNSETTLED, (known.id, ref.uid, aside, now))
+        clues.put(connection, [(known.id, aside)])
         mid = mint_mid(mailbox, name, known.epoch, ref.uid, bearer + 1)
         connection.execute(
             "INSERT INTO message (folder, uid, listed, received, mid, state, due_at, claimed_at, bearer) "
@@ -129,23 +130,31 @@ def carry_over(connection: Connection, known: Known, refs: Sequence[MessageRef],
     are those that we know. What was moved or deleted and is there again is owed that once more. True if there were any."""
     if known.predecessor is None or not refs:
         return False
-    moved = connection.execute(_CARRY_OVER, (known.predecessor, known.id, named(refs), now)).rowcount
-    return moved > 0
+    carried = [uid for (uid,) in connection.execute(_CARRIED, (known.predecessor, known.id, named(refs))).fetchall()]
+    if not carried:
+        return False
+    clues.take(connection, [(known.predecessor, uid) for uid in carried])
+    connection.execute(_CARRY_OVER, (known.predecessor, known.id, document(carried), now))
+    clues.put(connection, [(known.id, uid) for uid in carried])
+    return True
 
 
+_CARRIED = """
+SELECT message.uid FROM (
+    SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
+        json_extract(value, '$[2]') AS received
+    FROM json_each(?3)
+) AS seen CROSS JOIN message
+WHERE message.folder = seen.folder AND message.uid = seen.uid AND message.listed = seen.listed
+    AND message.received = seen.received AND state <> 'claimed'
+    AND NOT EXISTS (SELECT 1 FROM message AS there WHERE there.folder = ?2 AND there.uid = message.uid)
+"""
 _CARRY_OVER = """
 UPDATE message SET folder = ?2, absent_at = NULL,
     due_at = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL), ?4, due_at),
     disposition_state = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL),
         'pending', disposition_state)
-FROM (
-    SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
-        json_extract(value, '$[2]') AS received
-    FROM json_each(?3)
-) AS seen
-WHERE message.folder = seen.folder AND message.uid = seen.uid AND message.listed = seen.listed
-    AND message.received = seen.received AND state <> 'claimed'
-    AND NOT EXISTS (SELECT 1 FROM message AS there WHERE there.folder = ?2 AND there.uid = message.uid)
+WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?3)) AND state <> 'claimed'
 """
 
 
@@ -229,11 +238,15 @@ def lost(connection: Connection, known: Known, limit: int) -> list[Named]:
 
 
 def revive(connection: Connection, known: Known, refs: Sequence[MessageRef], now: int) -> int:
-    return connection.execute(_REVIVE, (known.id, named(refs), now)).rowcount
+    revived = [uid for (uid,) in connection.execute(_REVIVED, (known.id, named(refs))).fetchall()]
+    if revived:
+        clues.take(connection, [(known.id, uid) for uid in revived])
+        connection.execute(_REVIVE, (known.id, named(refs), now))
+    return len(revived)
 
 
 _REVIVE = """
-UPDATE message SET state = 'deferred', due_at = ?3, outcome = NULL, settled_at = NULL, disposition = NULL,
+UPDATE message SET clues = NULL, state = 'deferred', due_at = ?3, outcome = NULL, settled_at = NULL, disposition = NULL,
     disposition_state = NULL, disposed_at = NULL, reason = 'it is there again', waits_for = NULL, absent_at = NULL,
     waiting_since = NULL,
     attempts = 0, doubts = 0, doubted_at = NULL,
@@ -243,6 +256,16 @@ FROM (
         json_extract(value, '$[2]') AS received
     FROM json_each(?2)
 ) AS seen
+WHERE message.folder = seen.folder AND message.uid = seen.uid AND state = 'settled'
+    AND (outcome = 'gone' AND receipts IS NULL
+        OR outcome = 'doubtful' AND (seen.listed <> message.listed OR seen.received <> message.received))
+"""
+_REVIVED = """
+SELECT message.uid FROM (
+    SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
+        json_extract(value, '$[2]') AS received
+    FROM json_each(?2)
+) AS seen CROSS JOIN message
 WHERE message.folder = seen.folder AND message.uid = seen.uid AND state = 'settled'
     AND (outcome = 'gone' AND receipts IS NULL
         OR outcome = 'doubtful' AND (seen.listed <> message.listed OR seen.received <> message.received))

@@ -259,11 +259,20 @@ def first_runs(connection: Connection) -> dict[str, datetime]:
     return {name: instant(at) for name, at in rows}
 
 
-def forget(connection: Connection, mailbox: str) -> int:
-    (count,) = connection.execute(
-        "SELECT count(*) FROM message JOIN folder ON folder.id = message.folder WHERE mailbox = ?", (mailbox,)
-    ).fetchone()
-    connection.execute("DELETE FROM folder WHERE mailbox = ?", (mailbox,))  # messages go with it
+def ids(connection: Connection, mailbox: str) -> list[int]:
+    """The rows of a mailbox's folders, in every epoch."""
+    return [number for (number,) in connection.execute("SELECT id FROM folder WHERE mailbox = ?", (mailbox,))]
+
+
+def present_and_former(connection: Connection, known: Known) -> tuple[bool, list[int]]:
+    """Whether this epoch's first listing was worked through, and the other epochs."""
+    (complete,) = connection.execute("SELECT complete FROM folder WHERE id = ?", (known.id,)).fetchone()
+    return bool(complete), earlier_epochs(connection, known)
+
+
+def forget(connection: Connection, mailbox: str) -> None:
+    """Drop what is known of a mailbox beside its messages, which went before, piece by piece."""
+    connection.execute("DELETE FROM clue_range WHERE folder IN (SELECT id FROM folder WHERE mailbox = ?)", (mailbox,))
+    connection.execute("DELETE FROM folder WHERE mailbox = ?", (mailbox,))
     connection.execute("DELETE FROM fault WHERE subject = ?", (mailbox,))
     connection.execute("DELETE FROM mailbox WHERE name = ?", (mailbox,))
-    return int(count)

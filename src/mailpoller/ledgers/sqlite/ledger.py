@@ -35,7 +35,7 @@ from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.messages import Key
 from mailpoller.ledgers.sqlite.reader import LedgerReader
 from mailpoller.ledgers.sqlite.schema import SCHEMA
-from mailpoller.ledgers.sqlite.values import MICROSECOND, instant_of_seconds, micros
+from mailpoller.ledgers.sqlite.values import instant_of_seconds, micros
 from mailpoller.transport.sqlite import Database, SqliteUnavailable
 
 log = structlog.get_logger(__name__)
@@ -49,8 +49,6 @@ _LOCK_RETRY_S = 0.1
 
 PIECE = 500
 """Rows that a long work changes at once: others wait no longer than for these."""
-PRUNED_APART = timedelta(days=1)
-"""Two prunings that both missed a message are at least so far apart."""
 
 
 class SqliteLedger:
@@ -323,23 +321,41 @@ class SqliteLedger:
         return await self._read(lambda c: messages.former(c, known, fingerprints))
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
-        """As the port says; in pieces, so that no other write waits for all of it."""
+        """As the port says; in pieces, so that no other write waits for all of it, and no more is in memory than a piece."""
         known, earlier_than, now = await self._find(folder), micros(before), self._now()
-        missed_before = now - PRUNED_APART // MICROSECOND
-        found = await self._read_aside(lambda c: messages.prunable(c, known, present, earlier_than, missed_before))
-        forgotten = 0
-        for settled in _pieces(found.settled):
-            forgotten += await self._write(
-                functools.partial(messages.prune, settled=settled, abandoned=(), before=earlier_than)
-            )
-        for abandoned in _pieces(found.abandoned):
-            await self._write(functools.partial(messages.prune, settled=(), abandoned=abandoned, before=earlier_than))
-        for missed in _pieces(found.missed):
-            await self._write(functools.partial(messages.note_missed, missed=missed, found=(), now=now))
-        for back in _pieces(found.found):
-            await self._write(functools.partial(messages.note_missed, missed=(), found=back, now=now))
+        there = present if isinstance(present, (set, frozenset, dict)) else set(present)
+        complete, earlier = await self._read(lambda c: folders.present_and_former(c, known))
+        forgotten = await self._prune(known.id, there, earlier_than, now)
+        # Once this epoch's first listing was worked through, no message of a former one is needed: its numbering is gone, and its
+        # fingerprints suppress nothing any more.
+        for number in earlier if complete else ():
+            forgotten += await self._prune(number, None, earlier_than, now)
         await self._write(lambda c: folders.pruned(c, known, now))
         return forgotten
+
+    async def _prune(self, number: int, present: Collection[str] | None, before: int, now: int) -> int:
+        forgotten, after = 0, ""
+        while True:
+            found = await self._read_aside(
+                functools.partial(
+                    messages.prunable, number=number, present=present, after=after, before=before, now=now
+                )
+            )
+            for uids in _pieces(found.forgotten):
+                forgotten += await self._write(
+                    functools.partial(messages.prune, number=number, uids=uids, before=before)
+                )
+            for missed in _pieces(found.missed):
+                await self._write(
+                    functools.partial(messages.note_missed, number=number, missed=missed, found=(), now=now)
+                )
+            for back in _pieces(found.found):
+                await self._write(
+                    functools.partial(messages.note_missed, number=number, missed=(), found=back, now=now)
+                )
+            if found.end is None:
+                return forgotten
+            after = found.end
 
     # --- mailboxes ---------------------------------------------------------------------------------------------
     async def polled(self, polls: Mapping[str, datetime]) -> None:
@@ -363,7 +379,12 @@ class SqliteLedger:
         return await self._read(folders.mailboxes)
 
     async def forget(self, mailbox: str) -> int:
-        forgotten = await self._write(lambda c: folders.forget(c, mailbox))
+        forgotten = 0
+        for number in await self._read(lambda c: folders.ids(c, mailbox)):
+            while uids := await self._read(functools.partial(messages.some, number=number, limit=PIECE)):
+                await self._write(functools.partial(messages.forget, number=number, uids=uids))
+                forgotten += len(uids)
+        await self._write(lambda c: folders.forget(c, mailbox))
         self._drop_known(mailbox)
         return forgotten
 
@@ -479,9 +500,9 @@ def _refs(folder: Folder, rows: Iterable[bearers.Named]) -> list[MessageRef]:
     return [MessageRef(folder, uid, size, instant_of_seconds(received)) for uid, size, received in rows]
 
 
-def _pieces(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    for begin in range(0, len(keys), PIECE):
-        yield keys[begin : begin + PIECE]
+def _pieces(uids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(uids), PIECE):
+        yield uids[begin : begin + PIECE]
 
 
 async def _take(lock: Lock, clock: Clock) -> None:

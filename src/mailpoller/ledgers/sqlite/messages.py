@@ -18,6 +18,7 @@ from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settleme
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Traits
+from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.bearers import FORMER_NAMES, LATEST_DUE, carry_over, contradicts, learn, succeed
 from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
 from mailpoller.ledgers.sqlite.values import (
@@ -277,6 +278,7 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
         identities = b"".join([outcome.identity or NO_IDENTITY for _, outcome in several])
         # What was settled now is on its way to the server: it is due only if no word of it comes.
         due_at = None if disposition.leaves else now + PENDING_AGAIN // MICROSECOND
+        batch = clues.next_batch(connection, len(several))
         settled += connection.execute(
             _SETTLE,
             (
@@ -292,8 +294,16 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
                 clean(reason),
                 document(rules) if rules else None,
                 identities,
+                batch,
             ),
         ).rowcount
+        told: list[clues.Traced] = [
+            (uid, outcome.claim.mid, clean(outcome.message_id), clean(outcome.sender)) for uid, outcome in several
+        ]
+        # What its last coming did not tell, an earlier one may have.
+        if silent := [uid for uid, _, message_id, sender in told if not (message_id and sender)]:
+            told = [*(row for row in told if row[2] and row[3]), *clues.recorded(connection, number, silent)]
+        clues.add(connection, batch, number, told)
     return settled == len({key for key, _ in outcomes})
 
 
@@ -313,7 +323,7 @@ UPDATE message SET state = 'settled', at_risk = 0, waits_for = NULL, waiting_sin
     size = coalesce(new.size, message.size), message_id = coalesce(new.message_id, message.message_id),
     sender = coalesce(new.sender, message.sender), repeat_of = coalesce(new.repeat_of, message.repeat_of),
     identity = coalesce(new.identity, message.identity), received = coalesce(new.received, message.received), blame = 0,
-    absent_at = iif(?9 = 'gone', absent_at, NULL)
+    absent_at = iif(?9 = 'gone', absent_at, NULL), clues = ?13
 FROM (
     -- A folder that were a constant would make the planner walk through all of it.
     SELECT ?3 + 0 * key AS folder, json_extract(value, '$[0]') AS uid,
@@ -493,86 +503,96 @@ SELECT json_group_array(json_array(hex(fingerprint), hex(mid), repeat_of, is_for
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What a pruning may do: rows that it missed for the first time, rows that it does not miss any more, settled messages that
-    are to be forgotten, and messages of former epochs that will never be settled there."""
+    """What a pruning may do to one piece of a folder: rows that it missed for the first time, rows that it does not miss any more,
+    and those that are to be forgotten. ``end``: the last uid of the piece; None at the end of the folder."""
 
-    missed: Sequence[Key]
-    found: Sequence[Key]
-    settled: Sequence[Key]
-    abandoned: Sequence[Key]
+    missed: Sequence[str]
+    found: Sequence[str]
+    forgotten: Sequence[str]
+    end: str | None
 
 
 def prunable(
-    connection: Connection, known: Known, present: Collection[str], before: int, missed_before: int
+    connection: Connection, number: int, present: Collection[str] | None, after: str, before: int, now: int
 ) -> Pruning:
-    """What :func:`prune` may forget. ``missed_before``: an earlier pruning has missed it already, at this time or before.
+    """What a pruning may do to the rows that follow the uid ``after``, a piece of them. ``before``: only what was settled earlier is looked
+    at, so no more is ever marked than a day's messages or two. ``present``: None for a former epoch, of which nothing is there any more.
 
-    Once this epoch's first listing was worked through, no message of a former epoch is needed: its numbering is gone, and its
-    fingerprints suppress nothing any more. Costs a walk through the folder: for a reader's connection.
+    For a reader's connection: it is let go after each piece, so that the log can be written back meanwhile.
     """
-    missed: list[Key] = []
-    found: list[Key] = []
-    settled: list[Key] = []
-    abandoned: list[Key] = []
-    there = set(present)
-    for uid, absent_at, settled_at in connection.execute(_SETTLED, (known.id,)):
-        key = (known.id, uid)
-        if uid in there:
+    missed: list[str] = []
+    found: list[str] = []
+    forgotten: list[str] = []
+    (end,) = connection.execute(_PIECE, (number, after, WALKED)).fetchone() or (None,)
+    rows = connection.execute(
+        _OLD if present is not None else _FORMER_EPOCH, (number, after, end or "\U0010ffff", before)
+    )
+    for uid, absent_at in rows:
+        if present is not None and uid in present:
             if absent_at is not None:
-                found.append(key)
-        elif absent_at is None:
-            missed.append(key)
-        elif absent_at <= missed_before and settled_at < before:
-            settled.append(key)
-    (complete,) = connection.execute("SELECT complete FROM folder WHERE id = ?", (known.id,)).fetchone()
-    for number in earlier_epochs(connection, known) if complete else ():
-        for uid, state, absent_at in connection.execute(_FORMER_EPOCH, (number, before)):
-            if absent_at is None or absent_at > missed_before:
-                missed.append((number, uid))
-            else:
-                (settled if state == "settled" else abandoned).append((number, uid))
-    return Pruning(missed, found, settled, abandoned)
+                found.append(uid)
+        elif absent_at is None or absent_at > now:  # or by a clock that was ahead
+            missed.append(uid)
+        elif absent_at <= now - PRUNED_APART // MICROSECOND:
+            forgotten.append(uid)
+    return Pruning(missed, found, forgotten, end)
 
 
-_SETTLED = "SELECT uid, absent_at, settled_at FROM message WHERE folder = ?1 AND state = 'settled'"
+PRUNED_APART = timedelta(days=1)
+"""Two prunings that both missed a message are at least so far apart."""
+WALKED = 20_000
+"""Rows that one piece of the walk passes."""
+
+_PIECE = "SELECT uid FROM message WHERE folder = ?1 AND uid > ?2 ORDER BY uid LIMIT 1 OFFSET ?3"
+_OLD = """
+SELECT uid, absent_at FROM message WHERE folder = ?1 AND uid > ?2 AND uid <= ?3 AND state = 'settled' AND settled_at < ?4
+"""
 _FORMER_EPOCH = """
-SELECT uid, state, absent_at FROM message WHERE folder = ?1 AND coalesce(settled_at, claimed_at) < ?2
+SELECT uid, absent_at FROM message WHERE folder = ?1 AND uid > ?2 AND uid <= ?3 AND coalesce(settled_at, claimed_at) < ?4
 """
 
 
-def prune(connection: Connection, settled: Sequence[Key], abandoned: Sequence[Key], before: int) -> int:
-    """Forget a piece of what :func:`prunable` found, if it is still so; the number of settled messages forgotten."""
-    for number, uids in _by_folder(abandoned).items():
-        connection.execute(
-            "DELETE FROM message WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) "
-            "AND state <> 'settled' AND claimed_at < ? AND absent_at IS NOT NULL",
-            (number, document(uids), before),
-        )
+def prune(connection: Connection, number: int, uids: Sequence[str], before: int) -> int:
+    """Forget a piece of what :func:`prunable` found, if it is still so; the number of settled messages forgotten. What is not settled
+    is forgotten in former epochs alone."""
+    present = connection.execute(
+        "SELECT turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = folder.name) "
+        "FROM folder WHERE id = ?",
+        (number,),
+    ).fetchone() or (1,)
+    old = connection.execute(
+        "SELECT uid, state = 'settled' FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) "
+        "AND absent_at IS NOT NULL AND coalesce(settled_at, claimed_at) < ?3 AND (state = 'settled' OR NOT ?4)",
+        (number, document(uids), before, present[0]),
+    ).fetchall()
+    forget(connection, number, [uid for uid, _ in old])
+    settled = int(sum(is_settled for _, is_settled in old))
+    if settled < len(old):
         # Should the folder ever return to that epoch, it is listed from the start: nobody settled those.
         connection.execute("UPDATE folder SET position = NULL, complete = 0 WHERE id = ?", (number,))
-    return sum(
-        connection.execute(
-            "DELETE FROM message WHERE folder = ? AND uid IN (SELECT value FROM json_each(?)) "
-            "AND state = 'settled' AND settled_at < ? AND absent_at IS NOT NULL",
-            (number, document(uids), before),
-        ).rowcount
-        for number, uids in _by_folder(settled).items()
+    return settled
+
+
+def forget(connection: Connection, number: int, uids: Sequence[str]) -> None:
+    """Drop these rows and what finds them."""
+    clues.take(connection, [(number, uid) for uid in uids])
+    connection.execute(
+        "DELETE FROM message WHERE folder = ? AND uid IN (SELECT value FROM json_each(?))", (number, document(uids))
     )
 
 
-def note_missed(connection: Connection, missed: Sequence[Key], found: Sequence[Key], now: int) -> None:
+def some(connection: Connection, number: int, limit: int) -> list[str]:
+    """Some of a folder's uids."""
+    return [uid for (uid,) in connection.execute("SELECT uid FROM message WHERE folder = ? LIMIT ?", (number, limit))]
+
+
+def note_missed(connection: Connection, number: int, missed: Sequence[str], found: Sequence[str], now: int) -> None:
     """Keep which rows a pruning missed, and which it did not."""
-    for number, uids in _by_folder(missed).items():
-        connection.execute(
-            "UPDATE message SET absent_at = coalesce(absent_at, ?3) WHERE folder = ?1 "
-            "AND uid IN (SELECT value FROM json_each(?2))",
-            (number, document(uids), now),
-        )
-    for number, uids in _by_folder(found).items():
-        connection.execute(
-            "UPDATE message SET absent_at = NULL WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))",
-            (number, document(uids)),
-        )
+    connection.execute(_NOTE_MISSED, (number, document(missed), now))
+    connection.execute(_NOTE_MISSED, (number, document(found), None))
+
+
+_NOTE_MISSED = "UPDATE message SET absent_at = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))"
 
 
 def _by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailpoller.ledgers.sqlite.clues import shelve_all
 from mailpoller.transport.sqlite import Schema
 
 _VERSION_1 = """
@@ -95,12 +96,14 @@ ALTER TABLE message ADD COLUMN blame INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN bearer INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN plain_id INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN waiting_since INTEGER;
+ALTER TABLE message ADD COLUMN clues INTEGER;
 
 ALTER TABLE folder ADD COLUMN anew INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE folder ADD COLUMN predecessor INTEGER;
 ALTER TABLE folder ADD COLUMN strange_at INTEGER;
 ALTER TABLE folder ADD COLUMN pruned_at INTEGER;
 ALTER TABLE folder ADD COLUMN absence_accepted_at INTEGER;
+ALTER TABLE folder ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 
 CREATE TABLE mailbox (
     name      TEXT    NOT NULL PRIMARY KEY,
@@ -109,11 +112,26 @@ CREATE TABLE mailbox (
 
 UPDATE message SET plain_id = 1 WHERE state <> 'settled';
 
-CREATE INDEX message_mid ON message (mid);
+-- What `trace` finds settled messages by: see clues.py. `name`: eight characters of a sum, then the uid.
+CREATE TABLE clue (
+    batch  INTEGER NOT NULL,
+    name   TEXT    NOT NULL,
+    folder INTEGER NOT NULL,
+    PRIMARY KEY (batch, name, folder)
+) STRICT, WITHOUT ROWID;
 
-CREATE INDEX message_message_id ON message (message_id) WHERE message_id IS NOT NULL;
+-- Messages of before there were clues: whose uid follows this one, up to the next, has them in this batch.
+CREATE TABLE clue_range (
+    folder INTEGER NOT NULL,
+    uid    TEXT    NOT NULL,
+    batch  INTEGER NOT NULL,
+    PRIMARY KEY (folder, uid)
+) STRICT, WITHOUT ROWID;
 
-CREATE INDEX message_sender ON message (sender COLLATE NOCASE) WHERE sender IS NOT NULL;
+-- How many messages have been given clues.
+CREATE TABLE shelf (messages INTEGER NOT NULL) STRICT;
+
+INSERT INTO shelf (messages) VALUES (0);
 
 CREATE INDEX message_lost ON message (folder, settled_at)
     WHERE outcome = 'gone' AND receipts IS NULL OR outcome = 'doubtful';
@@ -121,6 +139,27 @@ CREATE INDEX message_lost ON message (folder, settled_at)
 CREATE INDEX message_blamed ON message (folder) WHERE blame > 0;
 
 CREATE INDEX message_waiting ON message (waiting_since) WHERE waiting_since IS NOT NULL;
+
+-- `status` has no time to count millions.
+CREATE TRIGGER message_settled AFTER UPDATE OF state ON message
+WHEN new.state = 'settled' AND old.state <> 'settled' BEGIN
+    UPDATE folder SET settled = settled + 1 WHERE id = new.folder;
+END;
+
+CREATE TRIGGER message_reopened AFTER UPDATE OF state ON message
+WHEN old.state = 'settled' AND new.state <> 'settled' BEGIN
+    UPDATE folder SET settled = settled - 1 WHERE id = new.folder;
+END;
+
+CREATE TRIGGER message_moved AFTER UPDATE OF folder ON message
+WHEN new.state = 'settled' AND new.folder <> old.folder BEGIN
+    UPDATE folder SET settled = settled - 1 WHERE id = old.folder;
+    UPDATE folder SET settled = settled + 1 WHERE id = new.folder;
+END;
+
+CREATE TRIGGER message_forgotten AFTER DELETE ON message WHEN old.state = 'settled' BEGIN
+    UPDATE folder SET settled = settled - 1 WHERE id = old.folder;
+END;
 """
 
 
@@ -137,7 +176,12 @@ CREATE TABLE queue (
 ) STRICT, WITHOUT ROWID;
 """
 
-SCHEMA = Schema(name="ledger", application_id=0x6D706C67, migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES))
+SCHEMA = Schema(
+    name="ledger",
+    application_id=0x6D706C67,
+    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES),
+    works={3: shelve_all},
+)
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
 
 - ``claimed``: in a process's hands since ``due_at``

@@ -12,6 +12,7 @@ from mailpoller.core.errors import MessageGone
 from mailpoller.core.identity import next_generation
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import FormerOutcome, Story
+from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.messages import Key
 from mailpoller.ledgers.sqlite.values import (
     disposition_of,
@@ -33,7 +34,7 @@ _STORIES = """
 SELECT mid, mailbox, name, epoch, uid, state, outcome, reason, rules, receipts, disposition, disposition_state,
     disposition_reason, size, listed, message_id, sender, repeat_of, strikes, attempts, claimed_at, due_at, settled_at,
     disposed_at, former
-FROM message JOIN folder ON folder.id = message.folder
+FROM {source} JOIN folder ON folder.id = message.folder
 WHERE {where} ORDER BY coalesce(settled_at, claimed_at) DESC, claimed_at DESC LIMIT ?2
 """
 
@@ -44,30 +45,53 @@ def is_mid(term: str) -> bool:
 
 
 def trace(connection: Connection, term: str, limit: int) -> list[Story]:
-    """See :meth:`Ledger.trace`. Senders are compared without case. Of a prolific sender the newest messages are sought among
-    :data:`CONSIDERED`."""
-    if is_mid(term.lower()):
-        rows = connection.execute(_STORIES.format(where="mid = ?1"), (mid_octets(term.lower()), limit))
+    """See :meth:`Ledger.trace`. Senders are compared without case. Of a prolific sender the newest messages are sought among those
+    that were settled last."""
+    term = mid_of(term)
+    if is_mid(term):
+        keys = _candidates(connection, [clues.of_mid(term)], limit)
+        rows = connection.execute(_BY_MID, (document(keys), limit, mid_octets(term)))
     else:
-        rows = connection.execute(_STORIES.format(where=_BY_TERM.format(considered=CONSIDERED)), (term, limit))
+        keys = _candidates(connection, [clues.of_text(term)], limit)
+        keys += connection.execute(
+            "SELECT folder.id, message.uid FROM folder CROSS JOIN message ON message.folder = folder.id AND message.uid = ?",
+            (term,),
+        ).fetchall()
+        rows = connection.execute(_BY_TERM, (document(keys), limit, term))
     return [_story(*row) for row in rows]
 
 
-CONSIDERED = 20_000
-"""Messages of one sender that are looked at to find the newest."""
+def mid_of(term: str) -> str:
+    """A mid in the letters that it is kept in; any other term as it is."""
+    return term.lower() if is_mid(term.lower()) else term
 
-# Each by an index of its own; one condition with OR would walk through everything.
-_BY_TERM = """(message.folder, message.uid) IN (
-    SELECT folder, uid FROM message WHERE folder IN (SELECT id FROM folder) AND uid = ?1
-    UNION SELECT folder, uid FROM message WHERE message_id = ?1
-    UNION SELECT folder, uid FROM (
-        SELECT folder, uid FROM message WHERE sender = ?1 COLLATE NOCASE AND sender IS NOT NULL LIMIT {considered})
-)"""
+
+CONSIDERED = 1_000
+"""Messages with the same Message-ID or sender that are looked at to find the newest, at least."""
+
+
+def _candidates(connection: Connection, marks: list[str], limit: int) -> list[Key]:
+    """Rows that may be meant: of what is settled those that the clues name, and all of what is not."""
+    return clues.find(connection, marks, max(CONSIDERED, limit)) + connection.execute(_UNSETTLED).fetchall()
+
+
+_UNSETTLED = """
+SELECT folder, uid FROM message INDEXED BY message_due
+WHERE state IN ('claimed', 'suspect', 'deferred') AND due_at IS NOT NULL
+"""
+# CROSS JOIN, because the planner would walk through a folder for a list of names.
+_KEYED = """(
+    SELECT DISTINCT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?1)
+) AS wanted CROSS JOIN message ON message.folder = its_folder AND message.uid = its_uid"""
+_FIND = f"SELECT message.folder, message.uid FROM {_KEYED} WHERE mid = ?2"  # noqa: S608
+_BY_MID = _STORIES.format(source=_KEYED, where="mid = ?3")
+_BY_TERM = _STORIES.format(source=_KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE)")
+_DEFERRED = _STORIES.format(source="message", where="state = 'deferred' AND due_at IS NOT NULL AND ?1 IS NULL")
 
 
 def deferred(connection: Connection) -> list[Story]:
     """The stories of all messages that are put off."""
-    rows = connection.execute(_STORIES.format(where="state = 'deferred' AND ?1 IS NULL"), (None, -1))
+    rows = connection.execute(_DEFERRED, (None, -1))
     return [_story(*row) for row in rows]
 
 
@@ -150,10 +174,11 @@ def describe(disposition: Disposition) -> str:
 
 
 def find(connection: Connection, mid: str) -> Key | None:
-    """The row of a mid. Walks through all messages: for a reader's connection."""
+    """The row of a mid."""
     if not is_mid(mid):
         return None
-    row = connection.execute("SELECT folder, uid FROM message WHERE mid = ?", (mid_octets(mid),)).fetchone()
+    keys = _candidates(connection, [clues.of_mid(mid)], 1)
+    row = connection.execute(_FIND, (document(keys), mid_octets(mid))).fetchone()
     return None if row is None else (row[0], row[1])
 
 
@@ -181,9 +206,10 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
             "rules": undocument(rules) if rules else [],
             "receipts": undocument(receipts) if receipts else {},
         }
+        clues.take(connection, [key])
         kept = [*(undocument(former) if former else []), last][-FORMER_KEPT:]
         connection.execute(
-            "UPDATE message SET state = 'deferred', due_at = ?, generation = ?, attempts = 0, route = NULL, absent_at = NULL, "
+            "UPDATE message SET clues = NULL, state = 'deferred', due_at = ?, generation = ?, attempts = 0, route = NULL, absent_at = NULL, "
             "doubts = 0, doubted_at = NULL, receipts = NULL, waits_for = NULL, waiting_since = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
             "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL, former = ? WHERE folder = ? AND uid = ?",
             (now, next_generation(generation), document(kept), *key),
@@ -196,8 +222,7 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
 def counts(connection: Connection, mailbox: str) -> Mapping[str, int]:
     """See :meth:`Ledger.counts`. What is not settled counts in the present epochs only: in a former one it is nobody's work."""
     (settled,) = connection.execute(
-        "SELECT count(*) FROM message JOIN folder ON folder.id = message.folder WHERE mailbox = ? AND state = 'settled'",
-        (mailbox,),
+        "SELECT coalesce(sum(settled), 0) FROM folder WHERE mailbox = ?", (mailbox,)
     ).fetchone()
     open_work = dict(
         connection.execute(

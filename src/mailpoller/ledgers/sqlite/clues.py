@@ -1,0 +1,156 @@
+"""By what ``trace`` and ``redeliver`` find a settled message: the beginning of its mid, and sums of its Message-ID and sender.
+
+An index on random ids writes a page for nearly every row of every commit, and reads one, once it is larger than the cache. Clues are
+therefore kept in small batches, one after the other: a commit touches the last batch alone, and who looks for a message asks each batch,
+the newest first. Messages without an outcome have no clues: they are few, and looked through.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from sqlite3 import Connection
+from zlib import crc32
+
+from mailpoller.ledgers.sqlite.values import document, mid_text, undocument
+
+Key = tuple[int, str]
+Traced = tuple[str, str, str | None, str | None]
+"""Uid, mid, Message-ID, sender."""
+
+BATCH = 1 << 13
+"""Messages whose clues stand in one batch."""
+MARK = 8
+"""Characters of a clue before the uid."""
+
+
+def of_text(text: str) -> str:
+    """The mark of a Message-ID or a sender, whatever its case."""
+    return f"{crc32(text.lower().encode('utf-8', 'surrogatepass')):08x}"
+
+
+def of_mid(mid: str) -> str:
+    """The mark of a mid."""
+    return mid[:MARK]
+
+
+def _names(uid: str, mid: str, message_id: str | None, sender: str | None) -> list[str]:
+    found = [mid[:MARK] + uid]
+    if message_id:
+        found.append(of_text(message_id) + uid)
+    if sender:
+        found.append(of_text(sender) + uid)
+    return found
+
+
+def next_batch(connection: Connection, messages: int) -> int:
+    """The batch that the clues of so many messages go to."""
+    (count,) = connection.execute("UPDATE shelf SET messages = messages + ? RETURNING messages", (messages,)).fetchone()
+    return int(count) // BATCH
+
+
+def add(connection: Connection, batch: int, number: int, rows: Iterable[Traced]) -> None:
+    """Keep clues of messages of the folder ``number``: uid, mid, Message-ID, sender. Their rows are told the batch by the caller."""
+    names = [name for row in rows for name in _names(*row)]
+    names.sort()
+    connection.execute(_ADD, (batch, number, document(names)))
+
+
+_ADD = "INSERT OR IGNORE INTO clue (batch, name, folder) SELECT ?1, value, ?2 FROM json_each(?3)"
+
+
+def put(connection: Connection, keys: Sequence[Key]) -> None:
+    """Keep clues of what these rows tell now; those that they had must have been taken away."""
+    for number, uids in _by_folder(keys).items():
+        batch = next_batch(connection, len(uids))
+        connection.execute(
+            "UPDATE message SET clues = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
+            (number, document(uids), batch),
+        )
+        add(connection, batch, number, recorded(connection, number, uids))
+
+
+def recorded(connection: Connection, number: int, uids: Sequence[str]) -> list[Traced]:
+    """What the settled ones among these rows can be traced by."""
+    (found,) = connection.execute(_RECORDED, (number, document(list(uids)))).fetchone()
+    return [
+        (uid, mid_text(bytes.fromhex(mid)), message_id, sender) for uid, mid, message_id, sender in undocument(found)
+    ]
+
+
+_RECORDED = """
+SELECT json_group_array(json_array(uid, hex(mid), message_id, sender)) FROM message
+WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'
+"""
+
+
+def take(connection: Connection, keys: Sequence[Key]) -> None:
+    """Forget the clues of these rows, before they change their names, lose their outcomes or go."""
+    for number, uids in _by_folder(keys).items():
+        rows = connection.execute(
+            "SELECT coalesce(clues, (SELECT batch FROM clue_range AS range WHERE range.folder = ?1 AND range.uid <= message.uid "
+            "ORDER BY range.uid DESC LIMIT 1)), uid, mid, message_id, sender FROM message "
+            "WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
+            (number, document(uids)),
+        ).fetchall()
+        of_batch: defaultdict[int, list[str]] = defaultdict(list)
+        for batch, uid, mid, message_id, sender in rows:
+            of_batch[batch] += _names(uid, mid_text(mid), message_id, sender)
+        for batch, names in of_batch.items():
+            connection.execute(_TAKE, (batch, number, document(names)))
+
+
+_TAKE = "DELETE FROM clue WHERE batch = ?1 AND folder = ?2 AND name IN (SELECT value FROM json_each(?3))"
+
+
+def find(connection: Connection, marks: Sequence[str], limit: int) -> list[Key]:
+    """At most ``limit`` rows that may be meant, those that were settled last first."""
+    return [(folder, name[MARK:]) for folder, name in connection.execute(_FIND, (document(list(marks)), limit))]
+
+
+# The batches that exist, the newest first, each by a leap in the index.
+_FIND = """
+WITH RECURSIVE batches (number) AS (
+    SELECT max(batch) FROM clue
+    UNION ALL
+    SELECT (SELECT max(batch) FROM clue WHERE batch < number) FROM batches WHERE number IS NOT NULL
+)
+SELECT folder, name FROM batches CROSS JOIN json_each(?1) AS mark CROSS JOIN clue
+WHERE clue.batch = batches.number AND clue.name >= mark.value AND clue.name < mark.value || char(1114111)
+LIMIT ?2
+"""
+
+
+def _by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:
+    uids: defaultdict[int, list[str]] = defaultdict(list)
+    for number, uid in keys:
+        uids[number].append(uid)
+    return uids
+
+
+# --- ledgers of before ------------------------------------------------------------------------------------------------
+def shelve_all(connection: Connection, progress: Callable[[int, int], None]) -> None:
+    """Make the clues of a ledger that has none, in the order of its rows, and count what is settled in each folder. The rows themselves
+    are not written: the batch of one without a note of it is that of the range in which its name lies. ``progress`` is told
+    how many messages are done, and of how many."""
+    (total,) = connection.execute("SELECT count(*) FROM message").fetchone()
+    settled: Counter[int] = Counter()
+    done, batch = 0, 0
+    for (number,) in connection.execute("SELECT id FROM folder ORDER BY id").fetchall():
+        after = ""
+        while rows := connection.execute(_WALK, (number, after, BATCH)).fetchall():
+            first, after = rows[0][0], rows[-1][0]
+            connection.execute("INSERT INTO clue_range (folder, uid, batch) VALUES (?, ?, ?)", (number, first, batch))
+            ended = [(uid, mid_text(mid), message_id, sender) for uid, state, mid, message_id, sender in rows if state]
+            add(connection, batch, number, ended)
+            settled[number] += len(ended)
+            done += len(rows)
+            batch += 1
+            progress(done, total)
+    connection.execute("UPDATE shelf SET messages = ?", (batch * BATCH,))
+    connection.executemany("UPDATE folder SET settled = ?2 WHERE id = ?1", settled.items())
+
+
+_WALK = """
+SELECT uid, state = 'settled', mid, message_id, sender FROM message WHERE folder = ?1 AND uid > ?2 ORDER BY uid LIMIT ?3
+"""
