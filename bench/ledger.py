@@ -47,7 +47,7 @@ INSERT INTO message (folder, uid, state, mid, listed, claimed_at, receipts, outc
     disposed_at, size, fingerprint, mark, message_id, sender)
 SELECT 1, CAST(n AS TEXT), 'settled', mid(n), 4000 + n % 9000, ?3 + n * ?4, '{"support":"row ' || n || '"}', 'delivered',
     ?3 + n * ?4, '{"seen":true}', 'applied', ?3 + n * ?4, 4000 + n % 9000, randomblob(32), n * 2654435761 % 4294967296,
-    '<' || hex(n * 2654435761 % 4294967296) || '.' || n || '@example.org>', 'sender-' || n % 50000 || '@example.org'
+    '<' || hex(n * 2654435761 % 4294967296) || '.' || n || '@example.org>', 'sender-' || (n % 50000) || '@example.org'
 FROM number
 """
 

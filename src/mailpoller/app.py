@@ -97,7 +97,8 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
     runtime = prepare_runtime(config, clock, spool=False)
     stop = asyncio.Event()
     async with AsyncExitStack() as closing:
-        ledger = await config.ledger.open(clock)
+        async with Notifier().starting():
+            ledger = await config.ledger.open(clock)
         closing.push_async_callback(ledger.close)
         closing.callback(prepare_spool(config))  # not before we hold the ledger: another instance may be using it
         alarm = Alarm(

@@ -542,3 +542,40 @@ async def test_every_kind_has_words_for_one_and_for_many(site: Site, kind: Kind)
     await site.minutes(10)
     assert len(site.outgoing.mails) == (2 if MANNERS[kind].lasts else 1)
     assert all("2" in subject and "{" not in subject for subject in site.outgoing.subjects)
+
+
+async def test_nothing_is_told_later_because_the_clock_was_ahead(site: Site) -> None:
+    """A week ahead and back, while an alarm is raised, told, reminded of and ended."""
+    week = timedelta(days=7).total_seconds()
+    site.policy = Policy(reminder=timedelta(hours=6))
+    site.restart()
+    site.clock.seconds += week
+    await site.down("support")
+    site.clock.seconds -= week
+    await site.minutes(30)
+    assert len(site.outgoing.mails) == 1, "raised in the future"
+    site.clock.seconds += week
+    await site.down("billing", host="other.example.com")
+    await site.minutes(30)
+    told = len(site.outgoing.mails)
+    site.clock.seconds -= week
+    await site.minutes(7 * 60)
+    assert len(site.outgoing.mails) > told, "the reminder of what was told in the future"
+    site.clock.seconds += week
+    await site.alarm.ended(Kind.MAILBOX_DOWN, "support")
+    await site.alarm.ended(Kind.MAILBOX_DOWN, "billing")
+    site.clock.seconds -= week
+    told = len(site.outgoing.mails)
+    await site.minutes(15)
+    assert len(site.outgoing.mails) > told, "an end in the future"
+
+
+async def test_an_alarm_that_another_run_raised_in_the_future_is_told_after_its_patience(site: Site) -> None:
+    week = timedelta(days=7).total_seconds()
+    site.clock.seconds += week
+    await site.down("support")
+    site.clock.seconds -= week
+    site.restart()
+    await site.down("support")
+    await site.minutes(30)
+    assert len(site.outgoing.mails) == 1

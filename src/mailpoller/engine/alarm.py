@@ -215,6 +215,7 @@ class Alarm:
             begins, kind, subject, detail, group = self._said.popleft()
             await (self.raised(kind, subject, detail, group=group) if begins else self.ended(kind, subject))
         now = self._clock.now()
+        self._heed_the_clock(now)
         self._end_silent(now)
         await self._forget([one for one in self._open.values() if self._is_moot(one, now)])
         due = self._due(now)
@@ -325,6 +326,17 @@ class Alarm:
 
     def _crowded(self, trouble: Trouble) -> bool:
         return sum(one.flock == trouble.flock for one in self._open.values()) >= _EVENTS_KEPT
+
+    def _heed_the_clock(self, now: datetime) -> None:
+        """What lies ahead of now was noted while the clock was ahead: it was now, or nothing would be due until then."""
+        for trouble in self._open.values():
+            trouble.raised_at = min(trouble.raised_at, now)
+            trouble.told_at = trouble.told_at and min(trouble.told_at, now)
+            trouble.ended_at = trouble.ended_at and min(trouble.ended_at, now)
+        self._told_of = {flock: min(at, now) for flock, at in self._told_of.items()}
+        self._sent = deque(min(at, now) for at in self._sent)
+        self._due_since = self._due_since and min(self._due_since, now)
+        self._recalled_at = self._recalled_at and min(self._recalled_at, now)
 
     def _end_silent(self, now: datetime) -> None:
         """Alarms of an earlier run that nobody has raised again: what they were about is well, or no longer configured."""

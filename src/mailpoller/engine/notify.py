@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+
+EXTENDED_BY = timedelta(minutes=1)
+"""So much more time a start asks for at once."""
+EXTENDED_EVERY = timedelta(seconds=10)
+"""And so often while it lasts."""
 
 
 class Notifier:
@@ -13,6 +21,22 @@ class Notifier:
     def __init__(self, address: str | None = None) -> None:
         self._address = address if address is not None else os.environ.get("NOTIFY_SOCKET", "")
         self._last_status = ""
+
+    @asynccontextmanager
+    async def starting(self) -> AsyncIterator[None]:
+        """While the block lasts, systemd is asked for more time: opening a ledger that is migrated takes minutes, longer than
+        TimeoutStartSec= and WatchdogSec=. The block must leave the event loop free."""
+
+        async def ask() -> None:
+            while True:
+                self._send(f"EXTEND_TIMEOUT_USEC={EXTENDED_BY // timedelta(microseconds=1)}\nWATCHDOG=1")
+                await asyncio.sleep(EXTENDED_EVERY.total_seconds())
+
+        asking = asyncio.create_task(ask(), name="more time to start")
+        try:
+            yield
+        finally:
+            asking.cancel()
 
     def ready(self) -> None:
         """Configuration and ledger are open."""

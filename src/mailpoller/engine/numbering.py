@@ -94,7 +94,7 @@ class Numbering:
     async def _ask_for_the_lost(self, session: Session, folder: Folder) -> None:
         """What ended as gone may be back: then it is claimed anew."""
         asked_in, asked_at = self._asked.get(folder.name, (None, self._clock.now()))
-        if asked_in is session and self._clock.now() - asked_at < ASKED_AGAIN:
+        if asked_in is session and timedelta(0) <= self._clock.now() - asked_at < ASKED_AGAIN:
             return
         lost = await self._ledger.lost(folder, limit=2 * LOOKED_FOR)
         found: list[MessageRef] = []

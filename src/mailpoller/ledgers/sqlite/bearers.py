@@ -194,7 +194,7 @@ def mark_absent(connection: Connection, known: Known, absent: Sequence[str], pre
     if absent:
         connection.execute(
             "UPDATE message SET absent_at = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) "
-            "AND absent_at IS NULL",
+            "AND (absent_at IS NULL OR absent_at > ?3)",
             (known.id, document(list(absent)), now),
         )
     if present:

@@ -129,7 +129,7 @@ def begin_anew(connection: Connection, known: Known, now: int) -> Known:
 
 def strange(connection: Connection, known: Known, doubtful: bool, now: int) -> None:
     connection.execute(
-        "UPDATE folder SET strange_at = iif(?2, coalesce(strange_at, ?3), NULL) WHERE id = ?1",
+        "UPDATE folder SET strange_at = iif(?2, min(coalesce(strange_at, ?3), ?3), NULL) WHERE id = ?1",
         (known.id, doubtful, now),
     )
 

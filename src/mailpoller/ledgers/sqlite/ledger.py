@@ -362,7 +362,8 @@ class SqliteLedger:
         await self._write(lambda c: folders.polled(c, polls))
 
     async def last_polls(self) -> Mapping[str, datetime]:
-        return await self._read(folders.last_polls)
+        now = self._clock.now()
+        return {name: min(at, now) for name, at in (await self._read(folders.last_polls)).items()}
 
     async def first_runs(self) -> Mapping[str, datetime]:
         return await self._read(folders.first_runs)

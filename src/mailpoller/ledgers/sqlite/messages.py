@@ -394,6 +394,7 @@ def _traits(traits: Traits | None) -> tuple[Any, ...]:
     )
 
 
+# What was missed or doubted first by a clock that was ahead, was so now.
 # A claim that was settled by a commit whose caller never heard of it stays settled; a suspect without a verdict, suspect.
 _DEFER = """
 UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4,
@@ -402,8 +403,8 @@ UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, rea
     at_risk = 0,
     route = coalesce(?5, route),
     receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6)),
-    absent_at = iif(?7 = 'absent', coalesce(absent_at, ?8), NULL),
-    doubts = doubts + (?7 = 'doubtful'), doubted_at = iif(?7 = 'doubtful', coalesce(doubted_at, ?8), doubted_at),
+    absent_at = iif(?7 = 'absent', min(coalesce(absent_at, ?8), ?8), NULL),
+    doubts = doubts + (?7 = 'doubtful'), doubted_at = iif(?7 = 'doubtful', min(coalesce(doubted_at, ?8), ?8), doubted_at),
     identity = coalesce(known.identity, message.identity), received = coalesce(known.received, message.received),
     size = coalesce(known.size, message.size), message_id = coalesce(known.message_id, message.message_id),
     sender = coalesce(known.sender, message.sender)

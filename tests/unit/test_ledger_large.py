@@ -1,0 +1,313 @@
+"""What a ledger of millions of messages promises: found at once, counted without counting, forgotten in pieces, migrated whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mailpoller.core.delivery import LEAVE, Disposition
+from mailpoller.core.identity import mint_mid
+from mailpoller.core.message import Claim, MessageRef
+from mailpoller.engine.notify import Notifier
+from mailpoller.ledgers.sqlite import SqliteLedger, messages
+from mailpoller.ledgers.sqlite.clues import of_mid, of_text
+from mailpoller.ledgers.sqlite.schema import SCHEMA
+from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
+from mailpoller.testing.ledger_suite import ACCOUNT, INBOX, SuiteClock, claims, outcome, refs
+from mailpoller.testing.memory_ledger import MemoryLedger
+from mailpoller.transport.sqlite import file
+
+HERE = Path(__file__).parent
+OPEN = (
+    "import asyncio, sys; from pathlib import Path; from mailpoller.ledgers.sqlite import SqliteLedger; "
+    "from mailpoller.engine.clock import SystemClock; asyncio.run(SqliteLedger.open(Path(sys.argv[1]), SystemClock()))"
+)
+
+
+def audit(connection: sqlite3.Connection) -> None:
+    """Every settled message has its clues, nothing else has any, and the folders' counts are true."""
+    wanted: Counter[tuple[int, str]] = Counter()
+    counts: Counter[int] = Counter()
+    for folder, uid, state, mid, message_id, sender in connection.execute(
+        "SELECT folder, uid, state, mid, message_id, sender FROM message"
+    ):
+        if state == "settled":
+            counts[folder] += 1
+            marks = {of_mid(mid_text(mid)), *(of_text(text) for text in (message_id, sender) if text)}
+            wanted.update((folder, mark + uid) for mark in marks)
+    kept = Counter((folder, name) for folder, name in connection.execute("SELECT folder, name FROM clue"))
+    assert kept == wanted
+    assert {number: count for number, count in connection.execute("SELECT id, settled FROM folder") if count} == counts
+
+
+def older(path: Path, rows: int) -> None:
+    """A ledger of 0.1 with so many settled messages, and a few that are not."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function(
+            "mid", 1, lambda uid: mid_octets(mint_mid("support", "INBOX", INBOX.epoch, str(uid)))
+        )
+        for script in SCHEMA.migrations[:1]:
+            connection.executescript(script)
+        connection.execute(
+            "INSERT INTO folder (id, mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at, position, complete) "
+            "VALUES (1, 'support', 'INBOX', ?, ?, ?, ?, 1, 0, 0, '9', 1)",
+            (INBOX.epoch, ACCOUNT.type, ACCOUNT.host, ACCOUNT.user),
+        )
+        connection.execute(
+            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1) "
+            "INSERT INTO message (folder, uid, state, due_at, mid, claimed_at, outcome, settled_at, disposition, disposition_state, "
+            "size, message_id, sender) SELECT 1, n, iif(n % 1000, 'settled', 'deferred'), iif(n % 1000, NULL, 1), mid(n), n, "
+            "iif(n % 1000, 'delivered', NULL), iif(n % 1000, n, NULL), '{}', 'applied', n, '<' || n || '@example.org>', "
+            "'Sender-' || (n % 7) || '@example.org' FROM number",
+            (rows,),
+        )
+        connection.execute(f"PRAGMA application_id={SCHEMA.application_id}")
+        connection.execute("PRAGMA user_version=1")
+        connection.commit()
+
+
+async def test_clues_and_counts_follow_every_change_of_a_message() -> None:
+    dice = random.Random(20)
+    clock = SuiteClock()
+    ledger = MemoryLedger(clock)
+    await ledger.open_folder(INBOX, ACCOUNT)
+    folder = INBOX
+    for step in range(250):
+        clock.move(timedelta(hours=dice.choice([1, 30])))
+        numbers = dice.sample(range(1, 60), 8)
+        shown = [MessageRef(folder, str(number), dice.choice([100, 200]), clock.now()) for number in numbers]
+        match dice.randrange(8):
+            case 0 | 1 | 2:
+                made = [one for one in await ledger.claim(shown) if isinstance(one, Claim)]
+                ended = [
+                    outcome(
+                        claim,
+                        disposition=dice.choice([LEAVE, Disposition(delete=True)]),
+                        kind=dice.choice(["delivered", "gone"]),
+                        message_id=dice.choice(["", f"<{claim.ref.uid}@example.org>"]),
+                        sender=dice.choice(["", "Erika@example.org"]),
+                    )
+                    for claim in made[:6]
+                ]
+                await ledger.settle(ended)
+                await ledger.defer(made[6:], until=clock.now(), reason="x")
+            case 3:
+                await ledger.revive(shown)
+            case 4:
+                known = [one.mid for one in await ledger.recognise(shown) if one.mid]
+                for mid in known[:2]:
+                    await ledger.reopen(mid)
+            case 5:
+                await ledger.identified([], [one.ref for one in await ledger.recognise(shown) if one.mid][:2])
+            case 6:
+                await ledger.prune(folder, {str(number) for number in range(1, 60, 2)}, before=clock.now())
+            case 7 if step % 5 == 0:
+                await ledger.begin_anew(folder, "set back")
+        audit(ledger.store.connection)
+    await ledger.forget("support")
+    audit(ledger.store.connection)
+    assert not ledger.store.messages
+
+
+async def test_what_a_pruning_marks_is_no_more_than_what_is_old() -> None:
+    clock = SuiteClock()
+    ledger = MemoryLedger(clock)
+    await ledger.open_folder(INBOX, ACCOUNT)
+    for begin in (0, 100):
+        await ledger.settle(
+            [outcome(claim) for claim in claims(await ledger.claim(refs(INBOX, *range(begin, begin + 100))))]
+        )
+        clock.move(timedelta(days=30))
+    await ledger.prune(INBOX, (), before=clock.now() - timedelta(days=45))
+    assert sum(one.absent_at is not None for one in ledger.store.messages.values()) == 100
+
+
+async def test_a_pruning_passes_the_whole_folder_in_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "WALKED", 7)
+    clock = SuiteClock()
+    ledger = MemoryLedger(clock)
+    await ledger.open_folder(INBOX, ACCOUNT)
+    await ledger.settle([outcome(claim) for claim in claims(await ledger.claim(refs(INBOX, *range(50))))])
+    forgotten = 0
+    for _ in range(2):
+        clock.move(timedelta(days=1, minutes=1))
+        forgotten += await ledger.prune(INBOX, {"3", "30"}, before=clock.now())
+    assert forgotten == 48
+    assert {one.ref.uid for one in ledger.store.messages.values()} == {"3", "30"}
+
+
+async def test_a_pruning_by_a_clock_that_was_ahead_is_no_look_and_none_waits_for_it() -> None:
+    clock = SuiteClock()
+    ledger = MemoryLedger(clock)
+    await ledger.open_folder(INBOX, ACCOUNT)
+    await ledger.settle([outcome(claim) for claim in claims(await ledger.claim(refs(INBOX, 1)))])
+    clock.move(timedelta(days=700))
+    assert await ledger.prune(INBOX, (), before=clock.now()) == 0
+    clock.move(timedelta(days=-699))
+    assert await ledger.prune(INBOX, (), before=clock.now()) == 0
+    clock.move(timedelta(days=1, minutes=1))
+    assert await ledger.prune(INBOX, (), before=clock.now()) == 1
+
+
+async def test_an_absence_noted_by_a_clock_that_was_ahead_counts_from_now() -> None:
+    clock = SuiteClock()
+    ledger = MemoryLedger(clock)
+    await ledger.open_folder(INBOX, ACCOUNT)
+    made = claims(await ledger.claim(refs(INBOX, 1, 2)))
+    clock.move(timedelta(days=7))
+    await ledger.defer(made, until=clock.now(), reason="x", cause="absent")
+    await ledger.strange(INBOX, True)
+    await ledger.polled({"support": clock.now()})
+    clock.move(timedelta(days=-7))
+    await ledger.defer(claims(await ledger.claim(refs(INBOX, 1))), until=clock.now(), reason="x", cause="absent")
+    await ledger.sighted(INBOX, [], refs(INBOX, 2))
+    assert [one.absent_at for one in ledger.store.messages.values()] == [clock.now()] * 2
+    await ledger.strange(INBOX, True)
+    assert (await ledger.open_folder(INBOX, ACCOUNT)).strange_at == clock.now()
+    assert await ledger.last_polls() == {"support": clock.now()}
+
+
+# --- migration ---------------------------------------------------------------------------------------------------------
+async def test_a_migration_killed_anywhere_is_done_by_a_later_start_and_loses_nothing(tmp_path: Path) -> None:
+    path, rows, dice = tmp_path / "ledger.db", 60_000, random.Random(8)
+    older(path, rows)
+    killed = 0
+    for _ in range(6):
+        child = subprocess.Popen(
+            [sys.executable, "-c", OPEN, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Until the copy has begun, and a moment of what follows.
+        while child.poll() is None and not list(tmp_path.glob("*.backup*")):
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(dice.random() * 0.6)
+        child.send_signal(signal.SIGKILL)
+        killed += child.wait(60) == -signal.SIGKILL
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] in (1, SCHEMA.version)
+    assert killed > 1
+    ledger = await SqliteLedger.open(path, SuiteClock())
+    await ledger.open_folder(INBOX, ACCOUNT)
+    assert await ledger.counts("support") == {"claimed": 0, "deferred": 60, "settled": rows - 60, "undisposed": 0}
+    for term in ("<59999@example.org>", mint_mid("support", "INBOX", INBOX.epoch, "59999"), "59999"):
+        assert [one.uid for one in await ledger.trace(term)] == ["59999"]
+    assert len(await ledger.trace("sender-3@EXAMPLE.org", limit=50)) == 50
+    assert [one.uid for one in await ledger.trace("<2000@example.org>")] == ["2000"], "what waits is found too"
+    await ledger.reopen(mint_mid("support", "INBOX", INBOX.epoch, "59999"))
+    await ledger.close()
+    with closing(sqlite3.connect(path)) as connection:
+        audit(connection)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with closing(sqlite3.connect(tmp_path / "ledger.db.v1.backup")) as copy:
+        assert copy.execute("SELECT count(*) FROM message").fetchone() == (rows,)
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+async def test_a_leftover_of_a_killed_copy_goes_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    older(path, 10)
+    (tmp_path / "ledger.db.v1.backup.unfinished").write_bytes(b"half a copy")
+    await (await SqliteLedger.open(path, SuiteClock())).close()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+async def test_a_migration_without_room_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.db"
+    older(path, 1000)
+    monkeypatch.setattr(file.shutil, "disk_usage", lambda where: SimpleNamespace(free=path.stat().st_size))
+    with pytest.raises(Exception, match=r"octets free: the copy for the way back and the migration need"):
+        await SqliteLedger.open(path, SuiteClock())
+    assert not list(tmp_path.glob("*.backup*"))
+    monkeypatch.undo()
+    await (await SqliteLedger.open(path, SuiteClock())).close()
+
+
+async def test_what_0_1_kept_gets_its_witness_at_the_next_look_and_is_no_other_message_for_want_of_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+    older(path, 1000)
+    ledger = await SqliteLedger.open(path, SuiteClock())
+    await ledger.open_folder(INBOX, ACCOUNT)
+    received = SuiteClock().now().replace(microsecond=0)
+    seen = [MessageRef(INBOX, "1", 4711, received), MessageRef(INBOX, "1000", 4711, received)]
+    assert [one.state for one in await ledger.recognise(seen)] == ["same", "same"]
+    settled, waiting = await ledger.claim(seen)
+    assert not isinstance(settled, Claim)
+    assert isinstance(waiting, Claim)
+    assert waiting.plain_id, "its delivery may be held already, under the id of then"
+    await ledger.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(
+            "SELECT listed, received, plain_id FROM message WHERE uid IN ('1', '1000')"
+        ).fetchall() == [
+            (4711, int(received.timestamp()), 0),
+            (4711, int(received.timestamp()), 1),
+        ]
+
+
+async def test_systemd_is_asked_for_more_time_while_the_ledger_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.notify.EXTENDED_EVERY", timedelta(milliseconds=5))
+    older(tmp_path / "ledger.db", 60_000)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.setblocking(False)
+        async with Notifier(str(tmp_path / "notify")).starting():
+            ledger = await SqliteLedger.open(tmp_path / "ledger.db", SuiteClock())
+        said = []
+        while True:
+            try:
+                said.append(ear.recv(4096).decode())
+            except BlockingIOError:
+                break
+        await asyncio.sleep(0.02)
+        with pytest.raises(BlockingIOError):
+            ear.recv(4096)
+    await ledger.close()
+    assert len(said) > 5, "also in the middle of a migration"
+    assert set(said) == {"EXTEND_TIMEOUT_USEC=60000000\nWATCHDOG=1"}
+
+
+# --- generations -------------------------------------------------------------------------------------------------------
+async def test_a_ledger_put_back_from_a_copy_never_makes_a_redelivery_that_a_queue_takes_for_a_repeat(
+    tmp_path: Path,
+) -> None:
+    from mailpoller.core.identity import mint_delivery_id
+
+    path, clock = tmp_path / "ledger.db", SuiteClock()
+    ledger = await SqliteLedger.open(path, clock)
+    await ledger.open_folder(INBOX, ACCOUNT)
+    (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+    await ledger.settle([outcome(claim)])
+    await ledger.close()
+    shutil.copy(path, tmp_path / "copy.db")
+    held = {mint_delivery_id(claim.mid, "support", claim.generation)}
+    for _ in range(3):
+        ledger = await SqliteLedger.open(path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        await ledger.reopen(claim.mid)
+        (again,) = claims(await ledger.claim(refs(INBOX, 1)))
+        delivery = mint_delivery_id(again.mid, "support", again.generation)
+        assert delivery not in held, "the queue would answer that it holds it already"
+        held.add(delivery)
+        await ledger.close()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        os.replace(shutil.copy(tmp_path / "copy.db", tmp_path / "again.db"), path)
