@@ -47,7 +47,7 @@ LOCK_PATIENCE = timedelta(seconds=2)
 _LOCK_RETRY_S = 0.1
 
 
-PIECE = 500
+PIECE = 200
 """Rows that a long work changes at once: others wait no longer than for these."""
 
 
