@@ -171,14 +171,12 @@ async def test_an_absence_noted_by_a_clock_that_was_ahead_counts_from_now() -> N
     clock.move(timedelta(days=7))
     await ledger.defer(made, until=clock.now(), reason="x", cause="absent")
     await ledger.strange(INBOX, True)
-    await ledger.polled({"support": clock.now()})
     clock.move(timedelta(days=-7))
     await ledger.defer(claims(await ledger.claim(refs(INBOX, 1))), until=clock.now(), reason="x", cause="absent")
     await ledger.sighted(INBOX, [], refs(INBOX, 2))
     assert [one.absent_at for one in ledger.store.messages.values()] == [clock.now()] * 2
     await ledger.strange(INBOX, True)
     assert (await ledger.open_folder(INBOX, ACCOUNT)).strange_at == clock.now()
-    assert await ledger.last_polls() == {"support": clock.now()}
 
 
 # --- migration ---------------------------------------------------------------------------------------------------------

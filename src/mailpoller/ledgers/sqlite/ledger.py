@@ -362,8 +362,7 @@ class SqliteLedger:
         await self._write(lambda c: folders.polled(c, polls))
 
     async def last_polls(self) -> Mapping[str, datetime]:
-        now = self._clock.now()
-        return {name: min(at, now) for name, at in (await self._read(folders.last_polls)).items()}
+        return await self._read(folders.last_polls)
 
     async def first_runs(self) -> Mapping[str, datetime]:
         return await self._read(folders.first_runs)
