@@ -85,11 +85,11 @@ async def test_clues_and_counts_follow_every_change_of_a_message() -> None:
     clock = SuiteClock()
     ledger = MemoryLedger(clock)
     await ledger.open_folder(INBOX, ACCOUNT)
-    folder = INBOX
+    folder, received = INBOX, clock.now()
     for step in range(250):
         clock.move(timedelta(hours=dice.choice([1, 30])))
         numbers = dice.sample(range(1, 60), 8)
-        shown = [MessageRef(folder, str(number), dice.choice([100, 200]), clock.now()) for number in numbers]
+        shown = [MessageRef(folder, str(number), dice.choice([100, 200]), received) for number in numbers]
         match dice.randrange(8):
             case 0 | 1 | 2:
                 made = [one for one in await ledger.claim(shown) if isinstance(one, Claim)]
