@@ -287,7 +287,7 @@ def test_damaged_ledger_is_told_in_one_line_by_every_verb_that_reads_it(site: Si
     path.write_bytes(octets)
     for words in (["errors"], ["trace", "x"], ["redeliver", UNKNOWN], ["run", "--dry-run"], ["run"]):
         said = ask(site, *words)
-        assert said.code == 75, (words, said)
+        assert said.code == (74 if words == ["run"] else 75), (words, said)
         assert "malformed" in said.err.splitlines()[-1]
         assert "Traceback" not in said.err
     assert ask(site, "status").code == 75

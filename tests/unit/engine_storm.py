@@ -581,8 +581,8 @@ class Checked:
     def __init__(self, courier: Courier) -> None:
         self._courier = courier
 
-    async def record(self, *args: Any) -> int:
-        return await self._courier.record(*args)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._courier, name)
 
     async def carry(self, session: Any, folder: Folder, since: Position | None, start: Start, **how: Any) -> Tally:
         witness = self._courier._observer
