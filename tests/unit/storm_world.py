@@ -193,9 +193,13 @@ class World:
 
     def recorded(self, folder: Folder, mail: FakeMail) -> bool:
         """True if the ledger knows of a message: in this numbering, or as settled in an earlier one."""
-        return self.store.message(folder, mail.uid) is not None or any(
-            row.state == "settled" and self.of(row) is self.names[folder, mail.uid]
-            for row in self.store.messages.values()
+        return (
+            mail.uid in self.store.planned(folder)
+            or self.store.message(folder, mail.uid) is not None
+            or any(
+                row.state == "settled" and self.of(row) is self.names[folder, mail.uid]
+                for row in self.store.messages.values()
+            )
         )
 
     def _numbered(self) -> None:

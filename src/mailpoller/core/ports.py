@@ -345,6 +345,7 @@ class FolderState:
     operator decided for a held epoch change. ``left_before``: some mail of an earlier epoch was never settled, and may be older.
     ``strange_at``: when a survey first showed names that we should know (see :meth:`Ledger.strange`). ``pruned_at``: see
     :meth:`Ledger.prune`. ``absence_accepted``: an operator said that what is absent is gone.
+    ``planned``: see :meth:`Ledger.plan`.
     """
 
     folder: Folder
@@ -359,6 +360,7 @@ class FolderState:
     strange_at: datetime | None = None
     pruned_at: datetime | None = None
     absence_accepted: bool = False
+    planned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,6 +518,13 @@ class Ledger(Protocol):
 
     async def advance(self, folder: Folder, position: Position) -> None:
         """Record how far the listing got. Called only after all that it covers is recorded."""
+
+    async def plan(self, folder: Folder, refs: Sequence[MessageRef], position: Position | None) -> None:
+        """Keep what a first listing shows, in one commit, before any of it is worked on: what ``start`` wants is decided once, whatever
+        becomes of the messages' flags, of the queues and of us. The folder is advanced to ``position``, unless that is None."""
+
+    async def planned(self, folder: Folder) -> Sequence[MessageRef]:
+        """What was planned and is not recorded as a message of its own yet; nothing once the folder is complete."""
 
     async def complete(self, folder: Folder) -> None:
         """A full listing of this epoch was worked through: fingerprints stop suppressing repeats in it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from mailpoller.core.message import Folder, MessageRef, Position
-from mailpoller.core.ports import Ledger, Session, Start
+from mailpoller.core.message import Folder, MessageRef, Page, Position
+from mailpoller.core.ports import Ledger
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.doubt import Doubt
 from mailpoller.engine.tally import Tally
@@ -103,15 +104,9 @@ class Agenda:
         return self._cut(free, 1 if self._dispatcher.probing() else SUSPECTS, rest=True)
 
     async def batches(
-        self,
-        session: Session,
-        folder: Folder,
-        since: Position | None,
-        start: Start,
-        tally: Tally,
-        wanted: Wanted = None,
+        self, folder: Folder, pages: AsyncGenerator[Page, None], tally: Tally, wanted: Wanted = None, *, whole: bool
     ) -> AsyncGenerator[Batch, None]:
-        """What is due, then what is pending, then what may take the session with it.
+        """What is due, then what is pending, then what may take the session with it. ``whole``: the pages are of a full listing.
 
         Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
         """
@@ -121,10 +116,11 @@ class Agenda:
             yield piece
         if self.has_to_end():
             return
-        async for piece in self._pending(session, folder, since, start, worked, tally, wanted):
-            yield piece
-            if self.has_to_end():
-                return
+        async with aclosing(self._pending(folder, pages, worked, tally, wanted, whole=whole)) as pending:
+            async for piece in pending:
+                yield piece
+                if self.has_to_end():
+                    return
         for refs in self._doubt.pieces(folder):
             waiting = deque(refs)
             while waiting:
@@ -150,20 +146,20 @@ class Agenda:
 
     async def _pending(
         self,
-        session: Session,
         folder: Folder,
-        since: Position | None,
-        start: Start,
+        pages: AsyncGenerator[Page, None],
         worked: set[str],
         tally: Tally,
         wanted: Wanted,
+        *,
+        whole: bool,
     ) -> AsyncGenerator[Batch, None]:
         """What the session lists, but for the uids that were ``worked`` on."""
         listed = yielded = begun = 0
         waiting: deque[MessageRef] = deque()
         covered: deque[tuple[int, Position]] = deque()
-        async for page in session.pending(folder, since, start):
-            if since is None and not tally.listed and page.listed is not None:
+        async for page in pages:
+            if whole and not tally.listed and page.listed is not None:
                 log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
             tally.gap, tally.partial = page.gap, tally.partial or page.partial
             if page.unwanted:

@@ -13,7 +13,7 @@ import structlog
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import LEAVE, Outcome, Question, Settlement
 from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
-from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Ledger, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.engine.absence import Absences
@@ -51,6 +51,17 @@ _SETTLED = {
     "skipped": "message.skipped",
     "doubtful": "message.doubtful",
 }
+
+
+async def _pages(
+    session: Session, folder: Folder, since: Position | None, start: Start, planned: Sequence[Page], listed: bool
+) -> AsyncGenerator[Page, None]:
+    """What was planned earlier, then what is listed now, unless that is the same."""
+    for page in planned:
+        yield page
+    if not listed:
+        async for page in session.pending(folder, since, start):
+            yield page
 
 
 class Courier:
@@ -138,12 +149,15 @@ class Courier:
         suppress: bool,
         accepted: bool = False,
         wanted: Wanted = None,
+        planned: Sequence[Page] = (),
+        listed: bool = False,
     ) -> Tally:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
         Several batches are under way at once, one behind the other; no more than four hold octets. ``suppress``:
         this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
         ``accepted``: an operator said that what is absent is gone. ``wanted``: which of the listed messages are worked on, or None for all.
+        ``planned``: pages that are worked on before the folder is listed; with ``listed`` they are all of it.
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
         tally = Tally()
@@ -153,7 +167,8 @@ class Courier:
             await self._recall(folder)
             await self._carry_suspects(session, folder, suppress, tally, accepted=accepted)
             now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
-            async with aclosing(self._agenda.batches(session, folder, since, start, tally, wanted)) as batches:
+            pages = _pages(session, folder, since, start, planned, listed)
+            async with aclosing(self._agenda.batches(folder, pages, tally, wanted, whole=since is None)) as batches:
                 await self._carry_batches(now, batches)
             await self._conclude(now)
             if not now.absent:
@@ -172,22 +187,20 @@ class Courier:
                     await self._put_down(list(self._open.values()))
         return tally
 
-    async def record(self, session: Session, folder: Folder, start: Start, wanted: Wanted = None) -> int:
-        """Record all that a first listing shows, before any of it is worked on: what ``start`` wants is decided once, whatever
-        becomes of the messages' flags, of the queues and of us. How many messages that are."""
-        count = 0
+    async def plan(self, session: Session, folder: Folder, start: Start, wanted: Wanted = None) -> list[Page]:
+        """List the folder for the first time and keep what that shows, before any of it is worked on: what ``start`` wants is decided
+        once, whatever becomes of the messages' flags, of the queues and of us. The pages are for :meth:`carry`."""
+        pages: list[Page] = []
+        position: Position | None = None
         async for page in session.pending(folder, None, start):
             if page.unwanted:
                 await self._skip(page.unwanted)
-            refs = [ref for ref in page.refs if wanted is None or wanted(ref)]
-            for begin in range(0, len(refs), self._limits.batch_messages):
-                claims, _ = await self._claim(refs[begin : begin + self._limits.batch_messages])
-                await self._put_down(claims)
-            count += len(refs)
-            if page.position is not None:
-                await self._ledger.advance(folder, page.position)
+            refs = page.refs if wanted is None else [ref for ref in page.refs if wanted(ref)]
+            position = page.position or position
+            pages.append(replace(page, refs=refs, unwanted=(), position=None))
             self._observer.progressed()
-        return count
+        await self._ledger.plan(folder, [ref for page in pages for ref in page.refs], position)
+        return pages
 
     async def _recall(self, folder: Folder) -> None:
         """Once: what earlier processes lost sessions with."""

@@ -22,7 +22,7 @@ from mailpoller.core.errors import (
     SessionLost,
     TransientError,
 )
-from mailpoller.core.message import Folder, MessageRef
+from mailpoller.core.message import Folder, MessageRef, Page
 from mailpoller.core.ports import Clock, FolderState, Ledger, Progressing, Session, Source, Start, Stuck, Wake
 from mailpoller.engine.agenda import Stop, Wanted
 from mailpoller.engine.alarm import Alarm, Kind
@@ -546,10 +546,14 @@ class Watcher:
             log.info("folder.started", mailbox=self.mailbox, folder=name, start=self.config.start)
         wanted = await self._wanted(state)
         position = state.position
-        if position is None and start.kind in ("now", "unseen") and not state.complete:
-            listed = await self.courier.record(session, folder, start)
+        planned: Sequence[Page] = ()
+        first = position is None and start.kind in ("now", "unseen") and not state.complete and not state.planned
+        if first:
+            planned = await self.courier.plan(session, folder, start, wanted)
+            listed = sum(len(page.refs) for page in planned)
             log.info("folder.listed", mailbox=self.mailbox, folder=name, listed=listed)
-            position = (await self._ledger.open_folder(folder, self.source.account)).position
+        elif state.planned and (refs := await self._ledger.planned(folder)):
+            planned = [Page(refs)]
         tally = await self.courier.carry(
             session,
             folder,
@@ -558,6 +562,8 @@ class Watcher:
             suppress=_suppress(state),
             accepted=state.absence_accepted,
             wanted=wanted,
+            planned=planned,
+            listed=first,
         )
         await self._note_gap(name, tally)
         if tally.partial or not tally.exhausted:

@@ -109,6 +109,14 @@ class MemoryStore:
         ).fetchone()
         return None if row is None else _message(row)
 
+    def planned(self, folder: Folder) -> set[str]:
+        """The uids that a first listing of the folder showed, until all of them are worked on."""
+        row = self.connection.execute(
+            "SELECT planned FROM folder WHERE mailbox = ? AND name = ? AND epoch = ?",
+            (folder.mailbox, folder.name, folder.epoch),
+        ).fetchone()
+        return {uid for uid, _ in undocument(row[0])} if row is not None and row[0] else set()
+
     @property
     def folders(self) -> dict[tuple[str, str], list[MemoryFolder]]:
         """(mailbox, folder) -> its epochs, the present one last."""

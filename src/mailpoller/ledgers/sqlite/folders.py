@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from sqlite3 import Connection
 from typing import Literal
 
-from mailpoller.core.message import Account, Folder, Position
+from mailpoller.core.message import Account, Folder, MessageRef, Position
 from mailpoller.core.ports import FolderState
 from mailpoller.ledgers.sqlite.values import (
     clean,
@@ -77,8 +77,8 @@ def open_folder(
 
 def standing(connection: Connection, folder: Folder, known: Known) -> FolderState:
     """What is known of a folder in its present epoch."""
-    position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at = connection.execute(
-        "SELECT position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at "
+    position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at, planned = connection.execute(
+        "SELECT position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at, planned IS NOT NULL "
         "FROM folder WHERE id = ?",
         (known.id,),
     ).fetchone()
@@ -100,6 +100,7 @@ def standing(connection: Connection, folder: Folder, known: Known) -> FolderStat
         strange_at=instant_or_none(strange_at),
         pruned_at=instant_or_none(pruned_at),
         absence_accepted=absence_accepted_at is not None,
+        planned=bool(planned),
     )
 
 
@@ -174,8 +175,31 @@ def advance(connection: Connection, known: Known, position: Position, now: int) 
     connection.execute("UPDATE folder SET position = ?, advanced_at = ? WHERE id = ?", (position, now, known.id))
 
 
+def plan(connection: Connection, known: Known, refs: Sequence[MessageRef], position: Position | None, now: int) -> None:
+    connection.execute(
+        "UPDATE folder SET planned = ?2, position = coalesce(?3, position), advanced_at = ?4 WHERE id = ?1",
+        (known.id, document([(ref.uid, ref.size) for ref in refs]), position, now),
+    )
+
+
+def planned(connection: Connection, known: Known) -> list[tuple[str, int | None]]:
+    """What was planned and has no row."""
+    (found,) = connection.execute(_PLANNED, (known.id,)).fetchone()
+    return [(uid, size) for uid, size in undocument(found)]
+
+
+_PLANNED = """
+SELECT json_group_array(json(value)) FROM folder, json_each(folder.planned)
+WHERE folder.id = ?1 AND NOT EXISTS (
+    SELECT 1 FROM message WHERE message.folder = ?1 AND message.uid = json_extract(value, '$[0]')
+)
+"""
+
+
 def complete(connection: Connection, known: Known) -> None:
-    connection.execute("UPDATE folder SET complete = 1, held = NULL, accepted = NULL WHERE id = ?", (known.id,))
+    connection.execute(
+        "UPDATE folder SET complete = 1, planned = NULL, held = NULL, accepted = NULL WHERE id = ?", (known.id,)
+    )
 
 
 def left(connection: Connection, known: Known) -> set[tuple[int | None, datetime | None]]:

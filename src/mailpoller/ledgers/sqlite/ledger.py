@@ -126,6 +126,15 @@ class SqliteLedger:
         known, now = await self._find(folder), self._now()
         await self._write(lambda c: folders.advance(c, known, position, now))
 
+    async def plan(self, folder: Folder, refs: Sequence[MessageRef], position: Position | None) -> None:
+        known, now = await self._find(folder), self._now()
+        await self._write(lambda c: folders.plan(c, known, refs, position, now))
+
+    async def planned(self, folder: Folder) -> Sequence[MessageRef]:
+        known = await self._find(folder)
+        rows = await self._read(lambda c: folders.planned(c, known))
+        return [MessageRef(folder, uid, size) for uid, size in rows]
+
     async def complete(self, folder: Folder) -> None:
         known = await self._find(folder)
         await self._write(lambda c: folders.complete(c, known))
