@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -139,6 +140,9 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
     return MailboxParts(plan, source, watcher, courier, judge, dispatcher, budget, ending)
 
 
+_RESERVED = frozenset((QUARANTINE, LAST_RESORT))
+
+
 class RouteQueues(Mapping[str, Queue]):
     """The queues by the names that one mailbox's routes have: all that are configured, its quarantine, the last resort.
 
@@ -156,6 +160,11 @@ class RouteQueues(Mapping[str, Queue]):
         if name == LAST_RESORT:
             return self._own[LAST_RESORT]
         return self._configured[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As every mapping has it; asked several times for each message, so without the detour over an exception."""
+        found = self._configured.get(name)
+        return found if found is not None and name not in _RESERVED else super().get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._configured

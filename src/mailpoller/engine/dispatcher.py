@@ -131,7 +131,8 @@ class Dispatcher:
 
     def prepare(self, judged: Judged) -> None:
         """Decide the route and render the events. All that a hostile message could upset happens here, not later."""
-        judged.receipts = {self._present_name(name): word for name, word in (judged.claim.receipts or {}).items()}
+        if judged.claim.receipts:
+            judged.receipts = {self._present_name(name): word for name, word in judged.claim.receipts.items()}
         judged.route = self._route(judged)
         missing = [name for name in judged.route if name not in judged.receipts]
         if not missing:
@@ -142,23 +143,27 @@ class Dispatcher:
 
     def _route(self, judged: Judged) -> tuple[str, ...]:
         """The queues that the message goes to: those of its first receipt if it has one, else those of the verdict."""
-        recorded = tuple(self._present_name(name) for name in judged.claim.route or ())
+        if not judged.claim.route:
+            return self._today(judged)
+        recorded = tuple(self._present_name(name) for name in judged.claim.route)
         known = tuple(dict.fromkeys(name for name in recorded if self.queue(name) is not None))
-        if recorded and len(known) == len(dict.fromkeys(recorded)):
+        if len(known) == len(dict.fromkeys(recorded)):
             return known
-        match judged.verdict:
-            case Deliver(queues=queues):
-                today = queues
-            case Quarantine():
-                today = (LAST_RESORT,) if judged.message.looped else (QUARANTINE,)
-            case Discard():
-                today = ()
-        if not recorded:
-            return today
+        today = self._today(judged)
         # A queue that is not configured any more holds nothing for anybody: today's verdict says who is to have it instead.
         missing = [name for name in recorded if name not in known]
         log.warning("route.changed", mid=judged.claim.mid, missing=missing, queues=[*known, *today])
         return tuple(dict.fromkeys((*known, *today)))
+
+    def _today(self, judged: Judged) -> tuple[str, ...]:
+        """Where the verdict sends it."""
+        match judged.verdict:
+            case Deliver(queues=queues):
+                return queues
+            case Quarantine():
+                return (LAST_RESORT,) if judged.message.looped else (QUARANTINE,)
+            case Discard():
+                return ()
 
     def _present_name(self, name: str) -> str:
         """A queue's name now, by one that it had before."""

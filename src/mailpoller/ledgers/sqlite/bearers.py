@@ -29,7 +29,7 @@ def contradicts(listed: int | None, received: int | None, ref: MessageRef) -> bo
 
 def named(refs: Iterable[MessageRef]) -> str:
     """The names with what is said beside them, as JSON."""
-    return document([(ref.uid, ref.size, seconds(ref.received)) for ref in refs])
+    return document([(ref.uid, ref.size, None if ref.received is None else seconds(ref.received)) for ref in refs])
 
 
 def former_name(uid: str, bearer: int) -> str:

@@ -19,7 +19,7 @@ from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Traits
 from mailpoller.ledgers.sqlite import clues
-from mailpoller.ledgers.sqlite.bearers import FORMER_NAMES, LATEST_DUE, carry_over, contradicts, learn, succeed
+from mailpoller.ledgers.sqlite.bearers import FORMER_NAMES, LATEST_DUE, carry_over, contradicts, learn, named, succeed
 from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
@@ -30,7 +30,6 @@ from mailpoller.ledgers.sqlite.values import (
     instant,
     instant_or_none,
     mark,
-    mid_octets,
     mid_text,
     seconds,
     undocument,
@@ -88,13 +87,12 @@ def claim(
             news[known].append(ref)
     for known, several in news.items():
         learn(connection, known, several)
-    told: defaultdict[int, list[tuple[str, int | None, int | None]]] = defaultdict(list)
-    mids: defaultdict[int, list[bytes]] = defaultdict(list)
-    for (number, uid), claimed in taken.items():
-        told[number].append((uid, claimed.ref.size, seconds(claimed.ref.received)))
-        mids[number].append(mid_octets(claimed.mid))
-    for number, rows_told in told.items():
-        connection.execute(_CLAIM, (document(rows_told), b"".join(mids[number]), now, number))
+    told: defaultdict[int, list[Claim]] = defaultdict(list)
+    for (number, _), claimed in taken.items():
+        told[number].append(claimed)
+    for number, claims in told.items():
+        mids = bytes.fromhex("".join([one.mid for one in claims]).replace("-", ""))
+        connection.execute(_CLAIM, (named([one.ref for one in claims]), mids, now, number))
     return answers, list(taken)
 
 
@@ -120,6 +118,8 @@ FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
 def _all_rows(connection: Connection, refs: Keyed, now: int) -> dict[Key, _Row]:
     """What is recorded of the refs, once all that stands under another numbering or another bearer is put right."""
     rows = _rows(connection, refs)
+    if not rows and all(known.predecessor is None for known, _ in refs):
+        return rows
     again: list[tuple[Known, MessageRef]] = []
     for known in {known for known, _ in refs}:
         missing = [
