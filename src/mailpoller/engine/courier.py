@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import LEAVE, Outcome, Question, Settlement
+from mailpoller.core.delivery import LEAVE, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Ledger, Session, Start
@@ -137,6 +137,12 @@ class Courier:
         for task in now.fetching:
             task.cancel()
         return True
+
+    def begin_anew(self, folder: Folder) -> None:
+        """The folder's numbering was set back. What is in doubt there is asked for from the ledger again: a name that stayed in doubt
+        here would be passed over by the listing, although nothing under it is recorded yet."""
+        self._doubt.forget(folder)
+        self._recalled.discard(folder)
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
@@ -341,11 +347,29 @@ class Courier:
         if not refs:
             return [], []
         answers = await self._ledger.claim(refs)
+        if now is not None:
+            # A listing without dates tells too little of a name that is known already.
+            now.known += [
+                answer.ref
+                for answer in answers
+                if isinstance(answer, Held) and answer.reason == "settled" and answer.ref.received is None
+            ]
         claims = [answer for answer in answers if isinstance(answer, Claim)]
         self._open.update((claim.mid, claim) for claim in claims)
         if now is not None:
             now.questions += [answer for answer in answers if isinstance(answer, Question)]
         return claims, [answer for answer in answers if isinstance(answer, Settlement)]
+
+    async def _recognise(self, now: Pass) -> None:
+        """Names that were listed as new, and that the ledger has as settled: are they still those messages'?"""
+        refs, now.known = now.known, []
+        seen = await now.session.look(refs)
+        sights = await self._ledger.recognise([ref for ref in seen if ref is not None])
+        now.questions += [
+            Question(sight.ref, sight.mid, sight.identity)
+            for sight in sights
+            if sight.state == "question" and sight.identity is not None
+        ]
 
     async def _put_down(self, claims: Sequence[Claim]) -> None:
         """Give claims back unworked."""
@@ -359,6 +383,8 @@ class Courier:
     async def _take(self, now: Pass, hand: Hand) -> None:
         """Claim a batch, and record how far the listing got by it."""
         hand.claims, hand.owed = await self._claim(hand.batch.refs, now)
+        if now.known:
+            await self._recognise(now)
         if suspects := [claim for claim in hand.claims if claim.suspect]:
             # Listed again before their time has come.
             await self._put_down(suspects)

@@ -26,6 +26,10 @@ class Doubt:
         self._refs = self._refs | {_key(ref): ref for ref in refs}
         self._next_alone = self._next_alone or bool(refs)
 
+    def forget(self, folder: Folder) -> None:
+        """The names of this folder are given anew: those in doubt may be names of others, or of none."""
+        self._refs = {key: ref for key, ref in self._refs.items() if key[0] != folder}
+
     def absolved(self) -> list[MessageRef]:
         """Those that the session outlived since this was asked last."""
         absolved, self._absolved = self._absolved, []

@@ -79,6 +79,8 @@ class Pass:
     """Mids of former messages that a message of this pass counts as a repeat of."""
     questions: list[Question] = field(default_factory=list)
     """Names that may be another message's: to be answered at the end of the pass, and the position stays before them."""
+    known: list[MessageRef] = field(default_factory=list)
+    """Names that were listed and are settled already: to be looked at before the position passes them."""
     absent: list[Claim] = field(default_factory=list)
     """Claims whose messages the mailbox did not show: in hand until the end of the pass, which sees how many they are."""
     undated: list[MessageRef] = field(default_factory=list)

@@ -40,6 +40,8 @@ class Numbering:
         self._clock = clock
         self._asked: dict[str, tuple[Session, datetime]] = {}
         """Folder -> in which session, and when, what is gone was asked for last."""
+        self.doubted: set[str] = set()
+        """Folders that show names which we should know and do not, and want a further look."""
 
     # --- at every poll -----------------------------------------------------------------------------------------
     async def verify(self, session: Session, state: FolderState) -> tuple[FolderState, str]:
@@ -71,6 +73,7 @@ class Numbering:
         """Names that we should know and do not count at two looks, because a replica may lag."""
         sights = await self._ledger.recognise(survey.strange)
         unknown = [sight for sight in sights if sight.state == "unknown"]
+        self.doubted.discard(folder.name)
         if not unknown:
             if state.strange_at is not None and not survey.behind:
                 await self._ledger.strange(folder, False)
@@ -78,8 +81,8 @@ class Numbering:
         await self._ledger.strange(folder, True)
         if state.strange_at is None:
             log.warning("epoch.doubted", mailbox=self._mailbox, folder=folder.name, unknown=len(unknown))
-            return ""
-        if self._clock.now() - state.strange_at < self._apart:
+        if state.strange_at is None or self._clock.now() - state.strange_at < self._apart:
+            self.doubted.add(folder.name)
             return ""
         return f"{len(unknown)} messages stand where none was that we do not know"
 

@@ -470,6 +470,8 @@ class Watcher:
                 trouble = "it is held: an operator must decide"
             elif self._failing:
                 trouble = "a folder cannot be polled"
+            elif self._numbering.doubted:
+                trouble = "messages stand where none was, and a further look decides"
             counts = await self._ledger.counts(self.mailbox)
         except MailpollerError as error:
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)
@@ -595,6 +597,8 @@ class Watcher:
         log.warning("epoch.set_back", mailbox=self.mailbox, folder=folder.name, epoch=folder.epoch, reason=reason)
         await self._ledger.begin_anew(folder, reason)
         self._begun.discard(folder)
+        if self.courier is not None:
+            self.courier.begin_anew(folder)
         self._renumbered(f"{folder.name}: {reason}", "epoch.set_back")
         return await self._ledger.open_folder(folder, self.source.account)
 
