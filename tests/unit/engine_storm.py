@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,18 @@ from mailpoller.core.delivery import QUARANTINE, Delivery, Disposed, Outcome, Qu
 from mailpoller.core.errors import (
     CredentialsRefused,
     LedgerUnavailable,
+    MailpollerError,
     MessageRejected,
+    QueueVanished,
     SessionLost,
     TransientError,
 )
 from mailpoller.core.message import Claim, Folder, Gone, Message, MessageRef, Page, Position, RawMessage
-from mailpoller.core.ports import Start, Wake
+from mailpoller.core.ports import Mark, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.agenda import Limits
-from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
@@ -109,7 +112,12 @@ class StormSource(FakeSource):
     def __init__(self, process: Process, name: str) -> None:
         world = process.world
         super().__init__(
-            world.servers[name], _Weather(process), name=name, folders=world.folders, witness=process.witness
+            world.servers[name],
+            _Weather(process),
+            name=name,
+            folders=world.folders,
+            witness=process.witness,
+            lies=lambda settlement: world.lie(),
         )
         self.process = process
 
@@ -127,6 +135,16 @@ class StormSession(FakeSession):
         super().__init__(source)
         self._process, self._world = source.process, source.process.world
         self._busy: Counter[str] = Counter()
+        self._incarnation = self._world.incarnations[source.name]
+        if self._world.counts_anew:
+            for name in self._world.folders:
+                self._mailbox.recount(name)
+            self._world.numbered()
+
+    def _alive(self) -> None:
+        if self._incarnation != self._world.incarnations[self._source.name]:
+            self.lost = self.lost or "the server was put back"
+        super()._alive()
 
     @contextlib.contextmanager
     def _at_work(self, what: str, *others: str, most: int = 1) -> Any:
@@ -161,7 +179,7 @@ class StormSession(FakeSession):
             for claim in world.rng.sample(claims, len(claims)) if world.rng.random() < 0.3 else claims:
                 await self._fault("fetch")
                 self._alive()
-                found = self._current(claim.ref.folder).mails.get(claim.ref.uid)
+                found = self._current(claim.ref.folder).shown.get(claim.ref.uid)
                 if found is None:
                     yield Gone(claim)
                     continue
@@ -170,8 +188,11 @@ class StormSession(FakeSession):
                     yield self._raw(claim, found, limit)
                     continue
                 mail.downloads += 1
-                row = world.row(claim.ref)
+                row = world.store.of_mid(claim.mid)
                 world.promise(row is not None and row.state == "claimed", f"{mail.text} is fetched without a claim")
+                if mail.shows("doubtful"):
+                    yield replace(self._raw(claim, replace(found, octets=found.octets[:-5]), limit), doubt="cut off")
+                    continue
                 if mail.shows("unanswered"):
                     continue
                 if mail.shows("unfetchable"):
@@ -184,7 +205,7 @@ class StormSession(FakeSession):
     def _raw(self, claim: Claim, mail: FakeMail, limit: int) -> RawMessage:
         intake = self._process.spool.begin(limit)
         intake.write(mail.octets)
-        return RawMessage(claim, intake.finish(), intake.overflowed, len(mail.octets), mail.received, ())
+        return RawMessage(claim, intake.finish(), intake.overflowed, len(mail.octets), self._date(mail), ())
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         with self._at_work("settle", "open", "wait"):
@@ -213,23 +234,58 @@ class StormSink(FakeSink):
         self.name = name
         self.held = process.world.held[name]
         self._process, self._world = process, process.world
+        self._expected: Mark | None = None
+
+    # --- see mailpoller.core.ports.Marked
+    async def mark(self) -> Mark | None:
+        self._process.alive(transient)
+        return self._world.places.get(self.name)
+
+    async def renewed(self) -> Mark | None:
+        return await self.mark()
+
+    def expect(self, mark: Mark | None) -> None:
+        self._expected = mark
+
+    def place(self) -> str:
+        return f"the place of {self.name}"
+
+    def _recognised(self) -> None:
+        """As a sink must: what is not the queue that is expected is left alone."""
+        found = self._world.places.get(self.name)
+        if self._expected is not None and (trouble := self._expected.unlike(found, self.place())):
+            raise QueueVanished(trouble)
+
+    def _begun(self) -> None:
+        """Begin the queue if there is none. The ledger must not know one then, unless an operator gave that up."""
+        world, name = self._world, self.name
+        found = world.places.get(name)
+        (record,) = world.store.connection.execute("SELECT max(identity) FROM queue WHERE name = ?", (name,)).fetchone()
+        world.promise(record is None or (found is not None and found.identity == record), f"{name} is begun in silence")
+        if found is None:
+            found = Mark(f"{world.rng.random()}", 0, self.place())
+        world.places[name] = Mark(found.identity, found.height + 1, found.place)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         world = self._world
         await self._fault("deliver")
+        self._recognised()
         answers: list[Receipt | Refusal] = []
         mails = [world.mail(delivery.raw.octets.head(400)) for delivery in batch]
         if any(mail.shows("crashes the queue") for mail in mails if self.name in QUEUES):
             raise RuntimeError("this one is too much")
         for delivery, mail in zip(batch, mails, strict=True):
             await self._fault("hold")
-            row = world.row(delivery.raw.claim.ref)
+            row = world.store.of_mid(delivery.mid)
             world.promise(row is not None and row.state == "claimed", f"{mail.text} is delivered without a claim")
             if self.name in QUEUES and mail.shows("refused"):
                 answers.append(Refusal(delivery.delivery_id, "never", permanent=True))
             elif self.name in QUEUES and mail.shows("not now"):
                 answers.append(Refusal(delivery.delivery_id, "not now"))
             else:
+                self._recognised()
+                self._begun()
+                world.brought.add(mail.text)
                 answers.append(self._hold(delivery))
         await self._fault("answer")
         if world.strikes("answer"):
@@ -242,6 +298,7 @@ class StormSink(FakeSink):
             raise TransientError("out of order")
         if self._world.strikes("check"):
             raise TransientError("not well")
+        self._recognised()
         self._process.checked(self.name)
 
     async def _fault(self, step: str) -> None:
@@ -261,10 +318,11 @@ class StormLedger(MemoryLedger):
         self._process, self._world = process, process.world
 
     def _advancing(self, folder: Folder, position: Position) -> None:
+        before = self._world.store.folders[folder.mailbox, folder.name][-1].position
         passed = [
             mail.uid
-            for where, mail in self._world.present()
-            if where == folder and int(mail.uid) < int(position) and not self._world.recorded(where, mail)
+            for mail in self._world.servers[folder.mailbox].folders[folder.name].listed()
+            if int(before or 1) <= int(mail.uid) < int(position) and not self._world.recorded(folder, mail)
         ]
         self._world.promise(not passed, f"the position passes {len(passed)} messages that are not recorded")
 
@@ -308,6 +366,18 @@ for _name in (
     setattr(StormLedger, _name, _late(_name))
 
 
+class StormAlarm(Alarm):
+    """Nobody is mailed; the world keeps what was to be told."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.ledger, None, (), process.world.clock)
+        self._told_to = process.world
+
+    def tell(self, kind: Kind, subject: str, detail: str, *, group: str = "") -> None:
+        self._told_to.alarms.add(f"{kind.value}:{subject}")
+        super().tell(kind, subject, detail, group=group)
+
+
 class Oracle:
     """The rule of every mailbox: it knows the truth about a message, and may be the death of the process."""
 
@@ -349,7 +419,7 @@ class Witness:
         if not self._process.dead:
             world = self._process.world
             world.seen[outcome.claim.mid, outcome.claim.generation] += 1
-            row = world.row(outcome.claim.ref)
+            row = world.store.of_mid(outcome.claim.mid)
             world.promise(row is not None and row.state == "settled", "an outcome is told before it is committed")
 
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
@@ -397,7 +467,7 @@ class Process:
         self.stop = asyncio.Event()
         self._down_since: dict[str, float] = defaultdict(lambda: float("inf"))
         health = Health(clock)
-        alarm = Alarm(self.ledger, None, (), clock)
+        alarm = StormAlarm(self)
         self.fleet = fleet = Fleet(
             Ports(
                 self.ledger,
@@ -412,7 +482,7 @@ class Process:
                 memory_per_mailbox=max(1_000, world.memory // 2),
                 limits=Limits(world.batch, 20_000, STRIKES),
                 poll_budget=timedelta(minutes=15),
-                connections=world.places,
+                connections=world.connections,
                 judging=1,
             ),
             self._sink(LAST_RESORT),
@@ -458,8 +528,9 @@ class Process:
     async def _change(self) -> None:
         """Change the fleet every now and then, as an operator might."""
         world, fleet = self.world, self.fleet
-        while world.climate.changes:
+        while world.climate.changes or world.climate.vanishing:
             await asyncio.sleep(10)
+            await self.adopt()
             if world.calm or world.rng.random() > world.climate.changes:
                 continue
             name = world.rng.choice([*world.servers, *QUEUES])
@@ -472,6 +543,16 @@ class Process:
                 await world.clock.sleep(world.rng.choice((0, 0, 60)))
                 self._look_at(fleet.add_mailbox(self._plan(name)))
             world.changed += 1
+
+    async def adopt(self) -> None:
+        """An operator gives up the queues that vanished and will not be put back."""
+        for name in list(self.world.given_up):
+            queue = self.fleet.queues[name]
+            if queue.vanished:
+                with contextlib.suppress(MailpollerError):
+                    await queue.adopt()
+                    self.world.given_up.discard(name)
+                    self.world.moved_away.pop(name, None)
 
     def _sink(self, name: str) -> SinkConfig:
         return given(SinkConfig, StormSink(self, name), payload="summary", raw=True, retry_interval="10s")
@@ -560,8 +641,9 @@ class Process:
     def witness(self, settlement: Settlement) -> None:
         """Called when the server is about to be told."""
         world = self.world
-        row = world.row(settlement.ref)
+        row = world.store.of_mid(settlement.mid)
         world.promise(row is not None and row.state == "settled", "the server is told what the ledger does not know")
+        self._spares_strangers(settlement)
         if row is None or row.outcome is None or not (settlement.disposition.delete or settlement.disposition.move):
             return
         if row.outcome.kind in ("delivered", "quarantined"):
@@ -573,6 +655,24 @@ class Process:
             not settlement.disposition.delete or world.of(row).trait != "large" or row.outcome.kind == "repeated",
             "a message is deleted of which a part was downloaded",
         )
+
+    def _spares_strangers(self, settlement: Settlement) -> None:
+        """Whoever bears the name now has been brought to a queue, if the message is to go."""
+        world, ref = self.world, settlement.ref
+        found = world.servers[ref.folder.mailbox].folders[ref.folder.name].shown.get(ref.uid)
+        if found is None or not (settlement.disposition.delete or settlement.disposition.move):
+            return
+        mail = world.mail(found.octets)
+        world.promise(mail.text in world.brought or mail.trait == "discarded", f"{mail.text} is destroyed undelivered")
+
+    async def once(self) -> bool:
+        """Work off what is there, as ``run --once`` does."""
+        self.task = asyncio.create_task(self.supervisor.drain(), name="service")
+        await asyncio.wait({self.task})
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._nothing_left()
+        return not self.dead and self.task.result()
 
 
 class Checked:
@@ -625,6 +725,15 @@ async def history(world: World) -> None:
             rested, before = clock.monotonic() + 1200, world.traffic()
         return clock.monotonic() > rested
 
+    if world.climate.once:
+        while clock.monotonic() < patience:
+            done = await Process(world).once()
+            world.accept_absences()
+            left = world.unfinished()
+            world.promise(not done or not left, f"run --once says that all is done: {left[:3]}")
+            if not left:
+                break
+            await asyncio.sleep(600)
     for _ in range(200):
         process = Process(world)
         await process.run(rest)

@@ -40,9 +40,16 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 
 class SimulatedClock:
-    """See :class:`mailpoller.core.ports.Clock`: both its times are the loop's."""
+    """See :class:`mailpoller.core.ports.Clock`: both its times are the loop's, but that the machine's date may be wrong by ``skew``."""
+
+    def __init__(self) -> None:
+        self.skew = timedelta(0)
 
     def now(self) -> datetime:
+        return self.true() + self.skew
+
+    def true(self) -> datetime:
+        """The time that everybody else has."""
         return DAWN + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:

@@ -21,9 +21,11 @@ from simulated_time import SimulatedClock
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.identity import mint_delivery_id
 from mailpoller.core.message import Folder, MessageRef, RawMessage
+from mailpoller.core.ports import Mark
 from mailpoller.core.spool import Octets
+from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.mail.parser import parse
-from mailpoller.testing.fake_source import INBOX, FakeMail, FakeMailbox
+from mailpoller.testing.fake_source import INBOX, FakeFolder, FakeMail, FakeMailbox, Lie
 from mailpoller.testing.memory_ledger import MemoryMessage, MemoryStore
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ class Climate:
     """How probable it is, every few seconds, that a mailbox or a queue is replaced, or a mailbox removed and added."""
     traits: tuple[str, ...] = ()
     """What may be the matter with a message; see :class:`Mail`."""
+    restores: float = 0.0
+    """How probable it is that what happens next is that a folder is put back from a copy of it; so ``absences``, a store that is not
+    mounted for a while, ``lags``, a replica that answers for a while, ``gaps``, a listing that lacks a line, ``vanishing``, of a queue,
+    and ``jumps``, of the machine's date."""
+    absences: float = 0.0
+    lags: float = 0.0
+    gaps: float = 0.0
+    vanishing: float = 0.0
+    jumps: float = 0.0
+    lies: float = 0.0
+    """How probable it is that the server says OK to a disposition and does something else."""
+    whole: bool = False
+    """POP3 servers."""
+    counting: bool = False
+    """They count from 1 in each session."""
+    once: bool = False
+    """In the end it is ``run --once`` that works the mailboxes off, again and again."""
     hangs: bool = False
     """A step that goes wrong may never end."""
     bugs: bool = False
@@ -97,6 +116,7 @@ class Mail:
     downloads: int = 0
     met: int = 0
     """How often its trait showed."""
+    identity: bytes = b""
     deaths: int = 0
     """Processes that died while it was marked at risk."""
 
@@ -136,10 +156,23 @@ class World:
     seen: Counter[tuple[str, int]] = field(default_factory=Counter)
     """(mid, generation) -> how often an observer was told of its outcome."""
     broken: list[str] = field(default_factory=list)
-    names: dict[tuple[Folder, str], Mail] = field(default_factory=dict)
-    """What each number stands for, or stood for in an earlier epoch."""
+    names: dict[tuple[Folder, str], list[Mail]] = field(default_factory=lambda: defaultdict(list))
+    """What each number has stood for, in its epoch; the last is what it stands for now, or stood for last."""
     outages: int = 0
     changed: int = 0
+    happened: Counter[str] = field(default_factory=Counter)
+    """What befell the mailboxes and the queues, by kind."""
+    brought: set[str] = field(default_factory=set)
+    """Messages that some queue has taken."""
+    places: dict[str, Mark | None] = field(default_factory=dict)
+    """What lies where a queue is."""
+    moved_away: dict[str, Mark] = field(default_factory=dict)
+    """Queues that vanished, and are put back or given up some time."""
+    given_up: set[str] = field(default_factory=set)
+    incarnations: Counter[str] = field(default_factory=Counter)
+    """How often a mailbox's server was put back: no session outlives that."""
+    alarms: set[str] = field(default_factory=set)
+    """The keys of all alarms that were raised."""
 
     def __post_init__(self) -> None:
         self.rng = rng = random.Random(self.seed)
@@ -149,15 +182,18 @@ class World:
         self.pauses = rng.choice((0.0, 0.05, 0.3))
         self.batch = rng.randint(1, 10)
         self.memory = rng.choice((2_000, 20_000, 1_000_000))
-        self.places = rng.choice((0, 0, 1))
+        self.connections = rng.choice((0, 0, 1))
         self.reachable = rng.choice((None, frozenset(QUEUES)))
         self.disposition: dict[str, Any] = rng.choice(
-            ({}, {"disposition": "delete"}, {"disposition": {"move": "Done"}})
+            ({}, {"disposition": "delete"}, {"disposition": "delete" if self.climate.whole else {"move": "Done"}})
         )
-        self.folders = rng.choice(((INBOX,), (INBOX,), (INBOX, "Other")))
+        self.folders = (INBOX,) if self.climate.whole else rng.choice(((INBOX,), (INBOX,), (INBOX, "Other")))
+        self.counts_anew = self.climate.counting
+        self.copies: dict[tuple[str, str], FakeFolder] = {}
+        self.by_identity: dict[bytes, Mail] = {}
         self.arrived = asyncio.Event()
         for name in ("north", "south"):
-            self.servers[name] = FakeMailbox((*self.folders, "Done"))
+            self.servers[name] = FakeMailbox((*self.folders, "Done"), whole=self.climate.whole)
             self.post(name, rng.randint(0, 15), old=True)
 
     # --- promises ------------------------------------------------------------------------------------------------
@@ -177,8 +213,14 @@ class World:
         return self.mails[found[1].decode()]
 
     def of(self, row: MemoryMessage) -> Mail:
-        """The truth about the message that the ledger has a row of."""
-        return self.names[row.ref.folder, row.ref.uid]
+        """The truth about the message that the ledger has a row of: by what was fetched, else by who bears its name."""
+        return self.by_identity[row.identity] if row.identity else self.bearers(row)[-1]
+
+    def bearers(self, row: MemoryMessage) -> list[Mail]:
+        """Everybody who has borne a row's name."""
+        folder = row.ref.folder
+        base = Folder(folder.mailbox, folder.name, folder.epoch.partition(AGAIN)[0])
+        return self.names[base, row.ref.uid.partition(" (")[0]]
 
     def present(self) -> Iterator[tuple[Folder, FakeMail]]:
         """Every message that is in a folder that is polled, in its present numbering."""
@@ -192,20 +234,33 @@ class World:
         return Folder(mailbox, name, f"fake fake.example {mailbox} {self.servers[mailbox].folders[name].validity}")
 
     def recorded(self, folder: Folder, mail: FakeMail) -> bool:
-        """True if the ledger knows of a message: in this numbering, or as settled in an earlier one."""
-        return (
-            mail.uid in self.store.planned(folder)
-            or self.store.message(folder, mail.uid) is not None
-            or any(
-                row.state == "settled" and self.of(row) is self.names[folder, mail.uid]
-                for row in self.store.messages.values()
-            )
-        )
+        """True if the ledger knows of a message: under its name now, or as settled under another."""
+        epochs = self.store.folders.get((folder.mailbox, folder.name), ())
+        if epochs and (
+            mail.uid in self.store.planned(epochs[-1].id) or self.store.message(epochs[-1].id, mail.uid) is not None
+        ):
+            return True
+        return bool(self.outcomes().get(self.mail(mail.octets).text))
 
-    def _numbered(self) -> None:
+    def outcomes(self) -> dict[str, set[str]]:
+        """Message -> what has become of it, under whatever name."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for mailbox, name, epoch, uid, identity, outcome in self.store.connection.execute(
+            "SELECT mailbox, name, epoch, uid, identity, outcome FROM message JOIN folder ON folder.id = message.folder "
+            "WHERE state = 'settled'"
+        ):
+            bearers = self.names[Folder(mailbox, name, epoch.partition(AGAIN)[0]), uid.partition(" (")[0]]
+            mail = self.by_identity.get(identity) if identity else bearers[-1]
+            if mail is not None:
+                found[mail.text].add(outcome)
+        return found
+
+    def numbered(self) -> None:
         """Remember which message has which number."""
         for folder, mail in self.present():
-            self.names[folder, mail.uid] = self.mail(mail.octets)
+            bearers, one = self.names[folder, mail.uid], self.mail(mail.octets)
+            if not bearers or bearers[-1] is not one:
+                bearers.append(one)
 
     # --- weather -------------------------------------------------------------------------------------------------
     def strikes(self, step: str) -> bool:
@@ -240,24 +295,26 @@ class World:
                 known = self.store.folders.get((mailbox, name), ())
                 if not known or not known[-1].complete or known[-1].folder != self._folder(mailbox, name):
                     left.append(f"{name} of {mailbox} is not listed")
-        for folder, mail in self.present():
-            if not self.recorded(folder, mail):
-                left.append(f"{self.mail(mail.octets).text} is not known")
-        for (folder, uid), row in self.store.messages.items():
-            if self.store.folders[folder.mailbox, folder.name][-1].id != folder:
-                continue
-            if row.state != "settled" or row.due_at is not None:
-                left.append(f"{self.names[folder, uid].text} is {row.state}, {row.reason}, due {row.due_at}")
+        outcomes = self.outcomes()
+        for _, mail in self.present():
+            one = self.mail(mail.octets)
+            if not outcomes[one.text] - {"gone"}:
+                left.append(f"{one.text} is not settled, {outcomes[one.text]}")
+        folders = self.store.folders
+        for row in self.store.unfinished():
+            folder = row.ref.folder
+            if folders[folder.mailbox, folder.name][-1].id == folder:
+                left.append(f"{self.of(row).text} is {row.state}, {row.reason}, due {row.due_at}")
         return left
 
     def accept_absences(self) -> None:
         """An operator says that what is absent is gone, where it is: somebody took much at once out of a mailbox."""
         for (mailbox, name), epochs in self.store.folders.items():
             absent = [
-                row for row in self.store.messages.values()
+                row for row in self.store.unfinished()
                 if row.ref.folder == epochs[-1].id and row.absent_at is not None and row.state != "settled"
             ]  # fmt: skip
-            if absent and all(self.of(row).removed for row in absent):
+            if absent and all(any(mail.removed for mail in self.bearers(row)) for row in absent):
                 self.store.connection.execute(
                     "UPDATE folder SET absence_accepted_at = 1 WHERE mailbox = ? AND name = ? AND epoch = ?",
                     (mailbox, name, epochs[-1].id.epoch),
@@ -274,25 +331,39 @@ class World:
         rows: dict[str, list[MemoryMessage]] = defaultdict(list)
         for row in self.store.messages.values():
             rows[self.of(row).text].append(row)
-            self.promise(self.seen[row.mid, row.generation] <= 1, "an observer is told twice")
+            again = row.outcome is not None and row.outcome.kind in ("gone", "doubtful")
+            again = again or any(mail.removed or mail.trait == "doubtful" for mail in self.bearers(row))
+            self.promise(again or self.seen[row.mid, row.generation] <= 1, "an observer is told twice")
         for queue, held in self.held.items():
             for delivery_id, one in held.items():
                 mail = self.mail(one.octets)
                 mids = [row.mid for row in rows[mail.text]]
+                if one.mid not in mids and (other := self.store.of_mid(one.mid)) and mail in self.bearers(other):
+                    mids.append(one.mid)  # it was gone before that was recorded, and another bore its name
                 ids = {mint_delivery_id(mid, queue, 0, known) for mid in mids for known in (b"", identity(one.octets))}
                 self.promise(delivery_id in ids, "a strange delivery id")
                 wanted = {name for route in mail.routes for name in route}
                 self.promise(
-                    queue in wanted or mail.guilty or mail.deaths >= STRIKES,
+                    queue in wanted or mail.guilty or mail.deaths >= STRIKES or one.reason == "octets-doubtful",
                     f"{mail.text} {mail.trait} {mail.routes} is in {queue}, {one.reason}: {one.detail}",
                 )
         for mail in self.mails.values():
             self._audit(mail, rows[mail.text])
+        for (mailbox, name), epochs in self.store.folders.items():
+            anew = [one for one in epochs if AGAIN in one.id.epoch]
+            just = self.climate.restores or self.climate.absences or self.climate.whole
+            self.promise(just or not anew, f"{name} of {mailbox} was begun anew for nothing")
+            told = any(key.startswith("numbering-changed") for key in self.alarms)
+            self.promise(told or not anew, f"{name} of {mailbox} was begun anew, and nobody was told")
+        told = any(key.startswith("octets-doubtful") for key in self.alarms)
+        doubtful = any("doubtful" in kinds for kinds in self.outcomes().values())
+        self.promise(told or not doubtful, "octets were in doubt, and nobody was told")
         bound = 12 * (self.outages + self.starts)
         self.promise(self.faults["out"] <= bound, f"{self.faults['out']} deliveries were tried while a queue was down")
 
     def _audit(self, mail: Mail, rows: Sequence[MemoryMessage]) -> None:
         told = f"{mail.text} ({mail.trait} {mail.met}/{mail.times}, {mail.routes})"
+        present = any(self.mail(there.octets) is mail for _, there in self.present())
         settled = [row for row in rows if row.state == "settled" and row.outcome is not None]
         kinds = Counter(row.outcome.kind for row in settled if row.outcome is not None)
         for row in settled:
@@ -316,18 +387,24 @@ class World:
                     f"{told} counts as a repeat of nothing",
                 )
             elif kind == "gone":
-                self.promise(mail.removed or kinds.total() > 1, f"{told} counts as gone")
+                removed = any(one.removed for one in (mail, *self.bearers(row)))
+                self.promise(removed or kinds.total() > 1, f"{told} counts as gone")
+            elif kind == "doubtful":
+                self.promise(mail.trait == "doubtful" and mail.met >= 5, f"{told} counts as doubtful")
             elif kind == "discarded":
                 self.promise(mail.trait == "discarded", f"{told} is discarded")
             else:
                 self.promise(False, f"{told} is {kind}")
-        brought = sorted((row for row in settled if row.receipts), key=lambda row: row.claimed_at)
+        brought = sorted(
+            (row for row in settled if row.receipts and row.outcome.kind != "doubtful"), key=lambda row: row.claimed_at
+        )
         for first, second in itertools.pairwise(brought):
             assert first.settled_at is not None
             again = first.settled_at <= second.claimed_at and mail.trait != "large"
             self.promise(not again, f"{told} is brought once more in a new numbering")
-        self.promise(mail.removed or kinds["delivered"] + kinds["quarantined"] + kinds["discarded"], f"{told} is lost")
-        faults = self.faults.total() + self.starts + self.renumbered
+        done = kinds["delivered"] + kinds["quarantined"] + kinds["discarded"]
+        self.promise(done or (kinds["doubtful"] if present else mail.removed), f"{told} is lost, {kinds}")
+        faults = self.faults.total() + self.starts + self.renumbered + self.outages + self.happened.total()
         self.promise(
             mail.downloads <= faults + mail.met, f"{told} is downloaded {mail.downloads} times, with {faults} faults"
         )
@@ -342,10 +419,15 @@ class World:
             times = rng.choice((1, 2, 1000))
             size = 2 * LARGEST if trait == "large" else rng.choice((10, 1500))
             octets = _TEMPLATE.replace(b": @", b": " + text.encode()) + b"x" * size + b"\r\n"
-            self.mails[text] = Mail(text, mailbox, octets, [self._route()], trait, times)
+            self.mails[text] = mail = Mail(text, mailbox, octets, [self._route()], trait, times)
+            mail.identity = identity(octets)
+            self.by_identity[mail.identity] = mail
             age = timedelta(days=rng.uniform(0, 30)) if old else timedelta(0)
-            self.servers[mailbox].deliver(octets, rng.choice(self.folders), received=self.clock.now() - age)
-        self._numbered()
+            server, folder = self.servers[mailbox], rng.choice(self.folders)
+            uid = server.deliver(octets, folder, received=self.clock.true() - age)
+            if trait == "estimated":
+                server.folders[folder].mails[uid].told = len(octets) + rng.choice((-7, 300))
+        self.numbered()
         self.arrived.set()
         self.arrived = asyncio.Event()
 
@@ -359,6 +441,58 @@ class World:
             await asyncio.sleep(self.rng.expovariate(1 / 120))
             self._happen()
         self.out.clear()
+        self.clear_up()
+
+    def clear_up(self) -> None:
+        """The stores are mounted, the replicas have caught up, the clock is right."""
+        self.clock.skew = timedelta(0)
+        for server in self.servers.values():
+            for place in server.folders.values():
+                place.away, place.behind = None, 0
+                place.gaps.clear()
+                for mail in place.mails.values():
+                    mail.told = None
+        for name in list(self.moved_away):
+            self.put_back_queue(name)
+
+    # --- a queue's place -----------------------------------------------------------------------------------------
+    def vanish(self, name: str) -> None:
+        """The file or directory of a queue goes away; it is put back later, or an operator gives it up."""
+        if (place := self.places.get(name)) is not None and name not in self.moved_away:
+            self.moved_away[name], self.places[name] = place, None
+            self.happened["vanished"] += 1
+
+    def put_back_queue(self, name: str) -> None:
+        """It is where it was, unless something was begun there meanwhile."""
+        kept = self.moved_away.pop(name)
+        if self.places[name] is None:
+            self.places[name] = kept
+
+    # --- a mailbox's server --------------------------------------------------------------------------------------
+    def put_back(self, mailbox: str, folder: str) -> None:
+        """A server is put back from a copy: what came since is gone, and its numbers are given once more."""
+        copy = self.copies.pop((mailbox, folder), None)
+        server = self.servers[mailbox]
+        if copy is None or copy.validity != server.folders[folder].validity:
+            self.copies[mailbox, folder] = server.copy(folder)
+            return
+        kept = {self.mail(one.octets).text for one in copy.mails.values()}
+        for one in server.folders[folder].mails.values():
+            mail = self.mail(one.octets)
+            mail.removed = mail.removed or mail.text not in kept
+        server.put_back(copy, folder)
+        self.incarnations[mailbox] += 1
+        self.happened["restored"] += 1
+        self.numbered()
+        if self.rng.random() < 0.7:
+            self.post(mailbox, self.rng.randint(1, 8))
+
+    def lie(self) -> Lie:
+        """What a server does behind its OK."""
+        if self.calm or self.rng.random() >= self.climate.lies:
+            return ""
+        self.happened["lied"] += 1
+        return self.rng.choice(("unproven", "unproven", "unheard", "unheard", "nothing"))
 
     def _happen(self) -> None:
         rng, climate = self.rng, self.climate
@@ -368,7 +502,31 @@ class World:
         if rng.random() < climate.renumbering:
             self.renumbered += 1
             server.renumber(folder)
-            self._numbered()
+            self.numbered()
+        elif rng.random() < climate.restores:
+            self.put_back(name, folder)
+        elif rng.random() < climate.absences:
+            place = server.folders[folder]
+            place.away = place.uid_next if place.away is None else None
+            self.happened["away"] += place.away is not None
+        elif rng.random() < climate.lags:
+            place = server.folders[folder]
+            place.behind = 0 if place.behind else rng.randint(1, 12)
+            self.happened["behind"] += bool(place.behind)
+        elif rng.random() < climate.gaps:
+            place = server.folders[folder]
+            place.gaps = set() if place.gaps else set(rng.sample(list(place.mails), min(2, len(place.mails))))
+            self.happened["gaps"] += bool(place.gaps)
+        elif rng.random() < climate.jumps:
+            jumped = self.clock.skew == timedelta(0)
+            self.clock.skew = timedelta(hours=rng.choice((-3, 1, 20, 26, 240))) if jumped else timedelta(0)
+            self.happened["jumped"] += jumped
+        elif rng.random() < climate.vanishing:
+            queue = rng.choice(QUEUES)
+            if queue in self.moved_away:
+                self.given_up.add(queue) if rng.random() < 0.5 else self.put_back_queue(queue)
+            else:
+                self.vanish(queue)
         elif rng.random() < climate.outages:
             self.outages += 1
             self.out ^= {rng.choice((*QUEUES, QUARANTINE))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -22,28 +22,69 @@ SURVEYED = 20
 
 @dataclass(slots=True)
 class FakeMail:
-    """One message in a fake mailbox. ``flags`` are named as IMAP names them."""
+    """One message in a fake mailbox. ``flags`` are named as IMAP names them.
+
+    ``told``: the size that the server tells of it, if that is not true. ``doubt``: why what comes of it has no proper end.
+    """
 
     uid: str
     octets: bytes
     received: datetime
     flags: set[str] = field(default_factory=set)
+    told: int | None = None
+    doubt: str = ""
 
 
 @dataclass(slots=True)
 class FakeFolder:
-    """A folder: ``validity`` is its epoch, ``uid_next`` the uid that the next message gets."""
+    """A folder: ``validity`` is its epoch, ``uid_next`` the uid that the next message gets.
+
+    What keeps a session from seeing all of it: ``away``, its store is not mounted, and this is what its
+    ``uid_next`` was then; ``behind``, a replica answers that has not heard
+    of so many of the latest numbers; ``gaps``, uids that a listing lacks although the messages are there.
+    """
 
     mails: dict[str, FakeMail] = field(default_factory=dict)
     validity: int = 1
     uid_next: int = 1
+    away: int | None = None
+    behind: int = 0
+    gaps: set[str] = field(default_factory=set)
+    below: int | None = None
+    """How many messages the last listing showed before the position that it reached: more of them is a sign."""
+
+    @property
+    def shown_next(self) -> int:
+        """What the server says that the next message will get."""
+        return max(1, (self.uid_next if self.away is None else self.away) - self.behind)
+
+    @property
+    def shown(self) -> dict[str, FakeMail]:
+        """The messages that can be asked for now."""
+        if self.away is not None:
+            return {}
+        if not self.behind:
+            return self.mails
+        return {uid: mail for uid, mail in self.mails.items() if int(uid) < self.shown_next}
+
+    def listed(self) -> list[FakeMail]:
+        """Those of them that a listing shows."""
+        return [mail for mail in self.shown.values() if mail.uid not in self.gaps]
+
+    def unlisted(self, since: int = 1) -> int | None:
+        """The lowest uid from ``since`` on that a listing lacks, if it lacks any."""
+        return min((int(uid) for uid in self.gaps if uid in self.shown and int(uid) >= since), default=None)
 
 
 class FakeMailbox:
-    """A mail server with one account. It outlives the sessions, as a real one does."""
+    """A mail server with one account. It outlives the sessions, as a real one does.
 
-    def __init__(self, folders: Iterable[str] = (INBOX,)) -> None:
+    ``whole``: it is a POP3 server, which shows all that it has each time, without dates and without a position.
+    """
+
+    def __init__(self, folders: Iterable[str] = (INBOX,), *, whole: bool = False) -> None:
         self.folders: dict[str, FakeFolder] = {name: FakeFolder() for name in folders}
+        self.whole = whole
 
     def deliver(
         self, octets: bytes, folder: str = INBOX, *, flags: Iterable[str] = (), received: datetime | None = None
@@ -66,11 +107,20 @@ class FakeMailbox:
     def copy(self, folder: str = INBOX) -> FakeFolder:
         """What a back-up of a folder holds, for :meth:`put_back`."""
         place = self.folders[folder]
-        mails = {uid: FakeMail(uid, mail.octets, mail.received, set(mail.flags)) for uid, mail in place.mails.items()}
+        mails = {uid: replace(mail, flags=set(mail.flags)) for uid, mail in place.mails.items()}
         return FakeFolder(mails, place.validity, place.uid_next)
+
+    def recount(self, folder: str = INBOX) -> None:
+        """A server that counts from 1 in each session begins one: names go to others, under the same epoch."""
+        place = self.folders[folder]
+        mails = list(place.mails.values())
+        for number, mail in enumerate(mails, 1):
+            mail.uid = str(number)
+        place.mails, place.uid_next = {mail.uid: mail for mail in mails}, len(mails) + 1
 
     def put_back(self, copy: FakeFolder, folder: str = INBOX) -> None:
         """The server is put back from a copy: the same UIDVALIDITY, and what came since is gone; new mail gets its numbers."""
+        copy.below = self.folders[folder].below  # we keep that, and not the server
         self.folders[folder] = copy
 
     def renumber(self, folder: str = INBOX) -> None:
@@ -82,6 +132,11 @@ class FakeMailbox:
             mail.uid = str(place.uid_next)
             place.uid_next += 1
             place.mails[mail.uid] = mail
+
+
+Lie = Literal["", "nothing", "unproven", "unheard"]
+"""What a server does that says OK to a disposition: as it says; nothing, as a look shows; nothing, and no look shows it; as it says,
+and no look shows it."""
 
 
 @dataclass(slots=True)
@@ -140,7 +195,8 @@ class FakeSource:
 
     ``steps``: the calls, in order, by name. ``told``: the settlements whose disposition was asked for, in order; ``applied``: those
     that were carried out. ``asked``: (folder, uid, limit) of every message that was downloaded. ``witness`` is called with each
-    settlement before it is carried out: a test looks there whether the ledger knows.
+    settlement before it is carried out: a test looks there whether the ledger knows. ``lies`` says of each what its server does behind
+    its OK.
     """
 
     def __init__(
@@ -153,6 +209,7 @@ class FakeSource:
         mode: Literal["live", "shadow"] = "live",
         witness: Callable[[Settlement], None] | None = None,
         settable: Iterable[str] = ("\\Seen", "\\Flagged", "\\Answered", "$Done"),
+        lies: Callable[[Settlement], Lie] = lambda settlement: "",
     ) -> None:
         self.account = Account("fake", "fake.example", name)
         self.mailbox = mailbox
@@ -162,6 +219,7 @@ class FakeSource:
         self.mode = mode
         self.witness = witness
         self.settable = frozenset(settable)
+        self.lies = lies
         self.steps: list[str] = []
         self.told: list[Settlement] = []
         self.applied: list[Settlement] = []
@@ -217,55 +275,71 @@ class FakeSession:
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
         await self._step("pending")
         place = self._current(folder)
-        mails = list(place.mails.values())
+        mails = place.listed()
         if since is not None:
             mails = [mail for mail in mails if int(mail.uid) >= int(since)]
         else:
             mails = [mail for mail in mails if _wanted(mail, start)]
         if folder.name == self._source.watched[0]:
             self._seen_by_wait = place.uid_next
-        refs = [
-            _told(folder, mail) if start.dated else MessageRef(folder, mail.uid, len(mail.octets)) for mail in mails
-        ]
+        refs = [self._told(folder, mail) if start.dated else self._named(folder, mail) for mail in mails]
         pages = [refs[n : n + PAGE] for n in range(0, len(refs), PAGE)] or [[]]
-        position = Position(str(place.uid_next))
+        position = None if self._mailbox.whole else self._reached(place, since)
+        if position is not None:
+            # What has come back before the position since is not forgotten by this.
+            begin, uids = int(since or 1), [int(mail.uid) for mail in place.listed()]
+            before = sum(uid < begin for uid in uids)
+            before = before if place.below is None or since is None else min(before, place.below)
+            place.below = before + sum(begin <= uid < int(position) for uid in uids)
         for page in pages[:-1]:
             yield Page(page, listed=sum(map(len, pages)))
         yield Page(pages[-1], position, sum(map(len, pages)))
+
+    def _reached(self, place: FakeFolder, since: Position | None) -> Position:
+        """Before the first that the listing lacks, and never back."""
+        begin = int(since or 1)
+        gap = place.unlisted(begin)
+        return Position(str(max(begin, place.shown_next if gap is None else min(gap, place.shown_next))))
 
     async def survey(self, folder: Folder, position: Position | None) -> Survey:
         """The newest known names, once a session; all that is there while the numbering stands behind the position."""
         await self._step("survey")
         place = self._current(folder)
+        if self._mailbox.whole:
+            return Survey([self._told(folder, mail) for mail in place.listed()], whole=not place.unlisted())
         following = int(position or 1)
-        behind = place.uid_next < following
-        if folder.name in self._surveyed and not behind:
+        behind = place.shown_next < following
+        below = [mail for mail in place.listed() if int(mail.uid) < following]
+        grown = place.below is not None and len(below) > place.below
+        if place.below is not None and not grown:
+            place.below = len(below)
+        if folder.name in self._surveyed and not behind and not grown:
             return Survey()
         self._surveyed.add(folder.name)
-        below = [mail for mail in place.mails.values() if int(mail.uid) < following]
-        low = self._source.lowest[folder.name] = min(place.uid_next, self._source.lowest.get(folder.name, following))
-        strange = [_told(folder, mail) for mail in below if int(mail.uid) >= low]
+        low = self._source.lowest[folder.name] = min(place.shown_next, self._source.lowest.get(folder.name, following))
+        strange = [self._told(folder, mail) for mail in below if grown or int(mail.uid) >= low]
         if not behind:
             self._source.lowest.pop(folder.name, None)
-        return Survey([_told(folder, mail) for mail in below[-SURVEYED:]], strange, behind=behind)
+        return Survey([self._told(folder, mail) for mail in below[-SURVEYED:]], strange, behind=behind)
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
         await self._step("look")
-        found = [self._current(ref.folder).mails.get(ref.uid) for ref in refs]
-        return [None if mail is None else _told(ref.folder, mail) for ref, mail in zip(refs, found, strict=True)]
+        found = [self._current(ref.folder).shown.get(ref.uid) for ref in refs]
+        return [None if mail is None else self._told(ref.folder, mail) for ref, mail in zip(refs, found, strict=True)]
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         await self._step("fetch")
         for number, claim in enumerate(claims):
             await self._fault(f"fetch:{number}")
             self._alive()
-            mail = self._current(claim.ref.folder).mails.get(claim.ref.uid)
+            mail = self._current(claim.ref.folder).shown.get(claim.ref.uid)
             if mail is None:
                 yield Gone(claim)
                 continue
             self._source.asked.append((claim.ref.folder.name, mail.uid, limit))
             octets, size = mail.octets[:limit], len(mail.octets)
-            yield RawMessage(claim, Octets.of(octets), size > limit, size, mail.received, tuple(sorted(mail.flags)))
+            flags = tuple(sorted(mail.flags))
+            yield RawMessage(claim, Octets.of(octets), size > limit, size, self._date(mail), flags, mail.doubt)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         self._source.told += settlements
@@ -282,16 +356,25 @@ class FakeSession:
     def _dispose(self, settlement: Settlement) -> Disposed:
         disposition, uid = settlement.disposition, settlement.ref.uid
         place = self._current(settlement.ref.folder)
-        mail = place.mails.get(uid)
+        mail = place.shown.get(uid)
+        lie = self._source.lies(settlement) if mail is not None and self._source.mode == "live" else ""
+        if lie == "nothing":
+            return Disposed(settlement, "failed", "the server said OK, and nothing was done")
+        if lie == "unproven":
+            return Disposed(settlement, "pending", "the server said OK, and nothing shows that it was done")
         if unknown := [flag for flag in disposition.flags if flag not in self._source.settable]:
             return Disposed(settlement, "failed", f"the server does not keep the flag {unknown[0]}")
         if mail is not None and self._source.mode == "live":
             mail.flags |= {*disposition.flags, *(("\\Seen",) if disposition.seen else ())}
             if disposition.delete or disposition.move is not None:
                 del place.mails[uid]
+                if place.below:
+                    place.below -= 1
             if disposition.move is not None:
                 self._mailbox.deliver(mail.octets, disposition.move, flags=mail.flags, received=mail.received)
         self._source.applied.append(settlement)
+        if lie == "unheard":
+            return Disposed(settlement, "pending", "the server said OK, and nothing shows that it was done")
         return Disposed(settlement, "applied")
 
     async def wait(self, limit: timedelta) -> Wake:
@@ -319,6 +402,7 @@ class FakeSession:
         self._source.steps.append(name)
         self._alive()
         await self._fault(name)
+        self._alive()
 
     async def _fault(self, step: str) -> None:
         try:
@@ -330,6 +414,16 @@ class FakeSession:
     def _alive(self) -> None:
         if self.lost:
             raise SessionLost(self.lost)
+
+    def _named(self, folder: Folder, mail: FakeMail) -> MessageRef:
+        return MessageRef(folder, mail.uid, len(mail.octets) if mail.told is None else mail.told)
+
+    def _told(self, folder: Folder, mail: FakeMail) -> MessageRef:
+        size = len(mail.octets) if mail.told is None else mail.told
+        return MessageRef(folder, mail.uid, size, self._date(mail))
+
+    def _date(self, mail: FakeMail) -> datetime | None:
+        return None if self._mailbox.whole else mail.received
 
     def _folder(self, name: str) -> Folder:
         return Folder(
@@ -344,10 +438,6 @@ class FakeSession:
             self.lost = "the numbering of the folder changed"
             raise SessionLost(self.lost)
         return self._mailbox.folders[folder.name]
-
-
-def _told(folder: Folder, mail: FakeMail) -> MessageRef:
-    return MessageRef(folder, mail.uid, len(mail.octets), mail.received)
 
 
 def _wanted(mail: FakeMail, start: Start) -> bool:

@@ -19,7 +19,15 @@ from mailpoller.core.ports import Clock, Ledger
 from mailpoller.ledgers.sqlite import SqliteLedger, messages
 from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.ledgers.sqlite.schema import SCHEMA
-from mailpoller.ledgers.sqlite.values import instant, instant_of_seconds, instant_or_none, micros, mid_text, undocument
+from mailpoller.ledgers.sqlite.values import (
+    instant,
+    instant_of_seconds,
+    instant_or_none,
+    micros,
+    mid_octets,
+    mid_text,
+    undocument,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,12 +84,13 @@ class MemoryMessage:
     doubts: int
     blame: int
     bearer: int
+    identity: bytes | None = None
 
 
 _MESSAGES = """
 SELECT mailbox, name, epoch, uid, listed, received, mid, state, claimed_at, due_at, suspect, at_risk, strikes, attempts, generation,
     waits_for, receipts, reason, outcome, fingerprint, repeat_of, settled_at, disposition_state, disposition_reason, absent_at,
-    doubts, blame, bearer
+    doubts, blame, bearer, identity
 FROM message JOIN folder ON folder.id = message.folder WHERE {where}
 """
 
@@ -117,6 +126,16 @@ class MemoryStore:
         ).fetchone()
         return {uid for uid, _ in undocument(row[0])} if row is not None and row[0] else set()
 
+    def of_mid(self, mid: str) -> MemoryMessage | None:
+        """What is committed of the message with this mid, or None."""
+        row = self.connection.execute(_MESSAGES.format(where="mid = ?"), (mid_octets(mid),)).fetchone()
+        return None if row is None else _message(row)
+
+    def unfinished(self) -> list[MemoryMessage]:
+        """All that something is still to be done about."""
+        where = "state <> 'settled' OR due_at IS NOT NULL"
+        return [_message(row) for row in self.connection.execute(_MESSAGES.format(where=where))]
+
     @property
     def folders(self) -> dict[tuple[str, str], list[MemoryFolder]]:
         """(mailbox, folder) -> its epochs, the present one last."""
@@ -134,7 +153,7 @@ def _message(row: Sequence[Any]) -> MemoryMessage:
     (
         mailbox, name, epoch, uid, listed, received, mid, state, claimed_at, due_at, suspect, at_risk, strikes, attempts, generation,
         waits_for, receipts, reason, outcome, fingerprint, repeat_of, settled_at, disposition_state, disposition_reason, absent_at,
-        doubts, blame, bearer,
+        doubts, blame, bearer, identity,
     ) = row  # fmt: skip
     return MemoryMessage(
         ref=MessageRef(Folder(mailbox, name, epoch), uid, listed, instant_of_seconds(received)),
@@ -158,6 +177,7 @@ def _message(row: Sequence[Any]) -> MemoryMessage:
         doubts=doubts,
         blame=blame,
         bearer=bearer,
+        identity=identity,
     )
 
 
