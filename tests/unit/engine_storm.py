@@ -418,7 +418,8 @@ class Witness:
         self.settled_count += 1
         if not self._process.dead:
             world = self._process.world
-            world.seen[outcome.claim.mid, outcome.claim.generation] += 1
+            # What ended as gone, or never came whole, may be there again and end otherwise.
+            world.seen[outcome.claim.mid, outcome.claim.generation] += outcome.kind not in ("gone", "doubtful")
             row = world.store.of_mid(outcome.claim.mid)
             world.promise(row is not None and row.state == "settled", "an outcome is told before it is committed")
 
