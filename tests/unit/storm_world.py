@@ -154,7 +154,7 @@ class World:
     deaths: int = 0
     starts: int = 0
     seen: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """(mid, generation) -> how often an observer was told of its outcome."""
+    """(mid, generation) -> how often an observer was told of its outcome, but for those that may be revised."""
     broken: list[str] = field(default_factory=list)
     names: dict[tuple[Folder, str], list[Mail]] = field(default_factory=lambda: defaultdict(list))
     """What each number has stood for, in its epoch; the last is what it stands for now, or stood for last."""
@@ -331,9 +331,7 @@ class World:
         rows: dict[str, list[MemoryMessage]] = defaultdict(list)
         for row in self.store.messages.values():
             rows[self.of(row).text].append(row)
-            again = row.outcome is not None and row.outcome.kind in ("gone", "doubtful")
-            again = again or any(mail.removed or mail.trait == "doubtful" for mail in self.bearers(row))
-            self.promise(again or self.seen[row.mid, row.generation] <= 1, "an observer is told twice")
+            self.promise(self.seen[row.mid, row.generation] <= 1, "an observer is told twice")
         for queue, held in self.held.items():
             for delivery_id, one in held.items():
                 mail = self.mail(one.octets)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from engine_rig import Rig, log
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
@@ -116,6 +117,55 @@ async def test_a_suspect_whose_number_another_message_has_is_no_repeat_for_the_q
     again.mailbox.folders = rig.mailbox.folders
     assert await again.watcher.drain()
     assert again.subjects() == {"first 0": 1, "other 0": 1}
+
+
+async def test_what_was_in_doubt_in_a_numbering_that_was_set_back_hides_nothing_in_the_next_one() -> None:
+    rig = Rig()
+    rig.fill(2)
+    copy = rig.mailbox.copy()
+    rig.fill(1, "third")
+    await rig.watcher.drain()
+    rig.fill(2, "lost")
+    rig.source.faults.fail("fetch", SessionLost("the server hung up"), times=1)
+    await rig.watcher.drain()
+    rig.mailbox.put_back(copy)
+    expected = rig.fill(3, "of another size", text="after the accident")
+    # The header that raises the question, and the first batch; whatever is tried after that, alone, fails.
+    rig.source.faults.fail("fetch", SessionLost("the server hung up"), times=3, after=2)
+    rig.later(minutes=2)
+    await rig.watcher.drain()
+    again = Rig(ledger=rig.ledger.restarted(), sinks=rig.sinks)
+    again.mailbox.folders = rig.mailbox.folders
+    again.later(minutes=5)
+    await again.watcher.drain()
+    assert all(again.subjects()[subject] == 1 for subject in expected), again.subjects()
+
+
+async def test_a_name_that_is_listed_as_new_and_known_as_settled_is_looked_at_before_it_passes() -> None:
+    rig = Rig()
+    rig.fill(3)
+    await rig.watcher.drain()
+    # As it is left by a pass that ended before its listing was recorded.
+    rig.ledger.store.connection.execute("UPDATE folder SET position = '3'")
+    other = rig.mailbox.folders["INBOX"].mails["3"]
+    other.octets = other.octets.replace(b"message 2", b"another 2")
+    other.received += timedelta(minutes=1)
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects()["another 2"] == 1
+
+
+async def test_a_drain_is_not_done_while_names_are_shown_that_only_a_further_look_decides_about() -> None:
+    rig = Rig()
+    rig.fill(3)
+    back = rig.mailbox.folders["INBOX"].mails.pop("2")
+    assert await rig.watcher.drain()
+    rig.mailbox.folders["INBOX"].mails["2"] = back
+    rig.later(minutes=2)
+    assert not await rig.watcher.drain()
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects()["message 1"] == 1
 
 
 # --- absence --------------------------------------------------------------------------------------------------------

@@ -183,3 +183,35 @@ async def test_a_refusal_that_is_the_queues_trouble_does_not_bring_it_back_nor_k
     answers = await queue.deliver(deliveries(4))
     assert [type(one) for one in answers] == [Refusal, Receipt, Receipt, Receipt]
     assert (queue.state, edges) == (State.UP, [(True, "")])
+
+
+async def test_a_bug_met_while_a_queue_is_looked_after_does_not_end_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(0))
+    monkeypatch.setattr("mailpoller.engine.queues.UPKEEP_INTERVAL", timedelta(milliseconds=10))
+    told: list[bool] = []
+
+    async def listener(queue: Queue, up: bool, reason: str) -> None:
+        told.append(up)
+        if len(told) == 1:
+            raise RuntimeError("a bug")
+
+    queue = Queue(
+        "q",
+        ScriptedSink(),
+        payload="parsed",
+        octets_wanted=False,
+        retry_interval=timedelta(seconds=1),
+        clock=SystemClock(),
+        listener=listener,
+    )
+    tending = asyncio.create_task(queue.tend())
+    queue._proven = False
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        if tending.done():
+            break
+    assert not tending.done()
+    assert told
+    tending.cancel()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from engine_rig import log  # noqa: F401
+import structlog
 from engine_storm import LEDGER, SINK, SOURCE, Climate, simulate
 
 from mailpoller.engine import supervisor
@@ -52,8 +53,8 @@ CLIMATES = {
         traits=TRAITS,
     ),
 }
-HISTORIES = {"everything": 60, "copies": 20, "machines": 20, "maildrops": 20, "deaths": 25}
-FEWER = 28
+HISTORIES = {"everything": 50, "copies": 16, "machines": 14, "maildrops": 14, "deaths": 20}
+FEWER = 24
 """Histories that are lived through of each climate; a history's seed is its number."""
 
 
@@ -62,6 +63,15 @@ def calm_heart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The supervisor need not look every five simulated seconds."""
     monkeypatch.setattr(supervisor, "HEARTBEAT", timedelta(minutes=1))
     yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_logged() -> Iterator[None]:
+    """Half of the time would go into lines that nobody reads."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)
@@ -86,14 +96,14 @@ def test_every_promise_is_kept_whatever_fails(climate: str, tmp_path: Path) -> N
         )
     weather = CLIMATES[climate]
     assert happened["faults"] > 300 or not weather.steps
-    assert happened["restored"] > 20 or not weather.restores
+    assert happened["restored"] > 10 or not weather.restores
     assert happened["away"] > 10 or not weather.absences
     assert happened["behind"] > 20 or not weather.lags
     assert happened["gaps"] > 10 or not weather.gaps
-    assert happened["lied"] > 20 or not weather.lies
+    assert happened["lied"] > 10 or not weather.lies
     assert happened["vanished"] > 20 or not weather.vanishing
-    assert happened["jumped"] > 10 or not weather.jumps
+    assert happened["jumped"] > 5 or not weather.jumps
     assert happened["deaths"] > 100 or not CLIMATES[climate].deaths
     assert happened["renumbered"] > 50 or not CLIMATES[climate].renumbering
     assert happened["changes"] > 300 or not CLIMATES[climate].changes
-    assert happened["outages"] > 50 or not CLIMATES[climate].outages
+    assert happened["outages"] > 20 or not CLIMATES[climate].outages
