@@ -265,9 +265,18 @@ class Queue:
     async def tend(self) -> None:
         """Look after the queue for as long as the service runs."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._retry(), name=f"retry {self.name}")
-            group.create_task(self._look_once(), name=f"look at {self.name}")
-            group.create_task(self._keep_up(), name=f"upkeep {self.name}")
+            group.create_task(self._whatever_fails(self._retry), name=f"retry {self.name}")
+            group.create_task(self._whatever_fails(self._look_once), name=f"look at {self.name}")
+            group.create_task(self._whatever_fails(self._keep_up), name=f"upkeep {self.name}")
+
+    async def _whatever_fails(self, work: Callable[[], Awaitable[None]]) -> None:
+        """One queue's bug ends neither the rest of its care nor the service."""
+        while True:
+            try:
+                return await work()
+            except Exception:
+                log.exception("queue.crashed", queue=self.name, batch=0)
+                await self._clock.sleep(UPKEEP_INTERVAL.total_seconds())
 
     async def _prove(self) -> None:
         """An alarm of an earlier run ends with the first delivery of this one."""

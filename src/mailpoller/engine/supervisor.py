@@ -129,7 +129,7 @@ class Supervisor:
         self._tasks[watcher] = group.create_task(self._guard(watcher), name=f"watcher {watcher.mailbox}")
 
     def _look_after(self, group: asyncio.TaskGroup, queue: Queue) -> None:
-        self._tending[queue] = group.create_task(_tend(queue), name=f"queue {queue.name}")
+        self._tending[queue] = group.create_task(queue.tend(), name=f"queue {queue.name}")
 
     # --- beginning and end -----------------------------------------------------------------------------------------
 
@@ -248,16 +248,6 @@ class Supervisor:
             self._notifier.status(self._health.line())
             self._notifier.alive()
             await self._clock.sleep(pause.total_seconds())
-
-
-async def _tend(queue: Queue) -> None:
-    """Look after a queue, and again if that fails: its trouble is never everybody's."""
-    while True:
-        try:
-            await queue.tend()
-        except Exception:
-            log.exception("queue.crashed", queue=queue.name, batch=0)
-        await asyncio.sleep(REBUILD_FLOOR.total_seconds())
 
 
 async def _endless(name: str, work: Service, ended: asyncio.Event) -> None:
