@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from engine_rig import Rig, log
+from engine_rig import Rig, Routes, log
 
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Claim, Gone, RawMessage
+from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
+from mailpoller.core.ports import Start
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_source import FakeSession
@@ -166,6 +167,108 @@ async def test_a_drain_is_not_done_while_names_are_shown_that_only_a_further_loo
     rig.later(minutes=2)
     assert await rig.watcher.drain()
     assert rig.subjects()["message 1"] == 1
+
+
+async def test_names_that_are_shown_once_and_not_again_begin_nothing_anew(log: list[Any]) -> None:
+    rig = Rig()
+    rig.fill(3)
+    back = rig.mailbox.folders["INBOX"].mails.pop("2")
+    assert await rig.watcher.drain()
+    rig.mailbox.folders["INBOX"].mails["2"] = back
+    rig.later(minutes=2)
+    await rig.watcher.drain()
+    assert events(log, "epoch.doubted")
+    del rig.mailbox.folders["INBOX"].mails["2"]
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert not events(log, "epoch.set_back")
+    assert rig.subjects().total() == 2
+
+
+async def test_the_position_stays_before_a_name_whose_header_could_not_be_had() -> None:
+    rig = Rig()
+    rig.fill(3)
+    await rig.watcher.drain()
+    rig.ledger.store.connection.execute("UPDATE folder SET position = '3'")
+    other = rig.mailbox.folders["INBOX"].mails["3"]
+    other.octets = other.octets.replace(b"message 2", b"another 2")
+    other.received += timedelta(minutes=1)
+    rig.source.faults.fail("fetch", TransientError("not now"), times=1)
+    rig.later(minutes=2)
+    assert not await rig.watcher.drain()
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects()["another 2"] == 1
+
+
+async def test_a_message_that_some_of_its_queues_hold_is_no_repeat_of_an_earlier_one_with_its_octets() -> None:
+    rig = Rig(rules=[Routes("twin", "support", "archive")])
+    octets = plain(subject="twin")
+    rig.mailbox.deliver(octets)
+    await rig.watcher.drain()
+    rig.mailbox.remove("1")
+    rig.mailbox.deliver(octets)
+    down(rig, "archive")
+    await rig.watcher.drain()
+    assert (rig.subjects("support"), rig.subjects("archive")) == ({"twin": 2}, {"twin": 1})
+    folder = next(iter(rig.ledger.store.folders.values()))[-1].folder
+    await rig.ledger.begin_anew(folder, "for the test")
+    up(rig, "archive")
+    rig.later(minutes=5)
+    await rig.watcher.drain()
+    assert (rig.subjects("support"), rig.subjects("archive")) == ({"twin": 2}, {"twin": 2})
+
+
+async def test_a_pop3_server_that_names_everything_anew_has_nothing_delivered_twice(log: list[Any]) -> None:
+    rig = Rig()
+    rig.mailbox.whole = True
+    expected = rig.fill(4)
+    assert await rig.watcher.drain()
+    place = rig.mailbox.folders["INBOX"]
+    for mail in place.mails.values():
+        mail.uid = str(int(mail.uid) + 100)
+    place.mails = {mail.uid: mail for mail in place.mails.values()}
+    place.uid_next = 105
+    expected += rig.fill(1, "new")
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert events(log, "epoch.set_back")
+    assert rig.subjects() == expected
+
+
+# --- what a start leaves out ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("start", ["now", "since:2000-01-01"])
+async def test_what_a_source_without_a_position_says_is_unwanted_is_never_delivered(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(start=start)
+    rig.fill(3, "old")
+    pending = FakeSession.pending
+
+    async def telling(self: FakeSession, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        everything = [page async for page in pending(self, folder, None, Start("all"))]
+        refs = [ref for page in everything for ref in page.refs]
+        yield Page([], None, 0, refs) if start.kind in ("now", "since") else Page(refs, None, len(refs))
+
+    monkeypatch.setattr(FakeSession, "pending", telling)
+    assert await rig.watcher.drain()
+    rig.fill(2, "new")
+    rig.later(minutes=2)
+    await rig.ledger.complete(next(iter(rig.ledger.store.folders.values()))[-1].folder)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == {"new 0": 1, "new 1": 1}
+
+
+# --- what the server was not told -------------------------------------------------------------------------------------
+async def test_what_a_lost_session_left_untold_is_the_next_pass_s_first_thing_and_no_minute_is_waited_for() -> None:
+    rig = Rig(disposition="delete")
+    rig.fill(2)
+    rig.source.faults.fail("settle", SessionLost("the server hung up"), times=1)
+    with pytest.raises(SessionLost):
+        await rig.carry()
+    assert len(rig.mailbox.uids()) == 2
+    await rig.carry()
+    assert not rig.mailbox.uids()
 
 
 # --- absence --------------------------------------------------------------------------------------------------------
