@@ -282,7 +282,11 @@ class Queue:
         """An alarm of an earlier run ends with the first delivery of this one."""
         self._proven = True
         if self.state is State.UP and self._listener is not None:
-            await self._listener(self, True, "")
+            try:
+                await self._listener(self, True, "")
+            except Exception:
+                self._proven = False
+                raise
 
     async def _look_once(self) -> None:
         """Is it the queue that it was? Where there is nothing to deliver, a check's word is enough for that it is up."""
