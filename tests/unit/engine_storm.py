@@ -136,10 +136,6 @@ class StormSession(FakeSession):
         self._process, self._world = source.process, source.process.world
         self._busy: Counter[str] = Counter()
         self._incarnation = self._world.incarnations[source.name]
-        if self._world.counts_anew:
-            for name in self._world.folders:
-                self._mailbox.recount(name)
-            self._world.numbered()
 
     def _alive(self) -> None:
         if self._incarnation != self._world.incarnations[self._source.name]:

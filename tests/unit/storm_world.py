@@ -81,8 +81,6 @@ class Climate:
     """How probable it is that the server says OK to a disposition and does something else."""
     whole: bool = False
     """POP3 servers."""
-    counting: bool = False
-    """They count from 1 in each session."""
     once: bool = False
     """In the end it is ``run --once`` that works the mailboxes off, again and again."""
     hangs: bool = False
@@ -188,7 +186,6 @@ class World:
             ({}, {"disposition": "delete"}, {"disposition": "delete" if self.climate.whole else {"move": "Done"}})
         )
         self.folders = (INBOX,) if self.climate.whole else rng.choice(((INBOX,), (INBOX,), (INBOX, "Other")))
-        self.counts_anew = self.climate.counting
         self.copies: dict[tuple[str, str], FakeFolder] = {}
         self.by_identity: dict[bytes, Mail] = {}
         self.arrived = asyncio.Event()

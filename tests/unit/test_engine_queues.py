@@ -14,7 +14,6 @@ from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.queues import Queue, State
-from mailpoller.engine.supervisor import _tend
 
 
 class ScriptedSink:
@@ -190,7 +189,7 @@ async def test_a_bug_met_while_a_queue_is_looked_after_does_not_end_the_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(0))
-    monkeypatch.setattr("mailpoller.engine.supervisor.REBUILD_FLOOR", timedelta(milliseconds=10))
+    monkeypatch.setattr("mailpoller.engine.queues.UPKEEP_INTERVAL", timedelta(milliseconds=10))
     told: list[bool] = []
 
     async def listener(queue: Queue, up: bool, reason: str) -> None:
@@ -207,8 +206,8 @@ async def test_a_bug_met_while_a_queue_is_looked_after_does_not_end_the_service(
         clock=SystemClock(),
         listener=listener,
     )
-    tending = asyncio.create_task(_tend(queue))
+    tending = asyncio.create_task(queue.tend())
     while len(told) < 2 and not tending.done():
         await asyncio.sleep(0.005)
-    assert not tending.done()
+    assert not tending.done(), "and who could not be told is told again"
     tending.cancel()

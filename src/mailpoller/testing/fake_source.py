@@ -110,14 +110,6 @@ class FakeMailbox:
         mails = {uid: replace(mail, flags=set(mail.flags)) for uid, mail in place.mails.items()}
         return FakeFolder(mails, place.validity, place.uid_next)
 
-    def recount(self, folder: str = INBOX) -> None:
-        """A server that counts from 1 in each session begins one: names go to others, under the same epoch."""
-        place = self.folders[folder]
-        mails = list(place.mails.values())
-        for number, mail in enumerate(mails, 1):
-            mail.uid = str(number)
-        place.mails, place.uid_next = {mail.uid: mail for mail in mails}, len(mails) + 1
-
     def put_back(self, copy: FakeFolder, folder: str = INBOX) -> None:
         """The server is put back from a copy: the same UIDVALIDITY, and what came since is gone; new mail gets its numbers."""
         copy.below = self.folders[folder].below  # we keep that, and not the server
