@@ -324,6 +324,22 @@ async def test_one_message_that_is_gone_at_two_looks_is_claimed_anew_when_it_is_
     assert rig.subjects() == expected
 
 
+async def test_a_first_look_by_a_clock_that_was_ahead_keeps_nobody_waiting_until_then() -> None:
+    rig = Rig()
+    rig.fill(3)
+    down(rig)
+    await rig.watcher.drain()
+    up(rig)
+    rig.mailbox.folders["INBOX"].mails.pop("2")
+    rig.later(days=10)
+    await rig.watcher.drain()
+    rig.later(days=-10)
+    for _ in range(3):
+        rig.later(minutes=2)
+        done = await rig.watcher.drain()
+    assert done
+
+
 # --- start ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("start", "wanted"), [("now", {"new": 1}), ("unseen", {"old": 1, "new": 1})])
 async def test_start_is_decided_at_first_contact_even_if_every_queue_is_down(
