@@ -162,7 +162,7 @@ class StormSession(FakeSession):
                 # In two pages, the first of which allows no advance; some sizes are not known.
                 half = len(page.refs) // 2
                 yield Page(page.refs[:half], listed=page.listed)
-                page = Page([MessageRef(ref.folder, ref.uid) for ref in page.refs[half:]], page.position, page.listed)
+                page = replace(page, refs=[MessageRef(ref.folder, ref.uid) for ref in page.refs[half:]])
             yield page
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:

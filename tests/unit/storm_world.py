@@ -295,7 +295,7 @@ class World:
         outcomes = self.outcomes()
         for _, mail in self.present():
             one = self.mail(mail.octets)
-            if not outcomes[one.text] - {"gone"}:
+            if not outcomes[one.text] - {"gone", "skipped"}:
                 left.append(f"{one.text} is not settled, {outcomes[one.text]}")
         folders = self.store.folders
         for row in self.store.unfinished():
@@ -361,6 +361,7 @@ class World:
         present = any(self.mail(there.octets) is mail for _, there in self.present())
         settled = [row for row in rows if row.state == "settled" and row.outcome is not None]
         kinds = Counter(row.outcome.kind for row in settled if row.outcome is not None)
+        done = kinds["delivered"] + kinds["quarantined"] + kinds["discarded"]
         for row in settled:
             assert row.outcome is not None
             for queue in row.receipts or {}:
@@ -386,6 +387,8 @@ class World:
                 self.promise(removed or kinds.total() > 1, f"{told} counts as gone")
             elif kind == "doubtful":
                 self.promise(mail.trait == "doubtful" and mail.met >= 5, f"{told} counts as doubtful")
+            elif kind == "skipped":
+                self.promise(done, f"{told} is left out of a new numbering")
             elif kind == "discarded":
                 self.promise(mail.trait == "discarded", f"{told} is discarded")
             else:
@@ -397,7 +400,6 @@ class World:
             assert first.settled_at is not None
             again = first.settled_at <= second.claimed_at and mail.trait != "large"
             self.promise(not again, f"{told} is brought once more in a new numbering")
-        done = kinds["delivered"] + kinds["quarantined"] + kinds["discarded"]
         self.promise(done or (kinds["doubtful"] if present else mail.removed), f"{told} is lost, {kinds}")
         faults = self.faults.total() + self.starts + self.renumbered + self.outages + self.happened.total()
         self.promise(

@@ -324,6 +324,23 @@ async def test_one_message_that_is_gone_at_two_looks_is_claimed_anew_when_it_is_
     assert rig.subjects() == expected
 
 
+async def test_what_some_of_its_queues_hold_and_is_gone_reaches_the_others_when_it_is_back() -> None:
+    rig = Rig(rules=[Routes("both", "support", "archive")])
+    rig.fill(3, "both")
+    down(rig, "archive")
+    await rig.watcher.drain()
+    away = rig.mailbox.folders["INBOX"].mails.pop("2")
+    up(rig, "archive")
+    for _ in range(3):
+        rig.later(minutes=2)
+        await rig.watcher.drain()
+    assert (await rig.counts())["deferred"] == 0
+    rig.mailbox.folders["INBOX"].mails["2"] = away
+    rig.later(minutes=2)
+    assert await rig.watcher.drain()
+    assert rig.subjects("archive") == rig.subjects("support") == {f"both {number}": 1 for number in range(3)}
+
+
 async def test_a_first_look_by_a_clock_that_was_ahead_keeps_nobody_waiting_until_then() -> None:
     rig = Rig()
     rig.fill(3)

@@ -360,6 +360,7 @@ async def test_the_bookmark_stays_before_a_gap_and_what_is_listed_is_taken(tmp_p
                 found = await pages(session, None)
         assert sorted(uid for page in found for uid in uids(page.refs)) == [*range(1, 5), *range(6, count + 1)]
         assert {page.gap for page in found} == {""}
+        assert found[-1].partial, "what the gap hides is missing: nothing is complete by this"
         assert [found[-1].position, len(logs)] == ["5 below=4 gap=5-5-1-1-0", 1]
         assert (logs[0]["event"], logs[0]["low"], logs[0]["missing"]) == ("listing.incomplete", 5, 1)
 

@@ -566,7 +566,8 @@ class Ledger(Protocol):
         """At most ``limit`` refs of messages that have no outcome yet and are not claimed."""
 
     async def lost(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
-        """At most ``limit`` refs of messages that ended as ``gone`` without a receipt, or as ``doubtful``, the latest first."""
+        """At most ``limit`` refs of messages that ended as ``gone`` before all of their queues had them, or as ``doubtful``, the latest
+        first."""
 
     async def revive(self, refs: Sequence[MessageRef]) -> int:
         """These are there: messages that had ended as ``gone`` are due, and those that had ended as ``doubtful`` and show another size or

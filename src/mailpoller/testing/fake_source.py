@@ -268,9 +268,12 @@ class FakeSession:
         await self._step("pending")
         place = self._current(folder)
         mails = place.listed()
+        unwanted: list[MessageRef] = []
         if since is not None:
             mails = [mail for mail in mails if int(mail.uid) >= int(since)]
         else:
+            if self._mailbox.whole:  # there is no position to remember them by
+                unwanted = [self._named(folder, mail) for mail in mails if not _wanted(mail, start)]
             mails = [mail for mail in mails if _wanted(mail, start)]
         if folder.name == self._source.watched[0]:
             self._seen_by_wait = place.uid_next
@@ -285,7 +288,8 @@ class FakeSession:
             place.below = before + sum(begin <= uid < int(position) for uid in uids)
         for page in pages[:-1]:
             yield Page(page, listed=sum(map(len, pages)))
-        yield Page(pages[-1], position, sum(map(len, pages)))
+        partial = place.unlisted(int(since or 1)) is not None
+        yield Page(pages[-1], position, sum(map(len, pages)), unwanted, partial=partial)
 
     def _reached(self, place: FakeFolder, since: Position | None) -> Position:
         """Before the first that the listing lacks, and never back."""

@@ -817,7 +817,7 @@ class LedgerSuite:
         await ledger.settle(
             [
                 replace(outcome(one, disposition=LEAVE), kind="gone", receipts={}),
-                replace(outcome(two, disposition=LEAVE), kind="gone", receipts={"support": "1"}),
+                replace(outcome(two, disposition=LEAVE), kind="gone", receipts={"support": "1"}, reason="redelivery"),
                 replace(outcome(three, disposition=LEAVE), kind="doubtful", receipts={}),
             ]
         )

@@ -231,7 +231,7 @@ def unsettled(connection: Connection, known: Known, limit: int) -> list[Named]:
 def lost(connection: Connection, known: Known, limit: int) -> list[Named]:
     rows = connection.execute(
         "SELECT uid, listed, received FROM message INDEXED BY message_lost WHERE folder = ? "
-        "AND (outcome = 'gone' AND receipts IS NULL OR outcome = 'doubtful') ORDER BY settled_at DESC LIMIT ?",
+        "AND (outcome = 'gone' AND (receipts IS NULL OR reason = '') OR outcome = 'doubtful') ORDER BY settled_at DESC LIMIT ?",
         (known.id, limit),
     )
     return list(rows)
@@ -257,7 +257,7 @@ FROM (
     FROM json_each(?2)
 ) AS seen
 WHERE message.folder = seen.folder AND message.uid = seen.uid AND state = 'settled'
-    AND (outcome = 'gone' AND receipts IS NULL
+    AND (outcome = 'gone' AND (receipts IS NULL OR reason = '')
         OR outcome = 'doubtful' AND (seen.listed <> message.listed OR seen.received <> message.received))
 """
 _REVIVED = """
@@ -267,7 +267,7 @@ SELECT message.uid FROM (
     FROM json_each(?2)
 ) AS seen CROSS JOIN message
 WHERE message.folder = seen.folder AND message.uid = seen.uid AND state = 'settled'
-    AND (outcome = 'gone' AND receipts IS NULL
+    AND (outcome = 'gone' AND (receipts IS NULL OR reason = '')
         OR outcome = 'doubtful' AND (seen.listed <> message.listed OR seen.received <> message.received))
 """
 

@@ -135,7 +135,7 @@ CREATE TABLE shelf (messages INTEGER NOT NULL) STRICT;
 INSERT INTO shelf (messages) VALUES (0);
 
 CREATE INDEX message_lost ON message (folder, settled_at)
-    WHERE outcome = 'gone' AND receipts IS NULL OR outcome = 'doubtful';
+    WHERE outcome = 'gone' AND (receipts IS NULL OR reason = '') OR outcome = 'doubtful';
 
 CREATE INDEX message_blamed ON message (folder) WHERE blame > 0;
 

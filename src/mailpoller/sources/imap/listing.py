@@ -53,6 +53,11 @@ class Listing:
     asked: _Details | None = None
 
     @property
+    def partial(self) -> bool:
+        """There is a gap that is not confirmed yet: what it hides may be listed the next time."""
+        return self.cap < MAX_UID
+
+    @property
     def following(self) -> int:
         """The first uid that is beyond this listing."""
         return self.ends.following
@@ -92,10 +97,12 @@ class Listing:
             wanted = [uid for uid in page if self._wants(uid, lines.dates.get(uid))]
             end = begin + len(page)
             bookmark = self.ends if end == len(self.uids) else self._reached(page[-1], end)
-            yield Page([lines.ref(self.folder, uid) for uid in wanted], bookmark.write(), gap=bookmark.gap)
+            refs = [lines.ref(self.folder, uid) for uid in wanted]
+            partial = self.partial and end == len(self.uids)
+            yield Page(refs, bookmark.write(), gap=bookmark.gap, partial=partial)
             asked = ahead
         if not self.uids:
-            yield Page((), self.ends.write(), gap=self.ends.gap)
+            yield Page((), self.ends.write(), gap=self.ends.gap, partial=self.partial)
 
     def _ask(self, protocol: ImapProtocol, begin: int) -> _Details | None:
         page = self.uids[begin : begin + PAGE]
