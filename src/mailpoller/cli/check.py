@@ -17,6 +17,7 @@ from mailpoller.cli.exits import CONFIG, UNAVAILABLE, explained
 from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
 from mailpoller.cli.output import coloured, counted, one_line, print_json
 from mailpoller.cli.terminal import Terminal, error_terminal, progress
+from mailpoller.core.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -149,7 +150,7 @@ async def _probe(config: Config, only: str | None, send_to: str | None, *, quiet
     async with (
         parts_to_probe(config, only, send_to=send_to) as parts,
         progress(terminal, how_far),
-        asyncio.TaskGroup() as group,
+        TaskGroup() as group,
     ):
         own = {"service": _state(config.service.state_directory)} if only is None else {}
         for name, stages in {**own, **parts}.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mailpoller.cli.exits import NOINPUT, complain, explained
+from mailpoller.core.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from mailpoller.demo.stage import DemoSetup
@@ -71,7 +72,7 @@ async def _demo(directory: Path, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, app.stop.set)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             running = group.create_task(app.run(), name="daemon")
             expected = len(setup.messages)
             telling = group.create_task(_tell(setup, app.health.mailboxes["demo"], expected), name="tell")

@@ -27,6 +27,7 @@ import structlog
 from mailpoller import __version__
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Clock, Fault, Ledger, Outgoing
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.notice import MANNERS, Kind, Trouble, alarm_key, section
 from mailpoller.mail.compose import Section, alert_mail
@@ -184,7 +185,7 @@ class Alarm:
     async def run(self, stop: asyncio.Event) -> None:
         """Send what is due, until ``stop``; then what is due then. Takes eight seconds to end at most, and never raises for the mail's
         or the ledger's sake."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             work = group.create_task(self._work(stop), name="alarm mail")
             await stop.wait()
             if not self._resting:  # a mail that is half said is said to its end, or else it comes twice

@@ -16,6 +16,7 @@ from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientErro
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Ledger, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.absence import Absences
 from mailpoller.engine.agenda import Agenda, Batch, Limits, Stop, Wanted
 from mailpoller.engine.budget import Budget
@@ -265,7 +266,7 @@ class Courier:
     async def _carry_batches(self, now: Pass, batches: AsyncGenerator[Batch, None]) -> None:
         """Send batch after batch along the line. What was begun is finished as far as it goes, then trouble is raised."""
         self._teller.begin(now)
-        async with asyncio.TaskGroup() as telling:
+        async with TaskGroup() as telling:
             telling.create_task(self._teller.tell_settled(now), name=f"tell {self._mailbox}")
             async with now.tasks:
                 await self._feed(now, batches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Traits
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
 from mailpoller.engine.queues import Queue, State
 from mailpoller.mail.event import EventRenderer
@@ -233,7 +233,7 @@ class Dispatcher:
             for name, several in by_queue.items():
                 await self._bring(name, several)
             return
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for name, several in by_queue.items():
                 group.create_task(self._bring(name, several), name=f"deliver {name}")
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from mailpoller.core.ports import Clock, Expiring
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Alarm, Kind
 
 log = structlog.get_logger(__name__)
@@ -36,7 +37,7 @@ class Forecast:
     async def run(self, stop: asyncio.Event) -> None:
         """Look until ``stop``; the first time even if it is set already, for a service that runs only briefly."""
         await self.look()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             looking = group.create_task(self._look_daily(), name="forecast of expiries")
             await stop.wait()
             looking.cancel()

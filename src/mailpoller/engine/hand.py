@@ -10,6 +10,7 @@ from mailpoller.core.delivery import Outcome, Question, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Session
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.agenda import Batch
 from mailpoller.engine.budget import Reservation
 from mailpoller.engine.dispatcher import Deferral, Judged
@@ -99,7 +100,7 @@ class Pass:
     """Nothing got anywhere: what was being fetched was given up, for this reason."""
     unaccounted: list[Claim] = field(default_factory=list)
     """Claims that were being fetched when the pass was cancelled after that."""
-    tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    tasks: TaskGroup = field(default_factory=TaskGroup)
     """Those that batches walk and fetch in."""
     fetching: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -12,6 +12,7 @@ import structlog
 
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.ports import Clock, Ledger, Stuck
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.health import Condition, Health, MailboxHealth
 from mailpoller.engine.watcher import Watcher
@@ -71,7 +72,7 @@ class Overdue:
     async def run(self, stop: asyncio.Event) -> None:
         """Look until ``stop``, and then once more."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 looking = group.create_task(self._look_again_and_again(), name="look for what is overdue")
                 await stop.wait()
                 looking.cancel()

@@ -12,6 +12,7 @@ import structlog
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
 from mailpoller.core.ports import Clock, Consumed, QueueRecord, Sink, Upkept
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
 from mailpoller.engine.turns import Turns
@@ -264,7 +265,7 @@ class Queue:
 
     async def tend(self) -> None:
         """Look after the queue for as long as the service runs."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._whatever_fails(self._retry), name=f"retry {self.name}")
             group.create_task(self._whatever_fails(self._look_once), name=f"look at {self.name}")
             group.create_task(self._whatever_fails(self._keep_up), name=f"upkeep {self.name}")

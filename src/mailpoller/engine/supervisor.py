@@ -9,6 +9,7 @@ from datetime import timedelta
 import structlog
 
 from mailpoller.core.ports import Clock
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.health import Health
 from mailpoller.engine.notify import Notifier
@@ -58,7 +59,7 @@ class Supervisor:
         self._stop = stop
         self._services = services
         self._ended = asyncio.Event()
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
         """Where whoever joins is run; None while nothing is, and when the service stops."""
         self._tasks: dict[Watcher, asyncio.Task[None]] = {}
         self._tending: dict[Queue, asyncio.Task[None]] = {}
@@ -67,7 +68,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Return when everything has stopped."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             services = self._start(group)
             for watcher in self.watchers.values():
                 self._watch(group, watcher)
@@ -124,16 +125,16 @@ class Supervisor:
             task.cancel()
             await asyncio.wait([task])
 
-    def _watch(self, group: asyncio.TaskGroup, watcher: Watcher) -> None:
+    def _watch(self, group: TaskGroup, watcher: Watcher) -> None:
         self._over.setdefault(watcher, asyncio.Event())
         self._tasks[watcher] = group.create_task(self._guard(watcher), name=f"watcher {watcher.mailbox}")
 
-    def _look_after(self, group: asyncio.TaskGroup, queue: Queue) -> None:
+    def _look_after(self, group: TaskGroup, queue: Queue) -> None:
         self._tending[queue] = group.create_task(queue.tend(), name=f"queue {queue.name}")
 
     # --- beginning and end -----------------------------------------------------------------------------------------
 
-    def _start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    def _start(self, group: TaskGroup) -> list[asyncio.Task[None]]:
         """Everything that is not a mailbox: the services, which are returned, and what is simply cancelled at the end."""
         services = [
             group.create_task(_endless(name, work, self._ended), name=name) for name, work in self._services.items()
@@ -171,11 +172,11 @@ class Supervisor:
                 watcher.leash = None
 
         async def all_of_them() -> None:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 for name, watcher in self.watchers.items():
                     self._tasks[watcher] = group.create_task(one(watcher), name=f"drain {name}")
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             services = self._start(group)
             draining = group.create_task(all_of_them(), name="drain")
             stopping = group.create_task(self._stop.wait(), name="stop")

@@ -18,6 +18,7 @@ from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.core.literals import MailAddresses, OutgoingName
 from mailpoller.core.ports import Clock, Inquiring, Mail, Outgoing, Sink, Stage
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.mail.compose import Form, printable, quarantine_mail
 from mailpoller.transport.recent import Recent
 from mailpoller.transport.smtp import EnvelopeRefused, NotCarried, NotNow, RelayUnavailable, RelayUncertain
@@ -148,7 +149,7 @@ class SmtpQueue:
         if len(batch) == 1:
             await lane()
         else:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 for number in range(_LANES):
                     group.create_task(lane(), name=f"mail {self._name} {number}")
         if trouble and not answers:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.transport.throttle import Busy
 
 
@@ -87,7 +88,7 @@ class FetchingAbreast(Fetching):
 
     async def _fetch_all(self) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 for number in range(min(self._at_once, len(self._waiting))):
                     group.create_task(self._work(), name=f"fetch a message {number}")
         except ExceptionGroup as several:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from mailpoller.core.errors import SessionLost
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
 from mailpoller.sources.gmail.config import TRASH
 from mailpoller.sources.gmail.errors import Missing
@@ -61,7 +61,7 @@ async def at_once(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
             await each()
 
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for number in range(min(AT_ONCE, len(work))):
                 group.create_task(labour(), name=f"ask about a message {number}")
     except ExceptionGroup as several:

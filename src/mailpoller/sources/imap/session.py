@@ -16,6 +16,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.sources.imap.config import ImapConfig
 from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
@@ -307,7 +308,7 @@ class ImapSession:
             states.update({(disposition, uid): state for uid, state in found.items()})
 
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for disposition, uids in groups.items():
                     tasks.create_task(work(disposition, uids), name=f"settle {self._name}")
         except ExceptionGroup as several:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError
 from mailpoller.core.ports import Answer, Mail, Stage
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.transport.probe import Approach, stages
 from mailpoller.transport.retry import briefly
 from mailpoller.transport.smtp.inquiry import asked
@@ -114,6 +115,6 @@ class Relay:
         for line in lines:
             if line.retirement is not None:
                 line.retirement.cancel()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for line in lines:
                 group.create_task(line.quit(), name=f"quit {self._settings.place}")

@@ -13,6 +13,7 @@ from aiosmtplib import SMTPResponse
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.ports import Answer, Mail
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.transport.smtp.line import Line
 from mailpoller.transport.smtp.terms import (
     EnvelopeRefused,
@@ -216,7 +217,7 @@ async def _transfer(line: Line, octets: bytes) -> SMTPResponse:
 
     try:
         with line.faults("the mail"):
-            async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(limit), TaskGroup() as group:
                 uploading = group.create_task(upload(), name=f"upload {line.settings.place}")
                 answer = await protocol.read_response(timeout=None)
                 uploading.cancel()
