@@ -226,6 +226,7 @@ async def test_backlog_gives_way_between_two_batches_and_goes_on_later() -> None
     assert fleet.most[""] == 1
     assert backlog.subjects() == expected
     assert set(backlog.downloads().values()) == {1}
+    assert backlog.source.steps.count("pending") <= 600 // 10 + 10, "no session ends without having gained something"
 
 
 async def test_backlog_keeps_its_connection_while_nobody_has_waited_too_long() -> None:

@@ -88,11 +88,17 @@ class Patience:
     def __init__(self, stop: Stop) -> None:
         self.place: Place | None = None
         """The connection that others may need; None: it need not be shared."""
+        self.gained = False
+        """Something was settled since we have it. Who gave way before that would only list the same again, for ever."""
         self._stop = stop
+
+    def begin(self, place: Place) -> None:
+        """A session begins on this connection."""
+        self.place, self.gained = place, False
 
     def is_set(self) -> bool:
         """True if it is at its end."""
-        return self._stop.is_set() or (self.place is not None and self.place.gives_way())
+        return self._stop.is_set() or (self.place is not None and self.gained and self.place.gives_way())
 
 
 class Watcher:
@@ -204,6 +210,7 @@ class Watcher:
     def settled(self, outcome: Outcome) -> None:
         health = self._health.mailboxes[self.mailbox]
         health.settled += 1
+        self.patience.gained = True
         if outcome.kind == "doubtful":
             self._alarm.tell(Kind.OCTETS_DOUBTFUL, self.mailbox, f"message {outcome.claim.mid}", group=self._group)
         if outcome.kind == "quarantined":
@@ -268,7 +275,7 @@ class Watcher:
         if place is None:
             return False
         with place:
-            self.patience.place = place
+            self.patience.begin(place)
             async with self._session() as session:
                 await self._attend(session, place)
             return place.yielding
