@@ -137,12 +137,16 @@ class Question:
     """The answer to a ref whose size or date is not what it was: perhaps another message bears the name now.
 
     ``identity`` is that of the known bearer; who has the header of what bears it now decides (``Ledger.identified``). Until
-    then nothing is done with either.
+    then nothing is done with either. ``left_out_at``: the known bearer was never fetched, but left out by ``start`` at this instant
+    (aware), and has no identity; then it is another message whose header says that it came later. ``message_id``: all that is known of
+    a bearer that an earlier version fetched, which kept no identity.
     """
 
     ref: MessageRef
     mid: str
     identity: bytes
+    left_out_at: datetime | None = None
+    message_id: str = ""
 
 
 @record

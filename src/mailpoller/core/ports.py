@@ -246,6 +246,14 @@ class Marked(Protocol):
 
 
 @runtime_checkable
+class Recalling(Protocol):
+    """A sink that can tell what its queue was handed, which proves what a process had brought there that died before it could note it."""
+
+    async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """Those that the queue holds, or held until somebody took them. Changes nothing. Raises :class:`TransientError`."""
+
+
+@runtime_checkable
 class Consumed(Protocol):
     """A sink that can tell whether anybody takes from its queue."""
 
@@ -345,7 +353,7 @@ class FolderState:
     operator decided for a held epoch change. ``left_before``: some mail of an earlier epoch was never settled, and may be older.
     ``strange_at``: when a survey first showed names that we should know (see :meth:`Ledger.strange`). ``pruned_at``: see
     :meth:`Ledger.prune`. ``absence_accepted``: an operator said that what is absent is gone.
-    ``planned``: see :meth:`Ledger.plan`.
+    ``planned``: see :meth:`Ledger.plan`. ``heirless``: there may be messages for :meth:`Ledger.heirless` to tell of.
     """
 
     folder: Folder
@@ -361,6 +369,7 @@ class FolderState:
     pruned_at: datetime | None = None
     absence_accepted: bool = False
     planned: bool = False
+    heirless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +441,9 @@ class Sight:
     """How what a mailbox shows under a name compares with what the ledger knows of it.
 
     ``unknown``: the ledger does not know the name. ``same``: nothing speaks against it. ``question``: size or date are others, and
-    ``identity`` (that of the known bearer) decides. ``open``: not settled yet, or settled and not disposed of.
+    ``identity`` (that of the known bearer) decides, or else ``left_out_at`` or ``message_id`` (see
+    :class:`~mailpoller.core.delivery.Question`).
+    ``open``: not settled yet, or settled and not disposed of.
     """
 
     ref: MessageRef
@@ -440,6 +451,25 @@ class Sight:
     mid: str = ""
     identity: bytes | None = None
     open: bool = False
+    left_out_at: datetime | None = None
+    message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heirless:
+    """A message that may have been brought to a queue, is not settled, and whose name is gone, with its numbering or without.
+
+    ``number`` and ``uid`` are the ledger's own. ``identity`` is None if it was on its way when the process died; then no more is known of
+    it than ``size`` and ``received``, as far as they were listed.
+    """
+
+    number: int
+    uid: str
+    mid: str
+    identity: bytes | None = None
+    size: int | None = None
+    received: datetime | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,13 +502,17 @@ class Census:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What identifies a message that was fetched: kept when it is put off, so that ``trace`` finds it and its name's bearer is known."""
+    """What identifies a message that was fetched: kept when it is put off, so that ``trace`` finds it and its name's bearer is known.
+
+    ``fingerprint``: of octets that a queue holds already, so that a repeat under another mid can say what it repeats.
+    """
 
     identity: bytes | None = None
     received: datetime | None = None
     size: int | None = None
     message_id: str = ""
     sender: str = ""
+    fingerprint: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +546,14 @@ class Ledger(Protocol):
     async def begin_anew(self, folder: Folder, reason: str) -> None:
         """The numbering of this epoch was set back: a new epoch begins under the same name of an epoch. What a listing shows there under
         a known name, with the same size and date, stays what it was, under its mid. :meth:`open_folder` tells the new state."""
+
+    async def heirless(self, folder: Folder, *, limit: int, earlier: bool) -> Sequence[Heirless]:
+        """At most ``limit`` messages whose names are gone and that a queue may hold: suspects whose names a whole listing lacked; with
+        ``earlier`` also suspects of earlier epochs, and what waits there and was brought to some of its queues."""
+
+    async def inherit(self, claim: Claim, former: Heirless) -> Claim:
+        """A claimed message is what ``former`` was, under a new name: it goes on under the former mid, with its receipts, so that a queue
+        that holds it knows it again. The former name is given up. The claim as it is now; as it was if ``former`` is not there any more."""
 
     async def strange(self, folder: Folder, doubtful: bool) -> None:
         """Keep when a survey first showed what we should know and do not (``doubtful``), or that it shows it no more."""
@@ -631,7 +673,8 @@ class Ledger(Protocol):
         """Record what the server said. ``failed`` is due again after a day, ``pending`` after a minute."""
 
     async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
-        """fingerprint -> mid of the earliest settled message of this mailbox with equal octets, of those that have one."""
+        """fingerprint -> mid of the earliest message of this mailbox with equal octets, of those that have one: the earliest settled one,
+        else one that waits and that some queue holds already."""
 
     async def former(self, folder: Folder, fingerprints: Sequence[bytes]) -> Mapping[bytes, Sequence[str]]:
         """fingerprint -> mids of messages with equal octets that were settled in another epoch of this folder, or under this name by an

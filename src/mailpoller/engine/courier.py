@@ -43,6 +43,9 @@ SAID_KEPT = 10_000
 STATIONS = 6
 """Of the line that batches go along: claimed, asked for, fetched, judged, delivered, settled."""
 
+HEIRLESS = 10_000
+"""Messages that are remembered because a queue may hold them, though their names are gone."""
+
 _SETTLED = {
     "delivered": "message.delivered",
     "quarantined": "message.quarantined",
@@ -158,6 +161,7 @@ class Courier:
         wanted: Wanted = None,
         planned: Sequence[Page] = (),
         listed: bool = False,
+        heirless: bool = False,
     ) -> Tally:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
@@ -165,6 +169,7 @@ class Courier:
         this is the first full listing after an epoch change, so octets that were settled before are not delivered again.
         ``accepted``: an operator said that what is absent is gone. ``wanted``: which of the listed messages are worked on, or None for all.
         ``planned``: pages that are worked on before the folder is listed; with ``listed`` they are all of it.
+        ``heirless``: what is new by name may be a message that was on its way under another (``Ledger.heirless``).
         Ends early, between batches, when the service stops. However it ends, no claim stays in hand.
         """
         tally = Tally()
@@ -174,6 +179,8 @@ class Courier:
             await self._recall(folder)
             await self._carry_suspects(session, folder, suppress, tally, accepted=accepted)
             now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
+            if heirless:
+                now.heirless += await self._ledger.heirless(folder, limit=HEIRLESS, earlier=suppress)
             pages = _pages(session, folder, since, start, planned, listed)
             async with aclosing(self._agenda.batches(folder, pages, tally, wanted, whole=since is None)) as batches:
                 await self._carry_batches(now, batches)
@@ -367,9 +374,9 @@ class Courier:
         seen = await now.session.look(refs)
         sights = await self._ledger.recognise([ref for ref in seen if ref is not None])
         now.questions += [
-            Question(sight.ref, sight.mid, sight.identity)
+            Question(sight.ref, sight.mid, sight.identity or b"", sight.left_out_at, sight.message_id)
             for sight in sights
-            if sight.state == "question" and sight.identity is not None
+            if sight.state == "question"
         ]
 
     async def _put_down(self, claims: Sequence[Claim]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from mailpoller.core.delivery import LEAVE, QUARANTINE, Delivery, Disposition, O
 from mailpoller.core.errors import TransientError
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
-from mailpoller.core.ports import Clock, Traits
+from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
 from mailpoller.engine.queues import Queue, State
@@ -31,6 +32,8 @@ _RESERVED = frozenset((QUARANTINE, LAST_RESORT))
 
 REFUSED_LIMIT = 11
 """A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six hours)."""
+
+LONGEST_UIDL = 70
 
 _REASONS_TOLD = 1000
 
@@ -96,6 +99,7 @@ def traits_of(judged: Judged) -> Traits:
         size=None if message.raw.truncated else message.raw.octets.size,
         message_id=message.message_id,
         sender=message.from_[0].address if message.from_ else "",
+        fingerprint=message.raw.octets.digest if judged.receipts and not message.raw.truncated else None,
     )
 
 
@@ -128,6 +132,22 @@ class Dispatcher:
     def probing(self) -> frozenset[str]:
         """The names of the queues that want one message first."""
         return frozenset(name for name, queue in self._queues.items() if queue.state is State.PROBING)
+
+    async def held(self, judged: Judged, former: Sequence[Heirless]) -> Heirless | None:
+        """The one of ``former`` under whose mid a queue of the message's route holds this very message already; None if none of them can
+        tell of one. A delivery id is made of the header too, so it is nobody else's."""
+        identity = judged.message.identity
+        if identity is None:
+            return None
+        for name in judged.route:
+            queue = self.queue(name)
+            if queue is None or not isinstance(queue.sink, Recalling) or not queue.takes_mail:
+                continue
+            ids = {mint_delivery_id(one.mid, name, one.generation, identity): one for one in former}
+            with contextlib.suppress(TransientError):
+                for delivery_id in await queue.sink.holds(ids):
+                    return ids[delivery_id]
+        return None
 
     def prepare(self, judged: Judged) -> None:
         """Decide the route and render the events. All that a hostile message could upset happens here, not later."""
@@ -177,7 +197,11 @@ class Dispatcher:
             raise LookupError(f"no queue is named {name}")
         verdict, claim = judged.verdict, judged.claim
         deliver = verdict if isinstance(verdict, Deliver) else None
-        identity = b"" if claim.plain_id else judged.message.identity or b""
+        raw = judged.message.raw
+        # Of what an earlier version was killed with no more than the size is known. Of another size, it is another message, unless its
+        # name is so long (RFC 1939 section 7) that no server gives it twice, and those services estimate.
+        plain = claim.plain_id and (len(claim.ref.uid) > LONGEST_UIDL or claim.ref.size in (None, raw.octets.size))
+        identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
         wanted = queue.octets_wanted or name in _RESERVED
         event = renderer.render(

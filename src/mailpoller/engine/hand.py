@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mailpoller.core.delivery import Outcome, Question, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
-from mailpoller.core.ports import Session
+from mailpoller.core.ports import Heirless, Session
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.agenda import Batch
 from mailpoller.engine.budget import Reservation
@@ -78,6 +78,8 @@ class Pass:
     """Digest -> mid of what was judged and is not settled yet."""
     stood_for: set[str] = field(default_factory=set)
     """Mids of former messages that a message of this pass counts as a repeat of."""
+    heirless: list[Heirless] = field(default_factory=list)
+    """What was on its way when its name went. A message that is new by name may be one of them."""
     questions: list[Question] = field(default_factory=list)
     """Names that may be another message's: to be answered at the end of the pass, and the position stays before them."""
     known: list[MessageRef] = field(default_factory=list)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.message import Claim, Message, RawMessage
-from mailpoller.core.ports import Clock, Ledger
+from mailpoller.core.ports import Clock, Heirless, Ledger
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.hand import Hand, Pass
@@ -81,6 +82,8 @@ class Judge:
                 if former and (stands_for := self._stands_for(now, raw, former)) is not None:
                     hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, stands_for))
                     continue
+                if now.heirless and (former_self := await self._former_self(now, raw, known=digest in settled)):
+                    raw = replace(raw, claim=await self._ledger.inherit(raw.claim, former_self))
                 repeat_of = None if raw.truncated else settled.get(digest) or now.digests.get(digest)
                 if repeat_of == raw.claim.mid:
                     repeat_of = None
@@ -136,6 +139,25 @@ class Judge:
                 now.stood_for.add(mid)
                 return mid
         return None
+
+    async def _former_self(self, now: Pass, raw: RawMessage, *, known: bool) -> Heirless | None:
+        """What this message was when its name went, if it was on its way then: taken out of the pass. Its header tells, where that was
+        noted; of what a process died with only a queue can tell that holds it. ``known``: equal octets were noted before, so it did not
+        die with them."""
+        claim = raw.claim
+        if claim.identity is not None or claim.route or claim.suspect or claim.generation or raw.truncated:
+            return None
+        one = await self._judged(raw, None)
+        if not isinstance(one, Judged) or one.message.identity is None:
+            return None
+        size = claim.ref.size if claim.ref.size is not None else raw.announced
+        found = next((other for other in now.heirless if other.identity == one.message.identity), None)
+        if found is None and not known:
+            alike = [other for other in now.heirless if other.identity is None and other.size == size]
+            found = await self._dispatcher.held(one, alike) if alike else None
+        if found is not None:
+            now.heirless.remove(found)
+        return found
 
     def _doubtful(self, raw: RawMessage) -> Judged | Deferral:
         """Octets without a proper end are not the message. It is asked for again, alone; what never comes better goes to quarantine in

@@ -13,8 +13,9 @@ import structlog
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import Question
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage, Survey
+from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage, Survey
 from mailpoller.core.ports import Census, Clock, FolderState, Ledger, Session, Sight
+from mailpoller.mail.date import parse_date
 from mailpoller.mail.parser import parse
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 HEAD = 64_000
 """Octets of a message that are fetched to see whose it is."""
 HEADS_AT_ONCE = 20
+LEFT_OUT_MARGIN = timedelta(hours=1)
+"""A server's clock is not ours: what came so long before the first look may still be later mail."""
 LOOKED_FOR = 500
 """Messages that are looked for at once."""
 APART = timedelta(minutes=1)
@@ -110,7 +113,7 @@ class Numbering:
 
 
 def _question(sight: Sight) -> Question:
-    return Question(sight.ref, sight.mid, sight.identity or b"")
+    return Question(sight.ref, sight.mid, sight.identity or b"", sight.left_out_at, sight.message_id)
 
 
 def _replaced(census: Census) -> str:
@@ -143,13 +146,31 @@ async def answer(
                 async for head in heads:
                     if not isinstance(head, RawMessage):
                         continue
-                    identity = None if head.doubt else parse(head).identity or b""
+                    message = None if head.doubt else parse(head)
                     head.octets.close()
-                    if identity is not None:
+                    if message is not None:
                         question = left.pop(head.claim.mid)
-                        (same if identity == question.identity else other).append(question.ref)
+                        (same if _bears(message, question) else other).append(question.ref)
         except SessionLost:
             raise
         except TransientError as error:
             log.debug("question.unanswered", reason=str(error))
     return same, other, list(left.values())
+
+
+def _bears(message: Message, question: Question) -> bool:
+    """Whether this is the message that the question's name bore. Of one that was left out unread no more is known than when that was."""
+    if question.message_id:
+        return message.message_id == question.message_id
+    if question.left_out_at is None:
+        return (message.identity or b"") == question.identity
+    came = _came(message)
+    return came is not None and came < question.left_out_at - LEFT_OUT_MARGIN
+
+
+def _came(message: Message) -> datetime | None:
+    """When the server took the message, as its topmost Received field says; None if that is not told. Date is the sender's, and may be any."""
+    for name, value in message.headers:
+        if name.lower() == "received":
+            return parse_date(value.rpartition(";")[2].strip())
+    return None

@@ -91,11 +91,11 @@ class Teller:
             if sight.mid != one.mid:
                 strangers.add(ref.uid)  # in a numbering that was begun anew, or by a bearer that came since
                 continue
-            if sight.identity is None:
+            if sight.identity is None and not sight.message_id:
                 continue
             drastic = one.disposition.delete or one.disposition.move is not None
             if sight.state == "question" or (drastic and ref.received is None and ref is not one.ref):
-                questions.append(Question(ref, one.mid, sight.identity))
+                questions.append(Question(ref, one.mid, sight.identity or b"", None, sight.message_id))
         same, other, unanswered = await answer(now.session, questions)
         await self._ledger.identified(same, other)
         if other:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -556,7 +556,8 @@ class Watcher:
         wanted = await self._wanted(state)
         position = state.position
         planned: Sequence[Page] = ()
-        first = position is None and start.kind in ("now", "unseen") and not state.complete and not state.planned
+        once = start.kind in ("now", "unseen") or state.accepted == "baseline"
+        first = position is None and once and not state.complete and not state.planned
         if first:
             planned = await self.courier.plan(session, folder, start, wanted)
             listed = sum(len(page.refs) for page in planned)
@@ -573,6 +574,7 @@ class Watcher:
             wanted=wanted,
             planned=planned,
             listed=first,
+            heirless=state.heirless,
         )
         await self._note_gap(name, tally)
         if tally.partial or not tally.exhausted:
@@ -610,10 +612,14 @@ class Watcher:
         return await self._ledger.open_folder(folder, self.source.account)
 
     async def _wanted(self, state: FolderState) -> Wanted:
-        """In a new epoch in which old mail is left out: what is older, unless it may be mail that an earlier epoch did not settle."""
-        if not (_suppress(state) and self._leaves_out_old(state) and state.left_before):
+        """In a new epoch in which old mail is left out: what is older, unless it may be mail that an earlier epoch did not settle. In one
+        that an operator baselined: nothing but that."""
+        baselined = state.accepted == "baseline"
+        if not (_suppress(state) and (baselined or self._leaves_out_old(state)) and state.left_before):
             return None
         left = await self._ledger.left(state.folder)
+        if baselined:
+            return functools.partial(_is_left, left)
         sizes = {size for size, received in left if received is None}
         dated = {(size, received) for size, received in left if received is not None}
         earliest = state.baseline_at - CLOCK_MARGIN
@@ -646,7 +652,7 @@ class Watcher:
             return Start("all")
         if _suppress(state):
             if state.accepted == "baseline":
-                return Start("now")
+                return Start("all", dated=True) if state.left_before else Start("now")
             if self._leaves_out_old(state) and state.left_before:
                 return Start("all", dated=True)
             if self._leaves_out_old(state):
@@ -723,3 +729,14 @@ class Watcher:
 def _suppress(state: FolderState) -> bool:
     """True in the first full listing after an epoch change."""
     return state.epoch_changed and not state.complete
+
+
+def _is_left(left: Collection[tuple[int | None, datetime | None]], ref: MessageRef) -> bool:
+    """Whether the message may be one of those that an earlier epoch did not settle, of which size and date are given."""
+    came = None if ref.received is None else ref.received.replace(microsecond=0)
+    return any(
+        ref.size is None
+        or size is None
+        or (ref.size == size and (came is None or received is None or came == received))
+        for size, received in left
+    )

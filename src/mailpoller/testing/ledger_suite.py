@@ -678,6 +678,84 @@ class LedgerSuite:
         assert isinstance((await ledger.claim([replace(told(1), size=999)]))[0], Held)
         await ledger.close()
 
+    async def test_a_message_that_was_left_out_unread_is_asked_about_when_it_looks_different(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim([told(1)]))
+        left_out_at = clock.now()
+        await ledger.settle([Outcome(claim=claim, kind="skipped", disposition=LEAVE, receipts={})])
+        other = replace(told(1), size=999)
+        assert await ledger.claim([other]) == [Question(other, claim.mid, b"", left_out_at)]
+        assert [(one.state, one.left_out_at) for one in await ledger.recognise([other])] == [("question", left_out_at)]
+        await ledger.identified([other], [])
+        assert isinstance((await ledger.claim([other]))[0], Held), "it was corrected"
+        await ledger.close()
+
+    async def test_a_message_whose_message_id_is_all_that_is_known_is_asked_about_when_it_looks_different(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        one, two = claims(await ledger.claim([MessageRef(INBOX, "1", 1000), MessageRef(INBOX, "2", 1000)]))
+        await ledger.settle([replace(outcome(one, disposition=LEAVE), message_id="<1@example.com>", received=None)])
+        (owed,) = await ledger.settle(
+            [replace(outcome(two, disposition=Disposition(delete=True)), message_id="<2@example.com>", received=None)]
+        )
+        other = replace(told(1), size=999)
+        assert await ledger.claim([other]) == [Question(other, one.mid, b"", None, "<1@example.com>")]
+        assert isinstance((await ledger.claim([told(1)]))[0], Held)
+        await ledger.disposed([Disposed(owed, "applied")])
+        (sight,) = await ledger.recognise([MessageRef(INBOX, "2", 1000)])
+        assert (sight.state, sight.message_id) == ("question", "<2@example.com>"), "it was deleted, and is there"
+        await ledger.close()
+
+    # --- names that are gone -------------------------------------------------------------------------------------
+    async def test_what_waits_in_an_earlier_epoch_and_was_brought_to_a_queue_goes_on_under_its_mid(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        held, unheld = claims(await ledger.claim([told(1), told(2)]))
+        for claim, receipts in ((held, {"support": "row 1"}), (unheld, None)):
+            await ledger.defer(
+                [claim], until=T0, reason="down", queue="second", route=("support", "second"), receipts=receipts,
+                traits=[Traits(IDENTITY, T0, 1000, fingerprint=sha256(b"1").digest())],
+            )  # fmt: skip
+        assert await ledger.repeats("support", [sha256(b"1").digest()]) == {sha256(b"1").digest(): held.mid}
+        state = await ledger.open_folder(RENUMBERED, ACCOUNT)
+        assert state.heirless
+        assert not await ledger.heirless(RENUMBERED, limit=10, earlier=False)
+        (former,) = await ledger.heirless(RENUMBERED, limit=10, earlier=True)
+        assert (former.mid, former.identity, former.size) == (held.mid, IDENTITY, 1000)
+        (claim,) = claims(await ledger.claim(refs(RENUMBERED, 7)))
+        heir = await ledger.inherit(claim, former)
+        assert (heir.mid, heir.route, heir.receipts) == (held.mid, ("support", "second"), {"support": "row 1"})
+        assert heir.ref == claim.ref
+        assert not await ledger.heirless(RENUMBERED, limit=10, earlier=True)
+        assert await ledger.inherit(heir, former) == heir, "once"
+        await ledger.settle([outcome(heir, disposition=LEAVE)])
+        assert [(one.uid, one.outcome) for one in await ledger.trace(held.mid)] == [("7", "delivered")]
+        await ledger.close()
+
+    async def test_a_suspect_whose_name_a_whole_listing_lacked_may_have_another_name(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        claims(await ledger.claim([told(1), told(2)]))
+        await ledger.close()
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert not await ledger.heirless(INBOX, limit=10, earlier=False)
+        await ledger.census(INBOX, [told(2), told(3)])
+        (former,) = await ledger.heirless(INBOX, limit=10, earlier=False)
+        assert (former.uid, former.identity) == ("1", None)
+        (claim,) = claims(await ledger.claim([told(3)]))
+        assert (await ledger.inherit(claim, former)).mid == former.mid
+        await ledger.close()
+
     async def test_a_known_bearer_that_looks_different_now_is_settled_as_before(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:

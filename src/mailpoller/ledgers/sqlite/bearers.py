@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from sqlite3 import Connection
 
 from mailpoller.core.identity import mint_mid
-from mailpoller.core.message import Folder, MessageRef
-from mailpoller.core.ports import Census, Sight
+from mailpoller.core.message import Claim, Folder, MessageRef
+from mailpoller.core.ports import Census, Heirless, Sight
 from mailpoller.ledgers.sqlite import clues
-from mailpoller.ledgers.sqlite.folders import Known
-from mailpoller.ledgers.sqlite.values import document, mid_octets, mid_text, seconds, undocument
+from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
+from mailpoller.ledgers.sqlite.values import (
+    document,
+    instant_of_seconds,
+    instant_or_none,
+    mid_octets,
+    mid_text,
+    seconds,
+    undocument,
+)
 
 LATEST_DUE = timedelta(days=1, hours=1)
 """Nothing waits for longer than this: what is due later was put off by a clock that was ahead."""
@@ -50,8 +59,9 @@ def recognise(connection: Connection, known: Known, refs: Sequence[MessageRef]) 
         if row is None:
             sights.append(Sight(ref, "unknown"))
             continue
-        listed, received, mid, identity, is_open = row
-        asked = bool(identity) and contradicts(listed, received, ref)
+        listed, received, mid, identity, is_open, left_out_at, message_id, removed = row
+        witnessed = bool(identity or message_id) or left_out_at is not None
+        asked = witnessed and (bool(removed) or contradicts(listed, received, ref))
         sights.append(
             Sight(
                 ref,
@@ -59,13 +69,20 @@ def recognise(connection: Connection, known: Known, refs: Sequence[MessageRef]) 
                 mid_text(bytes.fromhex(mid)),
                 bytes.fromhex(identity) if identity else None,
                 bool(is_open),
+                instant_or_none(left_out_at),
+                message_id or "",
             )
         )
     return sights
 
 
+# Of messages without an identity: when they were left out unread; the Message-ID of one that an earlier version fetched; and whether
+# that version moved or deleted it, so that it should not be there.
 _RECOGNISE = """
-SELECT json_group_array(json_array(uid, listed, received, hex(mid), hex(identity), due_at IS NOT NULL))
+SELECT json_group_array(json_array(uid, listed, received, hex(mid), hex(identity), due_at IS NOT NULL,
+    iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled', message_id, NULL),
+    identity IS NULL AND received IS NULL AND state = 'settled' AND disposition_state = 'applied'
+        AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0)))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
 """
 
@@ -76,7 +93,10 @@ def learn(connection: Connection, known: Known, refs: Sequence[MessageRef]) -> N
 
 
 _LEARN = """
-UPDATE message SET listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received)
+UPDATE message SET listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received),
+    -- Of what an earlier version was killed with no more than the size is known: of another size, it is perhaps another message. Longer
+    -- names (RFC 1939 section 7) no server gives twice, and those services estimate.
+    plain_id = iif(seen.listed <> message.listed AND length(message.uid) <= 70, 0, plain_id)
 FROM (
     SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,
         json_extract(value, '$[2]') AS received
@@ -155,6 +175,59 @@ UPDATE message SET folder = ?2, absent_at = NULL,
     disposition_state = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL),
         'pending', disposition_state)
 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?3)) AND state <> 'claimed'
+"""
+
+
+def heirless(connection: Connection, known: Known, limit: int, *, earlier: bool) -> list[Heirless]:
+    rows = connection.execute(_VANISHED_SUSPECTS, (known.id, limit)).fetchall()
+    for number in earlier_epochs(connection, known) if earlier else ():
+        rows += connection.execute(_LEFT_BEHIND, (number, limit - len(rows)))
+    return [
+        Heirless(number, uid, mid_text(mid), identity, listed, instant_of_seconds(received), generation)
+        for number, uid, mid, identity, listed, received, generation in rows
+    ]
+
+
+# An id of before there were identities would not tell one message from another.
+_VANISHED_SUSPECTS = """
+SELECT folder, uid, mid, identity, listed, received, generation FROM message
+WHERE state = 'suspect' AND folder = ? AND due_at IS NOT NULL AND absent_at IS NOT NULL AND NOT plain_id LIMIT ?
+"""
+_LEFT_BEHIND = """
+SELECT folder, uid, mid, identity, listed, received, generation FROM message
+WHERE state IN ('suspect', 'deferred') AND folder = ? AND due_at IS NOT NULL AND NOT plain_id
+    AND (state = 'suspect' OR receipts IS NOT NULL AND identity IS NOT NULL) LIMIT ?
+"""
+
+
+def inherit(connection: Connection, known: Known, claim: Claim, former: Heirless, now: int) -> Claim:
+    """See :meth:`Ledger.inherit`. The two rows change mids, so that none is borne twice."""
+    row = connection.execute(
+        "SELECT route, receipts, generation FROM message WHERE folder = ?1 AND uid = ?2 AND mid = ?3 AND state IN ('suspect', 'deferred')",
+        (former.number, former.uid, mid_octets(former.mid)),
+    ).fetchone()
+    if row is None:
+        return claim
+    route, receipts, generation = row
+    connection.execute(_GIVEN_UP, (former.number, former.uid, mid_octets(claim.mid), now))
+    connection.execute(
+        "UPDATE message SET mid = ?3, route = ?4, receipts = ?5, generation = ?6 WHERE folder = ?1 AND uid = ?2",
+        (known.id, claim.ref.uid, mid_octets(former.mid), route, receipts, generation),
+    )
+    return replace(
+        claim,
+        mid=former.mid,
+        route=None if route is None else tuple(undocument(route)),
+        receipts=None if receipts is None else undocument(receipts),
+        generation=generation,
+    )
+
+
+_GIVEN_UP = """
+UPDATE message SET mid = ?3, state = 'settled', outcome = 'gone', settled_at = ?4, reason = 'it has another name now', due_at = NULL,
+    waits_for = NULL, waiting_since = NULL, at_risk = 0, suspect = 0, strikes = 0, blame = 0, absent_at = coalesce(absent_at, ?4),
+    route = NULL, receipts = NULL, mark = NULL, fingerprint = NULL, disposition = '{}', disposition_state = 'applied', disposed_at = ?4
+WHERE folder = ?1 AND uid = ?2
 """
 
 

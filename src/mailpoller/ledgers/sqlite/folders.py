@@ -86,6 +86,7 @@ def standing(connection: Connection, folder: Folder, known: Known) -> FolderStat
         "SELECT id, complete FROM folder WHERE mailbox = ? AND name = ? AND id <> ?",
         (folder.mailbox, folder.name, known.id),
     ).fetchall()
+    left_before = not complete and any(_has_unsettled(connection, number) for number, _ in earlier)
     return FolderState(
         folder=folder,
         position=None if position is None else Position(position),
@@ -96,12 +97,20 @@ def standing(connection: Connection, folder: Folder, known: Known) -> FolderStat
         # A completed listing covers what is older than the first run, whatever befell later ones.
         settled_before=any(complete for _, complete in earlier) if earlier else True,
         accepted=accepted,
-        left_before=not complete and any(_has_unsettled(connection, number) for number, _ in earlier),
+        left_before=left_before,
         strange_at=instant_or_none(strange_at),
         pruned_at=instant_or_none(pruned_at),
         absence_accepted=absence_accepted_at is not None,
         planned=bool(planned),
+        heirless=left_before or _has_suspects(connection, known.id),
     )
+
+
+def _has_suspects(connection: Connection, number: int) -> bool:
+    (found,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM message WHERE state = 'suspect' AND folder = ? AND due_at IS NOT NULL)", (number,)
+    ).fetchone()
+    return bool(found)
 
 
 def _has_unsettled(connection: Connection, number: int) -> bool:

@@ -22,6 +22,7 @@ from mailpoller.core.ports import (
     Clock,
     Fault,
     FolderState,
+    Heirless,
     Mark,
     QueueRecord,
     Sight,
@@ -117,6 +118,14 @@ class SqliteLedger:
         known, now = await self._find(folder), self._now()
         self._known[folder] = await self._write(lambda c: folders.begin_anew(c, known, now))
         log.warning("epoch.begun_anew", mailbox=folder.mailbox, folder=folder.name, reason=reason)
+
+    async def heirless(self, folder: Folder, *, limit: int, earlier: bool) -> Sequence[Heirless]:
+        known = await self._find(folder)
+        return await self._read(lambda c: bearers.heirless(c, known, limit, earlier=earlier))
+
+    async def inherit(self, claim: Claim, former: Heirless) -> Claim:
+        known, now = await self._find(claim.ref.folder), self._now()
+        return await self._write(lambda c: bearers.inherit(c, known, claim, former, now))
 
     async def strange(self, folder: Folder, doubtful: bool) -> None:
         known, now = await self._find(folder), self._now()

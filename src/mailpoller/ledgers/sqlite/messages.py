@@ -19,7 +19,15 @@ from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Traits
 from mailpoller.ledgers.sqlite import clues
-from mailpoller.ledgers.sqlite.bearers import FORMER_NAMES, LATEST_DUE, carry_over, contradicts, learn, named, succeed
+from mailpoller.ledgers.sqlite.bearers import (
+    FORMER_NAMES,
+    LATEST_DUE,
+    carry_over,
+    contradicts,
+    learn,
+    named,
+    succeed,
+)
 from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
@@ -102,15 +110,20 @@ SELECT ?4, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extrac
     substr(?2, 1 + 16 * key, 16), 'claimed', ?3, ?3
 FROM json_each(?1) WHERE TRUE
 ON CONFLICT (folder, uid) DO UPDATE SET state = 'claimed', due_at = ?3, claimed_at = ?3, at_risk = 0,
+    plain_id = iif(excluded.listed <> listed AND length(uid) <= 70, 0, plain_id),
     listed = coalesce(excluded.listed, listed), received = coalesce(excluded.received, received)
 """
 
 _Row = Sequence[Any]
 
+# The last three: see bearers.recognise().
 _ROWS = """
 SELECT json_group_array(json_array(folder, uid, state, due_at, hex(mid), suspect, strikes, route, receipts, generation,
     attempts, outcome, disposition, listed, received, hex(identity), absent_at, doubts, doubted_at, bearer, plain_id,
-    disposition_state))
+    disposition_state,
+    iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled', message_id, NULL),
+    identity IS NULL AND received IS NULL AND state = 'settled' AND disposition_state = 'applied'
+        AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0)))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
 """
 
@@ -166,11 +179,13 @@ def _claim_new(known: Known, ref: MessageRef) -> Claim:
 def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlement | Question:
     (
         _, _, state, due_at, mid, suspect, strikes, route, receipts, generation, attempts, outcome, disposition,
-        listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _,
+        listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _, left_out_at, message_id, removed,
     ) = row  # fmt: skip
     waits = due_at is not None and now < due_at <= now + LATEST_DUE // MICROSECOND
-    if identity and contradicts(listed, received, ref):
-        return Question(ref, mid_text(bytes.fromhex(mid)), bytes.fromhex(identity))
+    witnessed = identity or message_id or left_out_at is not None
+    if witnessed and (removed or contradicts(listed, received, ref)):
+        known = mid_text(bytes.fromhex(mid))
+        return Question(ref, known, bytes.fromhex(identity or ""), instant_or_none(left_out_at), message_id or "")
     if state == "settled" and due_at is not None and not waits:
         return Settlement(ref, mid_text(bytes.fromhex(mid)), outcome, disposition_of(disposition))
     if state == "settled":
@@ -388,19 +403,21 @@ def defer(
             cause,
             now,
             b"".join([NO_IDENTITY if known is None else known.identity or NO_IDENTITY for known in traits]),
+            b"".join([NO_FINGERPRINT if known is None else known.fingerprint or NO_FINGERPRINT for known in traits]),
         ),
     )
 
 
 def _traits(traits: Traits | None) -> tuple[Any, ...]:
     if traits is None:
-        return (None,) * 5
+        return (None,) * 6
     return (
         traits.identity is not None or None,
         seconds(traits.received),
         traits.size,
         clean(traits.message_id) or None,
         clean(traits.sender) or None,
+        None if traits.fingerprint is None else mark(traits.fingerprint),
     )
 
 
@@ -417,12 +434,14 @@ UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, rea
     doubts = doubts + (?7 = 'doubtful'), doubted_at = iif(?7 = 'doubtful', min(coalesce(doubted_at, ?8), ?8), doubted_at),
     identity = coalesce(known.identity, message.identity), received = coalesce(known.received, message.received),
     size = coalesce(known.size, message.size), message_id = coalesce(known.message_id, message.message_id),
-    sender = coalesce(known.sender, message.sender)
+    sender = coalesce(known.sender, message.sender),
+    mark = coalesce(known.mark, message.mark), fingerprint = coalesce(known.fingerprint, message.fingerprint)
 FROM (
     SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid,
         iif(json_extract(value, '$[2]'), substr(?9, 1 + 16 * key, 16), NULL) AS identity,
         json_extract(value, '$[3]') AS received, json_extract(value, '$[4]') AS size, json_extract(value, '$[5]') AS message_id,
-        json_extract(value, '$[6]') AS sender
+        json_extract(value, '$[6]') AS sender, json_extract(value, '$[7]') AS mark,
+        iif(json_extract(value, '$[7]') IS NULL, NULL, substr(?10, 1 + 32 * key, 32)) AS fingerprint
     FROM json_each(?1)
 ) AS known
 WHERE message.folder = known.folder AND message.uid = known.uid AND state <> 'settled'
@@ -477,8 +496,9 @@ def repeats(connection: Connection, mailbox: str, fingerprints: Sequence[bytes])
 _REPEATS = """
 SELECT json_group_array(json_array(hex(fingerprint), hex(mid))) FROM (
     SELECT fingerprint, mid FROM message INDEXED BY message_mark CROSS JOIN folder ON folder.id = message.folder
-    WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled' AND mailbox = ?2
-    ORDER BY settled_at, mid
+    WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND mailbox = ?2
+        AND (state = 'settled' OR receipts IS NOT NULL)
+    ORDER BY state <> 'settled', settled_at, mid
 )
 """
 
@@ -506,6 +526,7 @@ SELECT json_group_array(json_array(hex(fingerprint), hex(mid), repeat_of, is_for
         folder <> ?3 OR uid LIKE ?4 AS is_former
     FROM message INDEXED BY message_mark
     WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled'
+        AND (outcome <> 'gone' OR generation > 0) -- of what is gone not every queue has got it
         AND folder IN (SELECT value FROM json_each(?2))
     ORDER BY settled_at, mid
 )

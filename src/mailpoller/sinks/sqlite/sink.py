@@ -174,6 +174,11 @@ class SqliteQueue:
             f"find it with: fuser -v {self.path}"
         )
 
+    async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """See :class:`~mailpoller.core.ports.Recalling`."""
+        await self._prepare()
+        return await self._database.read(lambda connection: list(_known(connection, delivery_ids)))
+
     async def mark(self) -> Mark | None:
         """See :class:`~mailpoller.core.ports.Marked`."""
         return await self._worker.do(self._find_mark)
