@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from scenarios import later
+
 TESTS = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
 """For what comes soon, if it comes at all: a machine that does other things too may be slow, and a fault is for ever."""
@@ -27,6 +29,7 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.queue_path = directory / "queue" / "support.db"
+        self.later_s = 0.0
         self.settings: dict[str, Any] = {
             "service": {
                 "state_directory": str(directory / "state"),
@@ -70,6 +73,18 @@ class Site:
         """``mailpoller run --once``: its exit code, negative if a signal ended it."""
         with self.run("--once", kill=kill) as daemon:
             return daemon.wait(timeout)
+
+    def pass_time(self, seconds: float) -> None:
+        """So much later it is, for every process of this site that runs by ``scenarios.later`` or is to be killed, at once."""
+        self.later_s += seconds
+        draft = self.clock.with_suffix(".draft")
+        draft.write_text(str(self.later_s))
+        draft.replace(self.clock)
+
+    @property
+    def clock(self) -> Path:
+        """The file that says how much later it is."""
+        return self.directory / "later"
 
     def events(self, queue: Path | None = None) -> list[dict[str, Any]]:
         """The events that a queue file holds, oldest first."""
@@ -116,6 +131,8 @@ class Daemon:
     ) -> None:
         self.site = site
         self.log_path = site.directory / f"log-{time.monotonic_ns()}.jsonl"
+        if by == "mailpoller" and site.later_s:
+            by = "scenarios.later"
         program = ["-m", by] if kill is None else ["-m", "scenarios.killer", *map(str, kill)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -124,7 +141,7 @@ class Daemon:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 cwd=TESTS,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", later.FILE: str(site.clock)},
                 start_new_session=True,
             )
 

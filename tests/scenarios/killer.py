@@ -15,6 +15,8 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
+from scenarios import later
+
 POISON = b"X-Kills-The-Parser"
 
 
@@ -116,6 +118,7 @@ def arm(doom: Doom) -> None:
 
 def main() -> None:
     when, step, number, *arguments = sys.argv[1:]
+    later.leap()
     arm(Doom(when, step, int(number)))
     sys.argv = ["mailpoller", *arguments]
     from mailpoller.cli import main as mailpoller
