@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -217,6 +218,21 @@ async def test_a_message_that_some_of_its_queues_hold_is_no_repeat_of_an_earlier
     rig.later(minutes=5)
     await rig.watcher.drain()
     assert (rig.subjects("support"), rig.subjects("archive")) == ({"twin": 2}, {"twin": 2})
+
+
+async def test_a_message_that_comes_again_while_the_first_one_waits_for_one_of_its_queues_says_what_it_repeats() -> (
+    None
+):
+    rig = Rig(rules=[Routes("twin", "support", "archive")])
+    octets = plain(subject="twin")
+    down(rig, "archive")
+    rig.mailbox.deliver(octets)
+    await rig.watcher.drain()
+    rig.mailbox.deliver(octets)
+    await rig.watcher.drain()
+    first, second = rig.sinks["support"].held.values()
+    assert json.loads(first.event)["data"]["repeat_of"] is None
+    assert json.loads(second.event)["data"]["repeat_of"] == first.mid
 
 
 async def test_a_pop3_server_that_names_everything_anew_has_nothing_delivered_twice(log: list[Any]) -> None:

@@ -739,6 +739,22 @@ class LedgerSuite:
         assert [(one.uid, one.outcome) for one in await ledger.trace(held.mid)] == [("7", "delivered")]
         await ledger.close()
 
+    async def test_what_is_gone_before_all_its_queues_had_it_is_nothing_that_another_one_may_stand_for(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim([told(1)]))
+        await ledger.defer(
+            [claim], until=T0, reason="down", queue="second", route=("support", "second"), receipts={"support": "row 1"},
+            traits=[Traits(IDENTITY, T0, 1000, fingerprint=sha256(b"1").digest())],
+        )  # fmt: skip
+        (claim,) = claims(await ledger.claim([told(1)]))
+        await ledger.settle([replace(outcome(claim, disposition=LEAVE), kind="gone", fingerprint=None)])
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        assert await ledger.former(RENUMBERED, [sha256(b"1").digest()]) == {}
+        await ledger.close()
+
     async def test_a_suspect_whose_name_a_whole_listing_lacked_may_have_another_name(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:
