@@ -34,6 +34,7 @@ REFUSED_LIMIT = 11
 """A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six hours)."""
 
 LONGEST_UIDL = 70
+"""Characters of a POP3 name (RFC 1939 section 7). Services whose names are longer never give one twice."""
 
 _REASONS_TOLD = 1000
 
