@@ -105,8 +105,9 @@ def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) 
     else:
         text, repair = _decoded(block, defects)
     text = text.replace("\n ", " ")
-    fields = _FIELD.findall(text)
-    if len(fields) != text.count("\n") + 1 or len(fields) > kept:
+    lines = text.count("\n") + 1
+    fields = _FIELD.findall(text) if lines <= kept else []
+    if len(fields) != lines:
         return _odd_fields(text, block, start, body, kept, defects, repair)
     if " \n" in text or text.endswith(" "):
         fields = [(name, value.rstrip(" ")) for name, value in fields]
