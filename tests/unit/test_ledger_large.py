@@ -23,8 +23,8 @@ from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.engine.notify import Notifier
-from mailpoller.ledgers.sqlite import SqliteLedger, messages
-from mailpoller.ledgers.sqlite.clues import of_mid, of_text
+from mailpoller.ledgers.sqlite import SqliteLedger, clues, messages
+from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
 from mailpoller.testing.ledger_suite import ACCOUNT, INBOX, SuiteClock, claims, outcome, refs
@@ -49,7 +49,10 @@ def audit(connection: sqlite3.Connection) -> None:
             counts[folder] += 1
             marks = {of_mid(mid_text(mid)), *(of_text(text) for text in (message_id, sender) if text)}
             wanted.update((folder, mark + uid) for mark in marks)
+    unsorted = set(connection.execute("SELECT folder, value FROM clue_unsorted CROSS JOIN json_each(uids)"))
     kept = Counter((folder, name) for folder, name in connection.execute("SELECT folder, name FROM clue"))
+    assert not {(folder, name[MARK:]) for folder, name in kept} & unsorted
+    wanted = Counter({key: count for key, count in wanted.items() if (key[0], key[1][MARK:]) not in unsorted})
     assert kept == wanted
     assert {number: count for number, count in connection.execute("SELECT id, settled FROM folder") if count} == counts
 
@@ -80,7 +83,9 @@ def older(path: Path, rows: int) -> None:
         connection.commit()
 
 
-async def test_clues_and_counts_follow_every_change_of_a_message() -> None:
+@pytest.mark.parametrize("batch", [16, 8192])
+async def test_clues_and_counts_follow_every_change_of_a_message(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(clues, "BATCH", batch)
     dice = random.Random(20)
     clock = SuiteClock()
     ledger = MemoryLedger(clock)
@@ -118,9 +123,32 @@ async def test_clues_and_counts_follow_every_change_of_a_message() -> None:
             case 7 if step % 5 == 0:
                 await ledger.begin_anew(folder, "set back")
         audit(ledger.store.connection)
+        if batch == 16:
+            (waiting,) = ledger.store.connection.execute("SELECT count(*) FROM clue_unsorted").fetchone()
+            assert waiting <= batch, "a complete batch is sorted"
     await ledger.forget("support")
     audit(ledger.store.connection)
     assert not ledger.store.messages
+
+
+async def test_a_message_is_traced_before_and_after_its_clues_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clues, "BATCH", 10)
+    ledger = MemoryLedger(SuiteClock())
+    await ledger.open_folder(INBOX, ACCOUNT)
+    first: Claim | None = None
+    for number in range(1, 13):
+        (claim,) = await ledger.claim([MessageRef(INBOX, str(number), 100)])
+        assert isinstance(claim, Claim)
+        first = first or claim
+        await ledger.settle([outcome(claim, message_id=f"<{number}@example.org>", sender="Erika@example.org")])
+        for term in (first.mid, "<1@example.org>"):
+            assert [story.mid for story in await ledger.trace(term, limit=5)] == [first.mid]
+        assert len(await ledger.trace("erika@EXAMPLE.org", limit=50)) == number
+    sorted_ones, unsorted = [
+        ledger.store.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("clue", "clue_unsorted")
+    ]
+    assert (sorted_ones, unsorted) == (9 * 3, 3)
 
 
 async def test_what_a_pruning_marks_is_no_more_than_what_is_old() -> None:

@@ -322,7 +322,7 @@ def test_a_batch_is_one_statement_for_each_step_however_large(tmp_path: Path) ->
             now=0,
         )
         # What a trigger does is told under the name of the statement that it belongs to.
-        assert len(set(statements)) == 8, "four to settle, clues among them"
+        assert len(set(statements)) == 7, "three to settle, clues among them"
 
 
 def test_no_step_of_a_batch_walks_through_the_ledger() -> None:

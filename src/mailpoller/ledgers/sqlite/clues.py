@@ -1,8 +1,9 @@
 """By what ``trace`` and ``redeliver`` find a settled message: the beginning of its mid, and sums of its Message-ID and sender.
 
 An index on random ids writes a page for nearly every row of every commit, and reads one, once it is larger than the cache. Clues are
-therefore kept in small batches, one after the other: a commit touches the last batch alone, and who looks for a message asks each batch,
-the newest first. Messages without an outcome have no clues: they are few, and looked through.
+therefore kept in batches, one after the other, and a batch is sorted as a whole once it is complete. Until then a commit only notes
+the names of its messages at the end of a list, and who looks for a message looks at all that are in it. Then each batch is asked, the
+newest first. Messages without an outcome have no clues: they are few, and looked through.
 """
 
 from __future__ import annotations
@@ -43,36 +44,52 @@ def _names(uid: str, mid: str, message_id: str | None, sender: str | None) -> li
     return found
 
 
-def next_batch(connection: Connection, messages: int) -> int:
-    """The batch that the clues of so many messages go to."""
-    (count,) = connection.execute("UPDATE shelf SET messages = messages + ? RETURNING messages", (messages,)).fetchone()
-    return int(count) // BATCH
-
-
-def add(connection: Connection, batch: int, number: int, rows: Iterable[Traced]) -> None:
-    """Keep clues of messages of the folder ``number``: uid, mid, Message-ID, sender. Their rows are told the batch by the caller."""
-    names = [name for row in rows for name in _names(*row)]
-    names.sort()
-    connection.execute(_ADD, (batch, number, document(names)))
-
-
-_ADD = "INSERT OR IGNORE INTO clue (batch, name, folder) SELECT ?1, value, ?2 FROM json_each(?3)"
+def add(connection: Connection, number: int, uids: Sequence[str]) -> int:
+    """Note that these messages of the folder ``number`` are being settled. The batch that they go to; the caller writes it into their
+    rows, in the same transaction."""
+    (count,) = connection.execute(
+        "UPDATE shelf SET messages = messages + ? RETURNING messages", (len(uids),)
+    ).fetchone()
+    batch = int(count) // BATCH
+    if (int(count) - len(uids)) // BATCH != batch:
+        sort(connection)
+    connection.execute(
+        "INSERT INTO clue_unsorted (batch, folder, uids) VALUES (?, ?, ?)", (batch, number, document(uids))
+    )
+    return batch
 
 
 def put(connection: Connection, keys: Sequence[Key]) -> None:
     """Keep clues of what these rows tell now; those that they had must have been taken away."""
     for number, uids in _by_folder(keys).items():
-        batch = next_batch(connection, len(uids))
+        batch = add(connection, number, uids)
         connection.execute(
             "UPDATE message SET clues = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
             (number, document(uids), batch),
         )
-        add(connection, batch, number, recorded(connection, number, uids))
 
 
-def recorded(connection: Connection, number: int, uids: Sequence[str]) -> list[Traced]:
-    """What the settled ones among these rows can be traced by."""
-    (found,) = connection.execute(_RECORDED, (number, document(list(uids)))).fetchone()
+def sort(connection: Connection) -> None:
+    """Sort what is noted into its batches."""
+    names: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    for batch, number, uids in connection.execute("SELECT batch, folder, uids FROM clue_unsorted").fetchall():
+        for row in recorded(connection, number, uids, batch):
+            names[batch, number].update(_names(*row))
+    for (batch, number), found in sorted(names.items()):
+        _insert(connection, batch, number, found)
+    connection.execute("DELETE FROM clue_unsorted")
+
+
+def _insert(connection: Connection, batch: int, number: int, names: Iterable[str]) -> None:
+    connection.execute(_INSERT, (batch, number, document(sorted(names))))
+
+
+_INSERT = "INSERT OR IGNORE INTO clue (batch, name, folder) SELECT ?1, value, ?2 FROM json_each(?3)"
+
+
+def recorded(connection: Connection, number: int, uids: str, batch: int) -> list[Traced]:
+    """What the settled ones of this batch can be traced by; ``uids`` is a JSON list."""
+    (found,) = connection.execute(_RECORDED, (number, uids, batch)).fetchone()
     return [
         (uid, mid_text(bytes.fromhex(mid)), message_id, sender) for uid, mid, message_id, sender in undocument(found)
     ]
@@ -80,7 +97,7 @@ def recorded(connection: Connection, number: int, uids: Sequence[str]) -> list[T
 
 _RECORDED = """
 SELECT json_group_array(json_array(uid, hex(mid), message_id, sender)) FROM message
-WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'
+WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled' AND clues = ?3
 """
 
 
@@ -93,6 +110,8 @@ def take(connection: Connection, keys: Sequence[Key]) -> None:
             "WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
             (number, document(uids)),
         ).fetchall()
+        if {row[0] for row in rows} & _unsorted(connection):
+            sort(connection)
         of_batch: defaultdict[int, list[str]] = defaultdict(list)
         for batch, uid, mid, message_id, sender in rows:
             of_batch[batch] += _names(uid, mid_text(mid), message_id, sender)
@@ -100,12 +119,19 @@ def take(connection: Connection, keys: Sequence[Key]) -> None:
             connection.execute(_TAKE, (batch, number, document(names)))
 
 
+def _unsorted(connection: Connection) -> set[int]:
+    return {batch for (batch,) in connection.execute("SELECT DISTINCT batch FROM clue_unsorted")}
+
+
 _TAKE = "DELETE FROM clue WHERE batch = ?1 AND folder = ?2 AND name IN (SELECT value FROM json_each(?3))"
 
 
 def find(connection: Connection, marks: Sequence[str], limit: int) -> list[Key]:
-    """At most ``limit`` rows that may be meant, those that were settled last first."""
-    return [(folder, name[MARK:]) for folder, name in connection.execute(_FIND, (document(list(marks)), limit))]
+    """At most ``limit`` rows that may be meant, those that were settled last first, and all whose clues are not sorted yet."""
+    latest = connection.execute("SELECT folder, value FROM clue_unsorted CROSS JOIN json_each(uids) ORDER BY clue_unsorted.id DESC")
+    return latest.fetchall() + [
+        (folder, name[MARK:]) for folder, name in connection.execute(_FIND, (document(list(marks)), limit))
+    ]
 
 
 # The batches that exist, the newest first, each by a leap in the index.
@@ -142,7 +168,7 @@ def shelve_all(connection: Connection, progress: Callable[[int, int], None]) -> 
             first, after = rows[0][0], rows[-1][0]
             connection.execute("INSERT INTO clue_range (folder, uid, batch) VALUES (?, ?, ?)", (number, first, batch))
             ended = [(uid, mid_text(mid), message_id, sender) for uid, state, mid, message_id, sender in rows if state]
-            add(connection, batch, number, ended)
+            _insert(connection, batch, number, [name for row in ended for name in _names(*row)])
             settled[number] += len(ended)
             done += len(rows)
             batch += 1

@@ -303,7 +303,7 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
         identities = b"".join([outcome.identity or NO_IDENTITY for _, outcome in several])
         # What was settled now is on its way to the server: it is due only if no word of it comes.
         due_at = None if disposition.leaves else now + PENDING_AGAIN // MICROSECOND
-        batch = clues.next_batch(connection, len(several))
+        batch = clues.add(connection, number, [uid for uid, _ in several])
         settled += connection.execute(
             _SETTLE,
             (
@@ -322,13 +322,6 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
                 batch,
             ),
         ).rowcount
-        told: list[clues.Traced] = [
-            (uid, outcome.claim.mid, clean(outcome.message_id), clean(outcome.sender)) for uid, outcome in several
-        ]
-        # What its last coming did not tell, an earlier one may have.
-        if silent := [uid for uid, _, message_id, sender in told if not (message_id and sender)]:
-            told = [*(row for row in told if row[2] and row[3]), *clues.recorded(connection, number, silent)]
-        clues.add(connection, batch, number, told)
     return settled == len({key for key, _ in outcomes})
 
 

@@ -129,6 +129,14 @@ CREATE TABLE clue_range (
     PRIMARY KEY (folder, uid)
 ) STRICT, WITHOUT ROWID;
 
+-- Messages of batches that are not complete, or not sorted yet: lists of uids.
+CREATE TABLE clue_unsorted (
+    id     INTEGER PRIMARY KEY,
+    batch  INTEGER NOT NULL,
+    folder INTEGER NOT NULL,
+    uids   TEXT    NOT NULL
+) STRICT;
+
 -- How many messages have been given clues.
 CREATE TABLE shelf (messages INTEGER NOT NULL) STRICT;
 
