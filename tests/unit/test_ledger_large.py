@@ -21,7 +21,7 @@ import pytest
 
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.identity import mint_mid
-from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.message import Claim, MessageRef, Position
 from mailpoller.engine.notify import Notifier
 from mailpoller.ledgers.sqlite import SqliteLedger, clues, messages
 from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
@@ -149,6 +149,25 @@ async def test_a_message_is_traced_before_and_after_its_clues_are_sorted(monkeyp
         for table in ("clue", "clue_unsorted")
     ]
     assert (sorted_ones, unsorted) == (9 * 3, 3)
+
+
+async def test_settling_costs_the_same_however_much_a_first_listing_showed(tmp_path: Path) -> None:
+    async def written(listed: int) -> int:
+        path = tmp_path / f"{listed}.db"
+        ledger = await SqliteLedger.open(path, SuiteClock())
+        await ledger.open_folder(INBOX, ACCOUNT)
+        shown = [MessageRef(INBOX, str(number), 100) for number in range(listed)]
+        await ledger.plan(INBOX, shown, None)
+        before = path.with_name(f"{path.name}-wal").stat().st_size
+        for number in range(5):
+            claims = await ledger.claim([shown[number]])
+            await ledger.settle([outcome(claim) for claim in claims if isinstance(claim, Claim)])
+            await ledger.advance(INBOX, Position(str(number)))
+        grown = path.with_name(f"{path.name}-wal").stat().st_size - before
+        await ledger.close()
+        return grown
+
+    assert await written(50_000) <= await written(10) + 50_000
 
 
 async def test_what_a_pruning_marks_is_no_more_than_what_is_old() -> None:

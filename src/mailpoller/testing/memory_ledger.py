@@ -121,7 +121,7 @@ class MemoryStore:
     def planned(self, folder: Folder) -> set[str]:
         """The uids that a first listing of the folder showed, until all of them are worked on."""
         row = self.connection.execute(
-            "SELECT planned FROM folder WHERE mailbox = ? AND name = ? AND epoch = ?",
+            "SELECT listed FROM plan JOIN folder ON folder.id = plan.folder WHERE mailbox = ? AND name = ? AND epoch = ?",
             (folder.mailbox, folder.name, folder.epoch),
         ).fetchone()
         return {uid for uid, _ in undocument(row[0])} if row is not None and row[0] else set()

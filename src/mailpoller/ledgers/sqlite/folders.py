@@ -78,8 +78,8 @@ def open_folder(
 def standing(connection: Connection, folder: Folder, known: Known) -> FolderState:
     """What is known of a folder in its present epoch."""
     position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at, planned = connection.execute(
-        "SELECT position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at, planned IS NOT NULL "
-        "FROM folder WHERE id = ?",
+        "SELECT position, complete, baseline_at, accepted, strange_at, pruned_at, absence_accepted_at, "
+        "EXISTS (SELECT 1 FROM plan WHERE plan.folder = folder.id) FROM folder WHERE id = ?",
         (known.id,),
     ).fetchone()
     earlier = connection.execute(
@@ -186,8 +186,11 @@ def advance(connection: Connection, known: Known, position: Position, now: int) 
 
 def plan(connection: Connection, known: Known, refs: Sequence[MessageRef], position: Position | None, now: int) -> None:
     connection.execute(
-        "UPDATE folder SET planned = ?2, position = coalesce(?3, position), advanced_at = ?4 WHERE id = ?1",
-        (known.id, document([(ref.uid, ref.size) for ref in refs]), position, now),
+        "INSERT OR REPLACE INTO plan (folder, listed) VALUES (?, ?)",
+        (known.id, document([(ref.uid, ref.size) for ref in refs])),
+    )
+    connection.execute(
+        "UPDATE folder SET position = coalesce(?2, position), advanced_at = ?3 WHERE id = ?1", (known.id, position, now)
     )
 
 
@@ -198,17 +201,16 @@ def planned(connection: Connection, known: Known) -> list[tuple[str, int | None]
 
 
 _PLANNED = """
-SELECT json_group_array(json(value)) FROM folder, json_each(folder.planned)
-WHERE folder.id = ?1 AND NOT EXISTS (
+SELECT json_group_array(json(value)) FROM plan, json_each(plan.listed)
+WHERE plan.folder = ?1 AND NOT EXISTS (
     SELECT 1 FROM message WHERE message.folder = ?1 AND message.uid = json_extract(value, '$[0]')
 )
 """
 
 
 def complete(connection: Connection, known: Known) -> None:
-    connection.execute(
-        "UPDATE folder SET complete = 1, planned = NULL, held = NULL, accepted = NULL WHERE id = ?", (known.id,)
-    )
+    connection.execute("UPDATE folder SET complete = 1, held = NULL, accepted = NULL WHERE id = ?", (known.id,))
+    connection.execute("DELETE FROM plan WHERE folder = ?", (known.id,))
 
 
 def left(connection: Connection, known: Known) -> set[tuple[int | None, datetime | None]]:

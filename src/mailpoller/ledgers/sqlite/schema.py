@@ -101,10 +101,15 @@ ALTER TABLE message ADD COLUMN clues INTEGER;
 ALTER TABLE folder ADD COLUMN anew INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE folder ADD COLUMN predecessor INTEGER;
 ALTER TABLE folder ADD COLUMN strange_at INTEGER;
-ALTER TABLE folder ADD COLUMN planned TEXT;
 ALTER TABLE folder ADD COLUMN pruned_at INTEGER;
 ALTER TABLE folder ADD COLUMN absence_accepted_at INTEGER;
 ALTER TABLE folder ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
+
+-- What a first listing showed, until all of it is worked on. Not in the row of its folder, which every settled message changes.
+CREATE TABLE plan (
+    folder INTEGER NOT NULL PRIMARY KEY REFERENCES folder (id) ON DELETE CASCADE,
+    listed TEXT    NOT NULL
+) STRICT;
 
 CREATE TABLE mailbox (
     name      TEXT    NOT NULL PRIMARY KEY,
