@@ -31,6 +31,8 @@ _FIELD = re.compile(r"^([!-9;-~]{1,200}+) *+: *+(.*+)$", re.MULTILINE)
 """A field on its own line (RFC 5322 section 3.6.8): the name as written, and the value, which may end with spaces."""
 _TABS = bytes.maketrans(b"\t", b" ")
 _CONTROLS = bytes(octet for octet in (*range(32), 127) if octet not in b"\t\n")
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+"""Octets of a line end and of the empty line behind it. An expression finds it several times as fast as ``bytes.find``."""
 _FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _MBOX = re.compile(rb">?From (?! *:)[^\n]*+(?:\n|\Z)")
 
@@ -76,11 +78,8 @@ def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERE
 
 def _empty_line(head: bytes) -> tuple[int, int]:
     """(where the last line before the empty one ends, octets from there to the body), or (-1, 0)."""
-    stop = head.find(b"\n\r\n")
-    bare = head.find(b"\n\n") if stop < 0 else head.find(b"\n\n", 0, stop + 1)
-    if bare >= 0:
-        return bare, 2
-    return (stop, 3) if stop >= 0 else (-1, 0)
+    found = _EMPTY_LINE.search(head)
+    return (found.start(), found.end() - found.start()) if found is not None else (-1, 0)
 
 
 def _far_empty_line(octets: Block, start: int, end: int) -> int:

@@ -82,16 +82,17 @@ def parse(raw: RawMessage) -> Message:
 
 
 _IDENTIFYING = ("message-id", "date", "from", "subject", "received")
+_NOTHING = "\0" * (len(_IDENTIFYING) - 1)
 IDENTITY_OCTETS = 16
 
 
 def _identity(fields: _Fields) -> bytes | None:
     """See :attr:`Message.identity`. Of several fields of one name the first counts: of Received that of the last server, which is
     its own for every message."""
-    values = [fields.value(key) for key in _IDENTIFYING]
-    if not any(values):
+    text = "\0".join(map(fields.value, _IDENTIFYING))
+    if text == _NOTHING:
         return None
-    return sha256("\0".join(values).encode("utf-8", "surrogatepass")).digest()[:IDENTITY_OCTETS]
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()[:IDENTITY_OCTETS]
 
 
 class _Fields:
