@@ -262,7 +262,7 @@ async def test_one_message_that_must_wait_stops_no_other() -> None:
 
     async with Picky() as relay, quarantine(relay.port) as sink:
         answers = await sink.deliver([order(uid, b"Subject: %d\r\n: %d\r\n\r\n" % (uid, uid)) for uid in range(6)])
-    assert [type(answer) for answer in answers] == [Receipt, Receipt, Receipt, Refusal, Receipt, Receipt]
+    assert [isinstance(answer, Receipt) for answer in answers] == [True, True, True, False, True, True]
     assert isinstance(answers[3], Refusal)
     assert not answers[3].permanent
     assert "451 4.7.1 Greylisted" in answers[3].reason
@@ -406,7 +406,7 @@ async def test_a_mail_after_which_the_relay_is_lost_twice_waits_by_itself() -> N
         (again,) = await sink.deliver([bad])
         assert isinstance(again, Refusal)
         answers = await sink.deliver([bad, good])
-    assert [type(one) for one in answers] == [Refusal, Receipt]
+    assert [isinstance(one, Receipt) for one in answers] == [False, True]
     assert len({line for mail in relay.mails for line in mail.splitlines() if line.startswith(b"Message-ID")}) == 2
 
 

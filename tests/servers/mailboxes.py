@@ -11,6 +11,7 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition, Settlement
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Session, Source, Start
+from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sources.imap import ImapConfig
@@ -68,4 +69,4 @@ async def fetched(session: Session, claims: Sequence[Claim], limit: int = 50_000
 
 def settled(refs: Sequence[MessageRef], disposition: Disposition) -> list[Settlement]:
     """What a ledger would make of them in the end."""
-    return [Settlement(ref, f"mid-{ref.uid}", "delivered", disposition) for ref in refs]
+    return [SealedSettlement(ref, f"mid-{ref.uid}", "delivered", disposition) for ref in refs]

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Receipt, Settlement
+from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Receipt
 from mailpoller.core.identity import mint_delivery_id, mint_mid
 from mailpoller.core.message import Body, Claim, Gone, Message, RawMessage
 from mailpoller.core.ports import Start
+from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.core.spool import Octets, Spool
 
 ROOT = Path(__file__).parents[2]
@@ -130,12 +131,13 @@ async def test_source_lists_fetches_and_deletes_what_was_settled(
         (b"Subject: one\r\n\r\n", False),
         (b"Subject: a longer on", True),
     ]
-    one, two = (Settlement(claim.ref, claim.mid, "delivered", Disposition(delete=True)) for claim in claims)
-    two = Settlement(two.ref, two.mid, two.kind, LEAVE)
+    one, two = (SealedSettlement(claim.ref, claim.mid, "delivered", Disposition(delete=True)) for claim in claims)
+    two = SealedSettlement(two.ref, two.mid, two.kind, LEAVE)
     assert [done.state for done in await session.settle([one, two, one])] == ["applied"] * 3
     assert [file.name for file in path.iterdir()] == ["two.eml"]
     assert [
-        done.state for done in await session.settle([Settlement(two.ref, two.mid, two.kind, Disposition(seen=True))])
+        done.state
+        for done in await session.settle([SealedSettlement(two.ref, two.mid, two.kind, Disposition(seen=True))])
     ] == ["failed"]
     assert [type(raw) async for raw in session.fetch(claims[:1], 20)] == [Gone]
     (page,) = [page async for page in session.pending(folder, None, Start("now"))]

@@ -1,37 +1,176 @@
-"""Dependencies run one way: the contracts of pyproject.toml hold."""
+"""The guards of the architecture hold: dependencies run one way, and nobody tells the server too early."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from mailpoller.core.delivery import LEAVE, Receipt, Settlement
 
 ROOT = Path(__file__).parents[2]
+CONTRACTS = {
+    contract["name"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+}
 
 
-def _lint(config: Path) -> tuple[int, str]:
+class Plant(NamedTuple):
+    """A line that must not be, in a file of a copy of the sources, and how the linter is to name it."""
+
+    file: str
+    line: str
+    named: str
+
+
+# One for each contract. The files are new ones: no list can know them.
+PLANTS = {
+    "dependencies run one way": Plant(
+        "mail/planted.py", "import mailpoller.engine.clock", "mailpoller.mail.planted -> mailpoller.engine.clock"
+    ),
+    "no plug-in imports another": Plant(
+        "sources/jmap.py",
+        "from mailpoller.sources.imap import ImapConfig",
+        "mailpoller.sources.jmap -> mailpoller.sour",
+    ),
+    "the vocabulary needs nothing but pydantic": Plant(
+        "core/planted.py", "import httpcore", "mailpoller.core.planted -> httpcore"
+    ),
+    "only a sink makes a receipt": Plant(
+        "engine/planted.py",
+        "from mailpoller.core.seals.sink import SealedReceipt",
+        "mailpoller.engine.planted -> mailpoller.core.seals.sink",
+    ),
+    "only a ledger makes a settlement": Plant(
+        "sinks/planted.py",
+        "from mailpoller.core.seals import ledger",
+        "mailpoller.sinks.planted -> mailpoller.core.seals.ledger",
+    ),
+    "what is for tests serves nothing else": Plant(
+        "outgoings/planted.py",
+        "from mailpoller.testing.builders import plain",
+        "mailpoller.outgoings.planted -> mailpoller.testing.builders",
+    ),
+    "one file retries": Plant("transport/planted.py", "import tenacity", "mailpoller.transport.planted -> tenacity"),
+}
+
+
+def _lint(sources: Path) -> tuple[int, str]:
     program = (
-        "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(config_filename=sys.argv[1]))"
+        "import sys; from importlinter.cli import lint_imports;"
+        " sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(config)], cwd=ROOT, capture_output=True, text=True, timeout=110
+        [sys.executable, "-c", program, str(ROOT / "pyproject.toml")],
+        cwd=sources,
+        env={**os.environ, "PYTHONPATH": str(sources), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("planted")
+    shutil.copytree(ROOT / "src", where / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return where / "src"
+
+
+@pytest.fixture(scope="module")
+def report(copy: Path) -> str:
+    for plant in PLANTS.values():
+        file = copy / "mailpoller" / plant.file
+        assert not file.exists()
+        file.write_text(plant.line + "\n", "utf-8")
+    code, report = _lint(copy)
+    assert code == 1, report
+    return report
 
 
 def test_no_import_runs_against_the_layers() -> None:
-    code, report = _lint(ROOT / "pyproject.toml")
+    code, report = _lint(ROOT / "src")
     assert code == 0, report
 
 
-def test_contracts_would_notice_an_import_that_does(tmp_path: Path) -> None:
-    """config imports core: a contract that forbids it has to be broken, or the test above proves nothing."""
-    upside_down = tmp_path / "contracts.toml"
-    upside_down.write_text(
-        '[tool.importlinter]\nroot_package = "mailpoller"\n[[tool.importlinter.contracts]]\nname = "upside down"\n'
-        'type = "layers"\nlayers = ["mailpoller.core", "mailpoller.demo"]\n',
-        "utf-8",
+def test_each_contract_has_an_import_planted_against_it() -> None:
+    assert PLANTS.keys() == CONTRACTS.keys()
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_what_is_planted_against_a_contract_is_refused(contract: str, report: str) -> None:
+    assert f"{contract} BROKEN" in report, report
+    said = report.split(f"\n{contract}\n-")[1].split("\n\n\n")[0]
+    assert PLANTS[contract].named in said, report
+
+
+def test_package_without_a_layer_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/mailpoller/brokers").mkdir()
+    (tmp_path / "src/mailpoller/brokers/__init__.py").touch()
+    code, report = _lint(tmp_path / "src")
+    assert code == 1
+    assert "dependencies run one way BROKEN" in report
+    assert "mailpoller.brokers" in report
+
+
+def test_contracts_name_every_kind_of_plug_in() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    kinds = {group.replace("mailpoller.", "") for group in project["entry-points"]}
+    kinds.remove("rules")  # its files are one plug-in
+    assert set(CONTRACTS["no plug-in imports another"]["modules"]) == {f"mailpoller.{kind}.*" for kind in kinds}
+
+
+# What somebody might write who has neither seal. The type checker has to refuse each line.
+FORGED = """\
+Settlement(known.ref, known.mid, known.kind, Disposition(delete=True))
+Settlement(ref=known.ref, mid=known.mid, kind=known.kind, disposition=LEAVE)
+Settlement()
+type(known)(known.ref, known.mid, known.kind, LEAVE)
+replace(known, disposition=Disposition(delete=True))
+known.disposition = Disposition(delete=True)
+class Forged(Settlement): pass
+Receipt("delivery", "somewhere")
+Receipt(delivery_id="delivery")
+Receipt()
+replace(held, delivery_id="another")
+held.delivery_id = "another"
+class Held(Receipt): pass
+""".splitlines()
+
+
+def test_type_checker_refuses_to_forge_a_proof(tmp_path: Path) -> None:
+    head = (
+        "from dataclasses import replace\n"
+        "from mailpoller.core.delivery import LEAVE, Disposition, Receipt, Settlement\n"
+        "def forge(known: Settlement, held: Receipt) -> None:\n"
     )
-    code, report = _lint(upside_down)
-    assert code != 0, report
-    assert "BROKEN" in report
+    file = tmp_path / "forged.py"
+    file.write_text(head + "".join(f"    {line}\n" for line in FORGED), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    refused = {int(number) for number in re.findall(r"forged\.py:(\d+): error", done.stdout)}
+    first = head.count("\n") + 1
+    accepted = [line for number, line in enumerate(FORGED, first) if number not in refused]
+    assert not accepted, done.stdout
+    assert min(refused) >= first, done.stdout
+
+
+def test_who_has_no_seal_makes_no_proof_at_run_time_either() -> None:
+    with pytest.raises(TypeError, match="only a sink makes a receipt"):
+        Receipt("delivery", "somewhere")
+    with pytest.raises(TypeError, match="only a ledger makes a settlement"):
+        Settlement(None, "mid", "delivered", LEAVE)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mailpoller.core.delivery import Disposed, Disposition, Settlement
+from mailpoller.core.delivery import Disposed, Disposition
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Start
+from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.sources.maildir.directory import Stamps
 from mailpoller.sources.maildir.position import Reached
 from mailpoller.sources.maildir.session import MaildirSession
@@ -191,7 +192,7 @@ async def test_file_system_that_says_yes_and_does_nothing_is_told(
         await listed(opened, inbox)
         monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
         monkeypatch.setattr(Path, "rename", lambda *_, **__: None)
-        told = Settlement(MessageRef(inbox, "1.a"), "mid", "delivered", disposition)
+        told = SealedSettlement(MessageRef(inbox, "1.a"), "mid", "delivered", disposition)
         done: Sequence[Disposed] = await opened.settle([told])
         assert [one.state for one in done] == ["failed"]
         assert "file system says" in done[0].reason

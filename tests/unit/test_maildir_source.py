@@ -17,10 +17,11 @@ import pytest
 from pydantic import ValidationError
 
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import Disposed, Disposition, Settlement
+from mailpoller.core.delivery import Disposed, Disposition
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Start
+from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.core.spool import Spool
 from mailpoller.sources.maildir import MaildirConfig, directory, folder, session
 from mailpoller.sources.maildir.session import MaildirSession
@@ -106,7 +107,7 @@ async def fetched(opened: MaildirSession, inbox: Folder, *uids: str) -> dict[str
 
 
 async def settled(opened: MaildirSession, inbox: Folder, uid: str, **disposition: Any) -> Disposed:
-    told = Settlement(MessageRef(inbox, uid), "mid", "delivered", Disposition(**disposition))
+    told = SealedSettlement(MessageRef(inbox, uid), "mid", "delivered", Disposition(**disposition))
     return (await opened.settle([told]))[0]
 
 

@@ -20,6 +20,7 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import write_disposition
 from mailpoller.core.message import Claim
 from mailpoller.core.ports import Clock, Ledger, Sink, Story
+from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.engine.clock import SystemClock
 
 _AHEAD = timedelta(days=365)
@@ -182,7 +183,7 @@ class _Recorder:
             "priority": delivery.priority,
             "tags": delivery.tags,
         }
-        return Receipt(delivery.delivery_id)
+        return SealedReceipt(delivery.delivery_id)
 
     def settled(self, outcome: Outcome) -> None:
         self._say(

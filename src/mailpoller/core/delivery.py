@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import InitVar
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Never, final
 
 from mailpoller.core.message import Claim, MessageRef, RawMessage
 from mailpoller.core.record import record
@@ -38,16 +39,25 @@ class Delivery:
     detail: str = ""
 
 
+@final
 @record
 class Receipt:
     """A sink's word that it holds the delivery so that it survives a power cut.
 
     ``reference`` is where the sink put it, for humans. ``repeated``: it held this delivery id already.
+    Only a sink makes one, with the seal that comes with its port (``mailpoller.core.seals.sink``).
     """
 
+    if TYPE_CHECKING:
+        seal: InitVar[
+            Never
+        ]  # nothing is a Never, so neither the class nor ``replace`` can be called with what they ask for
     delivery_id: str
     reference: str = ""
     repeated: bool = False
+
+    def __init__(self, seal: Never, *more: Never) -> None:
+        raise TypeError("only a sink makes a receipt: see mailpoller.core.seals.sink")
 
 
 @record
@@ -119,17 +129,25 @@ class Outcome:
     received: datetime | None = None
 
 
+@final
 @record
 class Settlement:
     """Proof that the ledger has committed an outcome: the only thing that lets a session change the mailbox.
 
-    Only a ledger makes one.
+    Only a ledger makes one, with the seal that comes with its port (``mailpoller.core.seals.ledger``).
     """
 
+    if TYPE_CHECKING:
+        seal: InitVar[
+            Never
+        ]  # nothing is a Never, so neither the class nor ``replace`` can be called with what they ask for
     ref: MessageRef
     mid: str
     kind: OutcomeKind
     disposition: Disposition
+
+    def __init__(self, seal: Never, *more: Never) -> None:
+        raise TypeError("only a ledger makes a settlement: see mailpoller.core.seals.ledger")
 
 
 @record

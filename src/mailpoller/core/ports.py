@@ -174,6 +174,7 @@ class Sink(Protocol):
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Return when every delivery with a receipt would survive a power cut: same order, same length.
+        A receipt is made with :class:`mailpoller.core.seals.sink.SealedReceipt`, and in no other way.
 
         A raise (:class:`TransientError`) means that none is known to be held. A repeated delivery id is
         answered with a receipt, and stored once where the sink can tell.
@@ -645,7 +646,8 @@ class Ledger(Protocol):
         """The suspect has its verdict: no risk, no strikes."""
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
-        """Record receipts and outcomes in one commit; same order and length. An outcome whose disposition leaves the
+        """Record receipts and outcomes in one commit; same order and length. After it the settlements are made, with
+        :class:`mailpoller.core.seals.ledger.SealedSettlement` and in no other way. An outcome whose disposition leaves the
         message needs no :meth:`disposed`; the others are on their way to the server, and due again if no word of it
         comes within a minute, or when the ledger is opened anew."""
 

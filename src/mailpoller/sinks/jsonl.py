@@ -23,6 +23,7 @@ from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock, Mark
+from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.transport.disk import (
     READABLE_FILE,
     give,
@@ -143,7 +144,7 @@ class JsonlQueue:
         answers: list[Receipt | Refusal] = []
         for one in batch:
             repeated = fresh.pop(one.delivery_id, None) is None
-            answers.append(Receipt(one.delivery_id, reference=str(self.path), repeated=repeated))
+            answers.append(SealedReceipt(one.delivery_id, reference=str(self.path), repeated=repeated))
         return answers
 
     @contextmanager

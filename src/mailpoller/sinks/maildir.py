@@ -26,6 +26,7 @@ from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock, Mark
+from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.transport.disk import (
     directory,
@@ -184,11 +185,11 @@ class MaildirQueue:
         for one in batch:
             delivery_id = one.delivery_id
             if (name := names.get(delivery_id)) is None:
-                answers.append(Receipt(delivery_id, repeated=True))
+                answers.append(SealedReceipt(delivery_id, repeated=True))
             elif (fault := faults.get(name)) is not None:
                 answers.append(Refusal(delivery_id, in_words(fault, "write the message")))
             else:
-                answers.append(Receipt(delivery_id, reference=name, repeated=delivery_id in told))
+                answers.append(SealedReceipt(delivery_id, reference=name, repeated=delivery_id in told))
                 told.add(delivery_id)
         return answers
 

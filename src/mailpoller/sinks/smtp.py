@@ -18,6 +18,7 @@ from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.core.literals import MailAddresses, OutgoingName
 from mailpoller.core.ports import Clock, Inquiring, Mail, Outgoing, Sink, Stage
+from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.mail.compose import Form, printable, quarantine_mail
 from mailpoller.transport.recent import Recent
@@ -121,7 +122,7 @@ class SmtpQueue:
         Raises :class:`TransientError` if it took nothing, or refuses us.
         """
         answers: dict[str, Receipt | Refusal] = {
-            one.delivery_id: Receipt(one.delivery_id, self._outgoing.host, repeated=True)
+            one.delivery_id: SealedReceipt(one.delivery_id, self._outgoing.host, repeated=True)
             for one in batch
             if one.delivery_id in self._recent
         }
@@ -167,7 +168,7 @@ class SmtpQueue:
         for delivery in batch:
             answer = answers.get(delivery.delivery_id) or Refusal(delivery.delivery_id, str(trouble), blame="queue")
             if isinstance(answer, Receipt) and delivery.delivery_id in told:
-                answer = replace(answer, repeated=True)
+                answer = SealedReceipt(answer.delivery_id, answer.reference, repeated=True)
             told.add(delivery.delivery_id)
             in_order.append(answer)
         return in_order
@@ -178,7 +179,7 @@ class SmtpQueue:
         to = tuple(one for one in self._recipients if one not in share.taken and one not in share.refused)
         if not to:
             await self._partly.drop(delivery.delivery_id)
-            return Receipt(delivery.delivery_id, self._outgoing.host, repeated=True)
+            return SealedReceipt(delivery.delivery_id, self._outgoing.host, repeated=True)
         form: Form = "whole"
         too_large = ""
         while True:
@@ -233,7 +234,7 @@ class SmtpQueue:
         refused, of = len(share.refused), len(self._recipients)
         if refused and " recipients refused" not in words:
             words += f" ({refused} of {of} recipients refused)"
-        return Receipt(delivery.delivery_id, f"{self._outgoing.host}: {words}")
+        return SealedReceipt(delivery.delivery_id, f"{self._outgoing.host}: {words}")
 
     def _put_off(self, delivery: Delivery, error: TransientError) -> Refusal:
         """The relay had the mail, and wants it later. That is the mail's trouble if others were taken since it was last put off."""

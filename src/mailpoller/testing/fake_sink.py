@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.testing.fake_source import Faults
 
 Doubt = Callable[[Delivery], Refusal | Exception | None]
@@ -53,7 +54,7 @@ class FakeSink:
         self.repeats += repeated
         if not repeated:
             self.held[delivery.delivery_id] = FakeHeld(delivery)
-        return Receipt(delivery.delivery_id, f"row {len(self.held)}", repeated)
+        return SealedReceipt(delivery.delivery_id, f"row {len(self.held)}", repeated)
 
     async def check(self) -> None:
         self.checks += 1

@@ -17,6 +17,7 @@ from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid, redeliveries
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
 from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Mark, QueueRecord, Sight, Traits
+from mailpoller.core.seals.ledger import SealedSettlement
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
 OTHER_HOST = Account("imap", "imap.example.net", "support")
@@ -60,7 +61,7 @@ def told(number: int) -> MessageRef:
 
 def settlement_of(claim: Claim) -> Settlement:
     """That of a delivered message that is to be deleted."""
-    return Settlement(claim.ref, claim.mid, "delivered", Disposition(delete=True))
+    return SealedSettlement(claim.ref, claim.mid, "delivered", Disposition(delete=True))
 
 
 def outcome(
@@ -505,7 +506,7 @@ class LedgerSuite:
         (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
         disposition = Disposition(seen=True, flags=("$Taken", "\\Flagged"), move="Processed/Été")
         made = await ledger.settle([outcome(claim, "quarantined", disposition=disposition)])
-        assert made == [Settlement(claim.ref, claim.mid, "quarantined", disposition)]
+        assert made == [SealedSettlement(claim.ref, claim.mid, "quarantined", disposition)]
         ledger = await self.reopened(ledger, tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)
         assert await ledger.due(INBOX, limit=10) == refs(INBOX, 1)
@@ -988,7 +989,8 @@ class LedgerSuite:
         clock.move(timedelta(days=-7))
         assert {ref.uid for ref in await ledger.due(INBOX, limit=10)} == {"1", "2"}
         answers = await ledger.claim([told(1), told(2)])
-        assert [type(answer) for answer in answers] == [Claim, Settlement]
+        assert [isinstance(answer, Settlement) for answer in answers] == [False, True]
+        assert isinstance(answers[0], Claim)
         await ledger.close()
 
     async def test_the_last_poll_is_known_to_the_next_process(self, tmp_path: Path, clock: SuiteClock) -> None:

@@ -33,6 +33,7 @@ from mailpoller.core.errors import MailpollerError, SessionLost, TransientError
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Session, Source, Start, Wake
+from mailpoller.core.seals.ledger import SealedSettlement
 
 ALL, NOW, UNSEEN = Start("all"), Start("now"), Start("unseen")
 WHOLE = 50_000_000
@@ -148,7 +149,7 @@ def claim(ref: MessageRef) -> Claim:
 
 def settlement(ref: MessageRef, disposition: Disposition) -> Settlement:
     """As a ledger would make it."""
-    return Settlement(ref, claim(ref).mid, "delivered", disposition)
+    return SealedSettlement(ref, claim(ref).mid, "delivered", disposition)
 
 
 async def fetched(session: Session, refs: Sequence[MessageRef], limit: int = WHOLE) -> dict[str, bytes | None]:

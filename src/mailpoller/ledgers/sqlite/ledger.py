@@ -30,6 +30,7 @@ from mailpoller.core.ports import (
     Stuck,
     Traits,
 )
+from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, queues, stories, waiting
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
@@ -286,7 +287,8 @@ class SqliteLedger:
         await self._write(work)
         self._open_claims.difference_update(key for key, _ in keyed)
         return [
-            Settlement(outcome.claim.ref, outcome.claim.mid, outcome.kind, outcome.disposition) for outcome in outcomes
+            SealedSettlement(outcome.claim.ref, outcome.claim.mid, outcome.kind, outcome.disposition)
+            for outcome in outcomes
         ]
 
     async def defer(

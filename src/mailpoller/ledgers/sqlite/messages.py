@@ -18,6 +18,7 @@ from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settleme
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Traits
+from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.bearers import (
     FORMER_NAMES,
@@ -187,7 +188,7 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
         known = mid_text(bytes.fromhex(mid))
         return Question(ref, known, bytes.fromhex(identity or ""), instant_or_none(left_out_at), message_id or "")
     if state == "settled" and due_at is not None and not waits:
-        return Settlement(ref, mid_text(bytes.fromhex(mid)), outcome, disposition_of(disposition))
+        return SealedSettlement(ref, mid_text(bytes.fromhex(mid)), outcome, disposition_of(disposition))
     if state == "settled":
         return Held(ref, instant(now if due_at is None else due_at), "settled")
     if state in ("deferred", "suspect") and waits:

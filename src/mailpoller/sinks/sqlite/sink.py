@@ -20,6 +20,7 @@ from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Clock, Mark
+from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.consumption import Consumption
 from mailpoller.sinks.sqlite.insertion import Contents, Messages
@@ -313,7 +314,9 @@ class SqliteQueue:
         seq = mark.height
         messages = Messages(connection, self._clock.now().timestamp())
         contents = Contents(connection)
-        receipts = {delivery_id: Receipt(delivery_id, str(held), repeated=True) for delivery_id, held in known.items()}
+        receipts: dict[str, Receipt] = {
+            delivery_id: SealedReceipt(delivery_id, str(held), repeated=True) for delivery_id, held in known.items()
+        }
         for delivery_id, one in fresh.items():
             seq += 1
             file = files.get(delivery_id)
@@ -321,7 +324,7 @@ class SqliteQueue:
             wanted = one.octets_wanted
             messages.add(seq, one, octets.size if wanted else None, file)
             contents.add(seq, one.event, octets.view() if wanted and file is None else None)
-            receipts[delivery_id] = Receipt(delivery_id, str(seq))
+            receipts[delivery_id] = SealedReceipt(delivery_id, str(seq))
         messages.flush()
         contents.flush()
         # Acknowledged between the look and now: no row names the file that was written meanwhile.
@@ -373,7 +376,7 @@ def _answers(
         delivery_id = one.delivery_id
         answer = refusals.get(delivery_id) or receipts[delivery_id]
         if isinstance(answer, Receipt) and delivery_id in told:
-            answer = Receipt(delivery_id, answer.reference, repeated=True)
+            answer = SealedReceipt(delivery_id, answer.reference, repeated=True)
         told.add(delivery_id)
         answers.append(answer)
     return answers
