@@ -74,13 +74,14 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
         yield (
             replace(
                 config,
+                overrides={name: _quarantine(block, recorder) for name, block in config.overrides.items()},
+            ).but(
                 service=service,
                 ledger=_RecordedLedger(type="rehearsal", real=ledger, recorder=recorder),
                 queues={name: _nowhere(block, recorder) for name, block in config.queues.items()},
                 outgoing={},
                 alerts=None,
                 quarantine=_quarantine(config.quarantine, recorder),
-                overrides={name: _quarantine(block, recorder) for name, block in config.overrides.items()},
                 mailboxes={
                     name: block.model_copy(update={"mode": "shadow"}) for name, block in config.mailboxes.items()
                 },

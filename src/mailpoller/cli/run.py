@@ -102,7 +102,7 @@ def _require_secrets(config: Config, mailbox: str | None) -> None:
     from mailpoller.config.problems import ConfigErrors
 
     if mailbox is not None:
-        config = replace(config, mailboxes={mailbox: config.mailboxes[mailbox]})
+        config = config.but(mailboxes={mailbox: config.mailboxes[mailbox]})
     missing = [replace(problem, severity="error") for problem in config.missing_secrets()]
     if missing:
         raise ConfigErrors(missing)

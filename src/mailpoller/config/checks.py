@@ -8,17 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from mailpoller.config.checked import Config
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
-from mailpoller.config.model import Config
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
+from mailpoller.config.sections import noun_of
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 
 _USUAL_PORTS = (None, 0, 110, 143, 993, 995)
-_NOUNS = {"queues": "queue", "rules": "rule", "outgoing": "outgoing", "mailboxes": "mailbox"}
 
 
 def references(
@@ -29,23 +29,23 @@ def references(
     ``broken``: blocks that are not in ``config``, since they are wrong; the names in them are checked all the same.
     """
     known = {section: set(given) for section, given in names.items()}
-    for at, block in _blocks(config):
+    for at, block in config.blocks():
         for loc, section, name in references_of(block):
             if name not in known.get(section, ()):
                 node, _ = locate(_node(config, at), loc)
-                yield node.problem(dangling(_NOUNS.get(section, section), name, known.get(section, ())))
+                yield node.problem(dangling(noun_of(section), name, known.get(section, ())))
     for node, model in broken:
         for name_node, section in names_written(node, model):
             if name_node.value not in known.get(section, ()):
                 name = str(name_node.value)
-                yield name_node.problem(dangling(_NOUNS.get(section, section), name, known.get(section, ())))
+                yield name_node.problem(dangling(noun_of(section), name, known.get(section, ())))
 
 
 def agreement(config: Config) -> Iterator[Problem]:
     """What blocks need beyond what their own class asks."""
     if QUARANTINE in config.queues:
         yield _node(config, ("queues", QUARANTINE)).problem("this name is taken by the quarantine itself")
-    for at, block in _blocks(config):
+    for at, block in config.blocks():
         for key in ("poll_interval", "reconnect_interval", "retry_interval"):
             if getattr(block, key, None) == timedelta(0):
                 node, rest = locate(_node(config, at), (key,))
@@ -57,15 +57,11 @@ def agreement(config: Config) -> Iterator[Problem]:
 
 def _paths(config: Config) -> Iterator[Problem]:
     """Two blocks that keep what they hold at one path, or a Maildir that is polled and delivered to."""
-    blocks: list[tuple[tuple[str, ...], Block]] = [(("ledger",), config.ledger)]
-    blocks += [(("queues", name), queue) for name, queue in config.queues.items()]
-    blocks += [(("quarantine",), config.quarantine)] if config.quarantine else []
-    blocks += [(("mailboxes", name), mailbox) for name, mailbox in config.mailboxes.items()]
     taken: dict[str, tuple[str, ...]] = {}
-    for at, block in blocks:
+    for at, block in config.blocks():
         path = getattr(block, "path", None)
-        if not isinstance(path, Path) or at not in config.places:
-            continue
+        if not isinstance(path, Path) or at not in config.places or len(at) > 2:
+            continue  # a mailbox's own quarantine is the other one, changed
         first = taken.setdefault(os.path.abspath(path), at)  # noqa: PTH100 - resolve() would ask the disk
         if first != at and not first[0] == at[0] == "mailboxes":
             node, rest = locate(_node(config, at), ("path",))
@@ -151,22 +147,6 @@ def _folder(name: str) -> str:
     """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case. Maildir++ allows a dot before."""
     bare = name.removeprefix(".")
     return "INBOX" if bare.upper() == "INBOX" else bare
-
-
-def _blocks(config: Config) -> Iterator[tuple[tuple[str, ...], Block]]:
-    for name, queue in config.queues.items():
-        yield ("queues", name), queue
-    for name, outgoing in config.outgoing.items():
-        yield ("outgoing", name), outgoing
-    for name, rule in config.rules.items():
-        yield ("rules", name), rule
-    for name, mailbox in config.mailboxes.items():
-        yield ("mailboxes", name), mailbox
-    for name, override in config.overrides.items():
-        yield ("mailboxes", name, "quarantine"), override
-    for at, block in ((("quarantine",), config.quarantine), (("alerts",), config.alerts)):
-        if block is not None:
-            yield at, block
 
 
 def _node(config: Config, at: tuple[str, ...]) -> Node:

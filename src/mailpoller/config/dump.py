@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from mailpoller.config import sections
+from mailpoller.config.checked import Config
 from mailpoller.config.fields import key_of, may_be_size
-from mailpoller.config.model import Config
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Secret, write_disposition
 
@@ -27,13 +28,15 @@ def effective(config: Config) -> dict[str, Any]:
     are masked. Keys without a value are left out; every mailbox is complete, so ``defaults``, ``extends`` and ``include``
     are gone.
     """
-    whole: dict[str, Any] = {"service": _block(config.service), "ledger": _block(config.ledger)}
-    whole["queues"] = {name: _block(queue) for name, queue in config.queues.items()}
-    whole["outgoing"] = {name: _block(outgoing) for name, outgoing in config.outgoing.items()}
-    whole |= {"quarantine": _block(config.quarantine)} if config.quarantine else {}
-    whole |= {"alerts": _block(config.alerts)} if config.alerts else {}
-    whole["rules"] = [_block(rule) for rule in config.rules.values()]
-    whole["mailboxes"] = {name: _block(mailbox) for name, mailbox in config.mailboxes.items()}
+    whole: dict[str, Any] = {}
+    for section in sections.TABLE:
+        made: Any = config.made.get(section.key)
+        if isinstance(made, BaseModel):
+            whole[section.key] = _block(made)
+        elif made is not None and section.shape == "named":
+            whole[section.key] = {name: _block(block) for name, block in made.items()}
+        elif made is not None:
+            whole[section.key] = [_block(block) for block in made.values()]
     for name, mailbox in whole["mailboxes"].items():
         mailbox.pop("extends", None)
         if name in config.overrides:

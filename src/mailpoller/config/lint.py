@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from mailpoller.config.checked import Config
 from mailpoller.config.fields import secrets_of
-from mailpoller.config.model import Config
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
@@ -46,11 +46,10 @@ def doubts(config: Config) -> Iterator[Problem]:
 
 
 def _peers(config: Config) -> Iterator[tuple[tuple[str, ...], Component]]:
-    for name, outgoing in config.outgoing.items():
-        yield ("outgoing", name), outgoing
-    for name, mailbox in config.mailboxes.items():
-        if mailbox.enabled:
-            yield ("mailboxes", name), mailbox
+    """What may connect to somewhere."""
+    for at, block in config.blocks():
+        if isinstance(block, Component) and getattr(block, "enabled", True):
+            yield at, block
 
 
 def _wire(block: Component, node: Node) -> Iterator[Problem]:
@@ -174,7 +173,7 @@ def _forgetful(config: Config) -> Iterator[Problem]:
 def _exposed(config: Config) -> Iterator[Problem]:
     """Secrets in a file that everybody on this machine may read, or that are written as no secret would be."""
     readable = {file for file in config.files if _is_public(file)}
-    for at, block in _secretive(config):
+    for at, block in config.blocks():
         for keys, secret in secrets_of(block):
             node, _ = locate(config.places[at], keys)
             if secret.kind == "plain" and re.fullmatch(r"\$\w+|\$?\{.*\}", secret.reveal()):
@@ -184,15 +183,6 @@ def _exposed(config: Config) -> Iterator[Problem]:
                     "a secret in a file that every user of this machine may read: use credential:, file: or env:, or chmod o-r",
                     "warning",
                 )
-
-
-def _secretive(config: Config) -> Iterator[tuple[tuple[str, ...], Component]]:
-    for name, queue in config.queues.items():
-        yield ("queues", name), queue
-    for name, outgoing in config.outgoing.items():
-        yield ("outgoing", name), outgoing
-    for name, mailbox in config.mailboxes.items():
-        yield ("mailboxes", name), mailbox
 
 
 def _is_public(file: Path) -> bool:

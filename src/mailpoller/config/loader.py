@@ -1,4 +1,4 @@
-"""From files to a checked :class:`~mailpoller.config.model.Config`: read, join, merge, validate, cross-check."""
+"""From files to a checked :class:`~mailpoller.config.checked.Config`: read, join, merge, validate, cross-check."""
 
 from __future__ import annotations
 
@@ -10,24 +10,19 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from mailpoller.config import checks, lint
+from mailpoller.config import sections as table
+from mailpoller.config.checked import At, Config
 from mailpoller.config.fields import keys_of, secret_keys
 from mailpoller.config.files import read_files
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
 from mailpoller.config.merge import orphans as orphans_of
-from mailpoller.config.model import AlertsConfig, Config, Quarantine, QuarantineConfig, ServiceConfig
+from mailpoller.config.model import Quarantine, ServiceConfig
 from mailpoller.config.node import Node, plain
 from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
 from mailpoller.config.registry import INSTALLED, Registry
+from mailpoller.config.sections import Section
 from mailpoller.config.wording import REQUIRED, unknown_key, validate
-from mailpoller.core.component import (
-    Block,
-    Component,
-    LedgerConfig,
-    OutgoingConfig,
-    RuleConfig,
-    SinkConfig,
-    SourceConfig,
-)
+from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.errors import ConfigError
 
 ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
@@ -35,7 +30,6 @@ ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
 
 _BAD_ENVIRONMENT = f"from {ENVIRONMENT} or the command line, must be letters, digits, - and _, at most 40"
 _NEVER_DEFAULT = ("extends", "formerly")
-_KIND_OF = {"queues": "sinks", "outgoing": "outgoings", "rules": "rules"}
 
 
 def load(path: Path, *, environment: str | None = None, registry: Registry = INSTALLED) -> Config:
@@ -66,23 +60,19 @@ class _Loading:
             raise ConfigErrors(self._problems)
         self._files, self._complete = files.names, files.complete
         sections = join_files(files.main, files.drop_ins, self._problems)
-        service = self._service(sections)
-        queues = cast(dict[str, SinkConfig], self._named(sections, "queues"))
-        outgoing = cast(dict[str, OutgoingConfig], self._named(sections, "outgoing"))
-        rules = cast(dict[str, RuleConfig], self._named(sections, "rules"))
-        ledger = self._ledger(sections, service)
-        quarantine = self._quarantine(sections.single("quarantine"), ("quarantine",))
-        alerts = self._alerts(sections)
-        mailboxes, overrides = self._mailboxes(sections)
+        made: dict[str, Any] = {}
+        overrides: dict[str, Quarantine] = {}
+        for row in table.TABLE:
+            if row is table.MAILBOXES:
+                mailboxes, overrides = self._mailboxes(sections)
+                made[row.key] = MappingProxyType(mailboxes)
+            elif row.many:
+                made[row.key] = MappingProxyType(self._named(sections, row))
+            elif row.shape == "block":
+                made[row.key] = self._single(sections, row, made)
+        made[table.SERVICE.key] = made[table.SERVICE.key] or ServiceConfig()
         config = Config(
-            service=service or ServiceConfig(),
-            ledger=ledger,  # type: ignore[arg-type]  # None only if there are problems: then nobody sees it
-            queues=MappingProxyType(queues),
-            outgoing=MappingProxyType(outgoing),
-            quarantine=quarantine,
-            alerts=alerts,
-            rules=MappingProxyType(rules),
-            mailboxes=MappingProxyType(mailboxes),
+            MappingProxyType(made),  # a section that is wrong is missing in it: then nobody sees it
             files=self._files,
             overrides=MappingProxyType(overrides),
             places=MappingProxyType(self._places),
@@ -96,69 +86,61 @@ class _Loading:
         return replace(config, warnings=warnings)
 
     # --- blocks ----------------------------------------------------------------------------------------------------
-    def _service(self, sections: Sections) -> ServiceConfig | None:
-        node = sections.single("service") or Node({}, self._path, 1, 1, "service")
-        written = plain(node)
+    def _single(self, sections: Sections, row: Section[Any], made: Mapping[str, Any]) -> Block | None:
+        node = sections.single(row.key)
+        if node is None:
+            if row.left_out is None:
+                return None
+            at = Node(None, self._path, 1, 1, row.key)
+            node = at.like({key: at.like(value) for key, value in row.left_out(made).items()})
+        return self._made(row, node, (row.key,), self._here(node) if row is table.SERVICE else None)
+
+    def _here(self, service: Node) -> Any:
+        """The service's keys, with the environment from the command line or the environment."""
+        written = plain(service)
         if self._environment is not None and isinstance(written, dict):
             if is_name(self._environment):
                 written["environment"] = self._environment
             else:
-                self._problems.append(node.problem(_BAD_ENVIRONMENT, key="environment"))
-        return cast("ServiceConfig | None", self._block(ServiceConfig, node, ("service",), written))
+                self._problems.append(service.problem(_BAD_ENVIRONMENT, key="environment"))
+        return written
 
-    def _ledger(self, sections: Sections, service: ServiceConfig | None) -> LedgerConfig | None:
-        node = sections.single("ledger")
-        if node is None:
-            directory = (service or ServiceConfig()).state_directory
-            at = Node(None, self._path, 1, 1, "ledger")
-            node = at.like({"type": at.like("sqlite"), "path": at.like(str(directory / "ledger.db"))})
-        return cast("LedgerConfig | None", self._component("ledgers", node, ("ledger",)))
-
-    def _named(self, sections: Sections, section: str) -> dict[str, Component]:
-        made: dict[str, Component] = {}
-        for name, node in sections.blocks[section].items():
-            if section == "rules" and "type" not in node.entries:
-                node = node.like(node.entries | {"type": node.like("match")})
-            component = self._component(_KIND_OF[section], node, (section, name))
-            if component is not None:
-                made[name] = component
+    def _named(self, sections: Sections, row: Section[Any]) -> dict[str, Block]:
+        made: dict[str, Block] = {}
+        for name, node in sections.blocks[row.key].items():
+            if row.usual_type and "type" not in node.entries:
+                node = node.like(node.entries | {"type": node.like(row.usual_type)})
+            block = self._made(row, node, (row.key, name))
+            if block is not None:
+                made[name] = block
         return made
 
-    def _quarantine(self, node: Node | None, at: tuple[str, ...]) -> Quarantine | None:
-        if node is None:
-            return None
-        kind = node.entries.get("type")
-        if kind is not None and kind.value == "queue":
-            return cast("QuarantineConfig | None", self._block(QuarantineConfig, node, at))
-        return cast("SinkConfig | None", self._component("sinks", node, at, also=("queue",)))
+    def _made(self, row: Section[Any], node: Node, at: At, written: Any = None) -> Block | None:
+        model = self._class(row, node) if row.kind else row.model
+        return cast("Block | None", self._block(model, node, at, written)) if model else None
 
-    def _alerts(self, sections: Sections) -> AlertsConfig | None:
-        node = sections.single("alerts")
-        return cast("AlertsConfig | None", self._block(AlertsConfig, node, ("alerts",))) if node else None
-
-    def _component(self, kind: str, node: Node, at: tuple[str, ...], also: tuple[str, ...] = ()) -> Component | None:
-        model = self._class(kind, node, also)
-        return cast("Component | None", self._block(model, node, at)) if model else None
-
-    def _class(self, kind: str, node: Node, also: tuple[str, ...] = ()) -> type[Component] | None:
+    def _class(self, row: Section[Any], node: Node) -> type[Block] | None:
+        """What a block's ``type`` names."""
         if not isinstance(node.value, dict):
             self._problems.append(node.problem("expected a block of keys: type, and what that needs"))
             return None
         type_ = node.value.get("type")
         if type_ is None:
-            known = either(sorted((*also, *self._registry.known(kind))))
+            known = either(sorted((*row.own_types, *self._registry.known(row.kind))))
             self._problems.append(node.problem(f"{REQUIRED}; there is {known}", key="type"))
             return None
         if not isinstance(type_.value, str):
             self._problems.append(type_.problem("expected text"))
             return None
+        if type_.value in row.own_types:
+            return row.model
         try:
-            return self._registry.load_plugin(kind, type_.value, also)
+            return self._registry.load_plugin(row.kind, type_.value, row.own_types)
         except ConfigError as error:
             self._problems.append(type_.problem(str(error)))
             return None
 
-    def _block(self, model: type[Any], node: Node, at: tuple[str, ...], written: Any = None) -> Any:
+    def _block(self, model: type[Any], node: Node, at: At, written: Any = None) -> Any:
         self._places[at] = node
         block, problems = validate(model, node, plain(node) if written is None else written)
         if problems:
@@ -178,10 +160,10 @@ class _Loading:
             ]
         mailboxes: dict[str, SourceConfig] = {}
         overrides: dict[str, Quarantine] = {}
-        used: set[type[Component]] = set()
+        used: set[type[Block]] = set()
         for name, merged in inherit(sections, defaults, self._problems).items():
             before = len(self._problems)
-            model = self._class("sources", merged)
+            model = self._class(table.MAILBOXES, merged)
             if model is not None:
                 used.add(model)
                 if name in sections.drop_ins:
@@ -198,7 +180,7 @@ class _Loading:
         self._check_defaults(defaults, locked, used)
         return mailboxes, overrides
 
-    def _fitted(self, name: str, merged: Node, model: type[Component], sections: Sections) -> Node:
+    def _fitted(self, name: str, merged: Node, model: type[Block], sections: Sections) -> Node:
         """The mailbox without what it inherits and its type does not have, and with its default queue."""
         own, known = sections.blocks["mailboxes"][name].entries, keys_of(model)
         node = merged.like({key: child for key, child in merged.entries.items() if key in known or key in own})
@@ -210,7 +192,8 @@ class _Loading:
         own = mailbox.entries.get("quarantine")
         if own is None or own.value is None:
             return None
-        return self._quarantine(merge(own, top) if top else own, ("mailboxes", name, "quarantine"))
+        at = (table.MAILBOXES.key, name, "quarantine")
+        return cast("Quarantine | None", self._made(table.QUARANTINE, merge(own, top) if top else own, at))
 
     def _defaults(self, sections: Sections) -> tuple[Node | None, dict[str, Node]]:
         node = sections.single("defaults")
@@ -228,7 +211,7 @@ class _Loading:
                 self._problems.append(key.problem("expected the name of a key, or a list of them"))
         return node.like({key: child for key, child in node.value.items() if key != "locked"}), locked
 
-    def _check_defaults(self, defaults: Node | None, locked: Mapping[str, Node], used: set[type[Component]]) -> None:
+    def _check_defaults(self, defaults: Node | None, locked: Mapping[str, Node], used: set[type[Block]]) -> None:
         """Every key must be one that some source knows; sources that no mailbox uses are imported only if need be."""
         asked = dict(defaults.entries if defaults else {})
         for key in _NEVER_DEFAULT:
@@ -250,7 +233,7 @@ class _Loading:
             node.problem(unknown_key(key, sorted(known))) for key, node in locked.items() if key not in known
         ]
 
-    def _refuse_locked(self, own: Node, model: type[Component], locked: Mapping[str, Node]) -> None:
+    def _refuse_locked(self, own: Node, model: type[Block], locked: Mapping[str, Node]) -> None:
         credentials = {"username"} | secret_keys(model)
         for key, node in own.entries.items():
             if key in locked and key not in credentials:

@@ -9,25 +9,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mailpoller.config import sections as table
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.config.wording import REQUIRED, unknown_key
 
-SECTIONS = (
-    "service",
-    "ledger",
-    "queues",
-    "outgoing",
-    "quarantine",
-    "alerts",
-    "rules",
-    "defaults",
-    "mailboxes",
-    "include",
-)
-"""The keys of the main file."""
-DROP_IN_SECTIONS = ("queues", "outgoing", "rules", "mailboxes")
-"""The keys of a drop-in file."""
 NOT_INHERITED = ("enabled", "extends", "formerly")
 """Keys that ``extends`` does not copy: they are about the one mailbox, so that a disabled one can serve as a template."""
 
@@ -65,8 +51,8 @@ class Sections:
     """All files joined: single blocks from the main file, named blocks from every file."""
 
     main: Node
-    blocks: dict[str, dict[str, Node]] = field(default_factory=lambda: {name: {} for name in DROP_IN_SECTIONS})
-    names: dict[str, set[str]] = field(default_factory=lambda: {name: set() for name in DROP_IN_SECTIONS})
+    blocks: dict[str, dict[str, Node]] = field(default_factory=lambda: {one.key: {} for one in table.TABLE if one.many})
+    names: dict[str, set[str]] = field(default_factory=lambda: {one.key: set() for one in table.TABLE if one.many})
     """Every name that is defined, also by a block that is no block: it is not missing, it is wrong."""
     drop_ins: set[str] = field(default_factory=set)
     """The mailboxes that a drop-in file defines."""
@@ -80,25 +66,25 @@ class Sections:
 def join_files(main: Node, drop_ins: Iterable[Node], problems: list[Problem]) -> Sections:
     """The named blocks of all files. A name that occurs twice is a problem that names both places."""
     sections = Sections(main)
+    rows = {row.key: row for row in table.TABLE}
     for file in (main, *drop_ins):
-        allowed = SECTIONS if file is main else DROP_IN_SECTIONS
+        allowed = table.allowed(drop_in=file is not main)
         if not isinstance(file.value, dict):
             problems.append(file.problem("expected a block of keys"))
             continue
         for key, node in file.value.items():
             if key not in allowed:
                 problems.append(node.problem(_misplaced(key, allowed)))
-            elif key == "rules":
-                _join_rules(node, sections, problems)
-            elif key in DROP_IN_SECTIONS:
-                added = _join_named(key, node, sections, problems)
+            elif rows[key].many:
+                join = _join_listed if rows[key].shape == "listed" else _join_named
+                added = join(key, node, sections, problems)
                 if key == "mailboxes" and file is not main:
                     sections.drop_ins.update(added)
     return sections
 
 
 def _misplaced(key: str, allowed: tuple[str, ...]) -> str:
-    if key in SECTIONS:
+    if key in table.allowed():
         return f"only the main file may have this key; a drop-in may define {', '.join(allowed)}"
     return unknown_key(key, allowed)
 
@@ -125,13 +111,14 @@ def _join_named(key: str, section: Node, sections: Sections, problems: list[Prob
     return added
 
 
-def _join_rules(section: Node, sections: Sections, problems: list[Problem]) -> None:
-    known = sections.blocks["rules"]
+def _join_listed(key: str, section: Node, sections: Sections, problems: list[Problem]) -> list[str]:
+    known = sections.blocks[key]
     if section.value is None:
-        return
+        return []
     if not isinstance(section.value, list):
-        problems.append(section.problem("expected a list of rules, each with a name"))
-        return
+        problems.append(section.problem(f"expected a list of {key}, each with a name"))
+        return []
+    added: list[str] = []
     for node in section.value:
         name = node.entries.get("name")
         if not isinstance(node.value, dict):
@@ -147,7 +134,9 @@ def _join_rules(section: Node, sections: Sections, problems: list[Problem]) -> N
             problems.append(name.problem(f"this name is taken by {first.place()}"))
         else:
             known[name.value] = node
-            sections.names["rules"].add(name.value)
+            sections.names[key].add(name.value)
+            added.append(name.value)
+    return added
 
 
 # --- inheritance -------------------------------------------------------------------------------------------------------

@@ -1,23 +1,15 @@
-"""The checked configuration: what the composition root builds the service from."""
+"""The blocks that are no plug-ins: the process, alerts, and a quarantine that is somebody's queue."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mailpoller.config.fields import secrets_of
-from mailpoller.config.node import Node, join
-from mailpoller.config.problems import Problem
-from mailpoller.config.wording import locate
-from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
-from mailpoller.core.errors import ConfigError
+from mailpoller.core.component import Block, SinkConfig
 from mailpoller.core.literals import Duration, MailAddress, MailAddresses, OutgoingName, QueueName, Size
 
 PRODUCTION = "production"
@@ -108,89 +100,3 @@ class QuarantineConfig(Block):
 
 
 Quarantine = QuarantineConfig | SinkConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The whole configuration, merged and checked: every name in it leads somewhere.
-
-    Made by :func:`mailpoller.config.load`. ``mailboxes`` holds all of them, also those that are disabled or belong to another
-    environment; ask :meth:`runs`. ``warnings`` are what :func:`~mailpoller.config.load` found doubtful.
-    """
-
-    service: ServiceConfig
-    ledger: LedgerConfig
-    queues: Mapping[str, SinkConfig]
-    outgoing: Mapping[str, OutgoingConfig] = field(default_factory=dict)
-    quarantine: Quarantine | None = None
-    alerts: AlertsConfig | None = None
-    rules: Mapping[str, RuleConfig] = field(default_factory=dict)
-    mailboxes: Mapping[str, SourceConfig] = field(default_factory=dict)
-    warnings: tuple[Problem, ...] = ()
-    files: tuple[Path, ...] = ()
-    """The files that were read, the main one first."""
-    overrides: Mapping[str, Quarantine] = field(default_factory=dict, repr=False)
-    """mailbox -> its own quarantine, merged; only of those that have one."""
-    places: Mapping[tuple[str, ...], Node] = field(default_factory=dict, repr=False, compare=False)
-    """("mailboxes", name) -> the merged tree with the place of every key, for :mod:`mailpoller.config` alone."""
-
-    def quarantine_of(self, mailbox: str) -> Quarantine | None:
-        """Where this mailbox's quarantined messages go; None: to the local directory of last resort."""
-        return self.overrides.get(mailbox, self.quarantine)
-
-    def runs(self, mailbox: str) -> bool:
-        """True if the mailbox is polled."""
-        return self.idle_reason(mailbox) is None
-
-    def idle_reason(self, mailbox: str) -> str | None:
-        """Why the mailbox is not polled, in words, or None if it is."""
-        wanted = self.mailboxes[mailbox]
-        if not wanted.enabled:
-            return "it is disabled (enabled: false)"
-        here = self.service.environment
-        if wanted.environment is None and here != PRODUCTION:
-            return f"it names no environment, so it is polled only in {PRODUCTION}; this is {here}"
-        if wanted.environment is not None and wanted.environment != here:
-            return f"it belongs to the environment {wanted.environment}; this is {here}"
-        return None
-
-    def missing_secrets(self) -> list[Problem]:
-        """A problem for each secret that cannot be read now, of all that would be used here.
-
-        Severity ``warning`` for credentials while there is no systemd unit around us (``check`` in a shell), ``error`` for
-        all others. ``run`` treats each of them as an error; ``check`` treats each as a warning.
-        """
-        missing: list[Problem] = []
-        for block, model in self._used():
-            for keys, secret in secrets_of(model):
-                try:
-                    if not secret.reveal():
-                        missing.append(self.problem(block, keys, f"{secret} is empty", "error"))
-                except ConfigError as error:
-                    outside = secret.kind == "credential" and not os.environ.get("CREDENTIALS_DIRECTORY")
-                    missing.append(self.problem(block, keys, str(error), "warning" if outside else "error"))
-        return missing
-
-    def _used(self) -> list[tuple[tuple[str, ...], Block]]:
-        used: list[tuple[tuple[str, ...], Block]] = [(("ledger",), self.ledger)]
-        used += [(("queues", name), queue) for name, queue in self.queues.items()]
-        used += [(("outgoing", name), outgoing) for name, outgoing in self.outgoing.items()]
-        used += [(("quarantine",), self.quarantine)] if self.quarantine else []
-        running = [name for name in self.mailboxes if self.runs(name)]
-        used += [(("mailboxes", name), self.mailboxes[name]) for name in running]
-        used += [
-            (("mailboxes", name, "quarantine"), self.overrides[name]) for name in running if name in self.overrides
-        ]
-        return used
-
-    def problem(
-        self, block: tuple[str, ...], keys: tuple[str | int, ...], message: str, severity: Literal["error", "warning"]
-    ) -> Problem:
-        """A problem with a key of a block, where that key was written; of the block or the file if that is not known."""
-        if (node := self.places.get(block)) is None:
-            path = ""
-            for key in (*block, *(str(key) for key in keys)):
-                path = join(path, key)
-            return Problem(self.files[0] if self.files else Path("-"), 1, 1, path, message, severity)
-        found, rest = locate(node, keys)
-        return found.problem(message, severity, key=rest)

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mailpoller.config import sections
 from mailpoller.config.dump import write_duration, write_size
 from mailpoller.config.fields import key_of, may_be_size
-from mailpoller.config.model import AlertsConfig, QuarantineConfig, ServiceConfig
 from mailpoller.config.problems import either
 from mailpoller.config.registry import BASES, INSTALLED, Registry
 from mailpoller.core.delivery import Disposition
@@ -36,29 +36,9 @@ How the blocks work together, and what is merged with what, is in [configuration
 - A **name of a queue** (rule, outgoing) is one that is defined in the same configuration, in whatever file.
 """
 
-_SECTIONS = (
-    (
-        "ledgers",
-        "ledger",
-        "One block, `ledger:`. If it is left out, it is `type: sqlite` with `ledger.db` in `service.state_directory`.",
-    ),
-    ("sinks", "queues", "Named blocks below `queues:`. Each type may stand as `quarantine:`, too."),
-    ("outgoings", "outgoing", "Named blocks below `outgoing:`."),
-    ("rules", "rules", "A list below `rules:`. Without a `type` a rule is of the type `match`."),
-    (
-        "sources",
-        "mailboxes",
-        "Named blocks below `mailboxes:`. Every key but `extends` and `formerly` may stand below `defaults:`.",
-    ),
+_LOCKED = (
+    "- **`locked`** (list of keys): Keys that a mailbox in a drop-in file cannot set. Credentials it always can.\n"
 )
-_LOCKED = """\
-## defaults
-
-One block, `defaults:`, of keys that every mailbox has unless it, or the mailbox that it extends, says otherwise. Keys that a
-mailbox's type does not have are passed over for it.
-
-- **`locked`** (list of keys): Keys that a mailbox in a drop-in file cannot set. Credentials it always can.
-"""
 _WORDS: Mapping[Any, str] = {
     str: "text",
     int: "whole number",
@@ -73,24 +53,45 @@ _WORDS: Mapping[Any, str] = {
 
 def reference(registry: Registry = INSTALLED) -> str:
     """The whole page, for everything that is installed; ends with one line end."""
-    parts = [_HEAD, _block("service", ServiceConfig, place="`service:`")]
-    for kind, section, place in _SECTIONS:
-        base = BASES[kind]
-        shared = [key for key in base.model_fields if key != "type"]
-        parts.append(f"## {section}\n\n{place}\n")
-        if shared:
-            parts.append(f"### {section}: keys of every type\n\n{_keys(base, shared)}")
-        for name in registry.known(kind):
-            model = registry.load_plugin(kind, name)
-            own = [key for key in model.model_fields if key != "type" and _is_news(key, model, base)]
-            parts.append(_block(f"{section}: {name}", model, own, place=f"`type: {name}`", level=3))
-    parts.append(_LOCKED)
-    parts.append(
-        "## quarantine\n\nOne block, `quarantine:`, of any type that a queue may have, or of the type `queue`.\n"
-    )
-    parts.append(_block("quarantine: queue", QuarantineConfig, ["queue"], place="`type: queue`", level=3))
-    parts.append(_block("alerts", AlertsConfig, place="`alerts:`"))
+    parts = [_HEAD]
+    described: set[str] = set()
+    for section in sections.TABLE:
+        place = section.place or f"`{section.key}:`"
+        if not section.kind and section.model:
+            parts.append(_block(section.key, section.model, place=place.removesuffix(".")))
+            continue
+        parts.append(f"## {section.key}\n\n{place}\n")
+        if section.shape == "keys":
+            parts.append(_LOCKED)
+        if section.kind and section.kind not in described:
+            described.add(section.kind)
+            parts += _types(section.key, section.kind, registry)
+        for type_ in section.own_types:
+            if section.model:
+                own = [key for key in section.model.model_fields if key != "type"]
+                parts.append(_block(f"{section.key}: {type_}", section.model, own, place=f"`type: {type_}`", level=3))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def overview() -> str:
+    """The sections as a table in Markdown."""
+    rows = [f"| `{one.key}` | {one.summary} | {one.without} |" for one in sections.TABLE]
+    return (
+        "\n".join(["| block | what it says | if it is left out |", "|---|---|---|", *rows]).replace("|  |", "| |")
+        + "\n"
+    )
+
+
+def _types(section: str, kind: str, registry: Registry) -> Iterator[str]:
+    """What all plug-ins of a kind have, and what each of them has."""
+    base = BASES[kind]
+    shared = [key for key in base.model_fields if key != "type"]
+    if shared:
+        yield f"### {section}: keys of every type\n\n{_keys(base, shared)}"
+    for name in registry.known(kind):
+        model = registry.load_plugin(kind, name)
+        own = [key for key in model.model_fields if key != "type" and _is_news(key, model, base)]
+        yield _block(f"{section}: {name}", model, own, place=f"`type: {name}`", level=3)
 
 
 def _is_news(key: str, model: type[BaseModel], base: type[BaseModel]) -> bool:
@@ -133,7 +134,7 @@ def _words(annotation: Any) -> str:
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         if found := next((entry for entry in metadata if isinstance(entry, Reference)), None):
-            return f"name of {_ARTICLES.get(found.section, found.section)}"
+            return f"name of {_one(found.section)}"
         return "size" if inner is int and may_be_size(annotation) else _words(inner)
     if annotation in _WORDS:
         return _WORDS[annotation]
@@ -151,7 +152,10 @@ def _words(annotation: Any) -> str:
     return "any"
 
 
-_ARTICLES = {"queues": "a queue", "rules": "a rule", "outgoing": "an outgoing"}
+def _one(section: str) -> str:
+    """``a queue``, ``an outgoing``."""
+    noun = sections.noun_of(section)
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _default(info: FieldInfo) -> str | None:

@@ -5,30 +5,21 @@ It is as strict as an editor can use and no stricter than the loader: a mailbox 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, BeforeValidator
 
+from mailpoller.config import sections
 from mailpoller.config.fields import key_of
 from mailpoller.config.merge import NAME_PATTERN
-from mailpoller.config.model import AlertsConfig, QuarantineConfig, ServiceConfig
 from mailpoller.config.registry import INSTALLED, Registry
+from mailpoller.config.sections import Section
 from mailpoller.core.component import KINDS
 
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-_SUMMARIES = {
-    "ledger": "The durable record of claims, receipts and outcomes. SQLite below state_directory if it is left out.",
-    "queues": "Where messages go, by name.",
-    "outgoing": "Identities that mail is sent from, by name.",
-    "quarantine": "Where messages go that could not, or must not, be processed. Without it: a local directory.",
-    "rules": "What judges messages. Mailboxes ask for rules by name.",
-    "defaults": "Keys that every mailbox has unless it, or the one it extends, says otherwise.",
-    "mailboxes": "What is polled, by name.",
-    "include": "Drop-in files, as a pattern or a list of patterns relative to this file.",
-}
 
 
 def json_schema(registry: Registry = INSTALLED) -> Schema:
@@ -41,25 +32,20 @@ def json_schema(registry: Registry = INSTALLED) -> Schema:
         }
         for kind in KINDS
     }
-    quarantine = {"queue": _define("quarantine.queue", QuarantineConfig, definitions), **blocks["sinks"]}
     defaults = _defaults(blocks["sources"], definitions)
     for name in blocks["sources"]:
         # defaults or extends may supply what a mailbox needs, even its type
         definitions[f"sources.{name}"].pop("required", None)
-    properties: Schema = {
-        "service": _define("service", ServiceConfig, definitions),
-        "ledger": _one_of(blocks["ledgers"]),
-        "queues": _named(_one_of(blocks["sinks"])),
-        "outgoing": _named(_one_of(blocks["outgoings"])),
-        "quarantine": _one_of(quarantine),
-        "alerts": _define("alerts", AlertsConfig, definitions),
-        "rules": {"type": ["array", "null"], "items": _one_of(blocks["rules"])},
-        "defaults": defaults,
-        "mailboxes": _named(_one_of(blocks["sources"])),
-        "include": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
-    }
-    for key, summary in _SUMMARIES.items():
-        properties[key]["description"] = summary
+    properties: Schema = {}
+    for section in sections.TABLE:
+        if section.shape == "keys":
+            made = defaults
+        elif section.shape == "files":
+            made = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+        else:
+            made = _shaped(section, _block(section, blocks, definitions))
+        without = f" Without it: {section.without}." if section.without else ""
+        properties[section.key] = made | {"description": f"{section.summary.capitalize()}.{without}".replace("`", "")}
     return {
         "$schema": DIALECT,
         "title": "mailpoller configuration",
@@ -89,6 +75,24 @@ def _define(name: str, model: type[BaseModel], definitions: Schema) -> Schema:
             schema["anyOf"] = [array["items"], array]
     definitions[name] = made
     return {"$ref": f"#/$defs/{name}"}
+
+
+def _block(section: Section[Any], blocks: Mapping[str, Schema], definitions: Schema) -> Schema:
+    """One block of a section: of any type that it may be."""
+    if not section.kind:
+        return _define(section.key, section.model, definitions) if section.model else {}
+    own = {
+        type_: _define(f"{section.key}.{type_}", section.model, definitions)
+        for type_ in section.own_types
+        if section.model
+    }
+    return _one_of(own | blocks[section.kind])
+
+
+def _shaped(section: Section[Any], block: Schema) -> Schema:
+    if section.shape == "listed":
+        return {"type": ["array", "null"], "items": block}
+    return _named(block) if section.shape == "named" else block
 
 
 def _one_of(blocks: Schema) -> Schema:

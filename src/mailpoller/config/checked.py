@@ -1,0 +1,148 @@
+"""The checked configuration: what the composition root builds the service from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from mailpoller.config import sections
+from mailpoller.config.fields import secrets_of
+from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, ServiceConfig
+from mailpoller.config.node import Node, join
+from mailpoller.config.problems import Problem
+from mailpoller.config.sections import Section
+from mailpoller.config.wording import locate
+from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
+from mailpoller.core.errors import ConfigError
+
+T = TypeVar("T")
+At = tuple[str, ...]
+"""Where a block stands: ``("ledger",)``, ``("queues", name)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration, merged and checked: every name in it leads somewhere.
+
+    Made by :func:`mailpoller.config.load`. ``mailboxes`` holds all of them, also those that are disabled or belong to another
+    environment; ask :meth:`runs`. ``warnings`` are what :func:`~mailpoller.config.load` found doubtful.
+    """
+
+    made: Mapping[str, Any]
+    """section -> its block, or name -> block of its blocks. None if it is one block and was left out."""
+    warnings: tuple[Problem, ...] = ()
+    files: tuple[Path, ...] = ()
+    """The files that were read, the main one first."""
+    overrides: Mapping[str, Quarantine] = field(default_factory=dict, repr=False)
+    """mailbox -> its own quarantine, merged; only of those that have one."""
+    places: Mapping[At, Node] = field(default_factory=dict, repr=False, compare=False)
+    """("mailboxes", name) -> the merged tree with the place of every key, for :mod:`mailpoller.config` alone."""
+
+    def of(self, section: Section[T]) -> T:
+        """What was made of a section."""
+        return cast(T, self.made[section.key])
+
+    def but(self, **made: Any) -> Config:
+        """The same with other contents of these sections."""
+        return replace(self, made={**self.made, **made})
+
+    @property
+    def service(self) -> ServiceConfig:
+        return self.of(sections.SERVICE)
+
+    @property
+    def ledger(self) -> LedgerConfig:
+        return self.of(sections.LEDGER)
+
+    @property
+    def queues(self) -> Mapping[str, SinkConfig]:
+        return self.of(sections.QUEUES)
+
+    @property
+    def outgoing(self) -> Mapping[str, OutgoingConfig]:
+        return self.of(sections.OUTGOING)
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        return self.of(sections.QUARANTINE)
+
+    @property
+    def alerts(self) -> AlertsConfig | None:
+        return self.of(sections.ALERTS)
+
+    @property
+    def rules(self) -> Mapping[str, RuleConfig]:
+        return self.of(sections.RULES)
+
+    @property
+    def mailboxes(self) -> Mapping[str, SourceConfig]:
+        return self.of(sections.MAILBOXES)
+
+    def blocks(self) -> Iterator[tuple[At, Block]]:
+        """Every block with its place, section by section; a mailbox's own quarantine comes right after the mailboxes."""
+        for section in sections.TABLE:
+            made = self.made.get(section.key)
+            if isinstance(made, Block):
+                yield (section.key,), made
+            elif made is not None:
+                yield from (((section.key, name), block) for name, block in made.items())
+            if section is sections.MAILBOXES:
+                yield from (((section.key, name, "quarantine"), block) for name, block in self.overrides.items())
+
+    def quarantine_of(self, mailbox: str) -> Quarantine | None:
+        """Where this mailbox's quarantined messages go; None: to the local directory of last resort."""
+        return self.overrides.get(mailbox, self.quarantine)
+
+    def runs(self, mailbox: str) -> bool:
+        """True if the mailbox is polled."""
+        return self.idle_reason(mailbox) is None
+
+    def idle_reason(self, mailbox: str) -> str | None:
+        """Why the mailbox is not polled, in words, or None if it is."""
+        wanted = self.mailboxes[mailbox]
+        if not wanted.enabled:
+            return "it is disabled (enabled: false)"
+        here = self.service.environment
+        if wanted.environment is None and here != PRODUCTION:
+            return f"it names no environment, so it is polled only in {PRODUCTION}; this is {here}"
+        if wanted.environment is not None and wanted.environment != here:
+            return f"it belongs to the environment {wanted.environment}; this is {here}"
+        return None
+
+    def missing_secrets(self) -> list[Problem]:
+        """A problem for each secret that cannot be read now, of all that would be used here.
+
+        Severity ``warning`` for credentials while there is no systemd unit around us (``check`` in a shell), ``error`` for
+        all others. ``run`` treats each of them as an error; ``check`` treats each as a warning.
+        """
+        missing: list[Problem] = []
+        for block, model in self._used():
+            for keys, secret in secrets_of(model):
+                try:
+                    if not secret.reveal():
+                        missing.append(self.problem(block, keys, f"{secret} is empty", "error"))
+                except ConfigError as error:
+                    outside = secret.kind == "credential" and not os.environ.get("CREDENTIALS_DIRECTORY")
+                    missing.append(self.problem(block, keys, str(error), "warning" if outside else "error"))
+        return missing
+
+    def _used(self) -> Iterator[tuple[At, Block]]:
+        """The blocks of which something is made here: not those of mailboxes that are not polled."""
+        for at, block in self.blocks():
+            if at[0] != sections.MAILBOXES.key or self.runs(at[1]):
+                yield at, block
+
+    def problem(
+        self, block: At, keys: tuple[str | int, ...], message: str, severity: Literal["error", "warning"]
+    ) -> Problem:
+        """A problem with a key of a block, where that key was written; of the block or the file if that is not known."""
+        if (node := self.places.get(block)) is None:
+            path = ""
+            for key in (*block, *(str(key) for key in keys)):
+                path = join(path, key)
+            return Problem(self.files[0] if self.files else Path("-"), 1, 1, path, message, severity)
+        found, rest = locate(node, keys)
+        return found.problem(message, severity, key=rest)

@@ -1,0 +1,175 @@
+"""The top-level keys of a configuration: one row each, read by whatever reads, merges, checks, shows or describes one.
+
+A new section is one row here. ``Config.of`` gives what was made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+from mailpoller.config.model import AlertsConfig, Quarantine, QuarantineConfig, ServiceConfig
+from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
+
+T = TypeVar("T")
+
+Shape = Literal["block", "named", "listed", "keys", "files"]
+"""``block``: one. ``named``: many, below their names. ``listed``: a list of many, each with its ``name``. ``keys``: for other
+blocks. ``files``: names of files."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Section(Generic[T]):
+    """A top-level key; ``T`` is what is made of it."""
+
+    key: str
+    shape: Shape
+    summary: str
+    """What it says, as the documentation and an editor tell it."""
+    without: str
+    """What holds if it is left out, in words."""
+    noun: str = ""
+    """What one of many is called."""
+    kind: str = ""
+    """The kind of plug-in that a block's ``type`` names. Empty: every block is of ``model``."""
+    model: type[Block] | None = None
+    """The class of a block; beside a ``kind``: one more type that a block may have."""
+    place: str = ""
+    """Where and how it is written, for the reference."""
+    drop_in: bool = False
+    """A drop-in file may have it."""
+    usual_type: str = ""
+    """The type of a block that says none."""
+    left_out: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
+    """What it is made of if it is left out, given what was made of the sections before it; None: it is not made."""
+
+    @property
+    def many(self) -> bool:
+        """True if its blocks have names."""
+        return self.shape in ("named", "listed")
+
+    @property
+    def own_types(self) -> tuple[str, ...]:
+        """The types of ``model``, beside those of ``kind``."""
+        return get_args(self.model.model_fields["type"].annotation) if self.kind and self.model else ()
+
+
+def _beside_the_state(made: Mapping[str, Any]) -> Mapping[str, str]:
+    service = made[SERVICE.key] or ServiceConfig()
+    return {"type": "sqlite", "path": str(service.state_directory / "ledger.db")}
+
+
+SERVICE: Section[ServiceConfig] = Section(
+    "service",
+    "block",
+    summary="environment, directories, bounds, logging",
+    without="all defaults",
+    model=ServiceConfig,
+    left_out=lambda _: {},
+)
+LEDGER: Section[LedgerConfig] = Section(
+    "ledger",
+    "block",
+    summary="where the record of everything is kept",
+    without="SQLite, `ledger.db` in `service.state_directory`",
+    kind="ledgers",
+    left_out=_beside_the_state,
+    place="One block, `ledger:`. If it is left out, it is `type: sqlite` with `ledger.db` in `service.state_directory`.",
+)
+QUEUES: Section[Mapping[str, SinkConfig]] = Section(
+    "queues",
+    "named",
+    summary="destinations, by name",
+    without="nothing can be delivered, so no mailbox can be polled",
+    noun="queue",
+    kind="sinks",
+    drop_in=True,
+    place="Named blocks below `queues:`. Each type may stand as `quarantine:`, too.",
+)
+OUTGOING: Section[Mapping[str, OutgoingConfig]] = Section(
+    "outgoing",
+    "named",
+    summary="identities that mail is sent from, by name",
+    without="no mail is sent",
+    noun="outgoing",
+    kind="outgoings",
+    drop_in=True,
+    place="Named blocks below `outgoing:`.",
+)
+QUARANTINE: Section[Quarantine | None] = Section(
+    "quarantine",
+    "block",
+    summary="where messages go that could not, or must not, be processed",
+    without="a directory in `service.state_directory`",
+    kind="sinks",
+    model=QuarantineConfig,
+    place="One block, `quarantine:`, of any type that a queue may have, or of the type `queue`.",
+)
+ALERTS: Section[AlertsConfig | None] = Section(
+    "alerts",
+    "block",
+    summary="who is told by mail when something goes wrong",
+    without="nobody; logs and `mailpoller status` only",
+    model=AlertsConfig,
+)
+RULES: Section[Mapping[str, RuleConfig]] = Section(
+    "rules",
+    "listed",
+    summary="what judges messages; a list",
+    without="everything goes to the mailbox's `default_queue`",
+    noun="rule",
+    kind="rules",
+    drop_in=True,
+    usual_type="match",
+    place="A list below `rules:`. Without a `type` a rule is of the type `match`.",
+)
+DEFAULTS: Section[None] = Section(
+    "defaults",
+    "keys",
+    summary="keys for all mailboxes",
+    without="",
+    place="One block, `defaults:`, of keys that every mailbox has unless it, or the mailbox that it extends, says otherwise. "
+    "Keys that a\nmailbox's type does not have are passed over for it.",
+)
+MAILBOXES: Section[Mapping[str, SourceConfig]] = Section(
+    "mailboxes",
+    "named",
+    summary="what is polled, by name",
+    without="nothing is polled, which is a warning",
+    noun="mailbox",
+    kind="sources",
+    drop_in=True,
+    place="Named blocks below `mailboxes:`. Every key but `extends` and `formerly` may stand below `defaults:`.",
+)
+INCLUDE: Section[None] = Section(
+    "include",
+    "files",
+    summary="drop-in files",
+    without="none",
+    place="A pattern, or a list of patterns, relative to the directory of the file: `conf.d/*.yaml`.",
+)
+
+TABLE: tuple[Section[Any], ...] = (
+    SERVICE,
+    LEDGER,
+    QUEUES,
+    OUTGOING,
+    QUARANTINE,
+    ALERTS,
+    RULES,
+    DEFAULTS,
+    MAILBOXES,
+    INCLUDE,
+)
+"""All of them, in the order in which they are made and shown."""
+
+
+def allowed(*, drop_in: bool = False) -> tuple[str, ...]:
+    """The keys of the main file, or of a drop-in."""
+    return tuple(section.key for section in TABLE if section.drop_in or not drop_in)
+
+
+def noun_of(key: str) -> str:
+    """What one block of a section is called."""
+    return next((section.noun for section in TABLE if section.key == key and section.noun), key)
