@@ -220,7 +220,7 @@ async def parts_to_probe(
                     block.on_quarantine or block.disposition,
                     block.on_discard or block.disposition,
                 }
-                parts[f"mailbox {name}"] = block.build(name, runtime).probe(list(wanted))
+                parts[f"mailbox {name}"] = config.require(name).build(name, runtime).probe(list(wanted))
         if only is None:
             for name, sink_block in config.queues.items():
                 sink = sink_block.build(name, runtime)

@@ -381,6 +381,18 @@ def test_explain_asks_for_the_mailbox_where_there_are_several(config: Path) -> N
     assert "idle, support" in said.err
 
 
+def test_who_asks_for_a_template_is_told_what_it_lacks(config: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["mailboxes"]["idle"] = {"type": "imap", "host": "imap.example.com", "enabled": False}
+    config.write_text(yaml.safe_dump(settings))
+    assert mailpoller("check", str(config)).code == 0
+    for words in (["check", "--live", "--mailbox", "idle"], ["oauth", "login", "idle"]):
+        said = mailpoller(*words, "--config", str(config))
+        assert said.code == 78, said
+        assert "mailboxes.idle.password: this key is required" in said.out + said.err
+        assert "mailboxes.idle.username: this key is required" in said.out + said.err
+
+
 # --- terminals and pipes -------------------------------------------------------------------------------------------------
 def test_colour_only_where_a_terminal_wants_it(config: Path) -> None:
     words = ("check", "--live", "--mailbox", "support", "--config", str(config))

@@ -173,9 +173,11 @@ def test_yaml_anchors_and_merge_keys_work(write: Write) -> None:
 
 # --- locked ---------------------------------------------------------------------------------------------------------------
 LOCKED = f"""{QUEUES}
-defaults: {{tls: tls, locked: [tls, username, password, host]}}
+defaults: {{tls: tls, locked: [tls, host]}}
 mailboxes:
   base: {{{IMAP}, tls: none}}
+outgoing:
+  relay: {{type: smtp, host: smtp.example.com, tls: none, sender: a@example.com}}
 include: conf.d/*.yaml
 """
 
@@ -183,16 +185,141 @@ include: conf.d/*.yaml
 def test_locked_keys_hold_for_drop_ins_only(write: Write) -> None:
     config = load(write(LOCKED))
     assert getattr(config.mailboxes["base"], "tls", None) == "none"
+    assert getattr(config.outgoing["relay"], "tls", None) == "none"
 
 
-def test_drop_in_may_always_supply_credentials_and_inherit_locked_keys(write: Write) -> None:
+def test_drop_in_may_supply_what_is_not_locked_and_inherit_the_rest(write: Write) -> None:
     config = load(write(LOCKED, a="mailboxes: {m: {extends: base, username: m, password: 'file:/p', folders: [M]}}"))
     assert getattr(config.mailboxes["m"], "host", None) == "imap.example.com"
 
 
 def test_locked_error_names_both_places(write: Write) -> None:
     path = write(LOCKED, a="mailboxes:\n  m:\n    extends: base\n    host: evil.example.com\n")
-    assert messages(path) == [f"mailboxes.m.host: this key is locked by {path}:6:56; remove it here"]
+    assert messages(path) == [f"mailboxes.m.host: this key is locked by {path}:6:36; remove it here"]
+
+
+def test_locked_keys_hold_for_an_outgoing_of_a_drop_in(write: Write) -> None:
+    path = write(LOCKED, a="outgoing:\n  o: {type: smtp, host: h.example.com, tls: none, sender: a@example.com}\n")
+    assert messages(path) == [
+        f"outgoing.o.host: this key is locked by {path}:6:36; remove it here",
+        f"outgoing.o.tls: this key is locked by {path}:6:31; remove it here",
+    ]
+
+
+@pytest.mark.parametrize("key", ["username", "password"])
+def test_credentials_that_are_locked_are_locked(write: Write, key: str) -> None:
+    path = write(
+        LOCKED.replace("locked: [", f"locked: [{key}, "),
+        a=f"mailboxes: {{m: {{extends: base, folders: [M], {key}: 'env:X'}}}}\n"
+        f"outgoing: {{o: {{type: graph, sender: a@example.com}}}}\n",
+    )
+    assert f"mailboxes.m.{key}: this key is locked by {path}:6:31; remove it here" in messages(path)
+
+
+def test_a_key_of_an_outgoing_alone_can_be_locked(write: Write) -> None:
+    path = write(
+        LOCKED.replace("host]", "helo]"), a="outgoing: {o: {type: smtp, host: h, sender: a@b.c, helo: x.example}}"
+    )
+    assert messages(path) == [f"outgoing.o.helo: this key is locked by {path}:6:36; remove it here"]
+
+
+# --- what is disabled need not be complete ---------------------------------------------------------------------------------
+TEMPLATE = f"""{QUEUES}
+mailboxes:
+  template:
+    type: imap
+    host: imap.example.com
+    tls: tls
+    enabled: false
+include: conf.d/*.yaml
+"""
+
+
+def test_a_template_carries_host_and_tls_and_a_drop_in_the_credentials(write: Write) -> None:
+    path = write(
+        TEMPLATE, a="mailboxes: {m: {extends: template, username: u, password: 'file:/p', default_queue: support}}"
+    )
+    config = load(path)
+    mailbox: Any = config.mailboxes["m"]
+    assert (mailbox.host, mailbox.tls, mailbox.username, mailbox.enabled) == ("imap.example.com", "tls", "u", True)
+    assert not config.runs("template") and not config.warnings
+    assert [problem.path for problem in config.incomplete["template"]] == [
+        "mailboxes.template.password",
+        "mailboxes.template.username",
+    ]
+    assert "m" not in config.incomplete and config.require("m") is mailbox
+    with pytest.raises(ConfigErrors, match=r"mailboxes\.template\.username: this key is required"):
+        config.require("template")
+
+
+def test_what_is_shown_of_a_template_loads_again(write: Write) -> None:
+    path = write(
+        TEMPLATE.replace(
+            "    tls: tls\n", "    tls: tls\n    auth: {type: oauth2, provider: microsoft, client_secret: x}\n"
+        )
+    )
+    shown = effective(load(path))
+    template = shown["mailboxes"]["template"]
+    assert template["host"] == "imap.example.com" and "username" not in template
+    assert template["auth"]["provider"] == "microsoft" and template["auth"]["client_secret"] != "x"
+    assert effective(load(write(yaml.safe_dump(shown)))) == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "missing"),
+    [
+        ("type: imap", ["default_queue", "host", "password", "username"]),
+        ("type: imap, host: h, auth: {type: external}, default_queue: support", ["client_certificate", "username"]),
+        (
+            "type: imap, host: h, default_queue: support, "
+            "auth: {type: oauth2, provider: microsoft, grant: client_credentials}",
+            ["auth.client_id", "auth.client_secret", "auth.tenant", "username"],
+        ),
+        ("type: imap, host: h, auth: {type: oauth2}, default_queue: support", ["auth.grant", "username"]),
+        ("type: pop3, host: h, default_queue: support", ["password", "username"]),
+        ("type: ews, access: impersonation, default_queue: support", ["mailbox", "password", "url", "username"]),
+        ("type: gmail, default_queue: support", ["auth"]),
+        ("default_queue: support", ["type"]),
+    ],
+)
+def test_enabling_what_is_incomplete_names_every_missing_key_with_its_place(
+    write: Write, written: str, missing: list[str]
+) -> None:
+    main = f"{QUEUES}\ninclude: conf.d/*.yaml\n"
+    disabled = load(write(main, a=f"mailboxes: {{m: {{{written}, enabled: false}}}}"))
+    asked = [problem.path for problem in disabled.incomplete["m"]]
+    assert sorted(asked) == [f"mailboxes.m.{key}" for key in missing if key != "default_queue"]
+    with pytest.raises(ConfigErrors) as caught:
+        load(write(main, a=f"mailboxes:\n  m: {{{written}}}\n"))
+    problems = [problem for problem in caught.value.problems if problem.severity == "error"]
+    assert sorted(problem.path.removeprefix("mailboxes.m.") for problem in problems) == missing
+    assert {problem.file.name for problem in problems} == {"a.yaml"}
+    assert {problem.line for problem in problems} == {2}
+    assert all(problem.message.startswith("this key is required") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("type: imap, hots: h", 'mailboxes.m.hots: there is no such key; did you mean "host"?'),
+        ("type: imap, port: ninety", "mailboxes.m.port: expected a whole number"),
+        ("type: imap, default_queue: nowhere", "mailboxes.m.default_queue: no queue is called nowhere; there is billing or support"),
+        ("type: imap, quarantine: {type: queue, queue: nowhere}", "mailboxes.m.quarantine.queue: no queue is called nowhere; there is billing or support"),
+    ],
+)  # fmt: skip
+def test_what_a_disabled_mailbox_says_must_be_right(write: Write, written: str, problem: str) -> None:
+    assert messages(write(f"{QUEUES}\nmailboxes: {{m: {{enabled: false, {written}}}}}")) == [problem]
+
+
+def test_a_template_may_leave_its_type_and_its_quarantine_open(write: Write) -> None:
+    path = write(
+        f"{QUEUES}\nmailboxes:\n  base: {{enabled: false, host: h, quarantine: {{type: maildir}}}}\n"
+        f"  m: {{extends: base, type: imap, username: u, password: 'env:X', default_queue: support, quarantine: {{path: /q}}}}\n"
+    )
+    config = load(path)
+    assert getattr(config.mailboxes["m"], "host", None) == "h"
+    assert getattr(config.quarantine_of("m"), "path", None) == Path("/q")
+    assert set(config.incomplete) == {"base"}
 
 
 # --- queues and quarantine ----------------------------------------------------------------------------------------------
@@ -226,6 +353,17 @@ def test_quarantine_of_a_mailbox_is_merged_key_by_key(write: Write) -> None:
     assert plain is config.quarantine
     assert (getattr(other, "to", None), getattr(other, "outgoing", None)) == (["other@example.com"], "relay")
     assert isinstance(queue, QuarantineConfig) and queue.queue == "billing"
+
+
+@pytest.mark.parametrize("where", ["mailboxes.plain", "defaults"])
+def test_empty_quarantine_of_a_mailbox_is_an_error_that_names_the_choices(write: Write, where: str) -> None:
+    text = f"{QUEUES}\nmailboxes: {{plain: {{{IMAP}, quarantine: }}}}\n"
+    if where == "defaults":
+        text = f"{QUEUES}\nmailboxes: {{plain: {{{IMAP}}}}}\ndefaults: {{quarantine: }}\n"
+    assert messages(write(text)) == [
+        f"{where}.quarantine: nothing is written: leave this key away to keep the quarantine that holds without it, "
+        "or write what differs here, such as {type: queue, queue: NAME}"
+    ]
 
 
 def test_no_quarantine_is_the_last_resort(write: Write) -> None:

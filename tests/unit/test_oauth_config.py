@@ -38,7 +38,7 @@ MICROSOFT = {**APP, "provider": "microsoft", "tenant": "example.com"}
 @pytest.mark.parametrize(
     ("written", "words"),
     [
-        ({**APP}, "say provider: microsoft or google, or token_url"),
+        ({**APP}, "provider is missing: say microsoft or google, or token_url"),
         ({**APP, "provider": "google"}, "use service_account"),
         ({**APP, "provider": "microsoft"}, "wants the tenant"),
         ({**APP, "provider": "microsoft", "tenant": "common"}, "wants the tenant"),
@@ -124,7 +124,7 @@ SMTP = {"type": "smtp", "host": "smtp.example.com", "sender": "a@example.com", "
     [
         ({}, "password is missing"),
         ({"auth": {"type": "oauth2", **MICROSOFT}, "password": "p"}, "leave password away"),
-        ({"auth": {"type": "external"}}, "wants a client_certificate"),
+        ({"auth": {"type": "external"}}, "client_certificate is missing"),
         ({"auth": {"type": "external"}, "client_certificate": "/c", "tls": "none"}, "wants TLS"),
         ({"auth": {"type": "ntlm"}}, "oauth2"),
         ({"auth": {"type": ["oauth2"]}}, "oauth2"),

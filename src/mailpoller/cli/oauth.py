@@ -66,8 +66,8 @@ def _terms(config: Config, name: str) -> Terms:
     from mailpoller.cli.service import known_mailbox
     from mailpoller.transport.oauth import terms_of
 
-    block = config.outgoing.get(name) if name not in config.mailboxes else config.mailboxes[name]
-    terms = terms_of(block if block is not None else config.mailboxes[known_mailbox(config, name)])
+    block = config.outgoing.get(name) if name not in config.mailboxes else None
+    terms = terms_of(block if block is not None else config.require(known_mailbox(config, name)))
     if terms is None:
         refuse(f"{name} does not log in by OAuth 2.0: it has no auth: {{type: oauth2, …}}")
     return terms

@@ -12,7 +12,7 @@ from mailpoller.config import sections
 from mailpoller.config.fields import secrets_of
 from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, ServiceConfig
 from mailpoller.config.node import Node, join
-from mailpoller.config.problems import Problem
+from mailpoller.config.problems import ConfigErrors, Problem
 from mailpoller.config.sections import Section
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
@@ -38,6 +38,9 @@ class Config:
     """The files that were read, the main one first."""
     overrides: Mapping[str, Quarantine] = field(default_factory=dict, repr=False)
     """mailbox -> its own quarantine, merged; only of those that have one."""
+    incomplete: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
+    """mailbox -> what it lacks; only disabled ones, for all others it is an error. Such a mailbox has no attribute for a key that
+    it lacks, and cannot be built: see :meth:`require`."""
     places: Mapping[At, Node] = field(default_factory=dict, repr=False, compare=False)
     """("mailboxes", name) -> the merged tree with the place of every key, for :mod:`mailpoller.config` alone."""
 
@@ -99,6 +102,12 @@ class Config:
     def runs(self, mailbox: str) -> bool:
         """True if the mailbox is polled."""
         return self.idle_reason(mailbox) is None
+
+    def require(self, mailbox: str) -> SourceConfig:
+        """The mailbox, to build it or to log in to it. Raises :class:`ConfigErrors` with all that it lacks."""
+        if lacking := self.incomplete.get(mailbox):
+            raise ConfigErrors(lacking)
+        return self.mailboxes[mailbox]
 
     def idle_reason(self, mailbox: str) -> str | None:
         """Why the mailbox is not polled, in words, or None if it is."""

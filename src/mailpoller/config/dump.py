@@ -72,9 +72,9 @@ def write_size(octets: int) -> str | int:
 def _block(block: BaseModel) -> dict[str, Any]:
     written: dict[str, Any] = {}
     for name, info in type(block).model_fields.items():
-        value = getattr(block, name)
-        if value is None and info.default is None:
-            continue
+        value = getattr(block, name, None)
+        if value is None and (info.default is None or not hasattr(block, name)):
+            continue  # the latter: a disabled mailbox that lacks it
         written[key_of(name, info)] = (
             write_size(value) if isinstance(value, int) and name in _size_fields(type(block)) else _value(value)
         )

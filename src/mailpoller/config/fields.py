@@ -98,7 +98,7 @@ def may_be_size(annotation: Any) -> bool:
 def references_of(block: BaseModel) -> Iterator[tuple[Loc, str, str]]:
     """Every name of another block in a block: (where, the section it leads to, the name)."""
     for key, name, annotation in _plan(type(block), Reference):
-        for loc, found, marker in _values(getattr(block, name), annotation, None):
+        for loc, found, marker in _values(getattr(block, name, None), annotation, None):
             if marker is not None and isinstance(found, str):
                 yield (key, *loc), marker.section, found
 
@@ -134,7 +134,7 @@ def names_written(node: Node, annotation: Any, marker: Reference | None = None) 
 def secrets_of(block: BaseModel) -> Iterator[tuple[Loc, Secret]]:
     """Every secret in a block: (where, the secret)."""
     for key, name, annotation in _plan(type(block), Secret):
-        for loc, found, _ in _values(getattr(block, name), annotation, None):
+        for loc, found, _ in _values(getattr(block, name, None), annotation, None):
             if isinstance(found, Secret):
                 yield (key, *loc), found
 
@@ -174,7 +174,7 @@ def _values(value: Any, annotation: Any, marker: Reference | None) -> Iterator[t
         yield from _values(value, inner, marker)
     elif isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
-            for loc, found, mark in _values(getattr(value, name), info.rebuild_annotation(), None):
+            for loc, found, mark in _values(getattr(value, name, None), info.rebuild_annotation(), None):
                 yield (key_of(name, info), *loc), found, mark
     elif get_origin(annotation) in (Union, UnionType):
         fitting = [member for member in get_args(annotation) if _fits(value, member)]

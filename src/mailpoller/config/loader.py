@@ -12,16 +12,17 @@ from typing import Any, cast
 from mailpoller.config import checks, lint
 from mailpoller.config import sections as table
 from mailpoller.config.checked import At, Config
-from mailpoller.config.fields import keys_of, secret_keys
+from mailpoller.config.fields import keys_of
 from mailpoller.config.files import read_files
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
 from mailpoller.config.merge import orphans as orphans_of
 from mailpoller.config.model import Quarantine, ServiceConfig
 from mailpoller.config.node import Node, plain
+from mailpoller.config.partial import partial
 from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
 from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.sections import Section
-from mailpoller.config.wording import REQUIRED, unknown_key, validate
+from mailpoller.config.wording import REQUIRED, is_lack, unknown_key, validate
 from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.errors import ConfigError
 
@@ -29,6 +30,10 @@ ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
 """The variable that overrules ``service.environment``."""
 
 _BAD_ENVIRONMENT = f"from {ENVIRONMENT} or the command line, must be letters, digits, - and _, at most 40"
+_EMPTY_QUARANTINE = (
+    "nothing is written: leave this key away to keep the quarantine that holds without it, "
+    "or write what differs here, such as {type: queue, queue: NAME}"
+)
 _NEVER_DEFAULT = ("extends", "formerly")
 
 
@@ -53,6 +58,8 @@ class _Loading:
         self._complete = True
         """False: a drop-in could not be read, so a name that leads nowhere is not known to be wrong."""
         self._broken: list[tuple[Node, type[Block]]] = []
+        self._locked: Mapping[str, Node] = {}
+        self._incomplete: dict[str, tuple[Problem, ...]] = {}
 
     def run(self) -> Config:
         files = read_files(self._path, self._problems)
@@ -60,11 +67,12 @@ class _Loading:
             raise ConfigErrors(self._problems)
         self._files, self._complete = files.names, files.complete
         sections = join_files(files.main, files.drop_ins, self._problems)
+        defaults, self._locked = self._defaults(sections)
         made: dict[str, Any] = {}
         overrides: dict[str, Quarantine] = {}
         for row in table.TABLE:
             if row is table.MAILBOXES:
-                mailboxes, overrides = self._mailboxes(sections)
+                mailboxes, overrides = self._mailboxes(sections, defaults)
                 made[row.key] = MappingProxyType(mailboxes)
             elif row.many:
                 made[row.key] = MappingProxyType(self._named(sections, row))
@@ -75,6 +83,7 @@ class _Loading:
             MappingProxyType(made),  # a section that is wrong is missing in it: then nobody sees it
             files=self._files,
             overrides=MappingProxyType(overrides),
+            incomplete=MappingProxyType(self._incomplete),
             places=MappingProxyType(self._places),
         )
         if self._complete:
@@ -110,6 +119,7 @@ class _Loading:
         for name, node in sections.blocks[row.key].items():
             if row.usual_type and "type" not in node.entries:
                 node = node.like(node.entries | {"type": node.like(row.usual_type)})
+            self._refuse_locked(sections, row, name)
             block = self._made(row, node, (row.key, name))
             if block is not None:
                 made[name] = block
@@ -150,39 +160,52 @@ class _Loading:
         return block
 
     # --- mailboxes -------------------------------------------------------------------------------------------------
-    def _mailboxes(self, sections: Sections) -> tuple[dict[str, SourceConfig], dict[str, Quarantine]]:
-        defaults, locked = self._defaults(sections)
+    def _mailboxes(
+        self, sections: Sections, defaults: Node | None
+    ) -> tuple[dict[str, SourceConfig], dict[str, Quarantine]]:
+        row = table.MAILBOXES
         top, orphans = sections.single("quarantine"), orphans_of(sections)
         if self._complete:
             self._problems += [
-                node.problem(dangling("mailbox", str(node.value), sections.names["mailboxes"]))
-                for node in orphans.values()
+                node.problem(dangling(row.noun, str(node.value), sections.names[row.key])) for node in orphans.values()
             ]
         mailboxes: dict[str, SourceConfig] = {}
         overrides: dict[str, Quarantine] = {}
         used: set[type[Block]] = set()
         for name, merged in inherit(sections, defaults, self._problems).items():
             before = len(self._problems)
-            model = self._class(table.MAILBOXES, merged)
+            disabled = (enabled := merged.entries.get("enabled")) is not None and enabled.value is False
+            self._refuse_locked(sections, row, name)
+            model = SourceConfig if disabled and "type" not in merged.entries else self._class(row, merged)
             if model is not None:
                 used.add(model)
-                if name in sections.drop_ins:
-                    self._refuse_locked(sections.blocks["mailboxes"][name], model, locked)
                 node = self._fitted(name, merged, model, sections)
-                if (mailbox := self._block(model, node, ("mailboxes", name))) is not None:
+                mailbox = self._block(model, node, (row.key, name))
+                override = self._override(name, node, top)
+                if disabled and self._may_lack(name, before) and mailbox is None:
+                    mailbox = partial(model, plain(node))
+                if mailbox is not None:
                     mailboxes[name] = mailbox
-                    if (override := self._override(name, node, top)) is not None:
+                    if override is not None:
                         overrides[name] = override
             if name in orphans:  # whatever is missing may stand in what it means to extend
-                self._problems[before:] = [
-                    found for found in self._problems[before:] if not found.message.startswith(REQUIRED)
-                ]
-        self._check_defaults(defaults, locked, used)
+                self._problems[before:] = [found for found in self._problems[before:] if not is_lack(found)]
+        self._check_defaults(defaults, used)
         return mailboxes, overrides
+
+    def _may_lack(self, name: str, before: int) -> bool:
+        """Put aside what a disabled mailbox lacks; True if nothing else was wrong with it."""
+        found = self._problems[before:]
+        self._problems[before:] = [problem for problem in found if not is_lack(problem)]
+        if lacking := in_order(filter(is_lack, found), self._files):
+            self._incomplete[name] = lacking
+        return len(self._problems) == before
 
     def _fitted(self, name: str, merged: Node, model: type[Block], sections: Sections) -> Node:
         """The mailbox without what it inherits and its type does not have, and with its default queue."""
         own, known = sections.blocks["mailboxes"][name].entries, keys_of(model)
+        if model is SourceConfig:
+            own = {}  # of what type it is, says who extends it, and only then its keys can be judged
         node = merged.like({key: child for key, child in merged.entries.items() if key in known or key in own})
         self._default_queue(node, sections)
         return node
@@ -190,7 +213,10 @@ class _Loading:
     def _override(self, name: str, mailbox: Node, top: Node | None) -> Quarantine | None:
         """The mailbox's own quarantine, merged into the top-level one; None if it has none."""
         own = mailbox.entries.get("quarantine")
-        if own is None or own.value is None:
+        if own is None:
+            return None
+        if own.value is None:
+            self._problems.append(own.problem(_EMPTY_QUARANTINE))
             return None
         at = (table.MAILBOXES.key, name, "quarantine")
         return cast("Quarantine | None", self._made(table.QUARANTINE, merge(own, top) if top else own, at))
@@ -211,33 +237,44 @@ class _Loading:
                 self._problems.append(key.problem("expected the name of a key, or a list of them"))
         return node.like({key: child for key, child in node.value.items() if key != "locked"}), locked
 
-    def _check_defaults(self, defaults: Node | None, locked: Mapping[str, Node], used: set[type[Block]]) -> None:
+    def _check_defaults(self, defaults: Node | None, used: set[type[Block]]) -> None:
         """Every key must be one that some source knows; sources that no mailbox uses are imported only if need be."""
         asked = dict(defaults.entries if defaults else {})
         for key in _NEVER_DEFAULT:
             if key in asked:
                 self._problems.append(asked.pop(key).problem("this is about one mailbox and cannot be a default"))
         known = {key for model in used for key in keys_of(model)} | set(keys_of(SourceConfig))
-        if any(key not in known for key in (*asked, *locked)):
-            for type_ in self._registry.known("sources"):
-                try:
-                    known |= set(keys_of(self._registry.load_plugin("sources", type_)))
-                except ConfigError:
-                    continue  # a broken plug-in that nobody uses
+        if any(key not in known for key in (*asked, *self._locked)):
+            known |= self._keys_of(table.MAILBOXES)
         self._problems += [
             node.problem(unknown_key(key, [*sorted(known), "locked"]))
             for key, node in asked.items()
             if key not in known
         ]
+        if any(key not in known for key in self._locked):
+            known = known.union(*(self._keys_of(row) for row in table.TABLE if row.lockable))
         self._problems += [
-            node.problem(unknown_key(key, sorted(known))) for key, node in locked.items() if key not in known
+            node.problem(unknown_key(key, sorted(known))) for key, node in self._locked.items() if key not in known
         ]
 
-    def _refuse_locked(self, own: Node, model: type[Block], locked: Mapping[str, Node]) -> None:
-        credentials = {"username"} | secret_keys(model)
-        for key, node in own.entries.items():
-            if key in locked and key not in credentials:
-                self._problems.append(node.problem(f"this key is locked by {locked[key].place()}; remove it here"))
+    def _keys_of(self, row: Section[Any]) -> set[str]:
+        """Every key of every type of a section."""
+        known: set[str] = set()
+        for type_ in self._registry.known(row.kind):
+            try:
+                known |= set(keys_of(self._registry.load_plugin(row.kind, type_)))
+            except ConfigError:
+                continue  # a broken plug-in that nobody uses
+        return known
+
+    def _refuse_locked(self, sections: Sections, row: Section[Any], name: str) -> None:
+        if not row.lockable or (row.key, name) not in sections.drop_ins:
+            return
+        for key, node in sections.blocks[row.key][name].entries.items():
+            if key in self._locked:
+                self._problems.append(
+                    node.problem(f"this key is locked by {self._locked[key].place()}; remove it here")
+                )
 
     def _default_queue(self, mailbox: Node, sections: Sections) -> None:
         """Where there is one queue, it is the default; where there are several, a mailbox that is polled must choose."""

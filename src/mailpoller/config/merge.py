@@ -54,8 +54,8 @@ class Sections:
     blocks: dict[str, dict[str, Node]] = field(default_factory=lambda: {one.key: {} for one in table.TABLE if one.many})
     names: dict[str, set[str]] = field(default_factory=lambda: {one.key: set() for one in table.TABLE if one.many})
     """Every name that is defined, also by a block that is no block: it is not missing, it is wrong."""
-    drop_ins: set[str] = field(default_factory=set)
-    """The mailboxes that a drop-in file defines."""
+    drop_ins: set[tuple[str, str]] = field(default_factory=set)
+    """(section, name) of each block that a drop-in file defines."""
 
     def single(self, name: str) -> Node | None:
         """A block of the main file that is there and not empty."""
@@ -78,8 +78,8 @@ def join_files(main: Node, drop_ins: Iterable[Node], problems: list[Problem]) ->
             elif rows[key].many:
                 join = _join_listed if rows[key].shape == "listed" else _join_named
                 added = join(key, node, sections, problems)
-                if key == "mailboxes" and file is not main:
-                    sections.drop_ins.update(added)
+                if file is not main:
+                    sections.drop_ins.update((key, name) for name in added)
     return sections
 
 

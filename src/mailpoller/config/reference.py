@@ -36,9 +36,7 @@ How the blocks work together, and what is merged with what, is in [configuration
 - A **name of a queue** (rule, outgoing) is one that is defined in the same configuration, in whatever file.
 """
 
-_LOCKED = (
-    "- **`locked`** (list of keys): Keys that a mailbox in a drop-in file cannot set. Credentials it always can.\n"
-)
+_LOCKED = "- **`locked`** (list of keys): Keys that a mailbox or an outgoing in a drop-in file cannot set.\n"
 _WORDS: Mapping[Any, str] = {
     str: "text",
     int: "whole number",

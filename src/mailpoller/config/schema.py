@@ -32,10 +32,12 @@ def json_schema(registry: Registry = INSTALLED) -> Schema:
         }
         for kind in KINDS
     }
-    defaults = _defaults(blocks["sources"], definitions)
-    for name in blocks["sources"]:
-        # defaults or extends may supply what a mailbox needs, even its type
-        definitions[f"sources.{name}"].pop("required", None)
+    lockable = {section.kind for section in sections.TABLE if section.lockable}
+    defaults = _defaults(blocks["sources"], _keys(lockable, definitions), definitions)
+    for name, definition in definitions.items():
+        if name.startswith("sources."):
+            # defaults or extends may supply what a mailbox needs, even its type, and a disabled one may lack it
+            definition.pop("required", None)
     properties: Schema = {}
     for section in sections.TABLE:
         if section.shape == "keys":
@@ -108,7 +110,13 @@ def _named(block: Schema) -> Schema:
     }
 
 
-def _defaults(sources: Schema, definitions: Schema) -> Schema:
+def _keys(kinds: set[str], definitions: Schema) -> list[str]:
+    """Every key of every block of these kinds."""
+    blocks = (made for name, made in definitions.items() if name.count(".") == 1 and name.split(".")[0] in kinds)
+    return sorted({key for made in blocks for key in made["properties"]} - {"extends", "formerly"})
+
+
+def _defaults(sources: Schema, lockable: list[str], definitions: Schema) -> Schema:
     """Every key of every source, and ``locked``."""
     keys: Schema = {}
     for source in sources:
@@ -120,7 +128,7 @@ def _defaults(sources: Schema, definitions: Schema) -> Schema:
         keys.pop(key, None)
     properties = {key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for key, schemas in keys.items()}
     locked = {
-        "anyOf": [{"type": "string"}, {"type": "array", "items": {"enum": sorted(properties)}}],
-        "description": "Keys that a mailbox in a drop-in file cannot set.",
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"enum": lockable}}],
+        "description": "Keys that a mailbox or an outgoing in a drop-in file cannot set.",
     }
     return {"type": ["object", "null"], "properties": {**properties, "locked": locked}, "additionalProperties": False}

@@ -39,6 +39,8 @@ class Section(Generic[T]):
     """Where and how it is written, for the reference."""
     drop_in: bool = False
     """A drop-in file may have it."""
+    lockable: bool = False
+    """A drop-in cannot set in it what ``defaults.locked`` names."""
     usual_type: str = ""
     """The type of a block that says none."""
     left_out: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
@@ -95,6 +97,7 @@ OUTGOING: Section[Mapping[str, OutgoingConfig]] = Section(
     noun="outgoing",
     kind="outgoings",
     drop_in=True,
+    lockable=True,
     place="Named blocks below `outgoing:`.",
 )
 QUARANTINE: Section[Quarantine | None] = Section(
@@ -140,6 +143,7 @@ MAILBOXES: Section[Mapping[str, SourceConfig]] = Section(
     noun="mailbox",
     kind="sources",
     drop_in=True,
+    lockable=True,
     place="Named blocks below `mailboxes:`. Every key but `extends` and `formerly` may stand below `defaults:`.",
 )
 INCLUDE: Section[None] = Section(

@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails, core_schema
 from mailpoller.config.fields import annotations_at, blocks_at, keys_of, known_keys, required_keys
 from mailpoller.config.node import Node, join
 from mailpoller.config.problems import Problem, did_you_mean, either
-from mailpoller.core.errors import ConfigError
+from mailpoller.core.component import Component
+from mailpoller.core.errors import ConfigError, KeysMissing
 from mailpoller.core.literals import Secret
 
 _BLOCK = "a block of keys"
@@ -97,6 +98,11 @@ class _Complaint:
         return [replace(made, path=_hide_last(made.path)) if self.hidden else made]
 
 
+def lacking(node: Node, key: str, more: str) -> _Complaint:
+    """That a block lacks a key, as it is."""
+    return _Complaint(node, key, sentences=[f"{REQUIRED}; {more}" if more else REQUIRED])
+
+
 def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> list[Problem]:
     """One problem for each place that pydantic complained about; several complaints about one value become one."""
     complaints: dict[str, _Complaint] = {}
@@ -104,7 +110,14 @@ def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> lis
         found, rest = locate(node, detail["loc"])
         if detail["type"] == "union_tag_invalid":
             found = found.entries.get("type", found)
+        why = detail.get("ctx", {}).get("error")
+        if isinstance(why, KeysMissing):
+            for key, more in why.keys.items():
+                complaints[f"{found.place()} {join(found.path, key)}"] = lacking(found, key, more)
+            continue
         missing = rest if detail["type"] == "missing" else ""
+        if detail["type"] == "union_tag_not_found":
+            missing = str(detail.get("ctx", {}).get("discriminator", "")).strip("'")
         path = join(found.path, missing) if missing else found.path
         complaint = complaints.setdefault(f"{found.place()} {path}", _Complaint(found, missing))
         if (expected := _EXPECTED.get(detail["type"])) == _BLOCK:
@@ -168,7 +181,7 @@ def _quote(node: Node, wanted: list[str]) -> str:
 
 def _sentence(detail: ErrorDetails, node: Node) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return REQUIRED
     if kind in ("literal_error", "enum"):
         return _literal(str(context.get("expected", "")), node)
@@ -186,8 +199,6 @@ def _sentence(detail: ErrorDetails, node: Node) -> str:
         return f"must be of the form {context.get('pattern')}"
     if kind == "union_tag_invalid":
         return _literal(str(context.get("expected_tags", "")), node)
-    if kind == "union_tag_not_found":
-        return f"the key {context.get('discriminator')} is required"
     # A built-in message may quote a part of the value (a UUID's odd character); a plug-in's own says what it means to say.
     return f"is not valid ({kind.replace('_', ' ')})" if kind in _BUILT_IN else detail["msg"]
 
@@ -224,7 +235,17 @@ def validate(model: type[Any], node: Node, written: dict[str, Any]) -> tuple[Any
         problems.append(node.problem(str(error)))
     except OverflowError:
         problems.append(node.problem("a number in this block is larger than any that can be meant"))
-    return (None if problems else block), problems
+    if issubclass(model, Component) and isinstance(written, dict):
+        mistyped = [problem.message for problem in problems]
+        for key, more in model.lacking(written).items():
+            if not any(message.endswith(f'did you mean "{key}"?') for message in mistyped):
+                problems += lacking(node, key, more).problems()
+    return (None if problems else block), list(dict.fromkeys(problems))
+
+
+def is_lack(problem: Problem) -> bool:
+    """True for a problem that is mended by writing one more key."""
+    return problem.message.startswith(REQUIRED)
 
 
 def _misread(model: type[Any], node: Node, loc: tuple[str | int, ...]) -> Iterator[Problem]:

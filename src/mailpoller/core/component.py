@@ -64,6 +64,12 @@ class Component(Block):
     kind: ClassVar[str]
     type: str
 
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """What :class:`~mailpoller.core.errors.KeysMissing` would say of what is written, so that it is told beside the keys that
+        every block of this class needs. ``written`` is not checked yet: it may be wrong in any way."""
+        return {}
+
 
 class SinkConfig(Component):
     """A queue: where messages go."""
@@ -152,7 +158,7 @@ class SourceConfig(Component):
     kind: ClassVar[str] = "sources"
 
     enabled: bool = True
-    """false keeps the definition and does not poll."""
+    """false keeps the definition and does not poll. Such a mailbox may lack what it needs, and be extended by others."""
     environment: str | None = None
     """Poll only where the service runs in this environment. A mailbox without one is polled only in ``production``."""
     extends: str | None = None

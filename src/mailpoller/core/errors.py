@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 
@@ -15,6 +16,17 @@ class MailpollerError(Exception):
 
 class ConfigError(MailpollerError):
     """The configuration cannot be used: do not start, exit 78 (EX_CONFIG)."""
+
+
+class KeysMissing(ValueError):
+    """A block lacks keys that it needs as it is; for a validator of its class. ``keys``: each with what more there is to say.
+
+    The problem is told as that of any required key, and not at all of a mailbox that is disabled.
+    """
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{key} is missing" + (f": {more}" if more else "") for key, more in keys.items()))
+        self.keys = dict(keys)
 
 
 class TransientError(MailpollerError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 from pydantic import Discriminator, Tag
 
 from mailpoller.core.component import Block
-from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.core.errors import ConfigError, CredentialsRefused, KeysMissing, MailpollerError, TransientError
 from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Clock
 from mailpoller.transport.dial import is_loopback
@@ -69,14 +69,24 @@ Auth = Annotated[
 """``auth: {type: password | oauth2 | external, …}``; without a type it is ``password``."""
 
 
+_NEEDED = {
+    "password": ("password", "with OAuth 2.0 say auth: {type: oauth2, …} instead"),
+    "external": ("client_certificate", "auth: {type: external} logs in by it"),
+}
+
+
+def lacking_beside(auth: object, around: Mapping[str, object]) -> dict[str, str]:
+    """The keys that an ``auth`` block, written or made, needs and that the block around it does not have; see ``KeysMissing``."""
+    key, more = _NEEDED.get(kind_of(auth), ("", ""))
+    return {key: more} if key and around.get(key) is None else {}
+
+
 def check_auth(auth: AnyAuth, *, password: Secret | None, tls: TlsMode, client_certificate: Path | None) -> None:
     """What ``auth`` needs of the block around it. Raises ValueError, for a validator."""
-    if auth.type == "password" and password is None:
-        raise ValueError("password is missing; with OAuth 2.0 say auth: {type: oauth2, …} instead")
     if auth.type != "password" and password is not None:
         raise ValueError(f"auth: {{type: {auth.type}}} logs in without a password: leave password away")
-    if auth.type == "external" and client_certificate is None:
-        raise ValueError("auth: {type: external} wants a client_certificate")
+    if lacking := lacking_beside(auth, {"password": password, "client_certificate": client_certificate}):
+        raise KeysMissing(lacking)
     if auth.type == "external" and tls == "none":
         raise ValueError("auth: {type: external} wants TLS: without it there is no certificate")
 

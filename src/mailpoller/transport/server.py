@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mailpoller.core.component import Component, Runtime, SourceConfig
 from mailpoller.core.literals import Secret
-from mailpoller.transport.auth import AnyAuth, Credentials
+from mailpoller.transport.auth import AnyAuth, Credentials, lacking_beside
 from mailpoller.transport.literals import HostName, Wait
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
@@ -86,3 +86,8 @@ class MailboxServer(MailServer, SourceConfig):
     """How long connecting may take, up to the server's greeting and through TLS."""
     command_timeout: Wait = timedelta(seconds=60)
     """How long the server may be silent while we wait for an answer."""
+
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """A password, or what else the way of logging in needs."""
+        return lacking_beside(written.get("auth"), written)

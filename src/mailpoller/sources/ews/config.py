@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.component import Block, Runtime, SourceConfig
-from mailpoller.core.errors import ConfigError
+from mailpoller.core.errors import ConfigError, KeysMissing
 from mailpoller.core.literals import Secret
 from mailpoller.core.ports import Source
-from mailpoller.transport.auth import kind_of
+from mailpoller.transport.auth import kind_of, lacking_beside
 from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.transport.literals import Wait
@@ -121,14 +122,24 @@ class EwsConfig(SourceConfig):
             if self.password is not None:
                 raise ValueError("auth: {type: oauth2} logs in without a password: leave password away")
             if self.auth.grant == "client_credentials" and self.access != "impersonation":
+                if self.mailbox is None:
+                    raise KeysMissing(
+                        {"mailbox": "client_credentials has none of its own; and say access: impersonation"}
+                    )
                 raise ValueError("client_credentials has no mailbox of its own: say mailbox and access: impersonation")
             if not self.secure and not is_loopback(self.host):
                 raise ValueError("a token goes over https only")
-        elif self.password is None:
-            raise ValueError("password is missing; with OAuth 2.0 say auth: {type: oauth2, …} instead")
-        if self.access == "impersonation" and self.mailbox is None:
-            raise ValueError("access: impersonation needs mailbox, the address in whose name we come")
+        if lacking := self.lacking({name: getattr(self, name) for name in ("auth", "password", "access", "mailbox")}):
+            raise KeysMissing(lacking)
         return self
+
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """A password, unless there are tokens, and whose mailbox it is that we come in the name of."""
+        found = lacking_beside(written.get("auth"), written)
+        if written.get("access") == "impersonation" and written.get("mailbox") is None:
+            found["mailbox"] = "access: impersonation comes in the name of this address"
+        return found
 
     @property
     def host(self) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Runtime, SourceConfig
 from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import KeysMissing
 from mailpoller.core.ports import Source
 from mailpoller.transport.dial import confidential
 from mailpoller.transport.literals import Wait
@@ -102,7 +103,7 @@ class GmailConfig(SourceConfig):
         if auth.provider is None and auth.grant == "service_account" and not auth.scopes:
             raise ValueError("say provider: google, which knows the scope that is wanted, or say scopes")
         if auth.grant == "service_account" and self.user == ME and auth.owner is None:
-            raise ValueError("a service account has no mailbox of its own: say whose it is with user")
+            raise KeysMissing({"user": "a service account has no mailbox of its own: say whose it is"})
         wanted = (self.disposition, self.on_quarantine, self.on_discard)
         if TRASH in (name.upper() for name in self.folders) and any(one is not None and one.delete for one in wanted):
             raise ValueError("delete moves to the trash, which is polled here: let it be emptied by Gmail, or move")

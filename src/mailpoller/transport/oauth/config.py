@@ -11,6 +11,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Block, Component
+from mailpoller.core.errors import KeysMissing
 from mailpoller.core.literals import Duration, Secret
 from mailpoller.transport.dial import confidential
 from mailpoller.transport.oauth.providers import (
@@ -103,44 +104,47 @@ class OAuthAuth(Block):
 
     @model_validator(mode="after")
     def _check_grant(self) -> Self:
-        for problem in self._lacks():
-            raise ValueError(problem)
-        return self
-
-    def _lacks(self) -> list[str]:
-        """What does not fit together, the most telling first."""
         grant, provider = self.grant, self.provider
         if provider == "google" and grant == "client_credentials":
-            return ["Google has no client_credentials for mail: use service_account, with domain-wide delegation"]
+            raise ValueError(
+                "Google has no client_credentials for mail: use service_account, with domain-wide delegation"
+            )
         if provider == "google" and grant == "device_code":
-            return ["Google gives no token for mail to a device_code: use authorization_code"]
+            raise ValueError("Google gives no token for mail to a device_code: use authorization_code")
         if provider == "microsoft" and grant == "service_account":
-            return ["Microsoft has no service_account: use client_credentials"]
-        found = []
-        if provider is None and self.token_url is None and grant != "service_account":
-            found.append("say provider: microsoft or google, or token_url")
-        if grant == "service_account" and self.service_account is None:
-            found.append("service_account wants the key file: service_account: /path/key.json")
-        if grant != "service_account" and self.client_id is None:
-            found.append(f"{grant} wants a client_id")
-        if grant == "client_credentials" and self.client_secret is None and self.certificate is None:
-            found.append("client_credentials wants a client_secret, or a certificate")
+            raise ValueError("Microsoft has no service_account: use client_credentials")
         if self.client_secret is not None and self.certificate is not None:
-            found.append("client_secret and certificate exclude each other")
+            raise ValueError("client_secret and certificate exclude each other")
+        if lacking := self._lacking():
+            raise KeysMissing(lacking)
+        if provider == "microsoft" and grant == "client_credentials" and self.tenant in ("common", "organizations"):
+            raise ValueError("client_credentials wants the tenant: its id, or a domain of it")
+        return self
+
+    def _lacking(self) -> dict[str, str]:
+        """The keys that are missing, each with what it is wanted for."""
+        grant, provider = self.grant, self.provider
+        found: dict[str, str] = {}
+        if provider is None and self.token_url is None and grant != "service_account":
+            found |= {"provider": "say microsoft or google, or token_url"}
+        if grant == "service_account" and self.service_account is None:
+            found |= {"service_account": "it wants the key file, /path/key.json"}
+        if grant != "service_account" and self.client_id is None:
+            found |= {"client_id": f"{grant} wants a client_id"}
+        if grant == "client_credentials" and self.client_secret is None and self.certificate is None:
+            found |= {"client_secret": "client_credentials wants a client_secret, or a certificate"}
         if self.certificate_key is not None and self.certificate is None:
-            found.append("certificate_key wants a certificate")
-        if (
-            provider == "microsoft"
-            and grant == "client_credentials"
-            and self.tenant in (None, "common", "organizations")
-        ):
-            found.append("client_credentials wants the tenant: its id, or a domain of it")
+            found |= {"certificate": "certificate_key wants a certificate"}
+        if provider == "microsoft" and grant == "client_credentials" and self.tenant is None:
+            found |= {"tenant": "client_credentials wants the tenant: its id, or a domain of it"}
         if grant == "refresh_token" and self.refresh_token is None:
-            found.append("refresh_token wants a refresh_token; without one, use authorization_code or device_code")
+            found |= {
+                "refresh_token": "refresh_token wants a refresh_token; without one, use authorization_code or device_code"
+            }
         if grant == "authorization_code" and provider is None and self.authorization_url is None:
-            found.append("authorization_code wants an authorization_url")
+            found |= {"authorization_url": "authorization_code wants an authorization_url"}
         if grant == "device_code" and provider is None and self.device_url is None:
-            found.append("device_code wants a device_url")
+            found |= {"device_url": "device_code wants a device_url"}
         return found
 
     def terms(self, service: ServiceName, username: str) -> Terms:
