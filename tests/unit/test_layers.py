@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
+import grimp
 import pytest
 
 from mailpoller.core.delivery import LEAVE, Receipt, Settlement
@@ -129,6 +132,33 @@ def test_contracts_name_every_kind_of_plug_in() -> None:
     assert set(CONTRACTS["no plug-in imports another"]["modules"]) == {f"mailpoller.{kind}.*" for kind in kinds}
 
 
+# --- circles ------------------------------------------------------------------------------------------------------------
+def _circle(graph: grimp.ImportGraph) -> list[str]:
+    """Modules that import one another in a circle, also by an import inside a function; none if there is no circle."""
+    try:
+        TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_modules_import_one_another_in_no_circle() -> None:
+    graph = grimp.build_graph("mailpoller", cache_dir=None)
+    assert _circle(graph) == []
+    # What a source that is built by its own settings would be:
+    graph.add_import(importer="mailpoller.sources.imap.config", imported="mailpoller.sources.imap.source")
+    assert {"mailpoller.sources.imap.config", "mailpoller.sources.imap.source"} <= set(_circle(graph))
+
+
+def test_sources_are_built_by_the_face_of_their_package_and_their_settings_know_no_source() -> None:
+    for entry in entry_points(group="mailpoller.sources"):
+        if entry.value.startswith("mailpoller."):
+            found = entry.load()
+            assert "build" in vars(found), entry.value
+            assert (found.__module__, found.__base__.__module__) == (entry.module, f"{entry.module}.config")
+
+
+# --- proofs -------------------------------------------------------------------------------------------------------------
 # What somebody might write who has neither seal. The type checker has to refuse each line.
 FORGED = """\
 Settlement(known.ref, known.mid, known.kind, Disposition(delete=True))

@@ -7,6 +7,21 @@ request at a time), which has ``authentication`` for logging in, ``soap`` for wr
 
 from __future__ import annotations
 
-from mailpoller.sources.ews.config import EwsConfig
+from mailpoller.core.component import Runtime
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.ports import Source
+from mailpoller.sources.ews.config import EwsSettings
 
 __all__ = ["EwsConfig"]
+
+
+class EwsConfig(EwsSettings):
+    """A mailbox on an Exchange server of your own (2013 SP1 or later), by Exchange Web Services. Not for Exchange Online."""
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        try:
+            from mailpoller.sources.ews.source import EwsSource
+        except ImportError as error:
+            raise ConfigError(f"type: ews needs {error.name}: pip install 'mailpoller[ews]'") from None
+        return EwsSource(name, self, runtime)

@@ -16,7 +16,7 @@ import structlog
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
 from mailpoller.core.ports import Clock
 from mailpoller.sources.ews.authentication import Attempt, Challenge, Login, read_challenge
-from mailpoller.sources.ews.config import EwsConfig
+from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.reader import AnswerReader, Contents, Malformed, Node
 from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
@@ -57,7 +57,7 @@ class _Cut(Exception):
 class EwsClient(Asked):
     """Speaks with one server for one session. Every request takes its turn."""
 
-    def __init__(self, config: EwsConfig, login: Login, clock: Clock) -> None:
+    def __init__(self, config: EwsSettings, login: Login, clock: Clock) -> None:
         self._config = config
         self._login = login
         self._clock = clock

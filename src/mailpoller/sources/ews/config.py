@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from mailpoller.core.component import Block, Runtime, SourceConfig
-from mailpoller.core.errors import ConfigError, KeysMissing
+from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.errors import KeysMissing
 from mailpoller.core.literals import Secret
-from mailpoller.core.ports import Source
 from mailpoller.transport.auth import kind_of, lacking_beside
 from mailpoller.transport.dial import is_loopback
 from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
@@ -45,8 +44,8 @@ Auth = Annotated[
 """``auth: {type: password | oauth2, …}``; without a type it is ``password``."""
 
 
-class EwsConfig(SourceConfig):
-    """A mailbox on an Exchange server of your own (2013 SP1 or later), by Exchange Web Services. Not for Exchange Online."""
+class EwsSettings(SourceConfig):
+    """What a mailbox of this type is told; see :class:`mailpoller.sources.ews.EwsConfig`."""
 
     type: Literal["ews"]
     url: str
@@ -166,11 +165,3 @@ class EwsConfig(SourceConfig):
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
         return TlsPolicy(self.ca_file, self.pin)
-
-    def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
-        try:
-            from mailpoller.sources.ews.source import EwsSource
-        except ImportError as error:
-            raise ConfigError(f"type: ews needs {error.name}: pip install 'mailpoller[ews]'") from None
-        return EwsSource(name, self, runtime)

@@ -9,7 +9,7 @@ from mailpoller.core.errors import CredentialsRefused, MailpollerError, Transien
 from mailpoller.core.ports import Stage
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
-from mailpoller.sources.ews.config import EwsConfig
+from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import PROPERTIES
 from mailpoller.sources.ews.login import log_in
@@ -22,7 +22,7 @@ from mailpoller.transport.probe.asked import AskedTrial
 HEADER = "item:InternetMessageHeaders"
 
 
-def probe(config: EwsConfig, client: EwsClient, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+def probe(config: EwsSettings, client: EwsClient, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
 
     async def login() -> str:
@@ -38,7 +38,7 @@ def probe(config: EwsConfig, client: EwsClient, dispositions: Sequence[Dispositi
 
 
 class _Trial(AskedTrial):
-    def __init__(self, config: EwsConfig, client: EwsClient, dispositions: Sequence[Disposition]) -> None:
+    def __init__(self, config: EwsSettings, client: EwsClient, dispositions: Sequence[Disposition]) -> None:
         self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
         super().__init__(config, self._folders, dispositions)
         self._deletion = config.deletion

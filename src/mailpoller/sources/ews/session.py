@@ -16,7 +16,7 @@ from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMess
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.ews.client import EwsClient
-from mailpoller.sources.ews.config import EwsConfig
+from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.download import Download, Known
 from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import StateLost, arrivals, instant, list_folder
@@ -31,7 +31,7 @@ REMEMBERED = 5_000
 """Items that were fetched and not settled yet of which element and version are kept; of others they are asked again."""
 
 
-def epoch_of(config: EwsConfig, folder_id: str) -> str:
+def epoch_of(config: EwsSettings, folder_id: str) -> str:
     """``ews://owner@host/path;FOLDER=id``, host in lower case; a port other than the scheme's stands behind it."""
     parts = urlsplit(config.url)
     port = "" if config.port in (80, 443) else f":{config.port}"
@@ -42,7 +42,7 @@ def epoch_of(config: EwsConfig, folder_id: str) -> str:
 class EwsSession(AskingSession):
     """See :class:`mailpoller.core.ports.Session`. One connection, and every request takes its turn on it."""
 
-    def __init__(self, name: str, config: EwsConfig, client: EwsClient, spool: Spool, clock: Clock) -> None:
+    def __init__(self, name: str, config: EwsSettings, client: EwsClient, spool: Spool, clock: Clock) -> None:
         self._folders = Folders(client, config.mailbox if config.access == "delegate" else None)
         super().__init__(name, config, self._folders, client, clock)
         self._config = config

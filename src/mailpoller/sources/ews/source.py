@@ -13,7 +13,7 @@ from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.ews.authentication import Login, PasswordLogin, TokenLogin
 from mailpoller.sources.ews.client import EwsClient
-from mailpoller.sources.ews.config import EwsConfig, PasswordAuth
+from mailpoller.sources.ews.config import EwsSettings, PasswordAuth
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.session import EwsSession
 from mailpoller.transport.asking import opening
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 class EwsSource:
     """See :class:`mailpoller.core.ports.Source`."""
 
-    def __init__(self, name: str, config: EwsConfig, runtime: Runtime) -> None:
+    def __init__(self, name: str, config: EwsSettings, runtime: Runtime) -> None:
         self.account = Account("ews", config.host, config.owner)
         self._name = name
         self._config = config
@@ -66,7 +66,7 @@ class EwsSource:
         return probe(self._config, self.client(), dispositions)
 
 
-def _token_source(config: EwsConfig, runtime: Runtime) -> TokenSource | None:
+def _token_source(config: EwsSettings, runtime: Runtime) -> TokenSource | None:
     """Where tokens come from, or None. Microsoft's are for the server itself (hybrid modern authentication) and not for Exchange
     Online, which is what its scopes say unless others are configured."""
     auth = config.auth

@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import Runtime, SourceConfig
+from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
-from mailpoller.core.ports import Source
 from mailpoller.transport.dial import confidential
 from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
@@ -35,8 +34,8 @@ _FIXED = frozenset(("SENT", "DRAFT", "CHAT", UNREAD))
 _LONGEST_NAME = 225
 
 
-class GmailConfig(SourceConfig):
-    """A mailbox of Gmail or Google Workspace, by the Gmail API. The token needs the scope ``gmail.modify``."""
+class GmailSettings(SourceConfig):
+    """What a mailbox of this type is told; see :class:`mailpoller.sources.gmail.GmailConfig`."""
 
     type: Literal["gmail"]
     user: str = ME
@@ -118,12 +117,6 @@ class GmailConfig(SourceConfig):
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
         return TlsPolicy(self.ca_file, self.pin)
-
-    def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
-        from mailpoller.sources.gmail.source import GmailSource
-
-        return GmailSource(name, self, runtime)
 
 
 def check_label(name: str) -> str:

@@ -9,11 +9,11 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import MESSAGES_GET, MESSAGES_LIST, MESSAGES_MODIFY, GmailClient
-from mailpoller.sources.gmail.config import ME, GmailConfig, reasons_against
+from mailpoller.sources.gmail.config import ME, GmailSettings, reasons_against
 from mailpoller.sources.gmail.encoded import EncodedIntake
 from mailpoller.sources.gmail.errors import Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
-from mailpoller.sources.gmail.source import log_in
+from mailpoller.sources.gmail.login import log_in
 from mailpoller.transport.http import Bearer
 from mailpoller.transport.probe import WebApproach, token_step
 from mailpoller.transport.probe.asked import AskedTrial
@@ -33,7 +33,7 @@ _ADVICE = {
 
 
 def probe(
-    config: GmailConfig, client: GmailClient, tokens: Bearer, spool: Spool, dispositions: Sequence[Disposition]
+    config: GmailSettings, client: GmailClient, tokens: Bearer, spool: Spool, dispositions: Sequence[Disposition]
 ) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
 
@@ -51,7 +51,7 @@ class _Trial(AskedTrial):
     there_are = "there are"
 
     def __init__(
-        self, config: GmailConfig, client: GmailClient, spool: Spool, dispositions: Sequence[Disposition]
+        self, config: GmailSettings, client: GmailClient, spool: Spool, dispositions: Sequence[Disposition]
     ) -> None:
         self._labels = Labels(client)
         super().__init__(config, self._labels, dispositions)

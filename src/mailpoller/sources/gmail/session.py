@@ -14,7 +14,7 @@ from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMess
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.client import GmailClient
-from mailpoller.sources.gmail.config import TRASH, GmailConfig
+from mailpoller.sources.gmail.config import TRASH, GmailSettings
 from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
 from mailpoller.sources.gmail.download import Download
 from mailpoller.sources.gmail.errors import Invalid, Missing
@@ -31,7 +31,7 @@ FRESH = 60.0
 """So many seconds after it was fetched a message is believed to lie where it lay."""
 
 
-def epoch_of(config: GmailConfig, user: str, label: str) -> str:
+def epoch_of(config: GmailSettings, user: str, label: str) -> str:
     """``gmail://user@host/;LABEL=id``, user and host in lower case. A new name of the label makes no other epoch: ids stay the same."""
     parts = urlsplit(config.url)
     port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
@@ -42,7 +42,7 @@ class GmailSession(AskingSession):
     """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
 
     def __init__(
-        self, name: str, config: GmailConfig, user: str, client: GmailClient, spool: Spool, clock: Clock
+        self, name: str, config: GmailSettings, user: str, client: GmailClient, spool: Spool, clock: Clock
     ) -> None:  # fmt: skip
         self._labels = Labels(client)
         super().__init__(name, config, self._labels, client, clock)

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
-from mailpoller.sources.gmail.client import PROFILE, GmailClient
-from mailpoller.sources.gmail.config import ME, GmailConfig
+from mailpoller.sources.gmail.client import GmailClient
+from mailpoller.sources.gmail.config import ME, GmailSettings
+from mailpoller.sources.gmail.login import log_in
 from mailpoller.sources.gmail.quota import quota_for
 from mailpoller.sources.gmail.session import GmailSession
 from mailpoller.transport.asking import opening
@@ -21,7 +21,7 @@ from mailpoller.transport.oauth.tokens import token_source
 class GmailSource:
     """See :class:`mailpoller.core.ports.Source`."""
 
-    def __init__(self, name: str, config: GmailConfig, runtime: Runtime) -> None:
+    def __init__(self, name: str, config: GmailSettings, runtime: Runtime) -> None:
         self.account = Account("gmail", config.host, config.user)
         self._name = name
         self._config = config
@@ -56,15 +56,3 @@ class GmailSource:
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
         return self._tokens.expiries()
-
-
-async def log_in(client: GmailClient) -> str:
-    """The first request of a session: it makes the connection, and shows whether we are let in. The mailbox's own address.
-
-    Raises as :class:`GmailClient`; :class:`TransientError` if there is no address.
-    """
-    profile = await client.get("/profile", "let us into the mailbox", PROFILE, [("fields", "emailAddress")])
-    address = profile.get("emailAddress")
-    if not isinstance(address, str) or not address:
-        raise TransientError(f"{client.host}: the mailbox has no address")
-    return address

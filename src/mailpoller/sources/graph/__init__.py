@@ -6,6 +6,20 @@ fetches, ``settling`` carries out dispositions, ``folders`` finds folders by nam
 
 from __future__ import annotations
 
-from mailpoller.sources.graph.config import GraphConfig
+from mailpoller.core.component import Runtime
+from mailpoller.core.ports import Source
+from mailpoller.sources.graph.config import GraphSettings
+from mailpoller.transport.graph.address import check_installed
 
 __all__ = ["GraphConfig"]
+
+
+class GraphConfig(GraphSettings):
+    """A mailbox in Exchange Online (Microsoft 365), by Microsoft Graph. The application needs ``Mail.ReadWrite``."""
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        from mailpoller.sources.graph.source import GraphSource
+
+        check_installed()
+        return GraphSource(name, self, runtime)

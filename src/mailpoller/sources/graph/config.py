@@ -9,19 +9,18 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import Runtime, SourceConfig
+from mailpoller.core.component import SourceConfig
 from mailpoller.core.literals import Duration
-from mailpoller.core.ports import Source
 from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
-from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
+from mailpoller.transport.graph.address import check_url, check_user, service_url
 from mailpoller.transport.literals import Wait
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.proxy import Proxy
 from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
 
 
-class GraphConfig(SourceConfig):
-    """A mailbox in Exchange Online (Microsoft 365), by Microsoft Graph. The application needs ``Mail.ReadWrite``."""
+class GraphSettings(SourceConfig):
+    """What a mailbox of this type is told; see :class:`mailpoller.sources.graph.GraphConfig`."""
 
     type: Literal["graph"]
     user: str
@@ -85,10 +84,3 @@ class GraphConfig(SourceConfig):
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
         return TlsPolicy(self.ca_file, self.pin)
-
-    def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
-        from mailpoller.sources.graph.source import GraphSource
-
-        check_installed()
-        return GraphSource(name, self, runtime)

@@ -8,9 +8,9 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
-from mailpoller.sources.graph.config import GraphConfig
+from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.folders import Folders
-from mailpoller.sources.graph.source import log_in
+from mailpoller.sources.graph.login import log_in
 from mailpoller.transport.exchange import impossible
 from mailpoller.transport.graph import Ask, GraphClient
 from mailpoller.transport.graph.errors import LOGIN_ADVICE
@@ -33,7 +33,7 @@ _ADVICE = {
 
 
 def probe(
-    config: GraphConfig, client: GraphClient, tokens: Bearer, spool: Spool, dispositions: Sequence[Disposition]
+    config: GraphSettings, client: GraphClient, tokens: Bearer, spool: Spool, dispositions: Sequence[Disposition]
 ) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
 
@@ -49,7 +49,7 @@ def probe(
 
 class _Trial(AskedTrial):
     def __init__(
-        self, config: GraphConfig, client: GraphClient, spool: Spool, dispositions: Sequence[Disposition]
+        self, config: GraphSettings, client: GraphClient, spool: Spool, dispositions: Sequence[Disposition]
     ) -> None:
         self._folders = Folders(client)
         super().__init__(config, self._folders, dispositions)

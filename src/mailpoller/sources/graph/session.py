@@ -13,7 +13,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
-from mailpoller.sources.graph.config import GraphConfig
+from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import EndlessListing, Item, Listing, item_of
@@ -26,7 +26,7 @@ REMEMBERED = 5_000
 """Messages that were listed lately of which is kept what the service said; of others it is asked again."""
 
 
-def epoch_of(config: GraphConfig, folder_id: str) -> str:
+def epoch_of(config: GraphSettings, folder_id: str) -> str:
     """``graph://user@host/;FOLDER=id``, user and host in lower case. Neither a new name of the folder nor another version of Graph
     makes another epoch: ids stay the same."""
     parts = urlsplit(config.service)
@@ -37,7 +37,7 @@ def epoch_of(config: GraphConfig, folder_id: str) -> str:
 class GraphSession(AskingSession):
     """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
 
-    def __init__(self, name: str, config: GraphConfig, client: GraphClient, spool: Spool, clock: Clock) -> None:
+    def __init__(self, name: str, config: GraphSettings, client: GraphClient, spool: Spool, clock: Clock) -> None:
         self._folders = Folders(client)
         super().__init__(name, config, self._folders, client, clock)
         self._config = config

@@ -9,7 +9,8 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
-from mailpoller.sources.graph.config import GraphConfig
+from mailpoller.sources.graph.config import GraphSettings
+from mailpoller.sources.graph.login import log_in
 from mailpoller.sources.graph.session import GraphSession
 from mailpoller.transport.asking import opening
 from mailpoller.transport.graph import GraphClient, gate_for
@@ -19,7 +20,7 @@ from mailpoller.transport.oauth.tokens import token_source
 class GraphSource:
     """See :class:`mailpoller.core.ports.Source`."""
 
-    def __init__(self, name: str, config: GraphConfig, runtime: Runtime) -> None:
+    def __init__(self, name: str, config: GraphSettings, runtime: Runtime) -> None:
         self.account = Account("graph", config.host, config.user)
         self._name = name
         self._config = config
@@ -52,9 +53,3 @@ class GraphSource:
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
         return self._tokens.expiries()
-
-
-async def log_in(client: GraphClient) -> None:
-    """The first request of a session: it makes the connection, and shows whether we are let in. Raises as :class:`GraphClient`."""
-    answer = await client.get("/mailFolders/inbox", "let us into the mailbox", select="id")
-    client.object(answer)

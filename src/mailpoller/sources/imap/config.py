@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
-from mailpoller.core.ports import Source
 from mailpoller.sources.imap.names import composed
 from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.transport.server import MailboxServer
@@ -19,8 +18,8 @@ _KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"
 """An atom (RFC 3501 section 9): what is left of ASCII without (){ %*\"]\\ and controls."""
 
 
-class ImapConfig(MailboxServer):
-    """A mailbox on an IMAP server (RFC 3501, RFC 9051)."""
+class ImapSettings(MailboxServer):
+    """What a mailbox of this type is told; see :class:`mailpoller.sources.imap.ImapConfig`."""
 
     usual_ports: ClassVar = {"tls": 993, "starttls-required": 143, "starttls": 143, "none": 143}
 
@@ -63,9 +62,3 @@ class ImapConfig(MailboxServer):
     def credentials(self, runtime: Runtime) -> Credentials:
         """Who logs in, and how."""
         return self.login(self.username, self.auth, runtime)
-
-    def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` for a CA file of no use."""
-        from mailpoller.sources.imap.source import ImapSource
-
-        return ImapSource(name, self, runtime)

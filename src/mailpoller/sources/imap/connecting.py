@@ -10,7 +10,7 @@ import structlog
 from mailpoller import __version__
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap import authentication
-from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.names import quote
 from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol, Request
 from mailpoller.transport.auth import Credentials
@@ -21,7 +21,7 @@ from mailpoller.transport.tls import secure
 log = structlog.get_logger(__name__)
 
 
-async def open_client(name: str, config: ImapConfig, credentials: Credentials) -> ImapClient:
+async def open_client(name: str, config: ImapSettings, credentials: Credentials) -> ImapClient:
     """Connect, secure, log in: all of the steps below. ``name`` is the mailbox's, for the log.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
@@ -35,7 +35,7 @@ async def open_client(name: str, config: ImapConfig, credentials: Credentials) -
     return client
 
 
-async def protect(client: ImapClient, config: ImapConfig, seconds: float) -> None:
+async def protect(client: ImapClient, config: ImapSettings, seconds: float) -> None:
     """TLS as configured, and the greeting, within ``seconds``. Raises :class:`TransientError`."""
     protocol = client.protocol
     if config.tls == "tls":
@@ -58,7 +58,7 @@ async def greeting(protocol: ImapProtocol, seconds: float) -> None:
         ) from None
 
 
-async def start_tls(client: ImapClient, config: ImapConfig, seconds: float) -> None:
+async def start_tls(client: ImapClient, config: ImapSettings, seconds: float) -> None:
     """STARTTLS (RFC 3501 section 6.2.1). Nothing that was said before it survives: not a capability, not an octet.
 
     Raises :class:`TransientError`, also where the mode demands TLS and the server has none, or if somebody slipped

@@ -9,7 +9,7 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.sources.imap import connecting
-from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Literal, read_values
@@ -25,7 +25,7 @@ _SWITCHED = ("mail.me.com", "icloud.com", "yahoo.com", "yahoodns.net", "gmx.net"
 """Providers where each user switches IMAP on."""
 
 
-def probe(config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+def probe(config: ImapSettings, credentials: Credentials, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
     return _Trial(config, credentials, dispositions).probe()
 
@@ -33,7 +33,7 @@ def probe(config: ImapConfig, credentials: Credentials, dispositions: Sequence[D
 class _Trial(ServerTrial):
     service, starttls = "IMAP", "STARTTLS"
 
-    def __init__(self, config: ImapConfig, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
+    def __init__(self, config: ImapSettings, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
         self._client = ImapClient(config.host, config.effective_port, config.command_timeout.total_seconds())
         self._protocol = self._client.protocol
         super().__init__(config, self._protocol, credentials, dispositions)

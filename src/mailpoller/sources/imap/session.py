@@ -17,7 +17,7 @@ from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Posit
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
 from mailpoller.sources.imap.folders import Folders
@@ -83,7 +83,7 @@ class _Mark:
         return now.uidnext > self.uidnext
 
 
-def epoch_of(config: ImapConfig, uidvalidity: int) -> str:
+def epoch_of(config: ImapSettings, uidvalidity: int) -> str:
     """``imap://user@host/;UIDVALIDITY=n`` (after RFC 5092), host in lower case.
 
     A port other than 143 and 993 stands behind the host. These two lead to the same mailboxes, and going over from one
@@ -101,7 +101,7 @@ class ImapSession:
     def __init__(
         self,
         name: str,
-        config: ImapConfig,
+        config: ImapSettings,
         client: ImapClient,
         spool: Spool,
         trust: Trust,

@@ -11,7 +11,7 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
-from mailpoller.sources.imap.config import ImapConfig
+from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.connecting import open_client
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.session import ImapSession
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 class ImapSource:
     """See :class:`mailpoller.core.ports.Source`."""
 
-    def __init__(self, name: str, config: ImapConfig, runtime: Runtime) -> None:
+    def __init__(self, name: str, config: ImapSettings, runtime: Runtime) -> None:
         self.account = Account("imap", config.host.lower(), config.username)
         self._name = name
         self._config = config

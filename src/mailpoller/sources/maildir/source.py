@@ -1,4 +1,4 @@
-"""The source ``maildir``: its block in the YAML file, and how it is reached and tried."""
+"""The source ``maildir``: how it is reached and tried."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import TypeVar
 
-from pydantic import Field, field_validator, model_validator
-
-from mailpoller.core.component import Runtime, SourceConfig, StartLiteral
+from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Clock, Stage
 from mailpoller.sources.maildir import directory as on_disk
-from mailpoller.sources.maildir.directory import CUR, INBOX, NEW
+from mailpoller.sources.maildir.config import MaildirSettings, impossible
+from mailpoller.sources.maildir.directory import CUR, NEW
 from mailpoller.sources.maildir.session import MaildirSession
 
 T = TypeVar("T")
@@ -26,64 +25,10 @@ DEADLINE = timedelta(seconds=30)
 """The longest that connecting, or one stage of a probe, waits for the file system."""
 
 
-class MaildirConfig(SourceConfig):
-    """A mailbox in a local directory in Maildir format, with Maildir++ subfolders."""
-
-    type: Literal["maildir"]
-    path: Path
-    """The Maildir: the directory that has ``new`` and ``cur``. An absolute path."""
-    folders: list[str] = Field(default=[INBOX], min_length=1)
-    """The folders to poll: ``INBOX`` is the Maildir itself, ``Sent`` its subdirectory ``.Sent``."""
-    start: StartLiteral = "all"
-    """What the very first run takes: ``now`` (only what arrives later), ``unseen``, ``all`` or ``since:YYYY-MM-DD``."""
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        if not path.is_absolute():
-            raise ValueError(
-                "the path of a Maildir is absolute: it is the mailbox's identity, wherever the service starts"
-            )
-        return Path(os.path.normpath(path))
-
-    @field_validator("folders")
-    @classmethod
-    def _once_each(cls, folders: list[str]) -> list[str]:
-        checked = [on_disk.check_folder(name) for name in folders]
-        if len({name.removeprefix(".") for name in checked}) < len(checked):
-            raise ValueError("a folder is named twice")
-        return checked
-
-    @model_validator(mode="after")
-    def _possible_dispositions(self) -> Self:
-        for disposition in (self.disposition, self.on_quarantine, self.on_discard):
-            if disposition is not None and (reason := _impossible(disposition)):
-                raise ValueError(reason)
-        return self
-
-    def build(self, name: str, runtime: Runtime) -> MaildirSource:
-        """The source; whether the directory is there shows when it connects."""
-        return MaildirSource(name, self, runtime)
-
-
-def _impossible(disposition: Disposition) -> str:
-    """Why a Maildir can never do this, or ""."""
-    for flag in disposition.flags:
-        if on_disk.letter_of(flag) is None:
-            known = ", ".join(sorted(on_disk.LETTER_OF))
-            return f"Maildir has no flag {flag}; it has {known}"
-    if disposition.move is not None:
-        try:
-            on_disk.check_folder(disposition.move)
-        except ValueError as error:
-            return str(error)
-    return ""
-
-
 class MaildirSource:
     """See :class:`mailpoller.core.ports.Source`."""
 
-    def __init__(self, mailbox: str, config: MaildirConfig, runtime: Runtime) -> None:
+    def __init__(self, mailbox: str, config: MaildirSettings, runtime: Runtime) -> None:
         self.account = Account("maildir", "localhost", str(config.path))
         self._mailbox = mailbox
         self._config = config
@@ -175,7 +120,7 @@ def _probe_dispositions(root: Path, dispositions: Sequence[Disposition]) -> tupl
     for disposition in dispositions:
         if disposition.leaves:
             continue
-        if reason := _impossible(disposition):
+        if reason := impossible(disposition):
             return reason, "", "choose another disposition"
         needed = [root / NEW, root / CUR]
         if disposition.move is not None:

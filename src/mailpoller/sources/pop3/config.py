@@ -9,7 +9,6 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from mailpoller.core.component import Block, Runtime, StartLiteral
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.literals import DispositionLiteral
-from mailpoller.core.ports import Source
 from mailpoller.transport.auth import Credentials, ExternalAuth, check_auth, kind_of
 from mailpoller.transport.oauth import OAuthAuth
 from mailpoller.transport.server import MailboxServer
@@ -35,8 +34,8 @@ Auth = Annotated[
 ]
 
 
-class Pop3Config(MailboxServer):
-    """A mailbox on a POP3 server (RFC 1939). It has one folder, INBOX, and a message can be left or deleted, nothing else."""
+class Pop3Settings(MailboxServer):
+    """What a mailbox of this type is told; see :class:`mailpoller.sources.pop3.Pop3Config`."""
 
     usual_ports: ClassVar = {"tls": 995, "starttls-required": 110, "starttls": 110, "none": 110}
 
@@ -85,12 +84,6 @@ class Pop3Config(MailboxServer):
     def credentials(self, runtime: Runtime) -> Credentials:
         """Who logs in, and how."""
         return self.login(self.username, self.auth, runtime)
-
-    def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing."""
-        from mailpoller.sources.pop3.source import Pop3Source
-
-        return Pop3Source(name, self, runtime)
 
 
 def impossible(disposition: Disposition) -> str:

@@ -8,7 +8,7 @@ import structlog
 
 from mailpoller.core.errors import TransientError
 from mailpoller.sources.pop3 import authentication
-from mailpoller.sources.pop3.config import Pop3Config
+from mailpoller.sources.pop3.config import Pop3Settings
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport.auth import Credentials
 from mailpoller.transport.dial import left_until
@@ -18,7 +18,7 @@ from mailpoller.transport.tls import secure
 log = structlog.get_logger(__name__)
 
 
-async def open_connection(name: str, config: Pop3Config, credentials: Credentials) -> Pop3Protocol:
+async def open_connection(name: str, config: Pop3Settings, credentials: Credentials) -> Pop3Protocol:
     """Connect, secure, log in: all of the steps below. ``name`` is the mailbox's, for the log.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
@@ -32,7 +32,7 @@ async def open_connection(name: str, config: Pop3Config, credentials: Credential
     return protocol
 
 
-async def protect(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:
+async def protect(protocol: Pop3Protocol, config: Pop3Settings, seconds: float) -> None:
     """TLS as configured, and the greeting, within ``seconds``. Raises :class:`TransientError`."""
     if config.tls == "tls":
         await begin_tls(protocol, config, seconds)
@@ -41,7 +41,7 @@ async def protect(protocol: Pop3Protocol, config: Pop3Config, seconds: float) ->
         await start_tls(protocol, config, seconds)
 
 
-async def begin_tls(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:
+async def begin_tls(protocol: Pop3Protocol, config: Pop3Settings, seconds: float) -> None:
     """TLS from here on. Raises :class:`TransientError`."""
     protocol.end_tls(await secure(protocol.begin_tls(), protocol, config.policy, config.host, seconds))
 
@@ -60,7 +60,7 @@ async def greeting(protocol: Pop3Protocol, seconds: float) -> None:
         ) from None
 
 
-async def start_tls(protocol: Pop3Protocol, config: Pop3Config, seconds: float) -> None:
+async def start_tls(protocol: Pop3Protocol, config: Pop3Settings, seconds: float) -> None:
     """STLS (RFC 2595 section 4). Nothing that was said before it survives: not a capability, not an octet.
 
     Raises :class:`TransientError`, also where the mode demands TLS and the server has none, or if somebody slipped

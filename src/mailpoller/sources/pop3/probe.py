@@ -10,7 +10,7 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MailpollerError, SessionLost, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.sources.pop3 import connecting
-from mailpoller.sources.pop3.config import Pop3Config, impossible
+from mailpoller.sources.pop3.config import Pop3Settings, impossible
 from mailpoller.sources.pop3.maildrop import Contents, Knowledge, Maildrop
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.transport.auth import Credentials
@@ -21,7 +21,7 @@ from mailpoller.transport.tls import agreed
 _HEAD = 8 << 20
 
 
-def probe(config: Pop3Config, credentials: Credentials, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+def probe(config: Pop3Settings, credentials: Credentials, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
     """See :meth:`mailpoller.core.ports.Source.probe`."""
     return _Trial(config, credentials, dispositions).probe()
 
@@ -29,7 +29,7 @@ def probe(config: Pop3Config, credentials: Credentials, dispositions: Sequence[D
 class _Trial(ServerTrial):
     service, starttls = "POP3", "STLS"
 
-    def __init__(self, config: Pop3Config, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
+    def __init__(self, config: Pop3Settings, credentials: Credentials, dispositions: Sequence[Disposition]) -> None:
         self._protocol = Pop3Protocol(asyncio.get_running_loop(), config.command_timeout.total_seconds())
         super().__init__(config, self._protocol, credentials, dispositions)
         self._config = config

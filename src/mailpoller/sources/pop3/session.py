@@ -17,7 +17,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
-from mailpoller.sources.pop3.config import Pop3Config, impossible
+from mailpoller.sources.pop3.config import Pop3Settings, impossible
 from mailpoller.sources.pop3.download import Download
 from mailpoller.sources.pop3.excerpt import Excerpt
 from mailpoller.sources.pop3.maildrop import CONFIRMED, Contents, Maildrop, State, contradictory, shared_name
@@ -53,7 +53,7 @@ class Dialler(Protocol):
         """How long the server still wants us to stay away; nothing if we may come at once."""
 
 
-def epoch_of(config: Pop3Config, *, by_uidl: bool) -> str:
+def epoch_of(config: Pop3Settings, *, by_uidl: bool) -> str:
     """``pop3://user@host/``, host in lower case; ``;UIDL=none`` behind it where the server has none, for then the uids are
     others.
 
@@ -78,7 +78,7 @@ class Pop3Session:
     def __init__(
         self,
         name: str,
-        config: Pop3Config,
+        config: Pop3Settings,
         dialler: Dialler,
         protocol: Pop3Protocol,
         memory: Memory,

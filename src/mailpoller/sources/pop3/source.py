@@ -13,7 +13,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.pop3.authentication import login_delay
-from mailpoller.sources.pop3.config import Pop3Config
+from mailpoller.sources.pop3.config import Pop3Settings
 from mailpoller.sources.pop3.connecting import open_connection
 from mailpoller.sources.pop3.memory import Memory
 from mailpoller.sources.pop3.protocol import Pop3Protocol
@@ -29,7 +29,7 @@ PATIENCE = timedelta(seconds=10)
 class Pop3Source:
     """See :class:`mailpoller.core.ports.Source`."""
 
-    def __init__(self, name: str, config: Pop3Config, runtime: Runtime) -> None:
+    def __init__(self, name: str, config: Pop3Settings, runtime: Runtime) -> None:
         self.account = Account("pop3", config.host.lower(), config.username)
         self._name = name
         self._config = config
