@@ -27,8 +27,8 @@ At = tuple[str, ...]
 class Config:
     """The whole configuration, merged and checked: every name in it leads somewhere.
 
-    Made by :func:`mailpoller.config.load`. ``mailboxes`` holds all of them, also those that are disabled or belong to another
-    environment; ask :meth:`runs`. ``warnings`` are what :func:`~mailpoller.config.load` found doubtful.
+    Made by :func:`mailpoller.config.load`. ``mailboxes`` holds all of them, also those that are disabled or belong to
+    another environment; ask :meth:`runs`. ``warnings`` are what :func:`~mailpoller.config.load` found doubtful.
     """
 
     made: Mapping[str, Any]
@@ -39,8 +39,8 @@ class Config:
     overrides: Mapping[str, Quarantine] = field(default_factory=dict, repr=False)
     """mailbox -> its own quarantine, merged; only of those that have one."""
     incomplete: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
-    """mailbox -> what it lacks; only disabled ones, for all others it is an error. Such a mailbox has no attribute for a key that
-    it lacks, and cannot be built: see :meth:`require`."""
+    """mailbox -> what it lacks; only disabled ones, for all others it is an error. Such a mailbox has no attribute
+    for a key that it lacks, and cannot be built: see :meth:`require`."""
     places: Mapping[At, Node] = field(default_factory=dict, repr=False, compare=False)
     """("mailboxes", name) -> the merged tree with the place of every key, for :mod:`mailpoller.config` alone."""
 
@@ -85,7 +85,8 @@ class Config:
         return self.of(sections.MAILBOXES)
 
     def blocks(self) -> Iterator[tuple[At, Block]]:
-        """Every block with its place, section by section; a mailbox's own quarantine comes right after the mailboxes."""
+        """Every block with its place, section by section; a mailbox's own quarantine comes right after the
+        mailboxes."""
         for section in sections.TABLE:
             made = self.made.get(section.key)
             if isinstance(made, Block):
@@ -124,8 +125,8 @@ class Config:
     def missing_secrets(self) -> list[Problem]:
         """A problem for each secret that cannot be read now, of all that would be used here.
 
-        Severity ``warning`` for credentials while there is no systemd unit around us (``check`` in a shell), ``error`` for
-        all others. ``run`` treats each of them as an error; ``check`` treats each as a warning.
+        Severity ``warning`` for credentials while there is no systemd unit around us (``check`` in a shell),
+        ``error`` for all others. ``run`` treats each of them as an error; ``check`` treats each as a warning.
         """
         missing: list[Problem] = []
         for block, model in self._used():
@@ -147,7 +148,8 @@ class Config:
     def problem(
         self, block: At, keys: tuple[str | int, ...], message: str, severity: Literal["error", "warning"]
     ) -> Problem:
-        """A problem with a key of a block, where that key was written; of the block or the file if that is not known."""
+        """A problem with a key of a block, where that key was written; of the block or the file if that is not
+        known."""
         if (node := self.places.get(block)) is None:
             path = ""
             for key in (*block, *(str(key) for key in keys)):

@@ -18,8 +18,8 @@ _ANYTHING = ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
 def partial(model: type[B], written: Mapping[str, Any]) -> B:
     """A ``model`` with the defaults and with what of ``written`` is complete and right.
 
-    It has no attribute for a key that it lacks, and nothing has looked at it as a whole: it is good for showing, not for
-    building.
+    It has no attribute for a key that it lacks, and nothing has looked at it as a whole: it is good for showing, not
+    for building.
     """
     made: dict[str, Any] = {}
     unknown: list[str] = []

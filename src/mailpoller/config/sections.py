@@ -15,8 +15,8 @@ from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleC
 T = TypeVar("T")
 
 Shape = Literal["block", "named", "listed", "keys", "files"]
-"""``block``: one. ``named``: many, below their names. ``listed``: a list of many, each with its ``name``. ``keys``: for other
-blocks. ``files``: names of files."""
+"""``block``: one. ``named``: many, below their names. ``listed``: a list of many, each with its ``name``. ``keys``:
+for other blocks. ``files``: names of files."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -66,8 +66,8 @@ class Component(Block):
 
     @classmethod
     def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
-        """What :class:`~mailpoller.core.errors.KeysMissing` would say of what is written, so that it is told beside the keys that
-        every block of this class needs. ``written`` is not checked yet: it may be wrong in any way."""
+        """What :class:`~mailpoller.core.errors.KeysMissing` would say of what is written, so that it is told beside
+        the keys that every block of this class needs. ``written`` is not checked yet: it may be wrong in any way."""
         return {}
 
 
@@ -158,7 +158,8 @@ class SourceConfig(Component):
     kind: ClassVar[str] = "sources"
 
     enabled: bool = True
-    """false keeps the definition and does not poll. Such a mailbox may lack what it needs, and be extended by others."""
+    """false keeps the definition and does not poll. Such a mailbox may lack what it needs, and be extended by
+    others."""
     environment: str | None = None
     """Poll only where the service runs in this environment. A mailbox without one is polled only in ``production``."""
     extends: str | None = None

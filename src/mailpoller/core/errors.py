@@ -19,7 +19,8 @@ class ConfigError(MailpollerError):
 
 
 class KeysMissing(ValueError):
-    """A block lacks keys that it needs as it is; for a validator of its class. ``keys``: each with what more there is to say.
+    """A block lacks keys that it needs as it is; for a validator of its class. ``keys``: each with what more there is
+    to say.
 
     The problem is told as that of any required key, and not at all of a mailbox that is disabled.
     """

@@ -647,9 +647,9 @@ class Ledger(Protocol):
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
         """Record receipts and outcomes in one commit; same order and length. After it the settlements are made, with
-        :class:`mailpoller.core.seals.ledger.SealedSettlement` and in no other way. An outcome whose disposition leaves the
-        message needs no :meth:`disposed`; the others are on their way to the server, and due again if no word of it
-        comes within a minute, or when the ledger is opened anew."""
+        :class:`mailpoller.core.seals.ledger.SealedSettlement` and in no other way. An outcome whose disposition
+        leaves the message needs no :meth:`disposed`; the others are on their way to the server, and due again if no
+        word of it comes within a minute, or when the ledger is opened anew."""
 
     async def defer(
         self,

@@ -76,7 +76,8 @@ _NEEDED = {
 
 
 def lacking_beside(auth: object, around: Mapping[str, object]) -> dict[str, str]:
-    """The keys that an ``auth`` block, written or made, needs and that the block around it does not have; see ``KeysMissing``."""
+    """The keys that an ``auth`` block, written or made, needs and that the block around it does not have; see
+    ``KeysMissing``."""
     key, more = _NEEDED.get(kind_of(auth), ("", ""))
     return {key: more} if key and around.get(key) is None else {}
 

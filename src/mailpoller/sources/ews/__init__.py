@@ -16,10 +16,12 @@ __all__ = ["EwsConfig"]
 
 
 class EwsConfig(EwsSettings):
-    """A mailbox on an Exchange server of your own (2013 SP1 or later), by Exchange Web Services. Not for Exchange Online."""
+    """A mailbox on an Exchange server of your own (2013 SP1 or later), by Exchange Web Services. Not for Exchange
+    Online."""
 
     def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not
+        installed."""
         try:
             from mailpoller.sources.ews.source import EwsSource
         except ImportError as error:

@@ -18,7 +18,8 @@ class GmailConfig(GmailSettings):
     """A mailbox of Gmail or Google Workspace, by the Gmail API. The token needs the scope ``gmail.modify``."""
 
     def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not
+        installed."""
         from mailpoller.sources.gmail.source import GmailSource
 
         return GmailSource(name, self, runtime)

@@ -7,7 +7,8 @@ from mailpoller.sources.gmail.client import PROFILE, GmailClient
 
 
 async def log_in(client: GmailClient) -> str:
-    """The first request of a session: it makes the connection, and shows whether we are let in. The mailbox's own address.
+    """The first request of a session: it makes the connection, and shows whether we are let in. The mailbox's own
+    address.
 
     Raises as :class:`GmailClient`; :class:`TransientError` if there is no address.
     """

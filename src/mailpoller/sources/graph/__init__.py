@@ -18,7 +18,8 @@ class GraphConfig(GraphSettings):
     """A mailbox in Exchange Online (Microsoft 365), by Microsoft Graph. The application needs ``Mail.ReadWrite``."""
 
     def build(self, name: str, runtime: Runtime) -> Source:
-        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if what it needs is not
+        installed."""
         from mailpoller.sources.graph.source import GraphSource
 
         check_installed()

@@ -6,6 +6,7 @@ from mailpoller.transport.graph import GraphClient
 
 
 async def log_in(client: GraphClient) -> None:
-    """The first request of a session: it makes the connection, and shows whether we are let in. Raises as :class:`GraphClient`."""
+    """The first request of a session: it makes the connection, and shows whether we are let in. Raises as
+    :class:`GraphClient`."""
     answer = await client.get("/mailFolders/inbox", "let us into the mailbox", select="id")
     client.object(answer)

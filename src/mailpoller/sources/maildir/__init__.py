@@ -1,7 +1,7 @@
 """The source ``maildir``: a mailbox that lies in a local directory (https://cr.yp.to/proto/maildir.html).
 
-``config`` is the block in the YAML file, ``source`` connects and probes, ``session`` what the engine talks to, ``directory`` what is known
-about names and files on disk, ``position`` how far a listing has got.
+``config`` is the block in the YAML file, ``source`` connects and probes, ``session`` what the engine talks to,
+``directory`` what is known about names and files on disk, ``position`` how far a listing has got.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ __all__ = ["Pop3Config"]
 
 
 class Pop3Config(Pop3Settings):
-    """A mailbox on a POP3 server (RFC 1939). It has one folder, INBOX, and a message can be left or deleted, nothing else."""
+    """A mailbox on a POP3 server (RFC 1939). It has one folder, INBOX, and a message can be left or deleted, nothing
+    else."""
 
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing."""
