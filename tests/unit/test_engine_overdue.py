@@ -19,7 +19,7 @@ from mailpoller.engine.alarm import Kind
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.overdue import Overdue
-from mailpoller.testing.fake_source import FakeSession
+from mailpoller.testing.fake_source import SURVEYED, FakeSession
 
 __all__ = ["log"]
 
@@ -202,6 +202,25 @@ async def test_a_message_that_the_server_lists_and_never_gives_is_told_after_an_
     await looking.look()
     assert await keys(rig) == []
     assert not looking.stuck
+
+
+async def test_the_date_of_a_message_that_never_came_is_asked_for_where_the_listing_does_not_tell_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = rig_of()
+    rig.fill(1 + 2 * SURVEYED)
+    given = FakeSession.fetch
+
+    async def without_the_first(self: FakeSession, claims: Sequence[Any], limit: int) -> Any:
+        async for answer in given(self, [claim for claim in claims if claim.ref.uid != "1"], limit):
+            yield answer
+
+    monkeypatch.setattr(FakeSession, "fetch", without_the_first)
+    await rig.watcher.drain()
+    rig.later(hours=2)
+    (waiting,) = await rig.ledger.stuck(rig.clock.now())
+    mail = rig.mailbox.folders["INBOX"].mails["1"]
+    assert waiting.ref.received == mail.received.replace(microsecond=0)
 
 
 async def test_a_disposition_that_stays_pending_is_told_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from mailpoller.app import assemble
+from mailpoller.config import load
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef, Position
@@ -328,6 +330,24 @@ async def test_systemd_is_asked_for_more_time_while_the_ledger_opens(
     await ledger.close()
     assert len(said) > 5, "also in the middle of a migration"
     assert set(said) == {"EXTEND_TIMEOUT_USEC=60000000\nWATCHDOG=1"}
+
+
+async def test_the_service_asks_for_more_time_while_its_ledger_is_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mailpoller.yaml").write_text(
+        f"service: {{environment: test, state_directory: {tmp_path}, control_socket: {tmp_path}/control}}\n"
+        f"ledger: {{type: sqlite, path: {tmp_path}/ledger.db}}\n"
+        f"queues: {{support: {{type: jsonl, path: {tmp_path}/support.jsonl}}}}\n"
+        f"mailboxes: {{support: {{type: maildir, path: {tmp_path}/mail, default_queue: support}}}}\n"
+    )
+    older(tmp_path / "ledger.db", 100)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        async with assemble(load(tmp_path / "mailpoller.yaml")):
+            assert ear.recv(4096).startswith(b"EXTEND_TIMEOUT_USEC=")
 
 
 # --- generations -------------------------------------------------------------------------------------------------------
