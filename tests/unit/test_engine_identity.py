@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from engine_rig import Rig, Routes, log
 
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Start
+from mailpoller.engine.numbering import HEAD
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
-from mailpoller.testing.fake_source import FakeSession
+from mailpoller.testing.fake_source import SURVEYED, FakeSession
 
 __all__ = ["log"]
 
@@ -35,6 +37,69 @@ def up(rig: Rig, queue: str = "support") -> None:
 
 
 # --- a numbering that was set back ------------------------------------------------------------------------------------
+def bear_another(rig: Rig, uid: str, subject: bytes, other: bytes) -> None:
+    """Another message, of another size or date, bears this name from now on."""
+    mail = rig.mailbox.folders["INBOX"].mails[uid]
+    mail.octets = mail.octets.replace(subject, other)
+    mail.received += timedelta(minutes=1)
+
+
+@contextlib.contextmanager
+def no_headers(monkeypatch: pytest.MonkeyPatch, *, lost: bool, uid: str = "") -> Iterator[list[str]]:
+    """What is fetched to see whose it is does not come; or, if it is the one that is named, the session is ``lost`` by it."""
+    given = FakeSession.fetch
+    asked: list[str] = []
+
+    async def fetch(self: FakeSession, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        if limit == HEAD:
+            asked.extend(claim.ref.uid for claim in claims)
+            if not lost:
+                raise TransientError("not now")
+            if any(claim.ref.uid == uid for claim in claims):
+                self.lost = "the server hung up"
+                raise SessionLost(self.lost)
+        async for answer in given(self, claims, limit):
+            yield answer
+
+    with monkeypatch.context() as changed:
+        changed.setattr(FakeSession, "fetch", fetch)
+        yield asked
+
+
+def hangs_up_at(monkeypatch: pytest.MonkeyPatch, uid: str) -> None:
+    """The server hangs up whenever this message is asked for."""
+    given = FakeSession.fetch
+
+    async def fetch(self: FakeSession, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        for claim in claims:
+            if claim.ref.uid == uid:
+                self.lost = "the server hung up"
+                raise SessionLost(self.lost)
+            async for answer in given(self, [claim], limit):
+                yield answer
+
+    monkeypatch.setattr(FakeSession, "fetch", fetch)
+
+
+def only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before is neither listed again, nor surveyed more than once."""
+    pending, survey = FakeSession.pending, FakeSession.survey
+    surveyed: set[int] = set()
+
+    async def nothing(self: FakeSession, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
+        async for page in pending(self, folder, since, start):
+            yield page if since is None and not self._mailbox.whole else replace(page, refs=())
+
+    async def once(self: FakeSession, folder: Folder, position: Position | None) -> Survey:
+        if id(self) in surveyed:
+            return Survey()
+        surveyed.add(id(self))
+        return await survey(self, folder, position)
+
+    monkeypatch.setattr(FakeSession, "pending", nothing)
+    monkeypatch.setattr(FakeSession, "survey", once)
+
+
 async def test_mail_that_gets_the_number_of_a_delivered_one_after_the_server_was_put_back_is_delivered(
     log: list[Any],
 ) -> None:
@@ -136,9 +201,9 @@ async def test_what_was_in_doubt_in_a_numbering_that_was_set_back_hides_nothing_
     rig.source.faults.fail("fetch", SessionLost("the server hung up"), times=3, after=2)
     rig.later(minutes=2)
     await rig.watcher.drain()
+    rig.later(minutes=5)
     again = Rig(ledger=rig.ledger.restarted(), sinks=rig.sinks)
-    again.mailbox.folders = rig.mailbox.folders
-    again.later(minutes=5)
+    again.mailbox.folders, again.clock.ahead = rig.mailbox.folders, rig.clock.ahead
     await again.watcher.drain()
     assert all(again.subjects()[subject] == 1 for subject in expected), again.subjects()
 
@@ -200,6 +265,178 @@ async def test_the_position_stays_before_a_name_whose_header_could_not_be_had() 
     rig.later(minutes=2)
     assert await rig.watcher.drain()
     assert rig.subjects()["another 2"] == 1
+
+
+async def test_the_position_passes_no_question_however_many_messages_come_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    rig.fill(3)
+    await rig.watcher.drain()
+    rig.ledger.store.connection.execute("UPDATE folder SET position = '3'")
+    bear_another(rig, "3", b"message 2", b"another 2")
+    came = rig.fill(2 * SURVEYED, "behind")
+    with no_headers(monkeypatch, lost=False):
+        rig.later(minutes=2)
+        assert not await rig.watcher.drain()
+    assert came <= rig.subjects(), "the others go on"
+    assert rig.ledger.store.folders["support", "INBOX"][-1].position == "3"
+    rig.later(minutes=2)
+    await rig.watcher.drain()
+    assert rig.subjects()["another 2"] == 1
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["numbers", "names"])
+async def test_a_known_name_of_which_no_header_comes_is_asked_about_until_one_does(
+    monkeypatch: pytest.MonkeyPatch, log: list[Any], whole: bool
+) -> None:
+    """The source shows what is behind a position once a session; a server that keeps a session for days must not hide it by that."""
+    rig = Rig(poll_interval="1m")
+    rig.mailbox.whole = whole
+    rig.fill(3)
+    await rig.watcher.drain()
+    bear_another(rig, "3", b"message 2", b"another mail 2")
+    only_once(monkeypatch)
+    session = await rig.source.connect()
+    with no_headers(monkeypatch, lost=False):
+        for _ in range(3):
+            rig.later(minutes=2)
+            await rig.watcher._poll(session, ["INBOX"], ["INBOX"])
+    assert "another mail 2" not in rig.subjects()
+    assert [one.ref.uid for one in rig.health.mailboxes["support"].questioned["INBOX"]] == ["3"], "somebody is told"
+    assert len(events(log, "message.questioned")) == 1
+    await rig.watcher._poll(session, ["INBOX"], ["INBOX"])
+    assert rig.subjects() == {"message 0": 1, "message 1": 1, "message 2": 1, "another mail 2": 1}
+    await rig.watcher._poll(session, ["INBOX"], ["INBOX"])
+    assert not rig.health.mailboxes["support"].questioned
+
+
+async def test_a_drain_is_not_done_while_a_known_name_may_be_another_message_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.fill(3)
+    await rig.watcher.drain()
+    bear_another(rig, "3", b"message 2", b"another mail 2")
+    with no_headers(monkeypatch, lost=False):
+        assert not await rig.watcher.drain()
+    assert "whether names stand for other messages cannot be told" in str(rig.watcher.remainder)
+    assert await rig.watcher.drain()
+    assert rig.subjects()["another mail 2"] == 1
+
+
+async def test_a_header_that_costs_the_session_stops_no_other_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(poll_interval="1m")
+    rig.fill(3)
+    await rig.watcher.drain()
+    for uid in ("1", "3"):
+        rig.mailbox.folders["INBOX"].mails[uid].received += timedelta(minutes=1)
+    with no_headers(monkeypatch, lost=True, uid="3") as asked:
+        for number in range(8):
+            rig.fill(1, f"new {number}")
+            rig.later(minutes=2)
+            await rig.watcher.drain()
+    assert rig.subjects().total() == 11
+    assert asked == ["1", "3", "1", "3"], "together, then each alone, and what costs the session not at every poll"
+    rig.later(hours=2)
+    await rig.watcher.drain()
+    assert not rig.watcher._numbering.unanswered()
+
+
+async def test_a_pop3_server_that_gives_a_name_anew_hides_no_mail_behind_a_position(
+    monkeypatch: pytest.MonkeyPatch, log: list[Any]
+) -> None:
+    """Within a process POP3 lists what is new by name alone."""
+    rig = Rig()
+    rig.mailbox.whole = True
+    rig.fill(3)
+    await rig.watcher.drain()
+    only_once(monkeypatch)
+    bear_another(rig, "2", b"message 1", b"another mail")
+    await rig.watcher.drain()
+    assert rig.subjects()["another mail"] == 1
+    assert not events(log, "epoch.set_back"), "it tells of this name alone"
+
+
+async def test_who_is_to_blame_for_lost_sessions_is_asked_for_last_in_a_new_numbering_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(poll_interval="1m")
+    rig.fill(2)
+    await rig.watcher.drain()
+    hangs_up_at(monkeypatch, "3")
+    rig.fill(1, "the end of a session")
+    await rig.watcher.drain()
+    rig.fill(1, "fourth")
+    await rig.watcher.drain()
+    copy = rig.mailbox.copy()
+    rig.fill(1, "fifth")
+    await rig.watcher.drain()
+    assert rig.subjects().total() == 4
+    rig.mailbox.put_back(copy)
+    rig.fill(1, "of another size", text="after the accident")
+    rig.later(hours=5)
+    again = Rig(ledger=rig.ledger.restarted(), sinks=rig.sinks, poll_interval="1m")
+    again.clock.ahead, again.mailbox.folders = rig.clock.ahead, rig.mailbox.folders
+    assert not await again.watcher.drain()
+    assert again.subjects()["of another size 0"] == 1, "before the session is lost again"
+
+
+async def test_who_is_to_blame_for_lost_sessions_comes_last_whenever_he_is_due_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(poll_interval="1m")
+    hangs_up_at(monkeypatch, "1")
+    rig.fill(1, "the end of a session")
+    for _ in range(3):
+        await rig.watcher.drain()
+    for number in range(3):
+        rig.fill(1, f"new {number}")
+        rig.later(hours=5)
+        assert not await rig.watcher.drain()
+        assert rig.subjects()[f"new {number} 0"] == 1, "before the session is lost again"
+
+
+async def test_who_is_put_off_is_to_blame_still_after_a_pass_that_did_not_ask_for_him(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    hangs_up_at(monkeypatch, "1")
+    rig.fill(1)
+    for _ in range(3):
+        await rig.watcher.drain()
+    again = Rig(ledger=rig.ledger.restarted(), sinks=rig.sinks)
+    again.mailbox.folders = rig.mailbox.folders
+    assert not await again.watcher.drain()
+    folder = Folder("support", "INBOX", "fake fake.example support 1")
+    assert [ref.uid for ref, _ in await rig.ledger.blamed(folder)] == ["1"]
+
+
+async def test_who_was_in_doubt_beside_the_one_who_is_to_blame_is_not_in_doubt_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    hangs_up_at(monkeypatch, "1")
+    rig.fill(3)
+    for _ in range(2):
+        await rig.watcher.drain()
+    folder = Folder("support", "INBOX", "fake fake.example support 1")
+    assert [ref.uid for ref, _ in await rig.ledger.blamed(folder)] == ["1"]
+    await rig.watcher.drain()
+    assert rig.subjects().total() == 2
+
+
+async def test_who_is_to_blame_comes_after_those_that_a_process_died_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.fill(3)
+    session = await rig.source.connect()
+    folder = await session.open("INBOX")
+    await rig.ledger.open_folder(folder, rig.source.account)
+    await rig.ledger.claim([MessageRef(folder, uid) for uid in ("1", "2", "3")])
+    await rig.ledger.blame([MessageRef(folder, "1")])
+    again = Rig(ledger=rig.ledger.restarted())
+    again.mailbox.folders = rig.mailbox.folders
+    hangs_up_at(monkeypatch, "1")
+    assert not await again.watcher.drain()
+    assert again.subjects() == {"message 1": 1, "message 2": 1}, "before the session is lost again"
 
 
 async def test_a_message_that_some_of_its_queues_hold_is_no_repeat_of_an_earlier_one_with_its_octets() -> None:

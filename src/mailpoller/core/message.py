@@ -99,7 +99,8 @@ class Claim:
     ``identity``: that of the message that bore the name when it was fetched last, or None (see :attr:`Message.identity`).
     ``absent_at``: when a look missed it first, of the looks that have missed it since it was seen. ``doubts``: how often
     its octets came without a proper end, since ``doubted_at``. ``bearer``: how many other messages are known to have borne the
-    name before. ``plain_id``: made before delivery ids held the identity.
+    name before. ``plain_id``: made before delivery ids held the identity. ``blame``: how many sessions were lost while it had been
+    asked for and had not come.
     """
 
     ref: MessageRef
@@ -116,6 +117,7 @@ class Claim:
     doubted_at: datetime | None = None
     bearer: int = 0
     plain_id: bool = False
+    blame: int = 0
 
 
 @record

@@ -143,10 +143,9 @@ class Courier:
         return True
 
     def begin_anew(self, folder: Folder) -> None:
-        """The folder's numbering was set back. What is in doubt there is asked for from the ledger again: a name that stayed in doubt
-        here would be passed over by the listing, although nothing under it is recorded yet."""
+        """The folder's numbering was set back. A name that stayed in doubt here would be passed over by the listing, although nothing under
+        it is recorded yet. Whoever keeps his name is to blame still, as his claim says."""
         self._doubt.forget(folder)
-        self._recalled.discard(folder)
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
@@ -397,11 +396,14 @@ class Courier:
             # Listed again before their time has come.
             await self._put_down(suspects)
             hand.claims = [claim for claim in hand.claims if not claim.suspect]
-        if not hand.batch.alone and (doubted := [claim for claim in hand.claims if claim.doubts]):
+        if hand.batch.alone:
+            claimed = {claim.ref.uid for claim in hand.claims}
+            self._doubt.untried([ref for ref in hand.batch.refs if ref.uid not in claimed])
+        elif doubted := [claim for claim in hand.claims if claim.doubts or claim.blame]:
             # Asked for alone, at the end of the pass.
             await self._put_down(doubted)
             self._doubt.recall([claim.ref for claim in doubted])
-            hand.claims = [claim for claim in hand.claims if not claim.doubts]
+            hand.claims = [claim for claim in hand.claims if not (claim.doubts or claim.blame)]
         if hand.batch.position is not None and not now.questions:
             await self._ledger.advance(now.folder, hand.batch.position)
         if now.last is not None:
@@ -475,6 +477,8 @@ class Courier:
         """The session was lost while these had been asked for: kept, for the next process too. True if it is one that was in doubt."""
         guilty = self._doubt.lost(refs)
         await self._ledger.blame(refs)
+        if guilty and (absolved := self._doubt.absolved()):
+            await self._ledger.absolve(absolved)
         return guilty
 
     async def _unfetchable(

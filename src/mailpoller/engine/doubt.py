@@ -41,6 +41,8 @@ class Doubt:
         True if that is one message which was in doubt already: it is to blame, and nothing else is in doubt any more.
         """
         if len(missing) == 1 and _key(missing[0]) in self._refs:
+            guilty = self._refs.pop(_key(missing[0]))
+            self._absolved = [ref for ref in self._absolved if _key(ref) != _key(guilty)] + list(self._refs.values())
             self._refs.clear()
             return True
         refs = {_key(ref): ref for ref in missing}
@@ -60,6 +62,11 @@ class Doubt:
             yield piece
             self._next_alone = False
             self.cleared(piece)
+
+    def untried(self, refs: Sequence[MessageRef]) -> None:
+        """These were not asked for after all, because their time has not come: who is to blame stays to blame."""
+        for ref in refs:
+            self._refs.pop(_key(ref), None)
 
     def cleared(self, refs: Sequence[MessageRef]) -> None:
         """The session outlived these."""

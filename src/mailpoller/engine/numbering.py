@@ -31,6 +31,8 @@ APART = timedelta(minutes=1)
 """Two looks that conclude something are at least so far apart, and a poll."""
 ASKED_AGAIN = timedelta(days=1)
 """What ended as gone is asked for so often, and at every new session."""
+ASKED_AGAIN_ALONE = timedelta(hours=1)
+"""A header that a session was lost with is asked for so often."""
 
 
 class Numbering:
@@ -45,6 +47,17 @@ class Numbering:
         """Folder -> in which session, and when, what is gone was asked for last."""
         self.doubted: set[str] = set()
         """Folders that show names which we should know and do not, and want a further look."""
+        self._unanswered: dict[Folder, tuple[bool, list[Question]]] = {}
+        """What surveys (of a whole mailbox, or not) asked and no header answered. A source may not show it once more."""
+        self._again_at: dict[str, datetime] = {}
+        """mid -> when a header is asked for again that may have taken the session with it; alone from then on."""
+
+    def unanswered(self, folder: Folder | None = None) -> Sequence[Question]:
+        """Questions about names behind a position that are not answered yet: of one folder, or of all."""
+        return [
+            question for where, (_, several) in self._unanswered.items() if folder in (None, where)
+            for question in several
+        ]  # fmt: skip
 
     # --- at every poll -----------------------------------------------------------------------------------------
     async def verify(self, session: Session, state: FolderState) -> tuple[FolderState, str]:
@@ -65,10 +78,11 @@ class Numbering:
             if state.complete and (reason := _replaced(census)):
                 return reason
         # A name that is given anew is another message's; where names are numbers that only grow, it tells of all of them.
-        others = await self._others(session, survey.familiar)
-        if others and survey.whole:
+        whole, others = await self._others(session, folder, survey)
+        if others and whole:
             await self._ledger.identified([], others)
         elif others:
+            self._unanswered.pop(folder, None)
             return f"{len(others)} of the newest known numbers stand for other messages"
         return await self._strangers(survey, folder, state)
 
@@ -89,13 +103,61 @@ class Numbering:
             return ""
         return f"{len(unknown)} messages stand where none was that we do not know"
 
-    async def _others(self, session: Session, refs: Sequence[MessageRef]) -> list[MessageRef]:
-        """Those of ``refs`` that are known names of other messages."""
-        asked = [sight for sight in await self._ledger.recognise(refs) if sight.state == "question"]
-        same, other, _ = await answer(session, [_question(sight) for sight in asked])
+    async def _others(self, session: Session, folder: Folder, survey: Survey) -> tuple[bool, list[MessageRef]]:
+        """The names that are known ones of other messages, of those that the survey shows and those that are asked about still; and
+        whether that was in a whole mailbox."""
+        whole, earlier = self._unanswered.get(folder, (survey.whole, []))
+        whole = survey.whole or (whole and not survey.familiar)
+        refs = [*survey.familiar, *await self._still_there(session, survey, earlier)]
+        questions = [_question(sight) for sight in await self._ledger.recognise(refs) if sight.state == "question"]
+        self._unanswered = {one: kept for one, kept in self._unanswered.items() if one.name != folder.name}
+        if not questions:
+            return whole, []
+        # Kept before they are asked: the session may be lost with it.
+        self._unanswered[folder] = whole, questions
+        same, other, unanswered = await self._ask(session, questions)
+        self._unanswered[folder] = whole, unanswered
+        if unanswered and {one.mid for one in unanswered} != {one.mid for one in earlier}:
+            log.warning("message.questioned", mailbox=self._mailbox, folder=folder.name, messages=len(unanswered))
+        if not unanswered:
+            del self._unanswered[folder]
         if same:
             await self._ledger.identified(same, [])
-        return other
+        return whole, other
+
+    async def _still_there(
+        self, session: Session, survey: Survey, questions: Sequence[Question]
+    ) -> Sequence[MessageRef]:
+        """What the mailbox says now of names that are asked about, but for those that the survey shows."""
+        shown = {ref.uid for ref in survey.familiar} if questions else set()
+        refs = [question.ref for question in questions if question.ref.uid not in shown]
+        seen = await session.look(refs) if refs else []
+        # A look that tells neither size nor date answers nothing.
+        return [
+            ref if found.size is None and found.received is None else found
+            for ref, found in zip(refs, seen, strict=True) if found is not None
+        ]  # fmt: skip
+
+    async def _ask(
+        self, session: Session, questions: Sequence[Question]
+    ) -> tuple[list[MessageRef], list[MessageRef], list[Question]]:
+        """As :func:`answer`. Some servers hang up whenever they are asked for one particular message: after that those that had been asked
+        for are asked for alone, one at each poll, so that the mailbox goes on all the same."""
+        now = self._clock.now()
+        asked = [one for one in questions if one.mid not in self._again_at]
+        if not asked:
+            waits = {one.mid: self._again_at[one.mid] - now for one in questions}
+            asked = [one for one in questions if not timedelta(0) < waits[one.mid] <= ASKED_AGAIN_ALONE][:1]
+        try:
+            same, other, unanswered = await answer(session, asked)
+        except SessionLost:
+            later = now if len(asked) > 1 else now + ASKED_AGAIN_ALONE
+            self._again_at.update((one.mid, later) for one in asked)
+            raise
+        for one in asked:
+            self._again_at.pop(one.mid, None)
+        taken = {one.mid for one in asked}
+        return same, other, unanswered + [one for one in questions if one.mid not in taken]
 
     async def _ask_for_the_lost(self, session: Session, folder: Folder) -> None:
         """What ended as gone may be back: then it is claimed anew."""

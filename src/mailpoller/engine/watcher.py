@@ -232,6 +232,8 @@ class Watcher:
             self._alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, self.mailbox)
 
     def questioned(self, folder: Folder, questions: Sequence[Question]) -> None:
+        there = {one.ref.uid for one in questions}
+        questions = [*questions, *(one for one in self._numbering.unanswered(folder) if one.ref.uid not in there)]
         asked = self._health.mailboxes[self.mailbox].questioned
         known = {one.ref.uid: one.since for one in asked.pop(folder.name, ())}
         if questions:
@@ -479,6 +481,8 @@ class Watcher:
                 trouble = "a folder cannot be polled"
             elif self._numbering.doubted:
                 trouble = "messages stand where none was, and a further look decides"
+            elif self._numbering.unanswered():
+                trouble = "whether names stand for other messages cannot be told"
             counts = await self._ledger.counts(self.mailbox)
         except MailpollerError as error:
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)

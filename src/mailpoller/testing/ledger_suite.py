@@ -951,6 +951,22 @@ class LedgerSuite:
         assert [ref.uid for ref, _ in await ledger.blamed(INBOX)] == ["1"]
         await ledger.close()
 
+    async def test_who_is_to_blame_is_told_by_his_claim_and_absolved_in_his_own_folder(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        sales = Folder("support", "Sales", INBOX.epoch)
+        for folder in (INBOX, sales):
+            await ledger.open_folder(folder, ACCOUNT)
+            made = claims(await ledger.claim([MessageRef(folder, "1"), MessageRef(folder, "2")]))
+            assert [claim.blame for claim in made] == [0, 0]
+            await ledger.release(made)
+        await ledger.blame([MessageRef(INBOX, "1"), MessageRef(sales, "1"), MessageRef(sales, "2")])
+        await ledger.absolve([MessageRef(INBOX, "1"), MessageRef(sales, "2")])
+        told_of = claims(await ledger.claim([MessageRef(INBOX, "1"), MessageRef(sales, "1"), MessageRef(sales, "2")]))
+        assert [claim.blame for claim in told_of] == [0, 1, 0]
+        await ledger.close()
+
     async def test_a_fingerprint_stands_for_one_earlier_message(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)
         equal = sha256(b"equal").digest()

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -249,9 +250,19 @@ class SqliteLedger:
         await self._blame(refs, more=False)
 
     async def _blame(self, refs: Sequence[MessageRef], *, more: bool) -> None:
-        if refs:
-            known, now = await self._find(refs[0].folder), self._now()
-            await self._write(lambda c: bearers.blame(c, known, [ref.uid for ref in refs], more, now))
+        uids: defaultdict[Folder, list[str]] = defaultdict(list)
+        for ref in refs:
+            uids[ref.folder].append(ref.uid)
+        if not uids:
+            return
+        several = [(await self._find(folder), named) for folder, named in uids.items()]
+        now = self._now()
+
+        def write(connection: sqlite3.Connection) -> None:
+            for known, named in several:
+                bearers.blame(connection, known, named, more, now)
+
+        await self._write(write)
 
     async def blamed(self, folder: Folder) -> Sequence[tuple[MessageRef, int]]:
         known = await self._find(folder)
