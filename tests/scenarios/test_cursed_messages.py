@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
+
+import pytest
 
 from mailpoller.testing.builders import plain
-from scenarios.harness import Site
+from scenarios.harness import Daemon, Site
 from scenarios.outage import fill, said, stopped, until
+from servers import scripted_pop3 as pop3
+from servers.command import mailpoller
 from servers.dovecot import Dovecot
 from servers.proxy import FaultProxy
 from servers.scripted import Conversation, ScriptedImap
+from servers.scripted_pop3 import ScriptedPop3
 
 CURSE = b"X-Curse: yes"
 
@@ -92,3 +97,69 @@ async def test_a_message_that_the_server_will_not_give_is_put_off_and_the_others
             assert await stopped(daemon) == 0
     ((uid, seconds),) = put_off(site)
     assert (uid, seconds > 0) == ("4", True)
+
+
+class NeverGiven:
+    """A server that lists three messages and, while ``keeps``, has not a word for who asks for the second one."""
+
+    keeps = True
+    mails: ClassVar[dict[int, bytes]] = {uid: plain(subject=f"message {uid}") for uid in (1, 2, 3)}
+
+    def imap(self) -> ScriptedImap:
+        def fetch(conversation: Conversation, tag: str, arguments: str) -> bytes | None:
+            chosen, _, items = arguments.partition(" ")
+            uids = server._chosen(chosen)
+            if "BODY" in items and self.keeps:
+                uids = [uid for uid in uids if uid != 2]
+            return b"".join(server.fetch_answer(uid, items) for uid in uids) + b"%T OK FETCH completed.\r\n"
+
+        server = ScriptedImap({"FETCH": fetch}, messages=self.mails)
+        return server
+
+    def pop3(self) -> ScriptedPop3:
+        def retrieve(conversation: pop3.Conversation, arguments: str) -> bytes | None:
+            kept = self.keeps and arguments.split(" ")[0] == "2"
+            return b"-ERR [SYS/TEMP] not now\r\n" if kept else server._retr(conversation, arguments)
+
+        server = ScriptedPop3({"RETR": retrieve}, mails=[(f"{uid}", octets) for uid, octets in self.mails.items()])
+        return server
+
+
+@pytest.mark.parametrize("kind", ["imap", "pop3"])
+async def test_a_message_that_is_listed_and_never_given_is_told_until_it_is_given(site: Site, kind: str) -> None:
+    """By the real command, from cron and as a daemon. The alarm is raised in the process of the second hour, and ends in the last one."""
+    cursed = NeverGiven()
+    others = Counter({"message 1": 1, "message 3": 1})
+    subject = "support, uid 2 of INBOX"
+
+    def ask(*words: str) -> str:
+        return mailpoller(*words, "--config", str(site.config)).out
+
+    def once() -> tuple[int, Daemon]:
+        with site.run("--once", by="scenarios.later") as daemon:
+            return daemon.wait(), daemon
+
+    async with cursed.imap() if kind == "imap" else cursed.pop3() as server:
+        site.settings["mailboxes"]["support"] |= {"type": kind, "port": server.port}
+        code, daemon = await asyncio.to_thread(once)
+        assert (code, site.subjects()) == (75, others)
+        assert daemon.count("message.unfetched", uid="2") == 1
+        site.pass_time(15 * 60)
+        code, daemon = await asyncio.to_thread(once)
+        assert (code, site.subjects()) == (75, others)
+        assert daemon.count("message.overdue", uid="2", what="fetch") == 1
+        assert daemon.count("alarm.raised", kind="mail-stuck") == 0
+        site.pass_time(3600)
+        with site.run(by="scenarios.later") as daemon:
+            await said(daemon, "alarm.raised", kind="mail-stuck", subject=subject)
+            shown = await asyncio.to_thread(ask, "status")
+            assert "uid 2 of INBOX" in shown
+            assert f"{len(cursed.mails[2])} octets" in shown
+            assert await stopped(daemon) == 0
+        assert "uid 2 of INBOX" in await asyncio.to_thread(ask, "errors")
+        assert site.subjects() == others
+        cursed.keeps = False
+        site.pass_time(8 * 3600)
+        code, daemon = await asyncio.to_thread(once)
+        assert (code, site.subjects()) == (0, others + Counter({"message 2": 1}))
+        assert daemon.count("alarm.ended", kind="mail-stuck", subject=subject) == 1

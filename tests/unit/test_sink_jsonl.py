@@ -146,6 +146,18 @@ async def test_rotation_by_size_sets_the_file_aside_and_deletes_nothing(path: Pa
     assert sorted(uid for one in found for uid in uids(one)) == [0, 1, 2, 3]
 
 
+async def test_the_name_of_a_file_that_is_begun_after_somebody_moved_the_last_one_is_synced(
+    path: Path, clock: HandClock
+) -> None:
+    sink = make(path, clock)
+    await deliver(sink, 1)
+    path.rename(path.with_name("aside"))
+    with synced_names() as synced:
+        await deliver(sink, 2)
+    await sink.close()
+    assert path.parent.name in synced
+
+
 async def test_daily_rotation_sets_aside_what_was_written_on_an_earlier_day(path: Path, clock: HandClock) -> None:
     sink = make(path, clock, rotate="daily")
     await deliver(sink, 1)
