@@ -356,6 +356,30 @@ async def test_a_pop3_server_that_gives_a_name_anew_hides_no_mail_behind_a_posit
     assert not events(log, "epoch.set_back"), "it tells of this name alone"
 
 
+@pytest.mark.parametrize(("start", "wanted"), [("all", 1), ("since:2020-01-01", 1), ("now", 0)])
+async def test_mail_that_was_removed_before_the_first_run_is_new_if_it_comes_back_with_a_copy(
+    start: str, wanted: int
+) -> None:
+    rig = Rig(start=start)
+    long_ago = rig.clock.now() - timedelta(days=10)
+    for number in range(3):
+        rig.mailbox.deliver(plain(subject=f"old {number}"), received=long_ago)
+    copy = rig.mailbox.copy()
+    rig.mailbox.remove("2")
+    await rig.watcher.drain()
+    rig.fill(2)
+    await rig.watcher.drain()
+    before = rig.downloads()
+    rig.mailbox.put_back(copy)
+    rig.fill(1, "of another size", text="after the accident")
+    rig.later(minutes=2)
+    await rig.watcher.drain()
+    assert rig.subjects()["old 1"] == wanted
+    assert rig.subjects()["of another size 0"] == 1
+    assert set(rig.subjects().values()) == {1}
+    assert rig.downloads()["1"] == before["1"], "what is known keeps its name and is not fetched again"
+
+
 async def test_who_is_to_blame_for_lost_sessions_is_asked_for_last_in_a_new_numbering_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

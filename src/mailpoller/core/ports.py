@@ -354,7 +354,7 @@ class FolderState:
     operator decided for a held epoch change. ``left_before``: some mail of an earlier epoch was never settled, and may be older.
     ``strange_at``: when a survey first showed names that we should know (see :meth:`Ledger.strange`). ``pruned_at``: see
     :meth:`Ledger.prune`. ``absence_accepted``: an operator said that what is absent is gone.
-    ``planned``: see :meth:`Ledger.plan`. ``heirless``: there may be messages for :meth:`Ledger.heirless` to tell of.
+    ``set_back``: every earlier epoch was this same numbering, before it was set back. ``planned``: see :meth:`Ledger.plan`. ``heirless``: there may be messages for :meth:`Ledger.heirless` to tell of.
     """
 
     folder: Folder
@@ -371,6 +371,7 @@ class FolderState:
     absence_accepted: bool = False
     planned: bool = False
     heirless: bool = False
+    set_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

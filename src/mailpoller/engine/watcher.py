@@ -636,6 +636,10 @@ class Watcher:
         return wanted
 
     def _leaves_out_old(self, state: FolderState) -> bool:
+        """In a new epoch mail that is older than the first run was settled, or was not wanted. Not so where the server was put back: mail
+        that was removed before we came may be there again, and what we know keeps its name, its size and its date."""
+        if state.set_back and self.config.start not in ("now", "unseen"):
+            return False
         return state.accepted != "baseline" and (state.settled_before or self.config.start == "now")
 
     async def _is_complete(self, tally: Tally) -> bool:

@@ -163,6 +163,7 @@ class LedgerSuite:
         clock.move(timedelta(days=1))
         state = await ledger.open_folder(RENUMBERED, ACCOUNT)
         assert (state.first_run, state.epoch_changed, state.complete) == (False, True, False)
+        assert not state.set_back
         assert (state.position, state.baseline_at, state.settled_before) == (None, begun, True)
         ledger = await self.reopened(ledger, tmp_path, clock)
         assert (await ledger.open_folder(RENUMBERED, ACCOUNT)).epoch_changed
@@ -838,6 +839,7 @@ class LedgerSuite:
         await ledger.begin_anew(INBOX, "other messages bear known numbers")
         state = await ledger.open_folder(INBOX, ACCOUNT)
         assert (state.position, state.complete, state.epoch_changed, state.settled_before) == (None, False, True, True)
+        assert state.set_back
         assert state.left_before
         answers = await ledger.claim([told(1), replace(told(2), size=7), MessageRef(INBOX, "3", 1000), told(4)])
         assert [type(answer) for answer in answers] == [Held, Claim, Claim, Claim]

@@ -83,10 +83,10 @@ def standing(connection: Connection, folder: Folder, known: Known) -> FolderStat
         (known.id,),
     ).fetchone()
     earlier = connection.execute(
-        "SELECT id, complete FROM folder WHERE mailbox = ? AND name = ? AND id <> ?",
+        "SELECT id, complete, epoch FROM folder WHERE mailbox = ? AND name = ? AND id <> ?",
         (folder.mailbox, folder.name, known.id),
     ).fetchall()
-    left_before = not complete and any(_has_unsettled(connection, number) for number, _ in earlier)
+    left_before = not complete and any(_has_unsettled(connection, number) for number, *_ in earlier)
     return FolderState(
         folder=folder,
         position=None if position is None else Position(position),
@@ -95,13 +95,15 @@ def standing(connection: Connection, folder: Folder, known: Known) -> FolderStat
         complete=bool(complete),
         baseline_at=instant(baseline_at),
         # A completed listing covers what is older than the first run, whatever befell later ones.
-        settled_before=any(complete for _, complete in earlier) if earlier else True,
+        settled_before=any(complete for _, complete, _ in earlier) if earlier else True,
         accepted=accepted,
         left_before=left_before,
         strange_at=instant_or_none(strange_at),
         pruned_at=instant_or_none(pruned_at),
         absence_accepted=absence_accepted_at is not None,
         planned=bool(planned),
+        set_back=bool(earlier)
+        and {epoch.partition(AGAIN)[0] for *_, epoch in earlier} == {known.epoch.partition(AGAIN)[0]},
         heirless=left_before or _has_suspects(connection, known.id),
     )
 
