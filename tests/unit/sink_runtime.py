@@ -50,5 +50,27 @@ def synced_names() -> Iterator[set[str]]:
         os.fsync = real
 
 
+@contextmanager
+def disk_steps() -> Iterator[list[str]]:
+    """What is done that a power cut may undo, in order: ``sync NAME`` for each file or directory, ``move NAME`` for each rename."""
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def syncing(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        fsync(descriptor)
+        steps.append(f"sync {name}")
+
+    def renaming(source: str, target: str, **how: int) -> None:
+        rename(source, target, **how)  # type: ignore[arg-type]
+        steps.append(f"move {source}")
+
+    os.fsync, os.rename = syncing, renaming  # type: ignore[assignment]
+    try:
+        yield steps
+    finally:
+        os.fsync, os.rename = fsync, rename
+
+
 def make_runtime(directory: Path, clock: HandClock | None = None) -> Runtime:
     return Runtime(clock or HandClock(), Spool(directory / "spool"), directory)

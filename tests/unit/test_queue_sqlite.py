@@ -26,7 +26,7 @@ from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite import SqliteQueue, SqliteQueueConfig
 from mailpoller.sinks.sqlite.consumer import open_queue
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
-from unit.sink_runtime import HandClock, make_runtime, synced_names
+from unit.sink_runtime import HandClock, disk_steps, make_runtime, synced_names
 
 LARGE = HOSTILE * 1000
 ROOT = os.geteuid() == 0
@@ -183,6 +183,23 @@ async def test_a_spooled_message_is_linked_and_not_copied(make: Make, path: Path
     (file,) = directory.iterdir()
     assert file.stat().st_ino == inode
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("together", [1, 2])
+async def test_large_octets_are_synced_then_named_and_then_their_name_is_synced(
+    make: Make, path: Path, together: int
+) -> None:
+    sink = make(inline=10)
+    await sink.deliver([make_delivery(9)])
+    batch = [make_delivery(uid) for uid in range(together)]
+    with disk_steps() as steps:
+        await sink.deliver(batch)
+    await sink.close()
+    for one in batch:
+        (part,) = [step.removeprefix("move ") for step in steps if step.startswith(f"move {one.delivery_id}.eml.part-")]
+        assert steps.index(f"sync {part}") < steps.index(f"move {part}")
+    moves = [number for number, step in enumerate(steps) if step.startswith("move ")]
+    assert any(step.startswith("sync") and ".part-" not in step for step in steps[moves[-1] + 1 :])
 
 
 async def test_a_spool_file_that_vanished_refuses_its_message_and_no_other(

@@ -17,8 +17,10 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.testing.deliveries import HOSTILE, spooled
 from mailpoller.transport import disk
+from mailpoller.transport.markfile import MarkFile
 from mailpoller.transport.recent import Recent
 from mailpoller.transport.thread import Worker
+from unit.sink_runtime import disk_steps
 
 OCTETS = HOSTILE * 3000
 
@@ -165,3 +167,14 @@ def test_a_probe_leaves_nothing_behind_even_after_one_that_was_killed(tmp_path: 
 async def test_a_directory_is_probed_by_many_at_once(tmp_path: Path) -> None:
     await asyncio.gather(*(asyncio.to_thread(disk.require_writable, tmp_path) for _ in range(50)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mark_of_a_queue_is_synced_then_named_and_then_its_name_is_synced(tmp_path: Path) -> None:
+    mark = MarkFile("support", tmp_path, tmp_path, ".mark")
+    order = ["sync .mark.part", "move .mark.part", f"sync {tmp_path.name}"]
+    with disk_steps() as steps:
+        mark.keep(-1)
+    assert steps == order
+    with disk_steps() as steps:
+        assert mark.renewed(-1) is not None
+    assert steps == order

@@ -14,7 +14,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.maildir import MaildirQueue, MaildirQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
-from unit.sink_runtime import HandClock, make_runtime, synced_names
+from unit.sink_runtime import HandClock, disk_steps, make_runtime, synced_names
 
 
 @pytest.fixture
@@ -74,6 +74,20 @@ async def test_what_a_killed_writer_may_have_left_unsynced_is_synced_before_it_i
     assert {"new", "cur"} <= synced
     await sink.close()
     await killed.close()
+
+
+async def test_each_message_is_synced_then_moved_and_then_its_name_is_synced(path: Path, clock: HandClock) -> None:
+    sink = make(path, clock)
+    await sink.deliver([make_delivery(1)])
+    for batch in ([make_delivery(2)], [make_delivery(3), make_delivery(4)]):
+        with disk_steps() as steps:
+            answers = await sink.deliver(batch)
+        held = [answer.reference for answer in answers if isinstance(answer, Receipt)]
+        assert len(held) == len(batch)
+        for name in held:
+            assert steps.index(f"sync {name}") < steps.index(f"move {name}") < steps.index("sync new")
+        assert steps[-1] == "sync new"
+    await sink.close()
 
 
 async def test_messages_of_others_are_left_alone(path: Path, clock: HandClock) -> None:
