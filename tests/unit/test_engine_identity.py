@@ -356,6 +356,29 @@ async def test_a_pop3_server_that_gives_a_name_anew_hides_no_mail_behind_a_posit
     assert not events(log, "epoch.set_back"), "it tells of this name alone"
 
 
+async def test_mail_under_numbers_that_were_never_listed_is_not_hidden_by_a_server_that_stays_behind(
+    log: list[Any],
+) -> None:
+    rig = Rig(poll_interval="1m")
+    rig.fill(1)
+    copy = rig.mailbox.copy()
+    rig.fill(2, "removed before it was listed")
+    for uid in ("2", "3"):
+        rig.mailbox.remove(uid)
+    rig.fill(9, "lost with the server")
+    await rig.watcher.drain()
+    rig.mailbox.put_back(copy)
+    rig.fill(2, "new")
+    for _ in range(3):
+        rig.later(minutes=2)
+        assert not await rig.watcher.drain(), "it is not done while something stands there that it does not know"
+    assert not events(log, "epoch.set_back"), "a replica may lag for so long"
+    rig.later(days=1)
+    await rig.watcher.drain()
+    assert (rig.subjects()["new 0"], rig.subjects()["new 1"]) == (1, 1)
+    assert rig.subjects()["message 0"] == 1
+
+
 @pytest.mark.parametrize(("start", "wanted"), [("all", 1), ("since:2020-01-01", 1), ("now", 0)])
 async def test_mail_that_was_removed_before_the_first_run_is_new_if_it_comes_back_with_a_copy(
     start: str, wanted: int

@@ -31,6 +31,8 @@ APART = timedelta(minutes=1)
 """Two looks that conclude something are at least so far apart, and a poll."""
 ASKED_AGAIN = timedelta(days=1)
 """What ended as gone is asked for so often, and at every new session."""
+BEHIND_FOR = timedelta(days=1)
+"""No replica lags for so long."""
 ASKED_AGAIN_ALONE = timedelta(hours=1)
 """A header that a session was lost with is asked for so often."""
 
@@ -87,9 +89,17 @@ class Numbering:
         return await self._strangers(survey, folder, state)
 
     async def _strangers(self, survey: Survey, folder: Folder, state: FolderState) -> str:
-        """Names that we should know and do not count at two looks, because a replica may lag."""
+        """Names that we should know and do not count at two looks, because a replica may lag.
+
+        Others that we do not know may be what ``start`` left out; or new mail, under numbers that were never listed before the server was
+        put back. A replica catches up: where the server stands behind for a day, they count.
+        """
+        patience = self._apart
         sights = await self._ledger.recognise(survey.strange)
         unknown = [sight for sight in sights if sight.state == "unknown"]
+        if not unknown and survey.behind:
+            patience = BEHIND_FOR
+            unknown = [one for one in await self._ledger.recognise(survey.familiar) if one.state == "unknown"]
         self.doubted.discard(folder.name)
         if not unknown:
             if state.strange_at is not None and not survey.behind:
@@ -98,7 +108,7 @@ class Numbering:
         await self._ledger.strange(folder, True)
         if state.strange_at is None:
             log.warning("epoch.doubted", mailbox=self._mailbox, folder=folder.name, unknown=len(unknown))
-        if state.strange_at is None or self._clock.now() - state.strange_at < self._apart:
+        if state.strange_at is None or self._clock.now() - state.strange_at < patience:
             self.doubted.add(folder.name)
             return ""
         return f"{len(unknown)} messages stand where none was that we do not know"
