@@ -21,7 +21,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mailpoller.core.delivery import Receipt, Refusal
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite import SqliteQueue, SqliteQueueConfig
 from mailpoller.sinks.sqlite.consumer import open_queue
@@ -183,6 +183,25 @@ async def test_a_spooled_message_is_linked_and_not_copied(make: Make, path: Path
     (file,) = directory.iterdir()
     assert file.stat().st_ino == inode
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+async def test_an_older_copy_that_was_restored_into_the_file_while_it_was_in_use_is_not_delivered_to(
+    make: Make, path: Path, tmp_path: Path
+) -> None:
+    """As ``sqlite3 queue.db ".restore copy.db"`` does: it is the same file, and the same queue, as it was before."""
+    sink = make()
+    await sink.deliver([make_delivery(1)])
+    with (
+        contextlib.closing(sqlite3.connect(path)) as queue,
+        contextlib.closing(sqlite3.connect(tmp_path / "copy")) as copy,
+    ):
+        queue.backup(copy)
+        sink.expect(await sink.renewed())
+        await sink.deliver([make_delivery(2)])
+        copy.backup(queue)
+    with pytest.raises(QueueVanished, match="older copy"):
+        await sink.deliver([make_delivery(3)])
+    await sink.close()
 
 
 @pytest.mark.parametrize("together", [1, 2])
