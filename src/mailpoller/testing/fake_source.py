@@ -50,8 +50,9 @@ class FakeFolder:
     away: int | None = None
     behind: int = 0
     gaps: set[str] = field(default_factory=set)
-    below: int | None = None
-    """How many messages the last listing showed before the position that it reached: more of them is a sign."""
+    below: dict[str, int] = field(default_factory=dict)
+    """Position -> how many messages the listing that reached it showed before it: more of them is a sign. A real source keeps this in the
+    position, so that a listing whose position was never recorded counts for nothing."""
 
     @property
     def shown_next(self) -> int:
@@ -284,8 +285,8 @@ class FakeSession:
             # What has come back before the position since is not forgotten by this.
             begin, uids = int(since or 1), [int(mail.uid) for mail in place.listed()]
             before = sum(uid < begin for uid in uids)
-            before = before if place.below is None or since is None else min(before, place.below)
-            place.below = before + sum(begin <= uid < int(position) for uid in uids)
+            before = min(before, place.below.get(since or "", before))
+            place.below[position] = before + sum(begin <= uid < int(position) for uid in uids)
         for page in pages[:-1]:
             yield Page(page, listed=sum(map(len, pages)))
         partial = place.unlisted(int(since or 1)) is not None
@@ -306,9 +307,9 @@ class FakeSession:
         following = int(position or 1)
         behind = place.shown_next < following
         below = [mail for mail in place.listed() if int(mail.uid) < following]
-        grown = place.below is not None and len(below) > place.below
-        if place.below is not None and not grown:
-            place.below = len(below)
+        grown = len(below) > place.below.get(position or "", len(below))
+        if position in place.below and not grown:
+            place.below[position] = len(below)
         if folder.name in self._surveyed and not behind and not grown:
             return Survey()
         self._surveyed.add(folder.name)
@@ -364,8 +365,7 @@ class FakeSession:
             mail.flags |= {*disposition.flags, *(("\\Seen",) if disposition.seen else ())}
             if disposition.delete or disposition.move is not None:
                 del place.mails[uid]
-                if place.below:
-                    place.below -= 1
+                place.below = {at: n - (n > 0 and int(uid) < int(at)) for at, n in place.below.items()}
             if disposition.move is not None:
                 self._mailbox.deliver(mail.octets, disposition.move, flags=mail.flags, received=mail.received)
         self._source.applied.append(settlement)
