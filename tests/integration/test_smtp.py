@@ -480,7 +480,7 @@ async def test_more_recipients_than_the_relay_takes_at_once_get_transactions_of_
     to = tuple(f"{name}@example.com" for name in "abcde")
     async with Few() as relay, outgoing(relay.port) as sender:
         answer = await sender.send(Mail("", to, MAIL.octets))
-        assert (answer.later, answer.never) == ((), ())  # type: ignore[attr-defined]
+        assert (answer.later, answer.never) == ((), {})  # type: ignore[attr-defined]
         assert [stage.name for stage in [one async for one in sender.inquire(to)]][-5:] == ["recipient"] * 5  # type: ignore[attr-defined]
     assert tuple(one for mail in relay.received for one in mail.recipients) == to
     assert len(relay.received) == 3

@@ -20,7 +20,7 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.message import RawMessage
-from mailpoller.core.ports import Sink
+from mailpoller.core.ports import Sink, Unserving
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.clock import SystemClock
@@ -317,6 +317,43 @@ async def test_at_least_one_recipient_must_have_taken_it() -> None:
             await sink.check()
     assert isinstance(first, Receipt)
     assert "1 of 2 recipients refused" in first.reference
+
+
+async def test_a_recipient_that_is_refused_for_good_is_told_of_until_he_has_a_mail_again() -> None:
+    both = ["a@example.com", "b@example.org"]
+    async with Relay() as relay, quarantine(relay.port, to=both) as sink:
+        assert isinstance(sink, Unserving)
+        assert sink.unserved() is None, "nobody has tried"
+        relay.refuse = {"RCPT b@example.org": "550 5.1.1 Gone"}
+        for uid in (1, 2):
+            (answer,) = await sink.deliver([order(uid)])
+            assert isinstance(answer, Receipt)
+            told = sink.unserved()
+            assert told is not None
+            assert "refuses 1 of 2 recipients for good (at example.org)" in told
+            assert told.endswith("550 5.1.1 Gone")
+            assert "b@" not in told
+        assert [one.recipients for one in relay.received] == [("a@example.com",)] * 2
+        (again,) = await sink.deliver([order(2)])
+        assert isinstance(again, Receipt)
+        assert again.repeated
+        assert len(relay.received) == 2, "it is not sent again for him"
+        relay.refuse = {}
+        await sink.deliver([order(3)])
+        assert sink.unserved() == ""
+
+
+async def test_a_recipient_that_is_put_off_and_refused_then_is_told_of() -> None:
+    async with Relay() as relay, quarantine(relay.port, to=["a@example.com", "b@example.org"]) as sink:
+        assert isinstance(sink, Unserving)
+        relay.refuse = {"RCPT b@example.org": "451 4.7.1 Greylisted"}
+        (answer,) = await sink.deliver([order(1)])
+        assert isinstance(answer, Refusal)
+        assert sink.unserved() is None, "he may have it yet"
+        relay.refuse = {"RCPT b@example.org": "550 5.1.1 Gone"}
+        (answer,) = await sink.deliver([order(1)])
+        assert isinstance(answer, Receipt)
+        assert "(at example.org)" in (sink.unserved() or "")
 
 
 async def test_a_recipient_that_is_put_off_gets_the_mail_alone_and_never_takes_the_queue_down(tmp_path: Path) -> None:

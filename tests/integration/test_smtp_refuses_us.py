@@ -126,6 +126,35 @@ def test_a_queue_that_is_refused_is_one_alarm_and_recovers_by_itself(
     assert len(relay.received) == 3
 
 
+def test_a_recipient_that_is_refused_beside_another_is_one_alarm_and_the_mail_is_delivered(
+    site: Site, relay: Relay, box: mailbox.Maildir
+) -> None:
+    site.settings["queues"]["q"]["to"] = ["queue@example.com", "gone@example.org"]
+    relay.refuse["RCPT gone@example.org"] = "550 5.1.1 user unknown"
+    assert site.once() == 0
+    assert (len(list(box.keys())), len(relay.received)) == (0, 3)
+    assert in_last_resort(site) == 0
+    (alarm,) = ask(site, "status", "--json").json["alarms"]
+    assert alarm["key"] == "recipient-refused:q"
+    assert "(at example.org)" in alarm["summary"]
+    assert "550 5.1.1 user unknown" in alarm["summary"]
+    assert [one["event"] for one in ask(site, "errors", "queue:q", "--json").json] == ["queue.unserved"]
+    deliver(box, "four")
+    with site.run() as daemon:
+        daemon.until(lambda: list(box.keys()) == [])
+        daemon.until_said("queue.unserved")
+        (queue,) = ask(site, "status", "--json").json["queues"]
+        assert (queue["state"], list(queue["concerns"])) == ("up", ["unserved"])
+        deliver(box, "five")
+        daemon.until(lambda: len(relay.received) == 5)
+        assert daemon.count("alarm.raised") == 0, "it stands"
+        assert daemon.count("queue.unserved") == 1
+        relay.refuse.clear()
+        deliver(box, "six")
+        daemon.until_said("alarm.ended", kind="recipient-refused", subject="q")
+    assert len(relay.received) == 6
+
+
 def test_null_sender_false_is_what_helps(site: Site, relay: Relay, box: mailbox.Maildir) -> None:
     class Choosy(Relay):
         async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:

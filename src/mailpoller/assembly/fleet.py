@@ -275,7 +275,7 @@ class Fleet:
         await queue.retire(self._grace)
         await _closed(f"queue {queue.name}", queue.close)
         self._leaving.remove(queue)
-        for kind in (Kind.WAL_GROWING, Kind.QUEUE_UNTAKEN):
+        for kind in (Kind.WAL_GROWING, Kind.QUEUE_UNTAKEN, Kind.RECIPIENT_REFUSED):
             await self.ports.alarm.ended(kind, queue.name)
         if queue.name not in self._blocks:
             for kind in (Kind.QUEUE_FAILING, Kind.QUEUE_VANISHED):

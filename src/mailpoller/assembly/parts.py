@@ -208,6 +208,14 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
             alarm.fault(f"queue:{queue.name}", "queue.untaken", since, "")
             await alarm.raised(Kind.QUEUE_UNTAKEN, queue.name, since, group=f"queue {queue.name}")
 
+    async def unserved(queue: Queue, words: str | None) -> None:
+        if words is None:
+            alarm.tell_end(Kind.RECIPIENT_REFUSED, queue.name)
+            return
+        log.warning("queue.unserved", queue=queue.name, reason=words)
+        alarm.fault(f"queue:{queue.name}", "queue.unserved", words, "")
+        alarm.tell(Kind.RECIPIENT_REFUSED, queue.name, words, group=f"queue {queue.name}")
+
     sink = block.build(name, ports.runtime)
     return Queue(
         name,
@@ -220,6 +228,7 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         on_ready=ready,
         doubts=doubts,
         untaken=untaken,
+        unserved=unserved,
         recognition=Recognition(_known_as(name, sink), sink, ports.ledger, ports.runtime.clock),
         calls=shares.calls(),
         formerly=block.formerly,

@@ -264,6 +264,15 @@ class Consumed(Protocol):
 
 
 @runtime_checkable
+class Unserving(Protocol):
+    """A sink of several recipients, of whom some may be refused for good while the others are served."""
+
+    def unserved(self) -> str | None:
+        """Called after each delivery and every minute. Which of them get nothing of what is delivered, and why, in words; empty if all
+        get it; None as long as that is not known."""
+
+
+@runtime_checkable
 class Probed(Protocol):
     """A sink that has more to say to an operator than whether it takes mail."""
 
@@ -301,15 +310,16 @@ class Mail:
 class Answer(str):
     """A relay's answer to a mail that it took for at least one recipient: its words, and for whom it did not take it.
 
-    ``later``: the recipients that it put off, who want the mail again and alone. ``never``: those that it refused for good.
+    ``later``: the recipients that it put off, who want the mail again and alone. ``never``: those that it refused for good, with
+    its words to each.
     """
 
     later: tuple[str, ...]
-    never: tuple[str, ...]
+    never: Mapping[str, str]
 
-    def __new__(cls, words: str, *, later: tuple[str, ...] = (), never: tuple[str, ...] = ()) -> Answer:
+    def __new__(cls, words: str, *, later: tuple[str, ...] = (), never: Mapping[str, str] | None = None) -> Answer:
         made = super().__new__(cls, words)
-        made.later, made.never = later, never
+        made.later, made.never = later, never or {}
         return made
 
 

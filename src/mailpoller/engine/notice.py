@@ -31,6 +31,7 @@ class Kind(Enum):
     LAST_RESORT_USED = "last-resort-used"
     ENVIRONMENT = "environment"
     QUEUE_UNTAKEN = "queue-untaken"
+    RECIPIENT_REFUSED = "recipient-refused"
     WAL_GROWING = "wal-growing"
     CREDENTIALS_EXPIRE = "credentials-expire"
     MAIL_STUCK = "mail-stuck"
@@ -162,6 +163,14 @@ MANNERS = {
         "The queue {subject} is taken from again",
         "{count} queues{place} are taken from again",
         "Mail is still brought to it. Look whether its consumer runs: mailpoller queue list QUEUE",
+    ),
+    Kind.RECIPIENT_REFUSED: Manner(
+        "A recipient of the queue {subject} is refused for good",
+        "Recipients of {count} queues{place} are refused for good",
+        "All recipients of the queue {subject} have its mail again",
+        "All recipients of {count} queues{place} have their mail again",
+        "The others have the mail, and it is not sent to this one again. Mend the address, or take it out: mailpoller check --live names it.",
+        silence=timedelta(days=1),
     ),
     Kind.WAL_GROWING: Manner(
         "A reader keeps the file of the queue {subject} growing",

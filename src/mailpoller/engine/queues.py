@@ -11,7 +11,7 @@ import structlog
 
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
-from mailpoller.core.ports import Clock, Consumed, QueueRecord, Sink, Upkept
+from mailpoller.core.ports import Clock, Consumed, QueueRecord, Sink, Unserving, Upkept
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
@@ -66,7 +66,8 @@ class Queue:
 
     ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail again,
     for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator should know, or None;
-    ``untaken`` since when nobody takes from it, or None. ``recognition`` knows whether it is the queue that it was; without one
+    ``untaken`` since when nobody takes from it, or None; ``unserved``, after a delivery too, whenever it is others that the sink does not
+    serve, or nobody any more. ``recognition`` knows whether it is the queue that it was; without one
     it is never in doubt.
     """
 
@@ -83,6 +84,7 @@ class Queue:
         on_ready: Callable[[], None] = _nothing,
         doubts: Doubts = _ignore,
         untaken: Doubts = _ignore,
+        unserved: Doubts = _ignore,
         recognition: Recognition | None = None,
         calls: Turns | None = None,
         formerly: str | None = None,
@@ -98,13 +100,15 @@ class Queue:
         self.vanished = False
         """True while it is down because what lies in its place is not the queue that was delivered to."""
         self.concerns: dict[str, str] = {}
-        """What an operator should know although it takes mail, by kind: ``sink``, ``untaken``."""
+        """What an operator should know although it takes mail, by kind: ``sink``, ``untaken``, ``unserved``."""
         self.recognition = recognition
         self._clock = clock
         self._listener = listener
         self._on_ready = on_ready
         self._doubts = doubts
         self._untaken = untaken
+        self._unserved = unserved
+        self._unserved_said: str | None = None
         self._backoff = Backoff(retry_interval, retry_interval * 30)
         self._down_until = 0.0
         self._went_down = asyncio.Event()
@@ -159,7 +163,8 @@ class Queue:
         Nobody is told any more how it fares. The sink may be closed afterwards.
         """
         self._retired = True
-        self._listener, self._doubts, self._untaken, self._on_ready = None, _ignore, _ignore, _nothing
+        self._listener, self._on_ready = None, _nothing
+        self._doubts = self._untaken = self._unserved = _ignore
         self._empty.clear()
         if self._under_way:
             try:
@@ -199,6 +204,7 @@ class Queue:
                 answers = await self._call(batch)
             if self.recognition is not None:
                 await self.recognition.received(sum(isinstance(answer, Receipt) for answer in answers))
+            await self._hear_of_unserved()
             if not self._proven and not all(map(_blames_queue, answers)):
                 await self._prove()
             return answers
@@ -336,6 +342,16 @@ class Queue:
             await self._concern("sink", await self.sink.upkeep(), self._doubts)
         if isinstance(self.sink, Consumed):
             await self._concern("untaken", await self.sink.untaken(), self._untaken)
+        await self._hear_of_unserved()
+
+    async def _hear_of_unserved(self) -> None:
+        """Told when it changes. What an earlier process told stands until it is known better."""
+        if not isinstance(self.sink, Unserving):
+            return
+        words = self.sink.unserved()
+        if words is not None and words != self._unserved_said:
+            self._unserved_said = words
+            await self._concern("unserved", words or None, self._unserved)
 
     async def _concern(self, kind: str, words: str | None, told: Doubts) -> None:
         if words is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
@@ -115,6 +115,9 @@ class SmtpQueue:
         self._taken_before: dict[str, int] = {}
         """Delivery -> mails that the relay had taken when it last put this one off."""
         self._hands = asyncio.Semaphore(_LANES)
+        self._unserved: dict[str, str] = {}
+        """Recipients that the relay refused for good, while it took the mail for others -> its words then."""
+        self._served: set[str] = set()
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Mail each delivery. A relay that is down ends the batch: what it had taken is told, the rest may be repeated.
@@ -198,6 +201,7 @@ class SmtpQueue:
                 return Refusal(delivery.delivery_id, str(error), permanent=True)
             except EnvelopeRefused as error:
                 if share.taken and error.part == "recipients":
+                    self._note((), dict.fromkeys(to, str(error)))
                     return await self._done(delivery, str(error), replace(share, refused=share.refused + to))
                 raise TransientError(str(error), advice=error.advice) from None
             except MessageRejected as error:
@@ -221,12 +225,33 @@ class SmtpQueue:
                 return Refusal(delivery.delivery_id, f"{too_large}; a note with its header was sent", permanent=True)
             log.debug("message.mailed", queue=self._name, mid=delivery.mid, form=form)
             self._taken_before.pop(delivery.delivery_id, None)
-            later, never = getattr(answer, "later", ()), getattr(answer, "never", ())
-            has = Share(share.taken + tuple(one for one in to if one not in (*later, *never)), share.refused + never)
+            later: tuple[str, ...] = getattr(answer, "later", ())
+            never: Mapping[str, str] = getattr(answer, "never", {})
+            taken = tuple(one for one in to if one not in later and one not in never)
+            self._note(taken, never)
+            has = Share(share.taken + taken, share.refused + tuple(never))
             if later:
                 await self._partly.keep(delivery.delivery_id, has)
                 return Refusal(delivery.delivery_id, f"{self._outgoing.host}: {answer}", blame="queue")
             return await self._done(delivery, answer, has)
+
+    def _note(self, taken: Collection[str], never: Mapping[str, str]) -> None:
+        """Who has a mail, and who never will. The relay's first words to each count: later ones may differ in a number alone."""
+        self._served |= set(taken)
+        for one in taken:
+            self._unserved.pop(one, None)
+        for one, words in never.items():
+            self._unserved.setdefault(one, words)
+
+    def unserved(self) -> str | None:
+        """See :class:`~mailpoller.core.ports.Unserving`. Of the addresses only the domains are told."""
+        if not self._unserved:
+            return "" if self._served.issuperset(self._recipients) else None
+        domains = sorted({one.rpartition("@")[2] for one in self._unserved})
+        return (
+            f"{self._outgoing.host} refuses {len(self._unserved)} of {len(self._recipients)} recipients for good (at "
+            f"{', '.join(domains)}), and the others have the mail: {next(iter(self._unserved.values()))}"
+        )
 
     async def _done(self, delivery: Delivery, words: str, share: Share) -> Receipt:
         """All have it that ever will, somebody among them."""

@@ -56,7 +56,7 @@ async def transact(line: Line, mail: Mail) -> Answer:
                 answer=str(error)[:300],
             )
             break
-        answer = Answer(answer, later=answer.later + more.later, never=answer.never + more.never)
+        answer = Answer(answer, later=answer.later + more.later, never={**answer.never, **more.never})
     return Answer(answer, later=answer.later + left, never=answer.never) if left else answer
 
 
@@ -93,7 +93,7 @@ def _told(line: Line, mail: Mail, entry: Entry, answer: SMTPResponse) -> Answer:
     return Answer(
         f"{words} ({refused} of {of} recipients refused: {first})",
         later=tuple(one for one, said in entry.refused.items() if said.code < 500),
-        never=tuple(one for one, said in entry.refused.items() if said.code >= 500),
+        never={one: words_of(said) for one, said in entry.refused.items() if said.code >= 500},
     )
 
 
