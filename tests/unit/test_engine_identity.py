@@ -471,6 +471,28 @@ async def test_who_was_in_doubt_beside_the_one_who_is_to_blame_is_not_in_doubt_a
     assert rig.subjects().total() == 2
 
 
+async def test_who_came_is_not_in_doubt_any_more_and_his_name_is_nobody_s_once_it_is_free() -> None:
+    """A name that was asked for again after its message was deleted would be claimed for another one, which nobody ever sees."""
+    rig = Rig(batch=50, disposition="delete", poll_interval="1m")
+    rig.mailbox.whole = True
+    expected = rig.fill(1, "first")
+    assert await rig.watcher.drain()
+    expected += rig.fill(40)
+    rig.source.faults.fail("fetch", SessionLost("the server hung up"))
+    await rig.watcher.drain()
+    rig.source.faults.fail("fetch:1", SessionLost("the server hung up"))
+    await rig.watcher.drain()
+    rig.source.faults.fail(
+        "fetch", SessionLost("the server hung up"), after=2
+    )  # the header of what is to be deleted, and one alone
+    await rig.watcher.drain()
+    assert len(rig.source.faults.met) == 3
+    rig.later(hours=5)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == expected
+    assert {row.bearer for row in rig.ledger.store.messages.values()} == {0}
+
+
 async def test_who_is_to_blame_comes_after_those_that_a_process_died_with(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
     rig.fill(3)

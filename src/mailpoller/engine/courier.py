@@ -456,6 +456,7 @@ class Courier:
         In the order of the line: when two batches were asked for, the session was lost with the first of them.
         """
         hand.accounted = True
+        self._doubt.cleared([raw.claim.ref for raw in hand.fetched] + [claim.ref for claim in hand.gone])
         left = list(hand.missing.values())
         lost = hand.trouble if isinstance(hand.trouble, SessionLost) else None
         if left and now.failure is None:
