@@ -403,8 +403,7 @@ class World:
         self.promise(done or (kinds["doubtful"] if present else mail.removed), f"{told} is lost, {kinds}")
         faults = self.faults.total() + self.starts + self.renumbered + self.outages + self.happened.total()
         self.promise(
-            # A listing without a position shows again what waits for a queue that is down, and it is fetched again.
-            mail.downloads <= faults + mail.met or self.climate.whole,
+            mail.downloads <= faults + mail.met,
             f"{told} is downloaded {mail.downloads} times, with {faults} faults",
         )
 

@@ -36,6 +36,25 @@ async def test_every_message_is_settled_once_and_told_once() -> None:
     assert set(rig.downloads().values()) == {1}
 
 
+async def test_what_waits_for_a_queue_is_not_fetched_again_where_each_listing_shows_all() -> None:
+    rig = Rig(rules=[Routes("stored", "archive")])
+    rig.mailbox.whole = True
+    expected = rig.fill(20)
+    rig.sinks["support"].faults.fail("deliver", TransientError("down"), times=1000)
+    await rig.carry()
+    for number in range(5):
+        stored = rig.fill(1, f"stored {number}")
+        tally = await rig.carry()
+        assert stored <= rig.subjects("archive"), "mail for other queues goes on"
+        assert tally.deferred == 20, "they wait, and are seen to"
+    assert set(rig.downloads().values()) == {1}
+    rig.sinks["support"].faults.clear()
+    rig.queues["support"].state = State.UP
+    await rig.carry()
+    assert rig.subjects() == expected
+    assert max(rig.downloads().values()) == 2
+
+
 async def test_mailbox_is_never_told_before_the_ledger_knows() -> None:
     rig = Rig()
     rig.fill(25)

@@ -100,7 +100,7 @@ class Claim:
     ``absent_at``: when a look missed it first, of the looks that have missed it since it was seen. ``doubts``: how often
     its octets came without a proper end, since ``doubted_at``. ``bearer``: how many other messages are known to have borne the
     name before. ``plain_id``: made before delivery ids held the identity. ``blame``: how many sessions were lost while it had been
-    asked for and had not come.
+    asked for and had not come. ``waits_for``: the queue that it was put off for, or None.
     """
 
     ref: MessageRef
@@ -118,6 +118,7 @@ class Claim:
     bearer: int = 0
     plain_id: bool = False
     blame: int = 0
+    waits_for: str | None = None
 
 
 @record

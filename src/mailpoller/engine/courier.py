@@ -396,6 +396,12 @@ class Courier:
             # Listed again before their time has come.
             await self._put_down(suspects)
             hand.claims = [claim for claim in hand.claims if not claim.suspect]
+        down = self._dispatcher.down()
+        if in_vain := [claim for claim in hand.claims if claim.waits_for in down]:
+            # Listed again, where the mailbox has no position: what is due leaves them out.
+            await self._put_down(in_vain)
+            now.tally.put_off(len(in_vain), None)
+            hand.claims = [claim for claim in hand.claims if claim.waits_for not in down]
         if hand.batch.alone:
             claimed = {claim.ref.uid for claim in hand.claims}
             self._doubt.untried([ref for ref in hand.batch.refs if ref.uid not in claimed])
