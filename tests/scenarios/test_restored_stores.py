@@ -418,3 +418,28 @@ async def test_names_that_count_anew_at_once_with_mail_of_the_same_size_are_not_
         assert await asyncio.to_thread(finish, site, 3) == 0
         assert site.subjects() == numbered("first!", 2) + numbered("second", 2) + numbered("third!", 2)
         assert server.mails == []
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["same octets", "other mail"])
+async def test_a_pop3_server_that_names_all_mail_anew_has_it_suppressed_or_the_mailbox_held(
+    site: Site, shown: bool
+) -> None:
+    first = [(f"{number:08x}56789abc", plain(subject=f"message {number}")) for number in range(1, 31)]
+    async with ScriptedPop3(mails=first) as server:
+        site.settings["mailboxes"]["support"] |= {
+            "type": "pop3", "port": server.port, "hold_above": 10, "disposition": "leave"
+        }  # fmt: skip
+        assert await asyncio.to_thread(site.once) == 0
+        assert site.subjects().total() == 30
+        server.mails = [
+            (
+                f"1450744508.{number}",
+                octets if shown else plain(subject=f"another of these {number}", text="and longer"),
+            )
+            for number, (_, octets) in enumerate(first, 1)
+        ]
+        site.pass_time(120)
+        code = await asyncio.to_thread(site.once)
+        assert (code, told(site, "mailbox.held")) == ((0, 0) if shown else (75, 1))
+        assert told(site, "epoch.set_back") == 1
+        assert site.subjects().total() == 30, "nothing is told twice"
