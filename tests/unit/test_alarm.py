@@ -13,7 +13,7 @@ import pytest
 
 from clocks import SkippingClock
 from mailpoller.core.errors import LedgerUnavailable, MessageRejected, TransientError
-from mailpoller.core.ports import Mail
+from mailpoller.core.ports import Answer, Mail
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.notice import MANNERS
 from mailpoller.testing.memory_ledger import MemoryLedger
@@ -28,6 +28,7 @@ class FakeOutgoing:
     def __init__(self) -> None:
         self.mails: list[Mail] = []
         self.trouble: BaseException | None = None
+        self.answer = Answer("250 Ok")
         self.attempts = 0
 
     async def send(self, mail: Mail) -> str:
@@ -36,7 +37,7 @@ class FakeOutgoing:
         if self.trouble is not None:
             raise self.trouble
         self.mails.append(mail)
-        return "250 Ok"
+        return self.answer
 
     def probe(self) -> None: ...
     async def close(self) -> None: ...
@@ -208,6 +209,16 @@ async def test_no_failure_of_the_mail_ends_the_alarm_or_loses_the_edge(site: Sit
     await site.minutes(20)
     assert len(site.outgoing.mails) == 1
     assert any(fault.event == "alert.deferred" for fault in await site.ledger.faults("alerts"))
+
+
+async def test_who_is_refused_an_alert_for_good_is_told_and_the_others_have_it_once(site: Site) -> None:
+    site.outgoing.answer = Answer("250 Ok", never={"gone@example.org": "550 5.1.1 Gone"})
+    await site.down("support")
+    await site.minutes(30)
+    assert len(site.outgoing.mails) == 1
+    (fault,) = await site.ledger.faults("alerts")
+    assert fault.event == "alert.unserved"
+    assert "(at example.org): 550 5.1.1 Gone" in fault.detail
 
 
 async def test_a_short_trouble_is_never_told(site: Site) -> None:

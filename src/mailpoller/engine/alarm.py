@@ -408,7 +408,7 @@ class Alarm:
         )
         started = self._clock.monotonic()
         try:
-            await self._outgoing.send(mail)
+            answer = await self._outgoing.send(mail)
         except Exception as error:
             if not isinstance(error, MailpollerError):
                 log.exception("alert.crashed")
@@ -421,6 +421,11 @@ class Alarm:
             return
         elapsed = round(self._clock.monotonic() - started, 3)
         log.info("alert.sent", alarms=len(due), sections=len(sections), elapsed_s=elapsed)
+        if never := getattr(answer, "never", None):
+            domains = ", ".join(sorted({address.rpartition("@")[2] for address in never}))
+            reason = f"{len(never)} of {len(self._recipients)} recipients are refused for good (at {domains}): {next(iter(never.values()))}"
+            log.warning("alert.unserved", reason=reason)
+            self.fault("alerts", "alert.unserved", reason)
         self._backoff.reset()
         self._next_try = 0.0
         self._sent.append(now)
