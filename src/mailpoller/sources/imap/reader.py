@@ -5,6 +5,7 @@ A response is a list of pieces (RFC 3501 section 4.3): a line without its line e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -206,15 +207,12 @@ def literal_size(line: bytes, *, continued: bool) -> int | None:
     return int(digits)
 
 
+_CLOSED = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+"""What stands outside quotes, and in quotes that end. A backslash means something in quotes alone."""
+
+
 def _inside_quotes(line: bytes, at: int) -> bool:
     if b"\\" not in line:
         return line.count(b'"', 0, at) % 2 == 1
-    inside = escaped = False
-    for octet in line[:at]:
-        if escaped:
-            escaped = False
-        elif inside and octet == 0x5C:
-            escaped = True
-        elif octet == 0x22:
-            inside = not inside
-    return inside
+    closed = _CLOSED.match(line, 0, at)
+    return closed is None or closed.end() < at

@@ -44,7 +44,8 @@ _BUSY_CODES = {"LIMIT", "THROTTLED", "UNAVAILABLE"}
 _BUSY_WORDS = ("throttled", "server unavailable", "bandwidth limit", "too many")
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """English whatever the locale is, January first."""
-_MONTHS = {name: f"{number:02}" for number, name in enumerate(MONTH_NAMES, start=1)}
+_MONTHS = {name.encode(): number for number, name in enumerate(MONTH_NAMES, start=1)}
+_UTC = (b"+0000", b"-0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +199,27 @@ _usual_flags = lru_cache(maxsize=512)(_read_flags)
 
 def read_date(words: bytes) -> datetime | None:
     """An INTERNALDATE (``22-Nov-2026 03:10:10 +0100``, the day perhaps after a space), in UTC, or None if it is none."""
-    if _DATE.match(words) is None:
+    found = _DATE.match(words)
+    if found is None:
         return None
-    text = words.decode("ascii").replace(" ", "0", 1) if words[0] == 32 else words.decode("ascii")
-    day, month, rest = text.split("-", 2)
-    number = _MONTHS.get(month.title())
-    if number is None:
+    day, name, year, hour, minute, second, zone = found.groups()
+    month = _MONTHS.get(name) or _MONTHS.get(name.title())
+    if month is None:
         return None
     try:
-        found = datetime.fromisoformat(f"{rest[:4]}-{number}-{day.zfill(2)}T{rest[5:13]}{rest[14:19]}")
-        return found if found.tzinfo is UTC else found.astimezone(UTC)
+        there = datetime(int(year), month, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+        return there if zone in _UTC else there - _ahead(zone)
     except (ValueError, OverflowError):
         return None
+
+
+@lru_cache(maxsize=64)
+def _ahead(zone: bytes) -> timedelta:
+    """How much later than UTC it is there. Raises ValueError for a day or more."""
+    ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+    if ahead >= timedelta(days=1):
+        raise ValueError("no zone is a day away from another")
+    return ahead if zone[0] == 43 else -ahead
 
 
 # --- uids ------------------------------------------------------------------------------------------------------------
