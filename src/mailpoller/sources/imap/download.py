@@ -105,7 +105,8 @@ class Downloads:
 
     def hold(self, download: Download, message: RawMessage) -> None:
         """Keep a message back until what follows it has come."""
-        self.proven()
+        if self._unproven is not None:
+            self.proven()
         self._unproven = download, message
 
     def proven(self) -> None:
