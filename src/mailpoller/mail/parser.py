@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
 from hashlib import sha256
 
@@ -89,7 +90,7 @@ IDENTITY_OCTETS = 16
 def _identity(fields: _Fields) -> bytes | None:
     """See :attr:`Message.identity`. Of several fields of one name the first counts: of Received that of the last server, which is
     its own for every message."""
-    text = "\0".join(map(fields.value, _IDENTIFYING))
+    text = "\0".join(fields.values(_IDENTIFYING))
     if text == _NOTHING:
         return None
     return sha256(text.encode("utf-8", "surrogatepass")).digest()[:IDENTITY_OCTETS]
@@ -119,6 +120,11 @@ class _Fields:
     def value(self, key: str) -> str:
         """The first value; "" without such a field."""
         return self._fields[self.first[key]][1] if key in self.first else ""
+
+    def values(self, keys: Iterable[str]) -> list[str]:
+        """The first value of each."""
+        fields, first = self._fields, self.first
+        return [fields[first[key]][1] if key in first else "" for key in keys]
 
     def every(self, key: str) -> list[str]:
         """All values, in order."""
