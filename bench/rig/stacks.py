@@ -12,7 +12,7 @@ RATE = 500
 
 AREAS: tuple[tuple[str, str], ...] = (
     ("log", r"structlog|mailpoller/cli/logs|mailpoller/cli/terminal|logging/__init__"),
-    ("spool, hash", r"mailpoller/core/spool|mailpoller/transport/disk"),
+    ("spool, hash", r"mailpoller/core/spool|mailpoller/(storage|transport)/disk"),
     ("rules", r"mailpoller/rules/"),
     ("event", r"mailpoller/mail/(event|compose)"),
     ("parser", r"mailpoller/mail/"),
@@ -20,7 +20,7 @@ AREAS: tuple[tuple[str, str], ...] = (
     ("imap reading", r"mailpoller/sources/|aioimaplib"),
     ("ledger", r"mailpoller/ledgers/"),
     ("sink", r"mailpoller/sinks/"),
-    ("sqlite transport", r"mailpoller/transport/sqlite"),
+    ("sqlite", r"mailpoller/(storage|transport)/sqlite"),
     ("dispatcher", r"mailpoller/engine/(dispatcher|queues|pipeline)"),
     ("courier", r"mailpoller/engine/"),
     ("start", r"mailpoller/(cli|app|config)|importlib"),
@@ -29,7 +29,7 @@ AREAS: tuple[tuple[str, str], ...] = (
 
 WAITING = re.compile(r"^(_serve|Database\._serve|_worker|EpollSelector\.select|select) ")
 """Frames that do nothing themselves: if one of them is innermost, its thread waits for work."""
-COMMIT = re.compile(r"^(_work|Database\._work) .*transport/sqlite")
+COMMIT = re.compile(r"^(_work|Database\._work) .*(storage|transport)/sqlite")
 """The frame that commits: SQLite and the disk."""
 
 _PLACE = re.compile(r"^(.*) \(([^)]*?)(?::(\d+))?\)$")

@@ -50,7 +50,7 @@ from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.recognition import vanished
 from mailpoller.engine.supervisor import Supervisor
 from mailpoller.mail.compose import test_mail
-from mailpoller.transport.disk import make_directory
+from mailpoller.storage.disk import make_directory
 
 log = structlog.get_logger(__name__)
 

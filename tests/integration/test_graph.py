@@ -443,7 +443,7 @@ async def test_long_retry_after_is_left_to_the_engine(graph: Graph, make: Callab
 async def test_token_that_is_refused_is_replaced_once(
     graph: Graph, make: Callable[..., Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.transport.oauth.tokens.YOUNG", timedelta(0))
+    monkeypatch.setattr("mailpoller.wire.oauth.tokens.YOUNG", timedelta(0))
     graph.deliver(plain())
     async with opened(make()) as (session, folder):
         graph.revoke()
@@ -660,7 +660,7 @@ async def test_batch_that_is_not_answered_is_pending(graph: Graph, make: Callabl
 async def test_token_in_an_error_is_not_shown(
     graph: Graph, make: Callable[..., Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.transport.throttle._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("mailpoller.remote.throttle._FIRST_PAUSE", 0.01)
     source = make()
     async with opened(source) as (session, folder):
         _, position = await listed(session, folder)

@@ -22,7 +22,7 @@ from mailpoller.outgoings.graph import LARGEST, GraphOutgoing, GraphOutgoingConf
 from mailpoller.sinks.smtp import SmtpQueueConfig
 from mailpoller.testing.builders import plain
 from mailpoller.testing.deliveries import make_delivery
-from mailpoller.transport.smtp import NotCarried, RelayUnavailable
+from mailpoller.wire.smtp import NotCarried, RelayUnavailable
 from servers.graph import Graph, Said, strict_graph
 from servers.mailboxes import runtime
 

@@ -20,10 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from mailpoller.core.errors import CredentialsRefused
-from mailpoller.transport.oauth import OAuthAuth, TokenRefused
-from mailpoller.transport.oauth.login import log_in
-from mailpoller.transport.oauth.store import TokenFile
-from mailpoller.transport.oauth.tokens import TokenSource, token_source
+from mailpoller.wire.oauth import OAuthAuth, TokenRefused
+from mailpoller.wire.oauth.login import log_in
+from mailpoller.wire.oauth.store import TokenFile
+from mailpoller.wire.oauth.tokens import TokenSource, token_source
 from servers import oauth as server_module
 from servers.certificates import Authority, Issued
 from servers.mailboxes import SystemClock

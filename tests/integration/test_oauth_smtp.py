@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from mailpoller.core.errors import CredentialsRefused
 from mailpoller.core.ports import Mail
 from mailpoller.outgoings.smtp import SmtpConfig, SmtpOutgoing
-from mailpoller.transport.smtp import RelayUnavailable
+from mailpoller.wire.smtp import RelayUnavailable
 from servers.mailboxes import runtime
 from servers.smtp import Relay
 from servers.web import Asked, Reply, Web

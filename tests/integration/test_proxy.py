@@ -12,10 +12,10 @@ import pytest
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Mail
 from mailpoller.outgoings.smtp import SmtpConfig
-from mailpoller.transport.http import HttpClient
-from mailpoller.transport.probe import WebApproach, stages
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import TlsPolicy
+from mailpoller.wire.http import HttpClient
+from mailpoller.wire.probe import WebApproach, stages
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.tls import TlsPolicy
 from servers.dovecot import Dovecot
 from servers.forward import PASSWORD, forward_proxy
 from servers.mailboxes import imap_source, runtime, session_of

@@ -21,8 +21,7 @@ from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
-from mailpoller.transport.smtp import EnvelopeRefused, NotCarried, NotNow, RelayUnavailable, RelayUncertain
-from mailpoller.transport.smtp import line as transport
+from mailpoller.wire.smtp import EnvelopeRefused, NotCarried, NotNow, RelayUnavailable, RelayUncertain, line
 from servers.ports import free_port
 from servers.smtp import CLOSE, STALL, Certificate, Relay, Scripted, make_certificate
 from waiting import until
@@ -90,7 +89,7 @@ async def test_opportunistic_starttls_is_taken_where_it_is_offered(certificate: 
 
 
 async def test_opportunistic_starttls_in_clear_is_warned_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_warned", set())
+    monkeypatch.setattr(line, "_warned", set())
     async with Relay() as relay, outgoing(relay.port, tls="starttls", keep="0s") as sender:
         with capture_logs() as logs:
             await sender.send(MAIL)

@@ -291,7 +291,7 @@ async def test_a_relay_that_dies_half_way_keeps_the_receipts_of_what_it_took() -
 async def test_a_relay_too_slow_for_the_batch_keeps_the_receipts_of_what_it_took(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mailpoller.sinks.smtp._BUDGET_S", 0.1)
+    monkeypatch.setattr("mailpoller.sinks.smtp.sink._BUDGET_S", 0.1)
 
     class Slow(Relay):
         async def handle_DATA(self, server: object, session: object, envelope: object) -> str:

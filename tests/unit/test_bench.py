@@ -77,8 +77,8 @@ def test_time_of_a_stack_belongs_to_the_innermost_part_of_ours_and_waiting_to_no
     shown = stacks.summary(
         f"{runner};_judge (mailpoller/engine/courier.py:9);parse (mailpoller/mail/parser.py:5);search (re/__init__.py:2) 50\n"
         f"{runner};select (selectors.py:468) 30\n"
-        "sqlite-queue.db;_serve (mailpoller/transport/sqlite/database.py:7) 500\n"
-        "sqlite-queue.db;_serve (mailpoller/transport/sqlite/database.py:7);_work (mailpoller/transport/sqlite/database.py:9) 50\n",
+        "sqlite-queue.db;_serve (mailpoller/storage/sqlite/database.py:7) 500\n"
+        "sqlite-queue.db;_serve (mailpoller/storage/sqlite/database.py:7);_work (mailpoller/storage/sqlite/database.py:9) 50\n",
         messages=1000,
     )
     areas = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in shown.split("\n\n")[0].splitlines()[2:]}

@@ -16,7 +16,7 @@ from mailpoller.config import registry
 from mailpoller.config.reference import reference
 from mailpoller.config.schema import json_schema
 from mailpoller.core.prose import attribute_docstrings
-from mailpoller.transport.tls import TlsMode
+from mailpoller.wire.tls import TlsMode
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 

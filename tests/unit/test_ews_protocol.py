@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.ports import Start
+from mailpoller.remote.asking import FolderGone
+from mailpoller.remote.exchange import impossible
 from mailpoller.sources.ews import EwsConfig, soap
 from mailpoller.sources.ews.authentication import read_challenge
 from mailpoller.sources.ews.listing import Bookmark, instant
 from mailpoller.sources.ews.reader import AnswerReader, Malformed, Node
 from mailpoller.sources.ews.replies import Reply, fault
-from mailpoller.transport.asking import FolderGone
-from mailpoller.transport.exchange import impossible
 
 URL = "https://mail.example.com/EWS/Exchange.asmx"
 

@@ -13,8 +13,8 @@ import pytest
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, RawMessage
 from mailpoller.core.spool import Spool
-from mailpoller.transport.fetching import FetchingAbreast
-from mailpoller.transport.throttle import Busy
+from mailpoller.remote.fetching import FetchingAbreast
+from mailpoller.remote.throttle import Busy
 
 FOLDER = Folder("support", "INBOX", "epoch")
 

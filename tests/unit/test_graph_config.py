@@ -15,7 +15,7 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.outgoings.graph import GraphOutgoingConfig
 from mailpoller.sources.graph import GraphConfig
 from mailpoller.sources.graph.session import epoch_of
-from mailpoller.transport.oauth import terms_of
+from mailpoller.wire.oauth import terms_of
 from servers.mailboxes import runtime
 
 AUTH = {

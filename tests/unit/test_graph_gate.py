@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from clocks import SkippingClock
-from mailpoller.transport.graph import Busy, Gate, gate_for
-from mailpoller.transport.graph.gate import BUDGET
+from mailpoller.remote.graph import Busy, Gate, gate_for
+from mailpoller.remote.graph.gate import BUDGET
 
 
 async def test_four_at_a_time_and_a_batch_alone() -> None:

@@ -13,7 +13,7 @@ import pytest
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.spool import Spool
 from mailpoller.sources.gmail.encoded import EncodedIntake
-from mailpoller.transport.http import (
+from mailpoller.wire.http import (
     HttpClient,
     HttpCut,
     HttpError,
@@ -23,7 +23,7 @@ from mailpoller.transport.http import (
     error_of,
     retry_after,
 )
-from mailpoller.transport.tls import TlsPolicy
+from mailpoller.wire.tls import TlsPolicy
 from servers.dovecot import self_signed
 from servers.web import Asked, Reply, Web, script
 
@@ -115,7 +115,7 @@ async def test_a_chunked_answer_without_end_is_given_up_at_the_limit() -> None:
 
 
 async def test_an_answer_that_drips_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.transport.http.client._PATIENCE", 0.01)
+    monkeypatch.setattr("mailpoller.wire.http.client._PATIENCE", 0.01)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -139,7 +139,7 @@ async def test_an_answer_that_drips_without_end_is_given_up(monkeypatch: pytest.
 async def test_an_answer_over_a_thin_line_may_take_as_long_as_it_takes_if_a_kilobyte_comes_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mailpoller.transport.http.client._PATIENCE", 0.01)
+    monkeypatch.setattr("mailpoller.wire.http.client._PATIENCE", 0.01)
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.sources.imap import ImapConfig
 from mailpoller.sources.imap.session import epoch_of
-from mailpoller.transport.tls import TlsPolicy
+from mailpoller.wire.tls import TlsPolicy
 from servers.dovecot import self_signed
 
 

@@ -18,7 +18,7 @@ from mailpoller.sources.imap import reader
 from mailpoller.sources.imap.authentication import authenticate
 from mailpoller.sources.imap.protocol import ImapClient, Request
 from mailpoller.sources.imap.session import ImapSession
-from mailpoller.transport.sasl import XOAuth2
+from mailpoller.wire.sasl import XOAuth2
 from servers.mailboxes import ALL, claims_of, fetched, imap_source, listed, session_of
 from servers.scripted import Conversation, ScriptedImap
 from waiting import until

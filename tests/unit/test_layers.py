@@ -61,8 +61,18 @@ PLANTS = {
         "from mailpoller.testing.builders import plain",
         "mailpoller.outgoings.planted -> mailpoller.testing.builders",
     ),
-    "one file retries": Plant("transport/planted.py", "import tenacity", "mailpoller.transport.planted -> tenacity"),
+    "one file retries": Plant("wire/again.py", "import tenacity", "mailpoller.wire.again -> tenacity"),
 }
+# And one for each of the layers that plug-ins share: none knows the one above it.
+ROOMS = [
+    Plant(
+        "wire/planted.py", "import mailpoller.remote.throttle", "mailpoller.wire.planted -> mailpoller.remote.throttle"
+    ),
+    Plant("storage/planted.py", "import mailpoller.wire.dial", "mailpoller.storage.planted -> mailpoller.wire.dial"),
+    Plant(
+        "storage/another.py", "import mailpoller.remote.gaps", "mailpoller.storage.another -> mailpoller.remote.gaps"
+    ),
+]
 
 
 def _lint(sources: Path) -> tuple[int, str]:
@@ -90,7 +100,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(copy: Path) -> str:
-    for plant in PLANTS.values():
+    for plant in [*PLANTS.values(), *ROOMS]:
         file = copy / "mailpoller" / plant.file
         assert not file.exists()
         file.write_text(plant.line + "\n", "utf-8")
@@ -111,8 +121,17 @@ def test_each_contract_has_an_import_planted_against_it() -> None:
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_what_is_planted_against_a_contract_is_refused(contract: str, report: str) -> None:
     assert f"{contract} BROKEN" in report, report
-    said = report.split(f"\n{contract}\n-")[1].split("\n\n\n")[0]
-    assert PLANTS[contract].named in said, report
+    assert PLANTS[contract].named in _said(report, contract), report
+
+
+@pytest.mark.parametrize("plant", ROOMS, ids=lambda plant: plant.file)
+def test_no_shared_layer_knows_the_one_above_it(plant: Plant, report: str) -> None:
+    assert plant.named in _said(report, "dependencies run one way"), report
+
+
+def _said(report: str, contract: str) -> str:
+    """What the report says of a contract that is broken: from its heading to the next one."""
+    return re.split(r"\n\S.*\n-+\n", report.split(f"\n{contract}\n-")[1])[0]
 
 
 def test_package_without_a_layer_is_refused(tmp_path: Path) -> None:

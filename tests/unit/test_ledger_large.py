@@ -29,9 +29,9 @@ from mailpoller.ledgers.sqlite import SqliteLedger, clues, messages
 from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
+from mailpoller.storage.sqlite import file
 from mailpoller.testing.ledger_suite import ACCOUNT, INBOX, SuiteClock, claims, outcome, refs
 from mailpoller.testing.memory_ledger import MemoryLedger
-from mailpoller.transport.sqlite import file
 
 HERE = Path(__file__).parent
 OPEN = (

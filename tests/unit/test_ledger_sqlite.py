@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from test_transport_sqlite import small_disk  # noqa: F401 - a fixture
+from test_storage_sqlite import small_disk  # noqa: F401 - a fixture
 
 from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held
 from mailpoller.core.errors import ConfigError, LedgerUnavailable

@@ -19,10 +19,10 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sources.ews.authentication import Attempt
-from mailpoller.transport.oauth.endpoint import Grant
-from mailpoller.transport.oauth.store import Kept
-from mailpoller.transport.oauth.tokens import Token
-from mailpoller.transport.proxy import Proxy
+from mailpoller.wire.oauth.endpoint import Grant
+from mailpoller.wire.oauth.store import Kept
+from mailpoller.wire.oauth.tokens import Token
+from mailpoller.wire.proxy import Proxy
 from servers.mailboxes import imap_source
 from servers.pop3_mailboxes import pop3_source
 from servers.scripted import Conversation, ScriptedImap

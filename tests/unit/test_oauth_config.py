@@ -17,10 +17,10 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sources.imap import ImapConfig
-from mailpoller.transport.oauth import OAuthAuth, TokenRefused
-from mailpoller.transport.oauth.advice import advice_for, code_in
-from mailpoller.transport.oauth.assertion import ServiceAccount, client_assertion
-from mailpoller.transport.oauth.tokens import token_source
+from mailpoller.wire.oauth import OAuthAuth, TokenRefused
+from mailpoller.wire.oauth.advice import advice_for, code_in
+from mailpoller.wire.oauth.assertion import ServiceAccount, client_assertion
+from mailpoller.wire.oauth.tokens import token_source
 from servers.certificates import Authority
 from servers.web import Asked, Reply, Web
 

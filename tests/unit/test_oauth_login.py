@@ -16,8 +16,8 @@ import pytest
 
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.engine.clock import SystemClock
-from mailpoller.transport.oauth import OAuthAuth, Terms, TokenRefused
-from mailpoller.transport.oauth.login import log_in
+from mailpoller.wire.oauth import OAuthAuth, Terms, TokenRefused
+from mailpoller.wire.oauth.login import log_in
 from servers.web import Asked, Reply, Web, script
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
-from mailpoller.transport.oauth import OAuthAuth, TokenRefused
-from mailpoller.transport.oauth.store import Kept, TokenFile
-from mailpoller.transport.oauth.tokens import TokenSource, token_source
+from mailpoller.wire.oauth import OAuthAuth, TokenRefused
+from mailpoller.wire.oauth.store import Kept, TokenFile
+from mailpoller.wire.oauth.tokens import TokenSource, token_source
 from servers.web import Asked, Reply, Web, script
 
 SECRET = "client-secret-that-nobody-may-see"

@@ -15,7 +15,7 @@ import pytest
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.sources.pop3.authentication import authenticate
 from mailpoller.sources.pop3.protocol import Pop3Protocol
-from mailpoller.transport.sasl import OAuthBearer, XOAuth2
+from mailpoller.wire.sasl import OAuthBearer, XOAuth2
 from servers.dovecot import self_signed
 from servers.mailboxes import session_of
 from servers.pop3_mailboxes import pop3_source
@@ -73,7 +73,7 @@ async def test_stamp_that_is_no_message_id_is_not_hashed(tmp_path: Path) -> None
 async def test_password_is_not_sent_in_clear_unless_the_configuration_says_so_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.transport.auth.is_loopback", lambda host: False)
+    monkeypatch.setattr("mailpoller.wire.auth.is_loopback", lambda host: False)
     for capabilities in ("UIDL;SASL PLAIN LOGIN", "UIDL;USER", None):
         async with ScriptedPop3(capabilities=capabilities) as server:
             for tls in ("none", "starttls"):

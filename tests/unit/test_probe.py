@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailpoller.core.errors import ConfigError, MailpollerError, TransientError
-from mailpoller.transport.probe import Approach, stages
+from mailpoller.wire.probe import Approach, stages
 
 
 async def fine() -> str:

@@ -244,7 +244,7 @@ async def test_a_message_that_is_larger_than_a_file_may_be_does_not_take_the_que
             raise OSError(code, os.strerror(code))
 
         with monkeypatch.context() as patched:
-            patched.setattr("mailpoller.transport.disk.write_all", refuse)
+            patched.setattr("mailpoller.storage.disk.write_all", refuse)
             try:
                 (answer,) = await sink.deliver([make_delivery(1, octets=LARGE)])
             except TransientError as error:

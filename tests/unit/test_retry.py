@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from mailpoller.transport.retry import briefly
+from mailpoller.wire.retry import briefly
 
 SOON = timedelta(milliseconds=1)
 

@@ -7,7 +7,7 @@ from base64 import b64encode
 import pytest
 
 from mailpoller.core.errors import CredentialsRefused, TransientError
-from mailpoller.transport.sasl import (
+from mailpoller.wire.sasl import (
     CramMd5,
     Exchange,
     External,

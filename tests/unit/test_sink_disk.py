@@ -15,11 +15,11 @@ import pytest
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
+from mailpoller.storage import disk
+from mailpoller.storage.markfile import MarkFile
+from mailpoller.storage.recent import Recent
+from mailpoller.storage.thread import Worker
 from mailpoller.testing.deliveries import HOSTILE, spooled
-from mailpoller.transport import disk
-from mailpoller.transport.markfile import MarkFile
-from mailpoller.transport.recent import Recent
-from mailpoller.transport.thread import Worker
 from unit.sink_runtime import disk_steps
 
 OCTETS = HOSTILE * 3000

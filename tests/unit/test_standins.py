@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mailpoller.core.spool import Octets
-from mailpoller.transport.standins import LONGEST, stand_in
+from mailpoller.remote.standins import LONGEST, stand_in
 
 COURIER = (
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\n"

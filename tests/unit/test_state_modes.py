@@ -13,7 +13,7 @@ import pytest
 from mailpoller.app import prepare_runtime
 from mailpoller.config import load
 from mailpoller.engine.clock import SystemClock
-from mailpoller.transport.oauth.store import Kept, TokenFile
+from mailpoller.wire.oauth.store import Kept, TokenFile
 
 
 @pytest.fixture(autouse=True)

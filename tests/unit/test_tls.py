@@ -13,9 +13,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from mailpoller.core.errors import ConfigError, MailpollerError, TransientError
-from mailpoller.transport.dial import adopt, dial
-from mailpoller.transport.literals import HostName
-from mailpoller.transport.tls import TlsPolicy, agreed, secure
+from mailpoller.wire.dial import adopt, dial
+from mailpoller.wire.literals import HostName
+from mailpoller.wire.tls import TlsPolicy, agreed, secure
 from servers.certificates import Certificate, make_certificate
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion")

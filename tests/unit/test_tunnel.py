@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mailpoller.core.errors import TransientError
-from mailpoller.transport.proxy import Proxy
+from mailpoller.wire.proxy import Proxy
 
 
 @asynccontextmanager

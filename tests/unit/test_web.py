@@ -10,10 +10,10 @@ import pytest
 
 from clocks import SkippingClock
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.transport.bearer import TokenTrouble
-from mailpoller.transport.http import HttpClient, HttpCut, HttpError, HttpStatus, IntakeTrouble, Unauthorized
-from mailpoller.transport.throttle import LONGEST_PAUSE, Busy, Throttle
-from mailpoller.transport.web import TRIES, Refusal, WebClient
+from mailpoller.remote.bearer import TokenTrouble
+from mailpoller.remote.throttle import LONGEST_PAUSE, Busy, Throttle
+from mailpoller.remote.web import TRIES, Refusal, WebClient
+from mailpoller.wire.http import HttpClient, HttpCut, HttpError, HttpStatus, IntakeTrouble, Unauthorized
 
 
 class Gate(Throttle):

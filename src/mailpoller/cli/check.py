@@ -163,7 +163,7 @@ async def _state(directory: Path) -> AsyncIterator[Stage]:
     """Can the state directory be written, or made?"""
     from mailpoller.core.errors import TransientError
     from mailpoller.core.ports import Stage
-    from mailpoller.transport.disk import require_place
+    from mailpoller.storage.disk import require_place
 
     begun = time.monotonic()
     detail, advice = str(directory), ""

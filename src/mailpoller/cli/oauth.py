@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailpoller.config import Config
-    from mailpoller.transport.oauth import Terms
+    from mailpoller.wire.oauth import Terms
 
 oauth = typer.Typer(help="Log in by OAuth 2.0 where a person has to say yes.", no_args_is_help=True)
 
@@ -53,8 +53,8 @@ def login(
 
 async def _log_in(terms: Terms, state_directory: Path, port: int) -> None:
     from mailpoller.engine.clock import SystemClock
-    from mailpoller.transport.oauth.login import log_in
-    from mailpoller.transport.oauth.tokens import token_source
+    from mailpoller.wire.oauth.login import log_in
+    from mailpoller.wire.oauth.tokens import token_source
 
     clock = SystemClock()
     grant = await log_in(terms, clock, typer.echo, port=port)
@@ -64,7 +64,7 @@ async def _log_in(terms: Terms, state_directory: Path, port: int) -> None:
 def _terms(config: Config, name: str) -> Terms:
     """What the mailbox, or else the outgoing, of this name asks for tokens with."""
     from mailpoller.cli.service import known_mailbox
-    from mailpoller.transport.oauth import terms_of
+    from mailpoller.wire.oauth import terms_of
 
     block = config.outgoing.get(name) if name not in config.mailboxes else None
     terms = terms_of(block if block is not None else config.require(known_mailbox(config, name)))

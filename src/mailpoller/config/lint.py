@@ -17,8 +17,8 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Component, SourceConfig
-from mailpoller.transport.dial import is_loopback
-from mailpoller.transport.oauth import provider_of
+from mailpoller.wire.dial import is_loopback
+from mailpoller.wire.oauth import provider_of
 
 SHORTEST_POLL = timedelta(seconds=10)
 SHORTEST_POP3 = timedelta(minutes=1)

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, TransientError
-from mailpoller.transport.disk import make_directory
+from mailpoller.storage.disk import make_directory
 
 log = structlog.get_logger(__name__)
 

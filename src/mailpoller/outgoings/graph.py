@@ -21,16 +21,16 @@ from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
-from mailpoller.transport.graph import GraphClient, gate_for
-from mailpoller.transport.graph.address import check_installed, check_url, check_user, service_url
-from mailpoller.transport.graph.errors import LOGIN_ADVICE
-from mailpoller.transport.http import HttpStatus
-from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.oauth.tokens import token_source
-from mailpoller.transport.probe import WebApproach, token_step
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.smtp import EnvelopeRefused, NotCarried, RelayUnavailable
-from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
+from mailpoller.remote.graph import GraphClient, gate_for
+from mailpoller.remote.graph.address import check_installed, check_url, check_user, service_url
+from mailpoller.remote.graph.errors import LOGIN_ADVICE
+from mailpoller.wire.http import HttpStatus
+from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.oauth.tokens import token_source
+from mailpoller.wire.probe import WebApproach, token_step
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.smtp import EnvelopeRefused, NotCarried, RelayUnavailable
+from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
 log = structlog.get_logger(__name__)
 

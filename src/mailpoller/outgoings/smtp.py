@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Answer, Mail, Outgoing, Stage
-from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
-from mailpoller.transport.server import MailServer
-from mailpoller.transport.smtp import Relay, RelaySettings
-from mailpoller.transport.tls import TlsMode
+from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.wire.server import MailServer
+from mailpoller.wire.smtp import Relay, RelaySettings
+from mailpoller.wire.tls import TlsMode
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class SmtpOutgoing:
         self._credentials = relay.credentials
 
     async def send(self, mail: Mail) -> Answer:
-        """Hand the mail to the relay; see :meth:`mailpoller.transport.smtp.Relay.send`."""
+        """Hand the mail to the relay; see :meth:`mailpoller.wire.smtp.Relay.send`."""
         started = monotonic()
         if not mail.sender and not self._null_sender:
             mail = replace(mail, sender=self.sender)

@@ -24,7 +24,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock, Mark
 from mailpoller.core.seals.sink import SealedReceipt
-from mailpoller.transport.disk import (
+from mailpoller.storage.disk import (
     READABLE_FILE,
     give,
     group_id,
@@ -36,9 +36,9 @@ from mailpoller.transport.disk import (
     transient,
     write_all,
 )
-from mailpoller.transport.markfile import MarkFile
-from mailpoller.transport.recent import Recent
-from mailpoller.transport.thread import Worker
+from mailpoller.storage.markfile import MarkFile
+from mailpoller.storage.recent import Recent
+from mailpoller.storage.thread import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -28,7 +28,7 @@ from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock, Mark
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
-from mailpoller.transport.disk import (
+from mailpoller.storage.disk import (
     directory,
     group_id,
     in_words,
@@ -40,9 +40,9 @@ from mailpoller.transport.disk import (
     transient,
     write_octets,
 )
-from mailpoller.transport.markfile import MarkFile
-from mailpoller.transport.recent import Recent
-from mailpoller.transport.thread import Worker
+from mailpoller.storage.markfile import MarkFile
+from mailpoller.storage.recent import Recent
+from mailpoller.storage.thread import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -39,7 +39,7 @@ from mailpoller.ledgers.sqlite.messages import Key
 from mailpoller.ledgers.sqlite.reader import LedgerReader
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant_of_seconds, micros
-from mailpoller.transport.sqlite import Database, SqliteUnavailable
+from mailpoller.storage.sqlite import Database, SqliteUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Story, Stuck
 from mailpoller.ledgers.sqlite import alarms, folders, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
-from mailpoller.transport.sqlite import SqliteUnavailable, connect_read_only
+from mailpoller.storage.sqlite import SqliteUnavailable, connect_read_only
 
 
 @dataclass(frozen=True, slots=True)

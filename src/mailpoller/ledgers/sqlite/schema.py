@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailpoller.ledgers.sqlite.clues import shelve_all
-from mailpoller.transport.sqlite import Schema
+from mailpoller.storage.sqlite import Schema
 
 _VERSION_1 = """
 CREATE TABLE folder (

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Mark
 from mailpoller.sinks.sqlite.schema import QUEUE
-from mailpoller.transport.disk import group_id, require_place, transient
-from mailpoller.transport.sqlite.errors import SqliteUnavailable, classify
-from mailpoller.transport.sqlite.file import check
+from mailpoller.storage.disk import group_id, require_place, transient
+from mailpoller.storage.sqlite.errors import SqliteUnavailable, classify
+from mailpoller.storage.sqlite.file import check
 
 
 def inspect(path: Path, *, group: str | None, min_free: int, busy_timeout: timedelta) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.schema import OCTETS_FILE
-from mailpoller.transport.disk import directory, is_private_directory, make_directory, transient, write_octets
+from mailpoller.storage.disk import directory, is_private_directory, make_directory, transient, write_octets
 
 WRITERS = 8
 """Files written and synced at a time: a disk syncs several nearly as fast as one."""

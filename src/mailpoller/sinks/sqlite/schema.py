@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mailpoller.core.verdict import Priority
-from mailpoller.transport.sqlite import Schema
+from mailpoller.storage.sqlite import Schema
 
 PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
 """What ``message.priority`` counts: 0, 1, 2."""

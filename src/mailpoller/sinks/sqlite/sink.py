@@ -28,7 +28,7 @@ from mailpoller.sinks.sqlite.inspection import find_mark, inspect, read_mark
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
 from mailpoller.sinks.sqlite.schema import MARK, QUEUE, octets_directory
 from mailpoller.sinks.sqlite.upkeep import Upkeep
-from mailpoller.transport.disk import (
+from mailpoller.storage.disk import (
     SHARED_DIRECTORY,
     WRITABLE_FILE,
     create_file,
@@ -41,8 +41,8 @@ from mailpoller.transport.disk import (
     sync_file,
     transient,
 )
-from mailpoller.transport.sqlite import Database, SqliteUnavailable
-from mailpoller.transport.thread import Worker
+from mailpoller.storage.sqlite import Database, SqliteUnavailable
+from mailpoller.storage.thread import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Clock
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
-from mailpoller.transport.sqlite import Database
-from mailpoller.transport.thread import Worker
+from mailpoller.storage.sqlite import Database
+from mailpoller.storage.thread import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.literals import Secret
-from mailpoller.transport.dial import is_loopback
-from mailpoller.transport.http import Bearer
-from mailpoller.transport.wording import spoken
+from mailpoller.wire.dial import is_loopback
+from mailpoller.wire.http import Bearer
+from mailpoller.wire.wording import spoken
 
 KNOWN = ("ntlm", "negotiate", "basic", "bearer")
 

@@ -15,16 +15,16 @@ import structlog
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
 from mailpoller.core.ports import Clock
+from mailpoller.remote.asking import Asked
 from mailpoller.sources.ews.authentication import Attempt, Challenge, Login, read_challenge
 from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.reader import AnswerReader, Contents, Malformed, Node
 from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
-from mailpoller.transport.asking import Asked
-from mailpoller.transport.http import HttpCut, HttpError, HttpSilence, faults, retry_after
-from mailpoller.transport.http.wire import open_pool
-from mailpoller.transport.pace import Pace
-from mailpoller.transport.wording import spoken
+from mailpoller.wire.http import HttpCut, HttpError, HttpSilence, faults, retry_after
+from mailpoller.wire.http.network import open_pool
+from mailpoller.wire.pace import Pace
+from mailpoller.wire.wording import spoken
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ _REST = 64 << 10
 """Octets of a refusal's body that are read so that the connection can go on."""
 _OVERALL = 20
 """An answer must be complete after this many silences, however lively the server is. The time in which it comes at the pace of
-:data:`~mailpoller.transport.pace.LEAST` does not count."""
+:data:`~mailpoller.wire.pace.LEAST` does not count."""
 _KEPT = 100.0
 """Seconds that an idle connection is kept; IIS closes it after 120."""
 _LEGS = 8

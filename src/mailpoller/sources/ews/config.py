@@ -13,13 +13,13 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.literals import Secret
-from mailpoller.transport.auth import kind_of, lacking_beside
-from mailpoller.transport.dial import is_loopback
-from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
-from mailpoller.transport.literals import Wait
-from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
+from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
+from mailpoller.wire.auth import kind_of, lacking_beside
+from mailpoller.wire.dial import is_loopback
+from mailpoller.wire.literals import Wait
+from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
 _EXCHANGE_ONLINE = (
     "office365.com", "office365.us", "office.com", "office.de", "outlook.com", "outlook.cn", "outlook.de", "apps.mil",

@@ -13,13 +13,13 @@ import pybase64
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Spool
+from mailpoller.remote.fetching import Fetching
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.listing import instant
 from mailpoller.sources.ews.reader import CONTENT, Node
 from mailpoller.sources.ews.replies import BUSY, GONE, Busy, Reply
-from mailpoller.transport.fetching import Fetching
-from mailpoller.transport.http import HttpError
+from mailpoller.wire.http import HttpError
 
 SET_MESSAGES = 50
 """Messages of one request: above that Exchange's throttling counts them dearly."""

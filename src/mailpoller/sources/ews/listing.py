@@ -10,12 +10,12 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position
 from mailpoller.core.ports import Clock, Start
+from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import STATE_LOST, of_folder
-from mailpoller.transport.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
-from mailpoller.transport.http import HttpError
+from mailpoller.wire.http import HttpError
 
 log = structlog.get_logger(__name__)
 

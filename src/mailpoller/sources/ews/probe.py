@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.ports import Stage
+from mailpoller.remote.asking import FolderGone
+from mailpoller.remote.exchange import DELETED_ITEMS, impossible
+from mailpoller.remote.trial import AskedTrial
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings
@@ -14,10 +17,7 @@ from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import PROPERTIES
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.replies import only
-from mailpoller.transport.asking import FolderGone
-from mailpoller.transport.exchange import DELETED_ITEMS, impossible
-from mailpoller.transport.probe import WebApproach
-from mailpoller.transport.probe.asked import AskedTrial
+from mailpoller.wire.probe import WebApproach
 
 HEADER = "item:InternetMessageHeaders"
 

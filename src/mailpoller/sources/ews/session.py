@@ -15,6 +15,8 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
+from mailpoller.remote.asking import AskingSession, FolderGone, State, Wish
+from mailpoller.remote.gaps import Gaps
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.download import Download, Known
@@ -22,8 +24,6 @@ from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import StateLost, arrivals, instant, list_folder
 from mailpoller.sources.ews.looking import look_at
 from mailpoller.sources.ews.settling import Settling
-from mailpoller.transport.asking import AskingSession, FolderGone, State, Wish
-from mailpoller.transport.gaps import Gaps
 
 PAGE = 500
 """Refs of one page."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from mailpoller.core.delivery import Disposition
+from mailpoller.remote.asking import APPLIED, FolderGone, State
+from mailpoller.remote.exchange import DELETED_ITEMS, FLAGGED, SEEN, impossible
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.download import Known, categories_of, flags_of
@@ -13,8 +15,6 @@ from mailpoller.sources.ews.looking import AT_ONCE, look_at
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import FOLDER_GONE, GONE, NEVER, Denied, Reply
 from mailpoller.sources.ews.soap import Request
-from mailpoller.transport.asking import APPLIED, FolderGone, State
-from mailpoller.transport.exchange import DELETED_ITEMS, FLAGGED, SEEN, impossible
 
 ABSENT: State = ("applied", "gone")
 """The state of a message that is not there, until it is told to others, who need not know."""

@@ -11,15 +11,15 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
+from mailpoller.remote.asking import opening
 from mailpoller.sources.ews.authentication import Login, PasswordLogin, TokenLogin
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings, PasswordAuth
 from mailpoller.sources.ews.login import log_in
 from mailpoller.sources.ews.session import EwsSession
-from mailpoller.transport.asking import opening
-from mailpoller.transport.dial import is_loopback
-from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.oauth.tokens import TokenSource, token_source
+from mailpoller.wire.dial import is_loopback
+from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.oauth.tokens import TokenSource, token_source
 
 log = structlog.get_logger(__name__)
 

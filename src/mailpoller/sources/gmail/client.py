@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from mailpoller.core.spool import Intake
+from mailpoller.remote.bearer import TellingBearer
+from mailpoller.remote.web import WebClient
 from mailpoller.sources.gmail.errors import refusal
 from mailpoller.sources.gmail.quota import Quota
-from mailpoller.transport.bearer import TellingBearer
-from mailpoller.transport.http import Bearer, HttpAnswer, HttpClient, HttpCut
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.retry import briefly
-from mailpoller.transport.tls import TlsPolicy
-from mailpoller.transport.web import WebClient
+from mailpoller.wire.http import Bearer, HttpAnswer, HttpClient, HttpCut
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.retry import briefly
+from mailpoller.wire.tls import TlsPolicy
 
 AT_ONCE = 6
 """Requests in flight in one session."""

@@ -12,11 +12,11 @@ from pydantic import Field, field_validator, model_validator
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
-from mailpoller.transport.dial import confidential
-from mailpoller.transport.literals import Wait
-from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
+from mailpoller.wire.dial import confidential
+from mailpoller.wire.literals import Wait
+from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
 SERVICE = "https://gmail.googleapis.com"
 ME = "me"

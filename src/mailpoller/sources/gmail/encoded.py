@@ -9,7 +9,7 @@ import orjson
 import pybase64
 
 from mailpoller.core.spool import Intake, Spool
-from mailpoller.transport.http import IntakeTrouble
+from mailpoller.wire.http import IntakeTrouble
 
 LONGEST_REST = 256 << 10
 """Octets of the answer beside ``raw``, at most: labels, dates, a snippet."""

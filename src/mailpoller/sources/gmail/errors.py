@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
-from mailpoller.transport.http import HttpStatus, Unauthorized
-from mailpoller.transport.throttle import Busy
-from mailpoller.transport.web import Refusal
+from mailpoller.remote.throttle import Busy
+from mailpoller.remote.web import Refusal
+from mailpoller.wire.http import HttpStatus, Unauthorized
 
 _THROTTLED = frozenset(
     ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "backendError", "quotaExceeded",

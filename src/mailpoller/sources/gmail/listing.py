@@ -11,10 +11,10 @@ import structlog
 
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
+from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.contents import PAGE, Contents, EndlessListing, HistoryLost, history_id
 from mailpoller.sources.gmail.looking import looked_at
-from mailpoller.transport.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 
 log = structlog.get_logger(__name__)
 

@@ -8,15 +8,15 @@ from urllib.parse import quote
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
+from mailpoller.remote.trial import AskedTrial
 from mailpoller.sources.gmail.client import MESSAGES_GET, MESSAGES_LIST, MESSAGES_MODIFY, GmailClient
 from mailpoller.sources.gmail.config import ME, GmailSettings, reasons_against
 from mailpoller.sources.gmail.encoded import EncodedIntake
 from mailpoller.sources.gmail.errors import Invalid, Missing
 from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.login import log_in
-from mailpoller.transport.http import Bearer
-from mailpoller.transport.probe import WebApproach, token_step
-from mailpoller.transport.probe.asked import AskedTrial
+from mailpoller.wire.http import Bearer
+from mailpoller.wire.probe import WebApproach, token_step
 
 _HEAD = 16_384
 """Octets of a message that are fetched, at most."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from mailpoller.core.ports import Clock
-from mailpoller.transport.throttle import Throttle
+from mailpoller.remote.throttle import Throttle
 
 PER_MINUTE = 15_000
 """Units that the service gives a user each minute (Gmail API, Usage limits)."""

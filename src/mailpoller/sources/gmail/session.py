@@ -13,6 +13,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
+from mailpoller.remote.asking import AskingSession, State, Wish
+from mailpoller.remote.gaps import Gaps
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import TRASH, GmailSettings
 from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
@@ -22,8 +24,6 @@ from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.looking import looked_at
 from mailpoller.sources.gmail.settling import Settling
-from mailpoller.transport.asking import AskingSession, State, Wish
-from mailpoller.transport.gaps import Gaps
 
 REMEMBERED = 5_000
 """Messages that were listed or fetched lately of which that is remembered."""

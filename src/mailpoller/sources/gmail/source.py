@@ -9,13 +9,13 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
+from mailpoller.remote.asking import opening
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import ME, GmailSettings
 from mailpoller.sources.gmail.login import log_in
 from mailpoller.sources.gmail.quota import quota_for
 from mailpoller.sources.gmail.session import GmailSession
-from mailpoller.transport.asking import opening
-from mailpoller.transport.oauth.tokens import token_source
+from mailpoller.wire.oauth.tokens import token_source
 
 
 class GmailSource:

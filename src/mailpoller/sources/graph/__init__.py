@@ -1,15 +1,15 @@
 """The source ``graph``: a mailbox in Exchange Online, by Microsoft Graph (https://learn.microsoft.com/graph/api/resources/message).
 
 ``config`` is the YAML block, ``source`` what connects, ``session`` what the engine talks to; ``listing`` knows delta queries, ``download``
-fetches, ``settling`` carries out dispositions, ``folders`` finds folders by name. What the outgoing shares is in ``transport.graph``.
+fetches, ``settling`` carries out dispositions, ``folders`` finds folders by name. What the outgoing shares is in ``remote.graph``.
 """
 
 from __future__ import annotations
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.ports import Source
+from mailpoller.remote.graph.address import check_installed
 from mailpoller.sources.graph.config import GraphSettings
-from mailpoller.transport.graph.address import check_installed
 
 __all__ = ["GraphConfig"]
 

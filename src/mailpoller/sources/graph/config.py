@@ -11,12 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.literals import Duration
-from mailpoller.transport.exchange import Deletion, FolderNames, check_disposition
-from mailpoller.transport.graph.address import check_url, check_user, service_url
-from mailpoller.transport.literals import Wait
-from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.proxy import Proxy
-from mailpoller.transport.tls import Fingerprint, TlsPolicy, check_trust
+from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
+from mailpoller.remote.graph.address import check_url, check_user, service_url
+from mailpoller.wire.literals import Wait
+from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
 
 class GraphSettings(SourceConfig):

@@ -9,11 +9,11 @@ from urllib.parse import quote
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Spool
+from mailpoller.remote.fetching import FetchingAbreast
+from mailpoller.remote.graph import Ask, Denied, GraphClient, Missing
+from mailpoller.remote.graph.client import BATCHED
+from mailpoller.remote.graph.gate import AT_ONCE
 from mailpoller.sources.graph.listing import PROPERTIES, item_of
-from mailpoller.transport.fetching import FetchingAbreast
-from mailpoller.transport.graph import Ask, Denied, GraphClient, Missing
-from mailpoller.transport.graph.client import BATCHED
-from mailpoller.transport.graph.gate import AT_ONCE
 
 Facts = tuple[datetime | None, tuple[str, ...]]
 """When the service received a message, and its flags."""

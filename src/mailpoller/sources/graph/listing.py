@@ -15,9 +15,9 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
-from mailpoller.transport.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
-from mailpoller.transport.graph import GraphClient, SyncLost
-from mailpoller.transport.http import HttpAnswer, HttpStatus
+from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
+from mailpoller.remote.graph import GraphClient, SyncLost
+from mailpoller.wire.http import HttpAnswer, HttpStatus
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailpoller.transport.graph import GraphClient
+from mailpoller.remote.graph import GraphClient
 
 
 async def log_in(client: GraphClient) -> None:

@@ -8,15 +8,15 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
+from mailpoller.remote.exchange import impossible
+from mailpoller.remote.graph import Ask, GraphClient
+from mailpoller.remote.graph.errors import LOGIN_ADVICE
+from mailpoller.remote.trial import AskedTrial
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.login import log_in
-from mailpoller.transport.exchange import impossible
-from mailpoller.transport.graph import Ask, GraphClient
-from mailpoller.transport.graph.errors import LOGIN_ADVICE
-from mailpoller.transport.http import Bearer
-from mailpoller.transport.probe import WebApproach, token_step
-from mailpoller.transport.probe.asked import AskedTrial
+from mailpoller.wire.http import Bearer
+from mailpoller.wire.probe import WebApproach, token_step
 
 _HEAD = 16_384
 """Octets of a message that are fetched, at most."""

@@ -13,14 +13,14 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
+from mailpoller.remote.asking import AskingSession, State, Wish
+from mailpoller.remote.gaps import Gaps
+from mailpoller.remote.graph import Ask, GraphClient, Missing, SyncLost
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import EndlessListing, Item, Listing, item_of
 from mailpoller.sources.graph.settling import Settling
-from mailpoller.transport.asking import AskingSession, State, Wish
-from mailpoller.transport.gaps import Gaps
-from mailpoller.transport.graph import Ask, GraphClient, Missing, SyncLost
 
 REMEMBERED = 5_000
 """Messages that were listed lately of which is kept what the service said; of others it is asked again."""

@@ -9,12 +9,12 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
+from mailpoller.remote.asking import opening
+from mailpoller.remote.graph import GraphClient, gate_for
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.login import log_in
 from mailpoller.sources.graph.session import GraphSession
-from mailpoller.transport.asking import opening
-from mailpoller.transport.graph import GraphClient, gate_for
-from mailpoller.transport.oauth.tokens import token_source
+from mailpoller.wire.oauth.tokens import token_source
 
 
 class GraphSource:

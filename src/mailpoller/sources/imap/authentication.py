@@ -9,9 +9,9 @@ from mailpoller.core.errors import CredentialsRefused, MailpollerError, Transien
 from mailpoller.sources.imap.names import quotable, quote
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import Status
-from mailpoller.transport.auth import Credentials
-from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
-from mailpoller.transport.wording import without
+from mailpoller.wire.auth import Credentials
+from mailpoller.wire.sasl import Exchange, decoded, encoded, initial
+from mailpoller.wire.wording import without
 
 # RFC 5530 section 3; Google says OVERQUOTA of its own bandwidth limits.
 _PASSING_CODES = {

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.sources.imap.names import composed
-from mailpoller.transport.auth import Auth, Credentials, PasswordAuth, check_auth
-from mailpoller.transport.server import MailboxServer
+from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.wire.server import MailboxServer
 
 _SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}
 _KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"

@@ -13,10 +13,10 @@ from mailpoller.sources.imap import authentication
 from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.names import quote
 from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol, Request
-from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import left_until
-from mailpoller.transport.opening import connected
-from mailpoller.transport.tls import secure
+from mailpoller.wire.auth import Credentials
+from mailpoller.wire.dial import left_until
+from mailpoller.wire.opening import connected
+from mailpoller.wire.tls import secure
 
 log = structlog.get_logger(__name__)
 

@@ -14,10 +14,10 @@ from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Literal, read_values
 from mailpoller.sources.imap.settling import objection
-from mailpoller.transport.auth import Credentials
-from mailpoller.transport.oauth import provider_of
-from mailpoller.transport.probe.server import ServerTrial
-from mailpoller.transport.tls import agreed, secure
+from mailpoller.wire.auth import Credentials
+from mailpoller.wire.oauth import provider_of
+from mailpoller.wire.probe.server import ServerTrial
+from mailpoller.wire.tls import agreed, secure
 
 _HEAD = 65536
 """Octets of a header that are fetched, at most."""

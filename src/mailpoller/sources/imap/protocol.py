@@ -24,8 +24,8 @@ from mailpoller.core.spool import Intake, Octets
 from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status, read_fetch, read_flags, read_set, read_status
-from mailpoller.transport.pace import Pace
-from mailpoller.transport.wording import spoken, without
+from mailpoller.wire.pace import Pace
+from mailpoller.wire.wording import spoken, without
 
 # Its DEBUG lines hold passwords and every octet received.
 library.log.setLevel(logging.INFO)
@@ -36,7 +36,7 @@ MAX_ALERTS = 10
 """Texts that one connection may bring to a human's attention."""
 PATIENCE = 10
 """A command must be over after this many stall times, however lively the server is. What is read at the pace of
-:data:`~mailpoller.transport.pace.LEAST` for a FETCH or a SEARCH takes none of that time."""
+:data:`~mailpoller.wire.pace.LEAST` for a FETCH or a SEARCH takes none of that time."""
 PATIENCE_FETCH = 60
 """The same for FETCH, whose answer may be many messages."""
 MAX_ODD_LINES = 1000

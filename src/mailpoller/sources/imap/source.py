@@ -15,7 +15,7 @@ from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.connecting import open_client
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.session import ImapSession
-from mailpoller.transport.dial import is_loopback
+from mailpoller.wire.dial import is_loopback
 
 log = structlog.get_logger(__name__)
 

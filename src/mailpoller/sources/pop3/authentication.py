@@ -10,9 +10,9 @@ from datetime import timedelta
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.sources.pop3.protocol import Pop3Protocol, Reply
-from mailpoller.transport.auth import Credentials
-from mailpoller.transport.sasl import Exchange, decoded, encoded, initial
-from mailpoller.transport.wording import spoken
+from mailpoller.wire.auth import Credentials
+from mailpoller.wire.sasl import Exchange, decoded, encoded, initial
+from mailpoller.wire.wording import spoken
 
 LONGEST_COMMAND = 255
 """Octets of a command, line end included (RFC 2449 section 4): a longer first message of SASL goes on a line of its own."""

@@ -9,9 +9,9 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from mailpoller.core.component import Block, Runtime, StartLiteral
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.literals import DispositionLiteral
-from mailpoller.transport.auth import Credentials, ExternalAuth, check_auth, kind_of
-from mailpoller.transport.oauth import OAuthAuth
-from mailpoller.transport.server import MailboxServer
+from mailpoller.wire.auth import Credentials, ExternalAuth, check_auth, kind_of
+from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.server import MailboxServer
 
 _GOOGLE = {"pop.gmail.com", "pop.googlemail.com"}
 

@@ -10,10 +10,10 @@ from mailpoller.core.errors import TransientError
 from mailpoller.sources.pop3 import authentication
 from mailpoller.sources.pop3.config import Pop3Settings
 from mailpoller.sources.pop3.protocol import Pop3Protocol
-from mailpoller.transport.auth import Credentials
-from mailpoller.transport.dial import left_until
-from mailpoller.transport.opening import connected
-from mailpoller.transport.tls import secure
+from mailpoller.wire.auth import Credentials
+from mailpoller.wire.dial import left_until
+from mailpoller.wire.opening import connected
+from mailpoller.wire.tls import secure
 
 log = structlog.get_logger(__name__)
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 
 from mailpoller.core.message import Claim, RawMessage
 from mailpoller.core.spool import Intake, Octets, Spool
+from mailpoller.remote.standins import stand_in
 from mailpoller.sources.pop3.maildrop import Maildrop
 from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Reply
 from mailpoller.sources.pop3.reader import Enough
-from mailpoller.transport.standins import stand_in
 
 WINDOW = 8 << 20
 """Octets asked for and not yet received, at most (one message may exceed it)."""

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from mailpoller.core.errors import SessionLost
 from mailpoller.core.message import Claim, RawMessage
 from mailpoller.core.spool import Octets, Spool
+from mailpoller.remote.standins import stand_in
 from mailpoller.sources.pop3.download import SLACK, Body, Download
 from mailpoller.sources.pop3.maildrop import Maildrop
 from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Reply, Request
-from mailpoller.transport.standins import stand_in
 
 BASE64_LINE = 78
 """Octets of a full line of base64 with its end: what most of a large message is made of."""

@@ -13,10 +13,10 @@ from mailpoller.sources.pop3 import connecting
 from mailpoller.sources.pop3.config import Pop3Settings, impossible
 from mailpoller.sources.pop3.maildrop import Contents, Knowledge, Maildrop
 from mailpoller.sources.pop3.protocol import Pop3Protocol
-from mailpoller.transport.auth import Credentials
-from mailpoller.transport.oauth import provider_of
-from mailpoller.transport.probe.server import ServerTrial
-from mailpoller.transport.tls import agreed
+from mailpoller.wire.auth import Credentials
+from mailpoller.wire.oauth import provider_of
+from mailpoller.wire.probe.server import ServerTrial
+from mailpoller.wire.tls import agreed
 
 _HEAD = 8 << 20
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.pop3.reader import AnswerReader, Collected, Enough, ProtocolViolation, Taker
-from mailpoller.transport.pace import Pace
-from mailpoller.transport.wording import spoken
+from mailpoller.wire.pace import Pace
+from mailpoller.wire.wording import spoken
 
 MAX_LISTING = 64 << 20
 """Octets of the answer to LIST or UIDL: 1,000,000 messages with names of 50 octets fit."""
 MAX_CAPABILITIES = 64 << 10
 PATIENCE = 10
 """An answer must be over after this many stall times, however lively the server is. What is read of a body at the pace of
-:data:`~mailpoller.transport.pace.LEAST` takes none of that time."""
+:data:`~mailpoller.wire.pace.LEAST` takes none of that time."""
 PATIENCE_BODY = 60
 """The same for a message, which may be many megabytes over a thin line."""
 

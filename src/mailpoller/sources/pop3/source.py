@@ -18,7 +18,7 @@ from mailpoller.sources.pop3.connecting import open_connection
 from mailpoller.sources.pop3.memory import Memory
 from mailpoller.sources.pop3.protocol import Pop3Protocol
 from mailpoller.sources.pop3.session import Pop3Session
-from mailpoller.transport.dial import is_loopback
+from mailpoller.wire.dial import is_loopback
 
 log = structlog.get_logger(__name__)
 

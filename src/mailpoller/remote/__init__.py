@@ -1,0 +1,1 @@
+"""What mailboxes at a service share: being asked for news, prefetching, gaps in listings, waits that it wants."""

@@ -1,0 +1,1 @@
+"""How one keeps: durable files and directories, SQLite, the mark of a queue, and threads for what blocks."""

@@ -1,6 +1,0 @@
-"""Trying something step by step, for ``check --live``: what takes the steps, and the steps that several plug-ins share."""
-
-from mailpoller.transport.probe.approach import Approach, WebApproach
-from mailpoller.transport.probe.steps import Step, stages, token_step
-
-__all__ = ["Approach", "Step", "WebApproach", "stages", "token_step"]

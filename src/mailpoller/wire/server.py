@@ -1,0 +1,93 @@
+"""What the blocks of IMAP, POP3 and SMTP have in common: where the server is, whom to trust, who logs in, how long it is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mailpoller.core.component import Component, Runtime, SourceConfig
+from mailpoller.core.literals import Secret
+from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
+from mailpoller.wire.literals import HostName, Wait
+from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
+
+
+class MailServer(Component):
+    """A block that is about a mail server. Its keys stand before those of the block itself, which says anew what it means otherwise."""
+
+    usual_ports: ClassVar[Mapping[TlsMode, int]]
+    """Where such servers are, by TLS mode."""
+
+    type: Literal["imap", "pop3", "smtp"]
+    host: HostName
+    """The server's name, against which its certificate is checked."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """The usual one, which follows ``tls``, if it is not given."""
+    tls: TlsMode = "tls"
+    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker can
+    prevent it; see ``auth`` for the password then) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
+    ca_file: Path | None = None
+    """Trust the certificates in this PEM file instead of the system's."""
+    pin: Fingerprint | None = None
+    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    client_certificate: Path | None = None
+    """Our own certificate (PEM), for a server that asks for one."""
+    client_key: Path | None = None
+    """Its private key (PEM, not encrypted), if it is not in the same file."""
+    proxy: Proxy | None = None
+    """Connect by way of a proxy."""
+    username: str | None = None
+    """Whom to log in as."""
+    password: Secret | None = None
+    """``env:NAME``, ``file:/path`` or ``credential:name``. Left out with OAuth 2.0 and ``external``."""
+
+    @model_validator(mode="after")
+    def _check_trust(self) -> Self:
+        check_trust(self.policy)
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or self.usual_ports[self.tls]
+
+    @property
+    def policy(self) -> TlsPolicy:
+        """Whom to trust."""
+        return TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key)
+
+    def login(self, username: str, auth: AnyAuth, runtime: Runtime) -> Credentials:
+        """How ``username`` logs in to this server."""
+        return Credentials(
+            auth,
+            service=self.type,
+            username=username,
+            password=self.password,
+            host=self.host,
+            port=self.effective_port,
+            state_directory=runtime.state_directory,
+            clock=runtime.clock,
+        )
+
+
+class MailboxServer(MailServer, SourceConfig):
+    """A mailbox on such a server, over one connection that is kept."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: the usual one, which follows ``tls``."""
+    username: str
+    """Whom to log in as; with OAuth 2.0 it may be a shared mailbox that the token's owner may use."""
+    connect_timeout: Wait = timedelta(seconds=30)
+    """How long connecting may take, up to the server's greeting and through TLS."""
+    command_timeout: Wait = timedelta(seconds=60)
+    """How long the server may be silent while we wait for an answer."""
+
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """A password, or what else the way of logging in needs."""
+        return lacking_beside(written.get("auth"), written)
