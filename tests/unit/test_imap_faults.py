@@ -16,7 +16,8 @@ from mailpoller.core.message import Claim, Folder, Gone, MessageRef, RawMessage
 from mailpoller.core.ports import Progressing, Session
 from mailpoller.sources.imap import reader
 from mailpoller.sources.imap.authentication import authenticate
-from mailpoller.sources.imap.protocol import ImapClient, Request
+from mailpoller.sources.imap.command import Request
+from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.session import ImapSession
 from mailpoller.wire.sasl import XOAuth2
 from servers.mailboxes import ALL, claims_of, fetched, imap_source, listed, session_of
@@ -143,7 +144,7 @@ async def test_a_body_longer_than_asked_for_is_not_taken_in_and_stops_only_itsel
 
 
 async def test_what_one_command_gathers_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.protocol.MAX_DATA", 10_000)
+    monkeypatch.setattr("mailpoller.sources.imap.command.MAX_DATA", 10_000)
     many = b"".join(b'* LIST () "/" "folder%d"\r\n' % number for number in range(1000))
     async with (
         ScriptedImap({"LIST": many + b"%T OK\r\n"}) as server,
@@ -268,7 +269,7 @@ async def test_a_download_that_goes_on_slowly_is_not_given_up(tmp_path: Path) ->
 async def test_a_body_over_a_thin_line_may_take_as_long_as_it_takes_if_a_kilobyte_comes_a_second(
     piece: int, goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.protocol.PATIENCE_FETCH", 4)
+    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE_FETCH", 4)
     mail = MAIL + b"a line of text, and no more\r\n" * (60 * piece // 29)
 
     async def slow(conversation: Conversation, tag: str, arguments: str) -> bytes:
@@ -304,7 +305,7 @@ async def test_a_server_that_stalls_in_a_body_is_given_up(tmp_path: Path) -> Non
 
 
 async def test_a_server_that_chatters_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.protocol.PATIENCE", 2)
+    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE", 2)
 
     async def chatter(conversation: Conversation, tag: str, arguments: str) -> None:
         while not conversation.writer.is_closing():

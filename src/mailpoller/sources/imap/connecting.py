@@ -10,9 +10,10 @@ import structlog
 from mailpoller import __version__
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap import authentication
+from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.names import quote
-from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol, Request
+from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.dial import left_until
 from mailpoller.wire.opening import connected

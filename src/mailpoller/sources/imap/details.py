@@ -9,10 +9,12 @@ from typing import overload
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef
+from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.names import uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
+from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import ProtocolViolation, Response
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
+from mailpoller.sources.imap.selected import Mailbox
 
 MAX_UID = 0xFFFFFFFF
 """The last that there can be (RFC 3501 section 9, nz-number)."""

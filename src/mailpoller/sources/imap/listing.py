@@ -18,9 +18,11 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Start
 from mailpoller.sources.imap.bookmark import MAX_GAPS, Bookmark, Gap
+from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.details import MAX_UID, WITNESS, Lines, ask, newest, search
-from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
+from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import MONTH_NAMES
+from mailpoller.sources.imap.selected import Mailbox
 
 log = structlog.get_logger(__name__)
 

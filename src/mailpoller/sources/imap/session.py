@@ -22,8 +22,9 @@ from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
-from mailpoller.sources.imap.protocol import ImapClient, Mailbox
+from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Status
+from mailpoller.sources.imap.selected import Mailbox
 from mailpoller.sources.imap.settling import Settling, State
 from mailpoller.sources.imap.survey import look_at, survey_folder
 

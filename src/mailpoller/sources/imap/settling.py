@@ -10,13 +10,15 @@ from typing import Literal, Protocol
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.details import hits, newest
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.names import composed, uid_set, uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox, Request
+from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import ProtocolViolation
 from mailpoller.sources.imap.responses import Fetched, Status
+from mailpoller.sources.imap.selected import Mailbox
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")

@@ -10,7 +10,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position, Survey
 from mailpoller.sources.imap.bookmark import Bookmark
 from mailpoller.sources.imap.details import WITNESS, Lines, Shown, search, witnesses
-from mailpoller.sources.imap.protocol import ImapProtocol, Mailbox
+from mailpoller.sources.imap.protocol import ImapProtocol
+from mailpoller.sources.imap.selected import Mailbox
 
 FAMILIAR = 20
 """Messages that are compared, the newest ones."""

@@ -1,0 +1,108 @@
+"""A command on its way, and what has come for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from aioimaplib import aioimaplib as library
+
+from mailpoller.core.errors import SessionLost
+from mailpoller.sources.imap.reader import ProtocolViolation, Response
+from mailpoller.sources.imap.responses import Fetched, Status
+from mailpoller.sources.imap.selected import Mailbox
+
+MAX_DATA = 32 << 20
+"""Octets of untagged data that one command may gather."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a command, and the untagged data it gathered, in order."""
+
+    status: Status
+    data: list[Response] = field(default_factory=list)
+
+
+class Request(library.Command):  # type: ignore[misc]
+    """A command on its way, and what has come for it.
+
+    Mends: ``repr`` showed the arguments, passwords among them; a timer was made anew for every line (the protocol
+    watches all commands with one); the end of a command could only be awaited, so that sending on needed a task.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tag: str,
+        line: bytes,
+        *,
+        alone: bool,
+        wants: Collection[bytes] = (),
+        on_fetch: Callable[[Fetched], bool] | None = None,
+        on_done: Callable[[Status], None] | None = None,
+        replies: Iterable[bytes] = (),
+        converse: bool = False,
+    ) -> None:
+        super().__init__(name, tag, loop=None)
+        self.line = line
+        self.alone = alone
+        self.within: Mailbox | None = None
+        self.wants = wants
+        self.on_fetch = on_fetch
+        self.on_done = on_done
+        self.replies = deque(replies)
+        self.challenges: asyncio.Queue[bytes | None] | None = asyncio.Queue() if converse else None
+        self.unwanted = False  # an IDLE that is to end as soon as it has begun
+        self.said_done = False
+        self.status: Status | None = None
+        self.expunged = 0  # messages that left the folder meanwhile, as the server says
+        self.copied: set[int] = set()  # uids that were copied by it, as the server says (COPYUID, RFC 4315)
+        self.data: list[Response] = []
+        self.expires_at = float("inf")
+        self._gathered = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.tag} {self.name}>"
+
+    @property
+    def done(self) -> bool:
+        """Answered or failed."""
+        return bool(self._event.is_set())
+
+    def gather(self, response: Response) -> None:
+        """Keep untagged data. Raises :class:`ProtocolViolation` when it is too much."""
+        self._gathered += 100 + sum(len(piece) for piece in response if isinstance(piece, bytes))
+        if self._gathered > MAX_DATA:
+            raise ProtocolViolation(f"the answer to {self.name} is larger than {MAX_DATA} octets")
+        self.data.append(response)
+
+    def end(self, status: Status) -> None:
+        """The tagged answer has come."""
+        self.status = status
+        self._event.set()
+        if self.challenges is not None:
+            self.challenges.put_nowait(None)
+        if self.on_done is not None:
+            self.on_done(status)
+
+    def fail(self, loss: SessionLost) -> None:
+        """It will never come."""
+        self._exception = loss
+        self._event.set()
+        if self.challenges is not None:
+            self.challenges.put_nowait(None)
+
+    async def challenged(self) -> bytes | None:
+        """The server's next challenge, to be answered by :meth:`ImapProtocol.reply`;
+        None when the command has ended."""
+        assert self.challenges is not None
+        return await self.challenges.get()
+
+    async def answer(self) -> Answer:
+        """Wait for the end. Raises :class:`SessionLost`."""
+        await self.wait()
+        assert self.status is not None
+        return Answer(self.status, self.data)
