@@ -338,7 +338,7 @@ async def test_a_header_that_costs_the_session_stops_no_other_mail(monkeypatch: 
     assert asked == ["1", "3", "1", "3"], "together, then each alone, and what costs the session not at every poll"
     rig.later(hours=2)
     await rig.watcher.drain()
-    assert not rig.watcher._numbering.unanswered()
+    assert not rig.watcher._polls._numbering.unanswered()
 
 
 async def test_a_pop3_server_that_gives_a_name_anew_hides_no_mail_behind_a_position(

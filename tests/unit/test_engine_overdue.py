@@ -251,12 +251,12 @@ async def test_a_name_whose_bearer_cannot_be_told_is_told_after_an_hour_and_no_l
     question = Question(MessageRef(FOLDER, "7", 100), "5b1c9f0e-4a3d-5f5b-8c2e-0d8a5b3f9f6a", b"x" * 16)
     for _ in range(8):
         rig.health.polled(rig.name)
-        rig.watcher.questioned(FOLDER, [question])
+        rig.watcher.reports.questioned(FOLDER, [question])
         await looking.look()
         rig.later(minutes=10)
     assert await keys(rig) == ["mail-stuck:support, uid 7 of INBOX"]
     rig.health.polled(rig.name)
-    rig.watcher.questioned(FOLDER, [])
+    rig.watcher.reports.questioned(FOLDER, [])
     await looking.look()
     assert await keys(rig) == []
 

@@ -35,7 +35,7 @@ def two(**first: object) -> tuple[Rig, Rig]:
     hurt, innocent = Rig(name="hurt", budget=timedelta(milliseconds=200), **first), Rig(name="innocent")  # type: ignore[arg-type]
     innocent.health.mailboxes.update(hurt.health.mailboxes)
     for rig in (hurt, innocent):
-        rig.watcher._stop = rig.courier._stop = hurt.stop
+        rig.watcher._stop = rig.watcher._sleep._stop = rig.courier._stop = hurt.stop
         rig.watcher._health = innocent.health
     return hurt, innocent
 
@@ -134,7 +134,8 @@ async def test_a_time_out_that_is_none_of_ours_is_a_crash_and_not_a_stall() -> N
 async def test_a_pause_longer_than_the_budget_is_no_stall(where: str) -> None:
     hurt, innocent = two(poll_interval="1h", reconnect_interval="1h")
     clock, beats = Ahead(), Beats()
-    hurt.watcher._clock, hurt.watcher._budget = clock, 60
+    hurt.watcher._clock = hurt.watcher.deadline._clock = clock
+    hurt.watcher.deadline._budget = 60
     if where == "back-off":
         hurt.source.faults.fail("connect", SessionLost("down"))
     async with supervised(hurt, innocent, clock=clock, notifier=beats):
@@ -152,7 +153,7 @@ async def test_a_pause_longer_than_the_budget_is_no_stall(where: str) -> None:
 
 async def test_a_stop_waits_for_what_is_in_hand_and_no_longer_than_the_grace_period() -> None:
     hurt, innocent = two()
-    hurt.watcher._budget = 60
+    hurt.watcher.deadline._budget = 60
     hurt.fill(5)
     innocent.fill(5)
     hurt.source.faults.hang("fetch")

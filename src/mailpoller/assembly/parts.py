@@ -110,7 +110,7 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
         connections=shares.connections,
     )
     ledger = in_turn(ports.ledger, shares.recording, name)
-    observer = ports.bystander.observer(name, watcher)
+    observer = ports.bystander.observer(name, watcher.reports)
     dispatcher = Dispatcher(block, queues, clock)
     judge = Judge(
         name,

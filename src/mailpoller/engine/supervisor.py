@@ -227,7 +227,7 @@ class Supervisor:
                 watcher.rebuilt("watcher.crashed", type(error).__name__)
             finally:
                 watcher.leash = None
-                watcher.deadline = float("inf")
+                watcher.deadline.lift()
             wait = backoff.failed()
             try:
                 async with asyncio.timeout(wait):
@@ -242,9 +242,9 @@ class Supervisor:
         while True:
             now = self._clock.monotonic()
             for watcher in self.watchers.values():
-                watcher.pulse()
-                if watcher.deadline < now and watcher.leash is not None and not watcher.give_up():
-                    watcher.deadline = float("inf")
+                watcher.deadline.pulse()
+                if watcher.deadline.at < now and watcher.leash is not None and not watcher.give_up():
+                    watcher.deadline.lift()
                     watcher.leash.reschedule(asyncio.get_running_loop().time())
             self._notifier.status(self._health.line())
             self._notifier.alive()

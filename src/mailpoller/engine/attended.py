@@ -1,0 +1,28 @@
+"""What all who attend one mailbox have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.ports import Clock, Ledger, Source
+from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.health import Health
+
+
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """A mailbox, and whom to ask and to tell about it."""
+
+    mailbox: str
+    config: SourceConfig
+    source: Source
+    ledger: Ledger
+    clock: Clock
+    health: Health
+    alarm: Alarm
+
+    @property
+    def group(self) -> str:
+        """The host that alerts about several mailboxes are told together by."""
+        return self.source.account.host

@@ -1,0 +1,27 @@
+"""When a pass has to end before it is through."""
+
+from __future__ import annotations
+
+from mailpoller.engine.agenda import Stop
+from mailpoller.engine.connections import Place
+
+
+class Patience:
+    """When the courier has to end a pass, between two batches: the service stops, or somebody else needs the
+    connection."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.place: Place | None = None
+        """The connection that others may need; None: it need not be shared."""
+        self.gained = False
+        """Something was settled since we have it. Who gave way before that would only list the same again, for
+        ever."""
+        self._stop = stop
+
+    def begin(self, place: Place) -> None:
+        """A session begins on this connection."""
+        self.place, self.gained = place, False
+
+    def is_set(self) -> bool:
+        """True if it is at its end."""
+        return self._stop.is_set() or (self.place is not None and self.gained and self.place.gives_way())
