@@ -1,0 +1,58 @@
+"""The ports: what the engine asks of sources, sinks, rules, ledgers and outgoing mail, and nothing more."""
+
+from mailpoller.core.ports.clock import Clock
+from mailpoller.core.ports.ledger import Ledger
+from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing
+from mailpoller.core.ports.probing import Expiring, Probed, Stage
+from mailpoller.core.ports.records import (
+    AlarmEdge,
+    Census,
+    Fault,
+    FolderState,
+    FormerOutcome,
+    Heirless,
+    QueueRecord,
+    Sight,
+    Story,
+    Stuck,
+    Traits,
+)
+from mailpoller.core.ports.rule import Rule
+from mailpoller.core.ports.sink import Consumed, Mark, Marked, Recalling, Sink, Unserving, Upkept
+from mailpoller.core.ports.source import Progressing, Session, Source, Start, Wake
+
+__all__ = [
+    "AlarmEdge",
+    "Answer",
+    "Census",
+    "Clock",
+    "Consumed",
+    "Expiring",
+    "Fault",
+    "FolderState",
+    "FormerOutcome",
+    "Heirless",
+    "Inquiring",
+    "Ledger",
+    "Mail",
+    "Mark",
+    "Marked",
+    "Outgoing",
+    "Probed",
+    "Progressing",
+    "QueueRecord",
+    "Recalling",
+    "Rule",
+    "Session",
+    "Sight",
+    "Sink",
+    "Source",
+    "Stage",
+    "Start",
+    "Story",
+    "Stuck",
+    "Traits",
+    "Unserving",
+    "Upkept",
+    "Wake",
+]

@@ -1,0 +1,65 @@
+"""What is asked of a way to send mail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mailpoller.core.ports.probing import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail that we send: envelope and octets (CRLF line ends). An empty ``sender`` is the null sender."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    octets: bytes
+
+
+class Answer(str):
+    """A relay's answer to a mail that it took for at least one recipient: its words, and for whom it did not take it.
+
+    ``later``: the recipients that it put off, who want the mail again and alone.
+    ``never``: those that it refused for good, with its words to each.
+    """
+
+    later: tuple[str, ...]
+    never: Mapping[str, str]
+
+    def __new__(cls, words: str, *, later: tuple[str, ...] = (), never: Mapping[str, str] | None = None) -> Answer:
+        made = super().__new__(cls, words)
+        made.later, made.never = later, never or {}
+        return made
+
+
+class Outgoing(Protocol):
+    """A named identity that mail is sent from."""
+
+    host: str
+    """Where it goes: alerts about several parts on one host are grouped by it."""
+    sender: str
+    """The address that is shown in From."""
+
+    async def send(self, mail: Mail) -> str:
+        """Return the relay's answer once it has taken the mail for at least one recipient;
+        an :class:`Answer` says for whom not.
+
+        Raises :class:`MessageRejected` if it will never take it for any, :class:`CredentialsRefused`, or
+        :class:`TransientError`.
+        """
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """Try every stage up to the login, sending nothing; ends after the first failed stage."""
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Inquiring(Protocol):
+    """An outgoing that can ask whether a mail would be taken, without sending one."""
+
+    def inquire(self, recipients: Sequence[str]) -> AsyncIterator[Stage]:
+        """As :meth:`Outgoing.probe`, and on as far as SMTP's RCPT: a stage ``sender``, and a stage ``recipient`` for
+        each, in their order, which ends at none of them. No mail is begun."""

@@ -1,0 +1,122 @@
+"""What the engine asks of a sink, and what some sinks can do besides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mailpoller.core.delivery import Delivery, Receipt, Refusal
+
+
+class Sink(Protocol):
+    """The kind of thing a queue is."""
+
+    stores_octets: bool
+    """True: takes the raw octets from ``Delivery.raw`` when they are wanted. False: wants them inside the event."""
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """Return when every delivery with a receipt would survive a power cut: same order, same length.
+        A receipt is made with :class:`mailpoller.core.seals.sink.SealedReceipt`, and in no other way.
+
+        A raise (:class:`TransientError`) means that none is known to be held. A repeated delivery id is
+        answered with a receipt, and stored once where the sink can tell.
+        """
+
+    async def check(self) -> None:
+        """Raise :class:`TransientError` with the reason if a delivery could not succeed now.
+        Delivers nothing, and leaves no trace: what a first delivery would create is not created (``check --live`` may
+        ask for a queue that is not there yet)."""
+
+    async def close(self) -> None:
+        """Free what is held. After this nothing is called."""
+
+
+@runtime_checkable
+class Upkept(Protocol):
+    """A sink that has work to do now and then, also when nothing is delivered."""
+
+    async def upkeep(self) -> str | None:
+        """Called every minute. What an operator should know although deliveries succeed, or None. May raise
+        :class:`TransientError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which queue lies in a sink's place, as the queue itself says.
+
+    ``identity``: random, made when the queue was begun, kept inside of it. ``height``: grows as it is delivered to
+    and is never lowered by whoever takes from it, so that an older copy is known by it;
+    ``place``: where it lies, for an operator.
+    """
+
+    identity: str
+    height: int
+    place: str
+
+    def unlike(self, found: Mark | None, place: str) -> str:
+        """Why what was ``found`` at ``place`` is not the queue of this mark as it was when it bore it, in words;
+        else empty."""
+        lay = "" if self.place == place else f" (it lay at {self.place})"
+        if found is None:
+            return f"it was removed or replaced{lay}: nothing that bears our mark lies at {place}"
+        if found.identity != self.identity:
+            return f"it was removed or replaced{lay}: another queue lies at {place}"
+        if found.height < self.height:
+            heights = f"{found.height:,} and not to {self.height:,}"
+            return f"it was replaced{lay}: an older copy lies at {place}, which got to {heights}"
+        return ""
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """A sink whose queue bears a :class:`Mark`, so that one that vanished is not begun anew in silence.
+
+    Until :meth:`expect` is called the sink takes what is there, and begins what is missing.
+    What it delivers to bears a mark from the first delivery on; where none can be written, :meth:`mark` stays None.
+    """
+
+    async def mark(self) -> Mark | None:
+        """The mark of what lies there now; None if nothing does, or bears none. Leaves no trace.
+
+        Raises :class:`TransientError` if it cannot be told.
+        """
+
+    async def renewed(self) -> Mark | None:
+        """As :meth:`mark`, after the queue wrote down durably how far it has got. Raises :class:`TransientError`."""
+
+    def expect(self, mark: Mark | None) -> None:
+        """From now on deliver to the queue with this mark alone: ``deliver``, ``check`` and ``upkeep`` raise
+        :class:`~mailpoller.core.errors.QueueVanished` for any other and make nothing.
+        None: take what is there, or begin it."""
+
+    def place(self) -> str:
+        """Where the queue lies, or is to lie."""
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A sink that can tell what its queue was handed, which proves what a process had brought there that died before
+    it could note it."""
+
+    async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """Those that the queue holds, or held until somebody took them. Changes nothing.
+        Raises :class:`TransientError`."""
+
+
+@runtime_checkable
+class Consumed(Protocol):
+    """A sink that can tell whether anybody takes from its queue."""
+
+    async def untaken(self) -> str | None:
+        """Called every minute. In words, since when nobody has taken from the queue although there is something to
+        take, if that is too long ago; else None. May raise :class:`TransientError`."""
+
+
+@runtime_checkable
+class Unserving(Protocol):
+    """A sink of several recipients, of whom some may be refused for good while the others are served."""
+
+    def unserved(self) -> str | None:
+        """Called after each delivery and every minute. Which of them get nothing of what is delivered, and why, in
+        words; empty if all get it; None as long as that is not known."""
