@@ -139,7 +139,7 @@ class Harbour:
 
     async def alarms(self) -> set[str]:
         await self.alarm.step()
-        return {key for key, one in self.alarm._open.items() if one.ended_at is None}
+        return {key for key, one in self.alarm._journal.open.items() if one.ended_at is None}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Supervisor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -308,3 +308,19 @@ def _line(trouble: Trouble) -> str:
     elif not trouble.manner.lasts:
         when = f"at {trouble.raised_at:%Y-%m-%d %H:%M} UTC"
     return f"  {printable(trouble.subject)}, {when}: {printable(trouble.detail, 400)}"
+
+
+def sections_of(due: Sequence[Trouble], uncounted: Mapping[tuple[Kind, str], int]) -> list[Section]:
+    """One for each kind and group that begins, then one for each that is over.
+
+    ``uncounted``: how many more there were of each flock than are open.
+    """
+    flocks: dict[tuple[bool, int, str], list[Trouble]] = {}
+    order = list(Kind)
+    for trouble in due:
+        place = (trouble.ended_at is not None, order.index(trouble.kind), trouble.group)
+        flocks.setdefault(place, []).append(trouble)
+    return [
+        section(flock, uncounted=uncounted.get(flock[0].flock, 0) if flock[0].ended_at is None else 0)
+        for _, flock in sorted(flocks.items(), key=lambda item: item[0])
+    ]
