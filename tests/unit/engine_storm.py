@@ -691,7 +691,7 @@ class Checked:
             tally.settled == witness.settled_count - before,
             f"the tally says {tally.settled} were settled, the observer heard of {witness.settled_count - before}",
         )
-        world.promise(not self._courier._open or world.faults["release"], "claims stay in hand after a pass")
+        world.promise(not self._courier.holds_claims or world.faults["release"], "claims stay in hand after a pass")
         return tally
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from mailpoller.core.message import Folder, MessageRef, Page, Position
-from mailpoller.core.ports import Ledger
+from mailpoller.core.ports import Ledger, Session, Start
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.doubt import Doubt
 from mailpoller.engine.tally import Tally
@@ -56,6 +56,17 @@ class Batch:
     refs: list[MessageRef]
     position: Position | None = None
     alone: bool = False
+
+
+async def pages_of(
+    session: Session, folder: Folder, since: Position | None, start: Start, planned: Sequence[Page], listed: bool
+) -> AsyncGenerator[Page, None]:
+    """What was planned earlier, then what is listed now, unless that is the same."""
+    for page in planned:
+        yield page
+    if not listed:
+        async for page in session.pending(folder, since, start):
+            yield page
 
 
 class Agenda:

@@ -1,0 +1,133 @@
+"""The claims of one mailbox that are in hand: each is closed, put off or given back, however a pass ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from mailpoller.core.delivery import LEAVE, Held, Outcome, Question, Settlement
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.ports import Clock, Ledger
+from mailpoller.engine.dispatcher import Deferral, put_off
+from mailpoller.engine.hand import Pass
+from mailpoller.engine.observer import Observer
+from mailpoller.engine.tally import Tally
+
+log = structlog.get_logger(__name__)
+
+SAID_KEPT = 10_000
+"""Messages whose last reason is remembered, so that it is said once."""
+
+
+class Claims:
+    """What is claimed and not closed, by mid. ``at_once``: how many are claimed in one go, where it is for us to
+    say."""
+
+    def __init__(self, mailbox: str, *, ledger: Ledger, clock: Clock, observer: Observer, at_once: int) -> None:
+        self.open: dict[str, Claim] = {}
+        self._mailbox = mailbox
+        self._ledger = ledger
+        self._clock = clock
+        self._observer = observer
+        self._at_once = at_once
+        self._said: dict[str, str] = {}
+        """mid -> why it could not be fetched the last time, of the last so many."""
+
+    async def claim(self, refs: Sequence[MessageRef], now: Pass | None = None) -> tuple[list[Claim], list[Settlement]]:
+        """Claim refs: the claims, which are in hand from now on, and settlements whose disposition is still due.
+        Questions are noted in the pass."""
+        if not refs:
+            return [], []
+        answers = await self._ledger.claim(refs)
+        if now is not None:
+            # A listing without dates tells too little of a name that is known already.
+            now.known += [
+                answer.ref
+                for answer in answers
+                if isinstance(answer, Held) and answer.reason == "settled" and answer.ref.received is None
+            ]
+        claims = [answer for answer in answers if isinstance(answer, Claim)]
+        self.open.update((claim.mid, claim) for claim in claims)
+        if now is not None:
+            now.questions += [answer for answer in answers if isinstance(answer, Question)]
+        return claims, [answer for answer in answers if isinstance(answer, Settlement)]
+
+    async def skip(self, refs: Sequence[MessageRef]) -> None:
+        """Record messages that were there before the first run and that ``start`` does not want."""
+        for begin in range(0, len(refs), self._at_once):
+            claims, _ = await self.claim(refs[begin : begin + self._at_once])
+            outcomes = [Outcome(claim=claim, kind="skipped", disposition=LEAVE, receipts={}) for claim in claims]
+            if outcomes:
+                await self._ledger.settle(outcomes)
+                self.close(claims)
+            self._observer.progressed()
+        log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
+
+    async def recognise(self, now: Pass) -> None:
+        """Names that were listed as new, and that the ledger has as settled: are they still those messages'?"""
+        refs, now.known = now.known, []
+        seen = await now.session.look(refs)
+        sights = await self._ledger.recognise([ref for ref in seen if ref is not None])
+        now.questions += [
+            Question(sight.ref, sight.mid, sight.identity or b"", sight.left_out_at, sight.message_id)
+            for sight in sights
+            if sight.state == "question"
+        ]
+
+    async def put_down(self, claims: Sequence[Claim]) -> None:
+        """Give claims back unworked."""
+        await self._ledger.release(claims)
+        self.close(claims)
+
+    def close(self, claims: Iterable[Claim]) -> None:
+        """They are in hand no more: the ledger has what became of them."""
+        for claim in claims:
+            self.open.pop(claim.mid, None)
+
+    async def unfetchable(
+        self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
+    ) -> None:
+        """Put off what was asked for and did not come; each reason is said once."""
+        for claim in claims:
+            uid = claim.ref.uid
+            if self._said.get(claim.mid) != reason:
+                self._said[claim.mid] = reason
+                if len(self._said) > SAID_KEPT:
+                    del self._said[next(iter(self._said))]
+                log.warning("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=uid, reason=reason)
+                self._observer.fault("message.unfetched", reason, claim.mid)
+            else:
+                log.debug("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=uid, reason=reason)
+            until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
+            await self._ledger.defer([claim], until=until, reason=reason)
+            tally.put_off(1, until)
+        self.close(claims)
+        tally.unfetched += len(claims)
+
+    async def defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
+        """Put off, in one commit, all that are put off alike."""
+        alike: dict[tuple[object, ...], list[Deferral]] = {}
+        for one in deferrals:
+            receipts = tuple((one.receipts or {}).items())
+            key = (one.reason, one.queue, one.route, receipts, one.claim.attempts, one.cause)
+            alike.setdefault(key, []).append(one)
+        for several in alike.values():
+            first = several[0]
+            await self._ledger.defer(
+                [one.claim for one in several],
+                until=first.until,
+                reason=first.reason,
+                queue=first.queue,
+                route=first.route,
+                receipts=first.receipts,
+                traits=[one.traits for one in several],
+                cause=first.cause,
+            )
+            self.close(one.claim for one in several)
+            tally.put_off(len(several), first.until if first.queue is None else None)
+            for one in several:
+                log.info(
+                    "message.deferred", mid=one.claim.mid, mailbox=self._mailbox, queue=one.queue, reason=one.reason
+                )
