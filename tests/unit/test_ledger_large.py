@@ -25,7 +25,7 @@ from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef, Position
 from mailpoller.engine.notify import Notifier
-from mailpoller.ledgers.sqlite import SqliteLedger, clues, messages
+from mailpoller.ledgers.sqlite import SqliteLedger, clues, pruning
 from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
@@ -186,7 +186,7 @@ async def test_what_a_pruning_marks_is_no_more_than_what_is_old() -> None:
 
 
 async def test_a_pruning_passes_the_whole_folder_in_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "WALKED", 7)
+    monkeypatch.setattr(pruning, "WALKED", 7)
     clock = SuiteClock()
     ledger = MemoryLedger(clock)
     await ledger.open_folder(INBOX, ACCOUNT)

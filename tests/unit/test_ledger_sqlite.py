@@ -21,7 +21,7 @@ from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held
 from mailpoller.core.errors import ConfigError, LedgerUnavailable
 from mailpoller.core.message import Folder, Position
 from mailpoller.core.ports import Fault
-from mailpoller.ledgers.sqlite import LedgerReader, SqliteLedger, SqliteLedgerConfig, messages
+from mailpoller.ledgers.sqlite import LedgerReader, SqliteLedger, SqliteLedgerConfig, claiming, messages
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.testing.ledger_suite import ACCOUNT, INBOX, RENUMBERED, SuiteClock, claims, outcome, refs
@@ -304,7 +304,7 @@ def test_a_batch_is_one_statement_for_each_step_however_large(tmp_path: Path) ->
         known, statements = Known(1, "e"), []
         batch = [(known, ref) for ref in refs(Folder("support", "INBOX", "e"), *range(200))]
         connection.set_trace_callback(statements.append)
-        answers, keys = messages.claim(connection, batch, set(), 0)
+        answers, keys = claiming.claim(connection, batch, set(), 0)
         assert len(statements) == 2
         outcomes = [(key, outcome(claim)) for key, claim in zip(keys, claims(answers), strict=True)]
         assert messages.settle(connection, outcomes, 0)
@@ -329,8 +329,10 @@ def test_no_step_of_a_batch_walks_through_the_ledger() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         for script in SCHEMA.migrations:
             connection.executescript(script)
-        for name in ("_CLAIM", "_ROWS", "_DUE", "_SETTLE", "_DEFER", "_RELEASE", "_DISPOSED", "_REPEATS", "_FORMER"):
-            statement = getattr(messages, name)
+        steps = [(claiming, name) for name in ("_CLAIM", "_ROWS", "_DUE")]
+        steps += [(messages, name) for name in ("_SETTLE", "_DEFER", "_RELEASE", "_DISPOSED", "_REPEATS", "_FORMER")]
+        for module, name in steps:
+            statement = getattr(module, name)
             plan = [
                 row[3]
                 for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", (None,) * _parameters(statement))

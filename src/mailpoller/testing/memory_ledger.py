@@ -16,7 +16,7 @@ from mailpoller.core.delivery import OutcomeKind
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, Ledger
-from mailpoller.ledgers.sqlite import SqliteLedger, messages
+from mailpoller.ledgers.sqlite import SqliteLedger, claiming
 from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import (
@@ -201,7 +201,7 @@ class MemoryLedger(SqliteLedger):
         self._known = {}
         self._open_claims = set()
         self._failures: list[_Failure] = []
-        messages.suspect_open_claims(self.store.connection, micros(clock.now()))
+        claiming.suspect_open_claims(self.store.connection, micros(clock.now()))
 
     # --- for the test ------------------------------------------------------------------------------------------
     def fail(self, step: str, error: Exception | None = None, *, times: int = 1, after: bool = False) -> None:

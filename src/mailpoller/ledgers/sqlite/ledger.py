@@ -32,13 +32,12 @@ from mailpoller.core.ports import (
     Traits,
 )
 from mailpoller.core.seals.ledger import SealedSettlement
-from mailpoller.ledgers.sqlite import alarms, bearers, folders, messages, queues, stories, waiting
+from mailpoller.ledgers.sqlite import alarms, bearers, claiming, folders, messages, pruning, queues, stories, waiting
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
-from mailpoller.ledgers.sqlite.messages import Key
 from mailpoller.ledgers.sqlite.reader import LedgerReader
 from mailpoller.ledgers.sqlite.schema import SCHEMA
-from mailpoller.ledgers.sqlite.values import instant_of_seconds, micros
+from mailpoller.ledgers.sqlite.values import Key, instant_of_seconds, micros
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
 
 log = structlog.get_logger(__name__)
@@ -76,7 +75,7 @@ class SqliteLedger:
             await asyncio.to_thread(database.create)
             await _take(lock, clock)
             now = micros(clock.now())
-            suspects, struck = await database.write(lambda connection: messages.suspect_open_claims(connection, now))
+            suspects, struck = await database.write(lambda connection: claiming.suspect_open_claims(connection, now))
         except BaseException as error:
             await database.close()
             lock.free()
@@ -173,7 +172,7 @@ class SqliteLedger:
         taken: list[Key] = []
 
         def work(connection: sqlite3.Connection) -> list[Claim | Held | Settlement | Question]:
-            answers, keys = messages.claim(connection, keyed, self._open_claims, now)
+            answers, keys = claiming.claim(connection, keyed, self._open_claims, now)
             taken.extend(keys)
             self._open_claims.update(keys)
             return answers
@@ -271,21 +270,21 @@ class SqliteLedger:
 
     async def suspects(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
         known, now = await self._find(folder), self._now()
-        rows = await self._read(lambda c: messages.suspects(c, known, limit, down, now))
+        rows = await self._read(lambda c: claiming.suspects(c, known, limit, down, now))
         return [MessageRef(folder, uid, size) for uid, size in rows]
 
     async def due(self, folder: Folder, *, limit: int, down: Collection[str] = ()) -> Sequence[MessageRef]:
         known, now = await self._find(folder), self._now()
-        rows = await self._read(lambda c: messages.due(c, known, limit, down, self._open_claims, now))
+        rows = await self._read(lambda c: claiming.due(c, known, limit, down, self._open_claims, now))
         return [MessageRef(folder, uid, size) for uid, size in rows]
 
     async def at_risk(self, claim: Claim) -> None:
         key = await self._key(claim.ref)
-        await self._write(lambda c: messages.at_risk(c, key))
+        await self._write(lambda c: claiming.at_risk(c, key))
 
     async def cleared(self, claim: Claim) -> None:
         key = await self._key(claim.ref)
-        await self._write(lambda c: messages.cleared(c, key))
+        await self._write(lambda c: claiming.cleared(c, key))
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
         keyed = list(zip(await self._keys([outcome.claim.ref for outcome in outcomes]), outcomes, strict=True))
@@ -368,22 +367,18 @@ class SqliteLedger:
         forgotten, after = 0, ""
         while True:
             found = await self._read_aside(
-                functools.partial(
-                    messages.prunable, number=number, present=present, after=after, before=before, now=now
-                )
+                functools.partial(pruning.prunable, number=number, present=present, after=after, before=before, now=now)
             )
             for uids in _pieces(found.forgotten):
                 forgotten += await self._write(
-                    functools.partial(messages.prune, number=number, uids=uids, before=before)
+                    functools.partial(pruning.prune, number=number, uids=uids, before=before)
                 )
             for missed in _pieces(found.missed):
                 await self._write(
-                    functools.partial(messages.note_missed, number=number, missed=missed, found=(), now=now)
+                    functools.partial(pruning.note_missed, number=number, missed=missed, found=(), now=now)
                 )
             for back in _pieces(found.found):
-                await self._write(
-                    functools.partial(messages.note_missed, number=number, missed=(), found=back, now=now)
-                )
+                await self._write(functools.partial(pruning.note_missed, number=number, missed=(), found=back, now=now))
             if found.end is None:
                 return forgotten
             after = found.end
@@ -412,8 +407,8 @@ class SqliteLedger:
     async def forget(self, mailbox: str) -> int:
         forgotten = 0
         for number in await self._read(lambda c: folders.ids(c, mailbox)):
-            while uids := await self._read(functools.partial(messages.some, number=number, limit=PIECE)):
-                await self._write(functools.partial(messages.forget, number=number, uids=uids))
+            while uids := await self._read(functools.partial(pruning.some, number=number, limit=PIECE)):
+                await self._write(functools.partial(pruning.forget, number=number, uids=uids))
                 forgotten += len(uids)
         await self._write(lambda c: folders.forget(c, mailbox))
         self._drop_known(mailbox)

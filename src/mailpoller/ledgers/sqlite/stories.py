@@ -13,8 +13,8 @@ from mailpoller.core.identity import next_generation
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import FormerOutcome, Story
 from mailpoller.ledgers.sqlite import clues
-from mailpoller.ledgers.sqlite.messages import Key
 from mailpoller.ledgers.sqlite.values import (
+    Key,
     disposition_of,
     document,
     instant,

@@ -11,6 +11,8 @@ import orjson
 from mailpoller.core.delivery import Disposition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Key = tuple[int, str]
+"""A message's row: folder id and uid."""
 MICROSECOND = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
 
