@@ -1,15 +1,14 @@
 """Draining a mailbox: the whole process, from its start to its exit, beside the limit and beside mbsync.
 
-Every contender drains its own copy of the same mailbox in turn (A B C, C B A, ...). A run counts only if afterwards every message is held
-and, but for mbsync, which never does that, marked seen. Rates are of the whole process; the interpreter's start, the opening of the
-ledger and the log are part of them.
+Every contender drains its own copy of the same mailbox in turn (A B C, C B A, ...). A run counts only if afterwards
+every message is held and, but for mbsync, which never does that, marked seen. Rates are of the whole process; the
+interpreter's start, the opening of the ledger and the log are part of them.
 
     drain.py                              both mixes, payload raw and parsed: the tables of docs/performance.md
-    drain.py --mix small --payload raw    one of them
-    drain.py --mix small --tls            plain and TLS in turn
-    drain.py --mix small --rtt 30         here and over a line of 30 ms round trip in turn
-    drain.py --mix small --payload raw --profile small.txt    where the time goes, by area (needs py-spy)
-    drain.py --mix small --against f61b72a                    this tree and that commit in turn, by this Python, and nobody else
+    drain.py --mix small --payload raw    one of them drain.py --mix small --tls            plain and TLS in turn
+    drain.py --mix small --rtt 30         here and over a line of 30 ms round trip in turn drain.py --mix small
+    --payload raw --profile small.txt    where the time goes, by area (needs py-spy) drain.py --mix small --against
+    f61b72a                    this tree and that commit in turn, by this Python, and nobody else
 
 contenders
   reference   the bare pipeline of rig/bare.py: headers only, no claims, rules or logs
@@ -170,7 +169,8 @@ def main() -> None:
                 continue
             master = Master(server, mix, letters(mix, count, user=mix))
             print(
-                f"{mix}: {count:,} messages, {master.octets / count / 1e3:,.1f} KB in the mean; {rounds(options)} rounds\n"
+                f"{mix}: {count:,} messages, {master.octets / count / 1e3:,.1f} KB in the mean; {rounds(options)} "
+                f"rounds\n"
             )
             if tree:
                 print(compare(options, near, tree, master, server, directory) + "\n", flush=True)

@@ -1,14 +1,16 @@
 """Many mailboxes that wait: what they cost, and how soon new mail in one of them is in the queue.
 
-One mailpoller polls N mailboxes over TLS on a Dovecot, each waiting with IDLE (poll_interval 15m). Shown are the time from the start of the process until every
-mailbox is logged in and listed once, the memory then, and the processor time of a quiet stretch. Then mail comes to random mailboxes at a steady
-rate, to none of them twice while there are others. Its latency is counted from the moment at which a bare second IDLE client of that mailbox (plain, in this process) is told, until a reader of the queue's
-database sees the row, at a look every millisecond.
+One mailpoller polls N mailboxes over TLS on a Dovecot, each waiting with IDLE (poll_interval 15m). Shown are the time
+from the start of the process until every mailbox is logged in and listed once, the memory then, and the processor
+time of a quiet stretch. Then mail comes to random mailboxes at a steady rate, to none of them twice while there are
+others. Its latency is counted from the moment at which a bare second IDLE client of that mailbox (plain, in this
+process) is told, until a reader of the queue's database sees the row, at a look every millisecond.
 
     idle.py                        2,000 mailboxes, a minute of quiet, 25 mails a second for 20 seconds
     idle.py --mailboxes 500 --no-tls
 
-Dovecot has a process for each connection: 2,000 mailboxes take some 5 GB of memory, and an inotify instance each, for which root is needed.
+Dovecot has a process for each connection: 2,000 mailboxes take some 5 GB of memory, and an inotify instance each, for
+which root is needed.
 """
 
 from __future__ import annotations
@@ -82,8 +84,8 @@ def _await_all(process: subprocess.Popen[bytes], site: Service, count: int) -> f
 
 async def latencies(server: Dovecot, site: Service, users: list[str], rate: float, seconds: float) -> list[float]:
     """Deliver to random mailboxes; milliseconds from the watcher's news to the row, of each mail."""
-    # Each mailbox in its turn: Dovecot gathers news for half a second, counted for each client by itself, so of two mails
-    # soon after each other one client hears half a second before the other, whoever they are.
+    # Each mailbox in its turn: Dovecot gathers news for half a second, counted for each client by itself, so of two
+    # mails soon after each other one client hears half a second before the other, whoever they are.
     order = random.Random(7).sample(users, len(users))
     count = round(rate * seconds)
     chosen = [order[number % len(order)] for number in range(count)]

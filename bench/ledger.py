@@ -1,7 +1,9 @@
-"""A ledger of many messages: what operators ask, what a claim waits for beside a pruning, opening, and the migration of 0.1's.
+"""A ledger of many messages: what operators ask, what a claim waits for beside a pruning, opening, and the migration
+of 0.1's.
 
-The rows are made by SQL as the ledger of 0.1 had them, one mailbox with --rows settled messages, a tenth of them old enough to be pruned; then the
-ledger is opened, which migrates it. Files need about 1 KB a row while the copy for the way back is there, which is removed at once.
+The rows are made by SQL as the ledger of 0.1 had them, one mailbox with --rows settled messages, a tenth of them old
+enough to be pruned; then the ledger is opened, which migrates it. Files need about 1 KB a row while the copy for the
+way back is there, which is removed at once.
 
     ledger.py                       a million messages
     ledger.py --rows 20000000       twenty million: some 15 GB and half an hour
@@ -43,9 +45,11 @@ BATCH = 50
 
 _FILL = """
 WITH RECURSIVE number (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2)
-INSERT INTO message (folder, uid, state, mid, listed, claimed_at, receipts, outcome, settled_at, disposition, disposition_state,
+INSERT INTO message (folder, uid, state, mid, listed, claimed_at, receipts, outcome, settled_at, disposition,
+    disposition_state,
     disposed_at, size, fingerprint, mark, message_id, sender)
-SELECT 1, CAST(n AS TEXT), 'settled', mid(n), 4000 + n % 9000, ?3 + n * ?4, '{"support":"row ' || n || '"}', 'delivered',
+SELECT 1, CAST(n AS TEXT), 'settled', mid(n), 4000 + n % 9000, ?3 + n * ?4, '{"support":"row ' || n || '"}',
+    'delivered',
     ?3 + n * ?4, '{"seen":true}', 'applied', ?3 + n * ?4, 4000 + n % 9000, randomblob(32), n * 2654435761 % 4294967296,
     '<' || hex(n * 2654435761 % 4294967296) || '.' || n || '@example.org>', 'sender-' || (n % 50000) || '@example.org'
 FROM number
@@ -58,7 +62,8 @@ def mid_of(number: int) -> str:
 
 
 def fill(path: Path, rows: int) -> None:
-    """Make the ledger of 0.1 (version 2) at ``path``. The first tenth of its messages was settled before what is kept."""
+    """Make the ledger of 0.1 (version 2) at ``path``. The first tenth of its messages was settled before what is
+    kept."""
     now = datetime.now(UTC)
     begin, step = micros(now - KEEP * 1.11), int(KEEP.total_seconds() * 1e6 * 1.11 / rows)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -72,8 +77,8 @@ def fill(path: Path, rows: int) -> None:
         connection.execute(f"PRAGMA application_id={SCHEMA.application_id}")
         connection.execute("PRAGMA user_version=2")
         connection.execute(
-            "INSERT INTO folder (id, mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at, position, complete) "
-            "VALUES (1, ?, ?, ?, ?, ?, ?, 1, 0, 0, 'p', 1)",
+            "INSERT INTO folder (id, mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at, "
+            "position, complete) VALUES (1, ?, ?, ?, ?, ?, ?, 1, 0, 0, 'p', 1)",
             (INBOX.mailbox, INBOX.name, INBOX.epoch, ACCOUNT.type, ACCOUNT.host, ACCOUNT.user),
         )
         # Uids are texts: those with the same number of digits are made one after the other, in the order of the rows.

@@ -1,7 +1,8 @@
 """How long the event loop is held: the processor time of every callback while the standard mix is drained.
 
-Every mailbox shares one thread. A callback that computes for long makes all of them wait, so none may take more than 50 ms of that thread's
-processor time (time.thread_time: what other programs on the machine do does not count). Steps of the start, before any mailbox is polled, stand apart.
+Every mailbox shares one thread. A callback that computes for long makes all of them wait, so none may take more than
+50 ms of that thread's processor time (time.thread_time: what other programs on the machine do does not count). Steps
+of the start, before any mailbox is polled, stand apart.
 
     loop.py                    4,000 messages of the standard mix, payload raw and parsed
     loop.py --payload parsed --mix small

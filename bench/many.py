@@ -1,7 +1,8 @@
 """Many mailboxes with little in each: how many a second are connected to, drained and settled.
 
-Counted from the moment at which the ledger is open (ledger.opened in the log, shortly before the first connection) to the last logout
-(session.closed, after the last disposition). The whole process, with its start and its exit, stands beside it.
+Counted from the moment at which the ledger is open (ledger.opened in the log, shortly before the first connection) to
+the last logout (session.closed, after the last disposition). The whole process, with its start and its exit, stands
+beside it.
 
     many.py                    200 mailboxes with 20 small messages each
     many.py --tls --mailboxes 500

@@ -1,7 +1,8 @@
 """What mailpoller keeps in memory while it drains: anonymous resident octets (RssAnon), looked at every 20 ms.
 
-Anonymous memory is what the process holds itself; pages of its files and of the SQLite databases, which the kernel takes back as it likes, are not
-in it. A full mailbox must not cost more than a small one, and large messages must not be held whole.
+Anonymous memory is what the process holds itself; pages of its files and of the SQLite databases, which the kernel
+takes back as it likes, are not in it. A full mailbox must not cost more than a small one, and large messages must not
+be held whole.
 
     memory.py                 10,000 and 100,000 small messages; ten of 50 MB with max_message_size 60MB
     memory.py --only small

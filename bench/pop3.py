@@ -1,7 +1,7 @@
 """Draining a maildrop by POP3: mailpoller beside a raw client that throws everything away, and beside mpop.
 
-Every contender drains its own copy of the same maildrop in turn (A B C, C B A, ...) and leaves it as it is. A run counts only if
-afterwards every message is held. Rates are of the whole process, from its start to its exit.
+Every contender drains its own copy of the same maildrop in turn (A B C, C B A, ...) and leaves it as it is. A run
+counts only if afterwards every message is held. Rates are of the whole process, from its start to its exit.
 
     pop3.py                     20,000 small messages: the table of docs/performance.md
     pop3.py --mix standard      another mix

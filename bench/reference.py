@@ -1,7 +1,8 @@
 """The limit: how fast a bare pipeline brings a mailbox into a durable table, and nothing else.
 
-One Python process, IMAP with several FETCH commands under way, header blocks parsed, SQLite (WAL, synchronous=FULL), marked seen after the
-commit. What mailpoller reaches is a share of this; see drain.py, which runs both in turn. The pipeline itself is rig/bare.py.
+One Python process, IMAP with several FETCH commands under way, header blocks parsed, SQLite (WAL, synchronous=FULL),
+marked seen after the commit. What mailpoller reaches is a share of this; see drain.py, which runs both in turn. The
+pipeline itself is rig/bare.py.
 
     reference.py                     20,000 small messages and 4,000 of the standard mix
     reference.py --mix small --tls   the same over TLS

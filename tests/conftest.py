@@ -1,4 +1,5 @@
-"""What all tests share: one Dovecot, users that nobody else has, and the rule that nothing a test started outlives it."""
+"""What all tests share: one Dovecot, users that nobody else has, and the rule that nothing a test started outlives
+it."""
 
 from __future__ import annotations
 

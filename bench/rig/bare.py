@@ -1,9 +1,10 @@
 """The limit: mail from IMAP into a durable table by the shortest way there is in one Python process.
 
-Several FETCH commands for sets of messages are under way at once; of each message the header block alone is parsed; fifty messages
-are one transaction (WAL, synchronous=FULL); after its commit they are marked seen. Small messages lie in the row, large ones each in
-a file that is synced before the commit. There are no claims, no rules, no events, no identity beyond the UID, no bounds but one of memory, no
-logs and no second attempt: what a service does beyond this is what its share of this figure pays for.
+Several FETCH commands for sets of messages are under way at once; of each message the header block alone is parsed;
+fifty messages are one transaction (WAL, synchronous=FULL); after its commit they are marked seen. Small messages lie
+in the row, large ones each in a file that is synced before the commit. There are no claims, no rules, no events, no
+identity beyond the UID, no bounds but one of memory, no logs and no second attempt: what a service does beyond this
+is what its share of this figure pays for.
 
     bare.py --port 143 --user u --directory /var/tmp/bare      prints one JSON object
 """
@@ -136,7 +137,8 @@ class Table:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute(
-            "CREATE TABLE IF NOT EXISTS mail (id INTEGER PRIMARY KEY, uid TEXT UNIQUE, subject TEXT, sender TEXT, size INT, octets BLOB)"
+            "CREATE TABLE IF NOT EXISTS mail (id INTEGER PRIMARY KEY, uid TEXT UNIQUE, subject TEXT, sender TEXT, "
+            "size INT, octets BLOB)"
         )
 
     def commit(self, rows: list[tuple[str, str, str, int, bytes | None]]) -> None:

@@ -30,7 +30,8 @@ class Road:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """``start`` makes what is needed in an empty directory and returns the command and, for afterwards, how many messages it holds."""
+    """``start`` makes what is needed in an empty directory and returns the command and, for afterwards, how many
+    messages it holds."""
 
     name: str
     start: Callable[[str, Path], tuple[list[str], Callable[[], int]]]
@@ -79,8 +80,8 @@ def reference(name: str, road: Road) -> Contender:
 def mailpoller(
     name: str, road: Road, payload: str, profile: Path | None = None, tree: Path | None = None, **service: object
 ) -> Contender:
-    """``profile``: where py-spy writes the stacks that it sees, 500 times a second; that costs some speed. ``tree``: the checkout
-    whose code runs; None: the one that is installed."""
+    """``profile``: where py-spy writes the stacks that it sees, 500 times a second; that costs some speed. ``tree``:
+    the checkout whose code runs; None: the one that is installed."""
 
     def start(user: str, directory: Path) -> tuple[list[str], Callable[[], int]]:
         site = Service(directory / "site", payload=payload, **service)
@@ -104,9 +105,9 @@ def mbsync(name: str, road: Road) -> Contender:
         host = "localhost" if road.ca_file else "127.0.0.1"  # it compares certificates with names alone
         configuration = directory / "mbsyncrc"
         configuration.write_text(
-            f"FSync yes\n\nIMAPStore far\nHost {host}\nPort {road.port}\nUser {user}\nPass secret\nAuthMechs LOGIN\n{tls}\n\n"
-            f"MaildirStore near\nPath {directory}/\nInbox {directory}/inbox\n\n"
-            f"Channel mail\nFar :far:\nNear :near:\nPatterns INBOX\nCreate Near\nSync Pull\nSyncState {directory}/\n"
+            f"FSync yes\n\nIMAPStore far\nHost {host}\nPort {road.port}\nUser {user}\nPass secret\nAuthMechs "
+            f"LOGIN\n{tls}\n\nMaildirStore near\nPath {directory}/\nInbox {directory}/inbox\n\nChannel mail\nFar "
+            f":far:\nNear :near:\nPatterns INBOX\nCreate Near\nSync Pull\nSyncState {directory}/\n"
         )
         configuration.chmod(0o600)
         inbox = directory / "inbox"
@@ -129,7 +130,8 @@ def interleaved(
     """Let each contender drain its own copy of the mailbox, all of them in turn, ``repeat`` times over.
 
     Every second round goes the other way round, so that nobody always follows the same one. Raises
-    :class:`~rig.process.Failed` for a contender that does not hold every message, or has not marked every message that it should.
+    :class:`~rig.process.Failed` for a contender that does not hold every message, or has not marked every message
+    that it should.
     """
     figures = {one.name: Figures(master.count) for one in contenders}
     for round_ in range(repeat):

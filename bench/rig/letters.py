@@ -1,8 +1,9 @@
 """Messages as customers send them: the same ones for the same seed.
 
-Two mixes. ``small``: 5 to 10 KB of text, HTML and header, 8 KB in the mean. ``standard``: of each hundred 70 small, 25 of
-50 to 150 KB and 5 of 1 to 5 MB, with attachments; about 176 KB in the mean. A hundred bodies are used in turn, each
-time beneath a header of its own, so that no two messages of a mailbox are equal. Line ends are LF, as a delivery agent leaves them on disk.
+Two mixes. ``small``: 5 to 10 KB of text, HTML and header, 8 KB in the mean. ``standard``: of each hundred 70 small,
+25 of 50 to 150 KB and 5 of 1 to 5 MB, with attachments; about 176 KB in the mean. A hundred bodies are used in turn,
+each time beneath a header of its own, so that no two messages of a mailbox are equal. Line ends are LF, as a delivery
+agent leaves them on disk.
 """
 
 from __future__ import annotations

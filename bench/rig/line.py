@@ -1,7 +1,8 @@
 """A line to a far server: a TCP proxy that delivers every octet half a round trip later, in order, as fast as it came.
 
-As a program (``line.py --to PORT --rtt MILLISECONDS``) it prints the port that it listens on and serves until it is ended. It is one thread
-around one epoll, with buffers that are passed on as they were received, because it must never be what a benchmark measures.
+As a program (``line.py --to PORT --rtt MILLISECONDS``) it prints the port that it listens on and serves until it is
+ended. It is one thread around one epoll, with buffers that are passed on as they were received, because it must never
+be what a benchmark measures.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ class Proxy:
 
 
 class Line:
-    """The proxy as a process of its own before ``to``, a port of 127.0.0.1; a context manager. ``port`` is the near end."""
+    """The proxy as a process of its own before ``to``, a port of 127.0.0.1; a context manager. ``port`` is the near
+    end."""
 
     def __init__(self, to: int, rtt_ms: float) -> None:
         self._to, self._rtt_ms = to, rtt_ms

@@ -34,7 +34,8 @@ class Failed(SystemExit):
 def measure(
     argv: Sequence[str], log: Path, *, timeout: float = 900, environment: Mapping[str, str] | None = None
 ) -> Cost:
-    """Run a command to its end, both its outputs in ``log``. ``environment``: what it gets beside ours. Raises :class:`Failed` unless it exits with 0 in time."""
+    """Run a command to its end, both its outputs in ``log``. ``environment``: what it gets beside ours. Raises
+    :class:`Failed` unless it exits with 0 in time."""
     with log.open("wb") as out:
         began = time.perf_counter()
         child = subprocess.Popen(

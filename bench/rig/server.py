@@ -1,4 +1,5 @@
-"""The mail server of the benchmarks: the Dovecot of the tests with room for thousands, and mailboxes that are restored in no time."""
+"""The mail server of the benchmarks: the Dovecot of the tests with room for thousands, and mailboxes that are
+restored in no time."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ service imap {{
 def dovecot(connections: int = 300) -> Dovecot:
     """A server for so many connections at once; a context manager as that of the tests.
 
-    Each waiting connection of Dovecot holds an inotify instance, of which a user has 128 by default: above a hundred connections
-    the system's limit is raised, which only root can, and it is left raised.
+    Each waiting connection of Dovecot holds an inotify instance, of which a user has 128 by default: above a hundred
+    connections the system's limit is raised, which only root can, and it is left raised.
     """
     limit = Path("/proc/sys/fs/inotify/max_user_instances")
     if connections > 100 and int(limit.read_text()) < 2 * connections:

@@ -18,7 +18,8 @@ class Service:
 
     def __init__(self, directory: Path, *, payload: str = "raw", **service: Any) -> None:
         directory.mkdir(parents=True)
-        # As an installed package has it: a checkout may not be allowed to keep its bytecode, and would compile at each start.
+        # As an installed package has it: a checkout may not be allowed to keep its bytecode, and would compile at
+        # each start.
         compileall.compile_dir(Path(mailpoller.__file__).parent, quiet=2)
         self.directory = directory
         self.queue = directory / "queue.db"

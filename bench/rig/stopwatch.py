@@ -2,9 +2,10 @@
 
     stopwatch.py RESULT.json ARGUMENT...      as mailpoller ARGUMENT..., and then writes what the callbacks took
 
-Processor time of the loop's thread, in milliseconds. The steps of the main task, which imports and opens everything before the
-first mailbox is polled and then waits, are the start and counted apart. A second thread looks at a callback that has lasted for 10 ms by the clock and then every
-5 ms, and notes where it is, so that the longest have not only a name but a place.
+Processor time of the loop's thread, in milliseconds. The steps of the main task, which imports and opens everything
+before the first mailbox is polled and then waits, are the start and counted apart. A second thread looks at a
+callback that has lasted for 10 ms by the clock and then every 5 ms, and notes where it is, so that the longest have
+not only a name but a place.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ Cell = str | float | int | None
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """A markdown table whose columns are as wide as they need to be; numbers stand on the right.
 
-    A column is one of numbers if every cell in it is a number or nothing. Raises ValueError for a row of another length.
+    A column is one of numbers if every cell in it is a number or nothing. Raises ValueError for a row of another
+    length.
     """
     cells = [list(row) for row in rows]
     if any(len(row) != len(columns) for row in cells):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 
 class Watcher(asyncio.Protocol):
-    """Logs in, selects INBOX, idles, and calls ``told`` with the instant (time.monotonic) of every EXISTS from then on."""
+    """Logs in, selects INBOX, idles, and calls ``told`` with the instant (time.monotonic) of every EXISTS from then
+    on."""
 
     _STEPS = (b"* OK", b"a ", b"b ", b"+")
 

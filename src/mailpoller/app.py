@@ -157,8 +157,8 @@ def prepare_state(config: Config) -> None:
 def prepare_spool(config: Config) -> Callable[[], None]:
     """Make the spool and empty it of what a killed process left; what gives it back at the end.
 
-    Raises :class:`ConfigError` if it cannot be used, and :class:`LedgerLocked` if another process uses it: one with another
-    ledger, and the same state directory.
+    Raises :class:`ConfigError` if it cannot be used, and :class:`LedgerLocked` if another process uses it: one with
+    another ledger, and the same state directory.
     """
     state = config.service.state_directory
     spool = Spool(state / "spool")
@@ -168,7 +168,8 @@ def prepare_spool(config: Config) -> Callable[[], None]:
     except BlockingIOError:
         spool.close()
         raise LedgerLocked(
-            f"{spool.directory}: in use by another process, which has another ledger: give each its own service.state_directory"
+            f"{spool.directory}: in use by another process, which has another ledger: give each its own "
+            f"service.state_directory"
         ) from None
     except OSError as error:
         spool.close()
@@ -183,7 +184,8 @@ def _unusable(state: Path, error: OSError) -> ConfigError:
 
 
 def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runtime:
-    """State directory and spool made (unless told not to: both are whose the ledger is), outgoings built; nothing connected.
+    """State directory and spool made (unless told not to: both are whose the ledger is), outgoings built; nothing
+    connected.
 
     Raises :class:`ConfigError` if the state directory cannot be used.
     """
@@ -242,7 +244,8 @@ async def parts_to_probe(
 
 
 def _own_quarantines(config: Config) -> dict[str, SinkConfig]:
-    """The quarantines of the mailboxes that are polled here which are not somebody else's queue, by name; alike ones once."""
+    """The quarantines of the mailboxes that are polled here which are not somebody else's queue, by name; alike ones
+    once."""
     found: dict[str, SinkConfig] = {}
     for mailbox in filter(config.runs, config.mailboxes):
         block = config.quarantine_of(mailbox)
@@ -273,14 +276,16 @@ async def _probe_and_send(
     except MailpollerError as error:
         detail = str(error)
         advice = (
-            "It lets us in and does not take this mail. Look at sender, which many allow only if it is the login's own; at "
-            "null_sender: false, if it wants an envelope sender; and whether it may send to this address at all."
+            "It lets us in and does not take this mail. Look at sender, which many allow only if it is the login's "
+            "own; at null_sender: false, if it wants an envelope sender; and whether it may send to this address at "
+            "all."
         )
     yield Stage("mail", not advice, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
 def _known_queues(config: Config) -> dict[str, QueueRecord]:
-    """What the ledger knows of the queues; nothing if there is no ledger yet, or none that can be read beside its daemon."""
+    """What the ledger knows of the queues; nothing if there is no ledger yet, or none that can be read beside its
+    daemon."""
     opened = getattr(config.ledger, "reader", None)
     if opened is None:
         return {}
@@ -293,7 +298,8 @@ def _known_queues(config: Config) -> dict[str, QueueRecord]:
 
 
 async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[Stage]:
-    """Would it take a delivery now, and is it the queue that the ledger knows? One stage, unless the sink has more to say."""
+    """Would it take a delivery now, and is it the queue that the ledger knows? One stage, unless the sink has more to
+    say."""
     if isinstance(sink, Probed):
         async for stage in sink.probe():
             yield stage
@@ -321,7 +327,8 @@ def _last_resort(state: Path) -> SinkConfig:
 
 
 def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
-    """How the configuration wants a mailbox to be polled. Its quarantine is made in the fleet if nobody has an equal one."""
+    """How the configuration wants a mailbox to be polled. Its quarantine is made in the fleet if nobody has an equal
+    one."""
     block = config.mailboxes[mailbox]
     quarantine = config.quarantine_of(mailbox)
     reachable = _reachable(config, block)
@@ -358,7 +365,8 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
 
 
 def _reachable(config: Config, block: SourceConfig) -> frozenset[str]:
-    """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own references."""
+    """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own
+    references."""
     names = {block.default_queue} if block.default_queue else set()
     if not block.force_default_queue:
         for rule in block.rules:

@@ -69,7 +69,8 @@ class TestGmail(SourceSuite):
 
 
 class TestGmailInSmallPagesOutOfOrder(SourceSuite):
-    """Of whoever the token is for, under labels of its own; the server pages by three, in another order, escapes, and minds what is gone."""
+    """Of whoever the token is for, under labels of its own; the server pages by three, in another order, escapes, and
+    minds what is gone."""
 
     @pytest.fixture
     def mailbox(self, tmp_path: Path) -> Iterator[MailboxUnderTest]:  # type: ignore[override]

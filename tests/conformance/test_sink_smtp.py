@@ -36,7 +36,8 @@ def relay() -> Iterator[Relay]:
 
 
 class TestSmtpQueue(SinkSuite):
-    """Each directory is a mail address at one relay. A relay knows no delivery ids, so a repeat after a restart is a second mail."""
+    """Each directory is a mail address at one relay. A relay knows no delivery ids, so a repeat after a restart is a
+    second mail."""
 
     exactly_once = False
     holds_events = False

@@ -26,7 +26,8 @@ def site(tmp_path: Path, dovecot: Dovecot, user: str) -> Iterator[Site]:
     site = Site(tmp_path)
     site.imap("support", dovecot.imap_port, user, rules=["invoices", "spam"], disposition={"move": "Processed"})
     site.settings["rules"] = [
-        {"name": "invoices", "when": {"subject": {"contains": ["invoice"]}}, "then": {"topic": "billing", "tags": ["money"]}},
+        {"name": "invoices", "when": {"subject": {"contains": ["invoice"]}}, "then": {"topic": "billing",
+        "tags": ["money"]}},
         {"name": "spam", "when": {"subject": {"contains": ["spam"]}}, "then": {"discard": True}},
     ]  # fmt: skip
     dovecot.deliver_all(
@@ -136,7 +137,8 @@ def test_dry_run_sends_no_mail_and_needs_no_secret_for_that(site: Site) -> None:
     with relay_in_a_thread() as relay:
         site.settings["outgoing"] = {
             "relay": {
-                "type": "smtp", "host": "127.0.0.1", "port": relay.port, "tls": "none", "sender": "mailpoller@example.com",
+                "type": "smtp", "host": "127.0.0.1", "port": relay.port, "tls": "none",
+                "sender": "mailpoller@example.com",
                 "username": "mailpoller", "password": "env:MAILPOLLER_TEST_NO_SUCH_VARIABLE",
             }
         }  # fmt: skip

@@ -1,4 +1,5 @@
-"""The page about JSON and the program agree: every key that a verb prints is on the page, under the verb's own heading."""
+"""The page about JSON and the program agree: every key that a verb prints is on the page, under the verb's own
+heading."""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ def story(site: Site, term: str) -> dict[str, Any]:
     return only
 
 
-# --- status and errors -------------------------------------------------------------------------------------------------
+# --- status and errors
+# -------------------------------------------------------------------------------------------------
 def test_status_shows_the_running_daemon_and_then_what_the_ledger_knows(site: Site, running: Daemon) -> None:
     said = ask(site, "status", "--json")
     assert said.code == 0
@@ -97,7 +98,8 @@ def test_errors_are_listed_newest_first_and_cleared_with_and_without_a_daemon(si
     assert (said.code, said.out, said.err) == (0, "", "no errors\n")
 
 
-# --- trace ---------------------------------------------------------------------------------------------------------------
+# --- trace
+# ---------------------------------------------------------------------------------------------------------------
 def test_trace_finds_a_message_by_all_that_one_may_know_of_it(site: Site, running: Daemon) -> None:
     mid = next(line["mid"] for line in running.log if line["event"] == "message.delivered" and line["uid"] == "2")
     for term in (mid, mid.upper(), "<two@x>", "two@x", "2"):
@@ -113,7 +115,8 @@ def test_trace_finds_a_message_by_all_that_one_may_know_of_it(site: Site, runnin
     assert ask(site, "trace", "nobody@customer.example", "--json").out == "[]\n"
 
 
-# --- poll and redeliver --------------------------------------------------------------------------------------------------
+# --- poll and redeliver
+# --------------------------------------------------------------------------------------------------
 def test_poll_asks_only_for_mailboxes_that_are_polled(site: Site, running: Daemon) -> None:
     assert ask(site, "poll", "support").out == "support is being polled\n"
     site.settings["mailboxes"]["new"] = site.settings["mailboxes"]["support"]
@@ -160,7 +163,8 @@ def test_redelivery_of_a_message_that_has_left_is_told_without_forgetting_who_se
     assert len(site.events()) == 3
 
 
-# --- accept and forget -----------------------------------------------------------------------------------------------------
+# --- accept and forget
+# -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("how", ["baseline", "replay"])
 def test_held_mailbox_is_shown_and_released(how: str, site: Site, running: Daemon, dovecot: Dovecot, user: str) -> None:
     assert running.stop() == 0
@@ -214,7 +218,8 @@ def test_forgotten_mailbox_leaves_nothing_behind(site: Site, running: Daemon) ->
     assert ask(site, "forget", "support", "--yes").code == 65
 
 
-# --- queue -------------------------------------------------------------------------------------------------------------------
+# --- queue
+# -------------------------------------------------------------------------------------------------------------------
 def test_queue_is_listed_shown_taken_returned_and_acknowledged(site: Site, running: Daemon) -> None:
     listed = ask(site, "queue", "list", "support", "--json").json
     assert [entry["state"] for entry in listed] == ["ready"] * 3
@@ -247,7 +252,8 @@ def test_what_a_queue_shows_can_be_explained_again(site: Site, running: Daemon) 
     assert json.loads(said.out)["queues"] == ["support"]
 
 
-# --- stopping -------------------------------------------------------------------------------------------------------------------
+# --- stopping
+# -------------------------------------------------------------------------------------------------------------------
 def test_ctrl_c_stops_the_daemon_in_order(site: Site, running: Daemon) -> None:
     running.process.send_signal(signal.SIGINT)
     assert running.wait() == 0
@@ -274,7 +280,8 @@ def test_second_ctrl_c_does_not_wait_for_what_is_in_hand(site: Site, dovecot: Do
     assert len(site.events()) == 3
 
 
-# --- damage ----------------------------------------------------------------------------------------------------------------------
+# --- damage
+# ----------------------------------------------------------------------------------------------------------------------
 def test_damaged_ledger_is_told_in_one_line_by_every_verb_that_reads_it(site: Site, running: Daemon) -> None:
     assert running.stop() == 0
     path = site.directory / "ledger.db"
@@ -293,7 +300,8 @@ def test_damaged_ledger_is_told_in_one_line_by_every_verb_that_reads_it(site: Si
     assert ask(site, "status").code == 75
 
 
-# --- nothing ends in silence -------------------------------------------------------------------------------------------
+# --- nothing ends in silence
+# -------------------------------------------------------------------------------------------
 def test_mail_that_waits_for_its_queue_is_found_by_sender_message_id_and_mid_and_a_drain_says_that_it_waits(
     site: Site,
 ) -> None:

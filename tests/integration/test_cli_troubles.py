@@ -1,4 +1,5 @@
-"""What an operator is told in the middle of the night: signals, names that are not there, a ledger that cannot be read."""
+"""What an operator is told in the middle of the night: signals, names that are not there, a ledger that cannot be
+read."""
 
 from __future__ import annotations
 
@@ -40,11 +41,15 @@ def hang_ups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-_ON_A_TERMINAL = "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+_ON_A_TERMINAL = (
+    "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.executable, [sys.executable, "
+    "*sys.argv[2:]])"
+)
 """Opening a terminal makes it that of a session that has none; whoever leads the session is told when it is closed."""
 
 
-# --- signals -----------------------------------------------------------------------------------------------------------
+# --- signals
+# -----------------------------------------------------------------------------------------------------------
 def test_daemon_that_is_told_to_reload_says_that_it_does_not_and_goes_on(
     site: Site, dovecot: Dovecot, user: str, hang_ups: None
 ) -> None:
@@ -62,7 +67,8 @@ def test_daemon_on_a_terminal_that_is_closed_stops_in_order(site: Site, hang_ups
     ours, theirs = pty.openpty()
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", _ON_A_TERMINAL, os.ttyname(theirs), *PROGRAM[1:], "run", "--config", str(site.config)],
+            [sys.executable, "-c", _ON_A_TERMINAL, os.ttyname(theirs), *PROGRAM[1:], "run", "--config",
+            str(site.config)],
             stdin=theirs, stdout=theirs, stderr=file, env=environment({}), start_new_session=True,
         )  # fmt: skip
     try:
@@ -78,7 +84,8 @@ def test_daemon_on_a_terminal_that_is_closed_stops_in_order(site: Site, hang_ups
     assert json.loads(log.read_bytes().splitlines()[-1])["event"] == "service.stopped"
 
 
-# --- output ------------------------------------------------------------------------------------------------------------
+# --- output
+# ------------------------------------------------------------------------------------------------------------
 def test_dry_run_whose_reader_has_seen_enough_ends_without_a_word(site: Site) -> None:
     process = subprocess.Popen(
         [*PROGRAM, "run", "--dry-run", "--config", str(site.config)],
@@ -110,7 +117,8 @@ def test_dry_run_that_missed_a_mailbox_does_not_sum_up_as_if_it_had_seen_all(sit
     )
 
 
-# --- names and reasons ---------------------------------------------------------------------------------------------------
+# --- names and reasons
+# ---------------------------------------------------------------------------------------------------
 def test_mistyped_mailbox_is_the_command_line_s_fault_whoever_is_asked(site: Site) -> None:
     with site.run() as daemon:
         daemon.until_said("service.started")

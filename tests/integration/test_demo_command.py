@@ -1,4 +1,5 @@
-"""The newcomer's first command, as the newcomer runs it: the real daemon on a terminal's pipe, a message dropped, Ctrl-C."""
+"""The newcomer's first command, as the newcomer runs it: the real daemon on a terminal's pipe, a message dropped,
+Ctrl-C."""
 
 from __future__ import annotations
 

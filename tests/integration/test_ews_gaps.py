@@ -1,4 +1,5 @@
-"""A listing of Exchange that contradicts itself: what it shows is taken, the position stays, and the mailbox goes on."""
+"""A listing of Exchange that contradicts itself: what it shows is taken, the position stays, and the mailbox goes
+on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Bad answers: broken, endless, oversized, of another kind. A clear error, in bounded time and memory, and nothing lost."""
+"""Bad answers: broken, endless, oversized, of another kind. A clear error, in bounded time and memory, and nothing
+lost."""
 
 from __future__ import annotations
 
@@ -120,10 +121,8 @@ async def test_sync_states_that_go_round_in_circles_are_noticed(rig: Rig) -> Non
     def unknown(answer: bytes) -> bytes:
         return circling(
             enveloped(
-                "<m:SyncFolderItemsResponse><m:ResponseMessages><m:SyncFolderItemsResponseMessage ResponseClass='Success'>"
-                "<m:ResponseCode>NoError</m:ResponseCode><m:SyncState>x</m:SyncState><m:IncludesLastItemInRange>false"
-                "</m:IncludesLastItemInRange><m:Changes/></m:SyncFolderItemsResponseMessage></m:ResponseMessages>"
-                "</m:SyncFolderItemsResponse>"
+                "<m:SyncFolderItemsResponse><m:ResponseMessages><m:SyncFolderItemsResponseMessage "
+                "ResponseClass='Success'><m:ResponseCode>NoError</m:ResponseCode><m:SyncState>x</m:SyncState><m:IncludesLastItemInRange>false</m:IncludesLastItemInRange><m:Changes/></m:SyncFolderItemsResponseMessage></m:ResponseMessages></m:SyncFolderItemsResponse>"
             )
         )
 

@@ -1,4 +1,5 @@
-"""Logging in to a strict Exchange: NTLM with real handshakes, bound to the TLS channel, Basic, tokens, and whose mailbox it is."""
+"""Logging in to a strict Exchange: NTLM with real handshakes, bound to the TLS channel, Basic, tokens, and whose
+mailbox it is."""
 
 from __future__ import annotations
 
@@ -265,10 +266,13 @@ async def test_probe_refuses_a_target_that_is_polled_itself(stack: ExitStack, tm
         ({}, {"url": "http://127.0.0.1:9/EWS/Exchange.asmx"}, "tcp", "cannot connect", "nc -vz"),
         ({}, {"password": "wrong"}, "login", "refuses the login", "EXAMPLE\\login"),
         ({}, {"password": "env:NO_SUCH_SECRET"}, "login", "NO_SUCH_SECRET", "configuration"),
-        ({"offers": ("Basic",)}, {"auth": {"mechanism": "ntlm"}}, "login", "offers basic", "WebServicesVirtualDirectory"),
+        ({"offers": ("Basic",)}, {"auth": {"mechanism": "ntlm"}}, "login", "offers basic",
+        "WebServicesVirtualDirectory"),
         ({}, {"mailbox": "nobody@example.com"}, "login", "ErrorNonExistentMailbox", "primary SMTP address"),
-        ({"may_impersonate": False}, APP | {"password": "secret"}, "login", "ErrorImpersonate", "ApplicationImpersonation"),
-        ({}, {"folders": ["Nowhere"]}, "folder", "there is no folder Nowhere; at the top there are: Deleted Items", "MailboxPermission"),
+        ({"may_impersonate": False}, APP | {"password": "secret"}, "login", "ErrorImpersonate",
+        "ApplicationImpersonation"),
+        ({}, {"folders": ["Nowhere"]}, "folder", "there is no folder Nowhere; at the top there are: Deleted "
+                                                 "Items", "MailboxPermission"),
         ({"rights": {"Read": False}}, {}, "folder", "the right Read", "MailboxPermission"),
         ({"rights": {"Modify": False}}, {}, "disposition", "the right Modify", "Editor"),
         ({"rights": {"Delete": False}}, {}, "disposition", "the right Delete", "Editor"),
@@ -331,10 +335,13 @@ def test_server_of_these_tests_refuses_what_the_contract_does_not_have() -> None
         "Authorization": f"Basic {login}",
     }
     body = (
-        '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:m="http://schemas.microsoft.com/exchange/'
+        '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" '
+        'xmlns:m="http://schemas.microsoft.com/exchange/'
         'services/2006/messages" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"><s:Header>'
-        '<t:RequestServerVersion Version="Exchange2013_SP1"/></s:Header><s:Body><m:GetFolder><m:FolderShape><t:BaseShape>IdOnly'
-        '</t:BaseShape></m:FolderShape><m:FolderIds><t:DistinguishedFolderId Id="inbox"/></m:FolderIds></m:GetFolder></s:Body></s:Envelope>'
+        "<t:RequestServerVersion "
+        'Version="Exchange2013_SP1"/></s:Header><s:Body><m:GetFolder><m:FolderShape><t:BaseShape>IdOnly'
+        "</t:BaseShape></m:FolderShape><m:FolderIds><t:DistinguishedFolderId "
+        'Id="inbox"/></m:FolderIds></m:GetFolder></s:Body></s:Envelope>'
     )
     with Exchange(offers=["Basic"]) as server:
 

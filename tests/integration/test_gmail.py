@@ -43,7 +43,8 @@ class Rig:
 
     def source(self, **settings: Any) -> GmailSource:
         known: dict[str, Any] = {
-            "type": "gmail", "user": self.server.user, "url": self.server.url, "auth": self.server.auth, "timeout": "60s",
+            "type": "gmail", "user": self.server.user, "url": self.server.url, "auth": self.server.auth,
+            "timeout": "60s",
             "notice_interval": "200ms",
         }  # fmt: skip
         source = GmailConfig.model_validate({**known, **settings}).build("support", self.runtime)
@@ -219,7 +220,8 @@ async def test_endless_body_is_given_up_at_the_limit(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [HTML, b"[1]", b'{"id": "x"}', b'{"raw": "QUJ*RA=="}', b'{"raw": "QUJD"', b'{"raw": null}', b'{"x": "' + b"y" * 300_000 + b'"}'],
+    [HTML, b"[1]", b'{"id": "x"}', b'{"raw": "QUJ*RA=="}', b'{"raw": "QUJD"', b'{"raw": null}',
+    b'{"x": "' + b"y" * 300_000 + b'"}'],
     ids=["page", "list", "nothing", "alphabet", "early", "null", "much"],
 )  # fmt: skip
 async def test_answer_that_is_no_message_is_trouble_of_that_message_alone(rig: Rig, body: bytes) -> None:

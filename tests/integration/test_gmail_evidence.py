@@ -1,4 +1,5 @@
-"""That Gmail says OK is no evidence: the labels that it shows are; and a look says what is there, also of what came back."""
+"""That Gmail says OK is no evidence: the labels that it shows are; and a look says what is there, also of what came
+back."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from mailpoller.testing.source_suite import connected, fetched, letter
 from servers.gmail import Gmail, Upset
 
 WAYS: dict[str, dict[str, Any]] = {
-    "seen": {"seen": True}, "flag": {"flags": ("\\Flagged",)}, "label": {"flags": ("Done",)}, "move": {"move": "Processed"},
+    "seen": {"seen": True}, "flag": {"flags": ("\\Flagged",)}, "label": {"flags": ("Done",)},
+    "move": {"move": "Processed"},
     "delete": {"delete": True},
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""The whole command with tokens: mail arrives, two mailboxes share one token, and no secret is written anywhere but where it belongs."""
+"""The whole command with tokens: mail arrives, two mailboxes share one token, and no secret is written anywhere but
+where it belongs."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ async def command(*words: str) -> tuple[int, str]:
 
 def configured(directory: Path, dovecot: Dovecot, web: Web, users: list[str], **more: Any) -> Path:
     auth = {
-        "type": "oauth2", "grant": "client_credentials", "token_url": web.url, "client_id": "app", "client_secret": SECRET,
+        "type": "oauth2", "grant": "client_credentials", "token_url": web.url, "client_id": "app",
+        "client_secret": SECRET,
         **more,
     }  # fmt: skip
     mailbox = {"type": "imap", "host": "127.0.0.1", "port": dovecot.imap_port, "tls": "none", "default_queue": "q"}
@@ -69,7 +71,8 @@ async def test_mail_arrives_by_a_token_that_is_shared_and_rotates_and_is_never_s
     given: list[str] = []
 
     def answer(asked: Asked) -> Reply:
-        # A token for one user opens one mailbox at Dovecot, so each mailbox has an owner, and each owner a refresh token.
+        # A token for one user opens one mailbox at Dovecot, so each mailbox has an owner, and each owner a refresh
+        # token.
         owner = users[int(asked.form["refresh_token"][-1])]
         given.append(guarded.token(owner))
         rotated = f"{REFRESH}-{len(given)}-{asked.form['refresh_token'][-1]}"
@@ -91,7 +94,8 @@ async def test_mail_arrives_by_a_token_that_is_shared_and_rotates_and_is_never_s
         assert len(given) == 2
         code, again = await command("run", "--once", "--config", str(path), "--log-level", "debug")
         assert code == 0, again
-        assert {asked.form["refresh_token"] for asked in web.asked[2:]} == {f"{REFRESH}-{n}-{box}" for n, box in enumerate(
+        assert {asked.form["refresh_token"] for asked in web.asked[2:]} == {f"{REFRESH}-{n}-{box}" for n,
+        box in enumerate(
             (asked.form["refresh_token"][-1] for asked in web.asked[:2]), 1
         )}  # fmt: skip
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before, "a token is state, and no configuration"

@@ -59,7 +59,8 @@ class Provider:
 @asynccontextmanager
 async def sending(relay: Relay, web: Web, state: Path) -> AsyncIterator[SmtpOutgoing]:
     auth = {
-        "type": "oauth2", "grant": "client_credentials", "token_url": web.url, "client_id": "app", "client_secret": SECRET,
+        "type": "oauth2", "grant": "client_credentials", "token_url": web.url, "client_id": "app",
+        "client_secret": SECRET,
     }  # fmt: skip
     config = SmtpConfig.model_validate(
         {

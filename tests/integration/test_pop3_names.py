@@ -1,4 +1,5 @@
-"""POP3 on real servers whose names change, whose store is put back, and which give something else in place of a mail."""
+"""POP3 on real servers whose names change, whose store is put back, and which give something else in place of a
+mail."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ async def test_a_mailbox_is_polled_through_a_proxy_with_tls_to_the_server_itself
 async def test_mail_is_sent_through_a_proxy(tmp_path: Path, proxy: dict[str, Any]) -> None:
     async with Relay() as relay:
         config = SmtpConfig.model_validate(
-            {"type": "smtp", "host": "127.0.0.1", "port": relay.port, "tls": "none", "sender": "m@example.com", "proxy": proxy}
+            {"type": "smtp", "host": "127.0.0.1", "port": relay.port, "tls": "none", "sender": "m@example.com",
+            "proxy": proxy}
         )  # fmt: skip
         outgoing = config.build("relay", runtime(tmp_path))
         await outgoing.send(Mail("m@example.com", ("ops@example.com",), b"Subject: x\r\n\r\ny\r\n"))

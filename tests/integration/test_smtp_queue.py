@@ -204,7 +204,8 @@ async def test_a_large_message_stops_nobody_else(tmp_path: Path) -> None:
 
 
 async def _worst_pause(task: asyncio.Task[object]) -> float:
-    """The most processor time that the loop's thread spent at a stretch: the clock would measure the machine's other work too."""
+    """The most processor time that the loop's thread spent at a stretch: the clock would measure the machine's other
+    work too."""
     worst, last = 0.0, time.thread_time()
     while not task.done():
         await asyncio.sleep(0.005)

@@ -1,4 +1,5 @@
-"""A relay that refuses us is a queue that is down: nothing of a mailbox is lost, quarantined or removed for it, and it is told."""
+"""A relay that refuses us is a queue that is down: nothing of a mailbox is lost, quarantined or removed for it, and
+it is told."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def site(tmp_path: Path, relay: Relay, box: mailbox.Maildir) -> Site:
         "q": {"type": "smtp", "outgoing": "o", "to": ["queue@example.com"], "retry_interval": "1s"}
     }
     site.settings["mailboxes"]["support"] = {
-        "type": "maildir", "path": str(tmp_path / "mail"), "default_queue": "q", "start": "all", "disposition": "delete",
+        "type": "maildir", "path": str(tmp_path / "mail"), "default_queue": "q", "start": "all",
+        "disposition": "delete",
         "poll_interval": "1s", "reconnect_interval": "1s",
     }  # fmt: skip
     return site

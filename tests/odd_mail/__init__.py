@@ -47,10 +47,13 @@ MADE: dict[str, Callable[[], bytes]] = {
     "nested-multiparts-around-10-megabytes-of-near-boundaries": lambda: _nested_around_much(60, b"\n--b1x" * 1_700_000),
     "10000-parts": lambda: _MIXED + b"--x\r\n\r\na\r\n" * 10_000 + b"--x--\r\n",
     "10000-attachments": lambda: _MIXED
-    + b"--x\r\nContent-Disposition: attachment; filename=a.txt\r\nContent-Transfer-Encoding: base64\r\n\r\nYQ==\r\n" * 10_000
+    + b"--x\r\nContent-Disposition: attachment; filename=a.txt\r\nContent-Transfer-Encoding: "
+      b"base64\r\n\r\nYQ==\r\n" * 10_000
     + b"--x--\r\n",
     "100000-boundaries-in-a-row": lambda: _MIXED + b"--x\r\n" * 100_000,
-    "2000000-lines-that-begin-like-a-boundary": lambda: _MIXED + b"--xy\r\n" * 2_000_000 + b"--x\r\n\r\nhi\r\n--x--\r\n",
+    "2000000-lines-that-begin-like-a-boundary": lambda: (
+        _MIXED + b"--xy\r\n" * 2_000_000 + b"--x\r\n\r\nhi\r\n--x--\r\n"
+    ),
     "boundary-line-of-5-megabytes-of-spaces": lambda: _MIXED + b"--x" + b" " * 5_000_000 + b"\r\n\r\nhi\r\n--x--\r\n",
     "1000-part-headers-without-end": lambda: _MIXED + (b"--x\r\n" + b"a: b\r\n" * 4000) * 1000,
     "20000-semicolons": lambda: _field(b"Content-Type", b"text/plain" + b";" * 20_000),
@@ -58,7 +61,8 @@ MADE: dict[str, Callable[[], bytes]] = {
     "10000-continuations": lambda: _field(
         b"Content-Disposition", b"attachment" + b"".join(b";\r\n filename*%d*=%%C3%%BC" % n for n in range(10_000))
     ),
-    "5000-recipients": lambda: _field(b"To", b",\r\n ".join(b'"User, %d" <u%d@example.org>' % (n, n) for n in range(5000))),
+    "5000-recipients": lambda: _field(b"To", b",\r\n ".join(b'"User, %d" <u%d@example.org>' % (n,
+    n) for n in range(5000))),
     "5000-plain-recipients": lambda: _field(b"To", b",\r\n ".join(b"u%d@example.org" % n for n in range(5000))),
     "200000-commas": lambda: _field(b"To", b"," * 200_000),
     "100000-recipients": lambda: _field(b"To", b",".join(b"u%d@e.org" % n for n in range(60_000))),
@@ -94,7 +98,8 @@ MADE: dict[str, Callable[[], bytes]] = {
     "million-fields": lambda: b"Subject: x\r\n" + b"a: b\r\n" * 1_000_000 + b"From: a@example.com\r\n\r\nhi\r\n",
     "million-junk-lines-for-a-header": lambda: b"Subject: x\r\n" + b"junk\r\na: b\r\n" * 90_000 + b"\r\nhi\r\n",
     "million-folds": lambda: b"Subject: x\r\n" + b" \r\n" * 1_000_000 + b"\r\nhi\r\n",
-    "1000-received-fields": lambda: b"Received: from a by b with c; Sat, 14 Mar 2026 09:26:53 +0000\r\n" * 1000 + _body(b"hi"),
+    "1000-received-fields": lambda: b"Received: from a by b with c; Sat, 14 Mar 2026 09:26:53 "
+                                    b"+0000\r\n" * 1000 + _body(b"hi"),
     "date-of-digits": lambda: _field(b"Date", b"1 " * 100_000),
     "references-without-end": lambda: _field(b"References", b"<a@b> " * 100_000 + b"<" * 100_000),
     "text-of-10-megabytes": lambda: _body(b"0123456789abcd\r\n" * 650_000),
@@ -102,9 +107,11 @@ MADE: dict[str, Callable[[], bytes]] = {
     "text-of-carriage-returns": lambda: _body(b"\r" * 5_000_000),
     "text-of-nuls": lambda: _body(b"\0" * 5_000_000),
     "text-of-invalid-utf8": lambda: _body(b"\xff" * 5_000_000, b"Content-Type: text/plain; charset=utf-8"),
-    "text-of-undefined-windows-1252": lambda: _body(b"\x81" * 5_000_000, b"Content-Type: text/plain; charset=windows-1252"),
+    "text-of-undefined-windows-1252": lambda: _body(b"\x81" * 5_000_000, b"Content-Type: text/plain; "
+                                                                         b"charset=windows-1252"),
     "text-of-invalid-shift-jis": lambda: _body(b"\xff" * 5_000_000, b"Content-Type: text/plain; charset=shift_jis"),
-    "text-of-invalid-iso-2022-jp": lambda: _body(b"\x1b$B\xff" * 1_200_000, b"Content-Type: text/plain; charset=iso-2022-jp"),
+    "text-of-invalid-iso-2022-jp": lambda: _body(b"\x1b$B\xff" * 1_200_000, b"Content-Type: text/plain; "
+                                                                            b"charset=iso-2022-jp"),
     "text-of-lone-surrogates": lambda: _body(b"\x00\xd8" * 2_500_000, b"Content-Type: text/plain; charset=utf-16-le"),
     "text-of-invalid-utf7": lambda: _body(b"+\xff" * 2_500_000, b"Content-Type: text/plain; charset=utf-7"),
     "text-of-utf7-surrogates": lambda: _body(b"+2AA-" * 1_000_000, b"Content-Type: text/plain; charset=utf-7"),
@@ -112,8 +119,10 @@ MADE: dict[str, Callable[[], bytes]] = {
     "base64-of-equal-signs": lambda: _body(b"=" * 10_000_000, b"Content-Transfer-Encoding: base64"),
     "base64-of-junk": lambda: _body(b"!" * 10_000_000, b"Content-Transfer-Encoding: base64"),
     "quoted-printable-of-equal-signs": lambda: _body(b"=" * 10_000_000, b"Content-Transfer-Encoding: quoted-printable"),
-    "quoted-printable-of-soft-breaks": lambda: _body(b"=\r\n" * 3_000_000, b"Content-Transfer-Encoding: quoted-printable"),
-    "quoted-printable-of-equals-and-returns": lambda: _body(b"=\r" * 5_000_000, b"Content-Transfer-Encoding: quoted-printable"),
+    "quoted-printable-of-soft-breaks": lambda: _body(b"=\r\n" * 3_000_000, b"Content-Transfer-Encoding: "
+                                                                           b"quoted-printable"),
+    "quoted-printable-of-equals-and-returns": lambda: _body(b"=\r" * 5_000_000, b"Content-Transfer-Encoding: "
+                                                                                b"quoted-printable"),
     "uuencode-of-short-lines": lambda: _body(
         b"begin 644 f\r\n" + b"!80\r\n" * 1_000_000, b"Content-Transfer-Encoding: x-uuencode"
     ),

@@ -20,7 +20,8 @@ from scenarios import later
 
 TESTS = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
-"""For what comes soon, if it comes at all: a machine that does other things too may be slow, and a fault is for ever."""
+"""For what comes soon, if it comes at all: a machine that does other things too may be slow, and a fault is for
+ever."""
 
 
 class Site:
@@ -75,7 +76,8 @@ class Site:
             return daemon.wait(timeout)
 
     def pass_time(self, seconds: float) -> None:
-        """So much later it is, for every process of this site that runs by ``scenarios.later`` or is to be killed, at once."""
+        """So much later it is, for every process of this site that runs by ``scenarios.later`` or is to be killed, at
+        once."""
         self.later_s += seconds
         draft = self.clock.with_suffix(".draft")
         draft.write_text(str(self.later_s))

@@ -1,8 +1,9 @@
 """The real command, made to die: SIGKILL before, during or after the n-th call of one step of the courier.
 
-``python -m scenarios.killer WHEN STEP N ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``; WHEN is before, during (for steps that
-yield: after the first item) or after; STEP is a method of a port, written ``ledger.claim``, ``session.fetch``, ``sink.deliver``,
-or ``parse``. The ports are wrapped where the engine is handed them, so that every implementation is killed alike.
+``python -m scenarios.killer WHEN STEP N ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``; WHEN is before, during (for
+steps that yield: after the first item) or after; STEP is a method of a port, written ``ledger.claim``,
+``session.fetch``, ``sink.deliver``, or ``parse``. The ports are wrapped where the engine is handed them, so that
+every implementation is killed alike.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The real command at another time: its clock tells so many seconds more than the machine's, which is how days pass in a test.
+"""The real command at another time: its clock tells so many seconds more than the machine's, which is how days pass
+in a test.
 
-``python -m scenarios.later ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``. The seconds stand in the file that the environment names; it
-is read at every look at the clock, so that time may also leap under a running process. Only the calendar leaps: what is waited
-for is waited for, but folders are selected anew every other second.
+``python -m scenarios.later ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``. The seconds stand in the file that the
+environment names; it is read at every look at the clock, so that time may also leap under a running process. Only the
+calendar leaps: what is waited for is waited for, but folders are selected anew every other second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What happens to stores of mail: they are filled, copied, put back; and what must hold of the queues afterwards, whatever happened."""
+"""What happens to stores of mail: they are filled, copied, put back; and what must hold of the queues afterwards,
+whatever happened."""
 
 from __future__ import annotations
 

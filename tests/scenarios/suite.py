@@ -1,7 +1,9 @@
-"""What the real command keeps to on every kind of mailbox: killed at any step, cut, stalled and throttled, nothing is lost or twice.
+"""What the real command keeps to on every kind of mailbox: killed at any step, cut, stalled and throttled, nothing is
+lost or twice.
 
-A new source is one small file: its mailbox as a :class:`Mailbox`, and a class of tests that inherits :class:`MailboxSuite`, or
-:class:`NoticedSuite` where new mail is noticed between polls and positions can be forgotten.
+A new source is one small file: its mailbox as a :class:`Mailbox`, and a class of tests that inherits
+:class:`MailboxSuite`, or :class:`NoticedSuite` where new mail is noticed between polls and positions can be
+forgotten.
 """
 
 from __future__ import annotations
@@ -51,10 +53,12 @@ ALIKE = [
 
 
 class Mailbox(Protocol):
-    """A mailbox on its server, as a scenario sees it: what the world does to it, and what has become of its messages."""
+    """A mailbox on its server, as a scenario sees it: what the world does to it, and what has become of its
+    messages."""
 
     block: dict[str, Any]
-    """Its YAML, as data: how it is reached and what is done with a message. The suite adds what is the same for every mailbox."""
+    """Its YAML, as data: how it is reached and what is done with a message. The suite adds what is the same for every
+    mailbox."""
     port: int
     """Where its server listens, on 127.0.0.1."""
 
@@ -68,7 +72,8 @@ class Mailbox(Protocol):
 
     @abstractmethod
     def reached_at(self, port: int) -> dict[str, Any]:
-        """What is different in the block when it is reached at another port of 127.0.0.1, with times-out of a second."""
+        """What is different in the block when it is reached at another port of 127.0.0.1, with times-out of a
+        second."""
 
     def secrets(self) -> list[bytes]:
         """What may be nowhere but in the configuration. Asked for when all is over."""
@@ -99,7 +104,8 @@ class MailboxSuite:
         site = Site(tmp_path)
         site.settings["service"]["batch_messages"] = 10
         site.settings["mailboxes"]["support"] = {
-            "default_queue": "support", "start": "all", "poll_interval": "1s", "reconnect_interval": "1s", **mailbox.block
+            "default_queue": "support", "start": "all", "poll_interval": "1s", "reconnect_interval": "1s",
+            **mailbox.block
         }  # fmt: skip
         return site
 
@@ -168,7 +174,8 @@ class NoticedMailbox(Mailbox, Protocol):
 
 
 class ServedMailbox(NoticedMailbox):
-    """On a strict server of this process, which has ``deliver``, and ``mails`` of a folder: seen, and moved to ``Processed``."""
+    """On a strict server of this process, which has ``deliver``, and ``mails`` of a folder: seen, and moved to
+    ``Processed``."""
 
     def __init__(self, server: Any, **block: Any) -> None:
         self.server = server
@@ -243,7 +250,8 @@ def assert_all_is_well(site: Site, mailbox: Mailbox, expected: Counter[str]) -> 
 
 
 def assert_no_secret_is_on_disk(site: Site, mailbox: Mailbox) -> None:
-    """Neither token nor secret is in the ledger, the queue, the state or the log. The configuration has secrets, of course."""
+    """Neither token nor secret is in the ledger, the queue, the state or the log. The configuration has secrets, of
+    course."""
     secrets = mailbox.secrets()
     files = [file for file in site.directory.rglob("*") if file.is_file() and file.name != "mailpoller.yaml"]
     assert len(files) >= 3

@@ -127,7 +127,8 @@ class NeverGiven:
 
 @pytest.mark.parametrize("kind", ["imap", "pop3"])
 async def test_a_message_that_is_listed_and_never_given_is_told_until_it_is_given(site: Site, kind: str) -> None:
-    """By the real command, from cron and as a daemon. The alarm is raised in the process of the second hour, and ends in the last one."""
+    """By the real command, from cron and as a daemon. The alarm is raised in the process of the second hour, and ends
+    in the last one."""
     cursed = NeverGiven()
     others = Counter({"message 1": 1, "message 3": 1})
     subject = "support, uid 2 of INBOX"

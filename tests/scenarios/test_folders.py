@@ -1,4 +1,5 @@
-"""One folder of a mailbox turns bad while the daemon polls it: the others go on, somebody is told, and it comes back by itself."""
+"""One folder of a mailbox turns bad while the daemon polls it: the others go on, somebody is told, and it comes back
+by itself."""
 
 from __future__ import annotations
 

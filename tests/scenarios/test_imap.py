@@ -1,4 +1,5 @@
-"""The real command on an IMAP mailbox; and killed again and again over the same messages, it finds the one that kills."""
+"""The real command on an IMAP mailbox; and killed again and again over the same messages, it finds the one that
+kills."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class ImapMailbox(Mailbox):
         self.user = user
         self.port = server.imap_port
         self.block = {
-            "type": "imap", "host": "127.0.0.1", "port": self.port, "tls": "none", "username": user, "password": "secret",
+            "type": "imap", "host": "127.0.0.1", "port": self.port, "tls": "none", "username": user,
+            "password": "secret",
         }  # fmt: skip
 
     def deliver(self, *mails: bytes, seen: bool = False) -> None:

@@ -1,4 +1,5 @@
-"""The real command on real servers whose names come to stand for other messages, and on stores that are away for a while."""
+"""The real command on real servers whose names come to stand for other messages, and on stores that are away for a
+while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Queues, relays, disks and ledgers that fail: mail waits, other mail goes on, one alert, and all comes once in the end."""
+"""Queues, relays, disks and ledgers that fail: mail waits, other mail goes on, one alert, and all comes once in the
+end."""
 
 from __future__ import annotations
 

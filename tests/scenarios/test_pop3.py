@@ -34,7 +34,8 @@ class Maildrop(Mailbox):
         self.user = user
         self.port = server.pop3_port
         self.block = {
-            "type": "pop3", "host": "127.0.0.1", "port": self.port, "tls": "none", "username": user, "password": "secret",
+            "type": "pop3", "host": "127.0.0.1", "port": self.port, "tls": "none", "username": user,
+            "password": "secret",
             "disposition": "delete",
         }  # fmt: skip
 

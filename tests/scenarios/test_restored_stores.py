@@ -1,4 +1,5 @@
-"""Stores that are put back, numbered and named anew, while mail is on its way: the real command, killed at the worst of times."""
+"""Stores that are put back, numbered and named anew, while mail is on its way: the real command, killed at the worst
+of times."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def test_killed_and_named_anew_over_pop3_nothing_is_twice_that_does_not_say_so(
         file.write_text(file.read_text("utf-8").replace(BEFORE, AFTER), "utf-8")
         dovecot.start()
         code = finish(site)
-        # What was claimed and not brought is the same under another name, which cannot be proven: told, until an operator accepts it.
+        # What was claimed and not brought is the same under another name, which cannot be proven: told, until an
+        # operator accepts it.
         assert code == 0 or told(site, "mail.absent")
         assert_recognisable(site, expected)
         assert len(dovecot.flags(user)) == (0 if disposition == "delete" else 7)

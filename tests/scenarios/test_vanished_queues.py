@@ -25,7 +25,8 @@ def site(tmp_path: Path) -> Site:
     for folder in ("new", "cur", "tmp"):
         (tmp_path / "box" / folder).mkdir(parents=True)
     site.settings["mailboxes"]["support"] = {
-        "type": "maildir", "path": str(tmp_path / "box"), "start": "all", "default_queue": "support", "poll_interval": "1s",
+        "type": "maildir", "path": str(tmp_path / "box"), "start": "all", "default_queue": "support",
+        "poll_interval": "1s",
     }  # fmt: skip
     for queue in (
         {"type": "sqlite", "path": str(tmp_path / "queue" / "support.db"), "payload": "raw"},
@@ -350,7 +351,8 @@ def test_adopt_without_a_daemon_says_when_there_is_nothing_to_adopt(site: Site) 
     assert ask(site, "queue", "adopt", "nosuch").code == 64
 
 
-# --- one process at a time -----------------------------------------------------------------------------------------------
+# --- one process at a time
+# -----------------------------------------------------------------------------------------------
 def test_a_second_instance_empties_nobody_s_spool(site: Site) -> None:
     with site.run() as daemon:
         daemon.until_said("service.started")

@@ -1,7 +1,7 @@
 """The command line as a process, in pipes or on a terminal of its own.
 
-Most of a short command's time goes into imports. So one process has them done already, and every command is a fork of it:
-a process of its own with its own environment, streams and exit code, in a tenth of the time.
+Most of a short command's time goes into imports. So one process has them done already, and every command is a fork of
+it: a process of its own with its own environment, streams and exit code, in a tenth of the time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Courier's POP3 server on a free port of 127.0.0.1, if it is at hand.
 
-Its Debian package excludes Dovecot's, so it is not installed but unpacked; COURIER_ROOT says where. ``scripts/test`` does both.
+Its Debian package excludes Dovecot's, so it is not installed but unpacked; COURIER_ROOT says where. ``scripts/test``
+does both.
 
 Only the login is ours, because Courier's own wants a daemon: whoever logs in is handed to the real ``courierpop3d``.
 """
@@ -67,9 +68,11 @@ class Courier(Listener):
         self, user: str, utf8: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         environment = {
-            "AUTHENTICATED": user, "MAILDIR": user, "LD_LIBRARY_PATH": ":".join(map(str, _LIBRARIES)), "UTF8": str(int(utf8)),
+            "AUTHENTICATED": user, "MAILDIR": user, "LD_LIBRARY_PATH": ":".join(map(str, _LIBRARIES)),
+            "UTF8": str(int(utf8)),
         }  # fmt: skip
-        # A socket, as Courier has it in earnest: with pipes asyncio's wait() does not return before all of them are read out.
+        # A socket, as Courier has it in earnest: with pipes asyncio's wait() does not return before all of them are
+        # read out.
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(

@@ -1,7 +1,8 @@
 """A private Dovecot: IMAP, IMAPS and, if asked for, POP3, on free ports of 127.0.0.1.
 
-Every user name logs in with :data:`PASSWORD` and has mailboxes (Maildir) of its own. Mail is delivered straight to disk,
-and what the server holds is asked with :mod:`imaplib`, so that nothing of mailpoller is needed to judge mailpoller.
+Every user name logs in with :data:`PASSWORD` and has mailboxes (Maildir) of its own. Mail is delivered straight to
+disk, and what the server holds is asked with :mod:`imaplib`, so that nothing of mailpoller is needed to judge
+mailpoller.
 """
 
 from __future__ import annotations
@@ -130,9 +131,10 @@ passdb {{
 class Dovecot:
     """One server; a context manager that starts it and leaves nothing behind.
 
-    ``prefix`` and ``separator`` shape the personal namespace (``INBOX.`` and ``.`` is Courier's). ``stored`` is what it knows of the password, perhaps only a hash. ``extra`` is added to
-    the configuration. The ports stay the same over :meth:`stop` and :meth:`start`. ``mechanisms`` are those of SASL that it
-    offers; with ``oauth`` also XOAUTH2 and OAUTHBEARER, for which it takes what :meth:`token` makes.
+    ``prefix`` and ``separator`` shape the personal namespace (``INBOX.`` and ``.`` is Courier's). ``stored`` is what
+    it knows of the password, perhaps only a hash. ``extra`` is added to the configuration. The ports stay the same
+    over :meth:`stop` and :meth:`start`. ``mechanisms`` are those of SASL that it offers; with ``oauth`` also XOAUTH2
+    and OAUTHBEARER, for which it takes what :meth:`token` makes.
     """
 
     host = "127.0.0.1"

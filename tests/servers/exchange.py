@@ -50,7 +50,10 @@ CHILDREN: dict[str, tuple[str, ...]] = {
     "s:Header": ("t:RequestServerVersion", "t:ExchangeImpersonation?"),
     "t:ExchangeImpersonation": ("t:ConnectingSID",),
     "t:ConnectingSID": ("t:PrimarySmtpAddress",),
-    "s:Body": ("m:GetFolder|m:FindFolder|m:CreateFolder|m:SyncFolderItems|m:GetItem|m:UpdateItem|m:MoveItem|m:DeleteItem",),
+    "s:Body": (
+        "m:GetFolder|m:FindFolder|m:CreateFolder|m:SyncFolderItems"
+        "|m:GetItem|m:UpdateItem|m:MoveItem|m:DeleteItem",
+    ),
     "m:GetFolder": ("m:FolderShape", "m:FolderIds"),
     "m:FindFolder": ("m:FolderShape", "m:IndexedPageFolderView?", "m:Restriction?", "m:ParentFolderIds"),
     "m:CreateFolder": ("m:ParentFolderId", "m:Folders"),
@@ -187,22 +190,27 @@ def fault(code: str, text: str, milliseconds: int | None = None) -> bytes:
     """A SOAP fault as Exchange words it."""
     wish = "" if milliseconds is None else f'<t:Value Name="BackOffMilliseconds">{milliseconds}</t:Value>'
     return enveloped(
-        f'<s:Fault><faultcode xmlns:a="{TYPES}">a:{code}</faultcode><faultstring xml:lang="en-US">{escape(text)}</faultstring>'
-        f'<detail><e:ResponseCode xmlns:e="{ERRORS}">{code}</e:ResponseCode><e:Message xmlns:e="{ERRORS}">{escape(text)}'
+        f'<s:Fault><faultcode xmlns:a="{TYPES}">a:{code}</faultcode><faultstring '
+        f'xml:lang="en-US">{escape(text)}</faultstring>'
+        f'<detail><e:ResponseCode xmlns:e="{ERRORS}">{code}</e:ResponseCode><e:Message '
+        f'xmlns:e="{ERRORS}">{escape(text)}'
         f"</e:Message><t:MessageXml>{wish}</t:MessageXml></detail></s:Fault>"
     )
 
 
 def enveloped(body: str) -> bytes:
     return (
-        f'<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="{SOAP}" xmlns:m="{MESSAGES}" xmlns:t="{TYPES}"><s:Header>'
-        '<t:ServerVersionInfo MajorVersion="15" MinorVersion="2" MajorBuildNumber="1544" MinorBuildNumber="4"/></s:Header>'
+        f'<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="{SOAP}" xmlns:m="{MESSAGES}" '
+        f'xmlns:t="{TYPES}"><s:Header>'
+        '<t:ServerVersionInfo MajorVersion="15" MinorVersion="2" MajorBuildNumber="1544" '
+        'MinorBuildNumber="4"/></s:Header>'
         f"<s:Body>{body}</s:Body></s:Envelope>"
     ).encode("utf-8", "surrogateescape")
 
 
 class Exchange:
-    """A context manager; the mailbox of ``owner``, entered by ``user`` with ``password``, by the schemes in ``offers``."""
+    """A context manager; the mailbox of ``owner``, entered by ``user`` with ``password``, by the schemes in
+    ``offers``."""
 
     def __init__(
         self,
@@ -452,9 +460,8 @@ class Exchange:
                 f'<m:{operation}ResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode>{part}'
                 f"</m:{operation}ResponseMessage>"
                 if not isinstance(part, ItemError)
-                else f'<m:{operation}ResponseMessage ResponseClass="Error"><m:MessageText>It cannot be done.</m:MessageText>'
-                f"<m:ResponseCode>{part}</m:ResponseCode><m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>"
-                f"</m:{operation}ResponseMessage>"
+                else f'<m:{operation}ResponseMessage ResponseClass="Error"><m:MessageText>It cannot be '
+                f"done.</m:MessageText><m:ResponseCode>{part}</m:ResponseCode><m:DescriptiveLinkKey>0</m:DescriptiveLinkKey></m:{operation}ResponseMessage>"
                 for part in parts
             )
             return enveloped(
@@ -495,7 +502,8 @@ class Exchange:
         rights = "".join(f"<t:{name}>{str(has).lower()}</t:{name}>" for name, has in self.rights.items())
         return (
             f"<t:Folder><t:FolderId Id={quoteattr(uid or 'root')} ChangeKey=\"AQAAAA==\"/>"
-            + (f"<t:DisplayName>{escape(place.name if place else 'Top')}</t:DisplayName>" if "folder:DisplayName" in fields else "")
+            + (f"<t:DisplayName>{escape(place.name if place else 'Top')}</t:DisplayName>"
+            if "folder:DisplayName" in fields else "")
             + (f"<t:EffectiveRights>{rights}</t:EffectiveRights>" if "folder:EffectiveRights" in fields else "")
             + "</t:Folder>"
         )  # fmt: skip
@@ -644,7 +652,8 @@ class Exchange:
                     raise ItemError("ErrorUpdatePropertyMismatch")
             self._changed(mail, read_only=False)
             return (
-                f'<m:Items><t:{mail.kind}><t:ItemId Id={quoteattr(mail.uid)} ChangeKey="{mail.change_key}"/></t:{mail.kind}>'
+                f"<m:Items><t:{mail.kind}><t:ItemId Id={quoteattr(mail.uid)} "
+                f'ChangeKey="{mail.change_key}"/></t:{mail.kind}>'
                 "</m:Items><m:ConflictResults><t:Count>0</t:Count></m:ConflictResults>"
             )
 

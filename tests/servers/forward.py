@@ -1,4 +1,5 @@
-"""Real forward proxies on free ports of 127.0.0.1: tinyproxy (HTTP CONNECT) and microsocks (SOCKS5), both with a login."""
+"""Real forward proxies on free ports of 127.0.0.1: tinyproxy (HTTP CONNECT) and microsocks (SOCKS5), both with a
+login."""
 
 from __future__ import annotations
 

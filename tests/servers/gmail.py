@@ -1,7 +1,9 @@
-"""The Gmail API as its published contract has it (REST reference, version 1), for one mailbox: strict, and able to misbehave.
+"""The Gmail API as its published contract has it (REST reference, version 1), for one mailbox: strict, and able to
+misbehave.
 
-What the contract does not know is refused and noted in ``violations``: an unknown or repeated option, a missing header, a body that
-does not belong there. It also is the token endpoint. Everything runs in threads, so that it serves another process too.
+What the contract does not know is refused and noted in ``violations``: an unknown or repeated option, a missing
+header, a body that does not belong there. It also is the token endpoint. Everything runs in threads, so that it
+serves another process too.
 
     with Gmail() as gmail:
         gmail.deliver(b"Subject: hello\\r\\n\\r\\n")
@@ -46,11 +48,14 @@ CONTRACT: dict[tuple[str, str], tuple[int, set[str]]] = {
     ("GET", "/history"): (2, {"startHistoryId", "labelId", "historyTypes*", "maxResults", "pageToken"}),
 }
 HISTORY_TYPES = {
-    "messageAdded": "messagesAdded", "labelAdded": "labelsAdded", "labelRemoved": "labelsRemoved", "messageDeleted": "messagesDeleted",
+    "messageAdded": "messagesAdded", "labelAdded": "labelsAdded", "labelRemoved": "labelsRemoved",
+    "messageDeleted": "messagesDeleted",
 }  # fmt: skip
 KNOWN_FIELDS = {
-    "id", "name", "labels", "messages", "nextPageToken", "resultSizeEstimate", "labelIds", "internalDate", "raw", "emailAddress",
-    "historyId", "history", "messagesAdded", "labelsAdded", "labelsRemoved", "messagesDeleted", "message", "sizeEstimate", "threadId",
+    "id", "name", "labels", "messages", "nextPageToken", "resultSizeEstimate", "labelIds", "internalDate", "raw",
+    "emailAddress",
+    "historyId", "history", "messagesAdded", "labelsAdded", "labelsRemoved", "messagesDeleted", "message",
+    "sizeEstimate", "threadId",
 }  # fmt: skip
 
 
@@ -225,7 +230,8 @@ class Gmail:
     def auth(self) -> dict[str, Any]:
         """The ``auth`` block of a client."""
         return {
-            "type": "oauth2", "provider": "google", "grant": "refresh_token", "client_id": "app.example", "client_secret": "app-secret",
+            "type": "oauth2", "provider": "google", "grant": "refresh_token", "client_id": "app.example",
+            "client_secret": "app-secret",
             "refresh_token": "refresh-me", "token_url": f"{self.url}/token",
         }  # fmt: skip
 
@@ -347,7 +353,8 @@ class Gmail:
             match method, general:
                 case "GET", "/profile":
                     found: Any = {
-                        "emailAddress": self.user, "messagesTotal": len(self.mails), "threadsTotal": 1, "historyId": str(self.number)
+                        "emailAddress": self.user, "messagesTotal": len(self.mails), "threadsTotal": 1,
+                        "historyId": str(self.number)
                     }  # fmt: skip
                 case "GET", "/labels":
                     found = {

@@ -1,7 +1,8 @@
 """Microsoft Graph as its published contract has it, for one mailbox: strict, and able to misbehave.
 
-What the contract does not know is refused and noted in ``violations``: an unknown query option, a missing header, a body that
-does not belong there. It also is the token endpoint. Everything runs in threads, so that it serves another process too.
+What the contract does not know is refused and noted in ``violations``: an unknown query option, a missing header, a
+body that does not belong there. It also is the token endpoint. Everything runs in threads, so that it serves another
+process too.
 
     with Graph() as graph:
         graph.deliver(b"Subject: hello\\r\\n\\r\\n")
@@ -33,11 +34,13 @@ from servers.ports import free_port
 from servers.requests import Handler
 
 WELL_KNOWN = {
-    "msgfolderroot": "Top of Information Store", "inbox": "Inbox", "deleteditems": "Deleted Items", "archive": "Archive",
+    "msgfolderroot": "Top of Information "
+                     "Store", "inbox": "Inbox", "deleteditems": "Deleted Items", "archive": "Archive",
     "junkemail": "Junk Email", "sentitems": "Sent Items", "recoverableitemsdeletions": "Deletions",
 }  # fmt: skip
 PROPERTIES = {
-    "id", "isRead", "receivedDateTime", "createdDateTime", "flag", "categories", "parentFolderId", "internetMessageHeaders",
+    "id", "isRead", "receivedDateTime", "createdDateTime", "flag", "categories", "parentFolderId",
+    "internetMessageHeaders",
 }  # fmt: skip
 SCOPES = frozenset({"Mail.Read", "Mail.ReadWrite", "Mail.Send"})
 LARGEST_REQUEST = 4 << 20

@@ -11,7 +11,8 @@ from typing import Self
 
 
 class Listener:
-    """An async context manager; listens on :attr:`port` of 127.0.0.1. Each connection is a conversation in a task of its own."""
+    """An async context manager; listens on :attr:`port` of 127.0.0.1. Each connection is a conversation in a task of
+    its own."""
 
     port = 0
     limit = 1 << 16
@@ -56,6 +57,7 @@ class Listener:
 
 
 def cut(transport: asyncio.WriteTransport) -> None:
-    """Abort a connection, also one over TLS that was closed twice: Python 3.11.2, Debian 12's, cannot do that by itself."""
+    """Abort a connection, also one over TLS that was closed twice: Python 3.11.2, Debian 12's, cannot do that by
+    itself."""
     with contextlib.suppress(AttributeError):
         transport.abort()

@@ -41,8 +41,8 @@ class Maildrop(MailboxUnderTest):
         self.sources: dict[str, Source] = {}
 
     def source(self, *, folders: Sequence[str] | None = None, mode: Literal["live", "shadow"] = "live") -> Source:
-        """One source for each mode, as in a service: its positions are its own. A folder that cannot be is a password that is
-        none."""
+        """One source for each mode, as in a service: its positions are its own. A folder that cannot be is a password
+        that is none."""
         if folders == [self.target]:
             return pop3_source(self.directory, self.proxy.port, self.user, **self.settings | {"password": "wrong"})
         if mode not in self.sources:
@@ -63,7 +63,8 @@ class Maildrop(MailboxUnderTest):
         )
 
     async def shown(self, folder: str | None = None) -> Sequence[Shown]:
-        """Without flags: POP3 has none, and what Dovecot notes by itself about messages that were read is its own affair."""
+        """Without flags: POP3 has none, and what Dovecot notes by itself about messages that were read is its own
+        affair."""
         if isinstance(self.server, Courier):
             await self.server.ended()
         box = self.server.maildir(self.user)

@@ -11,8 +11,9 @@ _kept: list[socket.socket] = []
 def free_ports(count: int) -> list[int]:
     """Ports on which nobody listens, and which nobody else is given before this process ends.
 
-    A socket that is bound and does not listen holds each: the system gives such a port to nobody who asks for any, neither for
-    a server nor for the near end of a connection. Who asks for it by number, with SO_REUSEADDR as servers do, gets it.
+    A socket that is bound and does not listen holds each: the system gives such a port to nobody who asks for any,
+    neither for a server nor for the near end of a connection. Who asks for it by number, with SO_REUSEADDR as servers
+    do, gets it.
     """
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:

@@ -1,4 +1,5 @@
-"""The outside programs, as the table ``scripts/programs`` names them. The scripts install what it says; nothing else names a package."""
+"""The outside programs, as the table ``scripts/programs`` names them. The scripts install what it says; nothing else
+names a package."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ PROGRAMS = {row.name: row for row in rows(TABLE.read_text("utf-8"))}
 
 
 def found(name: str) -> str | None:
-    """Where the program is: on PATH, else the file that proves it. None if it is nowhere. KeyError if the table lacks it."""
+    """Where the program is: on PATH, else the file that proves it. None if it is nowhere. KeyError if the table lacks
+    it."""
     row = PROGRAMS[name]
     on_path = shutil.which(name)
     if on_path is not None:

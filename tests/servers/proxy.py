@@ -1,4 +1,5 @@
-"""A TCP proxy that breaks things: cuts, stalls, delays and refuses, on command, at a count of octets, or at seeded random.
+"""A TCP proxy that breaks things: cuts, stalls, delays and refuses, on command, at a count of octets, or at seeded
+random.
 
 async with FaultProxy(server_port) as proxy:
     proxy.plan = [Fault("cut", after=5000)]      # the first connection is cut; later ones are left alone

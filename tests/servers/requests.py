@@ -7,7 +7,8 @@ from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection. A request whose head was cut on its way is none: the standard library would take what has come for all."""
+    """One connection. A request whose head was cut on its way is none: the standard library would take what has come
+    for all."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

@@ -40,8 +40,8 @@ class Conversation:
 
 
 class ScriptedImap(Listener):
-    """A server; ``messages`` is uid -> octets of INBOX, and of every folder that is not in ``elsewhere``: name -> uid -> octets of
-    folders that mail was copied to. ``flags`` are those that were set."""
+    """A server; ``messages`` is uid -> octets of INBOX, and of every folder that is not in ``elsewhere``: name -> uid
+    -> octets of folders that mail was copied to. ``flags`` are those that were set."""
 
     limit = 1 << 24
 

@@ -2,8 +2,8 @@
 
     server = ScriptedPop3({"UIDL": b"+OK\\r\\n1 a junk\\r\\n.\\r\\n", "QUIT": None})
 
-A script maps a command's name to octets, or to a function ``(conversation, arguments)`` that returns such octets; None is no
-answer. Deletions count at QUIT, over all connections, as on a real server.
+A script maps a command's name to octets, or to a function ``(conversation, arguments)`` that returns such octets;
+None is no answer. Deletions count at QUIT, over all connections, as on a real server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Reply = Answer | Callable[["Conversation", str], "Answer | Awaitable[Answer]"]
 
 
 class Conversation:
-    """One connection. ``lines`` is all that the client has said; ``waiting`` the number of a message -> its uid and octets."""
+    """One connection. ``lines`` is all that the client has said; ``waiting`` the number of a message -> its uid and
+    octets."""
 
     def __init__(self, writer: asyncio.StreamWriter, mails: Sequence[tuple[str, bytes]]) -> None:
         self.writer = writer

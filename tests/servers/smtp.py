@@ -1,4 +1,5 @@
-"""SMTP relays for tests: a real one on aiosmtpd that can be told to refuse, and a scripted one that can misbehave at any step."""
+"""SMTP relays for tests: a real one on aiosmtpd that can be told to refuse, and a scripted one that can misbehave at
+any step."""
 
 from __future__ import annotations
 

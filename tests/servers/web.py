@@ -40,7 +40,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Reply:
-    """One answer. ``raw`` replaces everything; ``cut`` ends the connection after so many octets; ``pause`` is waited first."""
+    """One answer. ``raw`` replaces everything; ``cut`` ends the connection after so many octets; ``pause`` is waited
+    first."""
 
     status: int = 200
     body: object = b""

@@ -1,4 +1,5 @@
-"""One mailbox's engine on fakes of our own ports: everything real between a fake source, a memory ledger and fake sinks."""
+"""One mailbox's engine on fakes of our own ports: everything real between a fake source, a memory ledger and fake
+sinks."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ class Routes:
 
 
 class Rig:
-    """``queues`` are ``support`` and ``archive``, with ``sinks`` of the same names, and ``quarantine`` and ``last-resort``."""
+    """``queues`` are ``support`` and ``archive``, with ``sinks`` of the same names, and ``quarantine`` and
+    ``last-resort``."""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """The service in a storm: every port fails in every way it may, processes die and are started again.
 
-Everything of the engine is real and put together as the application does it; nothing waits for real, so that an hour takes milliseconds.
+Everything of the engine is real and put together as the application does it; nothing waits for real, so that an hour
+takes milliseconds.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def unavailable() -> Exception:
     return LedgerUnavailable("the disk is full")
 
 
-# --- the ports ---------------------------------------------------------------------------------------------------------
+# --- the ports
+# ---------------------------------------------------------------------------------------------------------
 class _Weather(Faults):
     """The steps of a fake source, exposed to the world's weather."""
 
@@ -448,7 +450,8 @@ class Onlooker(Bystander):
         self._process.edge(queue.name, up)
 
 
-# --- a process -----------------------------------------------------------------------------------------------------------
+# --- a process
+# -----------------------------------------------------------------------------------------------------------
 class Process:
     """The service, put together as the application does it, from its start to its end or death."""
 
@@ -697,7 +700,8 @@ class Checked:
 
 # --- a history -------------------------------------------------------------------------------------------------------
 async def history(world: World) -> None:
-    """A stormy hour with as many processes as it takes, then fair weather until nothing is left to do; and the audit."""
+    """A stormy hour with as many processes as it takes, then fair weather until nothing is left to do; and the
+    audit."""
     clock = world.clock
     life = asyncio.create_task(world.live(HOUR), name="life")
     while not life.done():

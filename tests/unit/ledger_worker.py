@@ -1,6 +1,8 @@
-"""A process for the kill test: works through mail on a ledger and says on stdout what was acknowledged, until it is killed.
+"""A process for the kill test: works through mail on a ledger and says on stdout what was acknowledged, until it is
+killed.
 
-Lines: ``claimed UID``, ``settled UID``, ``deferred UID``, ``risked UID``, ``cleared UID``; each is written after the ledger returned.
+Lines: ``claimed UID``, ``settled UID``, ``deferred UID``, ``risked UID``, ``cleared UID``; each is written after the
+ledger returned.
 """
 
 from __future__ import annotations

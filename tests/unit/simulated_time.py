@@ -40,7 +40,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 
 class SimulatedClock:
-    """See :class:`mailpoller.core.ports.Clock`: both its times are the loop's, but that the machine's date may be wrong by ``skew``."""
+    """See :class:`mailpoller.core.ports.Clock`: both its times are the loop's, but that the machine's date may be
+    wrong by ``skew``."""
 
     def __init__(self) -> None:
         self.skew = timedelta(0)

@@ -52,7 +52,8 @@ def synced_names() -> Iterator[set[str]]:
 
 @contextmanager
 def disk_steps() -> Iterator[list[str]]:
-    """What is done that a power cut may undo, in order: ``sync NAME`` for each file or directory, ``move NAME`` for each rename."""
+    """What is done that a power cut may undo, in order: ``sync NAME`` for each file or directory, ``move NAME`` for
+    each rename."""
     steps: list[str] = []
     fsync, rename = os.fsync, os.rename
 

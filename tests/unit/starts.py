@@ -24,8 +24,8 @@ _SHELLS = {"sh", "bash"}
 _TABLE = {"find", "found"}
 """Of :mod:`servers.programs`."""
 _OWN_WORDS = frozenset(
-    ": . [ break case cd command continue do done echo elif else esac eval exec exit export false fi for if in printf"  # noqa: SIM905
-    " read return set shift test then trap true ulimit umask unset until wait while { }".split()
+    ": . [ break case cd command continue do done echo elif else esac eval exec exit export false fi for if"  # noqa: SIM905
+    " in printf read return set shift test then trap true ulimit umask unset until wait while { }".split()
 )
 """What a shell does itself."""
 

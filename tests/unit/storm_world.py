@@ -1,4 +1,5 @@
-"""A world in which the engine lives through one history: its mail, what befalls it, and the audit of every promise at the end.
+"""A world in which the engine lives through one history: its mail, what befalls it, and the audit of every promise at
+the end.
 
 What happens is decided by the history's seed alone.
 """
@@ -58,8 +59,8 @@ class Climate:
     deaths: float = 0.0
     """How probable it is that the process dies at a step."""
     renumbering: float = 0.0
-    """How probable it is that what happens next is a new numbering of a folder; so ``outages``, of a queue that goes down or comes
-    back, and ``rules``, of a route that changes."""
+    """How probable it is that what happens next is a new numbering of a folder; so ``outages``, of a queue that goes
+    down or comes back, and ``rules``, of a route that changes."""
     outages: float = 0.0
     rules: float = 0.0
     stops: float = 0.0
@@ -69,9 +70,9 @@ class Climate:
     traits: tuple[str, ...] = ()
     """What may be the matter with a message; see :class:`Mail`."""
     restores: float = 0.0
-    """How probable it is that what happens next is that a folder is put back from a copy of it; so ``absences``, a store that is not
-    mounted for a while, ``lags``, a replica that answers for a while, ``gaps``, a listing that lacks a line, ``vanishing``, of a queue,
-    and ``jumps``, of the machine's date."""
+    """How probable it is that what happens next is that a folder is put back from a copy of it; so ``absences``, a
+    store that is not mounted for a while, ``lags``, a replica that answers for a while, ``gaps``, a listing that
+    lacks a line, ``vanishing``, of a queue, and ``jumps``, of the machine's date."""
     absences: float = 0.0
     lags: float = 0.0
     gaps: float = 0.0
@@ -91,7 +92,8 @@ class Climate:
 
 SOURCE = ("connect", "folders", "open", "pending", "fetch", "settle", "wait", "close")
 LEDGER = (
-    "open_folder", "advance", "complete", "claim", "suspects", "due", "at_risk", "cleared", "settle", "defer", "release",
+    "open_folder", "advance", "complete", "claim", "suspects", "due", "at_risk", "cleared", "settle", "defer",
+    "release",
     "disposed", "repeats", "raise_alarm", "alarms",
 )  # fmt: skip
 SINK = ("deliver", "hold", "answer", "check")
@@ -133,7 +135,8 @@ class Mail:
 
 @dataclass
 class World:
-    """Everything that outlives a process. ``broken``: the promises that were; noted, because the engine survives whatever is raised."""
+    """Everything that outlives a process. ``broken``: the promises that were; noted, because the engine survives
+    whatever is raised."""
 
     seed: int
     climate: Climate
@@ -243,8 +246,8 @@ class World:
         """Message -> what has become of it, under whatever name."""
         found: dict[str, set[str]] = defaultdict(set)
         for mailbox, name, epoch, uid, identity, outcome in self.store.connection.execute(
-            "SELECT mailbox, name, epoch, uid, identity, outcome FROM message JOIN folder ON folder.id = message.folder "
-            "WHERE state = 'settled'"
+            "SELECT mailbox, name, epoch, uid, identity, outcome FROM message JOIN folder ON folder.id = "
+            "message.folder WHERE state = 'settled'"
         ):
             bearers = self.names[Folder(mailbox, name, epoch.partition(AGAIN)[0]), uid.partition(" (")[0]]
             mail = self.by_identity.get(identity) if identity else bearers[-1]

@@ -33,7 +33,8 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 PASSWORD = "hunter2-never-shown"
 VERBS = [
     "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
-    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt", "oauth", "oauth login",
+    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt", "oauth",
+    "oauth login",
 ]  # fmt: skip
 
 
@@ -247,7 +248,8 @@ def test_help_is_there_at_once_and_loads_nothing_heavy() -> None:
     assert loaded & {"aioimaplib", "aiosmtplib", "pydantic", "yaml", "structlog", "rich", "orjson", "sqlite3"} == set()
 
 
-# --- names that are not there ------------------------------------------------------------------------------------------
+# --- names that are not there
+# ------------------------------------------------------------------------------------------
 def test_mailbox_that_is_not_there_is_answered_with_the_closest_one(config: Path) -> None:
     for words in (["run"], ["run", "--once"], ["run", "--dry-run"], ["check", "--live"], ["explain", os.devnull]):
         said = mailpoller(*words, "--config", str(config), "--mailbox", "suport")
@@ -295,7 +297,8 @@ def test_forget_asks_nobody_when_nobody_is_there(config: Path) -> None:
     assert "still configured" in said.err
 
 
-# --- configuration -----------------------------------------------------------------------------------------------------
+# --- configuration
+# -----------------------------------------------------------------------------------------------------
 def test_no_verb_shows_a_secret(config: Path) -> None:
     for words in (["config"], ["config", "--json"], ["check"], ["check", "--json"], ["status"]):
         said = mailpoller(*words, "--config", str(config), MAILPOLLER_DEBUG="1")
@@ -355,7 +358,8 @@ def test_secret_that_cannot_be_read_is_a_warning_in_check_and_ends_run(config: P
     assert (said.code, "warning" in said.err) == (78, False)
 
 
-# --- explain -----------------------------------------------------------------------------------------------------------
+# --- explain
+# -----------------------------------------------------------------------------------------------------------
 def test_explain_answers_many_files_with_an_object_a_line(config: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "1.eml", tmp_path / "2.eml"
     first.write_bytes(b"From: a@b.example\nSubject: an invoice\n\nx\n")
@@ -393,7 +397,8 @@ def test_who_asks_for_a_template_is_told_what_it_lacks(config: Path) -> None:
         assert "mailboxes.idle.username: this key is required" in said.out + said.err
 
 
-# --- terminals and pipes -------------------------------------------------------------------------------------------------
+# --- terminals and pipes
+# -------------------------------------------------------------------------------------------------
 def test_colour_only_where_a_terminal_wants_it(config: Path) -> None:
     words = ("check", "--live", "--mailbox", "support", "--config", str(config))
     settings = yaml.safe_load(config.read_text())

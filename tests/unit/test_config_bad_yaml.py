@@ -1,7 +1,7 @@
 """A table of wrong configurations: each file in ``bad_yaml`` holds the files and the exact problems that they get.
 
-``=== NAME`` begins a file, ``=== problems`` the problems, one a line, as ``str(problem)`` gives them. A new case is a new file, named
-after what is wrong; every case holds the sentinel somewhere, which must never show.
+``=== NAME`` begins a file, ``=== problems`` the problems, one a line, as ``str(problem)`` gives them. A new case is a
+new file, named after what is wrong; every case holds the sentinel somewhere, which must never show.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def warnings(config: Config) -> list[str]:
     return [f"{problem.path}: {problem.message}" for problem in config.warnings]
 
 
-# --- the design's own example -------------------------------------------------------------------------------------------
+# --- the design's own example
+# -------------------------------------------------------------------------------------------
 def test_design_loads_as_written(write: Write) -> None:
     config = load(write(DESIGN, a="mailboxes:\n  billing:\n    extends: support\n    username: billing\n"))
     assert config.warnings == ()
@@ -99,7 +100,8 @@ def test_design_loads_as_written(write: Write) -> None:
     assert [file.name for file in config.files] == ["mailpoller.yaml", "a.yaml"]
 
 
-# --- precedence -----------------------------------------------------------------------------------------------------------
+# --- precedence
+# -----------------------------------------------------------------------------------------------------------
 def test_mailbox_beats_what_it_extends_which_beats_defaults(write: Write) -> None:
     config = load(
         write(f"""{QUEUES}
@@ -164,14 +166,16 @@ def test_key_of_another_type_in_the_mailbox_itself_is_an_error(write: Write) -> 
 def test_yaml_anchors_and_merge_keys_work(write: Write) -> None:
     config = load(
         write(
-            f"{QUEUES}\nmailboxes:\n  a: &a {{{IMAP}, hold_above: 1}}\n  b:\n    <<: *a\n    username: b\n    hold_above: 2\n"
+            f"{QUEUES}\nmailboxes:\n  a: &a {{{IMAP}, hold_above: 1}}\n  b:\n    <<: *a\n    username: b\n    "
+            f"hold_above: 2\n"
         )
     )
     b: Any = config.mailboxes["b"]
     assert (b.host, b.username, b.hold_above) == ("imap.example.com", "b", 2)
 
 
-# --- locked ---------------------------------------------------------------------------------------------------------------
+# --- locked
+# ---------------------------------------------------------------------------------------------------------------
 LOCKED = f"""{QUEUES}
 defaults: {{tls: tls, locked: [tls, host]}}
 mailboxes:
@@ -223,7 +227,8 @@ def test_a_key_of_an_outgoing_alone_can_be_locked(write: Write) -> None:
     assert messages(path) == [f"outgoing.o.helo: this key is locked by {path}:6:36; remove it here"]
 
 
-# --- what is disabled need not be complete ---------------------------------------------------------------------------------
+# --- what is disabled need not be complete
+# ---------------------------------------------------------------------------------
 TEMPLATE = f"""{QUEUES}
 mailboxes:
   template:
@@ -303,8 +308,10 @@ def test_enabling_what_is_incomplete_names_every_missing_key_with_its_place(
     [
         ("type: imap, hots: h", 'mailboxes.m.hots: there is no such key; did you mean "host"?'),
         ("type: imap, port: ninety", "mailboxes.m.port: expected a whole number"),
-        ("type: imap, default_queue: nowhere", "mailboxes.m.default_queue: no queue is called nowhere; there is billing or support"),
-        ("type: imap, quarantine: {type: queue, queue: nowhere}", "mailboxes.m.quarantine.queue: no queue is called nowhere; there is billing or support"),
+        ("type: imap, default_queue: "
+         "nowhere", "mailboxes.m.default_queue: no queue is called nowhere; there is billing or support"),
+        ("type: imap, quarantine: {type: queue, queue: "
+         "nowhere}", "mailboxes.m.quarantine.queue: no queue is called nowhere; there is billing or support"),
     ],
 )  # fmt: skip
 def test_what_a_disabled_mailbox_says_must_be_right(write: Write, written: str, problem: str) -> None:
@@ -314,7 +321,8 @@ def test_what_a_disabled_mailbox_says_must_be_right(write: Write, written: str, 
 def test_a_template_may_leave_its_type_and_its_quarantine_open(write: Write) -> None:
     path = write(
         f"{QUEUES}\nmailboxes:\n  base: {{enabled: false, host: h, quarantine: {{type: maildir}}}}\n"
-        f"  m: {{extends: base, type: imap, username: u, password: 'env:X', default_queue: support, quarantine: {{path: /q}}}}\n"
+        f"  m: {{extends: base, type: imap, username: u, password: 'env:X', default_queue: support, quarantine: "
+        f"{{path: /q}}}}\n"
     )
     config = load(path)
     assert getattr(config.mailboxes["m"], "host", None) == "h"
@@ -322,11 +330,13 @@ def test_a_template_may_leave_its_type_and_its_quarantine_open(write: Write) -> 
     assert set(config.incomplete) == {"base"}
 
 
-# --- queues and quarantine ----------------------------------------------------------------------------------------------
+# --- queues and quarantine
+# ----------------------------------------------------------------------------------------------
 def test_only_queue_is_the_default_queue(write: Write) -> None:
     config = load(
         write(
-            "queues: {one: {type: jsonl, path: /q}}\nmailboxes: {m: {type: imap, host: h, username: u, password: 'env:X'}}\n"
+            "queues: {one: {type: jsonl, path: /q}}\nmailboxes: {m: {type: imap, host: h, username: u, password: "
+            "'env:X'}}\n"
         )
     )
     assert config.mailboxes["m"].default_queue == "one"
@@ -370,7 +380,8 @@ def test_no_quarantine_is_the_last_resort(write: Write) -> None:
     assert load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP}}}}}\n")).quarantine_of("m") is None
 
 
-# --- environment -----------------------------------------------------------------------------------------------------------
+# --- environment
+# -----------------------------------------------------------------------------------------------------------
 ENVIRONMENTS = f"""{QUEUES}
 mailboxes:
   none: {{{IMAP}}}
@@ -400,7 +411,8 @@ def test_environment_of_the_caller_beats_the_variable_which_beats_the_file(
     assert "letters, digits" in messages(path)[0]
 
 
-# --- secrets --------------------------------------------------------------------------------------------------------------
+# --- secrets
+# --------------------------------------------------------------------------------------------------------------
 def test_missing_secrets_tell_where_they_are_named_and_how_bad_it_is(
     write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -440,7 +452,8 @@ def test_secret_that_somebody_was_to_fill_in_is_doubted(write: Write, written: s
     ]
 
 
-# --- effective ------------------------------------------------------------------------------------------------------------
+# --- effective
+# ------------------------------------------------------------------------------------------------------------
 def test_effective_configuration_means_the_same_when_loaded_again(write: Write) -> None:
     config = load(write(DESIGN.replace("include:", "#include:")))
     again = load(write(yaml.safe_dump(effective(config), sort_keys=False)))
@@ -464,18 +477,26 @@ def test_durations_and_sizes_are_read_back_as_written(number: int) -> None:
     assert parse_size(write_size(number)) == number
 
 
-# --- doubts ---------------------------------------------------------------------------------------------------------------
+# --- doubts
+# ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
         ("port: 143", "port: port 143 is IMAP with TLS after STARTTLS, which is tls: starttls-required"),
-        ("port: 993, tls: starttls-required", "port: port 993 is IMAP with TLS from the first octet, which is tls: tls, not starttls-required"),
+        ("port: 993, tls: "
+         "starttls-required", "port: port 993 is IMAP with TLS from the first octet, which is tls: tls, not "
+                              "starttls-required"),
         ("tls: none", "tls: everything, a password too, crosses the network in clear"),
         ("tls: starttls", "tls: an attacker can prevent this encryption; starttls-required insists on it"),
-        ("poll_interval: 5s", "poll_interval: below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"),
-        ("disposition: delete", "disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only"),
-        ("host: Outlook.Office365.com", "password: Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"),
-        ("host: imap.gmail.com", "password: Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0"),
+        ("poll_interval: "
+         "5s", "poll_interval: below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"),
+        ("disposition: "
+         "delete", "disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a "
+                   "local directory only"),
+        ("host: Outlook.Office365.com", "password: Microsoft 365 takes no passwords any more: this login cannot "
+                                        "work; it needs OAuth 2.0"),
+        ("host: imap.gmail.com", "password: Google refuses the account's own password: this login can only work with "
+                                 "an app password; else it needs OAuth 2.0"),
         ("address: [support at example.com]", "address: expected mail addresses, such as support@example.com"),
         ("port: 995", "port: port 995 is POP3, and this is type: imap"),
         ("port: 587, tls: starttls-required", "port: port 587 is SMTP, and this is type: imap"),
@@ -489,7 +510,10 @@ def test_doubts_are_warnings(write: Write, keys: str, expected: str) -> None:
 
 
 MICROSOFT = "password: Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
-GOOGLE = "password: Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0"
+GOOGLE = (
+    "password: Google refuses the account's own password: this login can only work with an app password; else it "
+    "needs OAuth 2.0"
+)
 OFTEN = "poll_interval: every poll by POP3 is a login, and"
 
 
@@ -500,11 +524,15 @@ OFTEN = "poll_interval: every poll by POP3 is a login, and"
         ("port: 995", []),
         ("port: 110, tls: starttls-required", []),
         ("port: 110", ["port: port 110 is POP3 with TLS after STARTTLS, which is tls: starttls-required"]),
-        ("port: 995, tls: starttls-required", ["port: port 995 is POP3 with TLS from the first octet, which is tls: tls, not starttls-required"]),
+        ("port: 995, tls: "
+         "starttls-required", ["port: port 995 is POP3 with TLS from the first octet, which is tls: tls, not "
+                               "starttls-required"]),
         ("port: 993", ["port: port 993 is IMAP, and this is type: pop3"]),
         ("poll_interval: 59s", [f"{OFTEN} below 1m many servers refuse or throttle"]),
         ("poll_interval: 5s, host: localhost", []),
-        ("disposition: delete", ["disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only"]),
+        ("disposition: "
+         "delete", ["disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a "
+                    "local directory only"]),
         ("disposition: delete, mode: shadow", []),
         ("host: outlook.office365.com", [MICROSOFT]),
         ("host: Pop-Mail.Outlook.com", [MICROSOFT]),
@@ -512,7 +540,9 @@ OFTEN = "poll_interval: every poll by POP3 is a login, and"
         ("host: partner.outlook.cn", [MICROSOFT]),
         ("host: mail.myoutlook.com", []),
         ("host: pop.gmail.com, username: 'recent:a', poll_interval: 10m", [GOOGLE]),
-        ("host: pop.gmail.com, username: 'recent:a'", [f"{OFTEN} Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at once", GOOGLE]),
+        ("host: pop.gmail.com, username: "
+         "'recent:a'", [f"{OFTEN} Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at "
+                        f"once", GOOGLE]),
     ],
 )  # fmt: skip
 def test_doubts_about_pop3_are_warnings(write: Write, keys: str, expected: list[str]) -> None:
@@ -529,12 +559,17 @@ def test_doubts_about_pop3_are_warnings(write: Write, keys: str, expected: list[
         ("host: relay.example.com", []),
         ("host: relay.example.com, port: 465, tls: tls", []),
         ("host: relay.example.com, port: 25", []),
-        ("host: relay.example.com, port: 465", ["port: port 465 is SMTP with TLS from the first octet, which is tls: tls, not starttls-required"]),
-        ("host: relay.example.com, port: 587, tls: tls", ["port: port 587 is SMTP submission with TLS after STARTTLS, which is tls: starttls-required"]),
-        ("host: relay.example.com, port: 25, tls: tls", ["port: port 25 is SMTP with TLS after STARTTLS, which is tls: starttls-required"]),
+        ("host: relay.example.com, port: "
+         "465", ["port: port 465 is SMTP with TLS from the first octet, which is tls: tls, not starttls-required"]),
+        ("host: relay.example.com, port: 587, tls: "
+         "tls", ["port: port 587 is SMTP submission with TLS after STARTTLS, which is tls: starttls-required"]),
+        ("host: relay.example.com, port: 25, tls: "
+         "tls", ["port: port 25 is SMTP with TLS after STARTTLS, which is tls: starttls-required"]),
         ("host: relay.example.com, port: 993, tls: tls", ["port: port 993 is IMAP, and this is type: smtp"]),
-        ("host: smtp.office365.com", ["password: Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0"]),
-        ("host: smtp-mail.outlook.com", ["password: outlook.com takes no passwords any more: this login cannot work; it needs OAuth 2.0"]),
+        ("host: smtp.office365.com", ["password: Microsoft 365 refuses passwords for SMTP unless an administrator "
+                                      "allows them; plan for OAuth 2.0"]),
+        ("host: smtp-mail.outlook.com", ["password: outlook.com takes no passwords any more: this login cannot work; "
+                                         "it needs OAuth 2.0"]),
         ("host: smtp.gmail.com", [GOOGLE]),
     ],
 )  # fmt: skip
@@ -545,7 +580,10 @@ def test_doubts_about_relays_are_warnings(write: Write, keys: str, expected: lis
 
 
 def test_tokens_are_not_doubted_where_passwords_are(write: Write) -> None:
-    auth = "auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: t, client_id: c, client_secret: 'env:SECRET'}"
+    auth = (
+        "auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: t, client_id: c, "
+        "client_secret: 'env:SECRET'}"
+    )
     block = f"type: imap, host: outlook.office365.com, username: a, {auth}, default_queue: support"
     assert warnings(load(write(f"{QUEUES}\nmailboxes: {{m: {{{block}}}}}\n"))) == []
 
@@ -559,7 +597,8 @@ def test_a_directory_may_be_listed_as_often_as_one_likes_and_a_service_that_is_a
         "default_queue: support, poll_interval: 9s"
     )
     assert warnings(load(write(f"{QUEUES}\nmailboxes: {{a: {{{local}}}, b: {{{exchange}}}}}\n"))) == [
-        "mailboxes.b.poll_interval: below 10s many servers refuse or throttle; news is asked for every notice_interval anyway"
+        "mailboxes.b.poll_interval: below 10s many servers refuse or throttle; news is asked for every "
+        "notice_interval anyway"
     ]
 
 
@@ -633,7 +672,8 @@ def test_file_without_mailboxes_is_a_warning(write: Write) -> None:
     assert warnings(load(write(QUEUES))) == ["mailboxes: no mailbox is defined: nothing is polled"]
 
 
-# --- plug-ins of others ---------------------------------------------------------------------------------------------------
+# --- plug-ins of others
+# ---------------------------------------------------------------------------------------------------
 class PigeonConfig(SourceConfig):
     """Carrier pigeons (RFC 1149)."""
 
@@ -650,7 +690,8 @@ PIGEONS = Registry({("sources", "pigeon"): PigeonConfig})
 def test_plug_in_of_another_package_is_checked_like_ours(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(f"""{QUEUES}
 defaults: {{weight: 3}}
-mailboxes: {{p: {{type: pigeon, default_queue: support, loft: suport, relays: {{a: [x]}}, feed: {{corn: 'env:NO_CORN'}}}}}}
+mailboxes: {{p: {{type: pigeon, default_queue: support, loft: suport,
+  relays: {{a: [x]}}, feed: {{corn: 'env:NO_CORN'}}}}}}
 """)
     assert messages(path, registry=PIGEONS) == [
         'mailboxes.p.loft: no queue is called suport; did you mean "support"?',
@@ -692,7 +733,10 @@ def test_only_the_plug_ins_that_a_file_uses_are_imported(write: Write) -> None:
     import sys
 
     path = write("queues: {a: {type: jsonl, path: /q}}\n")
-    code = f"import sys; from pathlib import Path; from mailpoller.config import load; load(Path({str(path)!r})); print(*sys.modules)"
+    code = (
+        f"import sys; from pathlib import Path; from mailpoller.config import load; load(Path({str(path)!r})); "
+        f"print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "mailpoller.sinks.jsonl" in loaded
     assert not [

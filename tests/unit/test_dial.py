@@ -18,7 +18,8 @@ from servers.pop3_mailboxes import pop3_source
 
 @contextmanager
 def silent_port() -> Iterator[int]:
-    """A port that does not answer at all: somebody listens, and its queue is full, so that the kernel drops whoever comes."""
+    """A port that does not answer at all: somebody listens, and its queue is full, so that the kernel drops whoever
+    comes."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=0)) as server:
         port = int(server.getsockname()[1])
         with closing(socket.create_connection(("127.0.0.1", port))):
@@ -81,8 +82,11 @@ def test_a_secret_may_go_where_nobody_listens(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "login.example.com", "http://login.example.com/", "ftp://127.0.0.1/", "https:///token", "https://user@example.com/", "https://@example.com/",
-     "https://example.com/#token", "https://example.com/a b", "https://example.com/\r\nHost: x", "https://exämple.com/", "https://example.com:port/",
+    ["", "login.example.com", "http://login.example.com/", "ftp://127.0.0.1/", "https:///token",
+    "https://user@example.com/", "https://@example.com/",
+     "https://example.com/#token", "https://example.com/a "
+                                   "b", "https://example.com/\r\nHost: "
+                                        "x", "https://exämple.com/", "https://example.com:port/",
      "https://[::1/"],
 )  # fmt: skip
 def test_a_secret_goes_nowhere_else(url: str) -> None:

@@ -152,7 +152,8 @@ def _logged() -> dict[str, _Event]:
     """The events that the source logs: ``log.warning("noun.past_participle", key=…)``.
 
     Also seen: a name from a table of constants, ``log.info(_SETTLED[kind], …)``, and a level that was chosen before,
-    ``say = log.info if … else log.error``, as may be a name. Whatever else stands where the name should be is a failure.
+    ``say = log.info if … else log.error``, as may be a name. Whatever else stands where the name should be is a
+    failure.
     """
     events: dict[str, _Event] = {}
     for path in sorted((ROOT / "src").rglob("*.py")):

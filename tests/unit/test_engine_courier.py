@@ -213,9 +213,7 @@ class Bursting:
         return None
 
 
-async def test_a_message_that_upsets_us_is_tried_again_and_quarantined_in_the_end_and_its_neighbours_are_delivered() -> (
-    None
-):
+async def test_a_message_that_upsets_us_is_tried_again_and_quarantined_in_the_end_beside_delivered_neighbours() -> None:
     rig = Rig(rules=[Bursting()])
     expected = rig.fill(5)
     rig.mailbox.deliver(plain(subject="bad"))

@@ -79,7 +79,8 @@ async def test_new_mail_of_a_small_mailbox_is_settled_while_many_backlogs_drain(
 
 # --- connections ----------------------------------------------------------------------------------------------------
 class Fleet:
-    """Mailboxes that share connections. ``most``: the most sessions that were open at once, by host and in all (``""``)."""
+    """Mailboxes that share connections. ``most``: the most sessions that were open at once, by host and in all
+    (``""``)."""
 
     def __init__(
         self,

@@ -46,7 +46,8 @@ def bear_another(rig: Rig, uid: str, subject: bytes, other: bytes) -> None:
 
 @contextlib.contextmanager
 def no_headers(monkeypatch: pytest.MonkeyPatch, *, lost: bool, uid: str = "") -> Iterator[list[str]]:
-    """What is fetched to see whose it is does not come; or, if it is the one that is named, the session is ``lost`` by it."""
+    """What is fetched to see whose it is does not come; or, if it is the one that is named, the session is ``lost``
+    by it."""
     given = FakeSession.fetch
     asked: list[str] = []
 
@@ -290,7 +291,8 @@ async def test_the_position_passes_no_question_however_many_messages_come_behind
 async def test_a_known_name_of_which_no_header_comes_is_asked_about_until_one_does(
     monkeypatch: pytest.MonkeyPatch, log: list[Any], whole: bool
 ) -> None:
-    """The source shows what is behind a position once a session; a server that keeps a session for days must not hide it by that."""
+    """The source shows what is behind a position once a session; a server that keeps a session for days must not hide
+    it by that."""
     rig = Rig(poll_interval="1m")
     rig.mailbox.whole = whole
     rig.fill(3)
@@ -472,7 +474,8 @@ async def test_who_was_in_doubt_beside_the_one_who_is_to_blame_is_not_in_doubt_a
 
 
 async def test_who_came_is_not_in_doubt_any_more_and_his_name_is_nobody_s_once_it_is_free() -> None:
-    """A name that was asked for again after its message was deleted would be claimed for another one, which nobody ever sees."""
+    """A name that was asked for again after its message was deleted would be claimed for another one, which nobody
+    ever sees."""
     rig = Rig(batch=50, disposition="delete", poll_interval="1m")
     rig.mailbox.whole = True
     expected = rig.fill(1, "first")

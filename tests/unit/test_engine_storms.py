@@ -15,7 +15,8 @@ from engine_storm import LEDGER, SINK, SOURCE, Climate, simulate
 from mailpoller.engine import supervisor
 
 TRAITS = (
-    "hangs up", "unanswered", "unfetchable", "large", "kills", "refused", "not now", "crashes the queue", "crashes a rule",
+    "hangs up", "unanswered", "unfetchable", "large", "kills", "refused", "not now", "crashes the "
+                                                                                     "queue", "crashes a rule",
     "exhausts", "discarded",
 )  # fmt: skip
 

@@ -33,7 +33,8 @@ def config(**settings: Any) -> EwsConfig:
 @pytest.mark.parametrize(
     "host",
     [
-        "outlook.office365.com", "OUTLOOK.OFFICE365.COM.", "outlook.office.com", "outlook.office365.us", "outlook-dod.office365.us",
+        "outlook.office365.com", "OUTLOOK.OFFICE365.COM.", "outlook.office.com", "outlook.office365.us",
+        "outlook-dod.office365.us",
         "partner.outlook.cn", "outlook.office.de", "webmail.apps.mil", "eur.outlook.com", "outlook.com",
     ],
 )  # fmt: skip
@@ -61,16 +62,20 @@ def test_url_of_a_host_alone_gets_the_usual_path() -> None:
     "wrong",
     [
         {"url": "mail.example.com"}, {"url": "ftp://mail.example.com/"}, {"url": "https://user:pw@mail.example.com/x"},
-        {"url": "https://mail.example.com/x?y=z"}, {"url": "https://mail.example.com/x y"}, {"url": "https://mail.example.com:x/y"},
+        {"url": "https://mail.example.com/x?y=z"}, {"url": "https://mail.example.com/x "
+                                                           "y"}, {"url": "https://mail.example.com:x/y"},
         {"url": "https://[bad/"}, {"password": None}, {"username": ""}, {"username": "a\nb"}, {"mailbox": "shared"},
         {"access": "impersonation"}, {"folders": []}, {"folders": ["a//b"]}, {"folders": ["inbox", "Inbox"]},
         {"disposition": {"flag": "\\Answered"}}, {"disposition": {"flag": "a,b"}}, {"disposition": {"move": "a//b"}},
-        {"ca_file": "/x", "pin": "ab" * 32}, {"notice_interval": "10ms"}, {"command_timeout": "0s"}, {"deletion": "shred"},
+        {"ca_file": "/x", "pin": "ab" * 32}, {"notice_interval": "10ms"}, {"command_timeout": "0s"},
+        {"deletion": "shred"},
         {"auth": {"mechanism": "digest"}},
-        {"auth": {"type": "oauth2", "grant": "client_credentials", "token_url": "https://l/t", "client_id": "x", "client_secret": "y"}},
+        {"auth": {"type": "oauth2", "grant": "client_credentials", "token_url": "https://l/t", "client_id": "x",
+        "client_secret": "y"}},
         {
             "password": None, "mailbox": "a@b",
-            "auth": {"type": "oauth2", "grant": "client_credentials", "token_url": "https://l/t", "client_id": "x", "client_secret": "y"},
+            "auth": {"type": "oauth2", "grant": "client_credentials", "token_url": "https://l/t", "client_id": "x",
+            "client_secret": "y"},
         },
     ],
     ids=str,
@@ -122,9 +127,11 @@ def test_whatever_a_name_holds_it_stays_a_name(name: str) -> None:
 ANSWER = """<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
  xmlns:m="M" xmlns:t="T"><s:Body><m:GetItemResponse><m:ResponseMessages>
  <m:GetItemResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode><m:Items><t:Message>
- <t:MimeContent>QUJD&#xA;REVG</t:MimeContent><t:ItemId Id="a&amp;b" ChangeKey="c"/><t:Categories><t:String>x&#x1;y&#11;&#xB;ä</t:String>
+ <t:MimeContent>QUJD&#xA;REVG</t:MimeContent><t:ItemId Id="a&amp;b" ChangeKey="c"/><t:Categories>
+ <t:String>x&#x1;y&#11;&#xB;ä</t:String>
  </t:Categories></t:Message></m:Items></m:GetItemResponseMessage>
- <m:GetItemResponseMessage ResponseClass="Error"><m:MessageText>It is gone.</m:MessageText><m:ResponseCode>ErrorItemNotFound
+ <m:GetItemResponseMessage ResponseClass="Error"><m:MessageText>It is gone.</m:MessageText>
+ <m:ResponseCode>ErrorItemNotFound
  </m:ResponseCode></m:GetItemResponseMessage></m:ResponseMessages></m:GetItemResponse></s:Body></s:Envelope>""".encode()
 
 

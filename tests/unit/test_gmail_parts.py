@@ -1,4 +1,5 @@
-"""The parts of the Gmail source that need no server: configuration, quota, positions, errors, and the message inside its JSON."""
+"""The parts of the Gmail source that need no server: configuration, quota, positions, errors, and the message inside
+its JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from mailpoller.sources.gmail.quota import BURST, PER_MINUTE, Quota, quota_for
 from mailpoller.wire.http import HttpStatus, error_of
 
 PERSON = {
-    "type": "oauth2", "provider": "google", "grant": "refresh_token", "client_id": "x", "client_secret": "env:S", "refresh_token": "env:R"
+    "type": "oauth2", "provider": "google", "grant": "refresh_token", "client_id": "x", "client_secret": "env:S",
+    "refresh_token": "env:R"
 }  # fmt: skip
 SERVICE = {"type": "oauth2", "provider": "google", "grant": "service_account", "service_account": "/etc/key.json"}
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -158,7 +160,8 @@ def test_any_other_octets_are_malformed_and_nothing_else(spool: Spool, body: byt
 
 @pytest.mark.parametrize(
     ("told", "meant"),
-    [("1772368200000", datetime(2026, 3, 1, 12, 30, tzinfo=UTC)), ("x", None), (None, None), ("9" * 40, None), ("-1", datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC))],
+    [("1772368200000", datetime(2026, 3, 1, 12, 30, tzinfo=UTC)), ("x", None), (None, None), ("9" * 40, None), ("-1",
+    datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC))],
 )  # fmt: skip
 def test_internal_date_is_milliseconds_or_nothing(told: object, meant: datetime | None) -> None:
     assert instant(told) == meant
@@ -173,7 +176,8 @@ def test_position_is_read_as_it_was_written(start: Start | None) -> None:
 
 @pytest.mark.parametrize(
     "position",
-    ["", "7", "null", "{}", '{"history": "1", "at": "2026-01-01T00:00:00"}', '{"history": "-1", "at": "2026-01-01T00:00:00+00:00"}',
+    ["", "7", "null", "{}", '{"history": "1", "at": '
+                            '"2026-01-01T00:00:00"}', '{"history": "-1", "at": "2026-01-01T00:00:00+00:00"}',
      '{"history": "1", "at": "2026-01-01T00:00:00+00:00", "start": "some"}'],
 )  # fmt: skip
 def test_foreign_position_is_none(position: str) -> None:
@@ -283,7 +287,8 @@ def test_wish_is_found_in_the_header_or_in_the_words(error: HttpStatus, wish: ti
     "more",
     [
         {"errors": [{"domain": "usageLimits", "reason": "rateLimitExceeded"}]},
-        {"details": [{"@type": "help"}, {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "rateLimitExceeded"}]},
+        {"details": [{"@type": "help"}, {"@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "rateLimitExceeded"}]},
     ],
 )  # fmt: skip
 def test_googles_reason_is_told_before_its_status(more: dict[str, Any]) -> None:

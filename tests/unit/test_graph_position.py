@@ -28,7 +28,8 @@ def test_position_is_read_as_it_was_written(bookmark: Bookmark) -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        "", "7", "null", "[]", "{}", '{"link": "https://x/", "swept": "yesterday"}', '{"link": "", "swept": "2026-11-22T01:30:00+00:00"}',
+        "", "7", "null", "[]", "{}", '{"link": "https://x/", "swept": '
+                                     '"yesterday"}', '{"link": "", "swept": "2026-11-22T01:30:00+00:00"}',
         '{"link": "https://x/", "swept": "2026-11-22T01:30:00"}',
         '{"link": "", "swept": "2026-11-22T01:30:00+00:00", "start": "then", "begun": "2026-11-22T01:30:00+00:00"}',
     ],

@@ -325,7 +325,8 @@ async def test_the_shared_tls_context_is_left_as_it_is(tmp_path: Path) -> None:
         policy = TlsPolicy(ca_file=tmp_path / "cert.pem")
         context = policy.context()
         names: list[object] = []
-        context.__class__ = type("Watched", (ssl.SSLContext,), {"set_alpn_protocols": lambda self, found: names.append(found)})  # fmt: skip
+        context.__class__ = type("Watched", (ssl.SSLContext,), {"set_alpn_protocols": lambda self,
+        found: names.append(found)})  # fmt: skip
         client = HttpClient(web.url, policy=policy)
         await client.request("GET", doing="look")
         await client.close()

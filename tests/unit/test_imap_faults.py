@@ -1,4 +1,5 @@
-"""Every fault that was found in aioimaplib, played by a scripted server against our subclass of it: mended, each one."""
+"""Every fault that was found in aioimaplib, played by a scripted server against our subclass of it: mended, each
+one."""
 
 from __future__ import annotations
 

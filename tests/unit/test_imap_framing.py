@@ -21,8 +21,8 @@ HEAD = b"* 2 FETCH (UID 2 FLAGS () BODY[] {%d}\r\n"
 async def had(
     tmp_path: Path, answer: bytes, *, times: int = 1, limit: int = 50_000_000
 ) -> tuple[dict[str, tuple[bytes, str]], Exception | None, list[object]]:
-    """What comes of message 2 and its neighbours when the server gives ``answer`` for it: uid -> octets and doubt; the error in the end;
-    what was logged."""
+    """What comes of message 2 and its neighbours when the server gives ``answer`` for it: uid -> octets and doubt;
+    the error in the end; what was logged."""
     given = [answer] * times
 
     def fetch(conversation: Conversation, tag: str, arguments: str) -> bytes:

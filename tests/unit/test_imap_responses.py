@@ -54,7 +54,8 @@ def test_a_body_that_is_nil_is_told_from_one_that_was_not_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"* 1 FETCH", b"* 1 FETCH )", b"* 1 FETCH (((", b"* 1 FETCH (UID (1) FLAGS x BODY[] (a))", b"* 1 FETCH (UID x)"]
+    "line", [b"* 1 FETCH", b"* 1 FETCH )", b"* 1 FETCH (((", b"* 1 FETCH (UID (1) FLAGS x BODY[] "
+                                                             b"(a))", b"* 1 FETCH (UID x)"]
 )  # fmt: skip
 def test_nonsense_is_no_message(line: bytes) -> None:
     found = read_fetch([line])

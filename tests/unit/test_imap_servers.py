@@ -1,5 +1,5 @@
-"""What servers in the field do at the edges of the protocol, and beyond: mail is polled all the same, or an error comes in
-words and in time; never a wrong message, never one that is lost."""
+"""What servers in the field do at the edges of the protocol, and beyond: mail is polled all the same, or an error
+comes in words and in time; never a wrong message, never one that is lost."""
 
 from __future__ import annotations
 

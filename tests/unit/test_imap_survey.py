@@ -282,7 +282,8 @@ async def test_refs_bear_dates_where_these_are_wanted_and_only_there(tmp_path: P
 async def test_start_since_takes_a_message_whose_day_is_another_one_at_the_server(
     tmp_path: Path, hours: int, day: int
 ) -> None:
-    # Received at 00:45 UTC on February 1st. A server in Hawaii files that under January 31st, and SINCE knows days only.
+    # Received at 00:45 UTC on February 1st. A server in Hawaii files that under January 31st, and SINCE knows days
+    # only.
     local = datetime(2026, 2, 1, 0, 45, tzinfo=UTC) + timedelta(hours=hours)
     zone = f"{'-' if hours < 0 else '+'}{abs(hours):02}00"
     assert local.day == day

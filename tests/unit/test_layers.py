@@ -151,7 +151,8 @@ def test_contracts_name_every_kind_of_plug_in() -> None:
     assert set(CONTRACTS["no plug-in imports another"]["modules"]) == {f"mailpoller.{kind}.*" for kind in kinds}
 
 
-# --- circles ------------------------------------------------------------------------------------------------------------
+# --- circles
+# ------------------------------------------------------------------------------------------------------------
 def _circle(graph: grimp.ImportGraph) -> list[str]:
     """Modules that import one another in a circle, also by an import inside a function; none if there is no circle."""
     try:
@@ -177,8 +178,9 @@ def test_sources_are_built_by_the_face_of_their_package_and_their_settings_know_
             assert (found.__module__, found.__base__.__module__) == (entry.module, f"{entry.module}.config")
 
 
-# --- proofs -------------------------------------------------------------------------------------------------------------
-# What somebody might write who has neither seal. The type checker has to refuse each line.
+# --- proofs
+# ------------------------------------------------------------------------------------------------------------- What
+# somebody might write who has neither seal. The type checker has to refuse each line.
 FORGED = """\
 Settlement(known.ref, known.mid, known.kind, Disposition(delete=True))
 Settlement(ref=known.ref, mid=known.mid, kind=known.kind, disposition=LEAVE)

@@ -1,4 +1,5 @@
-"""What a ledger of millions of messages promises: found at once, counted without counting, forgotten in pieces, migrated whatever happens."""
+"""What a ledger of millions of messages promises: found at once, counted without counting, forgotten in pieces,
+migrated whatever happens."""
 
 from __future__ import annotations
 
@@ -68,16 +69,16 @@ def older(path: Path, rows: int) -> None:
         for script in SCHEMA.migrations[:1]:
             connection.executescript(script)
         connection.execute(
-            "INSERT INTO folder (id, mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at, position, complete) "
-            "VALUES (1, 'support', 'INBOX', ?, ?, ?, ?, 1, 0, 0, '9', 1)",
+            "INSERT INTO folder (id, mailbox, name, epoch, type, host, user, turn, opened_at, baseline_at, "
+            "position, complete) VALUES (1, 'support', 'INBOX', ?, ?, ?, ?, 1, 0, 0, '9', 1)",
             (INBOX.epoch, ACCOUNT.type, ACCOUNT.host, ACCOUNT.user),
         )
         connection.execute(
-            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1) "
-            "INSERT INTO message (folder, uid, state, due_at, mid, claimed_at, outcome, settled_at, disposition, disposition_state, "
-            "size, message_id, sender) SELECT 1, n, iif(n % 1000, 'settled', 'deferred'), iif(n % 1000, NULL, 1), mid(n), n, "
-            "iif(n % 1000, 'delivered', NULL), iif(n % 1000, n, NULL), '{}', 'applied', n, '<' || n || '@example.org>', "
-            "'Sender-' || (n % 7) || '@example.org' FROM number",
+            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1) INSERT INTO "
+            "message (folder, uid, state, due_at, mid, claimed_at, outcome, settled_at, disposition, "
+            "disposition_state, size, message_id, sender) SELECT 1, n, iif(n % 1000, 'settled', 'deferred'), iif(n "
+            "% 1000, NULL, 1), mid(n), n, iif(n % 1000, 'delivered', NULL), iif(n % 1000, n, NULL), '{}', "
+            "'applied', n, '<' || n || '@example.org>', 'Sender-' || (n % 7) || '@example.org' FROM number",
             (rows,),
         )
         connection.execute(f"PRAGMA application_id={SCHEMA.application_id}")
@@ -228,7 +229,8 @@ async def test_an_absence_noted_by_a_clock_that_was_ahead_counts_from_now() -> N
     assert (await ledger.open_folder(INBOX, ACCOUNT)).strange_at == clock.now()
 
 
-# --- migration ---------------------------------------------------------------------------------------------------------
+# --- migration
+# ---------------------------------------------------------------------------------------------------------
 async def test_a_migration_killed_anywhere_is_done_by_a_later_start_and_loses_nothing(tmp_path: Path) -> None:
     path, rows, dice = tmp_path / "ledger.db", 60_000, random.Random(8)
     older(path, rows)
@@ -350,7 +352,8 @@ async def test_the_service_asks_for_more_time_while_its_ledger_is_migrated(
             assert ear.recv(4096).startswith(b"EXTEND_TIMEOUT_USEC=")
 
 
-# --- generations -------------------------------------------------------------------------------------------------------
+# --- generations
+# -------------------------------------------------------------------------------------------------------
 async def test_a_ledger_put_back_from_a_copy_never_makes_a_redelivery_that_a_queue_takes_for_a_repeat(
     tmp_path: Path,
 ) -> None:

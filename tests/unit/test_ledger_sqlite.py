@@ -67,7 +67,8 @@ async def test_nothing_acknowledged_is_lost_and_strikes_are_exact_whenever_the_p
                 )
             }
         assert last.keys() <= found.keys(), "an acknowledged claim was lost"
-        # The kill may fall between a commit and its word: of what it was doing last, the next step may be there already.
+        # The kill may fall between a commit and its word: of what it was doing last, the next step may be there
+        # already.
         for uid, word in last.items():
             state, suspect, strikes, at_risk, receipts = found[uid]
             assert at_risk == 0

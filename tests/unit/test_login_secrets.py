@@ -1,4 +1,5 @@
-"""Whatever a server says while we log in, and however often: no secret gets into an error or a log, and every exchange ends."""
+"""Whatever a server says while we log in, and however often: no secret gets into an error or a log, and every
+exchange ends."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def pairs(value: str) -> list[tuple[str, str]]:
         ("a@[192.0.2.1]", [("", "a@[192.0.2.1]")]),
         ("A <a@[IPv6:2001:db8::1]>", [("A", "a@[IPv6:2001:db8::1]")]),
         ("=?utf-8?q?J=C3=BCrgen_Gro=C3=9F?= <a@example.com>", [("Jürgen Groß", "a@example.com")]),
-        ("=?utf-8?q?Doe,_John?= <a@example.com>, b@example.com", [("Doe, John", "a@example.com"), ("", "b@example.com")]),
+        ("=?utf-8?q?Doe,_John?= <a@example.com>, "
+         "b@example.com", [("Doe, John", "a@example.com"), ("", "b@example.com")]),
         ('"=?utf-8?q?J=C3=BCrgen?=" <a@example.com>', [("Jürgen", "a@example.com")]),
         ("=?utf-8?b?SsO8?= =?utf-8?b?cmdlbg==?= <a@example.com>", [("Jürgen", "a@example.com")]),
         ("Jürgen <jürgen@exämple.com>", [("Jürgen", "jürgen@exämple.com")]),

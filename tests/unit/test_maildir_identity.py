@@ -27,7 +27,8 @@ def place(tmp_path: Path) -> Place:
 
 
 def another_in_its_place(place: Place, *names: str) -> Path:
-    """Somebody puts another directory where the Maildir lay, as an unmounted file system does: where the real one is now."""
+    """Somebody puts another directory where the Maildir lay, as an unmounted file system does: where the real one is
+    now."""
     away = place.root.with_name("away")
     place.root.rename(away)
     for part in ("tmp", "new", "cur"):

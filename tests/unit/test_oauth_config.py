@@ -206,7 +206,9 @@ async def test_a_service_account_asks_in_the_name_of_the_mailbox(tmp_path: Path,
 
 
 async def test_google_says_which_delegation_is_missing(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
-    told = {"error": "unauthorized_client", "error_description": "Client is unauthorized to retrieve access tokens using this method, or client not authorized for any of the scopes requested."}  # fmt: skip
+    told = {"error": "unauthorized_client", "error_description": "Client is unauthorized to retrieve access tokens "
+                                                                 "using this method, or client not authorized for "
+                                                                 "any of the scopes requested."}  # fmt: skip
     async with Web(lambda asked: Reply(401, told)) as web:
         made = auth(grant="service_account", service_account=str(key_file(tmp_path, key)), token_url=web.url)
         with pytest.raises(TokenRefused, match="Domain-wide delegation"):

@@ -70,7 +70,8 @@ async def test_only_who_knows_the_state_can_end_the_login() -> None:
             shown.update(query)
             home, state = query["redirect_uri"], query["state"]
             for path in (
-                "?code=forged", "?code=forged&state=guessed", f"favicon.ico?state={state}&code=forged", f"?state={state}",
+                "?code=forged", "?code=forged&state=guessed", f"favicon.ico?state={state}&code=forged",
+                f"?state={state}",
                 f"?state={state}&code=right", f"?state={state}&code=late",
             ):  # fmt: skip
                 try:
@@ -103,7 +104,9 @@ async def test_the_landing_page_survives_rubbish_and_listens_on_this_machine_onl
         async def rubbish(url: str) -> None:
             query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
             port = urlsplit(query["redirect_uri"]).port
-            for octets in (b"", b"\r\n\r\n", b"GET\r\n\r\n", b"x" * 100_000, b"GET http://[/ HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"):  # fmt: skip
+            for octets in (b"", b"\r\n\r\n", b"GET\r\n\r\n", b"x" * 100_000, b"GET http://[/ "
+                                                                             b"HTTP/1.1\r\n\r\n",
+                                                                             b"POST / HTTP/1.1\r\n\r\n"):  # fmt: skip
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
                     writer.write(octets)

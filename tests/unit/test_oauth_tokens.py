@@ -23,7 +23,8 @@ ACCESS = "access-token-that-nobody-may-see"
 
 
 class Hands:
-    """A clock that a test moves. ``suspended``: seconds that the machine slept, of which the monotonic clock knows nothing."""
+    """A clock that a test moves. ``suspended``: seconds that the machine slept, of which the monotonic clock knows
+    nothing."""
 
     def __init__(self) -> None:
         self.at = 1000.0
@@ -242,7 +243,8 @@ async def test_a_kept_file_that_is_broken_is_no_crash(web: Web, tmp_path: Path) 
 
 
 async def test_two_processes_never_use_one_refresh_token_at_once(web: Web, tmp_path: Path) -> None:
-    """flock is per open file, so two locks in one process stand for two processes once the tasks' lock is out of the way."""
+    """flock is per open file, so two locks in one process stand for two processes once the tasks' lock is out of the
+    way."""
     rig = Rig(web, tmp_path, **REFRESHING)
     inside: list[str] = []
     other = TokenFile(
@@ -272,12 +274,18 @@ async def test_nobody_has_logged_in_yet(web: Web, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reply", "code", "words"),
     [
-        (refusing("invalid_client", "AADSTS7000222: The provided client secret keys for app 'x' are expired.", 401), "AADSTS7000222", "create a new one"),
-        (refusing("invalid_client", "AADSTS7000215: Invalid client secret provided.", 401), "AADSTS7000215", "not its id"),
-        (refusing("invalid_grant", "AADSTS700082: The refresh token has expired due to inactivity."), "AADSTS700082", "oauth login"),
-        (refusing("invalid_grant", "AADSTS65001: The user or administrator has not consented"), "AADSTS65001", "Grant admin consent"),
-        (refusing("invalid_grant", "AADSTS50034: The user account does not exist"), "AADSTS50034", "does not exist in the tenant"),
-        (refusing("unauthorized_client", "Client is unauthorized to retrieve access tokens"), "unauthorized_client", "Domain-wide delegation"),
+        (refusing("invalid_client", "AADSTS7000222: The provided client secret keys for app 'x' are "
+                                    "expired.", 401), "AADSTS7000222", "create a new one"),
+        (refusing("invalid_client", "AADSTS7000215: Invalid client secret "
+                                    "provided.", 401), "AADSTS7000215", "not its id"),
+        (refusing("invalid_grant", "AADSTS700082: The refresh token has expired due to "
+                                   "inactivity."), "AADSTS700082", "oauth login"),
+        (refusing("invalid_grant", "AADSTS65001: The user or administrator has not "
+                                   "consented"), "AADSTS65001", "Grant admin consent"),
+        (refusing("invalid_grant", "AADSTS50034: The user account does not "
+                                   "exist"), "AADSTS50034", "does not exist in the tenant"),
+        (refusing("unauthorized_client", "Client is unauthorized to retrieve access "
+                                         "tokens"), "unauthorized_client", "Domain-wide delegation"),
         (refusing("invalid_grant"), "invalid_grant", "client_id, secret and tenant"),
         (refusing("made_up"), "made_up", "made_up"),
     ],
@@ -325,7 +333,8 @@ async def test_what_may_pass_is_a_passing_error(web: Web, tmp_path: Path, reply:
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [(3600, 3600), ("3600", 3600), (3599.5, 3599.5), (0, 3600), (None, 3600), ("soon", 3600), (-1, 3600), (True, 3600), (1e300, 366 * 86400)],
+    [(3600, 3600), ("3600", 3600), (3599.5, 3599.5), (0, 3600), (None, 3600), ("soon", 3600), (-1, 3600), (True,
+    3600), (1e300, 366 * 86400)],
 )  # fmt: skip
 async def test_a_lifetime_may_be_written_oddly(web: Web, tmp_path: Path, written: object, seconds: float) -> None:
     web.answering = script(given(1, expires_in=written))

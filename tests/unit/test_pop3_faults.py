@@ -1,4 +1,5 @@
-"""What POP3 servers do that they should not, played by a scripted one: clear errors, no message lost, nothing endless."""
+"""What POP3 servers do that they should not, played by a scripted one: clear errors, no message lost, nothing
+endless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Octets from a POP3 server are believed when a proper end follows them: the dot line, and an answer to what was asked."""
+"""Octets from a POP3 server are believed when a proper end follows them: the dot line, and an answer to what was
+asked."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ async def opened(
 async def answers(
     session: Session, refs: list[MessageRef], limit: int = 50_000_000
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """uid -> octets of what is believed, and uid -> doubt of what is not; what came before the session was lost, if it was."""
+    """uid -> octets of what is believed, and uid -> doubt of what is not; what came before the session was lost, if
+    it was."""
     found: dict[str, bytes] = {}
     doubts: dict[str, str] = {}
     try:
@@ -236,11 +238,14 @@ async def test_settling_beside_a_download_that_breaks_deletes_only_what_was_deli
 
 NOTICES = {
     "exchange": (
-        b"From: Microsoft Exchange on mail\r\nSubject: Retrieval using the POP3 protocol failed for the following message: 7\r\n"
-        b"\r\nThe server couldn't retrieve the following message:\r\n\r\nSubject: \"orders\"\r\n\r\nThe message hasn't been deleted.\r\n"
+        b"From: Microsoft Exchange on mail\r\nSubject: Retrieval using the POP3 protocol failed for the following "
+        b"message: 7\r\n"
+        b'\r\nThe server couldn\'t retrieve the following message:\r\n\r\nSubject: "orders"\r\n\r\nThe message '
+        b"hasn't been deleted.\r\n"
     ),
     "courier": (
-        b"From: Mail Delivery Subsystem <postmaster>\r\nSubject: Cannot display Unicode content\r\nMime-Version: 1.0\r\n\r\n"
+        b"From: Mail Delivery Subsystem <postmaster>\r\nSubject: Cannot display Unicode content\r\nMime-Version: "
+        b"1.0\r\n\r\n"
         b"This E-mail message was determined to be Unicode-formatted\r\n"
     ),
 }

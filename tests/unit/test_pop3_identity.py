@@ -228,7 +228,8 @@ async def test_where_a_name_may_be_given_again_the_further_look_comes_at_once(tm
 
 # --- equal octets --------------------------------------------------------------------------------------------------
 class Bookkeeper:
-    """What a ledger and an engine do with a source, as far as names go: uid -> size and octets of what was delivered."""
+    """What a ledger and an engine do with a source, as far as names go: uid -> size and octets of what was
+    delivered."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

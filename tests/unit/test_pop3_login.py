@@ -1,4 +1,5 @@
-"""Logging in by POP3: which way is chosen, what travels in clear, what a refusal means, and that nothing survives STLS."""
+"""Logging in by POP3: which way is chosen, what travels in clear, what a refusal means, and that nothing survives
+STLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One POP3 session after another: what is remembered, how messages are known, when a connection is held, and when not."""
+"""One POP3 session after another: what is remembered, how messages are known, when a connection is held, and when
+not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every outside program that tests, demonstration and benchmarks start is in the table ``scripts/programs``, and the scripts read it."""
+"""Every outside program that tests, demonstration and benchmarks start is in the table ``scripts/programs``, and the
+scripts read it."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def bare(tmp_path: Path) -> Path:
     (tmp_path / "scripts" / "environment").write_text(text)
     (tmp_path / "scripts" / "programs").write_text(
         "# a comment\n\nfoo /nowhere/foo foo-bin suite\nbar /nowhere/bar,/dev/null bar-bin suite\n"
-        "baz /nowhere/baz,/nowhere/too baz-one,baz-two suite\nfoo2 /nowhere/foo2 foo-bin suite\npeer /nowhere/peer peer bench\n"
+        "baz /nowhere/baz,/nowhere/too baz-one,baz-two suite\nfoo2 /nowhere/foo2 foo-bin suite\npeer /nowhere/peer "
+        "peer bench\n"
     )
     return tmp_path
 

@@ -1,4 +1,5 @@
-"""Nothing in a queue waits for a day that only a wrong clock has seen; and a queue that nobody takes from is told of."""
+"""Nothing in a queue waits for a day that only a wrong clock has seen; and a queue that nobody takes from is told
+of."""
 
 from __future__ import annotations
 

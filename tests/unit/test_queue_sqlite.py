@@ -356,7 +356,8 @@ async def test_a_member_of_the_group_consumes_and_a_stranger_does_not(clock: Han
             assert "there is no queue" in stranger.stderr or "Permission" in stranger.stderr
             member = consume([group.gr_gid])
             assert member.stdout == "2\n", member.stderr
-            # And with nobody else there: log and index are the consumer's then, and the daemon must be able to use them.
+            # And with nobody else there: log and index are the consumer's then, and the daemon must be able to use
+            # them.
             await sink.close()
             sink = config.build("support", make_runtime(path.parent, clock))
             await sink.deliver([make_delivery(3, octets=LARGE)])

@@ -14,8 +14,8 @@ from mailpoller.core.spool import Spool
 
 @pytest.mark.parametrize("chunks", [[5, 1500], [400, 400, 400], [1500, 1]], ids=str)
 def test_disk_that_takes_only_a_part_cuts_no_message_short(tmp_path: Path, chunks: list[int]) -> None:
-    """In a process of its own, whose files may not be larger than 1,000 octets: the system writes up to there, and says so
-    without an error."""
+    """In a process of its own, whose files may not be larger than 1,000 octets: the system writes up to there, and
+    says so without an error."""
     child = os.fork()
     if not child:
         outcome = 2

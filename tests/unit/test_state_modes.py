@@ -30,10 +30,9 @@ def modes(directory: Path) -> dict[str, str]:
 def test_state_directory_and_those_above_it_are_not_for_everybody_to_write(tmp_path: Path) -> None:
     file = tmp_path / "mailpoller.yaml"
     file.write_text(
-        f"service: {{environment: test, state_directory: {tmp_path}/a/b/state}}\n"
-        f"ledger: {{type: sqlite, path: {tmp_path}/ledger.db}}\nqueues: {{q: {{type: sqlite, path: {tmp_path}/q.db}}}}\n"
-        f"mailboxes: {{box: {{type: maildir, path: {tmp_path}/in}}}}\n"
-        f"quarantine: {{type: maildir, path: {tmp_path}/quarantine}}\n"
+        f"service: {{environment: test, state_directory: {tmp_path}/a/b/state}}\nledger: {{type: sqlite, path: "
+        f"{tmp_path}/ledger.db}}\nqueues: {{q: {{type: sqlite, path: {tmp_path}/q.db}}}}\nmailboxes: {{box: {{type: "
+        f"maildir, path: {tmp_path}/in}}}}\nquarantine: {{type: maildir, path: {tmp_path}/quarantine}}\n"
     )
     prepare_runtime(load(file), SystemClock())
     assert modes(tmp_path / "a") == {"b": "0o755", "b/state": "0o750", "b/state/spool": "0o700"}

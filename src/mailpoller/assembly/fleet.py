@@ -1,4 +1,5 @@
-"""Everything that runs: the mailboxes, the queues and the outgoings. Each may be added, replaced and removed while the rest runs."""
+"""Everything that runs: the mailboxes, the queues and the outgoings. Each may be added, replaced and removed while
+the rest runs."""
 
 from __future__ import annotations
 
@@ -41,13 +42,14 @@ CLOSING = timedelta(seconds=30)
 class Fleet:
     """The mailboxes, queues and outgoings of a process.
 
-    ``queues`` are those that are configured; ``own`` those that only quarantined mail goes to, the last resort among them.
-    ``watchers`` and ``parts`` are by mailbox, ``expiring`` by what the alarm calls a part that knows of dates. All of them are always
-    up to date, and may be held by others.
+    ``queues`` are those that are configured; ``own`` those that only quarantined mail goes to, the last resort among
+    them. ``watchers`` and ``parts`` are by mailbox, ``expiring`` by what the alarm calls a part that knows of dates.
+    All of them are always up to date, and may be held by others.
 
-    A part that is added works as soon as the service does. One that is removed ends what it has in hand within the grace; one that is
-    replaced does so before its successor begins. If a method raises, the fleet is what it was. If its caller is cancelled, the part may
-    have ended already and not be replaced or forgotten yet: call it again. Changes wait for one another.
+    A part that is added works as soon as the service does. One that is removed ends what it has in hand within the
+    grace; one that is replaced does so before its successor begins. If a method raises, the fleet is what it was. If
+    its caller is cancelled, the part may have ended already and not be replaced or forgotten yet: call it again.
+    Changes wait for one another.
     """
 
     def __init__(self, ports: Ports, bounds: Bounds, last_resort: SinkConfig) -> None:
@@ -73,7 +75,8 @@ class Fleet:
         self._join(self.own, self._make_queue(LAST_RESORT, last_resort), last_resort)
 
     def supervisor(self, *, notifier: Notifier, grace: timedelta, services: Mapping[str, Service]) -> Supervisor:
-        """What runs them, and whoever joins. ``grace``: how long a part that leaves may take to end what it has in hand."""
+        """What runs them, and whoever joins. ``grace``: how long a part that leaves may take to end what it has in
+        hand."""
         self._grace = grace
         self._supervisor = Supervisor(
             list(self.watchers.values()),
@@ -97,8 +100,8 @@ class Fleet:
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
     def add_mailbox(self, plan: MailboxPlan) -> MailboxParts:
-        """One mailbox more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there
-        is one of this name."""
+        """One mailbox more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built,
+        :class:`ValueError` if there is one of this name."""
         if plan.name in self.parts:
             raise ValueError(f"there is a mailbox {plan.name}")
         health = self.ports.health
@@ -122,7 +125,8 @@ class Fleet:
     async def replace_mailbox(self, plan: MailboxPlan) -> MailboxParts:
         """Another plan for a mailbox, which begins when the former one has ended: never are there two sessions of it.
 
-        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no such mailbox.
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no
+        such mailbox.
         """
         async with self._changing:
             former = self.parts[plan.name]
@@ -190,8 +194,8 @@ class Fleet:
 
     # --- queues --------------------------------------------------------------------------------------------------
     def add_queue(self, name: str, block: SinkConfig) -> Queue:
-        """One queue more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there is
-        one of this name."""
+        """One queue more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built,
+        :class:`ValueError` if there is one of this name."""
         if name in self.queues:
             raise ValueError(f"there is a queue {name}")
         queue = self._join(self.queues, self._make_queue(name, block), block)
@@ -203,8 +207,8 @@ class Fleet:
 
         One that no mailbox has goes when a mailbox is next replaced or removed.
         """
-        # Blocks are compared by equality alone. A third party's need not be hashable, and a ``repr`` masks the secrets that two
-        # of them may differ by.
+        # Blocks are compared by equality alone. A third party's need not be hashable, and a ``repr`` masks the
+        # secrets that two of them may differ by.
         for name in self.own:
             if name != LAST_RESORT and self._blocks[name] == block:
                 return name
@@ -218,7 +222,8 @@ class Fleet:
     async def replace_queue(self, name: str, block: SinkConfig) -> Queue:
         """Another block for a configured queue. Mail for it waits until the former sink has answered and is closed.
 
-        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no such queue.
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no
+        such queue.
         """
         async with self._changing:
             if name not in self.queues:
@@ -229,8 +234,8 @@ class Fleet:
             return queue
 
     async def remove_queue(self, name: str) -> None:
-        """One configured queue less. Raises :class:`~mailpoller.core.errors.ConfigError` while a mailbox's mail can go to it, and
-        :class:`KeyError` if there is no such queue."""
+        """One configured queue less. Raises :class:`~mailpoller.core.errors.ConfigError` while a mailbox's mail can
+        go to it, and :class:`KeyError` if there is no such queue."""
         async with self._changing:
             queue = self.queues[name]
             users = [
@@ -298,8 +303,8 @@ class Fleet:
 
     # --- outgoings -----------------------------------------------------------------------------------------------
     def add_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
-        """One outgoing more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there
-        is one of this name."""
+        """One outgoing more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built,
+        :class:`ValueError` if there is one of this name."""
         if name in self.outgoings:
             raise ValueError(f"there is an outgoing {name}")
         outgoing = self.outgoings[name] = block.build(name, self.ports.runtime)
@@ -308,12 +313,11 @@ class Fleet:
         return outgoing
 
     async def replace_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
-        """Another block for an outgoing. The queues that send by it are replaced by equal ones, the alarm changes over, and the former
-        one is closed last.
+        """Another block for an outgoing. The queues that send by it are replaced by equal ones, the alarm changes
+        over, and the former one is closed last.
 
-        Raises :class:`~mailpoller.core.errors.ConfigError` if it or one of the queues cannot be built, :class:`KeyError` if there is
-        no such outgoing.
-        """
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it or one of the queues cannot be built,
+        :class:`KeyError` if there is no such outgoing."""
         async with self._changing:
             former = self.outgoings[name]
             outgoing = self.outgoings[name] = block.build(name, self.ports.runtime)
@@ -333,8 +337,8 @@ class Fleet:
             return outgoing
 
     async def remove_outgoing(self, name: str) -> None:
-        """One outgoing less. Raises :class:`~mailpoller.core.errors.ConfigError` while a queue or the alarm sends by it, and
-        :class:`KeyError` if there is no such outgoing."""
+        """One outgoing less. Raises :class:`~mailpoller.core.errors.ConfigError` while a queue or the alarm sends by
+        it, and :class:`KeyError` if there is no such outgoing."""
         async with self._changing:
             outgoing = self.outgoings[name]
             users = [f"queue {queue}" for queue in self._sending_by(name)]
@@ -363,7 +367,8 @@ class Fleet:
 
 
 async def _closed(part: str, close: Callable[[], Awaitable[None]]) -> None:
-    """Close a part that leaves. Whatever comes of that, nobody waits for it for long, and nobody else suffers from it."""
+    """Close a part that leaves. Whatever comes of that, nobody waits for it for long, and nobody else suffers from
+    it."""
     try:
         async with asyncio.timeout(CLOSING.total_seconds()):
             await close()

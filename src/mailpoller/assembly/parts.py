@@ -60,8 +60,8 @@ class Ports:
 class MailboxPlan:
     """A mailbox that is to be polled. ``quarantine``: the name of the queue that takes what is quarantined.
 
-    ``reachable``: the queues that its mail can go to, None if that cannot be told. ``bodies_wanted``: some rule or queue looks below
-    the header.
+    ``reachable``: the queues that its mail can go to, None if that cannot be told. ``bodies_wanted``: some rule or
+    queue looks below the header.
     """
 
     name: str
@@ -88,10 +88,11 @@ class MailboxParts:
 
 
 def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, shares: Shares) -> MailboxParts:
-    """Build the mailbox's source, and an engine around it that brings mail to ``queues``, by the names that routes have.
+    """Build the mailbox's source, and an engine around it that brings mail to ``queues``, by the names that routes
+    have.
 
-    The mailbox must be registered with the health. Raises :class:`~mailpoller.core.errors.ConfigError` if the source cannot be
-    built; nothing is connected.
+    The mailbox must be registered with the health. Raises :class:`~mailpoller.core.errors.ConfigError` if the source
+    cannot be built; nothing is connected.
     """
     name, block, clock, bounds = plan.name, plan.block, ports.runtime.clock, shares.bounds
     source = block.build(name, ports.runtime)
@@ -236,6 +237,7 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
 
 
 def _known_as(name: str, sink: Sink) -> str:
-    """What the ledger knows a queue by: its name; the place of a quarantine, whose name only says whose it was first."""
+    """What the ledger knows a queue by: its name; the place of a quarantine, whose name only says whose it was
+    first."""
     quarantine = name == QUARANTINE or name.startswith(f"{QUARANTINE} of ")
     return f"{QUARANTINE} at {sink.place()}" if quarantine and isinstance(sink, Marked) else name

@@ -18,10 +18,12 @@ CONNECTING = 48
 """Mailboxes that connect and log in at the same time."""
 
 JUDGING = 4
-"""Batches that are parsed and judged at the same time: enough to keep the processor busy, few enough that nobody waits long."""
+"""Batches that are parsed and judged at the same time: enough to keep the processor busy, few enough that nobody
+waits long."""
 
 RECORDING = 8
-"""Batches that the ledger is handed at the same time. It commits all that wait at once, so each of them waits for all."""
+"""Batches that the ledger is handed at the same time. It commits all that wait at once, so each of them waits for
+all."""
 
 KEPT_ASIDE = 8
 """An eighth of the memory is for small batches alone, so that they do not wait for large ones on slow lines."""
@@ -29,7 +31,8 @@ KEPT_ASIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much of everything a process may use. ``memory`` and ``memory_per_mailbox`` are octets in hand; 0 connections are no limit.
+    """How much of everything a process may use. ``memory`` and ``memory_per_mailbox`` are octets in hand; 0
+    connections are no limit.
 
     ``poll_budget``: a mailbox that gets nowhere for so long is stuck.
     """
@@ -56,8 +59,8 @@ class Bounds:
 
 
 class Shares:
-    """Whatever mailboxes wait for one another at. ``weights`` (mailbox -> weight) is looked at whenever something is handed out,
-    so it may change at any time."""
+    """Whatever mailboxes wait for one another at. ``weights`` (mailbox -> weight) is looked at whenever something is
+    handed out, so it may change at any time."""
 
     def __init__(self, bounds: Bounds, clock: Clock) -> None:
         self.bounds = bounds

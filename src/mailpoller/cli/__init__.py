@@ -6,7 +6,8 @@ import sys
 
 
 def main() -> None:
-    """The console script ``mailpoller``. Never returns: every way to end is an exit code of :mod:`mailpoller.cli.exits`."""
+    """The console script ``mailpoller``. Never returns: every way to end is an exit code of
+    :mod:`mailpoller.cli.exits`."""
     from mailpoller.cli.exits import exit_code
     from mailpoller.cli.program import program
 

@@ -34,8 +34,9 @@ def check(
         bool,
         typer.Option(
             "--live",
-            help="Also try the state directory, every mailbox, queue and outgoing, stage by stage; a relay as far as SMTP's RCPT. Changes no "
-            "mailbox, delivers nothing, sends nothing unless told to, and creates nothing: a queue that is not there yet passes if it can be made.",
+            help="Also try the state directory, every mailbox, queue and outgoing, stage by stage; a relay as far as "
+            "SMTP's RCPT. Changes no mailbox, delivers nothing, sends nothing unless told to, and creates nothing: "
+            "a queue that is not there yet passes if it can be made.",
         ),
     ] = False,
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="With --live: only this mailbox.")] = None,

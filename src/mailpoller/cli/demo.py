@@ -108,7 +108,8 @@ async def _tell(setup: DemoSetup, health: object, expected: int) -> None:
         f"  {program} queue list support {option}",
         f"  {program} queue show support 1 {option}",
         f"  {program} status {option}",
-        f"  echo 'Hello' | {program} demo --directory {setup.directory} --drop -     # a further message arrives at once",
+        f"  echo 'Hello' | {program} demo --directory {setup.directory} --drop -     # a further message arrives at "
+        f"once",
         "",
         "Ctrl-C ends the demonstration.",
         "",

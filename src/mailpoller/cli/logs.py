@@ -63,7 +63,8 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
 
 
 def _visible(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog quotes a text for its blanks and quotes alone: what else would steer the terminal is to be quoted too."""
+    """structlog quotes a text for its blanks and quotes alone: what else would steer the terminal is to be quoted
+    too."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = _Quoted(value)
@@ -90,7 +91,8 @@ def _with_traceback(render: structlog.types.Processor) -> structlog.types.Proces
 
 
 def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-    """An event as a JSON object with its level and instant: what three processors of structlog do, at half the price."""
+    """An event as a JSON object with its level and instant: what three processors of structlog do, at half the
+    price."""
     event["level"] = "error" if method == "exception" else method
     event["at"] = datetime.now(UTC)
     try:

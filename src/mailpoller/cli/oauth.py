@@ -34,8 +34,9 @@ def login(
 ) -> None:
     """Have the owner of a mailbox say yes, and keep the token.
 
-    With grant: authorization_code a browser on this machine is needed, with device_code any browser anywhere. What is kept lies
-    below the state directory and is the service's alone; a running service uses it from its next attempt on.
+    With grant: authorization_code a browser on this machine is needed, with device_code any browser anywhere. What is
+    kept lies below the state directory and is the service's alone; a running service uses it from its next attempt
+    on.
 
     \b
     Example:

@@ -20,7 +20,8 @@ def print_json(value: Any) -> None:
 
 
 def seen(document: str) -> str:
-    """JSON in which the characters that nobody sees, and that steer a terminal or turn a line around, are escaped as well."""
+    """JSON in which the characters that nobody sees, and that steer a terminal or turn a line around, are escaped as
+    well."""
     return document if document.isascii() else _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
@@ -35,7 +36,8 @@ def plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """A table: drawn on a terminal, tab-separated with a header line in a pipe; ``empty`` is said if there are no rows."""
+    """A table: drawn on a terminal, tab-separated with a header line in a pipe; ``empty`` is said if there are no
+    rows."""
     lines = [[one_line(cell) for cell in row] for row in rows]
     if not lines:
         typer.echo(empty, err=True)

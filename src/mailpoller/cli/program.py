@@ -9,7 +9,8 @@ import typer
 
 program = typer.Typer(
     name="mailpoller",
-    epilog="Exit codes are those of sysexits.h: 0 well, 64 usage, 65 refused, 66 not there, 69 not available, 70 a bug, 74 "
+    epilog="Exit codes are those of sysexits.h: 0 well, 64 usage, 65 refused, 66 not there, 69 not available, 70 a "
+    "bug, 74 "
     "output lost, 75 try again later, 78 configuration.",
     no_args_is_help=True,
     add_completion=True,
@@ -39,7 +40,8 @@ def options(
 
 
 def _import_structlog() -> None:
-    """Import it without rich, which it would load, if it is installed, for tracebacks of a kind that we never print: 35 ms."""
+    """Import it without rich, which it would load, if it is installed, for tracebacks of a kind that we never print:
+    35 ms."""
     if "structlog" in sys.modules or "rich" in sys.modules:
         return
     sys.modules["rich"] = None  # type: ignore[assignment]

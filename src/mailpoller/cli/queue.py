@@ -1,4 +1,5 @@
-"""``mailpoller queue``: look into an SQLite queue, take, acknowledge and return its messages; adopt what lies in a queue's place."""
+"""``mailpoller queue``: look into an SQLite queue, take, acknowledge and return its messages; adopt what lies in a
+queue's place."""
 
 from __future__ import annotations
 
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 
 queue = typer.Typer(
     help="Look into an SQLite queue, and take messages from it.\n\n"
-    "\b\nA consumer in three lines of shell:\n"
-    "  mailpoller queue take support --count 10 --for 5m > batch.jsonl\n"
-    "  your-program < batch.jsonl || exit\n"
-    "  jq -r .delivery_id batch.jsonl | xargs -r mailpoller queue ack support --lease $(jq -r .lease batch.jsonl | head -1)",
+    "\b\nA consumer in three lines of shell:\n  mailpoller queue take support --count 10 --for 5m > batch.jsonl\n  "
+    "your-program < batch.jsonl || exit\n  jq -r .delivery_id batch.jsonl | xargs -r mailpoller queue ack support "
+    "--lease $(jq -r .lease batch.jsonl | head -1)",
     no_args_is_help=True,
 )
 
@@ -211,9 +211,9 @@ def adopt(
 ) -> None:
     """Begin anew with what lies in the place of a queue that vanished.
 
-    A queue whose file or directory is gone, is another, or is an older copy is down until it is back, or until this is said. What was
-    delivered to the one that vanished is not brought again by itself: redeliver brings single messages. Exits with 65 if there is
-    nothing to adopt.
+    A queue whose file or directory is gone, is another, or is an older copy is down until it is back, or until this
+    is said. What was delivered to the one that vanished is not brought again by itself: redeliver brings single
+    messages. Exits with 65 if there is nothing to adopt.
 
     \b
     Example:
@@ -232,8 +232,9 @@ def adopt(
     typer.echo(f"{name} begins anew with what is there")
     if answer["receipts"]:
         typer.echo(
-            f"the ledger noted {counted(answer['receipts'], 'receipt')} of the one before, from {answer['first_at']} to "
-            f"{answer['last_at']}; none of them is brought again by itself: mailpoller redeliver MID brings one"
+            f"the ledger noted {counted(answer['receipts'], 'receipt')} of the one before, from "
+            f"{answer['first_at']} to {answer['last_at']}; none of them is brought again by itself: mailpoller "
+            f"redeliver MID brings one"
         )
 
 

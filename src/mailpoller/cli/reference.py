@@ -18,13 +18,13 @@ What `--help` says of each verb, written by `python -m mailpoller.cli.reference 
 compares it with the program.
 
 - `--config` is found in `MAILPOLLER_CONFIG` if it is not given, then in `/etc/mailpoller/mailpoller.yaml`.
-- Results go to standard output, logs, warnings and progress to standard error. In a pipe a table is tab-separated with a header
-  line; `--json` gives [JSON](json.md), one document, or one object a line where messages come one after the other
-  (`run --dry-run`, `explain`, `queue take`). `NO_COLOR` and `COLUMNS` are respected.
-- Every way to end is an [exit code](operations.md#exit-codes). An error that was foreseen is one line a problem. A bug is one line too, and
-  `MAILPOLLER_DEBUG=1` shows its traceback; `run` writes it to the log in any case.
-- `status`, `errors` and `trace` need to read the ledger, and `poll`, `redeliver`, `accept` and `forget` to use the control socket: both are the
-  service's group's. Where no daemon runs, all but `poll` work on the ledger itself.
+- Results go to standard output, logs, warnings and progress to standard error. In a pipe a table is
+  tab-separated with a header line; `--json` gives [JSON](json.md), one document, or one object a line where messages
+  come one after the other (`run --dry-run`, `explain`, `queue take`). `NO_COLOR` and `COLUMNS` are respected.
+- Every way to end is an [exit code](operations.md#exit-codes). An error that was foreseen is one line a problem.
+  A bug is one line too, and `MAILPOLLER_DEBUG=1` shows its traceback; `run` writes it to the log in any case.
+- `status`, `errors` and `trace` need to read the ledger, and `poll`, `redeliver`, `accept` and `forget` to use the
+  control socket: both are the service's group's. Where no daemon runs, all but `poll` work on the ledger itself.
 """
 
 

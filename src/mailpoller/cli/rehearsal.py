@@ -1,4 +1,5 @@
-"""``run --dry-run``: the real daemon on a copy of the ledger, with queues that hold nothing and mailboxes that are only read."""
+"""``run --dry-run``: the real daemon on a copy of the ledger, with queues that hold nothing and mailboxes that are
+only read."""
 
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ _AHEAD = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What would become of one message. ``put_off_until`` and ``put_off_for``: it waits, and why, so it would not be now.
+    """What would become of one message. ``put_off_until`` and ``put_off_for``: it waits, and why, so it would not be
+    now.
 
-    ``kind`` is the outcome, or ``deferred`` for a message that could not be had; ``disposition`` what would then be done
-    on the server, as the configuration writes it.
+    ``kind`` is the outcome, or ``deferred`` for a message that could not be had; ``disposition`` what would then be
+    done on the server, as the configuration writes it.
     """
 
     mailbox: str

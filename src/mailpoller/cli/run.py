@@ -142,8 +142,8 @@ def _announce(config: Config) -> None:
 
 
 def _served(config: Config, only: str | None) -> bool:
-    """Run as a daemon. 75 says that another process lives and holds the ledger, and that alone: systemd is told to leave it at that,
-    while a ledger that cannot be used for now is tried again."""
+    """Run as a daemon. 75 says that another process lives and holds the ledger, and that alone: systemd is told to
+    leave it at that, while a ledger that cannot be used for now is tried again."""
     from mailpoller.core.errors import LedgerLocked, TransientError
 
     try:
@@ -192,10 +192,10 @@ async def _run(config: Config, *, once: bool, only: str | None, terminal: Termin
 def tune_interpreter() -> None:
     """Two settings of CPython for a process that carries mail, both measured with ``bench/drain.py``.
 
-    The garbage collector is told that what exists now stays, and to look less often at what comes and goes: a message is a few
-    hundred objects without cycles, and looking through them cost a twelfth of a drain. And the writer threads of the
-    databases, which need the interpreter for a moment between two statements, get it from a busy event loop
-    after half a millisecond and not after five.
+    The garbage collector is told that what exists now stays, and to look less often at what comes and goes: a message
+    is a few hundred objects without cycles, and looking through them cost a twelfth of a drain. And the writer
+    threads of the databases, which need the interpreter for a moment between two statements, get it from a busy event
+    loop after half a millisecond and not after five.
     """
     import gc
     import sys
@@ -209,8 +209,8 @@ def tune_interpreter() -> None:
 def stop_on_signals(app: App) -> None:
     """SIGTERM, Ctrl-C and a terminal that is closed finish what is in hand; a second Ctrl-C does not wait for that.
 
-    SIGHUP without a terminal asks a daemon to read its configuration anew, which this one does not: it says so and goes on.
-    To die of it, as is the default, would be an end that systemd takes for intended.
+    SIGHUP without a terminal asks a daemon to read its configuration anew, which this one does not: it says so and
+    goes on. To die of it, as is the default, would be an end that systemd takes for intended.
     """
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,5 @@
-"""How verbs reach the service: a running daemon by its socket, its ledger by reading, or the ledger itself if none runs."""
+"""How verbs reach the service: a running daemon by its socket, its ledger by reading, or the ledger itself if none
+runs."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def warn_of_root(config: Config) -> None:
 
 @contextmanager
 def reader(config: Config) -> Iterator[LedgerReader]:
-    """The ledger for reading, also while a daemon holds it. Raises LedgerUnavailable if there is none yet, or none for us."""
+    """The ledger for reading, also while a daemon holds it. Raises LedgerUnavailable if there is none yet, or none
+    for us."""
     opened = getattr(config.ledger, "reader", None)
     if opened is None:
         raise ConfigError(f"a ledger of type {config.ledger.type} cannot be read beside a running service")

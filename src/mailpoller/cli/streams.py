@@ -9,7 +9,8 @@ from typing import Any
 
 
 class OutputLost(OSError):
-    """Standard output could not be written: a full disk behind it, say. A reader that went away is a BrokenPipeError."""
+    """Standard output could not be written: a full disk behind it, say. A reader that went away is a
+    BrokenPipeError."""
 
 
 class _Output(io.FileIO):
@@ -25,8 +26,8 @@ class _Output(io.FileIO):
 def prepare_streams() -> None:
     """Make the streams fit: for any name in a stranger's mail, whatever the locale, and for a caller that closed them.
 
-    A stream that is closed leads nowhere from now on. Else the next file to be opened, a ledger, would get its number, and with
-    it what libraries print.
+    A stream that is closed leads nowhere from now on. Else the next file to be opened, a ledger, would get its
+    number, and with it what libraries print.
     """
     for descriptor in (0, 1, 2):
         try:

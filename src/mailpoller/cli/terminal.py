@@ -20,7 +20,8 @@ ERASE = "\r\x1b[K"
 
 
 class Unfailing:
-    """A stream whose writing never raises: a full disk behind the log, or a reader that went away, must not cost mail."""
+    """A stream whose writing never raises: a full disk behind the log, or a reader that went away, must not cost
+    mail."""
 
     def __init__(self, stream: IO[Any]) -> None:
         self._stream = stream
@@ -44,8 +45,8 @@ class Unfailing:
 class Lines:
     """Log lines: those of one step of the event loop go out in one write, those that no event loop speaks at once.
 
-    A write for each line costs a busy event loop more than all the rest of the line. What a killed process has not written
-    yet is what it said since its last step, at most ``GATHERED`` lines. For any thread; writing never raises.
+    A write for each line costs a busy event loop more than all the rest of the line. What a killed process has not
+    written yet is what it said since its last step, at most ``GATHERED`` lines. For any thread; writing never raises.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:

@@ -144,7 +144,8 @@ def _polled(mailbox: SourceConfig) -> list[Polled]:
 
 
 def _folder(name: str) -> str:
-    """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case. Maildir++ allows a dot before."""
+    """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case. Maildir++ allows a dot
+    before."""
     bare = name.removeprefix(".")
     return "INBOX" if bare.upper() == "INBOX" else bare
 

@@ -1,7 +1,8 @@
 """One YAML file as a tree that knows the line and column of every key. Nothing here knows what the keys mean.
 
-YAML is read by PyYAML's safe loader, by its events rather than by its nodes: so nesting, aliases and size are bounded before
-they cost anything, keys given twice are seen, and no error ever quotes a line of the file (it may hold a secret).
+YAML is read by PyYAML's safe loader, by its events rather than by its nodes: so nesting, aliases and size are bounded
+before they cost anything, keys given twice are seen, and no error ever quotes a line of the file (it may hold a
+secret).
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ _SIZES = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 1
 def effective(config: Config) -> dict[str, Any]:
     """The whole configuration as plain dicts, lists and scalars, ready for YAML or JSON.
 
-    What it gives is itself a configuration: loaded again it means the same, but for secrets written in the file, which
-    are masked. Keys without a value are left out; every mailbox is complete, so ``defaults``, ``extends`` and ``include``
-    are gone.
+    What it gives is itself a configuration: loaded again it means the same, but for secrets written in the file,
+    which are masked. Keys without a value are left out; every mailbox is complete, so ``defaults``, ``extends`` and
+    ``include`` are gone.
     """
     whole: dict[str, Any] = {}
     for section in sections.TABLE:

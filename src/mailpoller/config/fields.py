@@ -104,7 +104,8 @@ def references_of(block: BaseModel) -> Iterator[tuple[Loc, str, str]]:
 
 
 def names_written(node: Node, annotation: Any, marker: Reference | None = None) -> Iterator[tuple[Node, str]]:
-    """As :func:`references_of`, read off what is written: for a block that is wrong, and so was not made. (node, section)."""
+    """As :func:`references_of`, read off what is written: for a block that is wrong, and so was not made. (node,
+    section)."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         yield from names_written(
@@ -146,7 +147,8 @@ def secret_keys(model: type[BaseModel]) -> set[str]:
 
 @cache
 def _plan(model: type[BaseModel], wanted: type) -> tuple[tuple[str, str, Any], ...]:
-    """The fields (key, name, annotation) of a block that may hold what is wanted, so that the others are never walked."""
+    """The fields (key, name, annotation) of a block that may hold what is wanted, so that the others are never
+    walked."""
     return tuple(
         (key_of(name, info), name, info.rebuild_annotation())
         for name, info in model.model_fields.items()

@@ -14,8 +14,8 @@ from mailpoller.config.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What was read. ``names``: the main file first, then the drop-ins in the order in which they count. ``complete``: all
-    of them could be read."""
+    """What was read. ``names``: the main file first, then the drop-ins in the order in which they count.
+    ``complete``: all of them could be read."""
 
     main: Node
     drop_ins: tuple[Node, ...]
@@ -24,7 +24,8 @@ class Files:
 
 
 def read_files(path: Path, problems: list[Problem]) -> Files | None:
-    """Read ``path`` and its drop-ins; None if there is no tree of ``path`` itself. Adds what is wrong to ``problems``."""
+    """Read ``path`` and its drop-ins; None if there is no tree of ``path`` itself. Adds what is wrong to
+    ``problems``."""
     main = read(path, problems)
     if main is None:
         return None

@@ -1,7 +1,7 @@
 """What is allowed and yet probably wrong: warnings that need no network.
 
-Blocks are asked for what they have (``host``, ``port``, ``tls``, ``password``), not what they are, so that a third party's plug-in
-is looked at like ours.
+Blocks are asked for what they have (``host``, ``port``, ``tls``, ``password``), not what they are, so that a third
+party's plug-in is looked at like ours.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _password(block: Component, node: Node, host: str) -> Iterator[Problem]:
         yield _warn(
             node,
             "password",
-            "Google refuses the account's own password: this login can only work with an app password; else it needs OAuth 2.0",
+            "Google refuses the account's own password: this login can only work with an app password; else it needs "
+            "OAuth 2.0",
         )
 
 
@@ -132,7 +133,10 @@ def _too_often(mailbox: SourceConfig) -> str:
         return ""
     if mailbox.type == "pop3":
         if interval < SHORTEST_POP3_GOOGLE and provider_of(host) == "google":
-            return "every poll by POP3 is a login, and Gmail locks out who logs in more often than every 10m; by IMAP new mail arrives at once"
+            return (
+                "every poll by POP3 is a login, and Gmail locks out who logs in more often than every 10m; by "
+                "IMAP new mail arrives at once"
+            )
         if interval < SHORTEST_POP3 and not is_loopback(host):
             return "every poll by POP3 is a login, and below 1m many servers refuse or throttle"
         return ""
@@ -180,7 +184,8 @@ def _exposed(config: Config) -> Iterator[Problem]:
                 yield node.problem("this looks like a variable and is the secret itself: write env:NAME", "warning")
             if secret.kind == "plain" and node.file in readable:
                 yield node.problem(
-                    "a secret in a file that every user of this machine may read: use credential:, file: or env:, or chmod o-r",
+                    "a secret in a file that every user of this machine may read: use credential:, file: or env:, or "
+                    "chmod o-r",
                     "warning",
                 )
 

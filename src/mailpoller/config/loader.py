@@ -277,7 +277,8 @@ class _Loading:
                 )
 
     def _default_queue(self, mailbox: Node, sections: Sections) -> None:
-        """Where there is one queue, it is the default; where there are several, a mailbox that is polled must choose."""
+        """Where there is one queue, it is the default; where there are several, a mailbox that is polled must
+        choose."""
         queues, enabled = sections.blocks["queues"], mailbox.entries.get("enabled")
         written = mailbox.entries.get("default_queue")
         if written is not None and written.value is not None:
@@ -286,7 +287,8 @@ class _Loading:
             mailbox.entries["default_queue"] = mailbox.like(next(iter(queues)))
         elif self._complete and (enabled is None or enabled.value is not False):
             message = (
-                f"{REQUIRED} where there are several queues: it gets the mail for which no rule names one; there is {either(sorted(queues))}"
+                f"{REQUIRED} where there are several queues: it gets the mail for which no rule names one; there is "
+                f"{either(sorted(queues))}"
                 if queues
                 else "there is no queue for this mailbox's mail: define one below queues"
             )

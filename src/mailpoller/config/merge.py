@@ -1,6 +1,7 @@
 """How several files and several layers become one: sections are joined, mailboxes inherit.
 
-A mailbox beats what it ``extends``, which beats ``defaults``; maps merge, lists replace. Every value keeps the place where it was written.
+A mailbox beats what it ``extends``, which beats ``defaults``; maps merge, lists replace. Every value keeps the place
+where it was written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.config.wording import REQUIRED, unknown_key
 
 NOT_INHERITED = ("enabled", "extends", "formerly")
-"""Keys that ``extends`` does not copy: they are about the one mailbox, so that a disabled one can serve as a template."""
+"""Keys that ``extends`` does not copy: they are about the one mailbox, so that a disabled one can serve as a
+template."""
 
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,40}"
 """What a mailbox, queue, rule or outgoing may be called."""
@@ -25,7 +27,8 @@ _SHOWN_NAMES = 6
 
 
 def merge(over: Node, under: Node) -> Node:
-    """``over`` on top of ``under``: maps merge key by key, everything else is replaced, also a block of another ``type``."""
+    """``over`` on top of ``under``: maps merge key by key, everything else is replaced, also a block of another
+    ``type``."""
     if not (isinstance(over.value, dict) and isinstance(under.value, dict)):
         return over
     mine, theirs = over.value.get("type"), under.value.get("type")
@@ -139,7 +142,8 @@ def _join_listed(key: str, section: Node, sections: Sections, problems: list[Pro
     return added
 
 
-# --- inheritance -------------------------------------------------------------------------------------------------------
+# --- inheritance
+# -------------------------------------------------------------------------------------------------------
 def inherit(sections: Sections, defaults: Node | None, problems: list[Problem]) -> dict[str, Node]:
     """name -> the mailbox over what it extends over ``defaults``. Those in or behind a circle are left out."""
     mailboxes = sections.blocks["mailboxes"]
@@ -153,7 +157,8 @@ def inherit(sections: Sections, defaults: Node | None, problems: list[Problem]) 
 def _resolve(
     name: str, mailboxes: dict[str, Node], done: dict[str, Node], broken: set[str], problems: list[Problem]
 ) -> None:
-    """Put ``name`` and all that it extends into ``done`` or ``broken``. Iterative: a chain may be as long as the file."""
+    """Put ``name`` and all that it extends into ``done`` or ``broken``. Iterative: a chain may be as long as the
+    file."""
     chain: list[str] = []
     at: str | None = name
     while at is not None and at not in done and at not in broken and at not in chain:

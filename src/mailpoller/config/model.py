@@ -35,33 +35,37 @@ class ServiceConfig(Block):
     """The process: where it keeps its state, how much it takes in hand, how it logs."""
 
     environment: Annotated[str, AfterValidator(_word)] = PRODUCTION
-    """What this installation is for. Mailboxes of another environment are not polled; those without one are polled only in
-    ``production``. ``--environment`` and ``MAILPOLLER_ENVIRONMENT`` overrule it."""
+    """What this installation is for. Mailboxes of another environment are not polled; those without one are polled
+    only in ``production``. ``--environment`` and ``MAILPOLLER_ENVIRONMENT`` overrule it."""
     state_directory: Path = Path("/var/lib/mailpoller")
     """Spool, tokens and the last-resort quarantine. Created with mode 0750."""
     control_socket: Path = Path("/run/mailpoller/control.sock")
     """Where ``mailpoller status``, ``poll`` and the like reach the running service; its group may use it."""
     stop_grace: Annotated[Duration, _at_least(timedelta(0), "0s")] = timedelta(seconds=20)
-    """How long a stop waits for messages in hand before it drops them (none is lost: they are done again). Keep it below
-    systemd's TimeoutStopSec."""
+    """How long a stop waits for messages in hand before it drops them (none is lost: they are done again). Keep it
+    below systemd's TimeoutStopSec."""
     memory: Size = Field(default=64_000_000, ge=1_000_000)
     """Octets of mail in hand at any time, of all mailboxes together. Mail waits in its mailbox for room."""
     memory_per_mailbox: Size = Field(default=32_000_000, ge=1_000_000)
-    """Octets of mail in hand of one mailbox. Four batches keep a far line busy: one asked for, one fetched, one judged, one delivered."""
+    """Octets of mail in hand of one mailbox. Four batches keep a far line busy: one asked for, one fetched, one
+    judged, one delivered."""
     batch_messages: int = Field(default=400, ge=1, le=10_000)
-    """The most messages that are fetched, judged and committed together. Every batch waits for the disk a few times, so that
-    small messages are carried faster in larger batches, and a crash leaves more of them to be worked on one by one."""
+    """The most messages that are fetched, judged and committed together. Every batch waits for the disk a few times,
+    so that small messages are carried faster in larger batches, and a crash leaves more of them to be worked on one
+    by one."""
     batch_size: Size = Field(default=8_000_000, ge=1)
     """The most octets of a batch; a larger message travels alone."""
     max_connections: int = Field(default=0, ge=0)
-    """The most sessions that are open at once; 0: as many as there are mailboxes. Where there are more mailboxes they take turns:
-    who waits for news without any gives its place to one that is due, and is polled at ``poll_interval``."""
+    """The most sessions that are open at once; 0: as many as there are mailboxes. Where there are more mailboxes they
+    take turns: who waits for news without any gives its place to one that is due, and is polled at
+    ``poll_interval``."""
     max_connections_per_host: int = Field(default=0, ge=0)
     """The same for the mailboxes of one host."""
     max_strikes: int = Field(default=3, ge=1, le=100)
     """After killing the process this often a message is quarantined unparsed."""
     quarantine_marker: str = "[mailpoller quarantine test message]"
-    """A message with this in its subject is quarantined, so that the quarantine can be tried. Empty: no such message."""
+    """A message with this in its subject is quarantined, so that the quarantine can be tried. Empty: no such
+    message."""
     poll_budget: Annotated[Duration, _at_least(timedelta(minutes=1), "1m")] = timedelta(minutes=15)
     """A mailbox without a completed poll or any progress for this long is given a new task and connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -88,7 +92,8 @@ class AlertsConfig(Block):
     sender: MailAddress | None = None
     """The address in From; that of the outgoing if there is none."""
     reminder: Annotated[Duration, _at_least(timedelta(minutes=1), "1m")] | None = None
-    """Say again after this long that a trouble lasts. Without it there is one mail when it begins and one when it ends."""
+    """Say again after this long that a trouble lasts. Without it there is one mail when it begins and one when it
+    ends."""
 
 
 class QuarantineConfig(Block):

@@ -17,7 +17,8 @@ Scalar = str | int | float | bool | None | date | bytes
 
 @dataclass(slots=True)
 class Node:
-    """A value with the place where it was written: of its key, or of itself in a list. ``line`` and ``column`` count from 1."""
+    """A value with the place where it was written: of its key, or of itself in a list. ``line`` and ``column`` count
+    from 1."""
 
     value: dict[str, Node] | list[Node] | Scalar
     file: Path

@@ -17,9 +17,9 @@ Severity = Literal["error", "warning"]
 class Problem:
     """One thing that is wrong (``error``: do not start) or doubtful (``warning``).
 
-    ``line`` and ``column`` count from 1 and show the key, or the entry of a list. ``path`` is the place in the file's own
-    keys (``mailboxes.support.tls``, ``rules[0].when``), empty for the file as a whole. ``message`` says what
-    to do and never holds a value from the file, except names that refer to other blocks.
+    ``line`` and ``column`` count from 1 and show the key, or the entry of a list. ``path`` is the place in the file's
+    own keys (``mailboxes.support.tls``, ``rules[0].when``), empty for the file as a whole. ``message`` says what to
+    do and never holds a value from the file, except names that refer to other blocks.
     """
 
     file: Path
@@ -34,7 +34,8 @@ class Problem:
 
 
 class ConfigErrors(ConfigError):
-    """Everything that is wrong with a configuration, at once: ``problems``, errors and warnings, in order of file and line."""
+    """Everything that is wrong with a configuration, at once: ``problems``, errors and warnings, in order of file and
+    line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems if problem.severity == "error"))

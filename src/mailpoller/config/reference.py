@@ -31,8 +31,8 @@ How the blocks work together, and what is merged with what, is in [configuration
 - A **duration** is written `500ms`, `30s`, `5m`, `1h30m`, `2d` or `1w`.
 - A **size** is written `512KiB`, `10MB` or `1GB` (KB is 1000 octets, KiB is 1024), or as a number of octets.
 - A **secret** is `env:NAME`, `file:/path`, `credential:NAME` (systemd's LoadCredential), or the text itself.
-- A **disposition** is `seen`, `leave`, `delete`, or a block of `move: FOLDER`, `flag: KEYWORD` (or a list), `seen: true` and
-  `delete: true`.
+- A **disposition** is `seen`, `leave`, `delete`, or a block of `move: FOLDER`, `flag: KEYWORD` (or a list),
+  `seen: true` and `delete: true`.
 - A **name of a queue** (rule, outgoing) is one that is defined in the same configuration, in whatever file.
 """
 

@@ -56,8 +56,8 @@ class Registry:
     def load_plugin(self, kind: str, type_: str, also: Sequence[str] = ()) -> type[Component]:
         """The config class of a type. ``also``: further types to offer to who has named an unknown one.
 
-        Raises :class:`ConfigError` if there is none (naming the closest), or if the package that promised it cannot keep
-        its word.
+        Raises :class:`ConfigError` if there is none (naming the closest), or if the package that promised it cannot
+        keep its word.
         """
         if made := self._classes.get((kind, type_)):
             return made

@@ -1,6 +1,7 @@
 """The JSON Schema of the whole file, for editors: made from the classes of everything that is installed.
 
-It is as strict as an editor can use and no stricter than the loader: a mailbox may leave out what ``defaults`` or ``extends`` supply.
+It is as strict as an editor can use and no stricter than the loader: a mailbox may leave out what ``defaults`` or
+``extends`` supply.
 """
 
 from __future__ import annotations

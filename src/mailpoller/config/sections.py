@@ -77,7 +77,8 @@ LEDGER: Section[LedgerConfig] = Section(
     without="SQLite, `ledger.db` in `service.state_directory`",
     kind="ledgers",
     left_out=_beside_the_state,
-    place="One block, `ledger:`. If it is left out, it is `type: sqlite` with `ledger.db` in `service.state_directory`.",
+    place="One block, `ledger:`. If it is left out, it is `type: sqlite` with `ledger.db` in "
+    "`service.state_directory`.",
 )
 QUEUES: Section[Mapping[str, SinkConfig]] = Section(
     "queues",
@@ -132,7 +133,8 @@ DEFAULTS: Section[None] = Section(
     "keys",
     summary="keys for all mailboxes",
     without="",
-    place="One block, `defaults:`, of keys that every mailbox has unless it, or the mailbox that it extends, says otherwise. "
+    place="One block, `defaults:`, of keys that every mailbox has unless it, or the mailbox that it extends, says "
+    "otherwise. "
     "Keys that a\nmailbox's type does not have are passed over for it.",
 )
 MAILBOXES: Section[Mapping[str, SourceConfig]] = Section(

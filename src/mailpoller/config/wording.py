@@ -143,7 +143,8 @@ def translate(error: ValidationError, node: Node, model: type[BaseModel]) -> lis
 
 
 def _needed(model: type[BaseModel], loc: Sequence[str | int]) -> str:
-    """What must stand in the block that is wanted at ``loc``: ``: type, host and port``; nothing if that cannot be told."""
+    """What must stand in the block that is wanted at ``loc``: ``: type, host and port``; nothing if that cannot be
+    told."""
     blocks = blocks_at(model, loc)
     if not blocks:
         return ""
@@ -199,7 +200,8 @@ def _sentence(detail: ErrorDetails, node: Node) -> str:
         return f"must be of the form {context.get('pattern')}"
     if kind == "union_tag_invalid":
         return _literal(str(context.get("expected_tags", "")), node)
-    # A built-in message may quote a part of the value (a UUID's odd character); a plug-in's own says what it means to say.
+    # A built-in message may quote a part of the value (a UUID's odd character); a plug-in's own says what it means to
+    # say.
     return f"is not valid ({kind.replace('_', ' ')})" if kind in _BUILT_IN else detail["msg"]
 
 

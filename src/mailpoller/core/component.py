@@ -1,7 +1,7 @@
 """What a plug-in is: a config class that is the YAML block, the reference page and the factory at once.
 
-A plug-in is one file and one entry point line. The entry point's group is ``mailpoller.`` and the kind
-(``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``), its name is the block's ``type``, its object the config class.
+A plug-in is one file and one entry point line. The entry point's group is ``mailpoller.`` and the kind (``sources``,
+``sinks``, ``rules``, ``ledgers``, ``outgoings``), its name is the block's ``type``, its object the config class.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class SinkConfig(Component):
     raw: bool = False
     """Add the octets to any payload level."""
     retry_interval: Duration = timedelta(seconds=10)
-    """How long to wait after a failure before the queue is tried again; grows to thirty times this while it keeps failing."""
+    """How long to wait after a failure before the queue is tried again; grows to thirty times this while it keeps
+    failing."""
     formerly: str | None = None
     """The queue's earlier name: what was brought there, or is on its way there, counts for this one."""
 
@@ -174,14 +175,16 @@ class SourceConfig(Component):
     default_topic: str = ""
     """The topic of a message for which no rule sets one."""
     force_default_queue: bool = False
-    """Skip the rules that route: everything goes to ``default_queue``. Size limit, quarantine marker and loop check still apply."""
+    """Skip the rules that route: everything goes to ``default_queue``. Size limit, quarantine marker and loop check
+    still apply."""
     rules: list[RuleName] = Field(default_factory=list)
     """The rules that judge this mailbox's messages, in this order."""
     auto_replies: Literal["quarantine", "deliver", "discard"] = "quarantine"
     """What becomes of automatic mail (RFC 3834): ``Auto-Submitted`` other than ``no``, or a null Return-Path."""
 
     disposition: DispositionLiteral = Disposition(seen=True)
-    """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag: KEYWORD}``."""
+    """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag:
+    KEYWORD}``."""
     on_quarantine: DispositionLiteral | None = None
     """Overrules ``disposition`` for quarantined messages."""
     on_discard: DispositionLiteral | None = None
@@ -198,8 +201,8 @@ class SourceConfig(Component):
     reconnect_interval: Duration = timedelta(seconds=30)
     """The least wait after a lost connection; grows with jitter to thirty times this, at most one hour."""
     priority: MailboxPriority = "medium"
-    """The mailbox's share where mailboxes have to wait for one another (memory, processor, queues, connections): ``high``,
-    ``medium`` and ``low`` get 4 : 2 : 1. It says nothing about the priority of messages."""
+    """The mailbox's share where mailboxes have to wait for one another (memory, processor, queues, connections):
+    ``high``, ``medium`` and ``low`` get 4 : 2 : 1. It says nothing about the priority of messages."""
     max_message_size: Size = 20_000_000
     """Octets of a message that are downloaded; what lies beyond is never asked for."""
     oversize: Literal["truncate", "quarantine"] = "truncate"

@@ -64,8 +64,8 @@ class Receipt:
 class Refusal:
     """A sink's word that it did not take the delivery. ``permanent``: and never will; else try again later.
 
-    ``blame``: whose trouble it is, as far as the sink can tell. What is the ``queue``'s is never counted against the message,
-    however often it happens.
+    ``blame``: whose trouble it is, as far as the sink can tell. What is the ``queue``'s is never counted against the
+    message, however often it happens.
     """
 
     delivery_id: str
@@ -108,10 +108,10 @@ copy of what came is in quarantine, and the original stays untouched.
 class Outcome:
     """What has become of one claim, with all that the ledger keeps of it.
 
-    ``receipts``: queue -> the sink's word, of every queue that holds it. ``fingerprint``: SHA-256 of the octets,
-    or None if they were never held whole. ``identity`` and ``received`` are by what the name's bearer is known again. The rest
-    serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an earlier message with
-    equal octets).
+    ``receipts``: queue -> the sink's word, of every queue that holds it. ``fingerprint``: SHA-256 of the octets, or
+    None if they were never held whole. ``identity`` and ``received`` are by what the name's bearer is known again.
+    The rest serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an
+    earlier message with equal octets).
     """
 
     claim: Claim
@@ -154,10 +154,10 @@ class Settlement:
 class Question:
     """The answer to a ref whose size or date is not what it was: perhaps another message bears the name now.
 
-    ``identity`` is that of the known bearer; who has the header of what bears it now decides (``Ledger.identified``). Until
-    then nothing is done with either. ``left_out_at``: the known bearer was never fetched, but left out by ``start`` at this instant
-    (aware), and has no identity; then it is another message whose header says that it came later. ``message_id``: all that is known of
-    a bearer that an earlier version fetched, which kept no identity.
+    ``identity`` is that of the known bearer; who has the header of what bears it now decides (``Ledger.identified``).
+    Until then nothing is done with either. ``left_out_at``: the known bearer was never fetched, but left out by
+    ``start`` at this instant (aware), and has no identity; then it is another message whose header says that it came
+    later. ``message_id``: all that is known of a bearer that an earlier version fetched, which kept no identity.
     """
 
     ref: MessageRef

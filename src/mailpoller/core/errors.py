@@ -33,7 +33,8 @@ class KeysMissing(ValueError):
 class TransientError(MailpollerError):
     """Nothing is known to be wrong with the message: leave it where it is and try again later.
 
-    ``retry_after`` is the peer's own wish, if it said one. ``advice``: what an operator can do, where whoever raises it knows.
+    ``retry_after`` is the peer's own wish, if it said one. ``advice``: what an operator can do, where whoever raises
+    it knows.
     """
 
     def __init__(self, message: str, *, retry_after: timedelta | None = None, advice: str = "") -> None:
@@ -55,8 +56,9 @@ class LedgerLocked(LedgerUnavailable):
 
 
 class QueueVanished(TransientError):
-    """What lies in a queue's place is not the queue that was delivered to before (gone, another, an older copy): nothing is
-    delivered and nothing made anew until it is back, or an operator adopts what is there (``mailpoller queue adopt``)."""
+    """What lies in a queue's place is not the queue that was delivered to before (gone, another, an older copy):
+    nothing is delivered and nothing made anew until it is back, or an operator adopts what is there (``mailpoller
+    queue adopt``)."""
 
 
 class MessageGone(MailpollerError):

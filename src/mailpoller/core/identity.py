@@ -30,8 +30,8 @@ def mint_mid(mailbox: str, folder: str, epoch: str, uid: str, bearer: int = 0) -
 
 
 def next_generation(generation: int) -> int:
-    """The generation after ``generation``: one more, and never one that was there before, even if a ledger that was put back from
-    a copy has forgotten it. What it counts is told by :func:`redeliveries`."""
+    """The generation after ``generation``: one more, and never one that was there before, even if a ledger that was
+    put back from a copy has forgotten it. What it counts is told by :func:`redeliveries`."""
     return secrets.randbits(32) << 16 | redeliveries(generation) + 1
 
 
@@ -43,10 +43,10 @@ def redeliveries(generation: int) -> int:
 def mint_delivery_id(mid: str, queue: str, generation: int = 0, identity: bytes = b"") -> str:
     """The id that every attempt to bring the message ``mid`` to ``queue`` bears.
 
-    ``generation`` is 0 until an operator asks for the message once more (``mailpoller redeliver``); each such
-    wish adds one, because a sink that refuses repeats must accept this one. ``identity`` is the message's own (see
-    :attr:`mailpoller.core.message.Message.identity`): should the server have given the name to another message while we were
-    down, then a queue must not take that for a repeat.
+    ``generation`` is 0 until an operator asks for the message once more (``mailpoller redeliver``); each such wish
+    adds one, because a sink that refuses repeats must accept this one. ``identity`` is the message's own (see
+    :attr:`mailpoller.core.message.Message.identity`): should the server have given the name to another message while
+    we were down, then a queue must not take that for a repeat.
     """
     if not generation and not identity:
         return _uuid5(f"{mid}\0{queue}")

@@ -1,4 +1,5 @@
-"""The literals of the configuration: durations, sizes, mail addresses, secrets, dispositions, and references to named blocks."""
+"""The literals of the configuration: durations, sizes, mail addresses, secrets, dispositions, and references to named
+blocks."""
 
 from __future__ import annotations
 
@@ -194,7 +195,8 @@ class Secret:
 
 
 def parse_disposition(written: object) -> Disposition:
-    """``seen``, ``leave``, ``delete``, or a mapping of ``seen``, ``flag``, ``move``, ``delete``. Raises ValueError for all else."""
+    """``seen``, ``leave``, ``delete``, or a mapping of ``seen``, ``flag``, ``move``, ``delete``. Raises ValueError
+    for all else."""
     if isinstance(written, Disposition):
         return written
     if written in ("seen", "leave", "delete"):
@@ -253,4 +255,5 @@ class _DispositionSchema:
 
 
 DispositionLiteral = Annotated[Disposition, _DispositionSchema]
-"""What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: Processed}``, ``{flag: $Done}``."""
+"""What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: Processed}``, ``{flag:
+$Done}``."""

@@ -39,8 +39,8 @@ class Folder:
 class MessageRef:
     """A message as a listing shows it: a name, and what was said beside it, by which the name's bearer is known again.
 
-    ``size`` in octets is the server's hint and may be wrong or missing. ``received`` is the server's own date (aware), where
-    the listing tells it at no cost.
+    ``size`` in octets is the server's hint and may be wrong or missing. ``received`` is the server's own date
+    (aware), where the listing tells it at no cost.
     """
 
     folder: Folder
@@ -51,13 +51,14 @@ class MessageRef:
 
 @record
 class Survey:
-    """What a mailbox shows behind a position at the start of a session, for the ledger to compare. All empty: nothing to compare.
+    """What a mailbox shows behind a position at the start of a session, for the ledger to compare. All empty: nothing
+    to compare.
 
-    ``familiar``: names behind the position, the newest ones or more, with sizes and dates; those that the ledger knows must bear
-    what they bore. ``strange``: names behind the position that the ledger should know; one that it does not know is a
-    sign that the numbering was set back. ``whole``: ``familiar`` is all that the mailbox holds. ``position``: what is to be
-    kept instead of the position that was given, or None. ``behind``: the mailbox's numbering ends before the position, so
-    it is a replica that lags, or was set back: look again at every poll.
+    ``familiar``: names behind the position, the newest ones or more, with sizes and dates; those that the ledger
+    knows must bear what they bore. ``strange``: names behind the position that the ledger should know; one that it
+    does not know is a sign that the numbering was set back. ``whole``: ``familiar`` is all that the mailbox holds.
+    ``position``: what is to be kept instead of the position that was given, or None. ``behind``: the mailbox's
+    numbering ends before the position, so it is a replica that lags, or was set back: look again at every poll.
     """
 
     familiar: Sequence[MessageRef] = ()
@@ -72,11 +73,12 @@ class Page:
     """A piece of a listing.
 
     Once the ledger has recorded every ref of this page and of those before it, the folder may be advanced to
-    ``position``; None means that this page alone allows no advance. ``listed`` is how many refs the whole listing has. ``unwanted``: those that ``start`` leaves out, told by a
-    source that has no position to remember them by; the ledger records them as skipped. ``gap``: where the folder holds
-    messages that its listing does not show, as several sessions have seen it, in words; empty if there is none.
-    ``partial``, on the last page: the listing contradicts what the server announced, so it lacks some; from what it lacks nothing
-    is concluded, and it completes nothing.
+    ``position``; None means that this page alone allows no advance. ``listed`` is how many refs the whole listing
+    has. ``unwanted``: those that ``start`` leaves out, told by a source that has no position to remember them by; the
+    ledger records them as skipped. ``gap``: where the folder holds messages that its listing does not show, as
+    several sessions have seen it, in words; empty if there is none. ``partial``, on the last page: the listing
+    contradicts what the server announced, so it lacks some; from what it lacks nothing is concluded, and it completes
+    nothing.
     """
 
     refs: Sequence[MessageRef]
@@ -91,16 +93,16 @@ class Page:
 class Claim:
     """Our recorded right to work on a message, committed before it is fetched.
 
-    ``suspect``: an earlier process died with this claim open; it is parsed alone. ``strikes``: how often it was
-    alone and past its at-risk mark when the process died. ``route``: the queues it was judged for when its first
-    receipt was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that
-    already hold it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`.
-    ``attempts``: how often it was deferred before, for another reason than that a queue was down.
-    ``identity``: that of the message that bore the name when it was fetched last, or None (see :attr:`Message.identity`).
-    ``absent_at``: when a look missed it first, of the looks that have missed it since it was seen. ``doubts``: how often
-    its octets came without a proper end, since ``doubted_at``. ``bearer``: how many other messages are known to have borne the
-    name before. ``plain_id``: made before delivery ids held the identity. ``blame``: how many sessions were lost while it had been
-    asked for and had not come. ``waits_for``: the queue that it was put off for, or None.
+    ``suspect``: an earlier process died with this claim open; it is parsed alone. ``strikes``: how often it was alone
+    and past its at-risk mark when the process died. ``route``: the queues it was judged for when its first receipt
+    was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that already hold
+    it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`. ``attempts``: how often it was deferred
+    before, for another reason than that a queue was down. ``identity``: that of the message that bore the name when
+    it was fetched last, or None (see :attr:`Message.identity`). ``absent_at``: when a look missed it first, of the
+    looks that have missed it since it was seen. ``doubts``: how often its octets came without a proper end, since
+    ``doubted_at``. ``bearer``: how many other messages are known to have borne the name before. ``plain_id``: made
+    before delivery ids held the identity. ``blame``: how many sessions were lost while it had been asked for and had
+    not come. ``waits_for``: the queue that it was put off for, or None.
     """
 
     ref: MessageRef
@@ -126,9 +128,9 @@ class RawMessage:
     """The octets of a fetched message, bit for bit, and what the server said about them.
 
     ``octets`` lie in memory or in a spool file; whoever holds the RawMessage last calls ``octets.close()``.
-    ``truncated``: only the first ``octets.size`` octets were downloaded, so the digest is partial.
-    ``received`` is the server's own date (INTERNALDATE), aware. ``doubt``: why these may not be the message's octets, or
-    not all of them; empty if they came with a proper end. What is in doubt is neither delivered nor disposed of.
+    ``truncated``: only the first ``octets.size`` octets were downloaded, so the digest is partial. ``received`` is
+    the server's own date (INTERNALDATE), aware. ``doubt``: why these may not be the message's octets, or not all of
+    them; empty if they came with a proper end. What is in doubt is neither delivered nor disposed of.
     """
 
     claim: Claim
@@ -230,7 +232,8 @@ class Message:
         self.bcc = bcc
         self.reply_to = reply_to
         self.return_path = return_path
-        """The envelope sender as the final server noted it: "" is the null sender, None means there was no such field."""
+        """The envelope sender as the final server noted it: "" is the null sender, None means there was no such
+        field."""
         self.message_id = message_id
         self.in_reply_to = in_reply_to
         self.references = references
@@ -241,8 +244,9 @@ class Message:
         """True if it bears our own loop header: mail that we sent ourselves."""
         self.header_defects = header_defects
         self.identity = identity
-        """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message is told from
-        another one under the same name, whatever a server does to its size, date and status; None without such a field."""
+        """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message
+        is told from another one under the same name, whatever a server does to its size, date and status; None
+        without such a field."""
         self._load = load
         self._body: Body | None = None
 

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 @lru_cache(maxsize=256)
 def attribute_docstrings(cls: type) -> Mapping[str, str]:
-    """Attribute -> docstring, of the class and of those it inherits from; who annotates an attribute anew documents it anew.
+    """Attribute -> docstring, of the class and of those it inherits from; who annotates an attribute anew documents
+    it anew.
 
     Read when somebody asks, because few do: pydantic's ``use_attribute_docstrings`` reads the source of every block
     at each start, which was a seventh of it. A class without source has no docstrings.

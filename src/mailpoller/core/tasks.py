@@ -13,10 +13,10 @@ T = TypeVar("T")
 class TaskGroup(asyncio.TaskGroup):
     """As :class:`asyncio.TaskGroup`, and leaves no cancel request behind.
 
-    When a child fails while the parent waits at the end of the block, Python 3.11 asks for the parent's cancellation and never takes
-    that back. In 3.11.2, which Debian 12 has, no :func:`asyncio.timeout` of the parent raises :class:`TimeoutError` from then
-    on: :class:`asyncio.CancelledError` goes through every handler and ends the task. What fails within the block
-    is taken back by every version, so that is where the children are waited for.
+    When a child fails while the parent waits at the end of the block, Python 3.11 asks for the parent's cancellation
+    and never takes that back. In 3.11.2, which Debian 12 has, no :func:`asyncio.timeout` of the parent raises
+    :class:`TimeoutError` from then on: :class:`asyncio.CancelledError` goes through every handler and ends the task.
+    What fails within the block is taken back by every version, so that is where the children are waited for.
     """
 
     def __init__(self) -> None:

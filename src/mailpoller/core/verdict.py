@@ -24,7 +24,8 @@ class Deliver:
 
 @record
 class Quarantine:
-    """Put the message where a human looks. ``reason`` is one constant word (``auto-reply``, ``poison`` …), ``detail`` a sentence."""
+    """Put the message where a human looks. ``reason`` is one constant word (``auto-reply``, ``poison`` …), ``detail``
+    a sentence."""
 
     reason: str
     detail: str = ""
@@ -46,7 +47,8 @@ Verdict = Deliver | Quarantine | Discard
 class Effect:
     """What a rule that matched asks for. Later rules add tags and queues, and overrule topic and priority.
 
-    ``quarantine`` (a reason) and ``discard`` end the judging; ``stop`` ends it after this rule's other wishes are noted.
+    ``quarantine`` (a reason) and ``discard`` end the judging; ``stop`` ends it after this rule's other wishes are
+    noted.
     """
 
     topic: str | None = None
@@ -60,7 +62,8 @@ class Effect:
 
 @record
 class Match:
-    """A rule's answer when it matched: what follows, and why it matched, in words for ``explain`` (no message content beyond the pattern)."""
+    """A rule's answer when it matched: what follows, and why it matched, in words for ``explain`` (no message content
+    beyond the pattern)."""
 
     effect: Effect
     why: str = ""

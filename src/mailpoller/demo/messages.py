@@ -10,7 +10,8 @@ from email.utils import format_datetime
 
 @dataclass(frozen=True, slots=True)
 class DemoMessage:
-    """``name`` is one word, ``about`` says what is worth watching, ``goes_to`` where it ends: a queue or ``quarantine``."""
+    """``name`` is one word, ``about`` says what is worth watching, ``goes_to`` where it ends: a queue or
+    ``quarantine``."""
 
     name: str
     about: str
@@ -20,7 +21,10 @@ class DemoMessage:
 
 def _compose(header: str, body: str, *, number: int, sent: datetime) -> bytes:
     """A message with CRLF line ends. ``header`` holds the fields but for Date, Message-ID and MIME-Version."""
-    frame = f"Date: {format_datetime(sent)}\nMessage-ID: <demo-{number}.{int(sent.timestamp())}@example.org>\nMIME-Version: 1.0"
+    frame = (
+        f"Date: {format_datetime(sent)}\nMessage-ID: "
+        f"<demo-{number}.{int(sent.timestamp())}@example.org>\nMIME-Version: 1.0"
+    )
     return f"{header.strip()}\n{frame}\n\n{body.lstrip()}".replace("\n", "\r\n").encode("utf-8")
 
 

@@ -61,8 +61,8 @@ class DemoServer:
             host=HOST, port=str(self.port), debug=False, cert=None, key=None, tls=False, demo_data=False,
             demo_user=USER, demo_password=PASSWORD, passlib_cfg=None, proxy_protocol=None,
         )  # fmt: skip
-        # A login costs pymap's default hash a tenth of a second of processor, for a password that is printed above. This one needs
-        # no thread of its own, which would outlive the server.
+        # A login costs pymap's default hash a tenth of a second of processor, for a password that is printed above.
+        # This one needs no thread of its own, which would outlive the server.
         config = _DemoConfig.from_args(
             arguments, hash_context=BuiltinHash(rounds=1), cpu_subsystem=Subsystem.for_asyncio()
         )

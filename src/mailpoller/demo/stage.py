@@ -1,4 +1,5 @@
-"""The stage of the demonstration: a directory with a configuration, a mail server that it polls, and the way to drop more mail."""
+"""The stage of the demonstration: a directory with a configuration, a mail server that it polls, and the way to drop
+more mail."""
 
 from __future__ import annotations
 
@@ -156,8 +157,9 @@ async def prepare(directory: Path, *, port: int = 0) -> DemoSetup:
 def drop(octets: bytes, directory: Path) -> None:
     """Put a further message into the mailbox of the demonstration that runs in ``directory``.
 
-    It goes by IMAP APPEND (RFC 3501 section 6.3.11) as another mail client would do it; line ends become CRLF, and bare text
-    is given a header. Blocks, ten seconds at most. Raises :class:`TransientError` when no demonstration answers.
+    It goes by IMAP APPEND (RFC 3501 section 6.3.11) as another mail client would do it; line ends become CRLF, and
+    bare text is given a header. Blocks, ten seconds at most. Raises :class:`TransientError` when no demonstration
+    answers.
     """
     try:
         port = int(json.loads((directory / _MARK).read_bytes())["port"])

@@ -44,7 +44,8 @@ class Absences:
     async def conclude(self, session: Session, folder: Folder, claims: Sequence[Claim], *, accepted: bool) -> Absence:
         """What to conclude at the end of a pass. ``accepted``: an operator said that what is absent is gone.
 
-        Before the first message counts as gone, all others that wait are looked for: a store that is away lacks them all.
+        Before the first message counts as gone, all others that wait are looked for: a store that is away lacks them
+        all.
         """
         now = self._clock.now()
         others = await self._ledger.unsettled(folder, limit=LOOKED_FOR)

@@ -1,4 +1,5 @@
-"""What one pass over a folder works on, and in which order: what is due, what is pending, what is in doubt; cut to batches."""
+"""What one pass over a folder works on, and in which order: what is due, what is pending, what is in doubt; cut to
+batches."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ FIRST = 50
 
 
 SUSPECTS = 100
-"""Suspects that are fetched together: so many that a round trip counts for little, so few that other mailboxes soon have their turn."""
+"""Suspects that are fetched together: so many that a round trip counts for little, so few that other mailboxes soon
+have their turn."""
 
 
 Wanted = Callable[[MessageRef], bool] | None
@@ -72,9 +74,9 @@ async def pages_of(
 class Agenda:
     """Cuts one mailbox's work into batches.
 
-    ``in_hand``: batches that may be under way when the next one is asked for. ``largest``: octets of a message that are fetched
-    at most. ``skip``: records messages that ``start`` does not want. ``reachable``: the queues that the mailbox's mail can
-    go to, or None if that cannot be told.
+    ``in_hand``: batches that may be under way when the next one is asked for. ``largest``: octets of a message that
+    are fetched at most. ``skip``: records messages that ``start`` does not want. ``reachable``: the queues that the
+    mailbox's mail can go to, or None if that cannot be told.
     """
 
     def __init__(
@@ -117,7 +119,8 @@ class Agenda:
     async def batches(
         self, folder: Folder, pages: AsyncGenerator[Page, None], tally: Tally, wanted: Wanted = None, *, whole: bool
     ) -> AsyncGenerator[Batch, None]:
-        """What is due, then what is pending, then what may take the session with it. ``whole``: the pages are of a full listing.
+        """What is due, then what is pending, then what may take the session with it. ``whole``: the pages are of a
+        full listing.
 
         Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
         """
@@ -192,7 +195,8 @@ class Agenda:
             yield Batch(piece, _reached(covered, yielded), alone=self._new_at_once(begun) == 1)
 
     def has_to_end(self) -> bool:
-        """True if the service stops, or there is no point in fetching new mail: every queue that it could go to is down."""
+        """True if the service stops, or there is no point in fetching new mail: every queue that it could go to is
+        down."""
         if self._stop.is_set():
             return True
         if self._reachable and self._reachable <= self._dispatcher.down():
@@ -205,16 +209,16 @@ class Agenda:
         return self._largest if ref.size is None else min(ref.size, self._largest)
 
     def _new_at_once(self, begun: int) -> int:
-        """How many new messages the next batch may have, after so many: one, while every queue that they could go to wants one
-        message first; else few at first, so that all stations are soon at work."""
+        """How many new messages the next batch may have, after so many: one, while every queue that they could go to
+        wants one message first; else few at first, so that all stations are soon at work."""
         doubtful = self._dispatcher.down() | self._dispatcher.probing()
         if self._reachable and self._reachable <= doubtful:
             return 1
         return min(self._limits.batch_messages, FIRST << min(begun, 10))
 
     def _cut(self, waiting: deque[MessageRef], limit: int, *, rest: bool) -> list[MessageRef]:
-        """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server announced, so many
-        octets. Without ``rest`` a piece that could still grow is left there."""
+        """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server
+        announced, so many octets. Without ``rest`` a piece that could still grow is left there."""
         octets = count = 0
         for ref in waiting:
             octets += self.expected(ref)

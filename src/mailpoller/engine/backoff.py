@@ -33,7 +33,8 @@ class Backoff:
         return self._failures
 
     def failed(self, *, at_least: timedelta | None = None) -> float:
-        """Note a failure; the seconds to wait now. ``at_least`` is the peer's own wish (Retry-After), honoured up to the cap."""
+        """Note a failure; the seconds to wait now. ``at_least`` is the peer's own wish (Retry-After), honoured up to
+        the cap."""
         self._good_since = None
         wait = min(self._cap, self._floor * 2.0 ** min(self._failures, 30))
         self._failures += 1
@@ -42,7 +43,8 @@ class Backoff:
         return wait * random.uniform(1.0, 1.2)
 
     def succeeded(self, now: float, stable: timedelta = STABLE) -> None:
-        """Note that all is well at ``now`` (monotonic seconds); after ``stable`` of nothing but this the growth is forgotten."""
+        """Note that all is well at ``now`` (monotonic seconds); after ``stable`` of nothing but this the growth is
+        forgotten."""
         if self._good_since is None:
             self._good_since = now
         if now - self._good_since >= stable.total_seconds():

@@ -17,8 +17,8 @@ class Budget:
     """A bound on octets, handed out fairly by the mailboxes' weights; see :class:`~mailpoller.engine.turns.Room`.
 
     A wish larger than the whole is granted alone, so that every message can be worked on. ``parent`` is a wider bound
-    (the process) that every grant also counts against, on ``mailbox``'s account. ``aside`` octets of the whole are kept for small
-    wishes: what is fetched in no time never waits for many large batches on slow lines.
+    (the process) that every grant also counts against, on ``mailbox``'s account. ``aside`` octets of the whole are
+    kept for small wishes: what is fetched in no time never waits for many large batches on slow lines.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""Who may have a session open: below the number of mailboxes they take turns, and those that only wait for news make room."""
+"""Who may have a session open: below the number of mailboxes they take turns, and those that only wait for news make
+room."""
 
 from __future__ import annotations
 
@@ -21,9 +22,10 @@ LEAST_WORK = timedelta(seconds=5)
 class Connections:
     """At most ``limit`` sessions at once, and ``per_host`` to one host; 0 is no limit.
 
-    Who is longest overdue is next, each second counting by the mailbox's weight. Somebody who waits makes the session that has
-    waited longest for news end, if there is one that would help. A session that is at work is never interrupted; one with a
-    backlog gives way between two batches once somebody else is overdue by its own poll interval.
+    Who is longest overdue is next, each second counting by the mailbox's weight. Somebody who waits makes the session
+    that has waited longest for news end, if there is one that would help. A session that is at work is never
+    interrupted; one with a backlog gives way between two batches once somebody else is overdue by its own poll
+    interval.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Connections:
         return len(self._waiting)
 
     async def take(self, mailbox: str, host: str, due_at: float, interval: float = math.inf) -> Place:
-        """Wait for a place, to be used as a context manager. ``due_at``: since when (monotonic seconds) the mailbox wants to be
-        polled; ``interval``: how many seconds later a session at work gives way to it. Whoever is cancelled leaves no trace."""
+        """Wait for a place, to be used as a context manager. ``due_at``: since when (monotonic seconds) the mailbox
+        wants to be polled; ``interval``: how many seconds later a session at work gives way to it. Whoever is
+        cancelled leaves no trace."""
         place = Place(self, host)
         applicant = _Applicant(place, due_at, due_at + interval, self._weights.get(mailbox, WEIGHTS["medium"]))
         self._waiting.append(applicant)
@@ -157,8 +160,8 @@ class Place:
         return self._interrupt is not None and not self.yielding
 
     def idle(self, interrupt: Callable[[], None]) -> None:
-        """The session waits for news from now on. ``interrupt`` is called, perhaps at once, when somebody needs the place more:
-        end the wait, then :meth:`busy` or the end of the block."""
+        """The session waits for news from now on. ``interrupt`` is called, perhaps at once, when somebody needs the
+        place more: end the wait, then :meth:`busy` or the end of the block."""
         self._interrupt = interrupt
         self.idle_since = self._connections._clock.monotonic()
         if self._connections._waiting:

@@ -44,10 +44,9 @@ Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 class ControlServer:
     """Answers requests on a Unix socket.
 
-    A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or
-    ``{"ok": false, "error": TEXT, "kind": KIND}``.
-    Whoever may write to the socket may ask: its mode is 0660, its group the service's. Who connects and says nothing keeps
-    nobody else from asking.
+    A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or ``{"ok": false,
+    "error": TEXT, "kind": KIND}``. Whoever may write to the socket may ask: its mode is 0660, its group the
+    service's. Who connects and says nothing keeps nobody else from asking.
     """
 
     def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
@@ -74,7 +73,8 @@ class ControlServer:
                     self._path.unlink()
 
     def _listen(self) -> socket.socket:
-        """A socket in the place of one that an earlier process may have left. Anything else there is left alone. Raises OSError."""
+        """A socket in the place of one that an earlier process may have left. Anything else there is left alone.
+        Raises OSError."""
         make_directory(self._path.parent, mode=0o750)
         try:
             if not stat.S_ISSOCK(self._path.lstat().st_mode):

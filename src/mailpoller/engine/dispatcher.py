@@ -31,7 +31,8 @@ LAST_RESORT = "last-resort"
 _RESERVED = frozenset((QUARANTINE, LAST_RESORT))
 
 REFUSED_LIMIT = 11
-"""A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six hours)."""
+"""A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six
+hours)."""
 
 LONGEST_UIDL = 70
 """Characters of a POP3 name (RFC 1939 section 7). Services whose names are longer never give one twice."""
@@ -85,8 +86,8 @@ class Deferral:
 def put_off(
     now: datetime, attempts: int, *, retry_after: timedelta | None = None, at_most: timedelta = _LONGEST_DEFERRAL
 ) -> datetime:
-    """When a message that failed by itself is tried again: in ten seconds, doubled with every attempt, at most four hours; a peer's
-    wish is heeded for a day at most."""
+    """When a message that failed by itself is tried again: in ten seconds, doubled with every attempt, at most four
+    hours; a peer's wish is heeded for a day at most."""
     wait: timedelta = min(at_most, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
     return now + max(wait, min(retry_after or timedelta(0), LONGEST_WISH))
 
@@ -107,8 +108,8 @@ def traits_of(judged: Judged) -> Traits:
 class Dispatcher:
     """Brings one mailbox's judged messages to their queues.
 
-    ``queues``: those that are configured; under the name of the quarantine, this mailbox's; under that of the last resort, a local
-    one that takes what the quarantine refuses for good. They may change while mail is under way.
+    ``queues``: those that are configured; under the name of the quarantine, this mailbox's; under that of the last
+    resort, a local one that takes what the quarantine refuses for good. They may change while mail is under way.
     """
 
     def __init__(
@@ -135,8 +136,8 @@ class Dispatcher:
         return frozenset(name for name, queue in self._queues.items() if queue.state is State.PROBING)
 
     async def held(self, judged: Judged, former: Sequence[Heirless]) -> Heirless | None:
-        """The one of ``former`` under whose mid a queue of the message's route holds this very message already; None if none of them can
-        tell of one. A delivery id is made of the header too, so it is nobody else's."""
+        """The one of ``former`` under whose mid a queue of the message's route holds this very message already; None
+        if none of them can tell of one. A delivery id is made of the header too, so it is nobody else's."""
         identity = judged.message.identity
         if identity is None:
             return None
@@ -171,7 +172,8 @@ class Dispatcher:
         if len(known) == len(dict.fromkeys(recorded)):
             return known
         today = self._today(judged)
-        # A queue that is not configured any more holds nothing for anybody: today's verdict says who is to have it instead.
+        # A queue that is not configured any more holds nothing for anybody: today's verdict says who is to have it
+        # instead.
         missing = [name for name in recorded if name not in known]
         log.warning("route.changed", mid=judged.claim.mid, missing=missing, queues=[*known, *today])
         return tuple(dict.fromkeys((*known, *today)))
@@ -199,8 +201,9 @@ class Dispatcher:
         verdict, claim = judged.verdict, judged.claim
         deliver = verdict if isinstance(verdict, Deliver) else None
         raw = judged.message.raw
-        # Of what an earlier version was killed with no more than the size is known. Of another size, it is another message, unless its
-        # name is so long (RFC 1939 section 7) that no server gives it twice, and those services estimate.
+        # Of what an earlier version was killed with no more than the size is known. Of another size, it is another
+        # message, unless its name is so long (RFC 1939 section 7) that no server gives it twice, and those services
+        # estimate.
         plain = claim.plain_id and (len(claim.ref.uid) > LONGEST_UIDL or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
@@ -301,7 +304,8 @@ class Dispatcher:
             judged.deliveries[place] = self._delivery(judged, place, self._renderer(judged))
 
     def _spilled(self, judged: Judged, reason: str) -> None:
-        """A human looks into the quarantine and not into the last resort, so its use is told: in the log once for each reason."""
+        """A human looks into the quarantine and not into the last resort, so its use is told: in the log once for
+        each reason."""
         judged.spilled = reason
         alike = re.sub(r"[0-9]+", "0", reason)
         if alike not in self._told and len(self._told) < _REASONS_TOLD:

@@ -1,4 +1,5 @@
-"""Which message takes the session with it: found among its neighbours with few sessions lost, and without delaying others."""
+"""Which message takes the session with it: found among its neighbours with few sessions lost, and without delaying
+others."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from mailpoller.core.message import Folder, MessageRef
 class Doubt:
     """Messages that were asked for, and had not come, when a session was lost.
 
-    There are servers that hang up whenever they are asked for one particular message. Which one that is, only trying shows, and every
-    wrong guess costs a session and a longer wait. So all that are in doubt go after everything else, first the one
-    that was next to come, alone, because it is most likely to blame; then the others, a quarter of them at a time.
+    There are servers that hang up whenever they are asked for one particular message. Which one that is, only trying
+    shows, and every wrong guess costs a session and a longer wait. So all that are in doubt go after everything else,
+    first the one that was next to come, alone, because it is most likely to blame; then the others, a quarter of them
+    at a time.
     """
 
     def __init__(self) -> None:
@@ -56,7 +58,8 @@ class Doubt:
         return {uid for where, uid in self._refs if where == folder}
 
     def pieces(self, folder: Folder) -> Iterator[list[MessageRef]]:
-        """The messages in doubt, as they should be tried together. Asking for the next piece says that the last one went well."""
+        """The messages in doubt, as they should be tried together. Asking for the next piece says that the last one
+        went well."""
         while waiting := [ref for (where, _), ref in self._refs.items() if where == folder]:
             piece = waiting[: 1 if self._next_alone else self._at_once]
             yield piece

@@ -14,7 +14,8 @@ log = structlog.get_logger(__name__)
 
 
 class FailingFolders:
-    """Keeps track of them from poll to poll. ``group``: the host that alerts about several of them are told together by."""
+    """Keeps track of them from poll to poll. ``group``: the host that alerts about several of them are told together
+    by."""
 
     def __init__(self, mailbox: str, config: SourceConfig, *, alarm: Alarm, health: MailboxHealth, group: str) -> None:
         self._mailbox = mailbox
@@ -28,8 +29,9 @@ class FailingFolders:
         return bool(self._failing)
 
     async def note(self, offered: Collection[str], polled: Collection[str], failed: Mapping[str, str]) -> None:
-        """What a poll came to. ``offered``: the folders that the server has, of those that are configured; ``failed``: folder ->
-        why, of those that could not be polled. A folder that is in neither was not tried and stays what it was."""
+        """What a poll came to. ``offered``: the folders that the server has, of those that are configured;
+        ``failed``: folder -> why, of those that could not be polled. A folder that is in neither was not tried and
+        stays what it was."""
         missing = {name: "the server has no such folder" for name in self._configured if name not in offered}
         for name, reason in {**failed, **missing}.items():
             if name not in self._failing:
@@ -40,7 +42,8 @@ class FailingFolders:
         for name in polled:
             if self._failing.pop(name, None) is not None:
                 log.info("folder.recovered", mailbox=self._mailbox, folder=name)
-            # An alarm of an earlier run ends here too, so every folder is told, and it costs nothing where there is none.
+            # An alarm of an earlier run ends here too, so every folder is told, and it costs nothing where there is
+            # none.
             await self._alarm.ended(Kind.FOLDER_FAILING, self._subject(name))
 
     def _subject(self, folder: str) -> str:

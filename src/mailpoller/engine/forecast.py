@@ -23,9 +23,10 @@ PAUSE = timedelta(days=1)
 class Forecast:
     """Looks at every part's expiries at the start, and then once a day.
 
-    Each of :data:`AHEAD_DAYS` is an alarm of its own, so that a mail comes for each; a credential that is found late is told once, for
-    the nearest of them. All its alarms end when its date has moved away, or nobody has it any more. Parts that share a
-    credential are told of together; of several dates for one the earliest counts. ``parts`` may change at any time.
+    Each of :data:`AHEAD_DAYS` is an alarm of its own, so that a mail comes for each; a credential that is found late
+    is told once, for the nearest of them. All its alarms end when its date has moved away, or nobody has it any more.
+    Parts that share a credential are told of together; of several dates for one the earliest counts. ``parts`` may
+    change at any time.
     """
 
     def __init__(self, parts: Mapping[str, Expiring], alarm: Alarm, clock: Clock) -> None:

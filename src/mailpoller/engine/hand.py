@@ -22,7 +22,8 @@ UNTOLD = 4
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """What the server is to be told. ``owed``: of messages that were not fetched in this pass, so they are looked at first."""
+    """What the server is to be told. ``owed``: of messages that were not fetched in this pass, so they are looked at
+    first."""
 
     settlements: Sequence[Settlement]
     owed: bool = False
@@ -68,7 +69,8 @@ class Hand:
 
 @dataclass(slots=True)
 class Pass:
-    """What the batches of one pass over a folder share. ``suppress``: octets that an earlier epoch settled are not delivered again."""
+    """What the batches of one pass over a folder share. ``suppress``: octets that an earlier epoch settled are not
+    delivered again."""
 
     session: Session
     folder: Folder
@@ -81,11 +83,13 @@ class Pass:
     heirless: list[Heirless] = field(default_factory=list)
     """What was on its way when its name went. A message that is new by name may be one of them."""
     questions: list[Question] = field(default_factory=list)
-    """Names that may be another message's: to be answered at the end of the pass, and the position stays before them."""
+    """Names that may be another message's: to be answered at the end of the pass, and the position stays before
+    them."""
     known: list[MessageRef] = field(default_factory=list)
     """Names that were listed and are settled already: to be looked at before the position passes them."""
     absent: list[Claim] = field(default_factory=list)
-    """Claims whose messages the mailbox did not show: in hand until the end of the pass, which sees how many they are."""
+    """Claims whose messages the mailbox did not show: in hand until the end of the pass, which sees how many they
+    are."""
     undated: list[MessageRef] = field(default_factory=list)
     """Messages that did not come, and whose date nobody told."""
     last: list[Settlement] | None = None

@@ -33,9 +33,9 @@ class Condition(Enum):
 class MailboxHealth:
     """One mailbox as ``status`` shows it. ``failing``: folder -> why, of those that cannot be polled while others can.
 
-    ``last_poll_at``: of this process or an earlier one. ``awaited_since``: since when a first poll is awaited; nothing that a failing
-    mailbox does moves either. ``rebuilt``: when its watcher was built anew, of the last times. ``questioned``: names whose bearer
-    could not be told, and since when.
+    ``last_poll_at``: of this process or an earlier one. ``awaited_since``: since when a first poll is awaited;
+    nothing that a failing mailbox does moves either. ``rebuilt``: when its watcher was built anew, of the last times.
+    ``questioned``: names whose bearer could not be told, and since when.
     """
 
     name: str
@@ -78,7 +78,8 @@ class Health:
         self._recalled: dict[str, tuple[datetime | None, datetime | None]] = {}
 
     def recall(self, last_polls: Mapping[str, datetime], first_runs: Mapping[str, datetime]) -> None:
-        """What earlier processes saw: a restart completes no poll. An instant that lies ahead, because a clock did, counts as now."""
+        """What earlier processes saw: a restart completes no poll. An instant that lies ahead, because a clock did,
+        counts as now."""
         now = self._clock.now()
         for name in {*last_polls, *first_runs}:
             polled, begun = last_polls.get(name), first_runs.get(name)
@@ -120,7 +121,8 @@ class Health:
         self.mailboxes[name].rebuilt.append(self._clock.now())
 
     def line(self) -> str:
-        """One line for ``systemctl status``: mailboxes up, starting (no poll yet), retrying, behind, refused, held, not polled."""
+        """One line for ``systemctl status``: mailboxes up, starting (no poll yet), retrying, behind, refused, held,
+        not polled."""
         now = self._clock.now()
         words: Counter[str] = Counter()
         for health in self.mailboxes.values():

@@ -28,7 +28,8 @@ LARGE = 1_000_000
 
 DOUBTED_TRIES = 5
 DOUBTED_FOR = timedelta(hours=1)
-"""A message whose octets come without a proper end is asked for so often, and for so long, before a copy of what comes is kept."""
+"""A message whose octets come without a proper end is asked for so often, and for so long, before a copy of what
+comes is kept."""
 
 _BREATH = 0.002
 """Seconds of parsing after which other tasks get their turn."""
@@ -37,8 +38,8 @@ _BREATH = 0.002
 class Judge:
     """Parses and judges what one mailbox's courier has fetched, and has the events rendered.
 
-    ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the process, or our
-    code, with it. ``bodies_wanted``: some rule or queue looks below the header.
+    ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the
+    process, or our code, with it. ``bodies_wanted``: some rule or queue looks below the header.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class Judge:
         self._observer = observer
 
     async def judge(self, now: Pass, hand: Hand) -> None:
-        """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect is marked
-        while it is parsed and judged."""
+        """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect
+        is marked while it is parsed and judged."""
         async with self._turns.turn(self._mailbox, len(hand.fetched) + 1):
             settled, former = await self._repeats(now, hand)
             breath = time.perf_counter()
@@ -120,8 +121,8 @@ class Judge:
             hand.judged.append(self._unread(raw, Quarantine("poison", detail)))
 
     async def _repeats(self, now: Pass, hand: Hand) -> tuple[Mapping[bytes, str], Mapping[bytes, Sequence[str]]]:
-        """Digest -> mid of what was settled before, anywhere in the mailbox; digest -> mids of what was settled in former epochs of this
-        folder, if those count, or under the same name by an earlier bearer."""
+        """Digest -> mid of what was settled before, anywhere in the mailbox; digest -> mids of what was settled in
+        former epochs of this folder, if those count, or under the same name by an earlier bearer."""
         whole = [raw for raw in hand.fetched if not raw.truncated and not raw.doubt]
         settled = await self._ledger.repeats(self._mailbox, [raw.octets.digest for raw in whole]) if whole else {}
         asked = [
@@ -130,8 +131,8 @@ class Judge:
         return settled, await self._ledger.former(now.folder, asked) if asked else {}
 
     def _stands_for(self, now: Pass, raw: RawMessage, former: Mapping[bytes, Sequence[str]]) -> str | None:
-        """The mid of an earlier message with equal octets that this one is, or None. Each of them is one message, and not all that look
-        alike; one that has been brought to a queue already under its own mid is itself."""
+        """The mid of an earlier message with equal octets that this one is, or None. Each of them is one message, and
+        not all that look alike; one that has been brought to a queue already under its own mid is itself."""
         if raw.truncated or raw.claim.route or not (now.suppress or raw.claim.bearer):
             return None
         for mid in former.get(raw.octets.digest, ()):
@@ -141,9 +142,9 @@ class Judge:
         return None
 
     async def _former_self(self, now: Pass, raw: RawMessage, *, known: bool) -> Heirless | None:
-        """What this message was when its name went, if it was on its way then: taken out of the pass. Its header tells, where that was
-        noted; of what a process died with only a queue can tell that holds it. ``known``: equal octets were noted before, so it did not
-        die with them."""
+        """What this message was when its name went, if it was on its way then: taken out of the pass. Its header
+        tells, where that was noted; of what a process died with only a queue can tell that holds it. ``known``: equal
+        octets were noted before, so it did not die with them."""
         claim = raw.claim
         if claim.identity is not None or claim.route or claim.suspect or claim.generation or raw.truncated:
             return None
@@ -160,8 +161,8 @@ class Judge:
         return found
 
     def _doubtful(self, raw: RawMessage) -> Judged | Deferral:
-        """Octets without a proper end are not the message. It is asked for again, alone; what never comes better goes to quarantine in
-        one copy, and the original stays as it is."""
+        """Octets without a proper end are not the message. It is asked for again, alone; what never comes better goes
+        to quarantine in one copy, and the original stays as it is."""
         claim, now = raw.claim, self._clock.now()
         log.warning("message.doubted", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=raw.doubt)
         self._observer.fault("message.doubted", raw.doubt, claim.mid)
@@ -173,7 +174,8 @@ class Judge:
         return self._unread(raw, Quarantine("octets-doubtful", detail))
 
     async def _judged(self, raw: RawMessage, repeat_of: str | None) -> Judged | Deferral:
-        """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
+        """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined
+        unparsed."""
         claim = raw.claim
         try:
             if raw.octets.size > LARGE:

@@ -6,7 +6,8 @@ import asyncio
 
 
 class Line:
-    """A row of stations. Whoever is at one stays there until the next one is free, so nothing ever gathers between two."""
+    """A row of stations. Whoever is at one stays there until the next one is free, so nothing ever gathers between
+    two."""
 
     def __init__(self, stations: int) -> None:
         self._stations = tuple(asyncio.Lock() for _ in range(stations))
@@ -26,7 +27,8 @@ class Place:
         self._held: asyncio.Lock | None = None
 
     async def on(self) -> None:
-        """Go on to the next station as soon as it is free; who waits longest goes first, as :class:`asyncio.Lock` promises."""
+        """Go on to the next station as soon as it is free; who waits longest goes first, as :class:`asyncio.Lock`
+        promises."""
         station = next(self._ahead)
         await station.acquire()
         self.leave()

@@ -48,8 +48,9 @@ class Manner:
     """How a kind of trouble is told.
 
     The four sentences take ``{subject}``, ``{count}`` and ``{place}`` (`` on imap.example.com``, or nothing).
-    ``patience``: how long it must last before it is worth a mail. ``silence``: an alarm of an earlier run that nobody raises
-    again for so long after the start is taken to have ended. ``lasts`` is False for an event, which has no end.
+    ``patience``: how long it must last before it is worth a mail. ``silence``: an alarm of an earlier run that nobody
+    raises again for so long after the start is taken to have ended. ``lasts`` is False for an event, which has no
+    end.
     """
 
     one: str
@@ -116,7 +117,8 @@ MANNERS = {
         "{count} folders{place} cannot be polled",
         "The folder {subject}{place} is polled again",
         "{count} folders{place} are polled again",
-        "The other folders of its mailbox are polled. Look at its name and its rights: mailpoller check --live --mailbox MAILBOX",
+        "The other folders of its mailbox are polled. Look at its name and its rights: mailpoller check --live "
+        "--mailbox MAILBOX",
         timedelta(minutes=5),
     ),
     Kind.CREDENTIALS_REFUSED: Manner(
@@ -146,8 +148,8 @@ MANNERS = {
         "Quarantined mail of {count} mailboxes{place} lies in the local directory",
         "The quarantine of {subject}{place} holds mail again",
         "The quarantines of {count} mailboxes{place} hold mail again",
-        "The quarantine refused it for good, so it was put into the directory quarantine under service.state_directory. Look there, and "
-        "at what the quarantine said.",
+        "The quarantine refused it for good, so it was put into the directory quarantine under "
+        "service.state_directory. Look there, and at what the quarantine said.",
         silence=timedelta(hours=26),
     ),
     Kind.ENVIRONMENT: Manner(
@@ -169,7 +171,8 @@ MANNERS = {
         "Recipients of {count} queues{place} are refused for good",
         "All recipients of the queue {subject} have its mail again",
         "All recipients of {count} queues{place} have their mail again",
-        "The others have the mail, and it is not sent to this one again. Mend the address, or take it out: mailpoller check --live names it.",
+        "The others have the mail, and it is not sent to this one again. Mend the address, or take it out: "
+        "mailpoller check --live names it.",
         silence=timedelta(days=1),
     ),
     Kind.WAL_GROWING: Manner(
@@ -185,7 +188,8 @@ MANNERS = {
         "{count} logins will stop working",
         "A login no longer ends soon: {subject}",
         "{count} logins no longer end soon",
-        "Renew it before that day, and put its new date into the configuration (auth: expires). A refresh token: mailpoller oauth login",
+        "Renew it before that day, and put its new date into the configuration (auth: expires). A refresh token: "
+        "mailpoller oauth login",
         silence=timedelta(hours=26),
     ),
     Kind.MAIL_STUCK: Manner(
@@ -193,7 +197,8 @@ MANNERS = {
         "{count} messages{place} wait in vain",
         "A message waits no more: {subject}{place}",
         "{count} messages{place} wait no more",
-        "It stays on the server and is tried again; other mail goes on. Can a mail program open it? What became of it: mailpoller trace MID",
+        "It stays on the server and is tried again; other mail goes on. Can a mail program open it? What became of "
+        "it: mailpoller trace MID",
         silence=timedelta(hours=26),
     ),
     Kind.DISPOSITION_PENDING: Manner(
@@ -209,7 +214,8 @@ MANNERS = {
         "{count} folders{place} hold messages that their listings do not show",
         "The listing of the folder {subject}{place} shows all that it holds",
         "The listings of {count} folders{place} show all that they hold",
-        "What is listed is carried. The rest is asked for daily; the server's own repair (reindex, rebuild) may bring it back.",
+        "What is listed is carried. The rest is asked for daily; the server's own repair (reindex, rebuild) may "
+        "bring it back.",
         silence=timedelta(hours=26),
     ),
     Kind.MAIL_ABSENT: Manner(
@@ -227,7 +233,8 @@ MANNERS = {
         "{count} mailboxes{place} give known names to other messages",
         "",
         "",
-        "The server was put back from a copy, or replaced. Known mail is recognised and not delivered again; look whether mail is missing there.",
+        "The server was put back from a copy, or replaced. Known mail is recognised and not delivered again; look "
+        "whether mail is missing there.",
         lasts=False,
     ),
     Kind.OCTETS_DOUBTFUL: Manner(
@@ -235,7 +242,8 @@ MANNERS = {
         "{count} messages{place} never came whole",
         "",
         "",
-        "What came of each is in quarantine, and the original is untouched. Look at it in the mailbox; once more: mailpoller redeliver MID",
+        "What came of each is in quarantine, and the original is untouched. Look at it in the mailbox; once more: "
+        "mailpoller redeliver MID",
         lasts=False,
     ),
     Kind.POISON_QUARANTINED: Manner(
@@ -251,7 +259,8 @@ MANNERS = {
 
 @dataclass(slots=True)
 class Trouble:
-    """One alarm. ``told``: the mail about it was sent at that instant; ``ended_at``: it has ended, but that was not told yet.
+    """One alarm. ``told``: the mail about it was sent at that instant; ``ended_at``: it has ended, but that was not
+    told yet.
 
     ``recorded``: the ledger has it. ``recalled``: an earlier run raised it, and nobody in this one has yet.
     """

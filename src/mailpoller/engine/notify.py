@@ -24,8 +24,8 @@ class Notifier:
 
     @asynccontextmanager
     async def starting(self) -> AsyncIterator[None]:
-        """While the block lasts, systemd is asked for more time: opening a ledger that is migrated takes minutes, longer than
-        TimeoutStartSec= and WatchdogSec=. The block must leave the event loop free."""
+        """While the block lasts, systemd is asked for more time: opening a ledger that is migrated takes minutes,
+        longer than TimeoutStartSec= and WatchdogSec=. The block must leave the event loop free."""
 
         async def ask() -> None:
             while True:

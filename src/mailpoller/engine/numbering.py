@@ -1,4 +1,5 @@
-"""Whether names still stand for what they stood for: asked at the start of every session, and whenever a look raises the question."""
+"""Whether names still stand for what they stood for: asked at the start of every session, and whenever a look raises
+the question."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Numbering:
         self.doubted: set[str] = set()
         """Folders that show names which we should know and do not, and want a further look."""
         self._unanswered: dict[Folder, tuple[bool, list[Question]]] = {}
-        """What surveys (of a whole mailbox, or not) asked and no header answered. A source may not show it once more."""
+        """What surveys (of a whole mailbox, or not) asked and no header answered. A source may not show it once
+        more."""
         self._again_at: dict[str, datetime] = {}
         """mid -> when a header is asked for again that may have taken the session with it; alone from then on."""
 
@@ -63,8 +65,8 @@ class Numbering:
 
     # --- at every poll -----------------------------------------------------------------------------------------
     async def verify(self, session: Session, state: FolderState) -> tuple[FolderState, str]:
-        """The state with the position that is to be gone on from; and why the folder's numbering is not the one that we know, in words,
-        empty if nothing proves that."""
+        """The state with the position that is to be gone on from; and why the folder's numbering is not the one that
+        we know, in words, empty if nothing proves that."""
         folder = state.folder
         await self._ask_for_the_lost(session, folder)
         survey = await session.survey(folder, state.position)
@@ -79,7 +81,8 @@ class Numbering:
             census = await self._ledger.census(folder, survey.familiar)
             if state.complete and (reason := _replaced(census)):
                 return reason
-        # A name that is given anew is another message's; where names are numbers that only grow, it tells of all of them.
+        # A name that is given anew is another message's; where names are numbers that only grow, it tells of all of
+        # them.
         whole, others = await self._others(session, folder, survey)
         if others and whole:
             await self._ledger.identified([], others)
@@ -91,8 +94,8 @@ class Numbering:
     async def _strangers(self, survey: Survey, folder: Folder, state: FolderState) -> str:
         """Names that we should know and do not count at two looks, because a replica may lag.
 
-        Others that we do not know may be what ``start`` left out; or new mail, under numbers that were never listed before the server was
-        put back. A replica catches up: where the server stands behind for a day, they count.
+        Others that we do not know may be what ``start`` left out; or new mail, under numbers that were never listed
+        before the server was put back. A replica catches up: where the server stands behind for a day, they count.
         """
         patience = self._apart
         sights = await self._ledger.recognise(survey.strange)
@@ -114,8 +117,8 @@ class Numbering:
         return f"{len(unknown)} messages stand where none was that we do not know"
 
     async def _others(self, session: Session, folder: Folder, survey: Survey) -> tuple[bool, list[MessageRef]]:
-        """The names that are known ones of other messages, of those that the survey shows and those that are asked about still; and
-        whether that was in a whole mailbox."""
+        """The names that are known ones of other messages, of those that the survey shows and those that are asked
+        about still; and whether that was in a whole mailbox."""
         whole, earlier = self._unanswered.get(folder, (survey.whole, []))
         whole = survey.whole or (whole and not survey.familiar)
         refs = [*survey.familiar, *await self._still_there(session, survey, earlier)]
@@ -151,8 +154,9 @@ class Numbering:
     async def _ask(
         self, session: Session, questions: Sequence[Question]
     ) -> tuple[list[MessageRef], list[MessageRef], list[Question]]:
-        """As :func:`answer`. Some servers hang up whenever they are asked for one particular message: after that those that had been asked
-        for are asked for alone, one at each poll, so that the mailbox goes on all the same."""
+        """As :func:`answer`. Some servers hang up whenever they are asked for one particular message: after that
+        those that had been asked for are asked for alone, one at each poll, so that the mailbox goes on all the
+        same."""
         now = self._clock.now()
         asked = [one for one in questions if one.mid not in self._again_at]
         if not asked:
@@ -189,7 +193,8 @@ def _question(sight: Sight) -> Question:
 
 
 def _replaced(census: Census) -> str:
-    """Why a whole listing is another numbering: what was left there is gone, and as many, or such of the same sizes, stand in its place."""
+    """Why a whole listing is another numbering: what was left there is gone, and as many, or such of the same sizes,
+    stand in its place."""
     vanished, strangers = len(census.vanished), len(census.strangers)
     if not vanished or not strangers:
         return ""
@@ -197,14 +202,18 @@ def _replaced(census: Census) -> str:
     alike = (sizes & Counter(ref.size for ref in census.strangers if ref.size is not None)).total()
     many = vanished >= 2 and 2 * vanished > census.left and 2 * strangers >= vanished
     if many or (alike and 2 * alike >= vanished):
-        return f"{vanished} of {census.left} messages that were left there vanished, and {strangers} unknown ones stand in their place"
+        return (
+            f"{vanished} of {census.left} messages that were left there vanished, and {strangers} unknown ones "
+            f"stand in their place"
+        )
     return ""
 
 
 async def answer(
     session: Session, questions: Sequence[Question]
 ) -> tuple[list[MessageRef], list[MessageRef], list[Question]]:
-    """Look at the headers: names that bear what they bore, names that bear another message, and questions that could not be answered.
+    """Look at the headers: names that bear what they bore, names that bear another message, and questions that could
+    not be answered.
 
     Raises :class:`SessionLost`.
     """
@@ -231,7 +240,8 @@ async def answer(
 
 
 def _bears(message: Message, question: Question) -> bool:
-    """Whether this is the message that the question's name bore. Of one that was left out unread no more is known than when that was."""
+    """Whether this is the message that the question's name bore. Of one that was left out unread no more is known
+    than when that was."""
     if question.message_id:
         return message.message_id == question.message_id
     if question.left_out_at is None:
@@ -241,7 +251,8 @@ def _bears(message: Message, question: Question) -> bool:
 
 
 def _came(message: Message) -> datetime | None:
-    """When the server took the message, as its topmost Received field says; None if that is not told. Date is the sender's, and may be any."""
+    """When the server took the message, as its topmost Received field says; None if that is not told. Date is the
+    sender's, and may be any."""
     for name, value in message.headers:
         if name.lower() == "received":
             return parse_date(value.rpartition(";")[2].strip())

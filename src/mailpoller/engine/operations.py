@@ -65,7 +65,8 @@ class Operations:
         }
 
     async def status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How everything fares; what only the ledger knows is left out when it cannot be read, and ``ledger_error`` says why."""
+        """How everything fares; what only the ledger knows is left out when it cannot be read, and ``ledger_error``
+        says why."""
         mailboxes = [entry | {"ledger": {}} for entry in self._health.report()]
         told: dict[str, Any] = {"alarms": []}
         try:
@@ -122,7 +123,8 @@ class Operations:
         return {"folders": released}
 
     async def adopt_queue(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take what lies in a vanished queue's place for the queue: how many receipts were noted of the one before, and when."""
+        """Take what lies in a vanished queue's place for the queue: how many receipts were noted of the one before,
+        and when."""
         name = str(request["queue"])
         found = next((queue for queue in (*self._queues.values(), *self._own.values()) if name in _names(queue)), None)
         if found is not None:

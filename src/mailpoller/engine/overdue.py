@@ -1,5 +1,6 @@
-"""What should have come to its end long ago: mailboxes that complete no poll, messages that never come, dispositions that stay pending,
-tasks that are built anew again and again. Said once for each reason, shown, told in time, and taken back."""
+"""What should have come to its end long ago: mailboxes that complete no poll, messages that never come, dispositions
+that stay pending, tasks that are built anew again and again. Said once for each reason, shown, told in time, and
+taken back."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ log = structlog.get_logger(__name__)
 PAUSE = timedelta(minutes=1)
 """Between two looks."""
 SETTLING = timedelta(seconds=5)
-"""The first look comes so soon: a process that dies again and again looks, too, and one that was down for long has polled by then."""
+"""The first look comes so soon: a process that dies again and again looks, too, and one that was down for long has
+polled by then."""
 LAST_WORDS = timedelta(seconds=3)
 
 SHOWN_AFTER = timedelta(minutes=10)
@@ -49,8 +51,8 @@ _TROUBLES = (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_HELD)
 class Overdue:
     """Looks once a minute, and keeps in the ledger when each mailbox completed a poll last.
 
-    ``watchers``: of the mailboxes that are polled, always up to date; alarms of one server are told together. ``stuck``: what the last look
-    found. ``over`` is set once :meth:`run` has said its last words.
+    ``watchers``: of the mailboxes that are polled, always up to date; alarms of one server are told together.
+    ``stuck``: what the last look found. ``over`` is set once :meth:`run` has said its last words.
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class Overdue:
             await self._clock.sleep(PAUSE.total_seconds())
 
     async def look(self) -> None:
-        """Keep the polls, and say, raise and end what is due now. A ledger that cannot be read or written has an alarm of its own."""
+        """Keep the polls, and say, raise and end what is due now. A ledger that cannot be read or written has an
+        alarm of its own."""
         now = self._clock.now()
         try:
             await self._keep()
@@ -204,7 +207,8 @@ class Overdue:
         self._alarm.fault(one.ref.folder.mailbox, "message.overdue", described(one), one.mid)
 
     async def _to_tell(self, kind: Kind, ripe: Sequence[Stuck]) -> dict[tuple[Kind, str], tuple[str, str]]:
-        """(kind, subject) -> detail and mailbox: one for each of the first messages of a mailbox, and one for all others of it."""
+        """(kind, subject) -> detail and mailbox: one for each of the first messages of a mailbox, and one for all
+        others of it."""
         told: dict[tuple[Kind, str], tuple[str, str]] = {}
         by_mailbox: dict[str, list[Stuck]] = {}
         for one in ripe:

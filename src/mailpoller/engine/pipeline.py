@@ -29,8 +29,8 @@ Asked = list[tuple[str, Match | None]]
 class Pipeline:
     """Judges the messages of one mailbox, in this order; the first check that speaks decides.
 
-    1. Mail that we sent ourselves (it bears our loop header) is quarantined as ``own-mail``, which the dispatcher keeps in
-       the local directory: by mail it would go in a circle, and a stranger may have forged the header.
+    1. Mail that we sent ourselves (it bears our loop header) is quarantined as ``own-mail``, which the dispatcher
+      keeps in the local directory: by mail it would go in a circle, and a stranger may have forged the header.
     2. A subject with the quarantine ``marker`` is quarantined as ``test-message``; an empty marker is never found.
     3. A message that was cut because it is too large, if ``oversize`` is ``quarantine``.
     4. Automatic mail, if ``auto_replies`` is ``quarantine`` or ``discard``: as ``auto-reply``.

@@ -64,11 +64,11 @@ def _blames_queue(answer: Receipt | Refusal) -> bool:
 class Queue:
     """One named queue.
 
-    ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail again,
-    for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator should know, or None;
-    ``untaken`` since when nobody takes from it, or None; ``unserved``, after a delivery too, whenever it is others that the sink does not
-    serve, or nobody any more. ``recognition`` knows whether it is the queue that it was; without one
-    it is never in doubt.
+    ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail
+    again, for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator
+    should know, or None; ``untaken`` since when nobody takes from it, or None; ``unserved``, after a delivery too,
+    whenever it is others that the sink does not serve, or nobody any more. ``recognition`` knows whether it is the
+    queue that it was; without one it is never in doubt.
     """
 
     def __init__(
@@ -127,7 +127,8 @@ class Queue:
         return self.state is not State.DOWN
 
     async def deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
-        """Bring a batch: same order and length. Raises :class:`TransientError` when the queue is down or goes down by it.
+        """Bring a batch: same order and length. Raises :class:`TransientError` when the queue is down or goes down by
+        it.
 
         A failure that is no :class:`MailpollerError` (a bug, or one message that the sink cannot stomach) is tried
         again one by one, so that one message never defers the others; what still fails alone is refused, not for good.
@@ -158,7 +159,8 @@ class Queue:
         self._opened.set()
 
     async def retire(self, grace: timedelta) -> bool:
-        """Take nothing more, and wait until the sink has answered for all that it was handed: False if that takes too long.
+        """Take nothing more, and wait until the sink has answered for all that it was handed: False if that takes too
+        long.
 
         Nobody is told any more how it fares. The sink may be closed afterwards.
         """
@@ -178,8 +180,8 @@ class Queue:
     async def _probe(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """After an outage: one message first, the rest if it was taken. Others may have probed while we waited.
 
-        A refusal that is the queue's own trouble is no sign that it is back; nor may it be one message that keeps the queue from
-        all others, so a few are tried, one by one.
+        A refusal that is the queue's own trouble is no sign that it is back; nor may it be one message that keeps the
+        queue from all others, so a few are tried, one by one.
         """
         if not self.takes_mail:
             raise TransientError(self.reason)
@@ -238,8 +240,8 @@ class Queue:
         return answers
 
     async def _failed(self, reason: str, retry_after: timedelta | None) -> None:
-        """A batch met the failure. Others that were under way meet the same one, and it counts once: else the wait would
-        grow with the number of mailboxes."""
+        """A batch met the failure. Others that were under way meet the same one, and it counts once: else the wait
+        would grow with the number of mailboxes."""
         if self.state is not State.DOWN:
             await self._down(reason, retry_after)
 
@@ -296,7 +298,8 @@ class Queue:
                 raise
 
     async def _look_once(self) -> None:
-        """Is it the queue that it was? Where there is nothing to deliver, a check's word is enough for that it is up."""
+        """Is it the queue that it was? Where there is nothing to deliver, a check's word is enough for that it is
+        up."""
         await self._recognise()
         await self._clock.sleep(BELIEVED_AFTER.total_seconds())
         if not self._proven and self.state is State.UP and await self.trouble() is None:
@@ -361,7 +364,8 @@ class Queue:
         await told(self, words)
 
     async def adopt(self) -> QueueRecord | None:
-        """From now on what lies in the queue's place is the queue, or what is begun there: what was known of the one before.
+        """From now on what lies in the queue's place is the queue, or what is begun there: what was known of the one
+        before.
 
         Raises :class:`MailpollerError` if it did not vanish.
         """
@@ -403,7 +407,8 @@ class Queue:
                 await self._down(trouble, None, vanished=vanished)
 
     async def _believe(self) -> None:
-        """Give whoever has mail for the queue the time to try it; if nobody has any left, the check's word is enough."""
+        """Give whoever has mail for the queue the time to try it; if nobody has any left, the check's word is
+        enough."""
         try:
             async with asyncio.timeout(BELIEVED_AFTER.total_seconds()):
                 await self._went_down.wait()

@@ -18,11 +18,13 @@ NOTE_INTERVAL = timedelta(minutes=1)
 
 
 def vanished(record: QueueRecord | None, found: Mark | None, place: str) -> str:
-    """Why what was ``found`` at ``place`` is not the queue that the ledger knows, and what an operator can do; else empty."""
+    """Why what was ``found`` at ``place`` is not the queue that the ledger knows, and what an operator can do; else
+    empty."""
     if record is None or not (trouble := record.mark.unlike(found, place)):
         return ""
     return (
-        f"{trouble}; receipts of it that the ledger noted: {record.receipts:,}, from {record.first_at:%Y-%m-%d %H:%M} to "
+        f"{trouble}; receipts of it that the ledger noted: {record.receipts:,}, from "
+        f"{record.first_at:%Y-%m-%d %H:%M} to "
         f"{record.last_at:%Y-%m-%d %H:%M} UTC. {advice(record.name)}"
     )
 
@@ -35,8 +37,8 @@ def advice(name: str) -> str:
 class Recognition:
     """One queue's identity, for :class:`~mailpoller.engine.queues.Queue`. A sink that bears no mark is never in doubt.
 
-    ``name`` is what the ledger knows the queue by. The ledger knows it before it has a receipt of it; from then on it is told
-    once a minute how far the queue has got, and at the end.
+    ``name`` is what the ledger knows the queue by. The ledger knows it before it has a receipt of it; from then on it
+    is told once a minute how far the queue has got, and at the end.
     """
 
     def __init__(self, name: str, sink: Sink, ledger: Ledger, clock: Clock) -> None:
@@ -53,8 +55,8 @@ class Recognition:
     async def require(self) -> None:
         """Return if the queue may be delivered to. Asks nobody once that is known.
 
-        Raises :class:`QueueVanished`; :class:`LedgerUnavailable` if the ledger cannot be asked; :class:`TransientError` if the
-        sink cannot tell.
+        Raises :class:`QueueVanished`; :class:`LedgerUnavailable` if the ledger cannot be asked;
+        :class:`TransientError` if the sink cannot tell.
         """
         if self._certain or self._sink is None:
             return
@@ -88,7 +90,8 @@ class Recognition:
         return words if "queue adopt" in words else f"{words}. {advice(self.name)}"
 
     async def received(self, count: int) -> None:
-        """The queue gave ``count`` receipts. Returns before the ledger has them: the first time it knows the queue by then."""
+        """The queue gave ``count`` receipts. Returns before the ledger has them: the first time it knows the queue by
+        then."""
         if self._sink is None or not count:
             return
         self._unnoted += count
@@ -96,8 +99,8 @@ class Recognition:
             await self.note()
 
     async def note(self) -> None:
-        """Tell the ledger how far the queue has got, if it has got any further. Never raises for the ledger's or the sink's sake:
-        what could not be noted now is noted the next time."""
+        """Tell the ledger how far the queue has got, if it has got any further. Never raises for the ledger's or the
+        sink's sake: what could not be noted now is noted the next time."""
         sink = self._sink
         if sink is None or not self._unnoted:
             return
@@ -125,7 +128,8 @@ class Recognition:
             sink.expect(mark)
 
     async def adopt(self) -> QueueRecord | None:
-        """From now on what lies in the queue's place is the queue, or what is begun there: what was known of the one before.
+        """From now on what lies in the queue's place is the queue, or what is begun there: what was known of the one
+        before.
 
         Raises :class:`MailpollerError` if there is nothing to adopt.
         """

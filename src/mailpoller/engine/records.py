@@ -1,4 +1,5 @@
-"""One mailbox's way to the ledger: the writes of whole batches take turns there, so that a short one is never behind all backlogs."""
+"""One mailbox's way to the ledger: the writes of whole batches take turns there, so that a short one is never behind
+all backlogs."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from mailpoller.engine.turns import Turns
 
 
 def in_turn(ledger: Ledger, turns: Turns, mailbox: str) -> Ledger:
-    """The same ledger, whose long writes wait for ``mailbox``'s turn. Whatever is not about a batch goes straight through."""
+    """The same ledger, whose long writes wait for ``mailbox``'s turn. Whatever is not about a batch goes straight
+    through."""
     return cast("Ledger", _InTurn(ledger, turns, mailbox))
 
 

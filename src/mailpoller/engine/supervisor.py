@@ -35,7 +35,9 @@ class Supervisor:
     """Runs watchers until ``stop`` is set, then gives them ``grace`` to bring home what is in hand.
 
     One mailbox's failure never touches another's task: a watcher that raises is run again. Of one that got nowhere
-    for its budget first the fetch is given up; if that does not help within a minute, it is cancelled and run again. Mailboxes and queues may join and leave meanwhile. ``services`` are further tasks, by name (alarm, control socket), that end after the last watcher.
+    for its budget first the fetch is given up; if that does not help within a minute, it is cancelled and run again.
+    Mailboxes and queues may join and leave meanwhile. ``services`` are further tasks, by name (alarm, control
+    socket), that end after the last watcher.
     """
 
     def __init__(
@@ -85,7 +87,8 @@ class Supervisor:
 
     # --- joining and leaving ---------------------------------------------------------------------------------------
     def join(self, watcher: Watcher) -> None:
-        """One more mailbox: polled at once if the service runs, else when it does. One that stops or drains does not begin with it.
+        """One more mailbox: polled at once if the service runs, else when it does. One that stops or drains does not
+        begin with it.
 
         Raises :class:`ValueError` if a mailbox of this name has not left.
         """
@@ -98,8 +101,8 @@ class Supervisor:
     async def leave(self, watcher: Watcher) -> None:
         """One mailbox less, once its task has ended. Whoever made the watcher has told it to stop.
 
-        What is in hand is brought home within the grace; after that the task is cancelled. If the caller is cancelled, it still
-        ends; leave again.
+        What is in hand is brought home within the grace; after that the task is cancelled. If the caller is
+        cancelled, it still ends; leave again.
         """
         self._over.setdefault(watcher, asyncio.Event()).set()
         watcher.stir()
@@ -135,7 +138,8 @@ class Supervisor:
     # --- beginning and end -----------------------------------------------------------------------------------------
 
     def _start(self, group: TaskGroup) -> list[asyncio.Task[None]]:
-        """Everything that is not a mailbox: the services, which are returned, and what is simply cancelled at the end."""
+        """Everything that is not a mailbox: the services, which are returned, and what is simply cancelled at the
+        end."""
         services = [
             group.create_task(_endless(name, work, self._ended), name=name) for name, work in self._services.items()
         ]
@@ -153,8 +157,8 @@ class Supervisor:
         self._tending.clear()
 
     async def drain(self) -> bool:
-        """Carry what every mailbox holds now, side by side; True if nothing failed, and nothing waits or is still to be done. Each watcher's
-        ``remainder`` says what is left."""
+        """Carry what every mailbox holds now, side by side; True if nothing failed, and nothing waits or is still to
+        be done. Each watcher's ``remainder`` says what is left."""
         results: dict[str, bool] = {}
 
         async def one(watcher: Watcher) -> None:

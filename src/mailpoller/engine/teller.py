@@ -36,8 +36,8 @@ class Teller:
     def begin(self, now: Pass) -> None:
         """Put what is overdue first.
 
-        Last, where telling the server is what loses the session, as a move may do again and again: else it would keep new
-        mail from its queue for ever.
+        Last, where telling the server is what loses the session, as a move may do again and again: else it would keep
+        new mail from its queue for ever.
         """
         overdue = self._overdue(now.folder)
         if self._hung_up:
@@ -46,8 +46,8 @@ class Teller:
             now.settled.put_nowait(Telling(overdue, owed=True))
 
     async def tell_settled(self, now: Pass) -> None:
-        """Tell the server of what is settled, until the end of the pass. On a far line each time takes a round trip, behind
-        all that is being fetched; what has gathered meanwhile is told together."""
+        """Tell the server of what is settled, until the end of the pass. On a far line each time takes a round trip,
+        behind all that is being fetched; what has gathered meanwhile is told together."""
         ended = False
         while not ended:
             several = [await now.settled.get()]

@@ -1,7 +1,7 @@
 """Whose turn it is: what is scarce goes round among the mailboxes in shares of 4 : 2 : 1, and nobody starves.
 
-Wherever mailboxes wait for one another (octets in hand, judging, a queue's calls), they wait in a :class:`Room`. While there is
-enough for all it costs nothing and changes nothing.
+Wherever mailboxes wait for one another (octets in hand, judging, a queue's calls), they wait in a :class:`Room`.
+While there is enough for all it costs nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class _Wish:
 class Room:
     """So much of something scarce, handed out by weighted fair queueing.
 
-    A wish starts, in virtual time, where its mailbox's last one ended, or now if that is past; it ends ``charge / weight`` later.
-    The wish that ends first is granted first, once it fits; virtual time is the latest start that was granted. So mailboxes
-    that always wait get shares by weight; one that seldom asks, and for little, is before all backlogs however many there are; and
-    since each grant moves its mailbox's next one back, a large wish is overtaken a bounded number of times.
+    A wish starts, in virtual time, where its mailbox's last one ended, or now if that is past; it ends ``charge /
+    weight`` later. The wish that ends first is granted first, once it fits; virtual time is the latest start that was
+    granted. So mailboxes that always wait get shares by weight; one that seldom asks, and for little, is before all
+    backlogs however many there are; and since each grant moves its mailbox's next one back, a large wish is overtaken
+    a bounded number of times.
     """
 
     def __init__(self, size: int, weights: Weights | None = None) -> None:
@@ -60,7 +61,8 @@ class Room:
         return len(self._waiting)
 
     async def take(self, size: int, mailbox: str = "", *, charge: float | None = None) -> int:
-        """Wait for room: how much was taken, to be given back. A wish larger than the whole is granted alone, and gets the whole.
+        """Wait for room: how much was taken, to be given back. A wish larger than the whole is granted alone, and
+        gets the whole.
 
         ``charge``: what counts against the mailbox's share; ``size`` unless it says otherwise. A wish that is cancelled
         leaves no trace.

@@ -1,8 +1,8 @@
 """Addresses in header fields (RFC 5322 section 3.4), as they should be and as they are; one pass over any input.
 
-Understood: display names bare, quoted and encoded; comments, nested; groups; quoted pairs; source routes; white space around
-dots and at signs; ``;`` as a separator; missing brackets, quotes and commas. Names are decoded after the structure is
-found, so that an encoded comma or bracket is text and never structure.
+Understood: display names bare, quoted and encoded; comments, nested; groups; quoted pairs; source routes; white space
+around dots and at signs; ``;`` as a separator; missing brackets, quotes and commas. Names are decoded after the
+structure is found, so that an encoded comma or bracket is text and never structure.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _STEPS = 64
 def parse_addresses(value: str) -> tuple[tuple[Address, ...], str]:
     """The addresses of an unfolded, still encoded field value in order, and a defect or "". Never raises.
 
-    Something without an address in it becomes an :class:`Address` with an empty address if it is several words, and with
-    the one word as its address (``root``) if it is one.
+    Something without an address in it becomes an :class:`Address` with an empty address if it is several words, and
+    with the one word as its address (``root``) if it is one.
     """
     return _parse_cached(value) if len(value) <= _CACHED_UP_TO else _parse(value)
 
@@ -212,7 +212,8 @@ class _Reader:
 
 
 def _split_bare(words: list[str]) -> tuple[str, str] | None:
-    """(name, address) of ``John Doe john@example.org``, or of ``john @ example . org``, which is obsolete syntax; or None."""
+    """(name, address) of ``John Doe john@example.org``, or of ``john @ example . org``, which is obsolete syntax; or
+    None."""
     index = next((at for at, word in enumerate(words) if "@" in word and not word.startswith("=?")), -1)
     if index < 0:
         return None

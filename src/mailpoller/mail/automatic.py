@@ -16,8 +16,9 @@ _COMMENT = re.compile(r"\([^()]*\)")
 def classify(auto_submitted: Iterable[str], return_path: str | None) -> str | None:
     """Why this is automatic mail, a constant word, or None for a human's.
 
-    ``auto_submitted``: every value of that field; parameters and comments in it are allowed (RFC 3834 section 5) and do not
-    count, and ``Auto-Submitted: no`` is a human. ``return_path``: "" for the null sender, None if there was no such field.
+    ``auto_submitted``: every value of that field; parameters and comments in it are allowed (RFC 3834 section 5) and
+    do not count, and ``Auto-Submitted: no`` is a human. ``return_path``: "" for the null sender, None if there was no
+    such field.
     """
     for value in auto_submitted:
         keyword = _COMMENT.sub(" ", value).partition(";")[0].strip().lower()

@@ -1,8 +1,8 @@
 """Octets to text: the charset ladder, which always arrives at valid Unicode.
 
-Declared charset, then its aliases as mail really uses them, then UTF-8, then windows-1252. A name from a mail is only ever
-looked up in our own table: ``codecs.lookup`` would import a module for any name that a stranger makes up, remember it for
-good, and hand out "charsets" such as ``hex`` or ``unicode_escape`` that are no charsets at all.
+Declared charset, then its aliases as mail really uses them, then UTF-8, then windows-1252. A name from a mail is only
+ever looked up in our own table: ``codecs.lookup`` would import a module for any name that a stranger makes up,
+remember it for good, and hand out "charsets" such as ``hex`` or ``unicode_escape`` that are no charsets at all.
 """
 
 from __future__ import annotations
@@ -44,18 +44,22 @@ _AS_MAIL_USES_THEM = {
     "iso_8859_1": "cp1252", "iso8859_1": "cp1252", "latin_1": "cp1252", "latin1": "cp1252", "l1": "cp1252",
     "iso_8859_9": "cp1254", "iso8859_9": "cp1254", "latin5": "cp1254",
     "iso_8859_11": "cp874", "iso8859_11": "cp874", "tis_620": "cp874", "tis620": "cp874", "windows_874": "cp874",
-    "shift_jis": "cp932", "sjis": "cp932", "x_sjis": "cp932", "windows_31j": "cp932", "ms_kanji": "cp932", "shiftjis": "cp932",
+    "shift_jis": "cp932", "sjis": "cp932", "x_sjis": "cp932", "windows_31j": "cp932", "ms_kanji": "cp932",
+    "shiftjis": "cp932",
     "euc_kr": "cp949", "ks_c_5601_1987": "cp949", "ks_c_5601": "cp949", "ksc_5601": "cp949", "korean": "cp949",
     "windows_949": "cp949", "iso_ir_149": "cp949",
-    "gb2312": "gb18030", "gbk": "gb18030", "gb_2312_80": "gb18030", "x_gbk": "gb18030", "cp936": "gb18030", "hz_gb_2312": "hz",
-    "gb18030_2000": "gb18030", "chinese": "gb18030", "big5": "big5hkscs", "big5_hkscs": "big5hkscs", "x_x_big5": "big5hkscs",
+    "gb2312": "gb18030", "gbk": "gb18030", "gb_2312_80": "gb18030", "x_gbk": "gb18030", "cp936": "gb18030",
+    "hz_gb_2312": "hz",
+    "gb18030_2000": "gb18030", "chinese": "gb18030", "big5": "big5hkscs", "big5_hkscs": "big5hkscs",
+    "x_x_big5": "big5hkscs",
     "iso_2022_jp": "iso2022_jp_ext", "csiso2022jp": "iso2022_jp_ext", "iso_2022_jp_ms": "iso2022_jp_ext",
     # Names that nobody registered, and that arrive all the same.
     "utf8": "utf_8", "utf_8mb4": "utf_8", "utf8mb4": "utf_8", "unicode_1_1_utf_8": "utf_8", "x_unicode20utf8": "utf_8",
     "unicode_1_1_utf_7": "utf_7", "x_user_defined": "cp1252", "ansi": "cp1252", "x_ansi": "cp1252", "cp_850": "cp850",
     "iso_8859_8_i": "iso8859_8", "iso_8859_8_e": "iso8859_8", "iso_8859_6_i": "iso8859_6", "iso_8859_6_e": "iso8859_6",
     "x_mac_roman": "mac_roman", "macroman": "mac_roman", "x_mac_ce": "mac_latin2", "x_mac_cyrillic": "mac_cyrillic",
-    "koi8": "koi8_r", "koi": "koi8_r", "x_koi8_r": "koi8_r", "koi8_ru": "koi8_u", "x_cp1250": "cp1250", "x_cp1251": "cp1251",
+    "koi8": "koi8_r", "koi": "koi8_r", "x_koi8_r": "koi8_r", "koi8_ru": "koi8_u", "x_cp1250": "cp1250",
+    "x_cp1251": "cp1251",
     "x_cp1252": "cp1252", "win_1251": "cp1251", "win1251": "cp1251", "win_1252": "cp1252", "unicode": "utf_16",
 }  # fmt: skip
 
@@ -90,7 +94,8 @@ _WINDOWS_1252 = _whole_table("cp1252")
 
 @lru_cache(maxsize=512)
 def _codec(name: str) -> tuple[str, str] | None:
-    """Python's codec for a charset name (any case and punctuation) and its table if it has one; None if there is none."""
+    """Python's codec for a charset name (any case and punctuation) and its table if it has one; None if there is
+    none."""
     key = _SEPARATORS.sub("_", _LANGUAGE.sub("", name).strip().lower()).strip("_")
     codec = _CODECS.get(key)
     if codec is None:
@@ -102,7 +107,8 @@ def _codec(name: str) -> tuple[str, str] | None:
 
 
 def codec_for(name: str) -> str | None:
-    """The name of Python's codec for a charset as mail names it, or None. Never one that is not a charset; never raises."""
+    """The name of Python's codec for a charset as mail names it, or None. Never one that is not a charset; never
+    raises."""
     found = _codec(name) if len(name) <= _LONGEST_NAME else None
     return found[0] if found else None
 

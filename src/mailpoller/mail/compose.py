@@ -52,8 +52,9 @@ class Section:
 def data_domain(octets: Block) -> Domain:
     """Which kind of data the octets are, in the words of RFC 2045 sections 2.7 to 2.9.
 
-    ``7bit`` and ``8bit`` data are lines of at most 998 octets that end in CRLF, without NUL and without CR or LF anywhere else;
-    all else is ``binary`` and cannot be sent as it is. Time is linear, and the loop gives other threads their turn.
+    ``7bit`` and ``8bit`` data are lines of at most 998 octets that end in CRLF, without NUL and without CR or LF
+    anywhere else; all else is ``binary`` and cannot be sent as it is. Time is linear, and the loop gives other
+    threads their turn.
     """
     size, start, line_start, eight = len(octets), 0, 0, False
     while start < size:
@@ -102,8 +103,9 @@ def quarantine_mail(
 ) -> Mail:
     """A note to humans with the original attached.
 
-    ``explanation`` are paragraphs: why it is here and what to do; ``trace`` are names and values. The Message-ID is made from
-    ``delivery_id`` alone, so that a repeat can be recognised. Costs time in proportion to the original: large ones in a thread.
+    ``explanation`` are paragraphs: why it is here and what to do; ``trace`` are names and values. The Message-ID is
+    made from ``delivery_id`` alone, so that a repeat can be recognised. Costs time in proportion to the original:
+    large ones in a thread.
     """
     octets = raw.octets.view()
     domain = data_domain(octets) if form == "whole" else "binary"
@@ -169,7 +171,8 @@ def _plain_mail(sender: str, recipients: Sequence[str], subject: str, text: str,
 
 
 def _header(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Header fields, one to a line or folded (RFC 5322 section 2.2.3); the empty line that ends them is the caller's."""
+    """Header fields, one to a line or folded (RFC 5322 section 2.2.3); the empty line that ends them is the
+    caller's."""
     lines = []
     for name, value in fields:
         clean = printable(value, 20_000)
@@ -221,7 +224,8 @@ def _header_attachment(octets: Block, name: str) -> tuple[list[bytes], str]:
             disposition,
             header,
         ], "7bit"
-    kind = b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"  # RFC 6522 section 4: 7bit only
+    # RFC 6522 section 4: 7bit only
+    kind = b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
     return [kind, disposition, *_base64(header)], "7bit"
 
 

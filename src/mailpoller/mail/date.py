@@ -33,7 +33,8 @@ _CONSIDERED = 200
 def parse_date(value: str) -> datetime | None:
     """The instant, aware and in UTC; None if ``value`` is not a date or lies outside of the calendar. Never raises.
 
-    Zones that are not known count as UTC (RFC 5322 section 4.3: their meaning is unknown), years of two digits as it says there.
+    Zones that are not known count as UTC (RFC 5322 section 4.3: their meaning is unknown), years of two digits as it
+    says there.
     """
     value = value[:_CONSIDERED]
     if (usual := _USUAL.match(value)) is not None and (read := _read_usual(*usual.groups())) is not None:

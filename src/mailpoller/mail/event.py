@@ -28,8 +28,9 @@ _RAW_KEPT = 1 << 20
 class EventRenderer:
     """Renders one message for any number of queues; what is alike for all of them is rendered once.
 
-    ``source`` is the CloudEvents source, ``mailpoller/<mailbox>``. ``now`` (aware) stands in for the event's time if the
-    server did not say when it received the message. ``repeat_of`` is the mid of an earlier message with equal octets.
+    ``source`` is the CloudEvents source, ``mailpoller/<mailbox>``. ``now`` (aware) stands in for the event's time if
+    the server did not say when it received the message. ``repeat_of`` is the mid of an earlier message with equal
+    octets.
     """
 
     def __init__(
@@ -179,7 +180,8 @@ def _parsed(message: Message) -> dict[str, Any]:
 
 
 def _dumps(value: Any) -> bytes:
-    """JSON. Parsed text is valid Unicode, but folder names, flags and the like come from elsewhere: if they are not, mend them."""
+    """JSON. Parsed text is valid Unicode, but folder names, flags and the like come from elsewhere: if they are not,
+    mend them."""
     try:
         return orjson.dumps(value, option=_OPTIONS)
     except orjson.JSONEncodeError:

@@ -32,14 +32,16 @@ _FIELD = re.compile(r"^([!-9;-~]{1,200}+) *+: *+(.*+)$", re.MULTILINE)
 _TABS = bytes.maketrans(b"\t", b" ")
 _CONTROLS = bytes(octet for octet in (*range(32), 127) if octet not in b"\t\n")
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
-"""Octets of a line end and of the empty line behind it. An expression finds it several times as fast as ``bytes.find``."""
+"""Octets of a line end and of the empty line behind it. An expression finds it several times as fast as
+``bytes.find``."""
 _FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _MBOX = re.compile(rb">?From (?! *:)[^\n]*+(?:\n|\Z)")
 
 
 class Header(NamedTuple):
-    """A header block: its fields in order, each a name as written and a value, unfolded and stripped, with tabs as spaces;
-    the offset at which the body begins; the defects (constant words); and whether all of it is printable ASCII."""
+    """A header block: its fields in order, each a name as written and a value, unfolded and stripped, with tabs as
+    spaces; the offset at which the body begins; the defects (constant words); and whether all of it is printable
+    ASCII."""
 
     fields: list[tuple[str, str]]
     body: int
@@ -95,8 +97,8 @@ def _far_empty_line(octets: Block, start: int, end: int) -> int:
 
 def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) -> Header:
     repair = False
-    # One walk through the octets answers three questions: if what falls out are the CRs of the line ends (the caller cut the last
-    # one in two) and nothing else, then no CR stands alone and there is no control character.
+    # One walk through the octets answers three questions: if what falls out are the CRs of the line ends (the caller
+    # cut the last one in two) and nothing else, then no CR stands alone and there is no control character.
     stripped = block.translate(_TABS, _CONTROLS)
     plain = len(block) - len(stripped) == block.count(b"\r\n") + block.endswith(b"\r") and block.isascii()
     if plain:

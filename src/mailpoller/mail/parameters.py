@@ -26,7 +26,8 @@ _LONGEST_NAME = 255
 
 
 class Parameters(NamedTuple):
-    """``token`` in lower case, "" if there is none; parameters by name in lower case, the first of a name; a defect or ""."""
+    """``token`` in lower case, "" if there is none; parameters by name in lower case, the first of a name; a defect
+    or ""."""
 
     token: str
     values: dict[str, str]
@@ -93,8 +94,8 @@ def _assembled(pieces: dict[int, tuple[str, bool]]) -> str:
 def file_name(values: dict[str, str], fallback: dict[str, str]) -> str:
     """The name a part asks to be called: ``filename`` of the disposition, else ``name`` of the type; "" if it has none.
 
-    Only the last component of a path, one line, no controls, nothing that turns the direction of writing around, at most
-    255 characters: still a stranger's choice, never to be used as a path.
+    Only the last component of a path, one line, no controls, nothing that turns the direction of writing around, at
+    most 255 characters: still a stranger's choice, never to be used as a path.
     """
     name = values.get("filename") or fallback.get("name") or ""
     if not name:

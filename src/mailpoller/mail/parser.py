@@ -21,7 +21,8 @@ from mailpoller.mail.words import clean, readable_fields
 DATE_MALFORMED = "date-malformed"
 """Defect: the Date is none, or lies outside of the calendar."""
 FIELD_REPEATED = "field-repeated"
-"""Defect: a field that may stand once (RFC 5322 section 3.6) stands there again; addresses are joined, else the first counts."""
+"""Defect: a field that may stand once (RFC 5322 section 3.6) stands there again; addresses are joined, else the first
+counts."""
 LINES_END_WITH_CR = "lines-end-with-cr"
 """Defect: no line feed at all: carriage returns are taken for line ends."""
 UNPARSED = "unparsed"
@@ -42,8 +43,9 @@ _CR_LIMIT = 1 << 24
 def parse(raw: RawMessage) -> Message:
     """Read the header block; ``Message.body`` reads the rest on first use, while ``raw.octets`` are still open.
 
-    Never raises, whatever the octets are: what is wrong with them is in ``Message.defects``. Time and memory are bounded:
-    one megabyte and 2,000 fields of header, 10,000 addresses a field, 50 levels, 1,000 parts, 5 MB of text and of HTML.
+    Never raises, whatever the octets are: what is wrong with them is in ``Message.defects``. Time and memory are
+    bounded: one megabyte and 2,000 fields of header, 10,000 addresses a field, 50 levels, 1,000 parts, 5 MB of text
+    and of HTML.
     """
     octets = raw.octets.view()
     defects: list[str] = []
@@ -88,8 +90,8 @@ IDENTITY_OCTETS = 16
 
 
 def _identity(fields: _Fields) -> bytes | None:
-    """See :attr:`Message.identity`. Of several fields of one name the first counts: of Received that of the last server, which is
-    its own for every message."""
+    """See :attr:`Message.identity`. Of several fields of one name the first counts: of Received that of the last
+    server, which is its own for every message."""
     text = "\0".join(fields.values(_IDENTIFYING))
     if text == _NOTHING:
         return None

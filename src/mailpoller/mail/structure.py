@@ -45,8 +45,8 @@ _LEAST_BUDGET = 1 << 26
 class Part(NamedTuple):
     """A leaf. ``start`` and ``end`` bound its still encoded body in the message's octets.
 
-    ``content_type`` and ``encoding`` in lower case; ``within`` is the subtype of the multipart around it, "" at the top;
-    ``opaque``: what we declined to look into, never the message's own text.
+    ``content_type`` and ``encoding`` in lower case; ``within`` is the subtype of the multipart around it, "" at the
+    top; ``opaque``: what we declined to look into, never the message's own text.
     """
 
     content_type: str
@@ -176,7 +176,8 @@ class _Scanner:
 
 
 def _search(piece: bytes, needle: bytes, begin: int, end: int, base: int, stop: int) -> Iterator[tuple[int, int, bool]]:
-    """The boundary lines of ``piece`` that begin in it between ``begin`` and ``stop``; offsets are moved by ``base``."""
+    """The boundary lines of ``piece`` that begin in it between ``begin`` and ``stop``; offsets are moved by
+    ``base``."""
     length = len(needle)
     doubts = 0
     at = piece.find(needle, begin, end)

@@ -23,7 +23,8 @@ _MOST_PADDINGS = 1000
 
 
 def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[str]) -> Iterator[bytes]:
-    """The decoded octets of a body in pieces of about a megabyte at most. Never raises; what is wrong goes to ``defects``.
+    """The decoded octets of a body in pieces of about a megabyte at most. Never raises; what is wrong goes to
+    ``defects``.
 
     ``encoding`` in lower case. Malformed input is decoded as far as it makes sense.
     """
@@ -41,7 +42,8 @@ def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[st
 def _base64(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
     """Characters outside of the alphabet are ignored, as RFC 2045 section 6.8 demands.
 
-    A piece of whole lines usually holds whole quanta of four characters; where it does not, what is left over is carried.
+    A piece of whole lines usually holds whole quanta of four characters; where it does not, what is left over is
+    carried.
     """
     carry = b""
     at = start

@@ -1,4 +1,5 @@
-"""Text in header fields: encoded words (RFC 2047) decoded wherever they stand, and nothing in it that could break a line."""
+"""Text in header fields: encoded words (RFC 2047) decoded wherever they stand, and nothing in it that could break a
+line."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _CACHED_UP_TO = 200
 
 
 def readable(value: str) -> str:
-    """A header field's value for people and rules: encoded words decoded, one line, valid Unicode, no control characters."""
+    """A header field's value for people and rules: encoded words decoded, one line, valid Unicode, no control
+    characters."""
     if "=?" in value:
         value = decode_words(value)
     return clean(value)
@@ -44,8 +46,9 @@ def clean(text: str) -> str:
 def decode_words(text: str) -> str:
     """``text`` with its encoded words decoded, also inside quotes and next to other text, where RFC 2047 forbids them.
 
-    White space between two of them vanishes (section 6.2). Octets of neighbours with one charset are joined before they
-    are decoded, since many senders split a character between two words. May contain control characters: see :func:`clean`.
+    White space between two of them vanishes (section 6.2). Octets of neighbours with one charset are joined before
+    they are decoded, since many senders split a character between two words. May contain control characters: see
+    :func:`clean`.
     """
     # Addresses come again and again, subjects do not.
     return _decode_words_cached(text) if "@" in text and len(text) <= _CACHED_UP_TO else _decode_words(text)

@@ -35,8 +35,8 @@ from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 log = structlog.get_logger(__name__)
 
 LARGEST = 3 << 20
-"""Octets of a mail that fit into a request of 4 MB, the most that Graph takes, once they are base64. Larger mail would have to be made a
-draft, attachment by attachment, and would not be the mail that we made."""
+"""Octets of a mail that fit into a request of 4 MB, the most that Graph takes, once they are base64. Larger mail
+would have to be made a draft, attachment by attachment, and would not be the mail that we made."""
 DOING = "send a mail"
 _NOTE = 1 << 16
 """Octets of a mail in which the header of an attached message stands."""
@@ -58,13 +58,14 @@ class GraphOutgoingConfig(OutgoingConfig):
 
     type: Literal["graph"]
     sender: MailAddress
-    """The address that our mail comes from: the user's own, or one that the user may send as. It is the envelope sender too: Graph has no
-    null sender."""
+    """The address that our mail comes from: the user's own, or one that the user may send as. It is the envelope
+    sender too: Graph has no null sender."""
     user: str | None = None
-    """Who sends it, by principal name or object id, if that is not ``sender``. Every mail is kept in this mailbox's Sent Items."""
+    """Who sends it, by principal name or object id, if that is not ``sender``. Every mail is kept in this mailbox's
+    Sent Items."""
     auth: OAuthAuth
-    """How to log in: ``auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: …, client_id: …}``. ``cloud``
-    there says which of Microsoft's clouds it is, for Graph too."""
+    """How to log in: ``auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: …, client_id:
+    …}``. ``cloud`` there says which of Microsoft's clouds it is, for Graph too."""
     url: str | None = None
     """Where Graph is, with its version, if ``cloud`` does not say it: ``https://graph.microsoft.com/v1.0``."""
     ca_file: Path | None = None
@@ -129,10 +130,12 @@ class GraphOutgoing:
         self._client: GraphClient | None = None
 
     async def send(self, mail: Mail) -> str:
-        """Hand the mail to Exchange; it answers before it has looked at the recipients, so refusals come as mail to the sender.
+        """Hand the mail to Exchange; it answers before it has looked at the recipients, so refusals come as mail to
+        the sender.
 
-        The same errors as by SMTP: :class:`NotCarried` (``SIZE``; ``8BITMIME``: an attached message would be rewritten),
-        :class:`EnvelopeRefused`, :class:`MessageRejected`, :class:`CredentialsRefused`, :class:`RelayUnavailable`.
+        The same errors as by SMTP: :class:`NotCarried` (``SIZE``; ``8BITMIME``: an attached message would be
+        rewritten), :class:`EnvelopeRefused`, :class:`MessageRejected`, :class:`CredentialsRefused`,
+        :class:`RelayUnavailable`.
         """
         began = monotonic()
         size = len(mail.octets)
@@ -215,8 +218,8 @@ class GraphOutgoing:
 
 
 def _addressed(mail: Mail) -> bytes:
-    """The mail with all its recipients in the header, the only place where Graph looks. Whom it does not name there becomes a Bcc, which
-    Exchange takes off. Raises :class:`MessageRejected` if it names anybody whom it is not for.
+    """The mail with all its recipients in the header, the only place where Graph looks. Whom it does not name there
+    becomes a Bcc, which Exchange takes off. Raises :class:`MessageRejected` if it names anybody whom it is not for.
     """
     end = mail.octets.find(b"\r\n\r\n")
     header = BytesHeaderParser(policy=compat32).parsebytes(mail.octets if end < 0 else mail.octets[: end + 4])

@@ -31,8 +31,8 @@ class SmtpConfig(MailServer, OutgoingConfig):
     port: int | None = Field(default=None, ge=1, le=65535)
     """Follows ``tls`` if it is not given: 465 for ``tls``, 587 for the STARTTLS modes, 25 for ``none``."""
     tls: TlsMode = "starttls-required"
-    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (if the relay offers it; warned about when it does
-    not, and never with a password in clear) or ``none`` (in clear; see ``auth`` for the password)."""
+    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (if the relay offers it; warned about when
+    it does not, and never with a password in clear) or ``none`` (in clear; see ``auth`` for the password)."""
     username: str | None = None
     """Log in as this user. Without it mail is sent anonymously."""
     auth: Auth = PasswordAuth()
@@ -40,8 +40,8 @@ class SmtpConfig(MailServer, OutgoingConfig):
     sender: MailAddress
     """The address that our mail comes from."""
     null_sender: bool = True
-    """Send with the null envelope sender, so that nobody bounces or answers. false uses ``sender``: for relays that refuse
-    the null sender (submission services often do)."""
+    """Send with the null envelope sender, so that nobody bounces or answers. false uses ``sender``: for relays that
+    refuse the null sender (submission services often do)."""
     timeout: Duration = timedelta(seconds=30)
     """The deadline of every single step. The relay's answer to a complete mail gets ten times as long."""
     helo: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$")] | None = None

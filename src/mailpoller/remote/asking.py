@@ -65,7 +65,8 @@ class Asked(ABC):
 
 
 class Directory(Protocol):
-    """The folders of a mailbox, by the names that the configuration gives them; for one that is not there :class:`FolderGone`."""
+    """The folders of a mailbox, by the names that the configuration gives them; for one that is not there
+    :class:`FolderGone`."""
 
     async def find(self, name: str) -> str:
         """The folder's id, which may be remembered."""
@@ -173,21 +174,23 @@ class AskingSession(ABC):
         return Survey()
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
-        """See the port. The service is asked, for mail that was thought gone may be back; what :meth:`fetch` would give is shown."""
+        """See the port. The service is asked, for mail that was thought gone may be back; what :meth:`fetch` would
+        give is shown."""
         self._asked.check()
         if not refs:
             return []
         folder = self._require(*{ref.folder for ref in refs})
         shown = await self._shown(folder, list(dict.fromkeys(ref.uid for ref in refs)))
-        # A size is the store's estimate, and changes with the flags: beside an id that is never given twice it would only raise questions.
+        # A size is the store's estimate, and changes with the flags: beside an id that is never given twice it would
+        # only raise questions.
         return [
             MessageRef(ref.folder, ref.uid, received=shown[ref.uid]) if ref.uid in shown else None for ref in refs
         ]  # fmt: skip
 
     @abstractmethod
     async def _shown(self, folder: str, uids: Sequence[str]) -> Mapping[str, datetime | None]:
-        """Those of the messages that the service has, and when it received each, if it says that. Raises :class:`TransientError` if it
-        cannot be told of one of them."""
+        """Those of the messages that the service has, and when it received each, if it says that. Raises
+        :class:`TransientError` if it cannot be told of one of them."""
 
     # --- settling ----------------------------------------------------------------------------------------------
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
@@ -214,8 +217,8 @@ class AskingSession(ABC):
 
     # --- waiting -----------------------------------------------------------------------------------------------
     async def wait(self, limit: timedelta) -> Wake:
-        """See the port: the service is asked at every ``notice_interval``. What we change ourselves is no news, and news that was
-        told is not told again."""
+        """See the port: the service is asked at every ``notice_interval``. What we change ourselves is no news, and
+        news that was told is not told again."""
         ends = self._clock.monotonic() + limit.total_seconds()
         interval = self._notice_interval.total_seconds()
         while True:
@@ -229,8 +232,8 @@ class AskingSession(ABC):
 
     @abstractmethod
     async def _news(self) -> bool:
-        """Whether anything came to the first folder since it was listed, or asked about here. Also if that can no longer be told:
-        the poll that follows finds out."""
+        """Whether anything came to the first folder since it was listed, or asked about here. Also if that can no
+        longer be told: the poll that follows finds out."""
 
     # --- the end -----------------------------------------------------------------------------------------------
     async def close(self) -> None:

@@ -37,7 +37,10 @@ FolderNames = Annotated[list[str], Field(min_length=1), AfterValidator(_check_fo
 def impossible(flag: str) -> str:
     """Why Exchange can never keep this flag, or ""."""
     if flag.startswith("\\") and flag.lower() not in (SEEN, FLAGGED):
-        return f"Exchange has no flag {flag} that can be set; it has \\Seen, \\Flagged and categories, which are any other name"
+        return (
+            f"Exchange has no flag {flag} that can be set; it has \\Seen, \\Flagged and categories, which are any "
+            f"other name"
+        )
     if not flag.startswith("\\") and (any(one in flag for one in ",;") or not flag.isprintable() or len(flag) > 255):
         return f"{flag!r} cannot be a category: no commas and semicolons, at most 255 characters"
     return ""

@@ -25,8 +25,8 @@ class Fetching(ABC):
     async def answers(self, name: str) -> AsyncGenerator[RawMessage | Gone, None]:
         """Every answer as it comes; all is read to the end, in a task called ``name``, however slowly it is taken.
 
-        Raises :class:`SessionLost` and :class:`CredentialsRefused`, and :class:`TransientError` after all that could be had if
-        something could not.
+        Raises :class:`SessionLost` and :class:`CredentialsRefused`, and :class:`TransientError` after all that could
+        be had if something could not.
         """
         reading = asyncio.create_task(self._run(), name=name)
         try:
@@ -84,7 +84,8 @@ class FetchingAbreast(Fetching):
 
     @abstractmethod
     async def _fetch(self, claim: Claim) -> RawMessage | Gone:
-        """Fetch one. Raises as :meth:`_fetch_all`; :class:`Busy` if no other would be had now, else :class:`TransientError`."""
+        """Fetch one. Raises as :meth:`_fetch_all`; :class:`Busy` if no other would be had now, else
+        :class:`TransientError`."""
 
     async def _fetch_all(self) -> None:
         try:

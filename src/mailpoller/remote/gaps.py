@@ -1,5 +1,5 @@
-"""Listings of a service that contradict what it announces: what they show is taken, and how far they got is believed only when
-several sessions met the same."""
+"""Listings of a service that contradict what it announces: what they show is taken, and how far they got is believed
+only when several sessions met the same."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def words_of(passed: Passed | None) -> str:
 
 
 class Gaps:
-    """The gaps that one session met in one folder. How many sessions did so before is kept with the position, as ``before``."""
+    """The gaps that one session met in one folder. How many sessions did so before is kept with the position, as
+    ``before``."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -77,6 +78,7 @@ class Gaps:
         if passed or reason not in self._told:
             self._told.add(reason)
             log.warning(
-                "listing.incomplete", mailbox=self._folder.mailbox, folder=self._folder.name, reason=reason, listed=listed,
+                "listing.incomplete", mailbox=self._folder.mailbox, folder=self._folder.name, reason=reason,
+                listed=listed,
                 passed=passed,
             )  # fmt: skip

@@ -21,7 +21,8 @@ class Busy(TransientError):
 
 
 class Throttle:
-    """What everybody knows who asks ``service`` (its name, for errors) in one name: until when it wants to be left alone."""
+    """What everybody knows who asks ``service`` (its name, for errors) in one name: until when it wants to be left
+    alone."""
 
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
@@ -30,7 +31,8 @@ class Throttle:
         self._refusals = 0
 
     def throttled(self, wish: timedelta | None) -> float:
-        """The service refused a request: nobody asks for as long as it wants, or for a while that doubles. Seconds of it."""
+        """The service refused a request: nobody asks for as long as it wants, or for a while that doubles. Seconds of
+        it."""
         if wish is not None:
             wait = wish.total_seconds()
         else:
@@ -44,7 +46,8 @@ class Throttle:
         self._refusals = 0
 
     async def _until(self, wanted: Callable[[float], float]) -> None:
-        """Return when the pause is over and ``wanted(now)``, seconds from ``now`` on the monotonic clock, is nothing, too.
+        """Return when the pause is over and ``wanted(now)``, seconds from ``now`` on the monotonic clock, is nothing,
+        too.
 
         Raises :class:`Busy` if that is too long to be waited for here.
         """

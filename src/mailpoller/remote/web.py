@@ -1,5 +1,5 @@
-"""A mailbox of a web service, as its client speaks to it: every request takes its turn, is made again where that is likely to do, and
-fails with a decision."""
+"""A mailbox of a web service, as its client speaks to it: every request takes its turn, is made again where that is
+likely to do, and fails with a decision."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ T = TypeVar("T")
 class Refusal:
     """What it means that the service refused a request.
 
-    ``error``: the decision, to be raised. ``again``: the same request may pass a little later. ``throttled``: the service wants to be
-    left alone, whoever asks; for as long as ``wish``, if it said how long.
+    ``error``: the decision, to be raised. ``again``: the same request may pass a little later. ``throttled``: the
+    service wants to be left alone, whoever asks; for as long as ``wish``, if it said how long.
     """
 
     error: MailpollerError
@@ -64,10 +64,12 @@ class WebClient(Asked):
         once: Callable[[], Awaitable[T]],
         means: Callable[[HttpStatus | Unauthorized], Refusal],
     ) -> T:
-        """Do ``once`` when it is our ``turn``, which holds as long as it takes; again, if what the refusal ``means`` is worth it.
+        """Do ``once`` when it is our ``turn``, which holds as long as it takes; again, if what the refusal ``means``
+        is worth it.
 
-        Raises :class:`SessionLost` when there is no answer that can be used (and then whatever is asked later does), the error that
-        the last refusal means, :class:`Busy`, :class:`TokenTrouble`, :class:`IntakeTrouble`, and what the tokens raise.
+        Raises :class:`SessionLost` when there is no answer that can be used (and then whatever is asked later does),
+        the error that the last refusal means, :class:`Busy`, :class:`TokenTrouble`, :class:`IntakeTrouble`, and what
+        the tokens raise.
         """
         for attempt in range(TRIES):
             self.check()

@@ -41,7 +41,8 @@ class TextTest(Block):
     equals: Texts | None = None
     """The text is this, from end to end."""
     matches: Texts | None = None
-    """This regular expression (RE2) is found in the text. ``\\w``, ``\\d`` and ``\\b`` are ASCII; ``\\p{L}`` is any letter."""
+    """This regular expression (RE2) is found in the text. ``\\w``, ``\\d`` and ``\\b`` are ASCII; ``\\p{L}`` is any
+    letter."""
     case: Literal["insensitive", "sensitive"] = "insensitive"
     """Whether capital and small letters differ."""
 

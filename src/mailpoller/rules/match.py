@@ -102,7 +102,8 @@ class Consequence(Block):
 
 
 class MatchConfig(RuleConfig):
-    """Ask about header, body, size and attachments; set topic, queue, priority and tags, quarantine, discard or stop."""
+    """Ask about header, body, size and attachments; set topic, queue, priority and tags, quarantine, discard or
+    stop."""
 
     type: Literal["match"] = "match"
     when: Condition

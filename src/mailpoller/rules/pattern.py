@@ -13,8 +13,8 @@ def compile_pattern(pattern: str, *, sensitive: bool) -> Callable[[str], Any]:
     """The ``search`` of ``pattern``: truthy if it occurs anywhere in the text.
 
     The dialect is RE2's: ``\\w``, ``\\d`` and ``\\b`` are ASCII (``\\p{L}`` is any letter), there are no
-    back-references and no look-around; ``.`` does not match a line end, ``^`` and ``$`` are the text's ends unless ``(?m)``.
-    Raises ValueError with RE2's own words if it does not take the pattern.
+    back-references and no look-around; ``.`` does not match a line end, ``^`` and ``$`` are the text's ends unless
+    ``(?m)``. Raises ValueError with RE2's own words if it does not take the pattern.
     """
     # The import costs 7 ms; whoever configures no pattern does not pay for it.
     import re2

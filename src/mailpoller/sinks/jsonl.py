@@ -91,7 +91,8 @@ class JsonlQueue:
         await self._worker.do(self._check)
 
     async def mark(self) -> Mark | None:
-        """See :class:`~mailpoller.core.ports.Marked`. The mark is its directory's: the file may be moved away at any time."""
+        """See :class:`~mailpoller.core.ports.Marked`. The mark is its directory's: the file may be moved away at any
+        time."""
         return await self._worker.do(self._mark.read)
 
     async def renewed(self) -> Mark | None:
@@ -215,7 +216,8 @@ class JsonlQueue:
             return
         now = self._clock.now()
         written = datetime.fromtimestamp(found.st_mtime, UTC)
-        # Another day, and not a later one only: a file that was written while the clock was ahead would wait for that day.
+        # Another day, and not a later one only: a file that was written while the clock was ahead would wait for that
+        # day.
         due = written.date() != now.date() if rotate == "daily" else found.st_size >= rotate
         if not due or found.st_size == 0:
             return
@@ -247,7 +249,8 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 def _require_ours(descriptor: int, path: Path) -> None:
-    """Lock the file until the descriptor is closed. Raises :class:`TransientError` if it is none, or another process has it."""
+    """Lock the file until the descriptor is closed. Raises :class:`TransientError` if it is none, or another process
+    has it."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise TransientError(f"{path} is not a regular file")
     try:

@@ -101,7 +101,8 @@ def create_file(path: Path, *, group: int = -1, mode: int) -> None:
 
 
 def give(path: Path | int, *, group: int, mode: int) -> None:
-    """Set group (unless -1) and mode, in this order because a change of group drops the set-group-id bit. Raises OSError."""
+    """Set group (unless -1) and mode, in this order because a change of group drops the set-group-id bit. Raises
+    OSError."""
     if group != -1:
         os.chown(path, -1, group)
     os.chmod(path, mode)  # noqa: PTH101  a descriptor has no Path
@@ -127,8 +128,8 @@ def sync_file(path: Path) -> None:
 
 @contextmanager
 def directory(path: Path | str, *, within: int | None = None, follow: bool = False) -> Iterator[int]:
-    """A descriptor of the directory, for calls relative to it. If it is a symbolic link it is refused unless ``follow``:
-    whoever may write to its parent could have put it there. Raises OSError."""
+    """A descriptor of the directory, for calls relative to it. If it is a symbolic link it is refused unless
+    ``follow``: whoever may write to its parent could have put it there. Raises OSError."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags, dir_fd=within)
     try:
@@ -149,7 +150,8 @@ def require_room(path: Path, least: int) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raise :class:`TransientError` unless a file can be created, written, synced and removed in the directory ``path``.
+    """Raise :class:`TransientError` unless a file can be created, written, synced and removed in the directory
+    ``path``.
 
     Tried and not asked: a read-only file system, a quota and a failing disk only show when one writes.
     """
@@ -179,8 +181,8 @@ def require_place(path: Path, least: int) -> None:
 def write_octets(octets: Octets, name: str, within: int, *, group: int = -1) -> None:
     """Hold the octets of a message in a new file ``name`` of the directory ``within``, synced, readable by the group.
 
-    A spooled message is given a second name instead of a copy where that can be. An older file of that name is replaced.
-    The name itself is durable when the directory is synced. Raises OSError, and then leaves nothing behind.
+    A spooled message is given a second name instead of a copy where that can be. An older file of that name is
+    replaced. The name itself is durable when the directory is synced. Raises OSError, and then leaves nothing behind.
     """
     try:
         if octets.path is None or not _link(octets.path, name, within, group):

@@ -24,9 +24,9 @@ _LONGEST = 4096
 class MarkFile:
     """The mark of a queue that is a directory, or lies in one. Blocks; one call at a time.
 
-    ``place`` is what an operator calls the queue, ``within`` the directory, ``name`` the file's. The file says which queue this is
-    and how often it was written, so that an older copy of the directory is known. It is replaced whole and durably.
-    Where the directory is not ours to write to, the queue goes without.
+    ``place`` is what an operator calls the queue, ``within`` the directory, ``name`` the file's. The file says which
+    queue this is and how often it was written, so that an older copy of the directory is known. It is replaced whole
+    and durably. Where the directory is not ours to write to, the queue goes without.
     """
 
     def __init__(self, queue: str, place: Path, within: Path, name: str) -> None:
@@ -67,7 +67,8 @@ class MarkFile:
             raise QueueVanished(trouble)
 
     def keep(self, group: int) -> None:
-        """Give what lies there a mark if it has none. To be called once the directory is there, before anything is held in it."""
+        """Give what lies there a mark if it has none. To be called once the directory is there, before anything is
+        held in it."""
         if self._expected is None and not self._impossible and self.read() is None:
             self._write(Mark(uuid4().hex, 1, self._place), group)
 

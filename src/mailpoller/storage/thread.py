@@ -32,7 +32,8 @@ def _heed(task: asyncio.Future[Any]) -> None:
 
 
 class Worker:
-    """One thread, which does one piece of work at a time, in the order in which it was asked. Starts when first used."""
+    """One thread, which does one piece of work at a time, in the order in which it was asked. Starts when first
+    used."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -36,7 +36,8 @@ def make_delivery(
 ) -> Delivery:
     """A delivery of the message ``uid``, as the engine would make it. Same uid and queue: same delivery id.
 
-    ``stores_octets`` is the sink's: unless it is True, wanted octets are inside the event, as Base64 under ``data.raw``.
+    ``stores_octets`` is the sink's: unless it is True, wanted octets are inside the event, as Base64 under
+    ``data.raw``.
     """
     held = Octets.of(octets) if isinstance(octets, bytes) else octets
     ref = MessageRef(Folder(mailbox, "INBOX", "imap imap.example.com support 1"), str(uid), held.size)
@@ -69,7 +70,8 @@ def make_delivery(
 
 
 def spooled(octets: bytes, directory: Path | None = None) -> Octets:
-    """The octets of a message that is too large for memory: in a spool file in ``directory``, a new one if it is None."""
+    """The octets of a message that is too large for memory: in a spool file in ``directory``, a new one if it is
+    None."""
     spool = Spool(directory or Path(tempfile.mkdtemp(prefix="spool-")), threshold=0)
     intake = spool.begin(limit=len(octets))
     intake.write(octets)

@@ -14,13 +14,15 @@ Doubt = Callable[[Delivery], Refusal | Exception | None]
 
 
 class FakeSink:
-    """The :class:`~mailpoller.core.ports.Sink` port without a disk; it outlives the process that a test pretends to kill.
+    """The :class:`~mailpoller.core.ports.Sink` port without a disk; it outlives the process that a test pretends to
+    kill.
 
-    ``held``: delivery id -> what a consumer would see, in order of arrival. ``batches``: how many deliveries each call brought.
-    ``repeats`` counts deliveries that were held already.
+    ``held``: delivery id -> what a consumer would see, in order of arrival. ``batches``: how many deliveries each
+    call brought. ``repeats`` counts deliveries that were held already.
 
-    ``faults`` plans what goes wrong. Steps: ``deliver`` (before anything is held), ``deliver:N`` (once N of the batch are held),
-    ``answer`` (all is held, and the receipts are lost), ``check``, ``close``. ``doubt`` is asked about every single delivery.
+    ``faults`` plans what goes wrong. Steps: ``deliver`` (before anything is held), ``deliver:N`` (once N of the batch
+    are held), ``answer`` (all is held, and the receipts are lost), ``check``, ``close``. ``doubt`` is asked about
+    every single delivery.
     """
 
     def __init__(

@@ -24,7 +24,8 @@ SURVEYED = 20
 class FakeMail:
     """One message in a fake mailbox. ``flags`` are named as IMAP names them.
 
-    ``told``: the size that the server tells of it, if that is not true. ``doubt``: why what comes of it has no proper end.
+    ``told``: the size that the server tells of it, if that is not true. ``doubt``: why what comes of it has no proper
+    end.
     """
 
     uid: str
@@ -51,8 +52,8 @@ class FakeFolder:
     behind: int = 0
     gaps: set[str] = field(default_factory=set)
     below: dict[str, int] = field(default_factory=dict)
-    """Position -> how many messages the listing that reached it showed before it: more of them is a sign. A real source keeps this in the
-    position, so that a listing whose position was never recorded counts for nothing."""
+    """Position -> how many messages the listing that reached it showed before it: more of them is a sign. A real
+    source keeps this in the position, so that a listing whose position was never recorded counts for nothing."""
 
     @property
     def shown_next(self) -> int:
@@ -112,7 +113,8 @@ class FakeMailbox:
         return FakeFolder(mails, place.validity, place.uid_next)
 
     def put_back(self, copy: FakeFolder, folder: str = INBOX) -> None:
-        """The server is put back from a copy: the same UIDVALIDITY, and what came since is gone; new mail gets its numbers."""
+        """The server is put back from a copy: the same UIDVALIDITY, and what came since is gone; new mail gets its
+        numbers."""
         copy.below = self.folders[folder].below  # we keep that, and not the server
         self.folders[folder] = copy
 
@@ -128,8 +130,8 @@ class FakeMailbox:
 
 
 Lie = Literal["", "nothing", "unproven", "unheard"]
-"""What a server does that says OK to a disposition: as it says; nothing, as a look shows; nothing, and no look shows it; as it says,
-and no look shows it."""
+"""What a server does that says OK to a disposition: as it says; nothing, as a look shows; nothing, and no look shows
+it; as it says, and no look shows it."""
 
 
 @dataclass(slots=True)
@@ -142,9 +144,9 @@ class _Fault:
 class Faults:
     """What goes wrong, by step.
 
-    Steps: ``connect``, ``folders``, ``open`` (of any folder), ``open:NAME`` (of that one), ``survey``, ``look``, ``pending``, ``fetch`` (as it
-    begins), ``fetch:N`` (instead of the Nth answer of a fetch, from 0), ``settle`` (before anything is changed),
-    ``settle:N`` (after N settlements were carried out), ``wait``, ``close``.
+    Steps: ``connect``, ``folders``, ``open`` (of any folder), ``open:NAME`` (of that one), ``survey``, ``look``,
+    ``pending``, ``fetch`` (as it begins), ``fetch:N`` (instead of the Nth answer of a fetch, from 0), ``settle``
+    (before anything is changed), ``settle:N`` (after N settlements were carried out), ``wait``, ``close``.
     """
 
     def __init__(self) -> None:
@@ -186,10 +188,10 @@ class Faults:
 class FakeSource:
     """See :class:`mailpoller.core.ports.Source`. All that happened to it, over every session:
 
-    ``steps``: the calls, in order, by name. ``told``: the settlements whose disposition was asked for, in order; ``applied``: those
-    that were carried out. ``asked``: (folder, uid, limit) of every message that was downloaded. ``witness`` is called with each
-    settlement before it is carried out: a test looks there whether the ledger knows. ``lies`` says of each what its server does behind
-    its OK.
+    ``steps``: the calls, in order, by name. ``told``: the settlements whose disposition was asked for, in order;
+    ``applied``: those that were carried out. ``asked``: (folder, uid, limit) of every message that was downloaded.
+    ``witness`` is called with each settlement before it is carried out: a test looks there whether the ledger knows.
+    ``lies`` says of each what its server does behind its OK.
     """
 
     def __init__(
@@ -427,7 +429,8 @@ class FakeSession:
         )
 
     def _current(self, folder: Folder) -> FakeFolder:
-        """What the open folder holds. A real server keeps its numbering while a folder is open; so does this one, by ending."""
+        """What the open folder holds. A real server keeps its numbering while a folder is open; so does this one, by
+        ending."""
         if self.opened != folder.name:
             raise AssertionError(f"the folder {folder.name} is not the one that is open")
         if self._folder(folder.name) != folder:

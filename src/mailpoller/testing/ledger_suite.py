@@ -748,7 +748,8 @@ class LedgerSuite:
         await ledger.open_folder(INBOX, ACCOUNT)
         (claim,) = claims(await ledger.claim([told(1)]))
         await ledger.defer(
-            [claim], until=T0, reason="down", queue="second", route=("support", "second"), receipts={"support": "row 1"},
+            [claim], until=T0, reason="down", queue="second", route=("support", "second"),
+            receipts={"support": "row 1"},
             traits=[Traits(IDENTITY, T0, 1000, fingerprint=sha256(b"1").digest())],
         )  # fmt: skip
         (claim,) = claims(await ledger.claim([told(1)]))

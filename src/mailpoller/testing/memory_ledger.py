@@ -38,8 +38,8 @@ _STEP: ContextVar[str] = ContextVar("step", default="")
 
 @dataclass(frozen=True, slots=True)
 class MemoryFolder:
-    """One folder in one epoch. ``id``: with the epoch's name in the ledger, which no other account or numbering shares; ``folder``: as
-    the source names it."""
+    """One folder in one epoch. ``id``: with the epoch's name in the ledger, which no other account or numbering
+    shares; ``folder``: as the source names it."""
 
     folder: Folder
     id: Folder
@@ -88,8 +88,10 @@ class MemoryMessage:
 
 
 _MESSAGES = """
-SELECT mailbox, name, epoch, uid, listed, received, mid, state, claimed_at, due_at, suspect, at_risk, strikes, attempts, generation,
-    waits_for, receipts, reason, outcome, fingerprint, repeat_of, settled_at, disposition_state, disposition_reason, absent_at,
+SELECT mailbox, name, epoch, uid, listed, received, mid, state, claimed_at, due_at, suspect, at_risk, strikes,
+    attempts, generation,
+    waits_for, receipts, reason, outcome, fingerprint, repeat_of, settled_at, disposition_state, disposition_reason,
+    absent_at,
     doubts, blame, bearer, identity
 FROM message JOIN folder ON folder.id = message.folder WHERE {where}
 """
@@ -121,7 +123,8 @@ class MemoryStore:
     def planned(self, folder: Folder) -> set[str]:
         """The uids that a first listing of the folder showed, until all of them are worked on."""
         row = self.connection.execute(
-            "SELECT listed FROM plan JOIN folder ON folder.id = plan.folder WHERE mailbox = ? AND name = ? AND epoch = ?",
+            "SELECT listed FROM plan JOIN folder ON folder.id = plan.folder WHERE mailbox = ? AND name = ? AND epoch "
+            "= ?",
             (folder.mailbox, folder.name, folder.epoch),
         ).fetchone()
         return {uid for uid, _ in undocument(row[0])} if row is not None and row[0] else set()
@@ -151,8 +154,10 @@ class MemoryStore:
 
 def _message(row: Sequence[Any]) -> MemoryMessage:
     (
-        mailbox, name, epoch, uid, listed, received, mid, state, claimed_at, due_at, suspect, at_risk, strikes, attempts, generation,
-        waits_for, receipts, reason, outcome, fingerprint, repeat_of, settled_at, disposition_state, disposition_reason, absent_at,
+        mailbox, name, epoch, uid, listed, received, mid, state, claimed_at, due_at, suspect, at_risk, strikes,
+        attempts, generation,
+        waits_for, receipts, reason, outcome, fingerprint, repeat_of, settled_at, disposition_state,
+        disposition_reason, absent_at,
         doubts, blame, bearer, identity,
     ) = row  # fmt: skip
     return MemoryMessage(

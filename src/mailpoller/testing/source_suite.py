@@ -9,9 +9,9 @@
             async with my_server(tmp_path) as server:
                 yield MyMailbox(server)
 
-Each test gets a mailbox whose folders ``first`` and ``second`` exist and are empty; ``target`` does not exist. What a protocol
-cannot do is declared on the mailbox, and the suite then asks for what the port promises instead. For readable failures
-call ``pytest.register_assert_rewrite("mailpoller.testing.source_suite")`` before the import.
+Each test gets a mailbox whose folders ``first`` and ``second`` exist and are empty; ``target`` does not exist. What a
+protocol cannot do is declared on the mailbox, and the suite then asks for what the port promises instead. For
+readable failures call ``pytest.register_assert_rewrite("mailpoller.testing.source_suite")`` before the import.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class MailboxUnderTest(abc.ABC):
     ends_lines = False
     """True: the protocol gives every message a line end at its end, whether or not it had one."""
     disposes_at_close = False
-    """True: what is done to a message counts only when its session ends, and is ``pending`` until a later one can tell."""
+    """True: what is done to a message counts only when its session ends, and is ``pending`` until a later one can
+    tell."""
     waits_connected = True
     """False: while a session waits it has no connection that could be lost."""
     notices_within = timedelta(seconds=2)

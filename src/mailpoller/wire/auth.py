@@ -30,8 +30,9 @@ class PasswordAuth(Block):
 
     type: Literal["password"] = "password"
     mechanism: PasswordMechanism = "auto"
-    """``auto`` takes the strongest that the server offers: SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, LOGIN, CRAM-MD5. On a line without
-    TLS only those that do not show the password, unless ``plain`` or ``login`` is named here or the server is this machine."""
+    """``auto`` takes the strongest that the server offers: SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, LOGIN, CRAM-MD5. On a
+    line without TLS only those that do not show the password, unless ``plain`` or ``login`` is named here or the
+    server is this machine."""
 
 
 class ExternalAuth(Block):
@@ -41,7 +42,8 @@ class ExternalAuth(Block):
 
 
 class WithPassword(Protocol):
-    """An ``auth`` block with a password: :class:`PasswordAuth`, or that of a protocol whose own commands are mechanisms too."""
+    """An ``auth`` block with a password: :class:`PasswordAuth`, or that of a protocol whose own commands are
+    mechanisms too."""
 
     @property
     def type(self) -> Literal["password"]: ...
@@ -134,9 +136,9 @@ class Credentials:
     async def exchange(self, offered: Collection[str], *, encrypted: bool) -> Exchange | None:
         """An exchange by the strongest mechanism that both sides have. ``offered``: the server's, in upper case.
 
-        None if there is a password and the server offers nothing for it that may be used: the protocol's own command may do
-        (:meth:`in_clear`). Raises :class:`TransientError` if there is no way, :class:`CredentialsRefused` if a token is refused us,
-        :class:`ConfigError` if the password cannot be read.
+        None if there is a password and the server offers nothing for it that may be used: the protocol's own command
+        may do (:meth:`in_clear`). Raises :class:`TransientError` if there is no way, :class:`CredentialsRefused` if a
+        token is refused us, :class:`ConfigError` if the password cannot be read.
         """
         match self._auth:
             case ExternalAuth():
@@ -169,8 +171,8 @@ class Credentials:
             raise TransientError("the server wants a password, and there is none")
         if not self._may_be_clear(encrypted):
             raise TransientError(
-                "no password is sent in clear: the line has no TLS, and the server offers no login that hides the password. "
-                "Use TLS, or allow it by name with auth: {mechanism: plain} or {mechanism: login}"
+                "no password is sent in clear: the line has no TLS, and the server offers no login that hides the "
+                "password. Use TLS, or allow it by name with auth: {mechanism: plain} or {mechanism: login}"
             )
         return self.username, await self._secret()
 
@@ -180,8 +182,8 @@ class Credentials:
         return self.tokens is not None and isinstance(token, str) and await self.tokens.refused(token)
 
     def advice(self, error: MailpollerError) -> str:
-        """What a sysadmin can do about a login that failed for its token, or perhaps for its mechanism; empty if it failed for anything
-        else."""
+        """What a sysadmin can do about a login that failed for its token, or perhaps for its mechanism; empty if it
+        failed for anything else."""
         if isinstance(error, TokenRefused):
             return error.advice or "Ask the provider's administrator with the words above."
         if isinstance(error, CredentialsRefused) and self.tokens is not None:
@@ -192,7 +194,8 @@ class Credentials:
             and self.mechanism == "auto"
         ):
             return (
-                f"Check username and password. If they are right, the server offers {self._tried} and cannot do it, as where it keeps "
+                f"Check username and password. If they are right, the server offers {self._tried} and cannot do it, "
+                f"as where it keeps "
                 "only hashes of passwords: say auth: {mechanism: plain}, over TLS."
             )
         return ""

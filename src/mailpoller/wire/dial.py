@@ -17,7 +17,8 @@ _ADDRESSES = 4
 
 
 class NoConnection(TransientError):
-    """No address of a host could be connected to. ``reason`` is what became of the last one; ``at_once``: it said so, and was not waited for."""
+    """No address of a host could be connected to. ``reason`` is what became of the last one; ``at_once``: it said so,
+    and was not waited for."""
 
     def __init__(self, place: str, reason: str, *, at_once: bool) -> None:
         super().__init__(f"cannot connect to {place}: {reason}")
@@ -45,7 +46,8 @@ async def dial(host: str, port: int, *, seconds: float, proxy: Way | None = None
 
 
 def left_until(deadline: float) -> float:
-    """Seconds until ``deadline``, on the running loop's clock: a tenth at least, and in tenths, since errors quote it."""
+    """Seconds until ``deadline``, on the running loop's clock: a tenth at least, and in tenths, since errors quote
+    it."""
     return max(0.1, round(deadline - asyncio.get_running_loop().time(), 1))
 
 
@@ -71,7 +73,8 @@ def written(addresses: Sequence[Address]) -> str:
 
 
 async def connect(addresses: Sequence[Address], place: str, *, seconds: float) -> socket.socket:
-    """Connect to the first address that answers; each gets its share of the time, so that one dead route spoils nothing.
+    """Connect to the first address that answers; each gets its share of the time, so that one dead route spoils
+    nothing.
 
     Raises :class:`NoConnection`.
     """
@@ -121,7 +124,8 @@ def is_loopback(host: str) -> bool:
 
 
 def confidential(url: str) -> SplitResult | None:
-    """The parts of a URL to which a secret may be sent: https, or http to this machine, with no user or fragment. None for all others."""
+    """The parts of a URL to which a secret may be sent: https, or http to this machine, with no user or fragment.
+    None for all others."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port

@@ -1,4 +1,5 @@
-"""Literals of the configuration that are about the network: names of hosts, and lengths of time that something is waited for."""
+"""Literals of the configuration that are about the network: names of hosts, and lengths of time that something is
+waited for."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from mailpoller.wire.server import MailboxServer
 
 @contextmanager
 def attempt() -> Iterator[None]:
-    """For the first words of a session. There was none before, so that what is lost is an attempt, and reconnecting is no remedy of
-    its own: :class:`SessionLost` becomes a :class:`TransientError`."""
+    """For the first words of a session. There was none before, so that what is lost is an attempt, and reconnecting
+    is no remedy of its own: :class:`SessionLost` becomes a :class:`TransientError`."""
     try:
         yield
     except SessionLost as error:
@@ -25,10 +25,11 @@ def attempt() -> Iterator[None]:
 async def connected(
     protocol: asyncio.Protocol, server: MailboxServer, lose: Callable[[str], None]
 ) -> AsyncIterator[float]:
-    """For all that opens a session on ``protocol``, once it is connected to ``server``: if that fails, the connection is given up
-    by ``lose``, which is told why.
+    """For all that opens a session on ``protocol``, once it is connected to ``server``: if that fails, the connection
+    is given up by ``lose``, which is told why.
 
-    Yields the instant, on the loop's clock, until which TLS must be up and the greeting read. Raises :class:`TransientError`.
+    Yields the instant, on the loop's clock, until which TLS must be up and the greeting read. Raises
+    :class:`TransientError`.
     """
     seconds = server.connect_timeout.total_seconds()
     deadline = asyncio.get_running_loop().time() + seconds

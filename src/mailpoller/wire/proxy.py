@@ -29,7 +29,8 @@ class Proxy(Block):
     username: str | None = None
     """Log in at the proxy as this user."""
     password: Secret | None = None
-    """The user's password at the proxy. It crosses the network to the proxy in clear: that is what these protocols do."""
+    """The user's password at the proxy. It crosses the network to the proxy in clear: that is what these protocols
+    do."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -22,10 +22,12 @@ async def briefly(
     first_wait: timedelta = timedelta(milliseconds=200),
     longest_wait: timedelta = timedelta(seconds=2),
 ) -> T:
-    """Do ``work``, again after an error of the kinds ``on``, at most ``tries`` times in all; the last error is raised as it came.
+    """Do ``work``, again after an error of the kinds ``on``, at most ``tries`` times in all; the last error is raised
+    as it came.
 
-    The wait doubles from ``first_wait`` up to ``longest_wait``, with up to ``first_wait`` of jitter on top. Every other error, and a
-    cancellation, passes at once. ``work`` must be harmless when repeated, and keeps its own deadline.
+    The wait doubles from ``first_wait`` up to ``longest_wait``, with up to ``first_wait`` of jitter on top. Every
+    other error, and a cancellation, passes at once. ``work`` must be harmless when repeated, and keeps its own
+    deadline.
     """
     attempts = AsyncRetrying(
         stop=stop_after_attempt(tries),

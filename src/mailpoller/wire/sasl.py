@@ -1,9 +1,10 @@
 """SASL (RFC 4422): one way to log in for IMAP, POP3 and SMTP, which only carry its messages in different words.
 
 An :class:`Exchange` is one attempt to log in. The protocol sends ``AUTH`` with its :attr:`~Exchange.name`, then the
-first message (along with the command where that is allowed, else as the answer to an empty challenge), then the answer to each
-challenge, all in base64 (:func:`encoded`, :func:`decoded`); where an answer raises, it sends ``*`` and then raises that. When the server
-says that we are in, it calls :meth:`~Exchange.conclude`. A further mechanism is one class here and one line in a table.
+first message (along with the command where that is allowed, else as the answer to an empty challenge), then the
+answer to each challenge, all in base64 (:func:`encoded`, :func:`decoded`); where an answer raises, it sends ``*`` and
+then raises that. When the server says that we are in, it calls :meth:`~Exchange.conclude`. A further mechanism is one
+class here and one line in a table.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ TokenMechanism = Literal["auto", "xoauth2", "oauthbearer"]
 CHALLENGE_LIMIT = 16 << 10
 """Characters of a challenge that are looked at."""
 ITERATIONS = range(4096, 1_000_001)
-"""How often SCRAM may hash the password: fewer help whoever listens (RFC 7677 section 4), more would keep us busy for seconds."""
+"""How often SCRAM may hash the password: fewer help whoever listens (RFC 7677 section 4), more would keep us busy for
+seconds."""
 
 
 class Exchange(Protocol):
-    """One attempt to log in, with one user's credentials in it. Lives no longer than the login; has no telling ``repr``."""
+    """One attempt to log in, with one user's credentials in it. Lives no longer than the login; has no telling
+    ``repr``."""
 
     name: str
     """As the protocols write it: ``PLAIN``, ``SCRAM-SHA-256``."""
@@ -55,13 +58,13 @@ class Exchange(Protocol):
     async def answer(self, challenge: bytes) -> bytes:
         """The answer to a challenge, which may be empty: an empty line.
 
-        Raises :class:`TransientError` if the server breaks the mechanism's rules, :class:`CredentialsRefused` if it does not
-        know our password, or we cannot use it.
+        Raises :class:`TransientError` if the server breaks the mechanism's rules, :class:`CredentialsRefused` if it
+        does not know our password, or we cannot use it.
         """
 
     def conclude(self) -> None:
-        """The server says that we are logged in. Raises :class:`TransientError` if it has not proved who it is where the
-        mechanism wants that: then it must not be believed."""
+        """The server says that we are logged in. Raises :class:`TransientError` if it has not proved who it is where
+        the mechanism wants that: then it must not be believed."""
 
 
 class _Base:
@@ -295,7 +298,8 @@ _BY_PASSWORD: Mapping[str, Callable[[str, str], Exchange]] = {
     "SCRAM-SHA-1": ScramSha1,
     "PLAIN": Plain,
     "LOGIN": Login,
-    # Behind the others on purpose: over TLS it protects nothing more, and servers offer it that keep no password to check it with.
+    # Behind the others on purpose: over TLS it protects nothing more, and servers offer it that keep no password to
+    # check it with.
     "CRAM-MD5": CramMd5,
 }
 """The strongest first, for a line on which a secret may be sent."""
@@ -327,7 +331,8 @@ def pinned(written: str) -> PasswordMechanism | None:
 def by_token(
     offered: Collection[str], user: str, token: str, host: str, port: int, *, mechanism: TokenMechanism = "auto"
 ) -> Exchange | None:
-    """OAUTHBEARER, or XOAUTH2 where the server has only that, or the one that ``mechanism`` pins. None if the server offers neither."""
+    """OAUTHBEARER, or XOAUTH2 where the server has only that, or the one that ``mechanism`` pins. None if the server
+    offers neither."""
     if mechanism == "oauthbearer" or (mechanism == "auto" and "OAUTHBEARER" in offered):
         return OAuthBearer(user, token, host, port)
     return XOAuth2(user, token) if mechanism == "xoauth2" or "XOAUTH2" in offered else None
@@ -356,7 +361,8 @@ def decoded(line: bytes | str) -> bytes:
 
 
 def prepared(text: str) -> str:
-    """A name or password as SCRAM hashes it: SASLprep (RFC 4013). Raises :class:`CredentialsRefused` for what it forbids."""
+    """A name or password as SCRAM hashes it: SASLprep (RFC 4013). Raises :class:`CredentialsRefused` for what it
+    forbids."""
     if text.isascii() and text.isprintable():
         return text
     mapped = "".join(" " if stringprep.in_table_c12(one) else one for one in text if not stringprep.in_table_b1(one))
@@ -372,12 +378,14 @@ def prepared(text: str) -> str:
 
 _FORBIDDEN = (
     stringprep.in_table_c12, stringprep.in_table_c21_c22, stringprep.in_table_c3, stringprep.in_table_c4,
-    stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8, stringprep.in_table_c9,
+    stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8,
+    stringprep.in_table_c9,
 )  # fmt: skip
 
 
 def _explained(challenge: bytes, hidden: Sequence[str]) -> str:
-    """``{"status": "400", "schemes": "Bearer", "scope": "…"}`` in words; Microsoft and Google send base64 JSON, RFC 7628 defines it."""
+    """``{"status": "400", "schemes": "Bearer", "scope": "…"}`` in words; Microsoft and Google send base64 JSON, RFC
+    7628 defines it."""
     try:
         found = orjson.loads(challenge)
     except orjson.JSONDecodeError:

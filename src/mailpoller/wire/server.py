@@ -1,4 +1,5 @@
-"""What the blocks of IMAP, POP3 and SMTP have in common: where the server is, whom to trust, who logs in, how long it is waited for."""
+"""What the blocks of IMAP, POP3 and SMTP have in common: where the server is, whom to trust, who logs in, how long it
+is waited for."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
 
 
 class MailServer(Component):
-    """A block that is about a mail server. Its keys stand before those of the block itself, which says anew what it means otherwise."""
+    """A block that is about a mail server. Its keys stand before those of the block itself, which says anew what it
+    means otherwise."""
 
     usual_ports: ClassVar[Mapping[TlsMode, int]]
     """Where such servers are, by TLS mode."""
@@ -29,12 +31,14 @@ class MailServer(Component):
     port: int | None = Field(default=None, ge=1, le=65535)
     """The usual one, which follows ``tls``, if it is not given."""
     tls: TlsMode = "tls"
-    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker can
-    prevent it; see ``auth`` for the password then) or ``none``. Also understood: ``ssl-tls``, ``start-tls-required``, ``start-tls``."""
+    """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker
+    can prevent it; see ``auth`` for the password then) or ``none``. Also understood: ``ssl-tls``,
+    ``start-tls-required``, ``start-tls``."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
-    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint
+    -sha256``."""
     client_certificate: Path | None = None
     """Our own certificate (PEM), for a server that asks for one."""
     client_key: Path | None = None

@@ -143,7 +143,8 @@ async def secure(
     try:
         tls: Any = make(
             loop, protocol, policy.context(), shaken,
-            server_hostname=host.removesuffix("."),  # which is about the DNS: certificates have names without it (RFC 6066 section 3)
+            # which is about the DNS: certificates have names without it (RFC 6066 section 3)
+            server_hostname=host.removesuffix("."),
             ssl_handshake_timeout=max(seconds, 0.1), ssl_shutdown_timeout=2.0, call_connection_made=False,
         )  # fmt: skip
         transport.pause_reading()

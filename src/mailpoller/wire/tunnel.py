@@ -13,11 +13,12 @@ _LONGEST_REPLY = 16 * 1024
 async def tunnel(sock: socket.socket, host: str, port: int, login: tuple[str, str] | None) -> None:
     """Ask the proxy at the other end of ``sock`` for a tunnel to ``host``; ``login`` is a user and a password.
 
-    The reply is read octet by octet, for the tunnel begins right behind its blank line: in SMTP, IMAP and POP3 the server
-    speaks first, and its greeting may lie in the same segment. Whoever reads further takes it away from the client.
+    The reply is read octet by octet, for the tunnel begins right behind its blank line: in SMTP, IMAP and POP3 the
+    server speaks first, and its greeting may lie in the same segment. Whoever reads further takes it away from the
+    client.
 
-    Raises :class:`OSError` in an operator's words if the proxy says anything but 2xx, or nothing that is HTTP. The caller
-    sets the deadline and closes the socket.
+    Raises :class:`OSError` in an operator's words if the proxy says anything but 2xx, or nothing that is HTTP. The
+    caller sets the deadline and closes the socket.
     """
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _request(host, port, login))

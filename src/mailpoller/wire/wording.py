@@ -18,7 +18,8 @@ _TOKENLIKE = re.compile(r"[A-Za-z0-9+/_=~-]*(?:[A-Za-z0-9+/_=~-]{40}|\.[A-Za-z0-
 
 
 def spoken(said: str, secrets: Iterable[str] = ()) -> str:
-    """What a peer said, for an operator. ``secrets``: what must not be shown, should the peer repeat it, in whatever coding.
+    """What a peer said, for an operator. ``secrets``: what must not be shown, should the peer repeat it, in whatever
+    coding.
 
     What looks like a token is masked even if it is not ours: an error body may quote one that we have never seen.
     """

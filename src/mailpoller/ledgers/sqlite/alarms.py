@@ -55,7 +55,8 @@ def note(connection: Connection, faults: Sequence[Fault]) -> None:
 
 _NOTE = """
 INSERT INTO fault (subject, at, event, detail, mid)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value,
+    '$[3]'),
     json_extract(value, '$[4]')
 FROM json_each(?1) ORDER BY key
 """

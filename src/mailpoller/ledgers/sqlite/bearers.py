@@ -76,11 +76,12 @@ def recognise(connection: Connection, known: Known, refs: Sequence[MessageRef]) 
     return sights
 
 
-# Of messages without an identity: when they were left out unread; the Message-ID of one that an earlier version fetched; and whether
-# that version moved or deleted it, so that it should not be there.
+# Of messages without an identity: when they were left out unread; the Message-ID of one that an earlier version
+# fetched; and whether that version moved or deleted it, so that it should not be there.
 _RECOGNISE = """
 SELECT json_group_array(json_array(uid, listed, received, hex(mid), hex(identity), due_at IS NOT NULL,
-    iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled', message_id, NULL),
+    iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled',
+    message_id, NULL),
     identity IS NULL AND received IS NULL AND state = 'settled' AND disposition_state = 'applied'
         AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0)))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
@@ -94,7 +95,8 @@ def learn(connection: Connection, known: Known, refs: Sequence[MessageRef]) -> N
 
 _LEARN = """
 UPDATE message SET listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received),
-    -- Of what an earlier version was killed with no more than the size is known: of another size, it is perhaps another message. Longer
+    -- Of what an earlier version was killed with no more than the size is known: of another size, it is perhaps
+    -- another message. Longer
     -- names (RFC 1939 section 7) no server gives twice, and those services estimate.
     plain_id = iif(seen.listed <> message.listed AND length(message.uid) <= 70, 0, plain_id)
 FROM (
@@ -110,7 +112,8 @@ WHERE message.folder = seen.folder AND message.uid = seen.uid
 def succeed(
     connection: Connection, known: Known, mailbox: str, name: str, refs: Sequence[MessageRef], now: int
 ) -> None:
-    """Other messages bear these names now: what is known of the former bearers is kept aside, and the new ones are due."""
+    """Other messages bear these names now: what is known of the former bearers is kept aside, and the new ones are
+    due."""
     for ref in refs:
         row = connection.execute(
             "SELECT bearer, state FROM message WHERE folder = ? AND uid = ?", (known.id, ref.uid)
@@ -139,15 +142,17 @@ WHERE folder = ?1 AND uid = ?2
 """
 _ASIDE_UNSETTLED = """
 UPDATE message SET uid = ?3, absent_at = coalesce(absent_at, ?4), state = 'settled', outcome = 'gone', settled_at = ?4,
-    reason = 'another message bears its name', due_at = NULL, waits_for = NULL, waiting_since = NULL, at_risk = 0, blame = 0,
+    reason = 'another message bears its name', due_at = NULL, waits_for = NULL, waiting_since = NULL, at_risk = 0,
+    blame = 0,
     receipts = coalesce(receipts, '{}'), disposition = '{}', disposition_state = 'applied', disposed_at = ?4
 WHERE folder = ?1 AND uid = ?2
 """
 
 
 def carry_over(connection: Connection, known: Known, refs: Sequence[MessageRef], now: int) -> bool:
-    """Messages that a numbering shows which follows one that was set back, under the same name, with the same size and the same date,
-    are those that we know. What was moved or deleted and is there again is owed that once more. True if there were any."""
+    """Messages that a numbering shows which follows one that was set back, under the same name, with the same size
+    and the same date, are those that we know. What was moved or deleted and is there again is owed that once more.
+    True if there were any."""
     if known.predecessor is None or not refs:
         return False
     carried = [uid for (uid,) in connection.execute(_CARRIED, (known.predecessor, known.id, named(refs))).fetchall()]
@@ -171,8 +176,10 @@ WHERE message.folder = seen.folder AND message.uid = seen.uid AND message.listed
 """
 _CARRY_OVER = """
 UPDATE message SET folder = ?2, absent_at = NULL,
-    due_at = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL), ?4, due_at),
-    disposition_state = iif(disposition_state = 'applied' AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL),
+    due_at = iif(disposition_state = 'applied'
+    AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL), ?4, due_at),
+    disposition_state = iif(disposition_state = 'applied'
+    AND (disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL),
         'pending', disposition_state)
 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?3)) AND state <> 'claimed'
 """
@@ -203,7 +210,8 @@ WHERE state IN ('suspect', 'deferred') AND folder = ? AND due_at IS NOT NULL AND
 def inherit(connection: Connection, known: Known, claim: Claim, former: Heirless, now: int) -> Claim:
     """See :meth:`Ledger.inherit`. The two rows change mids, so that none is borne twice."""
     row = connection.execute(
-        "SELECT route, receipts, generation FROM message WHERE folder = ?1 AND uid = ?2 AND mid = ?3 AND state IN ('suspect', 'deferred')",
+        "SELECT route, receipts, generation FROM message WHERE folder = ?1 AND uid = ?2 AND mid = ?3 AND state IN "
+        "('suspect', 'deferred')",
         (former.number, former.uid, mid_octets(former.mid)),
     ).fetchone()
     if row is None:
@@ -224,9 +232,12 @@ def inherit(connection: Connection, known: Known, claim: Claim, former: Heirless
 
 
 _GIVEN_UP = """
-UPDATE message SET mid = ?3, state = 'settled', outcome = 'gone', settled_at = ?4, reason = 'it has another name now', due_at = NULL,
-    waits_for = NULL, waiting_since = NULL, at_risk = 0, suspect = 0, strikes = 0, blame = 0, absent_at = coalesce(absent_at, ?4),
-    route = NULL, receipts = NULL, mark = NULL, fingerprint = NULL, disposition = '{}', disposition_state = 'applied', disposed_at = ?4
+UPDATE message SET mid = ?3, state = 'settled', outcome = 'gone', settled_at = ?4,
+    reason = 'it has another name now', due_at = NULL,
+    waits_for = NULL, waiting_since = NULL, at_risk = 0, suspect = 0, strikes = 0, blame = 0,
+    absent_at = coalesce(absent_at, ?4),
+    route = NULL, receipts = NULL, mark = NULL, fingerprint = NULL, disposition = '{}',
+    disposition_state = 'applied', disposed_at = ?4
 WHERE folder = ?1 AND uid = ?2
 """
 
@@ -245,9 +256,9 @@ def census(
     absent: list[str] = []
     back: list[str] = []
     rows = connection.execute(
-        "SELECT uid, listed, absent_at, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 0, "
-        "state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 1 AND disposition_state = 'applied' "
-        "FROM message WHERE folder = ? AND uid NOT LIKE ?",
+        "SELECT uid, listed, absent_at, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = "
+        "0, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 1 AND disposition_state = "
+        "'applied' FROM message WHERE folder = ? AND uid NOT LIKE ?",
         (known.id, FORMER_NAMES),
     )
     for uid, listed, absent_at, stays, free in rows:
@@ -304,7 +315,8 @@ def unsettled(connection: Connection, known: Known, limit: int) -> list[Named]:
 def lost(connection: Connection, known: Known, limit: int) -> list[Named]:
     rows = connection.execute(
         "SELECT uid, listed, received FROM message INDEXED BY message_lost WHERE folder = ? "
-        "AND (outcome = 'gone' AND (receipts IS NULL OR reason = '') OR outcome = 'doubtful') ORDER BY settled_at DESC LIMIT ?",
+        "AND (outcome = 'gone' AND (receipts IS NULL OR reason = '') OR outcome = 'doubtful') ORDER BY settled_at "
+        "DESC LIMIT ?",
         (known.id, limit),
     )
     return list(rows)

@@ -103,7 +103,8 @@ _ROWS = """
 SELECT json_group_array(json_array(folder, uid, state, due_at, hex(mid), suspect, strikes, route, receipts, generation,
     attempts, outcome, disposition, listed, received, hex(identity), absent_at, doubts, doubted_at, bearer, plain_id,
     disposition_state,
-    iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled', message_id, NULL),
+    iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled',
+    message_id, NULL),
     identity IS NULL AND received IS NULL AND state = 'settled' AND disposition_state = 'applied'
         AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0), blame, waits_for))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
@@ -161,8 +162,8 @@ def _claim_new(known: Known, ref: MessageRef) -> Claim:
 def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlement | Question:
     (
         _, _, state, due_at, mid, suspect, strikes, route, receipts, generation, attempts, outcome, disposition,
-        listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _, left_out_at, message_id, removed,
-        blame, waits_for,
+        listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _, left_out_at, message_id,
+        removed, blame, waits_for,
     ) = row  # fmt: skip
     waits = due_at is not None and now < due_at <= now + LATEST_DUE // MICROSECOND
     witnessed = identity or message_id or left_out_at is not None

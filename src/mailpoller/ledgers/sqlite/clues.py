@@ -1,9 +1,11 @@
-"""By what ``trace`` and ``redeliver`` find a settled message: the beginning of its mid, and sums of its Message-ID and sender.
+"""By what ``trace`` and ``redeliver`` find a settled message: the beginning of its mid, and sums of its Message-ID
+and sender.
 
-An index on random ids writes a page for nearly every row of every commit, and reads one, once it is larger than the cache. Clues are
-therefore kept in batches, one after the other, and a batch is sorted as a whole once it is complete. Until then a commit only notes
-the names of its messages at the end of a list, and who looks for a message looks at all that are in it. Then each batch is asked, the
-newest first. Messages without an outcome have no clues: they are few, and looked through.
+An index on random ids writes a page for nearly every row of every commit, and reads one, once it is larger than the
+cache. Clues are therefore kept in batches, one after the other, and a batch is sorted as a whole once it is complete.
+Until then a commit only notes the names of its messages at the end of a list, and who looks for a message looks at
+all that are in it. Then each batch is asked, the newest first. Messages without an outcome have no clues: they are
+few, and looked through.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def _names(rows: Iterable[Traced]) -> list[str]:
 
 
 def add(connection: Connection, number: int, uids: Sequence[str]) -> int:
-    """Note that these messages of the folder ``number`` are being settled. The batch that they go to; the caller writes it into their
-    rows, in the same transaction."""
+    """Note that these messages of the folder ``number`` are being settled. The batch that they go to; the caller
+    writes it into their rows, in the same transaction."""
     (count,) = connection.execute(
         "UPDATE shelf SET messages = messages + ? RETURNING messages", (len(uids),)
     ).fetchone()
@@ -64,7 +66,8 @@ def put(connection: Connection, keys: Sequence[Key]) -> None:
     for number, uids in _by_folder(keys).items():
         batch = add(connection, number, uids)
         connection.execute(
-            "UPDATE message SET clues = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
+            "UPDATE message SET clues = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state "
+            "= 'settled'",
             (number, document(uids), batch),
         )
 
@@ -98,9 +101,9 @@ def take(connection: Connection, keys: Sequence[Key]) -> None:
     """Forget the clues of these rows, before they change their names, lose their outcomes or go."""
     for number, uids in _by_folder(keys).items():
         rows = connection.execute(
-            "SELECT coalesce(clues, (SELECT batch FROM clue_range AS range WHERE range.folder = ?1 AND range.uid <= message.uid "
-            "ORDER BY range.uid DESC LIMIT 1)), uid, mid, message_id, sender FROM message "
-            "WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
+            "SELECT coalesce(clues, (SELECT batch FROM clue_range AS range WHERE range.folder = ?1 AND range.uid <= "
+            "message.uid ORDER BY range.uid DESC LIMIT 1)), uid, mid, message_id, sender FROM message WHERE folder "
+            "= ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
             (number, document(uids)),
         ).fetchall()
         if {row[0] for row in rows} & _unsorted(connection):
@@ -120,7 +123,8 @@ _TAKE = "DELETE FROM clue WHERE batch = ?1 AND folder = ?2 AND name IN (SELECT v
 
 
 def find(connection: Connection, marks: Sequence[str], limit: int) -> list[Key]:
-    """At most ``limit`` rows that may be meant, those that were settled last first, and all whose clues are not sorted yet."""
+    """At most ``limit`` rows that may be meant, those that were settled last first, and all whose clues are not
+    sorted yet."""
     latest = connection.execute(
         "SELECT folder, value FROM clue_unsorted CROSS JOIN json_each(uids) ORDER BY clue_unsorted.id DESC"
     )
@@ -151,9 +155,9 @@ def _by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:
 
 # --- ledgers of before ------------------------------------------------------------------------------------------------
 def shelve_all(connection: Connection, progress: Callable[[int, int], None]) -> None:
-    """Make the clues of a ledger that has none, in the order of its rows, and count what is settled in each folder. The rows themselves
-    are not written: the batch of one without a note of it is that of the range in which its name lies. ``progress`` is told
-    how many messages are done, and of how many."""
+    """Make the clues of a ledger that has none, in the order of its rows, and count what is settled in each folder.
+    The rows themselves are not written: the batch of one without a note of it is that of the range in which its name
+    lies. ``progress`` is told how many messages are done, and of how many."""
     (total,) = connection.execute("SELECT count(*) FROM message").fetchone()
     settled: Counter[int] = Counter()
     done, batch = 0, 0

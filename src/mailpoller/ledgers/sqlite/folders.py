@@ -27,8 +27,8 @@ AGAIN = " again:"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A folder's row. ``epoch`` is what mids are minted of: the folder's own, unless two accounts share that or its numbering was
-    set back. ``predecessor``: the row of the numbering that was set back."""
+    """A folder's row. ``epoch`` is what mids are minted of: the folder's own, unless two accounts share that or its
+    numbering was set back. ``predecessor``: the row of the numbering that was set back."""
 
     id: int
     epoch: str
@@ -252,7 +252,8 @@ def accept(connection: Connection, mailbox: str, how: Literal["baseline", "repla
 
 
 def unknown(connection: Connection, known: Known, sizes: Iterable[int | None]) -> int:
-    """How many of ``sizes`` no settled message of an earlier epoch had, each earlier size counting once for each message."""
+    """How many of ``sizes`` no settled message of an earlier epoch had, each earlier size counting once for each
+    message."""
     earlier: Counter[int] = Counter()
     for number in earlier_epochs(connection, known):
         (found,) = connection.execute(_SIZES, (number,)).fetchone()

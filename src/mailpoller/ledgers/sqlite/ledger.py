@@ -61,8 +61,8 @@ class SqliteLedger:
         self._lock = lock
         self._clock = clock
         self._known: dict[Folder, Known] = {}
-        # The claims that a caller of this process has in hand. Rows of others that are claimed can be claimed again: their
-        # commit succeeded, but its caller was cancelled or told that it had failed.
+        # The claims that a caller of this process has in hand. Rows of others that are claimed can be claimed again:
+        # their commit succeeded, but its caller was cancelled or told that it had failed.
         self._open_claims: set[Key] = set()
 
     @classmethod
@@ -351,13 +351,14 @@ class SqliteLedger:
         return await self._read(lambda c: messages.former(c, known, fingerprints))
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
-        """As the port says; in pieces, so that no other write waits for all of it, and no more is in memory than a piece."""
+        """As the port says; in pieces, so that no other write waits for all of it, and no more is in memory than a
+        piece."""
         known, earlier_than, now = await self._find(folder), micros(before), self._now()
         there = present if isinstance(present, (set, frozenset, dict)) else set(present)
         complete, earlier = await self._read(lambda c: folders.present_and_former(c, known))
         forgotten = await self._prune(known.id, there, earlier_than, now)
-        # Once this epoch's first listing was worked through, no message of a former one is needed: its numbering is gone, and its
-        # fingerprints suppress nothing any more.
+        # Once this epoch's first listing was worked through, no message of a former one is needed: its numbering is
+        # gone, and its fingerprints suppress nothing any more.
         for number in earlier if complete else ():
             forgotten += await self._prune(number, None, earlier_than, now)
         await self._write(lambda c: folders.pruned(c, known, now))
@@ -491,7 +492,8 @@ class SqliteLedger:
         return await asyncio.to_thread(read)
 
     async def _find(self, folder: Folder) -> Known:
-        """The folder's row. Raises :class:`LedgerUnavailable` if it was never opened, or was forgotten: opening it helps."""
+        """The folder's row. Raises :class:`LedgerUnavailable` if it was never opened, or was forgotten: opening it
+        helps."""
         known = self._known.get(folder)
         if known is None:
             known = await self._read(lambda c: folders.find(c, folder))

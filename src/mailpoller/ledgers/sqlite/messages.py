@@ -99,7 +99,8 @@ FROM (
         iif(json_extract(value, '$[2]') IS NULL, NULL, substr(?2, 1 + 32 * key, 32)) AS fingerprint,
         json_extract(value, '$[3]') AS size, json_extract(value, '$[4]') AS message_id,
         json_extract(value, '$[5]') AS sender, json_extract(value, '$[6]') AS repeat_of,
-        json_extract(value, '$[7]') AS received, iif(json_extract(value, '$[8]'), substr(?12, 1 + 16 * key, 16), NULL) AS identity
+        json_extract(value, '$[7]') AS received, iif(json_extract(value, '$[8]'), substr(?12, 1 + 16 * key, 16),
+        NULL) AS identity
     FROM json_each(?1)
 ) AS new
 WHERE message.folder = new.folder AND message.uid = new.uid
@@ -175,7 +176,8 @@ UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, rea
     route = coalesce(?5, route),
     receipts = iif(?6 IS NULL, receipts, json_patch(coalesce(receipts, '{}'), ?6)),
     absent_at = iif(?7 = 'absent', min(coalesce(absent_at, ?8), ?8), NULL),
-    doubts = doubts + (?7 = 'doubtful'), doubted_at = iif(?7 = 'doubtful', min(coalesce(doubted_at, ?8), ?8), doubted_at),
+    doubts = doubts + (?7 = 'doubtful'), doubted_at = iif(?7 = 'doubtful', min(coalesce(doubted_at, ?8), ?8),
+    doubted_at),
     identity = coalesce(known.identity, message.identity), received = coalesce(known.received, message.received),
     size = coalesce(known.size, message.size), message_id = coalesce(known.message_id, message.message_id),
     sender = coalesce(known.sender, message.sender),
@@ -183,7 +185,8 @@ UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, rea
 FROM (
     SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid,
         iif(json_extract(value, '$[2]'), substr(?9, 1 + 16 * key, 16), NULL) AS identity,
-        json_extract(value, '$[3]') AS received, json_extract(value, '$[4]') AS size, json_extract(value, '$[5]') AS message_id,
+        json_extract(value, '$[3]') AS received, json_extract(value, '$[4]') AS size, json_extract(value,
+        '$[5]') AS message_id,
         json_extract(value, '$[6]') AS sender, json_extract(value, '$[7]') AS mark,
         iif(json_extract(value, '$[7]') IS NULL, NULL, substr(?10, 1 + 32 * key, 32)) AS fingerprint
     FROM json_each(?1)

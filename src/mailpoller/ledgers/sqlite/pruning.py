@@ -60,10 +60,12 @@ WALKED = 20_000
 
 _PIECE = "SELECT uid FROM message WHERE folder = ?1 AND uid > ?2 ORDER BY uid LIMIT 1 OFFSET ?3"
 _OLD = """
-SELECT uid, absent_at FROM message WHERE folder = ?1 AND uid > ?2 AND uid <= ?3 AND state = 'settled' AND settled_at < ?4
+SELECT uid, absent_at FROM message WHERE folder = ?1 AND uid > ?2 AND uid <= ?3 AND state = 'settled'
+    AND settled_at < ?4
 """
 _FORMER_EPOCH = """
-SELECT uid, absent_at FROM message WHERE folder = ?1 AND uid > ?2 AND uid <= ?3 AND coalesce(settled_at, claimed_at) < ?4
+SELECT uid, absent_at FROM message WHERE folder = ?1 AND uid > ?2 AND uid <= ?3 AND coalesce(settled_at,
+    claimed_at) < ?4
 """
 
 
@@ -71,8 +73,8 @@ def prune(connection: Connection, number: int, uids: Sequence[str], before: int)
     """Forget a piece of what :func:`prunable` found, if it is still so; the number of settled messages forgotten.
     What is not settled is forgotten in former epochs alone."""
     present = connection.execute(
-        "SELECT turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = folder.name) "
-        "FROM folder WHERE id = ?",
+        "SELECT turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = "
+        "folder.name) FROM folder WHERE id = ?",
         (number,),
     ).fetchone() or (1,)
     old = connection.execute(

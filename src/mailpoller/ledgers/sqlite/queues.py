@@ -18,10 +18,10 @@ def queue_mark(connection: Connection, name: str) -> QueueRecord | None:
 
 def note_queue(connection: Connection, name: str, mark: Mark, receipts: int, now: int) -> None:
     connection.execute(
-        "INSERT INTO queue (name, identity, height, place, receipts, first_at, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) "
-        "ON CONFLICT (name) DO UPDATE SET height = excluded.height, place = excluded.place, last_at = excluded.last_at, "
-        "receipts = iif(identity = excluded.identity, receipts, 0) + excluded.receipts, "
-        "first_at = iif(identity = excluded.identity, first_at, excluded.first_at), identity = excluded.identity",
+        "INSERT INTO queue (name, identity, height, place, receipts, first_at, last_at) VALUES (?1, ?2, ?3, ?4, ?5, "
+        "?6, ?6) ON CONFLICT (name) DO UPDATE SET height = excluded.height, place = excluded.place, last_at = "
+        "excluded.last_at, receipts = iif(identity = excluded.identity, receipts, 0) + excluded.receipts, first_at "
+        "= iif(identity = excluded.identity, first_at, excluded.first_at), identity = excluded.identity",
         (name, mark.identity, mark.height, mark.place, receipts, now),
     )
 

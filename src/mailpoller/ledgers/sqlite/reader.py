@@ -51,8 +51,8 @@ class LedgerReader:
 
     @classmethod
     def open(cls, path: Path) -> LedgerReader:
-        """Open the ledger at ``path``. Raises :class:`LedgerUnavailable` if there is none, if it may not be read, or if it is
-        of another version."""
+        """Open the ledger at ``path``. Raises :class:`LedgerUnavailable` if there is none, if it may not be read, or
+        if it is of another version."""
         try:
             return cls(connect_read_only(path, SCHEMA), path)
         except SqliteUnavailable as error:
@@ -119,9 +119,9 @@ class LedgerReader:
     def folders(self, mailbox: str | None = None) -> Sequence[FolderStanding]:
         """Every folder in every epoch, the present epoch first."""
         rows = self._connection.execute(
-            "SELECT mailbox, name, epoch, turn = max(turn) OVER (PARTITION BY mailbox, name), position, complete, held, "
-            "accepted, baseline_at, opened_at, advanced_at FROM folder WHERE ?1 IS NULL OR mailbox = ?1 "
-            "ORDER BY mailbox, name, turn DESC",
+            "SELECT mailbox, name, epoch, turn = max(turn) OVER (PARTITION BY mailbox, name), position, complete, "
+            "held, accepted, baseline_at, opened_at, advanced_at FROM folder WHERE ?1 IS NULL OR mailbox = ?1 ORDER "
+            "BY mailbox, name, turn DESC",
             (mailbox,),
         )
         return [
@@ -129,5 +129,6 @@ class LedgerReader:
                 box, name, epoch, bool(present), position, bool(complete), held, accepted,
                 instant(baseline_at), instant(opened_at), instant_or_none(advanced_at),
             )
-            for box, name, epoch, present, position, complete, held, accepted, baseline_at, opened_at, advanced_at in rows
+            for box, name, epoch, present, position, complete, held, accepted, baseline_at, opened_at,
+            advanced_at in rows
         ]  # fmt: skip

@@ -105,7 +105,8 @@ ALTER TABLE folder ADD COLUMN pruned_at INTEGER;
 ALTER TABLE folder ADD COLUMN absence_accepted_at INTEGER;
 ALTER TABLE folder ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 
--- What a first listing showed, until all of it is worked on. Not in the row of its folder, which every settled message changes.
+-- What a first listing showed, until all of it is worked on. Not in the row of its folder, which every settled
+-- message changes.
 CREATE TABLE plan (
     folder INTEGER NOT NULL PRIMARY KEY REFERENCES folder (id) ON DELETE CASCADE,
     listed TEXT    NOT NULL
@@ -196,7 +197,8 @@ SCHEMA = Schema(
     migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES),
     works={3: shelve_all},
 )
-"""``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to be done.
+"""``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to
+be done.
 
 - ``claimed``: in a process's hands since ``due_at``
 - ``suspect``: a process died with it, and it had no verdict since; due at ``due_at``, alone

@@ -45,8 +45,8 @@ def is_mid(term: str) -> bool:
 
 
 def trace(connection: Connection, term: str, limit: int) -> list[Story]:
-    """See :meth:`Ledger.trace`. Senders are compared without case. Of a prolific sender the newest messages are sought among those
-    that were settled last."""
+    """See :meth:`Ledger.trace`. Senders are compared without case. Of a prolific sender the newest messages are
+    sought among those that were settled last."""
     term = mid_of(term)
     if is_mid(term):
         keys = _candidates(connection, [clues.of_mid(term)], limit)
@@ -54,7 +54,8 @@ def trace(connection: Connection, term: str, limit: int) -> list[Story]:
     else:
         keys = _candidates(connection, [clues.of_text(term)], limit)
         keys += connection.execute(
-            "SELECT folder.id, message.uid FROM folder CROSS JOIN message ON message.folder = folder.id AND message.uid = ?",
+            "SELECT folder.id, message.uid FROM folder CROSS JOIN message ON message.folder = folder.id AND "
+            "message.uid = ?",
             (term,),
         ).fetchall()
         rows = connection.execute(_BY_TERM, (document(keys), limit, term))
@@ -185,10 +186,10 @@ def find(connection: Connection, mid: str) -> Key | None:
 def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
     """See :meth:`Ledger.reopen`. A deferred message keeps its generation and is due now; one in hand is left alone."""
     row = connection.execute(
-        "SELECT mailbox, name, epoch, state, listed, "
-        "turn = (SELECT max(turn) FROM folder AS other WHERE other.mailbox = folder.mailbox AND other.name = folder.name), "
-        "settled_at, outcome, reason, rules, receipts, former, generation "
-        "FROM message JOIN folder ON folder.id = message.folder WHERE folder = ? AND uid = ?",
+        "SELECT mailbox, name, epoch, state, listed, turn = (SELECT max(turn) FROM folder AS other WHERE "
+        "other.mailbox = folder.mailbox AND other.name = folder.name), settled_at, outcome, reason, rules, "
+        "receipts, former, generation FROM message JOIN folder ON folder.id = message.folder WHERE folder = ? AND "
+        "uid = ?",
         key,
     ).fetchone()
     if row is None:
@@ -209,9 +210,11 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
         clues.take(connection, [key])
         kept = [*(undocument(former) if former else []), last][-FORMER_KEPT:]
         connection.execute(
-            "UPDATE message SET clues = NULL, state = 'deferred', due_at = ?, generation = ?, attempts = 0, route = NULL, absent_at = NULL, "
-            "doubts = 0, doubted_at = NULL, receipts = NULL, waits_for = NULL, waiting_since = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
-            "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL, former = ? WHERE folder = ? AND uid = ?",
+            "UPDATE message SET clues = NULL, state = 'deferred', due_at = ?, generation = ?, attempts = 0, route = "
+            "NULL, absent_at = NULL, doubts = 0, doubted_at = NULL, receipts = NULL, waits_for = NULL, "
+            "waiting_since = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
+            "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL, former = ? WHERE folder = ? "
+            "AND uid = ?",
             (now, next_generation(generation), document(kept), *key),
         )
     elif state in ("deferred", "suspect"):
@@ -220,7 +223,8 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
 
 
 def counts(connection: Connection, mailbox: str) -> Mapping[str, int]:
-    """See :meth:`Ledger.counts`. What is not settled counts in the present epochs only: in a former one it is nobody's work."""
+    """See :meth:`Ledger.counts`. What is not settled counts in the present epochs only: in a former one it is
+    nobody's work."""
     (settled,) = connection.execute(
         "SELECT coalesce(sum(settled), 0) FROM folder WHERE mailbox = ?", (mailbox,)
     ).fetchone()

@@ -59,7 +59,7 @@ def _stuck(what: Literal["fetch", "disposition"], folder: Folder, row: tuple[Any
 def hasten(connection: Connection, mailbox: str, now: int) -> int:
     """See :meth:`Ledger.hasten`."""
     return connection.execute(
-        "UPDATE message SET due_at = ?2 WHERE state = 'settled' AND folder IN (SELECT id FROM folder WHERE mailbox = ?1) "
-        "AND due_at IS NOT NULL AND disposition_state = 'pending'",
+        "UPDATE message SET due_at = ?2 WHERE state = 'settled' AND folder IN (SELECT id FROM folder WHERE mailbox "
+        "= ?1) AND due_at IS NOT NULL AND disposition_state = 'pending'",
         (mailbox, now),
     ).rowcount

@@ -1,4 +1,5 @@
-"""Microsoft Graph as both the source and the outgoing use it: one client, its share of the service, and what errors mean."""
+"""Microsoft Graph as both the source and the outgoing use it: one client, its share of the service, and what errors
+mean."""
 
 from mailpoller.remote.graph.client import Answer, Ask, GraphClient
 from mailpoller.remote.graph.errors import Denied, Missing, SyncLost, advice_for, words_of

@@ -76,9 +76,9 @@ class Answer:
 class GraphClient(WebClient):
     """Speaks to one mailbox. Paths are below ``/users/USER``; links are those that the service gave, of the same host.
 
-    Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one does),
-    :class:`CredentialsRefused` for a token that is not taken and for what we may not do, :class:`Busy`, :class:`Missing`,
-    :class:`SyncLost`, and :class:`TransientError` for all else.
+    Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one
+    does), :class:`CredentialsRefused` for a token that is not taken and for what we may not do, :class:`Busy`,
+    :class:`Missing`, :class:`SyncLost`, and :class:`TransientError` for all else.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class GraphClient(WebClient):
         )  # fmt: skip
 
     async def download(self, uid: str, intake: Intake, doing: str) -> bool:
-        """The MIME octets of a message, as they arrive, up to the intake's limit. The caller ends the intake. False: a cut would look like
-        the end."""
+        """The MIME octets of a message, as they arrive, up to the intake's limit. The caller ends the intake. False:
+        a cut would look like the end."""
         target = f"{self._mailbox}/messages/{quote(uid, safe='')}/$value"
 
         async def once() -> bool:
@@ -129,7 +129,8 @@ class GraphClient(WebClient):
         return await self._in_turn(self._gate.turn, once, refusal)
 
     async def batch(self, asks: Sequence[Ask], doing: str) -> list[Answer]:
-        """Every request, twenty at a time; an answer for each, in the same order. What was throttled is asked again, for a while."""
+        """Every request, twenty at a time; an answer for each, in the same order. What was throttled is asked again,
+        for a while."""
         answers: list[Answer] = []
         for first in range(0, len(asks), BATCHED):
             answers += await self._batch(asks[first : first + BATCHED], doing)

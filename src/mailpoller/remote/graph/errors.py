@@ -21,13 +21,14 @@ _DENIED = frozenset(
 )
 
 _POLICY = (
-    "The application lacks the permission, or nobody consented, or the mailbox is outside its scope: Entra, App registrations, "
-    "API permissions: Mail.ReadWrite (reading and settling) and Mail.Send (sending), Grant admin consent; then the Exchange "
-    "side: Test-ApplicationAccessPolicy, or Test-ServicePrincipalAuthorization with RBAC for Applications. Changes take up to an hour."
+    "The application lacks the permission, or nobody consented, or the mailbox is outside its scope: Entra, App "
+    "registrations, API permissions: Mail.ReadWrite (reading and settling) and Mail.Send (sending), Grant admin "
+    "consent; then the Exchange side: Test-ApplicationAccessPolicy, or Test-ServicePrincipalAuthorization with RBAC "
+    "for Applications. Changes take up to an hour."
 )
 _NO_MAILBOX = (
-    "There is no mailbox in Exchange Online under this name: check user, tenant and cloud; the user needs a licence with Exchange, "
-    "and a mailbox that is still on premises is reached by type: ews or imap."
+    "There is no mailbox in Exchange Online under this name: check user, tenant and cloud; the user needs a licence "
+    "with Exchange, and a mailbox that is still on premises is reached by type: ews or imap."
 )
 _ADVICE: Mapping[str, str] = {
     **dict.fromkeys(_DENIED, _POLICY),
@@ -38,14 +39,18 @@ _ADVICE: Mapping[str, str] = {
     "ErrorNonExistentMailbox": _NO_MAILBOX,
     "Request_ResourceNotFound": _NO_MAILBOX,
     "ResourceNotFound": _NO_MAILBOX,
-    "ErrorSendAsDenied": "The mail's From is not user's own: let sender be an address of user, or grant Send As in Exchange.",
+    "ErrorSendAsDenied": "The mail's From is not user's own: let sender be an address of user, or grant Send As in "
+    "Exchange.",
     "ErrorMailboxStoreUnavailable": "Exchange has trouble with this mailbox's store; it usually passes within minutes.",
     "ErrorQuotaExceeded": "The mailbox is full: empty it, or raise its quota.",
-    "ErrorAccountSuspend": "The account is blocked from sending; an administrator sees why under Restricted entities in Defender.",
+    "ErrorAccountSuspend": "The account is blocked from sending; an administrator sees why under Restricted entities "
+    "in Defender.",
     "ErrorExceededMessageLimit": "The mailbox has sent more than its limit allows today.",
-    "InvalidAuthenticationToken": "The token is for another service or cloud: check scopes (https://HOST-OF-GRAPH/.default) and cloud.",
+    "InvalidAuthenticationToken": "The token is for another service or cloud: check scopes "
+    "(https://HOST-OF-GRAPH/.default) and cloud.",
     "ApplicationThrottled": "The application asks too often; mailpoller waits as it is told.",
-    "MailboxConcurrency": "Another program uses the same application id on this mailbox: give mailpoller one of its own.",
+    "MailboxConcurrency": "Another program uses the same application id on this mailbox: give mailpoller one of its "
+    "own.",
 }
 
 
@@ -54,7 +59,8 @@ LOGIN_ADVICE = "Check tenant, client_id, the secret and its expiry: Entra, App r
 
 
 class Missing(TransientError):
-    """404: what was asked for is not there. ``code`` tells whether it is the message or folder (:data:`ITEM_GONE`) or more."""
+    """404: what was asked for is not there. ``code`` tells whether it is the message or folder (:data:`ITEM_GONE`) or
+    more."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)

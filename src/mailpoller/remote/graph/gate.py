@@ -15,7 +15,8 @@ from mailpoller.remote.throttle import Throttle
 AT_ONCE = 4
 """Requests that Exchange Online serves at a time for one application in one mailbox."""
 BUDGET = 9_500
-"""Requests that we allow ourselves in :data:`WINDOW`, of the 10,000 that the service does: others may use the application too."""
+"""Requests that we allow ourselves in :data:`WINDOW`, of the 10,000 that the service does: others may use the
+application too."""
 WINDOW = 600.0
 """Seconds over which requests are counted."""
 _GRAIN = 10.0
@@ -23,9 +24,11 @@ _GRAIN = 10.0
 
 
 class Gate(Throttle):
-    """Lets requests through as the service wants them: shared by everybody who speaks to one mailbox as one application.
+    """Lets requests through as the service wants them: shared by everybody who speaks to one mailbox as one
+    application.
 
-    Turns are taken in the order in which they are asked for, so that a batch, which takes all four places, is not overtaken for ever.
+    Turns are taken in the order in which they are asked for, so that a batch, which takes all four places, is not
+    overtaken for ever.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -37,7 +40,8 @@ class Gate(Throttle):
 
     @asynccontextmanager
     async def turn(self, places: int = 1, requests: int = 1) -> AsyncIterator[None]:
-        """Hold ``places`` of the four for ``requests`` requests. Raises :class:`Busy` if it is not our turn for long."""
+        """Hold ``places`` of the four for ``requests`` requests. Raises :class:`Busy` if it is not our turn for
+        long."""
         async with self._queue:
             await self._until(self._wanted)
             async with self._left:
@@ -80,7 +84,8 @@ _gates: WeakValueDictionary[tuple[str, str, str], Gate] = WeakValueDictionary()
 
 
 def gate_for(url: str, application: str, user: str, clock: Clock) -> Gate:
-    """The gate of this application in this mailbox of the service at ``url``, one for the whole process as long as anybody holds it."""
+    """The gate of this application in this mailbox of the service at ``url``, one for the whole process as long as
+    anybody holds it."""
     key = urlsplit(url).netloc.lower(), application.lower(), user.lower()
     found = _gates.get(key)
     if found is None:

@@ -1,4 +1,5 @@
-"""Mails that a relay took for some of their recipients: who has each, so that the others get it and nobody gets it twice."""
+"""Mails that a relay took for some of their recipients: who has each, so that the others get it and nobody gets it
+twice."""
 
 from __future__ import annotations
 
@@ -28,9 +29,11 @@ class Share:
 
 
 class Partly:
-    """Shares by delivery id, kept in a file, so that they survive the process. The file is there only while it is needed.
+    """Shares by delivery id, kept in a file, so that they survive the process. The file is there only while it is
+    needed.
 
-    A file that cannot be read or written is told (``recipient.unrecorded``) and costs a repeat after a restart, and nothing else.
+    A file that cannot be read or written is told (``recipient.unrecorded``) and costs a repeat after a restart, and
+    nothing else.
     """
 
     def __init__(self, file: Path) -> None:

@@ -32,7 +32,8 @@ _THREAD_ABOVE = 1 << 17
 _LANES = 2
 """Mails in hand at once, of all batches: each holds a whole message in memory."""
 _BUDGET_S = 90.0
-"""No further mail of a batch is begun after so many seconds: what is known then is told before the engine gives up on the batch."""
+"""No further mail of a batch is begun after so many seconds: what is known then is told before the engine gives up on
+the batch."""
 
 _REASONS: Mapping[str, tuple[str, str]] = {
     "poison": (
@@ -48,7 +49,8 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "Mend the queue or the message, then bring it back with: mailpoller redeliver MID",
     ),
     "auto-reply": (
-        "This is automatic mail (a bounce, an out-of-office notice, or the like), and the mailbox keeps that from its queue.",
+        "This is automatic mail (a bounce, an out-of-office notice, or the like), and the mailbox keeps that from "
+        "its queue.",
         "Nothing, if that is what you want. Otherwise set auto_replies: deliver for the mailbox.",
     ),
     "oversize": (
@@ -78,7 +80,8 @@ class SmtpQueueConfig(SinkConfig):
     outgoing: OutgoingName
     """The outgoing identity that sends it."""
     to: MailAddresses
-    """The address, or a list of them. A mail counts as held when the relay has taken it for at least one and put nobody off."""
+    """The address, or a list of them. A mail counts as held when the relay has taken it for at least one and put
+    nobody off."""
     payload: Payload = "summary"
     """The original is always attached; the event only serves the note."""
 
@@ -92,10 +95,12 @@ class SmtpQueueConfig(SinkConfig):
 
 
 class SmtpQueue:
-    """Delivers by mail. A repeat that this process knows is not sent again; after a restart it bears the same Message-ID.
+    """Delivers by mail. A repeat that this process knows is not sent again; after a restart it bears the same
+    Message-ID.
 
-    Sender and recipients are the configuration's and the same for every mail: a relay that refuses them is a queue that is down, and
-    so is one that puts us off before it has seen a mail. Whom it put off alone, of several recipients, gets the mail alone.
+    Sender and recipients are the configuration's and the same for every mail: a relay that refuses them is a queue
+    that is down, and so is one that puts us off before it has seen a mail. Whom it put off alone, of several
+    recipients, gets the mail alone.
     """
 
     stores_octets = True
@@ -177,7 +182,8 @@ class SmtpQueue:
         return in_order
 
     async def _deliver(self, delivery: Delivery) -> Receipt | Refusal:
-        """One mail, in the best form that the relay carries, to those who do not have it. Raises what is the queue's trouble."""
+        """One mail, in the best form that the relay carries, to those who do not have it. Raises what is the queue's
+        trouble."""
         share = await self._partly.of(delivery.delivery_id)
         to = tuple(one for one in self._recipients if one not in share.taken and one not in share.refused)
         if not to:
@@ -236,7 +242,8 @@ class SmtpQueue:
             return await self._done(delivery, answer, has)
 
     def _note(self, taken: Collection[str], never: Mapping[str, str]) -> None:
-        """Who has a mail, and who never will. The relay's first words to each count: later ones may differ in a number alone."""
+        """Who has a mail, and who never will. The relay's first words to each count: later ones may differ in a
+        number alone."""
         self._served |= set(taken)
         for one in taken:
             self._unserved.pop(one, None)
@@ -262,7 +269,8 @@ class SmtpQueue:
         return SealedReceipt(delivery.delivery_id, f"{self._outgoing.host}: {words}")
 
     def _put_off(self, delivery: Delivery, error: TransientError) -> Refusal:
-        """The relay had the mail, and wants it later. That is the mail's trouble if others were taken since it was last put off."""
+        """The relay had the mail, and wants it later. That is the mail's trouble if others were taken since it was
+        last put off."""
         before = self._taken_before.pop(delivery.delivery_id, None)
         self._taken_before[delivery.delivery_id] = self._taken
         if len(self._taken_before) > self._recent.limit:

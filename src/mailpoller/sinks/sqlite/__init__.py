@@ -1,4 +1,5 @@
-"""A queue in an SQLite file: the embedded default. Its tables are a documented interface; see ``docs/queue-sqlite.md``."""
+"""A queue in an SQLite file: the embedded default. Its tables are a documented interface; see
+``docs/queue-sqlite.md``."""
 
 from mailpoller.sinks.sqlite.sink import SqliteQueue, SqliteQueueConfig
 

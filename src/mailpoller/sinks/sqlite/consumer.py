@@ -28,7 +28,10 @@ from mailpoller.sinks.sqlite.schema import OCTETS_FILE, PRIORITIES, QUEUE, State
 VISIBILITY = timedelta(minutes=5)
 """How long a message is taken for unless the taker says."""
 
-_ENTRY = "seq, delivery_id, mid, topic, priority, tags, reason, detail, arrived_at, octets_size, attempts, taken_until, taker"
+_ENTRY = (
+    "seq, delivery_id, mid, topic, priority, tags, reason, detail, arrived_at, octets_size, attempts, "
+    "taken_until, taker"
+)
 
 _TAKE = f"""
 UPDATE message SET taken_until = :until, taker = :taker, lease = :lease, attempts = attempts + 1
@@ -190,7 +193,8 @@ class Queue:
         return [_entry(row, now) for row in rows]
 
     def show(self, identifier: str) -> Held:
-        """The message with this delivery id, mid or number. Raises :class:`MessageGone` if the queue does not hold it."""
+        """The message with this delivery id, mid or number. Raises :class:`MessageGone` if the queue does not hold
+        it."""
         rows = self._execute(
             f"SELECT {_ENTRY}, octets_file, event, octets FROM message JOIN content USING (seq) "  # noqa: S608
             "WHERE delivery_id = :id OR mid = :id OR CAST(seq AS TEXT) = :id ORDER BY seq LIMIT 1",
@@ -237,7 +241,8 @@ def _entry(row: Sequence[Any], now: float) -> Entry:
     seq, delivery_id, mid, topic, priority, tags, reason, detail, arrived_at, size, attempts, until, taker = row
     taken = until > now
     return Entry(
-        seq, delivery_id, mid, topic, PRIORITIES[priority], tuple(json.loads(tags)), reason, detail, _instant(arrived_at), size,
+        seq, delivery_id, mid, topic, PRIORITIES[priority], tuple(json.loads(tags)), reason, detail,
+        _instant(arrived_at), size,
         attempts, "taken" if taken else "ready", _instant(until) if taken else None, taker if taken else None,
     )  # fmt: skip
 

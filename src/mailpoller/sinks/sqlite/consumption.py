@@ -28,8 +28,9 @@ class Consumption:
     def untaken(self, connection: sqlite3.Connection) -> str | None:
         """In words, if it has lasted too long; else None.
 
-        Nobody takes if a message waits, none is taken now, and the last acknowledgement and the last lease ended long ago. What
-        bears an instant that is yet to come was written while the clock was ahead: then the time counts from our first look.
+        Nobody takes if a message waits, none is taken now, and the last acknowledgement and the last lease ended long
+        ago. What bears an instant that is yet to come was written while the clock was ahead: then the time counts
+        from our first look.
         """
         now = self._clock.now().timestamp()
         self._watched_since = min(self._watched_since, now)
@@ -42,4 +43,7 @@ class Consumption:
         )
         if now - since < self._patience.total_seconds():
             return None
-        return f"messages wait in it, and nobody has taken any since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
+        return (
+            f"messages wait in it, and nobody has taken any since "
+            f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
+        )

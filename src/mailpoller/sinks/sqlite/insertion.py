@@ -14,7 +14,8 @@ from mailpoller.sinks.sqlite.schema import PRIORITIES
 
 _INSERT_MESSAGES = """
 INSERT INTO message (seq, delivery_id, mid, octets_size, octets_file, topic, priority, tags, reason, detail, arrived_at)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value,
+    '$[3]'),
     json_extract(value, '$[4]'), ?2, ?3, ?4, ?5, ?6, ?7
 FROM json_each(?1)
 """
@@ -30,7 +31,8 @@ _INSERT_CONTENTS = """
 INSERT INTO content (seq, event, octets)
 SELECT json_extract(value, '$[0]'),
     CAST(substr(?2, json_extract(value, '$[1]'), json_extract(value, '$[2]')) AS TEXT),
-    coalesce(substr(?3, json_extract(value, '$[3]'), json_extract(value, '$[4]')), x'')  -- an empty parameter is NULL to SQLite
+    coalesce(substr(?3, json_extract(value, '$[3]'), json_extract(value, '$[4]')),
+    x'')  -- an empty parameter is NULL to SQLite
 FROM json_each(?1)
 """
 
@@ -73,8 +75,9 @@ class Messages:
 class Contents:
     """Events and octets on their way into the table, many in one statement.
 
-    Python's sqlite3 gives up the interpreter for every row, and takes milliseconds to get it back from a busy event loop: row by
-    row a batch took three times as long. So their octets are laid end to end, and one statement cuts them apart again.
+    Python's sqlite3 gives up the interpreter for every row, and takes milliseconds to get it back from a busy event
+    loop: row by row a batch took three times as long. So their octets are laid end to end, and one statement cuts
+    them apart again.
     """
 
     _TOGETHER = 2_000_000

@@ -80,8 +80,8 @@ def find_mark(path: Path, *, busy_timeout: timedelta) -> Mark | None:
 
 
 def read_mark(connection: sqlite3.Connection, path: Path) -> Mark | None:
-    """The mark of an open queue; None if it has none. Its height is the last number that a message got, which SQLite keeps
-    whoever removes the message."""
+    """The mark of an open queue; None if it has none. Its height is the last number that a message got, which SQLite
+    keeps whoever removes the message."""
     if not connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'mark'").fetchone():
         return None
     row = connection.execute(

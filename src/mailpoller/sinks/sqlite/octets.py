@@ -26,7 +26,8 @@ WRITERS = 8
 """Files written and synced at a time: a disk syncs several nearly as fast as one."""
 DIRECTORY_MODE = 0o2750
 ORPHANED_AFTER = timedelta(hours=1)
-"""A file that no row names is a crash's or a failed commit's after this time; before, its row may be about to be committed."""
+"""A file that no row names is a crash's or a failed commit's after this time; before, its row may be about to be
+committed."""
 
 
 class OctetsDirectory:

@@ -68,10 +68,11 @@ class SqliteQueueConfig(SinkConfig):
     wal_warning: Size = Field(default=128 << 20)
     """Raise an alarm when the write-ahead log is larger: some reader keeps an old state of the database open."""
     untaken_warning: Duration = timedelta(hours=1)
-    """Raise an alarm when messages wait and nobody has taken or acknowledged any for so long. ``36500d`` for a queue that nobody is
-    to take from."""
+    """Raise an alarm when messages wait and nobody has taken or acknowledged any for so long. ``36500d`` for a queue
+    that nobody is to take from."""
     longest_lease: Duration = timedelta(days=1)
-    """A message that was taken, or given back with a delay, is there again after so long at most, whatever the clock said then."""
+    """A message that was taken, or given back with a delay, is there again after so long at most, whatever the clock
+    said then."""
     min_free: Size = 64_000_000
     """Octets of the disk that are left free: below this nothing is delivered."""
 
@@ -81,8 +82,8 @@ class SqliteQueueConfig(SinkConfig):
 
 
 class SqliteQueue:
-    """The sink. Its own upkeep (forgetting old ids, giving space back, removing files that consumers are done with) goes
-    on a step at a time while it delivers, and as a whole in :meth:`upkeep`."""
+    """The sink. Its own upkeep (forgetting old ids, giving space back, removing files that consumers are done with)
+    goes on a step at a time while it delivers, and as a whole in :meth:`upkeep`."""
 
     stores_octets = True
 
@@ -131,8 +132,8 @@ class SqliteQueue:
         return _answers(batch, receipts, refusals)
 
     async def check(self) -> None:
-        """See :class:`~mailpoller.core.ports.Sink`: directory, room, and the lock that a delivery needs. Before the first
-        delivery it only looks: nothing is made or migrated."""
+        """See :class:`~mailpoller.core.ports.Sink`: directory, room, and the lock that a delivery needs. Before the
+        first delivery it only looks: nothing is made or migrated."""
         if not self._seen:
             config = self._config
             look = functools.partial(
@@ -306,7 +307,8 @@ class SqliteQueue:
     def _insert(
         self, connection: sqlite3.Connection, batch: Sequence[Delivery], files: Mapping[str, str]
     ) -> tuple[dict[str, Receipt], Mark]:
-        """Insert what is not known; the receipts, and the queue's mark then. In the database's thread, in a transaction."""
+        """Insert what is not known; the receipts, and the queue's mark then. In the database's thread, in a
+        transaction."""
         require_room(self.path.parent, self._config.min_free)
         mark = self._marked(connection)
         known = _known(connection, [one.delivery_id for one in batch])

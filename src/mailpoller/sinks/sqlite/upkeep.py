@@ -116,20 +116,23 @@ def _overlong(connection: sqlite3.Connection, latest: float) -> bool:
 
 
 def _cut(connection: sqlite3.Connection, latest: float) -> int:
-    """Leases that end later than any may were given while the clock was ahead: nobody waits for that day. Their number."""
+    """Leases that end later than any may were given while the clock was ahead: nobody waits for that day. Their
+    number."""
     return connection.execute("UPDATE message SET taken_until = ?1 WHERE taken_until > ?1", (latest,)).rowcount
 
 
 def _forget(connection: sqlite3.Connection, before: float, now: float) -> bool:
-    """Forget a few of the oldest acknowledged ids; True if there may be more. Those that were acknowledged while the clock was
-    ahead are taken for those of now: else they would stand before all that come after them until that day."""
+    """Forget a few of the oldest acknowledged ids; True if there may be more. Those that were acknowledged while the
+    clock was ahead are taken for those of now: else they would stand before all that come after them until that
+    day."""
     connection.execute(
         "UPDATE acknowledged SET acknowledged_at = ?1 WHERE acknowledged_at > ?1 "
         "AND seq IN (SELECT seq FROM acknowledged ORDER BY seq LIMIT ?2)",
         (int(now) + 1, IDS_A_STEP),
     )
     done = connection.execute(
-        "DELETE FROM acknowledged WHERE acknowledged_at < ?1 AND seq IN (SELECT seq FROM acknowledged ORDER BY seq LIMIT ?2)",
+        "DELETE FROM acknowledged WHERE acknowledged_at < ?1 AND seq IN (SELECT seq FROM acknowledged ORDER BY seq "
+        "LIMIT ?2)",
         (before, IDS_A_STEP),
     )
     return done.rowcount == IDS_A_STEP

@@ -27,8 +27,8 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Attempt:
-    """How the next request goes out: with this Authorization (none if empty), and ``bare`` without its body, because it only
-    carries a message of a handshake."""
+    """How the next request goes out: with this Authorization (none if empty), and ``bare`` without its body, because
+    it only carries a message of a handshake."""
 
     authorization: str = ""
     bare: bool = False
@@ -36,8 +36,8 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A refusal (401): scheme -> what stands behind it, of the schemes that we know. ``connection`` is any object that stands for
-    the connection that it came on; ``certificate`` is the server's, DER, None without TLS."""
+    """A refusal (401): scheme -> what stands behind it, of the schemes that we know. ``connection`` is any object
+    that stands for the connection that it came on; ``certificate`` is the server's, DER, None without TLS."""
 
     schemes: dict[str, str]
     connection: object
@@ -136,8 +136,8 @@ class _Basic:
 
 
 class _Ntlm:
-    """NTLM, by itself or inside Negotiate, bound to the TLS channel (RFC 5929 section 4): Exchange with Extended Protection
-    refuses every login that is not, since it may have been relayed."""
+    """NTLM, by itself or inside Negotiate, bound to the TLS channel (RFC 5929 section 4): Exchange with Extended
+    Protection refuses every login that is not, since it may have been relayed."""
 
     def __init__(self, host: str, username: str, password: Secret, scheme: str) -> None:
         self._host = host
@@ -218,8 +218,8 @@ def _library() -> Any:
 
 
 def certificate_hash(certificate: bytes) -> bytes:
-    """The hash of a certificate (DER) that stands for its channel (RFC 5929 section 4.1): that of its signature, but SHA-256
-    in place of MD5 and SHA-1, and where the signature has none of its own."""
+    """The hash of a certificate (DER) that stands for its channel (RFC 5929 section 4.1): that of its signature, but
+    SHA-256 in place of MD5 and SHA-1, and where the signature has none of its own."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 

@@ -38,8 +38,8 @@ UNSAID = timedelta(seconds=2)
 _REST = 64 << 10
 """Octets of a refusal's body that are read so that the connection can go on."""
 _OVERALL = 20
-"""An answer must be complete after this many silences, however lively the server is. The time in which it comes at the pace of
-:data:`~mailpoller.wire.pace.LEAST` does not count."""
+"""An answer must be complete after this many silences, however lively the server is. The time in which it comes at
+the pace of :data:`~mailpoller.wire.pace.LEAST` does not count."""
 _KEPT = 100.0
 """Seconds that an idle connection is kept; IIS closes it after 120."""
 _LEGS = 8
@@ -87,8 +87,8 @@ class EwsClient(Asked):
     async def ask(self, request: Request, doing: str) -> list[Reply]:
         """All replies to a request, one for each of its parts. ``doing``: what for, for errors (``list the folder``).
 
-        A server that is busy for up to ten seconds is waited for. Raises :class:`SessionLost` (:class:`Busy` for longer),
-        :class:`CredentialsRefused`, :class:`HttpError`, or what a fault means.
+        A server that is busy for up to ten seconds is waited for. Raises :class:`SessionLost` (:class:`Busy` for
+        longer), :class:`CredentialsRefused`, :class:`HttpError`, or what a fault means.
         """
         for attempt in (1, 2, 3):
             try:
@@ -125,15 +125,18 @@ class EwsClient(Asked):
                     except _Cut as cut:
                         if attempt == 2 or not (cut.fresh and kept):
                             raise self.lose(str(cut)) from None
-                        # A connection that was kept may have been closed as we sent. All we ask for is harmless when repeated.
+                        # A connection that was kept may have been closed as we sent. All we ask for is harmless when
+                        # repeated.
                         await self._hang_up()
                     except MailpollerError:
-                        # A refusal that was read to its end leaves the connection, and the login on it, as good as it was.
+                        # A refusal that was read to its end leaves the connection, and the login on it, as good as it
+                        # was.
                         clean = self._whole
                         raise
             finally:
                 if not clean:
-                    # Whatever ended it, a cancellation too: what is still under way on this connection is not ours any more.
+                    # Whatever ended it, a cancellation too: what is still under way on this connection is not ours
+                    # any more.
                     await self._hang_up()
 
     async def rest(self, busy: Busy, *, last: bool) -> None:

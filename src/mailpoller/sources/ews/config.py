@@ -33,8 +33,8 @@ class PasswordAuth(Block):
 
     type: Literal["password"] = "password"
     mechanism: Literal["auto", "ntlm", "negotiate", "basic"] = "auto"
-    """``auto`` takes NTLM (by itself or by Negotiate) where the server offers it, else Basic, which shows the server the password, and
-    only over https. Naming one takes that and no other."""
+    """``auto`` takes NTLM (by itself or by Negotiate) where the server offers it, else Basic, which shows the server
+    the password, and only over https. Naming one takes that and no other."""
 
 
 Auth = Annotated[
@@ -57,19 +57,23 @@ class EwsSettings(SourceConfig):
     auth: Auth = PasswordAuth()
     """How to log in: ``password`` (NTLM or Basic) or ``oauth2`` (hybrid modern authentication, AD FS)."""
     mailbox: str | None = None
-    """The primary SMTP address of the mailbox, if it is another's, such as a shared one. Without it, the login's own."""
+    """The primary SMTP address of the mailbox, if it is another's, such as a shared one. Without it, the login's
+    own."""
     access: Literal["delegate", "impersonation"] = "delegate"
     """How another's mailbox is entered: with the rights that the login was given in it, or in its owner's name (the
     management role ApplicationImpersonation)."""
     folders: FolderNames = Field(default_factory=lambda: ["inbox"])
-    """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``, ``archiveinbox``), or a
-    path of display names below the mailbox's root or below such a folder: ``Support/Germany``, ``inbox/Done``."""
+    """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``,
+    ``archiveinbox``), or a path of display names below the mailbox's root or below such a folder:
+    ``Support/Germany``, ``inbox/Done``."""
     deletion: Deletion = "deleted-items"
-    """What ``disposition: delete`` does: move to Deleted Items; remove so that it can be recovered (the dumpster); remove for good."""
+    """What ``disposition: delete`` does: move to Deleted Items; remove so that it can be recovered (the dumpster);
+    remove for good."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
-    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint -sha256``."""
+    """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint
+    -sha256``."""
     proxy: Proxy | None = None
     """Reach the server through a proxy."""
     notice_interval: Wait = timedelta(seconds=15)

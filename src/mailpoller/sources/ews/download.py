@@ -58,7 +58,8 @@ class Body:
 
 
 class Bodies:
-    """The messages of one answer in their order: the one in hand, and those that are complete, until somebody takes them.
+    """The messages of one answer in their order: the one in hand, and those that are complete, until somebody takes
+    them.
 
     See :class:`~mailpoller.sources.ews.reader.Contents`.
     """
@@ -191,7 +192,8 @@ class Download(Fetching):
             self._sets.extendleft([piece for piece in (left[1:], left[:1]) if piece])
 
     async def _tell_absent(self) -> None:
-        """Gone is for good. A server that lets us see nothing any more says the same of every message, so that is ruled out."""
+        """Gone is for good. A server that lets us see nothing any more says the same of every message, so that is
+        ruled out."""
         if self._absent and not self._confirmed:
             await self._confirm()
             self._confirmed = True
@@ -222,8 +224,8 @@ class Download(Fetching):
             self._fail([uid], reply.words)
 
     def _item(self, node: Node, body: Body, *, alone: bool) -> None:
-        """An item with its content, whichever it is: answers may come in any order. What is broken is asked for once more, alone, and what
-        comes of it then is given with a doubt."""
+        """An item with its content, whichever it is: answers may come in any order. What is broken is asked for once
+        more, alone, and what comes of it then is given with a doubt."""
         found = node.find("ItemId")
         uid = "" if found is None else found.attributes.get("Id", "")
         if found is None or uid not in self._waiting:
@@ -249,7 +251,8 @@ class Download(Fetching):
         )
 
     def _cut_off(self, uid: str) -> None:
-        """The first octets of a message that is much larger than the limit: what comes behind them is not waited for."""
+        """The first octets of a message that is much larger than the limit: what comes behind them is not waited
+        for."""
         body, self._bodies.current = self._bodies.current, None
         if body is not None and uid in self._waiting:
             self._finish(uid, body, None)
@@ -280,7 +283,8 @@ def categories_of(node: Node) -> tuple[str, ...]:
 
 
 def _cut(claims: Sequence[Claim], limit: int) -> list[list[str]]:
-    """Sets of at most 50 messages or about 2 MB. What is larger than the limit stands alone and last, for it may cost the connection."""
+    """Sets of at most 50 messages or about 2 MB. What is larger than the limit stands alone and last, for it may cost
+    the connection."""
     sets: list[list[str]] = []
     alone: list[list[str]] = []
     octets = 0

@@ -16,7 +16,8 @@ ROOT = "msgfolderroot"
 DISTINGUISHED = frozenset(
     {
         "inbox", "deleteditems", "drafts", "junkemail", "outbox", "sentitems", "voicemail", ROOT, "archiveinbox",
-        "archivedeleteditems", "archivemsgfolderroot", "recoverableitemsdeletions", "recoverableitemspurges", "syncissues",
+        "archivedeleteditems", "archivemsgfolderroot", "recoverableitemsdeletions", "recoverableitemspurges",
+        "syncissues",
         "conflicts", "localfailures", "serverfailures", "conversationhistory",
     }
 )  # fmt: skip
@@ -26,7 +27,8 @@ RIGHTS = "folder:EffectiveRights"
 
 
 class Folders:
-    """Finds folders of one mailbox, and makes them. ``owner``: whose mailbox, None for the login's or the impersonated one's."""
+    """Finds folders of one mailbox, and makes them. ``owner``: whose mailbox, None for the login's or the
+    impersonated one's."""
 
     def __init__(self, client: EwsClient, owner: str | None) -> None:
         self._client = client
@@ -58,7 +60,8 @@ class Folders:
             return await self.find(name)
 
     async def see(self, uid: str) -> None:
-        """Return if the server shows us the folder with this id. Raises :class:`FolderGone` or another TransientError."""
+        """Return if the server shows us the folder with this id. Raises :class:`FolderGone` or another
+        TransientError."""
         await self._id(soap.folder_id(uid), "that is open")
 
     async def make(self, name: str) -> str:
@@ -79,14 +82,16 @@ class Folders:
         self._ids.pop(name, None)
 
     async def rights(self, name: str) -> dict[str, bool]:
-        """Our rights in the folder (EffectiveRights): ``Read``, ``Modify``, ``Delete``, ``CreateContents``, ``CreateHierarchy`` …"""
+        """Our rights in the folder (EffectiveRights): ``Read``, ``Modify``, ``Delete``, ``CreateContents``,
+        ``CreateHierarchy`` …"""
         request = soap.get_folder(soap.folder_id(await self.find(name)), [RIGHTS])
         return _rights(
             of_folder(await self._client.ask(request, f"tell our rights in {name}"), f"tell our rights in {name}")
         )
 
     async def root_rights(self, name: str) -> dict[str, bool]:
-        """Our rights where the folder ``name``, which does not exist, would be created: at the last part of its path that is there."""
+        """Our rights where the folder ``name``, which does not exist, would be created: at the last part of its path
+        that is there."""
         parent, path = self._begin(name)
         for part in path:
             try:

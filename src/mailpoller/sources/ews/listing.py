@@ -1,4 +1,5 @@
-"""Listing a folder by SyncFolderItems: a sync state is the position, with what is needed should the server forget it."""
+"""Listing a folder by SyncFolderItems: a sync state is the position, with what is needed should the server forget
+it."""
 
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ class StateLost(TransientError):
 class Bookmark:
     """A position: the server's ``state``, and what it takes to do without.
 
-    ``start`` was applied to what was there at ``begun`` (our clock); at ``listed`` all that was there had been listed. Should the state be
-    lost, mail received before ``begun`` is shown only if ``start`` wants it, or if it was changed since ``listed``, for then it may have been moved here.
+    ``start`` was applied to what was there at ``begun`` (our clock); at ``listed`` all that was there had been
+    listed. Should the state be lost, mail received before ``begun`` is shown only if ``start`` wants it, or if it was
+    changed since ``listed``, for then it may have been moved here.
     """
 
     state: str
@@ -103,8 +105,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is new in a folder, in the server's order, and the position behind it; ``state`` is the sync state that was reached, if the
-    listing came to an end. ``gap``, ``partial``: see :class:`~mailpoller.core.message.Page`."""
+    """What is new in a folder, in the server's order, and the position behind it; ``state`` is the sync state that
+    was reached, if the listing came to an end. ``gap``, ``partial``: see :class:`~mailpoller.core.message.Page`."""
 
     refs: list[MessageRef]
     position: Position
@@ -120,8 +122,8 @@ class Listing:
 
 @dataclass(slots=True)
 class Changes:
-    """Items that came and are still there, in order, and the state behind them. ``unreadable``: how many others make no sense.
-    ``trouble``: why the answers did not come to an end."""
+    """Items that came and are still there, in order, and the state behind them. ``unreadable``: how many others make
+    no sense. ``trouble``: why the answers did not come to an end."""
 
     items: dict[str, Item] = field(default_factory=dict)
     state: str = ""
@@ -134,8 +136,8 @@ async def list_folder(
 ) -> Listing:
     """See :meth:`mailpoller.core.ports.Session.pending`. ``uid`` is the folder's id.
 
-    Raises as :meth:`EwsClient.ask`; :class:`HttpError` for a listing without end of which nothing came. One that shows some and
-    contradicts itself is shown as far as it goes, and its position stays where it was.
+    Raises as :meth:`EwsClient.ask`; :class:`HttpError` for a listing without end of which nothing came. One that
+    shows some and contradicts itself is shown as far as it goes, and its position stays where it was.
     """
     now = clock.now()
     if since is None:
@@ -202,7 +204,8 @@ async def _list_all(
         after = replace(begun, gaps=gaps.met(bookmark.gaps))
     elif changes.unreadable:
         after = _behind(changes, after, begun, gaps, clock.now())
-    # Sizes change with flags, and beside ids that are never given twice another size would only raise questions about what is known.
+    # Sizes change with flags, and beside ids that are never given twice another size would only raise questions about
+    # what is known.
     refs = [_ref(folder, item, sized=listed is None) for item in wanted]
     return Listing.reaching(refs, after, changes.state)
 

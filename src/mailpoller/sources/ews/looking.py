@@ -30,7 +30,8 @@ class Looked:
 
 
 async def look_at(client: EwsClient, uids: Sequence[str], properties: Sequence[str] = ()) -> Looked:
-    """Every item of ``uids`` is in one of the two. Raises as the client; :class:`FolderGone` if all of them lack their folder."""
+    """Every item of ``uids`` is in one of the two. Raises as the client; :class:`FolderGone` if all of them lack
+    their folder."""
     looked = Looked()
     for begin in range(0, len(uids), AT_ONCE):
         piece = list(dict.fromkeys(uids[begin : begin + AT_ONCE]))

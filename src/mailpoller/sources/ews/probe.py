@@ -1,4 +1,5 @@
-"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that fails."""
+"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that
+fails."""
 
 from __future__ import annotations
 
@@ -99,13 +100,14 @@ def _advice(stage: str, error: MailpollerError) -> str:
             return _login_advice(str(error), refused=isinstance(error, CredentialsRefused))
         case "folder":
             return (
-                "Correct folders: a path below the mailbox's root, in the mailbox's language, or a name such as inbox. A delegate needs "
-                "FullAccess (Add-MailboxPermission) or Reviewer and Folder visible on the folder (Add-MailboxFolderPermission)."
+                "Correct folders: a path below the mailbox's root, in the mailbox's language, or a name such as "
+                "inbox. A delegate needs FullAccess (Add-MailboxPermission) or Reviewer and Folder visible on the "
+                "folder (Add-MailboxFolderPermission)."
             )
         case "disposition":
             return (
-                "Grant Editor on the folders (Add-MailboxFolderPermission) or FullAccess on the mailbox (Add-MailboxPermission), "
-                "or choose another disposition (disposition: leave needs no right)."
+                "Grant Editor on the folders (Add-MailboxFolderPermission) or FullAccess on the mailbox "
+                "(Add-MailboxPermission), or choose another disposition (disposition: leave needs no right)."
             )
         case _:
             return "Try again; if it stays, look into the server's log: Logging\\Ews below Exchange's directory."
@@ -118,20 +120,33 @@ def _login_advice(said: str, *, refused: bool) -> str:
             "or use access: delegate with FullAccess."
         )
     if "Error" in said and refused:
-        return "mailbox is the primary SMTP address (Get-Mailbox shows it), of a mailbox on this server, and the login is enabled."
+        return (
+            "mailbox is the primary SMTP address (Get-Mailbox shows it), of a mailbox on this server, and the "
+            "login is enabled."
+        )
     if "ErrorInvalidServerVersion" in said or "ErrorSchemaValidation" in said:
         return "Exchange 2013 SP1 or a later one is needed."
     if "403" in said:
-        return "EWS may be off for this login (Get-CASMailbox shows EwsEnabled and EwsApplicationAccessPolicy) or blocked on the way."
+        return (
+            "EWS may be off for this login (Get-CASMailbox shows EwsEnabled and EwsApplicationAccessPolicy) or "
+            "blocked on the way."
+        )
     if "404" in said:
-        return "url is usually https://HOST/EWS/Exchange.asmx; Get-WebServicesVirtualDirectory shows ExternalUrl and InternalUrl."
+        return (
+            "url is usually https://HOST/EWS/Exchange.asmx; Get-WebServicesVirtualDirectory shows ExternalUrl and "
+            "InternalUrl."
+        )
     if "redirects" in said:
         return "If that host is yours, put its URL into url: nothing is followed, so that no password goes elsewhere."
     if "offers" in said:
-        return "Enable one of them (Set-WebServicesVirtualDirectory -WindowsAuthentication $true), or choose another auth.mechanism."
+        return (
+            "Enable one of them (Set-WebServicesVirtualDirectory -WindowsAuthentication $true), or choose another "
+            "auth.mechanism."
+        )
     if refused:
         return (
-            "Check username (EXAMPLE\\login or login@example.com) and password. If both are right, a proxy that ends TLS before Exchange "
-            "breaks NTLM where Extended Protection is on: use its address inside, or mechanism: basic."
+            "Check username (EXAMPLE\\login or login@example.com) and password. If both are right, a proxy that "
+            "ends TLS before Exchange breaks NTLM where Extended Protection is on: use its address inside, or "
+            "mechanism: basic."
         )
     return "Is EWS at this URL? curl --ntlm -u LOGIN URL shows a page about the service."

@@ -24,7 +24,8 @@ _ILLEGAL = re.compile(
     rb"&#(?:0*(?:[0-8]|1[124-9]|2\d|3[01]|6553[45])|x0*(?:[0-8bcef]|1[0-9a-f]|fff[ef]|d[89a-f][0-9a-f]{2}));",
     re.IGNORECASE,
 )
-"""References to characters that XML 1.0 does not have. Exchange writes them where a category or a name has such a one."""
+"""References to characters that XML 1.0 does not have. Exchange writes them where a category or a name has such a
+one."""
 _REFERENCE = 12
 """Octets in which every one of these references ends."""
 
@@ -42,8 +43,8 @@ class Contents(Protocol):
 
 
 class Node:
-    """An element: its local ``name``, ``attributes``, ``text`` and ``children``. Namespaces are left away, for EWS has no two
-    elements that differ in nothing else."""
+    """An element: its local ``name``, ``attributes``, ``text`` and ``children``. Namespaces are left away, for EWS
+    has no two elements that differ in nothing else."""
 
     __slots__ = ("attributes", "children", "name", "text")
 
@@ -77,9 +78,9 @@ class Node:
 class AnswerReader:
     """Takes an answer's octets in pieces of any size and makes a tree of it.
 
-    ``contents``: where the text of ``MimeContent`` goes. ``limit``: octets of the answer besides such text. ``arrived``: the
-    response messages (children of ``ResponseMessages``) that are complete, in order; whoever takes them empties the list.
-    Raises :class:`Malformed`, and whatever ``contents`` raises.
+    ``contents``: where the text of ``MimeContent`` goes. ``limit``: octets of the answer besides such text.
+    ``arrived``: the response messages (children of ``ResponseMessages``) that are complete, in order; whoever takes
+    them empties the list. Raises :class:`Malformed`, and whatever ``contents`` raises.
     """
 
     def __init__(self, *, limit: int, contents: Contents | None = None) -> None:

@@ -20,7 +20,8 @@ STATE_LOST = frozenset({"ErrorInvalidSyncStateData"})
 BUSY = frozenset(
     {
         "ErrorServerBusy", "ErrorExceededConnectionCount", "ErrorTooManyObjectsOpened", "ErrorNotEnoughMemory",
-        "ErrorInsufficientResources", "ErrorTimeoutExpired", "ErrorMailboxStoreUnavailable", "ErrorMailboxMoveInProgress",
+        "ErrorInsufficientResources", "ErrorTimeoutExpired", "ErrorMailboxStoreUnavailable",
+        "ErrorMailboxMoveInProgress",
         "ErrorADUnavailable", "ErrorConnectionFailed", "ErrorInternalServerTransientError", "ErrorMailboxFailover",
     }
 )  # fmt: skip
@@ -35,10 +36,14 @@ IDENTITY = frozenset(
 """Who we say we are, or whose mailbox we say it is, is refused."""
 NEVER = frozenset(
     {
-        "ErrorAccessDenied", "ErrorCannotDeleteObject", "ErrorCannotMovePublicFolderItemOnDelete", "ErrorCreateItemAccessDenied",
-        "ErrorMoveCopyFailed", "ErrorInvalidPropertySet", "ErrorInvalidPropertyUpdateSentMessage", "ErrorInvalidPropertyForOperation",
-        "ErrorIncorrectUpdatePropertyCount", "ErrorUpdatePropertyMismatch", "ErrorQuotaExceeded", "ErrorInvalidFolderId",
-        "ErrorInvalidFolderTypeForOperation", "ErrorMessagePerFolderCountReceiveQuotaExceeded", "ErrorInvalidIdMalformed",
+        "ErrorAccessDenied", "ErrorCannotDeleteObject", "ErrorCannotMovePublicFolderItemOnDelete",
+        "ErrorCreateItemAccessDenied",
+        "ErrorMoveCopyFailed", "ErrorInvalidPropertySet", "ErrorInvalidPropertyUpdateSentMessage",
+        "ErrorInvalidPropertyForOperation",
+        "ErrorIncorrectUpdatePropertyCount", "ErrorUpdatePropertyMismatch", "ErrorQuotaExceeded",
+        "ErrorInvalidFolderId",
+        "ErrorInvalidFolderTypeForOperation", "ErrorMessagePerFolderCountReceiveQuotaExceeded",
+        "ErrorInvalidIdMalformed",
         "ErrorFolderSave", "ErrorFolderSavePropertyError",
     }
 )  # fmt: skip
@@ -105,7 +110,8 @@ def only(replies: Sequence[Reply], doing: str) -> Reply:
 
 
 def of_folder(replies: Sequence[Reply], doing: str) -> Reply:
-    """As :func:`only`, where the question was about a folder: then it is the folder that an ``ErrorItemNotFound`` means."""
+    """As :func:`only`, where the question was about a folder: then it is the folder that an ``ErrorItemNotFound``
+    means."""
     if len(replies) == 1 and replies[0].code in GONE:
         raise FolderGone(f"the server does not {doing}: {replies[0].words}")
     return only(replies, doing)

@@ -32,9 +32,10 @@ _DELETE_TYPE = {"recoverable": "SoftDelete", "permanent": "HardDelete"}
 class Settling:
     """Carries out one disposition for some messages of one mailbox; idempotent.
 
-    ``known``: what is known of items by uid; ``deletion`` as in the configuration. That the server says OK is no evidence: a message that
-    was moved has another id in its answer, and one that was deleted is not shown any more. Marks are read back once for each kind of them;
-    those that were found to hold are in ``proven``, which lasts as long as the session.
+    ``known``: what is known of items by uid; ``deletion`` as in the configuration. That the server says OK is no
+    evidence: a message that was moved has another id in its answer, and one that was deleted is not shown any more.
+    Marks are read back once for each kind of them; those that were found to hold are in ``proven``, which lasts as
+    long as the session.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class Settling:
         self._deletion = deletion
 
     async def apply(self, disposition: Disposition, uids: Sequence[str]) -> dict[str, State]:
-        """The state of each uid. A message that is not there any more is ``applied``: somebody else, or we before a crash,
-        moved it, and then its id leads nowhere."""
+        """The state of each uid. A message that is not there any more is ``applied``: somebody else, or we before a
+        crash, moved it, and then its id leads nowhere."""
         for flag in disposition.flags:
             if reason := impossible(flag):
                 return dict.fromkeys(uids, ("failed", reason))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 SERVER_VERSION = "Exchange2013_SP1"
-"""The schema that we write: of the versions that know ``SuppressReadReceipts``, the oldest. Newer servers take it too."""
+"""The schema that we write: of the versions that know ``SuppressReadReceipts``, the oldest. Newer servers take it
+too."""
 
 _OPEN = (
     '<?xml version="1.0" encoding="utf-8"?>'
@@ -32,7 +33,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What UpdateItem is to do to one item. ``kind`` is the item's element (``Message``); None for ``categories`` leaves them."""
+    """What UpdateItem is to do to one item. ``kind`` is the item's element (``Message``); None for ``categories``
+    leaves them."""
 
     uid: str
     change_key: str
@@ -53,7 +55,8 @@ def envelope(request: Request, impersonated: str | None = None) -> bytes:
 
 # --- folders ---------------------------------------------------------------------------------------------------
 def distinguished(name: str, mailbox: str | None = None) -> str:
-    """A folder that every mailbox has, such as ``inbox``; of another ``mailbox`` than the login's own if that is given."""
+    """A folder that every mailbox has, such as ``inbox``; of another ``mailbox`` than the login's own if that is
+    given."""
     whose = "" if mailbox is None else f"<t:Mailbox><t:EmailAddress>{escape(mailbox)}</t:EmailAddress></t:Mailbox>"
     return f"<t:DistinguishedFolderId Id={quoteattr(name)}>{whose}</t:DistinguishedFolderId>"
 
@@ -101,7 +104,8 @@ def sync_items(folder: str, state: str, properties: Sequence[str], limit: int) -
     known = f"<m:SyncState>{escape(state)}</m:SyncState>" if state else ""
     return Request(
         "SyncFolderItems",
-        f"<m:SyncFolderItems>{_shape('ItemShape', properties)}<m:SyncFolderId>{folder_id(folder)}</m:SyncFolderId>{known}"
+        f"<m:SyncFolderItems>{_shape('ItemShape', properties)}"
+        f"<m:SyncFolderId>{folder_id(folder)}</m:SyncFolderId>{known}"
         f"<m:MaxChangesReturned>{limit}</m:MaxChangesReturned><m:SyncScope>NormalItems</m:SyncScope></m:SyncFolderItems>",
     )
 
@@ -134,7 +138,8 @@ def delete_items(uids: Iterable[str], how: str) -> Request:
     """DeleteItem; ``how`` is SoftDelete or HardDelete. No receipt goes out for what nobody read."""
     return Request(
         "DeleteItem",
-        f'<m:DeleteItem DeleteType="{how}" SuppressReadReceipts="true"><m:ItemIds>{_items(uids)}</m:ItemIds></m:DeleteItem>',
+        f'<m:DeleteItem DeleteType="{how}" '
+        f'SuppressReadReceipts="true"><m:ItemIds>{_items(uids)}</m:ItemIds></m:DeleteItem>',
     )
 
 
@@ -159,7 +164,8 @@ def _change(change: Change) -> str:
         fields.append((_field("item:Categories"), f"<t:Categories>{names}</t:Categories>"))
     if change.flagged:
         fields.append((_field("item:Flag"), "<t:Flag><t:FlagStatus>Flagged</t:FlagStatus></t:Flag>"))
-        # What older clients and servers go by (MS-OXOFLAG section 2.2.1.1): item:Flag alone is taken, and not kept, by some.
+        # What older clients and servers go by (MS-OXOFLAG section 2.2.1.1): item:Flag alone is taken, and not kept,
+        # by some.
         fields.append((FLAG_STATUS, f"<t:ExtendedProperty>{FLAG_STATUS}<t:Value>2</t:Value></t:ExtendedProperty>"))
     if change.seen:
         fields.append((_field("message:IsRead"), "<t:IsRead>true</t:IsRead>"))

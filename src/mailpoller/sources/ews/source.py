@@ -37,7 +37,8 @@ class EwsSource:
             log.warning("tls.off", mailbox=name, host=config.host)
 
     async def connect(self) -> Session:
-        """See the port. Asks for the Inbox, which every mailbox has; that we may not see it is no reason to stay away."""
+        """See the port. Asks for the Inbox, which every mailbox has; that we may not see it is no reason to stay
+        away."""
         client = self.client()
         async with opening(client):
             await log_in(client, self._config)
@@ -67,8 +68,8 @@ class EwsSource:
 
 
 def _token_source(config: EwsSettings, runtime: Runtime) -> TokenSource | None:
-    """Where tokens come from, or None. Microsoft's are for the server itself (hybrid modern authentication) and not for Exchange
-    Online, which is what its scopes say unless others are configured."""
+    """Where tokens come from, or None. Microsoft's are for the server itself (hybrid modern authentication) and not
+    for Exchange Online, which is what its scopes say unless others are configured."""
     auth = config.auth
     if not isinstance(auth, OAuthAuth):
         return None

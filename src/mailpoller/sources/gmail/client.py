@@ -1,4 +1,5 @@
-"""The Gmail API as a client of one mailbox speaks it: every request takes its turn, pays its units, and fails with a decision."""
+"""The Gmail API as a client of one mailbox speaks it: every request takes its turn, pays its units, and fails with a
+decision."""
 
 from __future__ import annotations
 
@@ -35,9 +36,10 @@ T = TypeVar("T")
 class GmailClient(WebClient):
     """Speaks to one mailbox. Paths are below ``/gmail/v1/users/USER``; ``units`` is what a request costs.
 
-    Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one does),
-    :class:`CredentialsRefused` for a token that is not taken and for what we may not do, :class:`Busy`, :class:`Missing`,
-    :class:`Invalid`, and :class:`TransientError` for all else. All requests are harmless when repeated.
+    Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one
+    does), :class:`CredentialsRefused` for a token that is not taken and for what we may not do, :class:`Busy`,
+    :class:`Missing`, :class:`Invalid`, and :class:`TransientError` for all else. All requests are harmless when
+    repeated.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class GmailClient(WebClient):
         return await self._paid(units, lambda: briefly(once, on=HttpCut))
 
     async def download(self, path: str, doing: str, units: int, query: Query, begin: Callable[[], Intake]) -> Intake:
-        """GET into an intake that ``begin`` makes for each attempt, as it arrives. The caller ends it; that of a failed attempt is ended."""
+        """GET into an intake that ``begin`` makes for each attempt, as it arrives. The caller ends it; that of a
+        failed attempt is ended."""
 
         async def once() -> Intake:
             intake = begin()

@@ -39,18 +39,20 @@ class GmailSettings(SourceConfig):
 
     type: Literal["gmail"]
     user: str = ME
-    """Whose mailbox: an address, or ``me`` for whoever has said yes. With a service account the address of the person, for whom it
-    acts by domain-wide delegation."""
+    """Whose mailbox: an address, or ``me`` for whoever has said yes. With a service account the address of the
+    person, for whom it acts by domain-wide delegation."""
     auth: OAuthAuth
-    """How to log in: ``auth: {type: oauth2, provider: google, grant: service_account, service_account: /path/key.json}``, or
-    ``grant: authorization_code`` with a client of the type Desktop app."""
+    """How to log in: ``auth: {type: oauth2, provider: google, grant: service_account, service_account:
+    /path/key.json}``, or ``grant: authorization_code`` with a client of the type Desktop app."""
     url: str = SERVICE
     """Where the service is, without a path."""
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
-    """The labels to poll, by name as Gmail shows it (``Support/Germany``), or one of the system's: ``INBOX``, ``SPAM``, ``IMPORTANT``,
-    ``STARRED``, ``CATEGORY_UPDATES``. A message with two labels that are both polled is taken once for each."""
+    """The labels to poll, by name as Gmail shows it (``Support/Germany``), or one of the system's: ``INBOX``,
+    ``SPAM``, ``IMPORTANT``, ``STARRED``, ``CATEGORY_UPDATES``. A message with two labels that are both polled is
+    taken once for each."""
     notice_interval: Wait = timedelta(seconds=15)
-    """How often the service is asked for news between polls; only the first label, and one small request of 2 quota units each time."""
+    """How often the service is asked for news between polls; only the first label, and one small request of 2 quota
+    units each time."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
@@ -123,7 +125,8 @@ def check_label(name: str) -> str:
     """``name`` if it can be that of a label. Raises ValueError."""
     if not all(part.strip() for part in name.split("/")) or not name.isprintable() or len(name) > _LONGEST_NAME:
         raise ValueError(
-            f"a label is a name such as Done, or a path such as Support/Done without empty parts, of at most {_LONGEST_NAME} characters"
+            f"a label is a name such as Done, or a path such as Support/Done without empty parts, of at most "
+            f"{_LONGEST_NAME} characters"
         )
     return name
 

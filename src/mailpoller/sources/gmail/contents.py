@@ -56,11 +56,11 @@ class HistoryLost(TransientError):
 
 
 class Contents:
-    """The contents of the label whose id is ``label``. Every method raises as :class:`GmailClient`, and :class:`EndlessListing` where it
-    could tell nothing.
+    """The contents of the label whose id is ``label``. Every method raises as :class:`GmailClient`, and
+    :class:`EndlessListing` where it could tell nothing.
 
-    ``unreadable``: how many entries made no sense so far. ``trouble``: why the last of the lists that did not come to an end did not; what
-    it showed until then is told.
+    ``unreadable``: how many entries made no sense so far. ``trouble``: why the last of the lists that did not come to
+    an end did not; what it showed until then is told.
     """
 
     def __init__(self, client: GmailClient, label: str) -> None:
@@ -77,8 +77,9 @@ class Contents:
     async def messages(self, start: Start) -> list[str]:
         """The uids of the messages under the label that ``start`` wants.
 
-        What leaves the label while we turn the pages may draw others over the edge of a page that is yet to come, where they would not be
-        met. So it is listed again until nothing left meanwhile, a few times at most, and what any round met counts.
+        What leaves the label while we turn the pages may draw others over the edge of a page that is yet to come,
+        where they would not be met. So it is listed again until nothing left meanwhile, a few times at most, and what
+        any round met counts.
         """
         query: list[tuple[str, str]] = [("labelIds", self._label)]
         if start.kind == "unseen":
@@ -113,7 +114,8 @@ class Contents:
         return list(found)
 
     async def since(self, history: str) -> tuple[list[str], str, bool]:
-        """What came under the label since ``history``, oldest first, the id after that, and whether anything left the label.
+        """What came under the label since ``history``, oldest first, the id after that, and whether anything left the
+        label.
 
         Raises :class:`HistoryLost`.
         """
@@ -135,7 +137,8 @@ class Contents:
         return list(found), reached, left
 
     async def relabelled(self, history: str) -> dict[str, frozenset[str]]:
-        """Uid -> the labels of each message, under whichever label, that got or lost one since ``history``, as far as that is known."""
+        """Uid -> the labels of each message, under whichever label, that got or lost one since ``history``, as far as
+        that is known."""
         query = [("startHistoryId", history), *_RELABELLED]
         found: dict[str, frozenset[str]] = {}
         try:
@@ -200,7 +203,8 @@ class Contents:
 
 
 def history_id(found: object) -> str:
-    """A history id: a number that only the service understands, in decimal digits. Raises :class:`EndlessListing` for all else."""
+    """A history id: a number that only the service understands, in decimal digits. Raises :class:`EndlessListing` for
+    all else."""
     text = str(found) if isinstance(found, str | int) and not isinstance(found, bool) else ""
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise EndlessListing("the service says no history id")

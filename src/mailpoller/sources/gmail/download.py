@@ -20,7 +20,8 @@ _RAW = (("format", "raw"), ("fields", "id,labelIds,internalDate,raw"))
 
 
 class Download(FetchingAbreast):
-    """The fetching of some claims of the label ``label``. ``labels``: uid -> what a message that was had is labelled with."""
+    """The fetching of some claims of the label ``label``. ``labels``: uid -> what a message that was had is labelled
+    with."""
 
     def __init__(self, client: GmailClient, spool: Spool, label: str, claims: Sequence[Claim], limit: int) -> None:
         super().__init__(claims, AT_ONCE)

@@ -1,4 +1,5 @@
-"""Taking a message out of the JSON that it comes in, as it arrives: base64url in the member ``raw`` (RFC 4648 section 5)."""
+"""Taking a message out of the JSON that it comes in, as it arrives: base64url in the member ``raw`` (RFC 4648 section
+5)."""
 
 from __future__ import annotations
 
@@ -26,10 +27,11 @@ class Malformed(IntakeTrouble):
 
 
 class EncodedIntake(Intake):
-    """An intake that is given the JSON of ``users.messages.get`` with ``format=raw``, and holds the message that is in it.
+    """An intake that is given the JSON of ``users.messages.get`` with ``format=raw``, and holds the message that is
+    in it.
 
-    At most ``limit`` octets of the message are taken; then it has ``overflowed``, and the rest need not come. :meth:`write` raises
-    :class:`Malformed` for what is no such JSON, and OSError when the spool cannot take it.
+    At most ``limit`` octets of the message are taken; then it has ``overflowed``, and the rest need not come.
+    :meth:`write` raises :class:`Malformed` for what is no such JSON, and OSError when the spool cannot take it.
     """
 
     __slots__ = ("_at", "_depth", "_held", "_rest", "_state")
@@ -81,7 +83,8 @@ class EncodedIntake(Intake):
             raise Malformed("the answer is no message: too much beside it")
 
     def _find(self) -> int | None:
-        """Where the text of ``raw`` begins; None if that has not come yet. Only a member of the outermost object counts."""
+        """Where the text of ``raw`` begins; None if that has not come yet. Only a member of the outermost object
+        counts."""
         while found := _MARK.search(self._rest, self._at):
             mark = found[0]
             if mark != b'"':

@@ -12,7 +12,8 @@ from mailpoller.remote.web import Refusal
 from mailpoller.wire.http import HttpStatus, Unauthorized
 
 _THROTTLED = frozenset(
-    ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "backendError", "quotaExceeded",
+    ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "backendError",
+    "quotaExceeded",
      "dailyLimitExceeded", "concurrentLimitExceeded")
 )  # fmt: skip
 _DAILY = frozenset(("dailyLimitExceeded", "quotaExceeded"))
@@ -20,10 +21,14 @@ _DAY_WAIT = timedelta(minutes=15)
 """How long to leave the service alone when a day's share is used up and it did not say for how long."""
 
 _SCOPE = (
-    "The token lacks the scope https://www.googleapis.com/auth/gmail.modify: log in again (mailpoller oauth login) and grant it, or, with a "
-    "service account, delegate exactly this scope to its numeric client id (Google Admin, Security, API controls, Domain-wide delegation)."
+    "The token lacks the scope https://www.googleapis.com/auth/gmail.modify: log in again (mailpoller oauth login) "
+    "and grant it, or, with a service account, delegate exactly this scope to its numeric client id (Google Admin, "
+    "Security, API controls, Domain-wide delegation)."
 )
-_DISABLED = "Enable the Gmail API in the client's Google Cloud project: APIs & Services, Library, Gmail API; it takes some minutes."
+_DISABLED = (
+    "Enable the Gmail API in the client's Google Cloud project: APIs & Services, Library, Gmail API; it takes "
+    "some minutes."
+)
 _NO_MAIL = "This user has no Gmail: check user, and in Google Admin that Gmail is on for the person."
 _ADVICE: Mapping[str, str] = {
     "insufficientPermissions": _SCOPE,
@@ -32,12 +37,17 @@ _ADVICE: Mapping[str, str] = {
     "SERVICE_DISABLED": _DISABLED,
     "failedPrecondition": _NO_MAIL,
     "FAILED_PRECONDITION": _NO_MAIL,
-    "domainPolicy": "The domain's administrator does not allow this application: Google Admin, Security, API controls, App access control.",
-    "authError": "The token is for another service, or was revoked: check scopes, and run mailpoller oauth login again.",
-    "UNAUTHENTICATED": "The token is for another service, or was revoked: check scopes, and run mailpoller oauth login again.",
+    "domainPolicy": "The domain's administrator does not allow this application: Google Admin, Security, API "
+                    "controls, App access control.",
+    "authError": "The token is for another service, or was revoked: check scopes, and run mailpoller oauth login "
+                 "again.",
+    "UNAUTHENTICATED": "The token is for another service, or was revoked: check scopes, and run mailpoller oauth "
+                       "login again.",
     "forbidden": "The token is for another user than the one that user names: use me, or domain-wide delegation.",
-    "PERMISSION_DENIED": "The token may not do this for the user that user names: use me, or domain-wide delegation with gmail.modify.",
-    "dailyLimitExceeded": "The project has used up its day's share: raise it in Google Cloud (APIs & Services, Quotas).",
+    "PERMISSION_DENIED": "The token may not do this for the user that user names: use me, or domain-wide delegation "
+                         "with gmail.modify.",
+    "dailyLimitExceeded": "The project has used up its day's share: raise it in Google Cloud (APIs & Services, "
+                          "Quotas).",
 }  # fmt: skip
 _TIME = re.compile(r"[Rr]etry after (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)")
 _LONGEST_WAIT = timedelta(hours=1)
@@ -61,13 +71,14 @@ def is_throttled(error: HttpStatus) -> bool:
 
 
 def may_pass(error: HttpStatus) -> bool:
-    """True if the same request may pass a little later. A 500 may be about one message alone, and tell nothing about the next."""
+    """True if the same request may pass a little later. A 500 may be about one message alone, and tell nothing about
+    the next."""
     return is_throttled(error) or is_unexplained(error) or error.status == 408 or error.status >= 500
 
 
 def is_unexplained(error: HttpStatus | Unauthorized) -> bool:
-    """True for a 403 whose reason did not arrive, or is of somebody in between: Google always gives one, and with 403 it denies as
-    well as throttles."""
+    """True for a 403 whose reason did not arrive, or is of somebody in between: Google always gives one, and with 403
+    it denies as well as throttles."""
     return isinstance(error, HttpStatus) and error.status == 403 and not error.code
 
 

@@ -19,7 +19,8 @@ class LabelGone(FolderGone):
 
 
 class Labels:
-    """Finds labels of one mailbox, and makes them. An id outlives a new name; a label that is made anew has another one."""
+    """Finds labels of one mailbox, and makes them. An id outlives a new name; a label that is made anew has another
+    one."""
 
     def __init__(self, client: GmailClient) -> None:
         self._client = client
@@ -27,7 +28,8 @@ class Labels:
         self._folded: dict[str, str] = {}
 
     async def find(self, name: str) -> str:
-        """The id of the label ``name``, as it was when it was last looked for. Gmail has no two names that differ in case alone.
+        """The id of the label ``name``, as it was when it was last looked for. Gmail has no two names that differ in
+        case alone.
 
         Raises :class:`LabelGone` if there is none.
         """

@@ -1,4 +1,5 @@
-"""Listing a label: the mailbox's history from where the last listing ended, and everything where it does not reach back so far."""
+"""Listing a label: the mailbox's history from where the last listing ended, and everything where it does not reach
+back so far."""
 
 from __future__ import annotations
 
@@ -19,16 +20,18 @@ from mailpoller.sources.gmail.looking import looked_at
 log = structlog.get_logger(__name__)
 
 RENEWAL = timedelta(hours=6)
-"""So old may a position grow while nothing comes, before it is replaced: the service keeps history for a week, rarely for hours only."""
+"""So old may a position grow while nothing comes, before it is replaced: the service keeps history for a week, rarely
+for hours only."""
 CLOCK_MARGIN = timedelta(minutes=10)
 """So far our clock may be from the service's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """A position. ``history``: the id from which on to ask; ``at``: when it was reached. ``start``: what the first listing wants of
-    the messages that were there at that id; None once it has ended, for then the ledger knows what was left out. ``gaps``: how many
-    sessions have found that what follows contradicts itself. ``passed``: what three of them met, and is behind it."""
+    """A position. ``history``: the id from which on to ask; ``at``: when it was reached. ``start``: what the first
+    listing wants of the messages that were there at that id; None once it has ended, for then the ledger knows what
+    was left out. ``gaps``: how many sessions have found that what follows contradicts itself. ``passed``: what three
+    of them met, and is behind it."""
 
     history: str
     at: datetime
@@ -87,8 +90,8 @@ class Listing:
     async def pages(self, since: Position | None, start: Start) -> AsyncIterator[Listed]:
         """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GmailClient`; :class:`EndlessListing`.
 
-        A history that does not reach back far enough is made good by listing everything, once: ids never change, so the ledger
-        knows what it has. What ``start`` left out was recorded when it was.
+        A history that does not reach back far enough is made good by listing everything, once: ids never change, so
+        the ledger knows what it has. What ``start`` left out was recorded when it was.
         """
         bookmark = None if since is None else Bookmark.read(since)
         if since is not None and bookmark is None:
@@ -116,8 +119,8 @@ class Listing:
     async def _everything(self, bookmark: Bookmark | None, start: Start) -> AsyncIterator[Listed]:
         """All that ``start`` wants, and all that came meanwhile.
 
-        The history id is taken before the first page, and the history from there on is asked for after the last one. So nothing that
-        comes while we list can be missed, and nothing of it is mistaken for what was there before.
+        The history id is taken before the first page, and the history from there on is asked for after the last one.
+        So nothing that comes while we list can be missed, and nothing of it is mistaken for what was there before.
         """
         if bookmark is None:
             bookmark = Bookmark(await self._contents.now(), self._clock.now(), start)
@@ -129,7 +132,8 @@ class Listing:
         try:
             came, reached, _ = await self._contents.since(bookmark.history)
         except HistoryLost as error:
-            # A first listing that was begun long ago. What was there then is told by its date: once too often is better than never.
+            # A first listing that was begun long ago. What was there then is told by its date: once too often is
+            # better than never.
             self._restarted(str(error))
             reached = await self._contents.now()
             came = await self._contents.messages(Start("since", bookmark.at - CLOCK_MARGIN))
@@ -150,7 +154,8 @@ class Listing:
         return bool(self._contents.trouble or self._contents.unreadable)
 
     def _ended(self, before: Bookmark, reached: Bookmark, listed: int) -> Bookmark:
-        """Where a listing from ``before`` on leads: to ``reached``, if it was whole or is confirmed to be never so, else back, with a gap."""
+        """Where a listing from ``before`` on leads: to ``reached``, if it was whole or is confirmed to be never so,
+        else back, with a gap."""
         if not self._partial:
             return replace(reached, passed=before.passed)
         met = self._gaps.met(before.gaps)

@@ -1,4 +1,5 @@
-"""Looking at messages by their ids: which labels they bear, and when they came. A few requests at a time, for there is no other way."""
+"""Looking at messages by their ids: which labels they bear, and when they came. A few requests at a time, for there
+is no other way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that fails."""
+"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that
+fails."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _NOBODY = "0000000000000001"
 _ADVICE = {
     "login": "Check auth: the service account's key and its delegation, or log in again with mailpoller oauth login.",
     "mailbox": "Check user, and that the token has the scope https://www.googleapis.com/auth/gmail.modify.",
-    "folder": "Correct folders, or create the label; INBOX, SPAM, STARRED and IMPORTANT are the same in every language.",
+    "folder": "Correct folders, or create the label; INBOX, SPAM, STARRED and IMPORTANT are the same in every "
+    "language.",
     "message": "Try again; if it stays, the reason in the words above is what Google's support asks for.",
     "disposition": "Grant the scope gmail.modify, or choose another disposition (disposition: leave needs none).",
 }

@@ -19,7 +19,8 @@ RATE = (PER_MINUTE - BURST) / 60
 
 
 class Quota(Throttle):
-    """Lets requests through as fast as the service allows: shared by everybody who speaks to one mailbox. First come, first served."""
+    """Lets requests through as fast as the service allows: shared by everybody who speaks to one mailbox. First come,
+    first served."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__("Gmail", clock)
@@ -34,7 +35,8 @@ class Quota(Throttle):
         yield
 
     async def take(self, units: int) -> None:
-        """Return when so many units may be spent, at most :data:`BURST`. Raises :class:`Busy` if the service wants to be left alone for long."""
+        """Return when so many units may be spent, at most :data:`BURST`. Raises :class:`Busy` if the service wants to
+        be left alone for long."""
         async with self._queue:
             await self._until(lambda now: self._wanted(units, now))
             self._level -= units

@@ -32,14 +32,16 @@ FRESH = 60.0
 
 
 def epoch_of(config: GmailSettings, user: str, label: str) -> str:
-    """``gmail://user@host/;LABEL=id``, user and host in lower case. A new name of the label makes no other epoch: ids stay the same."""
+    """``gmail://user@host/;LABEL=id``, user and host in lower case. A new name of the label makes no other epoch: ids
+    stay the same."""
     parts = urlsplit(config.url)
     port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
     return f"gmail://{percent(user.lower(), safe='@')}@{config.host}{port}/;LABEL={label}"
 
 
 class GmailSession(AskingSession):
-    """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
+    """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an
+    answer is."""
 
     def __init__(
         self, name: str, config: GmailSettings, user: str, client: GmailClient, spool: Spool, clock: Clock

@@ -24,11 +24,13 @@ Change = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Settling:
-    """Carries out dispositions under one label, whose id is ``label``. Idempotent: a message that has left it is ``applied``.
+    """Carries out dispositions under one label, whose id is ``label``. Idempotent: a message that has left it is
+    ``applied``.
 
-    An id finds its message wherever a person has put it since. Marking it read there does no harm; moving or deleting it would, so
-    where it lies is asked for first, unless it is among ``fresh``: those that bore the label a moment ago. That the service says OK is no
-    evidence: the labels in its answer are, or, as it tells none for a batch, those that it notes in the history of the mailbox.
+    An id finds its message wherever a person has put it since. Marking it read there does no harm; moving or deleting
+    it would, so where it lies is asked for first, unless it is among ``fresh``: those that bore the label a moment
+    ago. That the service says OK is no evidence: the labels in its answer are, or, as it tells none for a batch,
+    those that it notes in the history of the mailbox.
     """
 
     def __init__(self, client: GmailClient, labels: Labels, label: str, fresh: Collection[str] = ()) -> None:
@@ -113,7 +115,8 @@ class Settling:
 
     # --- changing ----------------------------------------------------------------------------------------------
     async def _modify(self, change: Change, wishes: Sequence[Wish]) -> list[Wish]:
-        """Make one change to all of these messages. Those for which the service did not take it, as a label may be gone."""
+        """Make one change to all of these messages. Those for which the service did not take it, as a label may be
+        gone."""
         add, remove = change
         body = {"addLabelIds": add, "removeLabelIds": remove}
         stale: list[Wish] = []
@@ -144,7 +147,8 @@ class Settling:
         return stale
 
     async def _batch(self, wishes: Sequence[Wish], change: Change) -> bool:
-        """Change all at once; False if the service does not do it, as one of them may be gone or broken: then they are changed one by one."""
+        """Change all at once; False if the service does not do it, as one of them may be gone or broken: then they
+        are changed one by one."""
         body = {"ids": [uid for uid, _ in wishes], "addLabelIds": change[0], "removeLabelIds": change[1]}
         contents = Contents(self._client, self._label)
         try:
@@ -158,7 +162,8 @@ class Settling:
         return True
 
     async def _prove(self, wishes: Sequence[Wish], change: Change, noted: Mapping[str, frozenset[str]]) -> None:
-        """Compare what was wished with the labels that the history notes. Of whom it notes nothing, or not yet, those are asked for."""
+        """Compare what was wished with the labels that the history notes. Of whom it notes nothing, or not yet, those
+        are asked for."""
         states = {wish: _judged(change, noted.get(wish[0])) for wish in wishes}
         doubtful = [wish for wish, state in states.items() if state != APPLIED]
         found = await looked_at(self._client, [uid for uid, _ in doubtful])

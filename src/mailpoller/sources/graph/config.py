@@ -26,21 +26,22 @@ class GraphSettings(SourceConfig):
     user: str
     """Whose mailbox: the user principal name (``support@example.com``) or object id, also of a shared mailbox."""
     auth: OAuthAuth
-    """How to log in: ``auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: …, client_id: …}``. ``cloud``
-    there says which of Microsoft's clouds it is, for Graph too."""
+    """How to log in: ``auth: {type: oauth2, provider: microsoft, grant: client_credentials, tenant: …, client_id:
+    …}``. ``cloud`` there says which of Microsoft's clouds it is, for Graph too."""
     url: str | None = None
     """Where Graph is, with its version, if ``cloud`` does not say it: ``https://graph.microsoft.com/v1.0``."""
     folders: FolderNames = Field(default_factory=lambda: ["inbox"])
-    """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``, ``archive``), or a path
-    of display names below the mailbox's root or below such a folder: ``Support/Germany``, ``inbox/Done``."""
+    """The folders to poll: ``inbox`` and the other names that are the same in every language (``junkemail``,
+    ``archive``), or a path of display names below the mailbox's root or below such a folder: ``Support/Germany``,
+    ``inbox/Done``."""
     deletion: Deletion = "deleted-items"
-    """What ``disposition: delete`` does: move to Deleted Items; DELETE, after which it can be recovered (the dumpster); or
-    permanentDelete, which only the global cloud has."""
+    """What ``disposition: delete`` does: move to Deleted Items; DELETE, after which it can be recovered (the
+    dumpster); or permanentDelete, which only the global cloud has."""
     notice_interval: Wait = timedelta(seconds=15)
     """How often the service is asked for news between polls; only the first folder, and one small request each time."""
     sweep_interval: Wait = timedelta(hours=1)
-    """How often what has come lately is listed anew by its date: a message that is moved away and back keeps its id, and a delta query
-    does not always tell of it."""
+    """How often what has come lately is listed anew by its date: a message that is moved away and back keeps its id,
+    and a delta query does not always tell of it."""
     sweep_reach: Duration = timedelta(days=3)
     """How long before the last such listing a message may have been received to be looked at again."""
     ca_file: Path | None = None

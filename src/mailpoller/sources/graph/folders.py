@@ -18,8 +18,10 @@ ROOT = "msgfolderroot"
 
 WELL_KNOWN = frozenset(
     {
-        "archive", "clutter", "conflicts", "conversationhistory", DELETED_ITEMS, "drafts", "inbox", "junkemail", "localfailures",
-        ROOT, "outbox", "recoverableitemsdeletions", "scheduled", "searchfolders", "sentitems", "serverfailures", "syncissues",
+        "archive", "clutter", "conflicts", "conversationhistory", DELETED_ITEMS, "drafts", "inbox", "junkemail",
+        "localfailures",
+        ROOT, "outbox", "recoverableitemsdeletions", "scheduled", "searchfolders", "sentitems", "serverfailures",
+        "syncissues",
     }
 )  # fmt: skip
 """The names that Graph has for folders (resource type mailFolder)."""
@@ -93,8 +95,8 @@ class Folders:
         return _uid(self._client.object(answer), name)
 
     async def _child(self, parent: str, part: str, name: str) -> str | None:
-        """The id of the folder ``part`` in ``parent``, or None. The service compares without regard to case, and so do we; one
-        that is equal comes first."""
+        """The id of the folder ``part`` in ``parent``, or None. The service compares without regard to case, and so
+        do we; one that is equal comes first."""
         wanted = part.strip()
         answer = await self._client.get(
             f"/mailFolders/{quote(parent, safe='')}/childFolders",

@@ -40,10 +40,11 @@ class EndlessListing(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """A position. ``link``: the delta link from which to go on; empty while the first listing has not ended. ``swept``: when all
-    that had come lately was listed by its date. ``start`` and ``begun``: what the first listing wants of the messages that were
-    created before that instant; None once it has ended, for then the ledger knows what was left out. ``gaps``: how many sessions have found
-    that what follows contradicts itself. ``passed``: what three of them met, and is behind it."""
+    """A position. ``link``: the delta link from which to go on; empty while the first listing has not ended.
+    ``swept``: when all that had come lately was listed by its date. ``start`` and ``begun``: what the first listing
+    wants of the messages that were created before that instant; None once it has ended, for then the ledger knows
+    what was left out. ``gaps``: how many sessions have found that what follows contradicts itself. ``passed``: what
+    three of them met, and is behind it."""
 
     link: str
     swept: datetime
@@ -106,7 +107,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A page for the engine, what is known of its messages, and the delta link that was reached, if it is the last one."""
+    """A page for the engine, what is known of its messages, and the delta link that was reached, if it is the last
+    one."""
 
     page: Page
     items: tuple[Item, ...]
@@ -141,8 +143,9 @@ class Listing:
         """How many entries of this listing make no sense."""
 
     async def pages(self, since: Position | None, start: Start) -> AsyncIterator[Listed]:
-        """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GraphClient`; :class:`EndlessListing` where nothing could be
-        listed. What shows some and contradicts itself is shown as far as it goes, and its position stays where it was.
+        """See :meth:`mailpoller.core.ports.Session.pending`. Raises as :class:`GraphClient`; :class:`EndlessListing`
+        where nothing could be listed. What shows some and contradicts itself is shown as far as it goes, and its
+        position stays where it was.
 
         A delta token that is no longer known is made good by listing everything: ids never change, so the ledger knows
         what it has, and what ``start`` left out was recorded then.
@@ -216,7 +219,8 @@ class Listing:
             yield Listed(Page((), partial=True), ())
 
     def _ended(self, bookmark: Bookmark, link: str) -> Bookmark:
-        """Where a listing leads to that began at ``bookmark`` and ended with ``link``; it has gaps if that is where it began."""
+        """Where a listing leads to that began at ``bookmark`` and ended with ``link``; it has gaps if that is where
+        it began."""
         passed = bookmark.passed
         if self._unreadable:
             met = self._gaps.met(bookmark.gaps)
@@ -229,7 +233,8 @@ class Listing:
 
     # --- what has changed --------------------------------------------------------------------------------------
     async def _changes(self, bookmark: Bookmark, since: Position | None) -> AsyncIterator[Listed]:
-        """What came or changed since the bookmark, and if it is time what has come lately; only the last page has a position."""
+        """What came or changed since the bookmark, and if it is time what has come lately; only the last page has a
+        position."""
         found: list[Item] = []
         reached = trouble = ""
         try:
@@ -255,8 +260,8 @@ class Listing:
             after = self._ended(replace(bookmark, swept=swept), reached)
         gap = words_of(after.passed)
         if not found and after == replace(bookmark, link=after.link):
-            # Where nothing came the old link is as good, and a new one would be a write to the ledger at every poll. It is
-            # replaced at the next sweep, so that it does not grow too old.
+            # Where nothing came the old link is as good, and a new one would be a write to the ledger at every poll.
+            # It is replaced at the next sweep, so that it does not grow too old.
             yield Listed(Page((), since, 0, gap=gap), (), reached)
             return
         for begin in range(0, max(len(found), 1), PAGE):
@@ -305,7 +310,8 @@ class Listing:
             if link:
                 answer = await self._follow(link, prefer)
             else:
-                # No filter: the service would keep it in the token, and mail that is old when it is moved here would never show.
+                # No filter: the service would keep it in the token, and mail that is old when it is moved here would
+                # never show.
                 answer = await self._client.get(f"{self._path}/delta", DOING, prefer=prefer, select=PROPERTIES)
             body = self._client.object(answer)
             items = self._items(body)
@@ -318,7 +324,8 @@ class Listing:
                 raise EndlessListing(f"{self._client.host}: a page of the listing does not say how to go on")
 
     async def _follow(self, link: str, prefer: str) -> HttpAnswer:
-        """A page by its link. What is wrong with a request that the service wrote itself is its token, whatever code it finds for that."""
+        """A page by its link. What is wrong with a request that the service wrote itself is its token, whatever code
+        it finds for that."""
         try:
             return await self._client.get(link, DOING, prefer=prefer)
         except HttpStatus as error:
@@ -327,7 +334,8 @@ class Listing:
             raise
 
     def _items(self, body: Mapping[str, Any]) -> list[Item]:
-        """The messages of a page that this listing has not shown yet. What was removed is no matter: whoever asks for it is told."""
+        """The messages of a page that this listing has not shown yet. What was removed is no matter: whoever asks for
+        it is told."""
         values = body.get("value")
         if not isinstance(values, list):
             raise EndlessListing(f"{self._client.host}: a page of the listing has no messages, not even none")
@@ -377,7 +385,8 @@ def _link(body: Mapping[str, Any], name: str) -> str:
 
 
 def _wanted(item: Item, bookmark: Bookmark) -> bool:
-    """Whether ``start`` wants a message. Where the service did not say enough the answer is yes: once too often is better than never."""
+    """Whether ``start`` wants a message. Where the service did not say enough the answer is yes: once too often is
+    better than never."""
     start, begun = bookmark.start, bookmark.begun
     assert start is not None
     if begun is not None and item.created is not None and item.created > begun:

@@ -1,4 +1,5 @@
-"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that fails."""
+"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that
+fails."""
 
 from __future__ import annotations
 
@@ -25,10 +26,12 @@ _NOBODY = "mailpoller-asks-whether-it-may"
 
 _ADVICE = {
     "login": LOGIN_ADVICE,
-    "mailbox": "Check user, and what the application may do: Entra, App registrations, API permissions: Mail.ReadWrite.",
+    "mailbox": "Check user, and what the application may do: Entra, App registrations, API permissions: "
+    "Mail.ReadWrite.",
     "folder": "Correct folders, or create the folder; inbox, junkemail and archive are the same in every language.",
     "message": "Try again; if it stays, the code in the words above is what Microsoft's support asks for.",
-    "disposition": "Grant the application Mail.ReadWrite, or choose another disposition (disposition: leave needs none).",
+    "disposition": "Grant the application Mail.ReadWrite, or choose another disposition (disposition: leave needs "
+    "none).",
 }
 
 

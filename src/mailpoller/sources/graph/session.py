@@ -27,15 +27,16 @@ REMEMBERED = 5_000
 
 
 def epoch_of(config: GraphSettings, folder_id: str) -> str:
-    """``graph://user@host/;FOLDER=id``, user and host in lower case. Neither a new name of the folder nor another version of Graph
-    makes another epoch: ids stay the same."""
+    """``graph://user@host/;FOLDER=id``, user and host in lower case. Neither a new name of the folder nor another
+    version of Graph makes another epoch: ids stay the same."""
     parts = urlsplit(config.service)
     port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
     return f"graph://{percent(config.user.lower(), safe='@')}@{config.host}{port}/;FOLDER={folder_id}"
 
 
 class GraphSession(AskingSession):
-    """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an answer is."""
+    """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an
+    answer is."""
 
     def __init__(self, name: str, config: GraphSettings, client: GraphClient, spool: Spool, clock: Clock) -> None:
         self._folders = Folders(client)
@@ -56,8 +57,8 @@ class GraphSession(AskingSession):
 
     # --- messages ----------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
-        """See the port. A full listing is shown as it comes, for a hundred thousand messages take minutes; a page may be
-        consumed as slowly as one likes, and fetching beside it is no trouble."""
+        """See the port. A full listing is shown as it comes, for a hundred thousand messages take minutes; a page may
+        be consumed as slowly as one likes, and fetching beside it is no trouble."""
         uid = self._require(folder)
         listing = self._listing(folder, uid)
         try:

@@ -1,4 +1,5 @@
-"""Dispositions on the service, in batches of twenty, what each refusal means, and what the service shows of what it says is done."""
+"""Dispositions on the service, in batches of twenty, what each refusal means, and what the service shows of what it
+says is done."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from mailpoller.sources.graph.listing import categories_of
 
 
 class Settling:
-    """Carries out dispositions in one folder, whose id is ``folder``. Idempotent: a message that has left the folder is ``applied``.
+    """Carries out dispositions in one folder, whose id is ``folder``. Idempotent: a message that has left the folder
+    is ``applied``.
 
-    An immutable id finds its message wherever a person has put it since. Marking it read there does no harm; moving or deleting it
-    would, so where it lies is asked for first. That the service says OK is no evidence: what it shows of the message is, in its answer or,
-    where that says nothing, when it is asked afterwards.
+    An immutable id finds its message wherever a person has put it since. Marking it read there does no harm; moving
+    or deleting it would, so where it lies is asked for first. That the service says OK is no evidence: what it shows
+    of the message is, in its answer or, where that says nothing, when it is asked afterwards.
     """
 
     def __init__(self, client: GraphClient, folders: Folders, folder: str, deletion: Deletion) -> None:
@@ -134,7 +136,8 @@ class Settling:
                 self._judge(wish, answer.body, moved=True)
 
     def _judge(self, wish: Wish, shown: Mapping[str, Any], *, marked: bool = False, moved: bool = False) -> None:
-        """Compare what was wished with what the service shows, of a message that it says it has ``marked`` or ``moved``."""
+        """Compare what was wished with what the service shows, of a message that it says it has ``marked`` or
+        ``moved``."""
         said = [_is_marked(wish, shown)] if marked else []
         if moved:
             parent = shown.get("parentFolderId")

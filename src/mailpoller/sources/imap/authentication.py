@@ -24,7 +24,8 @@ _PASSING_CODES = {
 _REFUSING_CODES = {"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED"}
 _PASSING_WORDS = (
     "too many", "simultaneous", "maximum number of connections", "try again", "temporar", "unavailable", "rate limit",
-    "throttl", "internal error", "system error", "generic failure", "maintenance", "not connected", "server busy", "timed out",
+    "throttl", "internal error", "system error", "generic failure", "maintenance", "not connected", "server busy",
+    "timed out",
     "timeout", "web login required",
 )  # fmt: skip
 
@@ -42,7 +43,8 @@ class Hiding(Protocol):
 async def log_in(protocol: ImapProtocol, credentials: Credentials, *, encrypted: bool) -> None:
     """Log in by the strongest way that both sides have; a token that is refused is replaced once.
 
-    Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words, or what the credentials raise.
+    Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words, or what the credentials
+    raise.
     """
     offered = {one.removeprefix("AUTH=") for one in protocol.capabilities if one.startswith("AUTH=")}
     while True:
@@ -67,7 +69,8 @@ async def log_in(protocol: ImapProtocol, credentials: Credentials, *, encrypted:
 
 
 async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
-    """AUTHENTICATE (RFC 3501 section 6.2.2), the first message along with it where the server has SASL-IR (RFC 4959)."""
+    """AUTHENTICATE (RFC 3501 section 6.2.2), the first message along with it where the server has SASL-IR (RFC
+    4959)."""
     first, words = exchange.first(), [exchange.name]
     protocol.hidden = exchange.secrets
     if first is not None and protocol.offers("SASL-IR"):

@@ -19,7 +19,8 @@ MAX_GAPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Uids from ``low`` to ``high``, among which a listing lacked ``missing`` messages, as ``sessions`` sessions saw it.
+    """Uids from ``low`` to ``high``, among which a listing lacked ``missing`` messages, as ``sessions`` sessions saw
+    it.
 
     ``day``: when they were asked for last (proleptic ordinal), 0 if they were not.
     """
@@ -46,11 +47,12 @@ class Bookmark:
     ``first`` was UIDNEXT at the first listing, so that an interrupted first listing does not take mail that ``start``
     leaves out, nor leave out mail that came later. 0: no such limit.
 
-    ``below``: how many messages had a lower uid than ``following``; within one numbering that never grows. ``grown_at``: when it
-    was first seen to have grown (seconds of the epoch; 0: it has not).
+    ``below``: how many messages had a lower uid than ``following``; within one numbering that never grows.
+    ``grown_at``: when it was first seen to have grown (seconds of the epoch; 0: it has not).
 
-    ``low``: the lowest UIDNEXT that the server told while it stood behind ``high``, which was ``following`` then; 0: it did not. A uid
-    between the two was given a second time, or comes late. ``caught_at``: when the server was first seen to have reached ``high``.
+    ``low``: the lowest UIDNEXT that the server told while it stood behind ``high``, which was ``following`` then; 0:
+    it did not. A uid between the two was given a second time, or comes late. ``caught_at``: when the server was first
+    seen to have reached ``high``.
     """
 
     following: int
@@ -65,8 +67,8 @@ class Bookmark:
 
     @classmethod
     def read(cls, position: Position | None) -> Bookmark | None:
-        """The bookmark that was written, by an earlier version perhaps, or None. What cannot be read is no bookmark: all is listed,
-        the ledger knows. Remembrances that cannot be read are forgotten."""
+        """The bookmark that was written, by an earlier version perhaps, or None. What cannot be read is no bookmark:
+        all is listed, the ledger knows. Remembrances that cannot be read are forgotten."""
         words = str(position or "").split()
         plain = [word for word in words if "=" not in word]
         try:
@@ -84,7 +86,8 @@ class Bookmark:
         return replace(found, **_remembered(word for word in words if "=" in word))
 
     def write(self) -> Position:
-        """``12``, ``12 90 unseen`` or ``12 90 since 2026-01-01T00:00:00+00:00``; behind it what is remembered, such as ``below=11``."""
+        """``12``, ``12 90 unseen`` or ``12 90 since 2026-01-01T00:00:00+00:00``; behind it what is remembered, such
+        as ``below=11``."""
         words = [str(self.following)]
         start = self.start
         if start is not None and self.following < self.first and start.kind != "all":

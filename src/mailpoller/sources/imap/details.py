@@ -87,7 +87,8 @@ def ask(
 
 
 async def witnesses(protocol: ImapProtocol, mailbox: Mailbox, uids: Sequence[int]) -> Lines:
-    """Sizes and dates of ``uids`` (ascending). What is not shown is not there: by two kinds of question, FETCH and SEARCH.
+    """Sizes and dates of ``uids`` (ascending). What is not shown is not there: by two kinds of question, FETCH and
+    SEARCH.
 
     A set that is refused is asked for one by one; of what is refused even alone only presence is told. Raises
     :class:`TransientError` if that is refused too: a refusal is no absence.
@@ -115,7 +116,8 @@ async def witnesses(protocol: ImapProtocol, mailbox: Mailbox, uids: Sequence[int
 
 
 async def search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:
-    """The uids that SEARCH finds, as they come. Raises :class:`TransientError` with the server's words if it refuses."""
+    """The uids that SEARCH finds, as they come. Raises :class:`TransientError` with the server's words if it
+    refuses."""
     options = ("RETURN", "(ALL)") if protocol.offers("ESEARCH") else ()
     answer = await protocol.run("SEARCH", *options, criteria, within=mailbox, wants=(b"SEARCH", b"ESEARCH"))
     if not answer.status.ok:
@@ -140,8 +142,8 @@ def hits(answers: Sequence[Response]) -> array[int]:
 
 
 async def newest(protocol: ImapProtocol, mailbox: Mailbox) -> tuple[int, int]:
-    """The uid of the last message and its sequence number, or 0. By FETCH, because Courier, which tells no UIDNEXT, does not know ``*``
-    in a SEARCH."""
+    """The uid of the last message and its sequence number, or 0. By FETCH, because Courier, which tells no UIDNEXT,
+    does not know ``*`` in a SEARCH."""
     lines = Lines()
     await protocol.run("FETCH", "*", "(UID)", within=mailbox, on_fetch=lines.note)
     uid = max(lines.numbers, default=0)

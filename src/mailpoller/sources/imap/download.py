@@ -37,7 +37,8 @@ _REMOVED = (
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\n"
     b"This message is no longer available on the server.\r\n"
 )
-"""What Courier gives in place of a message that somebody has removed, until it has had a chance to say so; whatever size was told."""
+"""What Courier gives in place of a message that somebody has removed, until it has had a chance to say so; whatever
+size was told."""
 
 
 @dataclass(slots=True)
@@ -45,8 +46,9 @@ class Trust:
     """What experience with a server has taught; outlives the session.
 
     ``sizes``: it never sent more than it had announced. ``overlong``: (epoch, uid) of messages of which it sends more
-    than was asked for, so that they are not asked for again and the others can go on. ``copied``: (epoch, uid, folder on the
-    server) of messages that may lie there already, though they are still where they were; the last 10,000 of them.
+    than was asked for, so that they are not asked for again and the others can go on. ``copied``: (epoch, uid, folder
+    on the server) of messages that may lie there already, though they are still where they were; the last 10,000 of
+    them.
     """
 
     sizes: bool = True
@@ -253,7 +255,8 @@ class Download:
         self.event.set()
 
     def _notice(self, fetched: Fetched, claim: Claim) -> str | None:
-        """Why the body is perhaps the server's own notice in place of the message; empty if nothing but its words says so."""
+        """Why the body is perhaps the server's own notice in place of the message; empty if nothing but its words
+        says so."""
         body = fetched.body
         if not isinstance(body, Octets) or body.size > LONGEST:
             return None
@@ -286,8 +289,9 @@ class Download:
         self.event.set()
 
     def _verify(self, uids: list[int]) -> None:
-        """Nothing was said about ``uids``. Gone, unless the server lists them still, by FETCH or by SEARCH: Exchange leaves out what it
-        cannot convert, and a message must not be called gone for that, nor for a line that is lacking."""
+        """Nothing was said about ``uids``. Gone, unless the server lists them still, by FETCH or by SEARCH: Exchange
+        leaves out what it cannot convert, and a message must not be called gone for that, nor for a line that is
+        lacking."""
         if not uids or self._protocol.lost is not None:
             return
         present: set[int] = set()

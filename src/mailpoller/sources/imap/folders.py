@@ -57,7 +57,8 @@ class Folders:
 
 
 def _match(answers: Sequence[Response], wanted: str, *, utf8: bool) -> str | None:
-    """The folder among those that LIST tells which people call ``wanted``, best in just that spelling, if it can be opened."""
+    """The folder among those that LIST tells which people call ``wanted``, best in just that spelling, if it can be
+    opened."""
     every = [read_list(one, utf8=utf8) for one in answers]
     listed = [one for one in every if one and composed(one.name).lower() == composed(wanted).lower()]
     listed.sort(key=lambda one: (one.name != wanted, composed(one.name) != composed(wanted)))

@@ -1,6 +1,7 @@
 """Listing a folder: which uids, how far, and what ``start`` leaves out. 100,000 messages are 400 KB of uids here.
 
-A listing is believed if it shows all that EXISTS counts: sequence numbers without a gap, from the first one to the last.
+A listing is believed if it shows all that EXISTS counts: sequence numbers without a gap, from the first one to the
+last.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ class _Details:
         """What the server said; what it did not say stays unknown."""
         if asked is None:
             return Lines()
-        # Each request holds on to the details it is for: let go of, or only the collector of cycles frees them, and that is seldom.
+        # Each request holds on to the details it is for: let go of, or only the collector of cycles frees them, and
+        # that is seldom.
         requests, asked._requests = asked._requests, []
         for request in requests:
             await request.answer()
@@ -157,7 +159,8 @@ async def list_folder(
     sightings: Sightings | None = None,
     today: int = 0,
 ) -> Listing:
-    """List the folder that is selected. ``today``: proleptic ordinal of the day, on which each confirmed gap is asked for once.
+    """List the folder that is selected. ``today``: proleptic ordinal of the day, on which each confirmed gap is asked
+    for once.
 
     Raises :class:`TransientError` with the server's words if it refuses.
     """
@@ -199,8 +202,8 @@ async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sighting
             whole = _whole(uids, lines, _counted(mailbox, exists), below)
             listing.count = lines.last
     if uids is None:
-        # SEARCH has no need of sizes, which servers refuse for the sake of one message. Checked by the first page's numbers, that are
-        # asked for anyway.
+        # SEARCH has no need of sizes, which servers refuse for the sake of one message. Checked by the first page's
+        # numbers, that are asked for anyway.
         uids = _within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
         before = len(listing.uids)
         listing.uids.extend(uids)
@@ -215,8 +218,8 @@ async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sighting
 
 
 def _counted(mailbox: Mailbox, before: int) -> int | None:
-    """How many messages a listing must reach to, or None if the server's count means nothing now. What came while it listed may be
-    missing: it is news."""
+    """How many messages a listing must reach to, or None if the server's count means nothing now. What came while it
+    listed may be missing: it is news."""
     return None if mailbox.uncounted else min(before, mailbox.exists)
 
 
@@ -281,8 +284,8 @@ async def _cross_check(
 
 
 def _gaps(uids: array[int], lines: Lines, low: int, below: int | None) -> tuple[list[Gap], int, int | None]:
-    """Where messages are missing: between which uids, and how many; the last uid, and its sequence number. What only SEARCH has shown
-    fills a gap in the numbers."""
+    """Where messages are missing: between which uids, and how many; the last uid, and its sequence number. What only
+    SEARCH has shown fills a gap in the numbers."""
     gaps: list[Gap] = []
     count, reached = below, low - 1
     for uid in uids:
@@ -305,7 +308,8 @@ def _remember(listing: Listing, seen: list[Gap], sightings: Sightings) -> None:
             sightings.counted.add((folder.name, gap.low))
             sessions += before is not None
             log.warning(
-                "listing.incomplete", mailbox=folder.mailbox, folder=folder.name, missing=gap.missing, low=gap.low, high=gap.high,
+                "listing.incomplete", mailbox=folder.mailbox, folder=folder.name, missing=gap.missing, low=gap.low,
+                high=gap.high,
                 sessions=sessions,
             )  # fmt: skip
         gaps.append(replace(gap, sessions=sessions, day=0 if before is None else before.day))
@@ -322,7 +326,8 @@ def _few(gaps: list[Gap]) -> tuple[Gap, ...]:
     while len(gaps) > MAX_GAPS:
         one, other = gaps[0], gaps[1]
         gaps[:2] = [
-            Gap(one.low, max(one.high, other.high), one.missing + other.missing, min(one.sessions, other.sessions), min(one.day, other.day))
+            Gap(one.low, max(one.high, other.high), one.missing + other.missing, min(one.sessions, other.sessions),
+            min(one.day, other.day))
         ]  # fmt: skip
     return tuple(gaps)
 
@@ -359,7 +364,8 @@ def lowered(position: Position | None, exists: int) -> Position | None:
 
 
 def _below(bookmark: Bookmark, count: int | None) -> Bookmark:
-    """The bookmark with the number of messages below it; one that has grown, or stands ahead of the server, keeps what it had."""
+    """The bookmark with the number of messages below it; one that has grown, or stands ahead of the server, keeps
+    what it had."""
     if count is None or bookmark.unsettled or bookmark.following < bookmark.first:
         return bookmark
     return replace(bookmark, below=count if bookmark.below is None else min(bookmark.below, count))

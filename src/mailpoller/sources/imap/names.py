@@ -39,7 +39,8 @@ def decode_name(wire: str) -> str:
 
 
 def composed(name: str) -> str:
-    """A name as it is compared: ``ö`` is written as one character or as two (Unicode's NFC and NFD), and is the same to people."""
+    """A name as it is compared: ``ö`` is written as one character or as two (Unicode's NFC and NFD), and is the same
+    to people."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -56,7 +57,8 @@ def quote(text: str) -> str:
 
 
 def quote_name(name: str, *, utf8: bool = False) -> str:
-    """A folder name as it stands in a command: in modified UTF-7, or in UTF-8 where both sides have agreed on that (RFC 9755)."""
+    """A folder name as it stands in a command: in modified UTF-7, or in UTF-8 where both sides have agreed on that
+    (RFC 9755)."""
     if not utf8 or name.isascii():
         return quote(name if utf8 else encode_name(name))
     if any(one in name for one in "\r\n\0"):

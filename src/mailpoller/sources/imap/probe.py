@@ -1,4 +1,5 @@
-"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that fails."""
+"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that
+fails."""
 
 from __future__ import annotations
 
@@ -161,7 +162,10 @@ class _Trial(ServerTrial):
             return (
                 "This provider wants IMAP switched on in its settings, and an app password where two-step login is on."
             )
-        return "Check username (often the whole address) and password; the account may be locked or IMAP switched off for it."
+        return (
+            "Check username (often the whole address) and password; the account may be locked or IMAP switched "
+            "off for it."
+        )
 
 
 def _lacking(disposition: Disposition, rights: str | None) -> str:

@@ -30,8 +30,9 @@ MAX_ALERTS = 10
 MAX_ODD_LINES = 1000
 """Lines of one connection that answer nothing; ten of them are told."""
 _UNTAGGED = re.compile(
-    rb"\* (?:\d+ (?:FETCH|EXISTS|EXPUNGE|RECENT)|OK|NO|BAD|BYE|CAPABILITY|FLAGS|LIST|LSUB|E?SEARCH|STATUS|VANISHED|ENABLED|ID"
-    rb"|NAMESPACE|SORT|THREAD|QUOTA|QUOTAROOT|ACL|MYRIGHTS|METADATA|LANGUAGE|GENURLAUTH|URLFETCH|X[\w-]*)(?: |$)",
+    rb"\* (?:\d+ (?:FETCH|EXISTS|EXPUNGE|RECENT)|OK|NO|BAD|BYE|CAPABILITY|FLAGS|LIST|LSUB|E?SEARCH|STATUS"
+    rb"|VANISHED|ENABLED|ID|NAMESPACE|SORT|THREAD|QUOTA|QUOTAROOT|ACL|MYRIGHTS|METADATA|LANGUAGE|GENURLAUTH"
+    rb"|URLFETCH|X[\w-]*)(?: |$)",
     re.IGNORECASE,
 )
 """What may follow right behind a message. A line of a mail that begins with a star is no such thing."""
@@ -87,7 +88,8 @@ class ImapProtocol(Connection):
         late answer killed the protocol. Here a command cannot time out alone: the connection does."""
         arguments = [str(one) for one in command.args if one is not None]
         answer = await self.run(
-            command.name, *arguments, within=self.mailbox if command.prefix else None, wants=(command.untagged_resp_name.encode(),), tag=command.tag
+            command.name, *arguments, within=self.mailbox if command.prefix else None,
+            wants=(command.untagged_resp_name.encode(),), tag=command.tag
         )  # fmt: skip
         texts = [response[0].split(b" ", 2)[-1] for response in answer.data if isinstance(response[0], bytes)]
         return library.Response(answer.status.kind, [*texts, answer.status.text.encode()])

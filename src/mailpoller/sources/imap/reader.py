@@ -1,6 +1,7 @@
 """Cuts the octets that a server sends into responses: iteratively, in linear time, and never more than the bounds.
 
-A response is a list of pieces (RFC 3501 section 4.3): a line without its line end; or line, literal, line, literal, …, line.
+A response is a list of pieces (RFC 3501 section 4.3): a line without its line end; or line, literal, line, literal,
+…, line.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class ResponseReader:
                 self._deliver([line])
 
     def unfinished(self) -> Response | None:
-        """The beginning of a response that will never end, if it has the whole body of a message: its first line and that body."""
+        """The beginning of a response that will never end, if it has the whole body of a message: its first line and
+        that body."""
         if len(self._pieces) < 2 or not isinstance(self._pieces[1], Octets):
             return None
         pieces, self._pieces = self._pieces, []

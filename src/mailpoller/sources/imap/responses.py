@@ -34,7 +34,8 @@ _ITEM = re.compile(
 _WHOLE = re.compile(rb"BODY\[\]" + _ORIGIN)
 _CODE = re.compile(rb"\[([^\s\]]+)(?: ([^\]]*))?\] ?(.*)", re.DOTALL)
 _TOKEN = re.compile(
-    rb'[ \t]*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|~?\{(\d{1,19})\}$|((?:[^\s()"\[{]+(?:\[[^\]]*\](?:<[\d.]+>)?)?)|\[[^\]]*\]))',
+    rb'[ \t]*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|~?\{(\d{1,19})\}$'
+    rb'|((?:[^\s()"\[{]+(?:\[[^\]]*\](?:<[\d.]+>)?)?)|\[[^\]]*\]))',
     re.DOTALL,
 )
 _DATE = re.compile(rb"([ \d]?\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})")
@@ -64,12 +65,14 @@ class Status:
 
     @property
     def busy(self) -> bool:
-        """A refusal of us, whatever was asked for: no message is to blame, and to ask one by one would make it worse."""
+        """A refusal of us, whatever was asked for: no message is to blame, and to ask one by one would make it
+        worse."""
         return not self.ok and (self.code in _BUSY_CODES or any(word in self.text.lower() for word in _BUSY_WORDS))
 
     @property
     def pause(self) -> timedelta | None:
-        """For how long the server wants to be left alone, at most an hour. Microsoft says so in the words of its refusal."""
+        """For how long the server wants to be left alone, at most an hour. Microsoft says so in the words of its
+        refusal."""
         found = None if self.ok else _PAUSE.search(self.text)
         return min(timedelta(milliseconds=int(found[1])), _LONGEST_PAUSE) if found else None
 
@@ -96,11 +99,13 @@ def readable(words: bytes, limit: int = 300) -> str:
 # --- FETCH -----------------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Fetched:
-    """One FETCH answer; what it did not name is None. ``asked``: it named BODY[]; ``announced`` is the size in octets of
-    the literal that it announced (``body`` is None for NIL). ``number`` is the message's sequence number, 0 if that cannot be read.
-    ``envelope``: the words of ENVELOPE (RFC 3501 section 7.4.2).
+    """One FETCH answer; what it did not name is None. ``asked``: it named BODY[]; ``announced`` is the size in octets
+    of the literal that it announced (``body`` is None for NIL). ``number`` is the message's sequence number, 0 if
+    that cannot be read. ``envelope``: the words of ENVELOPE (RFC 3501 section 7.4.2).
 
-    ``doubt``: why the body may not be the message's octets, or not all of them. ``broken``: and what follows may be anything."""
+    ``doubt``: why the body may not be the message's octets, or not all of them. ``broken``: and what follows may be
+    anything.
+    """
 
     uid: str | None = None
     size: int | None = None
@@ -198,7 +203,8 @@ _usual_flags = lru_cache(maxsize=512)(_read_flags)
 
 
 def read_date(words: bytes) -> datetime | None:
-    """An INTERNALDATE (``22-Nov-2026 03:10:10 +0100``, the day perhaps after a space), in UTC, or None if it is none."""
+    """An INTERNALDATE (``22-Nov-2026 03:10:10 +0100``, the day perhaps after a space), in UTC, or None if it is
+    none."""
     found = _DATE.match(words)
     if found is None:
         return None
@@ -269,7 +275,8 @@ class Listed:
 
 
 def read_list(response: Response, *, utf8: bool = False) -> Listed | None:
-    r"""``* LIST (\HasNoChildren) "/" "Sent Items"``, or None if it cannot be read. ``utf8``: names are not encoded (RFC 9755)."""
+    r"""``* LIST (\HasNoChildren) "/" "Sent Items"``, or None if it cannot be read. ``utf8``: names are not encoded
+    (RFC 9755)."""
     values = read_values(response)
     if len(values) < 5 or not isinstance(values[2], list):
         return None
@@ -281,7 +288,8 @@ def read_list(response: Response, *, utf8: bool = False) -> Listed | None:
 
 
 def read_namespace(response: Response, *, utf8: bool = False) -> Namespace | None:
-    """``* NAMESPACE (("INBOX." ".")) NIL (("shared." "."))`` (RFC 2342): personal, other users', shared. None: no personal one."""
+    """``* NAMESPACE (("INBOX." ".")) NIL (("shared." "."))`` (RFC 2342): personal, other users', shared. None: no
+    personal one."""
     kinds = [value if isinstance(value, list) else [] for value in read_values(response)[2:5]]
     pairs = [
         [(_text(one[0]) or "", _text(one[1]) or "") for one in kind if isinstance(one, list) and len(one) > 1]
@@ -325,8 +333,8 @@ def read_values(response: Response) -> list[Value]:
 
 
 def _read(response: Response) -> tuple[list[Value], Literal_["", "open", "broken"]]:
-    """See :func:`read_values`; and whether the response ends as it should: a list that is not closed is ``open``, one that is closed
-    too often, or has something that cannot be read behind its last literal, is ``broken``."""
+    """See :func:`read_values`; and whether the response ends as it should: a list that is not closed is ``open``, one
+    that is closed too often, or has something that cannot be read behind its last literal, is ``broken``."""
     frame: Literal_["", "open", "broken"] = ""
     root: list[Value] = []
     stack: list[list[Value]] = [root]

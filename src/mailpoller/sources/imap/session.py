@@ -96,8 +96,8 @@ def epoch_of(config: ImapSettings, uidvalidity: int) -> str:
 
 
 class ImapSession:
-    """See :class:`mailpoller.core.ports.Session`. Commands are pipelined; what must stand alone (SELECT, IDLE) waits its turn,
-    and IDLE ends when anything else is wanted."""
+    """See :class:`mailpoller.core.ports.Session`. Commands are pipelined; what must stand alone (SELECT, IDLE) waits
+    its turn, and IDLE ends when anything else is wanted."""
 
     def __init__(
         self,
@@ -127,7 +127,8 @@ class ImapSession:
         self._sightings = Sightings()
         self._named = False
         self._noted: dict[str, tuple[Position | None, Position]] = {}
-        """What the last survey made of a position: a listing from that position begins with it, lest it be forgotten again."""
+        """What the last survey made of a position: a listing from that position begins with it, lest it be forgotten
+        again."""
         self._first = config.folders[0]
         self._selecting = asyncio.Lock()
         self._listing = asyncio.Lock()
@@ -177,8 +178,8 @@ class ImapSession:
             return await self._select(name)
 
     async def _refresh(self, opened: _Open) -> bool:
-        """Let the server tell its news. False: it refuses even that, as Exchange does once it has lost the mailbox behind a
-        session ("authenticated but not connected"), so that its silence means nothing."""
+        """Let the server tell its news. False: it refuses even that, as Exchange does once it has lost the mailbox
+        behind a session ("authenticated but not connected"), so that its silence means nothing."""
         opened.refreshed = (await self._protocol.run("NOOP")).status.ok
         return opened.refreshed
 
@@ -193,7 +194,8 @@ class ImapSession:
 
         status = (await self._protocol.run(verb, self._protocol.named(wire), on_done=selected)).status
         if not status.ok and "unsafe login" in status.text.lower() and not self._named:
-            # NetEase (163.com, 126.com) wants to be told who we are, and has not made use of what it was told at the login.
+            # NetEase (163.com, 126.com) wants to be told who we are, and has not made use of what it was told at the
+            # login.
             self._named = True
             await name_ourselves(self._protocol).answer()
             status = (await self._protocol.run(verb, self._protocol.named(wire), on_done=selected)).status
@@ -212,7 +214,8 @@ class ImapSession:
 
     # --- messages --------------------------------------------------------------------------------------------
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
-        """See the port. Without news since the last complete listing it costs a NOOP, and after :meth:`open` nothing."""
+        """See the port. Without news since the last complete listing it costs a NOOP, and after :meth:`open`
+        nothing."""
         opened = self._require(folder)
         if not opened.refreshed:
             if not await self._refresh(opened):
@@ -246,8 +249,9 @@ class ImapSession:
         self._heed(opened, news, listing.following)
 
     async def survey(self, folder: Folder, position: Position | None) -> Survey:
-        """See the port. Once each time the folder is selected, for a numbering stays what it is for so long; and again while the server
-        stands behind. One round trip, none for an empty folder; more only where there is something to find out."""
+        """See the port. Once each time the folder is selected, for a numbering stays what it is for so long; and
+        again while the server stands behind. One round trip, none for an empty folder; more only where there is
+        something to find out."""
         opened = self._require(folder)
         if self._surveyed.get(folder.name) is opened.mailbox:
             return Survey()
@@ -261,7 +265,8 @@ class ImapSession:
         return found
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
-        """See the port: sizes and dates. Raises :class:`TransientError` if the server refuses to show them, which is no absence."""
+        """See the port: sizes and dates. Raises :class:`TransientError` if the server refuses to show them, which is
+        no absence."""
         if not refs:
             return []
         opened = self._require(*{ref.folder for ref in refs})
@@ -342,8 +347,8 @@ class ImapSession:
     # --- waiting ---------------------------------------------------------------------------------------------
     async def wait(self, limit: timedelta) -> Wake:
         """See the port. With IDLE the first folder is selected; news since its last listing count at once, but each
-        hint is told only once, so that a caller who cannot list now is not called again and again. A session that was opened
-        with a token wants to be renewed before that ends, for the server would cut it off."""
+        hint is told only once, so that a caller who cannot list now is not called again and again. A session that was
+        opened with a token wants to be renewed before that ends, for the server would cut it off."""
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + limit.total_seconds(), self._renew_at)
         noop_at = loop.time() + NOOP_INTERVAL

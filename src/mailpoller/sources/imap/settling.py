@@ -52,8 +52,8 @@ def objection(protocol: ImapProtocol, mailbox: Mailbox, disposition: Disposition
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """The answer to a command about ``uids``, and what the folder shows of them behind it: their flags, in lower case. ``shown`` is
-    None if the server refuses to show it. ``copied``: those that it says to have copied."""
+    """The answer to a command about ``uids``, and what the folder shows of them behind it: their flags, in lower
+    case. ``shown`` is None if the server refuses to show it. ``copied``: those that it says to have copied."""
 
     uids: Sequence[int]
     status: Status
@@ -65,7 +65,8 @@ class Aside(Protocol):
     """What opens another folder for a while."""
 
     async def __call__(self, wire: str, work: Callable[[Mailbox], Awaitable[None]]) -> Mailbox:
-        """Do ``work`` in the folder of that name on the server, read-only; then open the former one again, which is returned.
+        """Do ``work`` in the folder of that name on the server, read-only; then open the former one again, which is
+        returned.
 
         Raises :class:`TransientError`.
         """
@@ -74,9 +75,9 @@ class Aside(Protocol):
 class Settling:
     """One disposition for some messages of the folder that is open.
 
-    ``mailbox`` is that folder, ``wire`` its name on the server, ``uids`` are ascending. Idempotent: a message that has
-    left the folder is ``applied``. OK is no evidence: right behind each command the folder is looked at, in the same breath; what it
-    shows unchanged has ``failed``.
+    ``mailbox`` is that folder, ``wire`` its name on the server, ``uids`` are ascending. Idempotent: a message that
+    has left the folder is ``applied``. OK is no evidence: right behind each command the folder is looked at, in the
+    same breath; what it shows unchanged has ``failed``.
     """
 
     def __init__(
@@ -185,8 +186,9 @@ class Settling:
     async def _copied(self, done: Iterable[_Done], wire: str, before: int | None) -> None:
         """RFC 6851 section 3.3 without MOVE: what was copied is expunged, if there is evidence of the copy.
 
-        Killed between the COPY's answer and the STORE, the copy is there and the original is not marked: the next attempt copies again,
-        and the mail is twice in the target. Killed between STORE and EXPUNGE, it is copied again too. Never lost.
+        Killed between the COPY's answer and the STORE, the copy is there and the original is not marked: the next
+        attempt copies again, and the mail is twice in the target. Killed between STORE and EXPUNGE, it is copied
+        again too. Never lost.
         """
         copied: list[int] = []
         silent: list[int] = []
@@ -219,8 +221,8 @@ class Settling:
         await self._expunge(sorted(copied), wire)
 
     async def _after_refusals(self, done: Sequence[_Done], wire: str, verb: str) -> list[_Done]:
-        """Sets that were refused: what is copied all the same is not copied again, but the move completed; the others are tried one by
-        one, so that one message does not stop them. Gives what was not refused."""
+        """Sets that were refused: what is copied all the same is not copied again, but the move completed; the others
+        are tried one by one, so that one message does not stop them. Gives what was not refused."""
         good = [one for one in done if one.status.ok]
         refused = [one for one in done if not one.status.ok]
         for one in refused:
@@ -262,8 +264,8 @@ class Settling:
         return self._states[uid] != APPLIED
 
     async def _finish(self, uids: Sequence[int], wire: str) -> None:
-        """Messages that may have been copied before: if so, expunge them; if not, nothing is to be feared. Where it cannot be told they are
-        left alone, for else each attempt would leave a copy."""
+        """Messages that may have been copied before: if so, expunge them; if not, nothing is to be feared. Where it
+        cannot be told they are left alone, for else each attempt would leave a copy."""
         found = await self._copies(uids, wire)
         copied = [uid for uid in uids if found.get(uid)]
         for uid in uids:
@@ -276,8 +278,9 @@ class Settling:
             await self._expunge(copied, wire)
 
     async def _copies(self, uids: Sequence[int], wire: str) -> dict[int, bool]:
-        """Which of these messages of our folder lie in the folder ``wire`` too: a mail with the same ENVELOPE (RFC 3501 section 7.4.2), its
-        Message-ID among it, and of the same size. One that is not in the answer: cannot be told. The folder is changed and changed back."""
+        """Which of these messages of our folder lie in the folder ``wire`` too: a mail with the same ENVELOPE (RFC
+        3501 section 7.4.2), its Message-ID among it, and of the same size. One that is not in the answer: cannot be
+        told. The folder is changed and changed back."""
         ours: dict[int, str] = {}
         theirs: set[str] = set()
         own: set[int] = set()
@@ -340,8 +343,8 @@ class Settling:
 
     # --- deleting --------------------------------------------------------------------------------------------
     async def _expunge(self, uids: Sequence[int], wire: str = "") -> None:
-        """Mark deleted and expunge these and no others (RFC 4315). A bare EXPUNGE would take what others have marked, so
-        without UIDPLUS marking is all that is done. ``wire``: the folder that they were copied to before."""
+        """Mark deleted and expunge these and no others (RFC 4315). A bare EXPUNGE would take what others have marked,
+        so without UIDPLUS marking is all that is done. ``wire``: the folder that they were copied to before."""
         mark = ("STORE", "+FLAGS.SILENT", "(\\Deleted)")
         if not self._protocol.offers("UIDPLUS"):
             await self._flag(uids, ["\\Deleted"])
@@ -386,7 +389,8 @@ class Settling:
 
     # --- asking ----------------------------------------------------------------------------------------------
     async def _each(self, uids: Sequence[int], verb: str, *arguments: str) -> list[_Done]:
-        """Send a command, which may be sent twice, for all; where a set is refused, one by one, so that one message does not stop the others.
+        """Send a command, which may be sent twice, for all; where a set is refused, one by one, so that one message
+        does not stop the others.
 
         Notes what failed, and gives what was not refused. Commands are sent without waiting for each other's answers.
         """
@@ -412,8 +416,9 @@ class Settling:
     ) -> list[_Done]:
         """Send a command for each set, wait for nothing between, and find out what it did.
 
-        Flags are looked at in the same breath. A move or deletion is looked at only if the server does not say enough: looked at in
-        the same breath it would not show yet, as servers (Dovecot) tidy up behind the last command that they were sent.
+        Flags are looked at in the same breath. A move or deletion is looked at only if the server does not say
+        enough: looked at in the same breath it would not show yet, as servers (Dovecot) tidy up behind the last
+        command that they were sent.
         """
         if verb == "STORE":
             return await self._store(pieces, arguments)
@@ -438,8 +443,8 @@ class Settling:
         return done if verb == "COPY" else await self._again(done)
 
     async def _store(self, pieces: Sequence[tuple[Sequence[int], str]], arguments: Sequence[str]) -> list[_Done]:
-        """Set flags, and see which messages lack one still: by SEARCH, which names only these, and by FETCH of the last one of each set,
-        which says whether SEARCH is to be believed; if it is not, by FETCH of all."""
+        """Set flags, and see which messages lack one still: by SEARCH, which names only these, and by FETCH of the
+        last one of each set, which says whether SEARCH is to be believed; if it is not, by FETCH of all."""
         flags = arguments[-1].strip("()").split()
         wanted, lacking = frozenset(flag.lower() for flag in flags), _without(flags)
         asked = []
@@ -472,8 +477,8 @@ class Settling:
     async def _again(
         self, done: Sequence[_Done], undone: Callable[[frozenset[str]], bool] = lambda seen: True
     ) -> list[_Done]:
-        """Sets with a message whose flags show that nothing was done (that it is shown at all, of a move) are looked at once more when the
-        server has had a chance to tell its news: somebody may have removed it."""
+        """Sets with a message whose flags show that nothing was done (that it is shown at all, of a move) are looked
+        at once more when the server has had a chance to tell its news: somebody may have removed it."""
         doubtful = [one for one in done if one.status.ok and one.shown and any(map(undone, one.shown.values()))]
         if not doubtful:
             return list(done)

@@ -39,7 +39,8 @@ class ImapSource:
         """See the port."""
         client = await open_client(self._name, self._config, self._credentials)
         return ImapSession(
-            self._name, self._config, client, self._runtime.spool, self._trust, self._runtime.clock, self._credentials.renew_in
+            self._name, self._config, client, self._runtime.spool, self._trust, self._runtime.clock,
+            self._credentials.renew_in
         )  # fmt: skip
 
     def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:

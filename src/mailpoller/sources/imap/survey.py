@@ -19,16 +19,18 @@ _SPAN = 64
 """Uids below the bookmark that are asked for at once: with a few messages among them one question is enough."""
 _ENOUGH = 3
 _MOST = 100_000
-"""Messages that are listed where there are more than there were, the newest ones: 2 MB, and some 50 MB while they come."""
+"""Messages that are listed where there are more than there were, the newest ones: 2 MB, and some 50 MB while they
+come."""
 AGAIN = 90
-"""Seconds for which what looks like another numbering is shown at least, and for three polls, so that it is seen twice a minute apart."""
+"""Seconds for which what looks like another numbering is shown at least, and for three polls, so that it is seen
+twice a minute apart."""
 
 
 async def survey_folder(
     protocol: ImapProtocol, mailbox: Mailbox, folder: Folder, position: Position | None, now: int, interval: float = 0.0
 ) -> Survey:
-    """See :meth:`mailpoller.core.ports.Session.survey`; the folder is selected. ``now``: seconds of the epoch; ``interval``: those
-    between two polls.
+    """See :meth:`mailpoller.core.ports.Session.survey`; the folder is selected. ``now``: seconds of the epoch;
+    ``interval``: those between two polls.
 
     One round trip, none if the folder is empty. Raises :class:`TransientError` if the server refuses to show anything.
     """
@@ -68,7 +70,8 @@ async def survey_folder(
 
 
 def _caught_up(bookmark: Bookmark, now: int, again: float) -> tuple[bool, Bookmark]:
-    """The server has reached the place where it stood behind. What it shows there is shown until that was asked twice."""
+    """The server has reached the place where it stood behind. What it shows there is shown until that was asked
+    twice."""
     if not bookmark.caught_at:
         return True, replace(bookmark, caught_at=now)
     if 0 <= now - bookmark.caught_at < again:
@@ -77,7 +80,8 @@ def _caught_up(bookmark: Bookmark, now: int, again: float) -> tuple[bool, Bookma
 
 
 def _grown(bookmark: Bookmark, count: int, now: int, again: float) -> tuple[bool, Bookmark]:
-    """More messages than there were. All of them are shown until that was asked twice; then it is how many there are."""
+    """More messages than there were. All of them are shown until that was asked twice; then it is how many there
+    are."""
     if not bookmark.grown_at:
         return True, replace(bookmark, grown_at=now)
     if 0 <= now - bookmark.grown_at < again:
@@ -90,9 +94,9 @@ def _changed(before: Bookmark, after: Bookmark) -> Position | None:
 
 
 class _Looking:
-    """One look at what is below the bookmark: ``uids`` that are there, ascending, with ``lines``; how many there are in all, where that
-    is known (``count``), and all of them, where they were asked for (``every``); what the server would give the next message
-    (``next_uid``)."""
+    """One look at what is below the bookmark: ``uids`` that are there, ascending, with ``lines``; how many there are
+    in all, where that is known (``count``), and all of them, where they were asked for (``every``); what the server
+    would give the next message (``next_uid``)."""
 
     def __init__(self, protocol: ImapProtocol, mailbox: Mailbox, bookmark: Bookmark) -> None:
         self._protocol = protocol
@@ -163,8 +167,8 @@ class _Looking:
             self.uids = sorted(self.lines.sizes)
 
     async def _ask_next(self) -> int | None:
-        """UIDNEXT of a server that does not tell it along with SELECT: by STATUS, else one more than the newest uid, which is less where
-        the newest messages were deleted."""
+        """UIDNEXT of a server that does not tell it along with SELECT: by STATUS, else one more than the newest uid,
+        which is less where the newest messages were deleted."""
         last = Lines()
         asked = self._protocol.submit("FETCH", "*", "(UID)", within=self._mailbox, on_fetch=last.note)
         told = await self._status()
@@ -190,7 +194,8 @@ async def _all_below(protocol: ImapProtocol, mailbox: Mailbox, following: int) -
 
 
 async def look_at(protocol: ImapProtocol, mailbox: Mailbox, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
-    """See :meth:`mailpoller.core.ports.Session.look`; the folder of ``refs`` is selected. Raises :class:`TransientError`."""
+    """See :meth:`mailpoller.core.ports.Session.look`; the folder of ``refs`` is selected. Raises
+    :class:`TransientError`."""
     if not mailbox.exists and not mailbox.uncounted:
         return [None for _ in refs]
     lines = await witnesses(protocol, mailbox, sorted({int(ref.uid) for ref in refs}))

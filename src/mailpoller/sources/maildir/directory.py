@@ -136,8 +136,9 @@ class Entry:
 class Stamps:
     """When ``new`` and ``cur`` last changed, nanoseconds, and when that was asked.
 
-    ``device`` and ``places`` tell these directories from any others that lie under their names at another time: the file system,
-    and their inode numbers there. The first may change at every mounting of one file system, the second do not.
+    ``device`` and ``places`` tell these directories from any others that lie under their names at another time: the
+    file system, and their inode numbers there. The first may change at every mounting of one file system, the second
+    do not.
     """
 
     new: int
@@ -151,7 +152,8 @@ class Stamps:
         return (self.new, self.cur) == (other.new, other.cur) and not self.replaced(other)
 
     def replaced(self, other: Stamps) -> bool:
-        """True if other directories lie there than at ``other``, asked in the same run: a file system came or went, a copy was put back."""
+        """True if other directories lie there than at ``other``, asked in the same run: a file system came or went, a
+        copy was put back."""
         return (self.device, self.places) != (other.device, other.places)
 
 

@@ -1,4 +1,5 @@
-"""One folder of a Maildir, as a session knows it: what it lists, reads and changes. Blocks, and is called in one thread."""
+"""One folder of a Maildir, as a session knows it: what it lists, reads and changes. Blocks, and is called in one
+thread."""
 
 from __future__ import annotations
 
@@ -49,8 +50,9 @@ class PolledFolder:
     """What is known of one folder while a session lasts.
 
     ``seen``: the stamps of the last listing, or None before the first. ``ignored``: how many entries of it were no
-    regular files. ``replaced``: other directories lie there than at the position that was given. Every method raises OSError when the
-    folder itself is gone, also if other directories came to lie in its place since the session began.
+    regular files. ``replaced``: other directories lie there than at the position that was given. Every method raises
+    OSError when the folder itself is gone, also if other directories came to lie in its place since the session
+    began.
     """
 
     def __init__(self, folder: Folder, directory: Path, *, root: Path, clock: Clock, spool: Spool) -> None:
@@ -85,8 +87,9 @@ class PolledFolder:
         return stamps
 
     def survey(self, position: Position | None) -> Survey:
-        """See :meth:`mailpoller.core.ports.Session.survey`. Names never come back, so there is something to compare only where other
-        directories lie than at ``position``: a copy that was put back, or another Maildir. Raises :class:`StoreMissing`."""
+        """See :meth:`mailpoller.core.ports.Session.survey`. Names never come back, so there is something to compare
+        only where other directories lie than at ``position``: a copy that was put back, or another Maildir. Raises
+        :class:`StoreMissing`."""
         reached = Reached(None, None) if position is None else Reached.parse(position)
         if not reached.replaced(self._stamps()):
             return Survey()
@@ -122,7 +125,8 @@ class PolledFolder:
         self.replaced = reached.replaced(found.stamps)
         if self.replaced and reached.count and not found.entries:
             raise StoreMissing(
-                f"{self._directory} is another directory than before, and empty; there were {reached.count} messages: is its file "
+                f"{self._directory} is another directory than before, and empty; there were {reached.count} "
+                f"messages: is its file "
                 "system mounted? If this is right, it is taken up again when a message is in it"
             )
 
@@ -139,8 +143,8 @@ class PolledFolder:
         """What may have come since ``since`` was reached; of what was there already as little as can be told.
 
         A directory whose stamp did not change holds nothing new. Of one that did, everything is shown that was not
-        there at ``since``, if this session made it, and else everything: the ledger knows what it has. So where other directories
-        lie than at ``since``. Raises :class:`StoreMissing`.
+        there at ``since``, if this session made it, and else everything: the ledger knows what it has. So where other
+        directories lie than at ``since``. Raises :class:`StoreMissing`.
         """
         remembered = self._position == since
         reached = self._reached if remembered else Reached.parse(since)
@@ -337,8 +341,8 @@ class PolledFolder:
     def _change(
         self, uid: str, entry: Entry, disposition: Disposition, letters: set[str], touched: dict[Path, None]
     ) -> None:
-        """Delete or rename one file, and look. Raises FileNotFoundError if it is not there, ValueError for a folder that cannot be, and
-        :class:`Unchanged`."""
+        """Delete or rename one file, and look. Raises FileNotFoundError if it is not there, ValueError for a folder
+        that cannot be, and :class:`Unchanged`."""
         path = self._path(entry)
         if disposition.leaves:
             return
@@ -386,7 +390,8 @@ def words(error: OSError) -> str:
 
 
 def _changed(reached: Reached, stamps: Stamps) -> set[str]:
-    """Those of ``new`` and ``cur`` that may hold more than at ``reached``. A copy may have the stamps of what it is a copy of."""
+    """Those of ``new`` and ``cur`` that may hold more than at ``reached``. A copy may have the stamps of what it is a
+    copy of."""
     if reached.replaced(stamps):
         return {NEW, CUR}
     pairs = ((NEW, reached.new, stamps.new), (CUR, reached.cur, stamps.cur))
@@ -403,7 +408,8 @@ def _doubt(before: int, taken: int, after: int, limit: int) -> str:
 
 
 def _open_regular(path: Path) -> int | None:
-    """A descriptor of the file; None if it is no regular file. Never follows a link, never waits for a pipe's writer."""
+    """A descriptor of the file; None if it is no regular file. Never follows a link, never waits for a pipe's
+    writer."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

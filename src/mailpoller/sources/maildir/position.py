@@ -32,7 +32,8 @@ class Reached:
     ``new`` and ``cur``: the stamps of the directories, nanoseconds; None where it proves nothing. ``unwanted``:
     digests of the messages that ``start`` did not want and that are still there: file names and times do not tell
     them from what is moved in later, so they are kept one by one, 11 characters each. ``places``: see
-    :class:`~mailpoller.sources.maildir.directory.Stamps`, None if it is not known. ``count``: how many messages there were.
+    :class:`~mailpoller.sources.maildir.directory.Stamps`, None if it is not known. ``count``: how many messages there
+    were.
     """
 
     new: int | None
@@ -76,7 +77,8 @@ class Reached:
         return cls(new, cur, unwanted, (known[0], known[1]), known[2])
 
     def write(self) -> Position:
-        """The text. No two are equal, even if they know the same: a session tells by it which of its listings is meant."""
+        """The text. No two are equal, even if they know the same: a session tells by it which of its listings is
+        meant."""
         packed = base64.b64encode(b"".join(sorted(self.unwanted))).decode()
         new, cur = ("-" if stamp is None else str(stamp) for stamp in (self.new, self.cur))
         text = f"{secrets.token_hex(8)} {new} {cur} {packed}"

@@ -1,4 +1,5 @@
-"""A session with a Maildir. There is no connection: it serialises work on one thread, and is lost when the directory is."""
+"""A session with a Maildir. There is no connection: it serialises work on one thread, and is lost when the directory
+is."""
 
 from __future__ import annotations
 

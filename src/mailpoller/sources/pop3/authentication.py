@@ -1,4 +1,5 @@
-"""Logging in: SASL (RFC 5034), USER and PASS, APOP (RFC 1939 section 7); which one is chosen, and what a refusal means."""
+"""Logging in: SASL (RFC 5034), USER and PASS, APOP (RFC 1939 section 7); which one is chosen, and what a refusal
+means."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from mailpoller.wire.sasl import Exchange, decoded, encoded, initial
 from mailpoller.wire.wording import spoken
 
 LONGEST_COMMAND = 255
-"""Octets of a command, line end included (RFC 2449 section 4): a longer first message of SASL goes on a line of its own."""
+"""Octets of a command, line end included (RFC 2449 section 4): a longer first message of SASL goes on a line of its
+own."""
 LOGIN_DELAY = timedelta(minutes=1)
 """How long to stay away from a server that says ``[LOGIN-DELAY]`` and not how long that is."""
 
@@ -24,7 +26,8 @@ _STAMP = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 
 _PASSING_CODES = {"IN-USE", "SYS/TEMP"}
 _PASSING_WORDS = (
-    "in use", "locked", "lock ", "busy", "too many", "simultaneous", "maximum number", "try again", "try later", "temporar",
+    "in use", "locked", "lock ", "busy", "too many", "simultaneous", "maximum number", "try again", "try later",
+    "temporar",
     "unavailable", "rate limit", "throttl", "internal error", "timed out", "timeout", "login delay", "too often",
 )  # fmt: skip
 
@@ -32,7 +35,8 @@ _PASSING_WORDS = (
 async def log_in(protocol: Pop3Protocol, credentials: Credentials) -> None:
     """Log in by the strongest way that both sides have; a token that is refused is replaced once.
 
-    Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words, or what the credentials raise.
+    Raises :class:`CredentialsRefused` or :class:`TransientError` with the server's words, or what the credentials
+    raise.
     """
     encrypted = protocol.protected
     command = credentials.mechanism if credentials.tokens is None else ""

@@ -21,9 +21,10 @@ class PasswordAuth(Block):
 
     type: Literal["password"] = "password"
     mechanism: Literal["auto", "user", "apop", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"] = "auto"
-    """``user`` is USER and PASS, ``apop`` is APOP, the others are SASL (RFC 5034). ``auto`` takes the strongest that the server
-    offers: SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, LOGIN, CRAM-MD5, else USER. On a line without TLS only those that do not show the
-    password, APOP among them, unless ``plain``, ``login`` or ``user`` is named here or the server is this machine."""
+    """``user`` is USER and PASS, ``apop`` is APOP, the others are SASL (RFC 5034). ``auto`` takes the strongest that
+    the server offers: SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, LOGIN, CRAM-MD5, else USER. On a line without TLS only those
+    that do not show the password, APOP among them, unless ``plain``, ``login`` or ``user`` is named here or the
+    server is this machine."""
 
 
 Auth = Annotated[
@@ -49,8 +50,8 @@ class Pop3Settings(MailboxServer):
     disposition: DispositionLiteral = LEAVE
     """What is done on the server to a settled message: ``leave`` or ``delete``."""
     start: StartLiteral = "all"
-    """What the very first run takes: ``all``, ``now`` (only what arrives later) or ``since:YYYY-MM-DD``. POP3 knows nothing
-    of messages that were read, so ``unseen`` is ``all``."""
+    """What the very first run takes: ``all``, ``now`` (only what arrives later) or ``since:YYYY-MM-DD``. POP3 knows
+    nothing of messages that were read, so ``unseen`` is ``all``."""
 
     @field_validator("username")
     @classmethod

@@ -87,9 +87,9 @@ async def start_tls(protocol: Pop3Protocol, config: Pop3Settings, seconds: float
 
 
 async def log_in(protocol: Pop3Protocol, credentials: Credentials) -> None:
-    """Authenticate, after UTF8 (RFC 6856 section 2) where it is offered: without it some servers give a notice of their own, or
-    something rewritten, instead of a mail with UTF-8 in its header. Raises :class:`CredentialsRefused` or
-    :class:`TransientError`."""
+    """Authenticate, after UTF8 (RFC 6856 section 2) where it is offered: without it some servers give a notice of
+    their own, or something rewritten, instead of a mail with UTF-8 in its header. Raises :class:`CredentialsRefused`
+    or :class:`TransientError`."""
     if "UTF8" in protocol.capabilities:
         await protocol.run("UTF8")  # if it is refused, all is as it was
     await authentication.log_in(protocol, credentials)

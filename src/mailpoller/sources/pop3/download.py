@@ -2,9 +2,10 @@
 
 Everything here happens as the answers come in, never when the consumer asks for more: a slow consumer delays nobody.
 
-A message is handed on once its end is known to be one. If it has the size that was announced, an answer that follows will do.
-If not (some servers estimate, or count line ends otherwise), it waits with all that follow it until STAT has been answered as it
-must be: a body that was cut short, or had no end, shifts every answer behind it, and then that one is missed.
+A message is handed on once its end is known to be one. If it has the size that was announced, an answer that follows
+will do. If not (some servers estimate, or count line ends otherwise), it waits with all that follow it until STAT has
+been answered as it must be: a body that was cut short, or had no end, shifts every answer behind it, and then that
+one is missed.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ PROOF_COMMANDS = 50
 PROOF_OCTETS = 1 << 20
 """After so many messages, or octets, the server is asked something whose answer is known."""
 SLACK = 64 << 10
-"""Octets beyond the limit that are read and dropped, if the message was not announced as larger: cheaper than a new connection."""
+"""Octets beyond the limit that are read and dropped, if the message was not announced as larger: cheaper than a new
+connection."""
 
 
 class Body:
-    """Takes one message, at most ``limit`` octets of it. ``most``: when these have come, the connection is cut. ``begun`` is told that
-    the first octets are there, ``done`` that the last ones are."""
+    """Takes one message, at most ``limit`` octets of it. ``most``: when these have come, the connection is cut.
+    ``begun`` is told that the first octets are there, ``done`` that the last ones are."""
 
     __slots__ = ("_begun", "_done", "_intake", "_limit", "_most", "failure", "octets", "size")
 
@@ -98,9 +100,10 @@ class Download:
     """Some messages of one maildrop on their way. ``refused``: uid -> the server's word about those it does not give;
     ``failed``: uid -> why a message could not be kept.
 
-    ``quiet``: by TOP, if the server has it, because RETR makes some servers mark a message as read. ``broken``: why the server's
-    answers are not believed any more; one of the messages was given with a doubt then, and the connection must be given up.
-    ``overlong``: the uid of the message that the connection was cut for, if that is not answered.
+    ``quiet``: by TOP, if the server has it, because RETR makes some servers mark a message as read. ``broken``: why
+    the server's answers are not believed any more; one of the messages was given with a doubt then, and the
+    connection must be given up. ``overlong``: the uid of the message that the connection was cut for, if that is not
+    answered.
     """
 
     def __init__(
@@ -220,8 +223,8 @@ class Download:
         self._event.set()
 
     def _release(self) -> None:
-        """An answer follows what has come: that is enough for what is as large as was announced, and has nothing before it that is
-        not."""
+        """An answer follows what has come: that is enough for what is as large as was announced, and has nothing
+        before it that is not."""
         held = self._held
         while held:
             first = held[0]

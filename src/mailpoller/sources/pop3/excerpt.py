@@ -21,8 +21,9 @@ TRIES = 3
 class Excerpt:
     """One message of more than ``limit`` octets on its way, up to the limit; the same to its user as :class:`Download`.
 
-    TOP counts lines, so their number is guessed, first from what a line of base64 holds, then from what the lines of this message
-    hold. What comes beyond the limit is dropped. Where TOP is no good, RETR has to do, and the connection is cut at the limit.
+    TOP counts lines, so their number is guessed, first from what a line of base64 holds, then from what the lines of
+    this message hold. What comes beyond the limit is dropped. Where TOP is no good, RETR has to do, and the
+    connection is cut at the limit.
     """
 
     def __init__(self, maildrop: Maildrop, claim: Claim, spool: Spool, limit: int) -> None:

@@ -75,7 +75,8 @@ def _lines(header: bytes) -> Iterator[tuple[bytes, bool]]:
 
 
 def received_at(header: bytes) -> datetime | None:
-    """When the server that keeps the maildrop took the message, by the topmost Received field; None if that is not told.
+    """When the server that keeps the maildrop took the message, by the topmost Received field; None if that is not
+    told.
 
     Date is not asked: it is the sender's, and may be any.
     """

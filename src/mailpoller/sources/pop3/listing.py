@@ -32,9 +32,9 @@ def totalled(reply: Reply) -> int | None:
 
 @dataclass(slots=True)
 class Listing:
-    """``names``: number -> name, ``sizes``: number -> octets, as far as they can be read. ``nameless``: numbers that UIDL shows without a
-    name. ``lacking``: numbers that UIDL does not show at all, though LIST does. ``contradiction``: what does not fit, in words.
-    """
+    """``names``: number -> name, ``sizes``: number -> octets, as far as they can be read. ``nameless``: numbers that
+    UIDL shows without a name. ``lacking``: numbers that UIDL does not show at all, though LIST does.
+    ``contradiction``: what does not fit, in words."""
 
     names: dict[int, str] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)

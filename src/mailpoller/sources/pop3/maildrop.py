@@ -24,7 +24,8 @@ PASSING = {"IN-USE", "SYS/TEMP", "LOGIN-DELAY"}
 """Response codes of what may succeed later."""
 
 CONFIRMED = 3
-"""Connections in a row that contradict themselves: after so many, messages that UIDL does not show are taken without a name."""
+"""Connections in a row that contradict themselves: after so many, messages that UIDL does not show are taken without
+a name."""
 
 LONG_NAME = 12
 """Characters of a name that is hardly given to two messages one after the other."""
@@ -43,9 +44,10 @@ T = TypeVar("T")
 class Contents:
     """What is in a maildrop, in the server's order.
 
-    ``numbers``: uid -> message number, ``sizes``: number -> octets, as far as the server told. ``by_uidl``: the uids are the
-    server's; else it has none. ``twins``: uid -> the uids of the messages after it that cannot be told from it. ``contradiction``: what
-    of UIDL, LIST and STAT does not fit, in words; ``whole``: what is not in here is not in the maildrop.
+    ``numbers``: uid -> message number, ``sizes``: number -> octets, as far as the server told. ``by_uidl``: the uids
+    are the server's; else it has none. ``twins``: uid -> the uids of the messages after it that cannot be told from
+    it. ``contradiction``: what of UIDL, LIST and STAT does not fit, in words; ``whole``: what is not in here is not
+    in the maildrop.
     """
 
     numbers: dict[str, int] = field(default_factory=dict)
@@ -68,8 +70,9 @@ class Contents:
 class Knowledge:
     """What was learned of a maildrop's uids and outlives the session, in memory only.
 
-    ``last``: the contents as listed last. ``ambiguous``: names that UIDL has given to two messages, as long as one of them is
-    there: they are believed of neither. ``alike``: digests of headers that messages of several sizes have, as long. ``contradictions``: how many connections in a row have contradicted themselves.
+    ``last``: the contents as listed last. ``ambiguous``: names that UIDL has given to two messages, as long as one of
+    them is there: they are believed of neither. ``alike``: digests of headers that messages of several sizes have, as
+    long. ``contradictions``: how many connections in a row have contradicted themselves.
     """
 
     last: Contents | None = None
@@ -153,7 +156,8 @@ class Maildrop:
         return names, stat, sha256(names + stat.text.encode()).digest()
 
     def _tells_all(self, stat: Reply, names: Collection[str]) -> bool:
-        """Whether the same answers to UIDL and STAT mean the same messages: names that nobody gives twice, or a sum of their sizes."""
+        """Whether the same answers to UIDL and STAT mean the same messages: names that nobody gives twice, or a sum
+        of their sizes."""
         summed = (totalled(stat) or 0) > 0 and not any(map(counted_name, names))
         return self._count is not None and (summed or all(len(name) >= LONG_NAME for name in names))
 
@@ -167,8 +171,8 @@ class Maildrop:
         return sizes
 
     def prove(self, done: Callable[[bool], None]) -> Request:
-        """Ask something whose answer is known (STAT), to see that the answers before it were what they seemed. ``done`` is told
-        whether it is so; it is not called if the connection is lost before."""
+        """Ask something whose answer is known (STAT), to see that the answers before it were what they seemed.
+        ``done`` is told whether it is so; it is not called if the connection is lost before."""
 
         def answered(reply: Reply) -> None:
             # Not at once: what came with it, unasked for, speaks against it, and is read first.
@@ -189,8 +193,9 @@ class Maildrop:
             raise SessionLost(self.protocol.lost or "")
 
     async def _name(self, found: Contents, listing: Listing, knowledge: Knowledge, limit: int) -> None:
-        """Give each message its uid: its own UIDL; else UIDL, if any, and fingerprint; else these and how many before it are
-        the same. Messages that bear one name and cannot be told apart by their headers either keep it: they are equal."""
+        """Give each message its uid: its own UIDL; else UIDL, if any, and fingerprint; else these and how many before
+        it are the same. Messages that bear one name and cannot be told apart by their headers either keep it: they
+        are equal."""
         names = listing.names
         repeated: set[str] = set()
         if len(set(names.values())) < len(names):
@@ -232,9 +237,9 @@ class Maildrop:
     async def _known_by(
         self, numbers: Sequence[int], sizes: dict[int, int], knowledge: Knowledge, limit: int
     ) -> dict[int, str]:
-        """By what messages are known whose name does not do: their header's digest, and their size where that is the same and the size
-        is not (without the fields that servers add); or the size alone. Where the server refuses TOP, by RETR, but not of what is
-        larger than ``limit``."""
+        """By what messages are known whose name does not do: their header's digest, and their size where that is the
+        same and the size is not (without the fields that servers add); or the size alone. Where the server refuses
+        TOP, by RETR, but not of what is larger than ``limit``."""
 
         found = await self._ask("TOP", numbers, LONGEST_TOP, _fingerprint)
         rest = [number for number in numbers if number not in found and sizes.get(number, limit + 1) <= limit]
@@ -284,11 +289,12 @@ class Maildrop:
     async def delete(self, sizes: Mapping[str, int | None], doubted: Collection[str] = ()) -> dict[str, State]:
         """Mark messages for deletion at QUIT: ``pending``; ``applied`` are those that are not there any more.
 
-        ``sizes``: uid -> octets of the message that is meant, as it was listed once. Only what this connection has shown to be that
-        message is marked: it was fetched or looked at here, or else LIST tells the same size, and ``doubted`` does not hold its name.
+        ``sizes``: uid -> octets of the message that is meant, as it was listed once. Only what this connection has
+        shown to be that message is marked: it was fetched or looked at here, or else LIST tells the same size, and
+        ``doubted`` does not hold its name.
 
-        Of messages that cannot be told apart the last goes first, else the next session would take a later one, which is
-        perhaps not settled, for the one that was deleted.
+        Of messages that cannot be told apart the last goes first, else the next session would take a later one, which
+        is perhaps not settled, for the one that was deleted.
         """
         contents = self.contents
         assert contents is not None
@@ -323,8 +329,8 @@ class Maildrop:
     async def quit(self, seconds: float) -> None:
         """End the session, within ``seconds``: what is marked is deleted now. The connection is gone afterwards.
 
-        Raises :class:`SessionLost` if the connection was lost, or if something was marked and the server does not say that it
-        is deleted.
+        Raises :class:`SessionLost` if the connection was lost, or if something was marked and the server does not say
+        that it is deleted.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -357,7 +363,8 @@ def counted_name(uid: str) -> bool:
 
 
 def shared_name(uid: str) -> bool:
-    """True if another message may bear the name next, because the server counts or because it is made from the octets."""
+    """True if another message may bear the name next, because the server counts or because it is made from the
+    octets."""
     return counted_name(uid) or "sha256:" in uid or "size:" in uid or _HASHED.fullmatch(uid) is not None
 
 

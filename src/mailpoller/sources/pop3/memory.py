@@ -13,14 +13,17 @@ _POSITION = re.compile(r"([0-9a-f]+):(\d{1,18})(?::(\d{1,9}))?")
 
 
 class Memory:
-    """Which uids were listed when, so that 50,000 messages that are left on the server are not told again at every poll.
+    """Which uids were listed when, so that 50,000 messages that are left on the server are not told again at every
+    poll.
 
-    POP3 has no positions, so ours are numbers of listings, and mean something to this object alone. That is enough: the
-    engine keeps a position once the ledger has recorded all that was listed before it. To the next process it says that there was a
-    first listing, and how many in a row contradicted themselves, and no more; all is listed then, and the ledger knows what it has seen.
-    Holds one maildrop's uids (some 200 octets each), and those only while the maildrop shows them.
+    POP3 has no positions, so ours are numbers of listings, and mean something to this object alone. That is enough:
+    the engine keeps a position once the ledger has recorded all that was listed before it. To the next process it
+    says that there was a first listing, and how many in a row contradicted themselves, and no more; all is listed
+    then, and the ledger knows what it has seen. Holds one maildrop's uids (some 200 octets each), and those only
+    while the maildrop shows them.
 
-    A name is told again when its size is another one, and when it is shown although the message that bore it was deleted.
+    A name is told again when its size is another one, and when it is shown although the message that bore it was
+    deleted.
     """
 
     def __init__(self) -> None:
@@ -65,7 +68,8 @@ class Memory:
         return [uid for uid, (listing, _) in self._listed.items() if listing > int(found[2])]
 
     def contradictions(self, position: Position | None) -> int:
-        """How many connections in a row have contradicted themselves, those of the process that made ``position`` included."""
+        """How many connections in a row have contradicted themselves, those of the process that made ``position``
+        included."""
         found = None if position is None else _POSITION.fullmatch(position)
         knowledge = self.knowledge
         if found is not None and found[1] != self._mark and knowledge.contradictions == 1:

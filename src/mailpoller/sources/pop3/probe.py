@@ -1,4 +1,5 @@
-"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that fails."""
+"""Trying a mailbox step by step, for ``check --live``: how long each step takes, and what to do about the one that
+fails."""
 
 from __future__ import annotations
 
@@ -98,8 +99,11 @@ class _Trial(ServerTrial):
 
     def _password_advice(self) -> str:
         if provider_of(self._config.host) == "google":
-            return "Google takes only app passwords (with two-step verification), and POP must be switched on in its settings."
+            return (
+                "Google takes only app passwords (with two-step verification), and POP must be switched on in its "
+                "settings."
+            )
         return (
-            "Check username (often the whole address) and password; POP3 may be switched off for the account. Where the server "
-            "has no passwords for the mechanism it offers, pin another with auth.mechanism."
+            "Check username (often the whole address) and password; POP3 may be switched off for the account. Where "
+            "the server has no passwords for the mechanism it offers, pin another with auth.mechanism."
         )

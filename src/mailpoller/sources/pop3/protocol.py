@@ -18,8 +18,8 @@ MAX_LISTING = 64 << 20
 """Octets of the answer to LIST or UIDL: 1,000,000 messages with names of 50 octets fit."""
 MAX_CAPABILITIES = 64 << 10
 PATIENCE = 10
-"""An answer must be over after this many stall times, however lively the server is. What is read of a body at the pace of
-:data:`~mailpoller.wire.pace.LEAST` takes none of that time."""
+"""An answer must be over after this many stall times, however lively the server is. What is read of a body at the
+pace of :data:`~mailpoller.wire.pace.LEAST` takes none of that time."""
 PATIENCE_BODY = 60
 """The same for a message, which may be many megabytes over a thin line."""
 
@@ -54,7 +54,8 @@ class Reply:
 class Request:
     """A command on its way. ``taker`` takes the body of its answer, if that has one; ``reply`` is set at the end.
 
-    ``challenges`` brings what the server asks in between (``+ ``, RFC 5034), then None; without it a challenge is a violation.
+    ``challenges`` brings what the server asks in between (``+ ``, RFC 5034), then None; without it a challenge is a
+    violation.
     """
 
     __slots__ = ("_waiter", "challenges", "command", "line", "on_done", "patience", "reply", "taker")
@@ -129,8 +130,8 @@ class Pop3Protocol(asyncio.Protocol):
         self.cut = False
         """True if it was we who ended the connection, in the middle of an answer of which we had enough."""
         self.broken = False
-        """True if what the server sent made no sense: nothing that came after the last proper answer is believed, and that
-        answer's own end is not."""
+        """True if what the server sent made no sense: nothing that came after the last proper answer is believed, and
+        that answer's own end is not."""
         self.hung_up = False
         """True if the server closed the connection in an orderly way."""
         self.on_lost: Callable[[], None] | None = None
@@ -289,7 +290,8 @@ class Pop3Protocol(asyncio.Protocol):
             self.transport.write(words.encode() + b"\r\n")
 
     async def gather(self, command: str, *arguments: str, limit: int = MAX_LISTING) -> tuple[Reply, bytes]:
-        """Send a command whose answer has a body of at most ``limit`` octets, and wait for it. Raises :class:`SessionLost`."""
+        """Send a command whose answer has a body of at most ``limit`` octets, and wait for it. Raises
+        :class:`SessionLost`."""
         taker = Collected(limit)
         request = self.submit(command, *arguments, taker=taker, patience=PATIENCE_BODY)
         self.send()

@@ -1,4 +1,5 @@
-"""Cuts the octets that a POP3 server sends into lines and multi-line answers: iteratively, in linear time, within bounds."""
+"""Cuts the octets that a POP3 server sends into lines and multi-line answers: iteratively, in linear time, within
+bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ class ProtocolViolation(Exception):
 
 
 class Enough(Exception):
-    """Raised by a :class:`Taker`: of this answer nothing more is wanted. The connection is cut, for POP3 has no other way."""
+    """Raised by a :class:`Taker`: of this answer nothing more is wanted. The connection is cut, for POP3 has no other
+    way."""
 
 
 class Taker(Protocol):
@@ -44,8 +46,8 @@ class LineTaker(Protocol):
 class AnswerReader:
     """Feed it what arrives; it brings each line and each body to its taker, in order.
 
-    A body ends with CRLF, dot, CRLF and nothing else: a lone LF around a dot is data (RFC 1939 section 3), else a mail could
-    end its own download and speak for the server. The first dot of any line is stuffing and taken away.
+    A body ends with CRLF, dot, CRLF and nothing else: a lone LF around a dot is data (RFC 1939 section 3), else a
+    mail could end its own download and speak for the server. The first dot of any line is stuffing and taken away.
     """
 
     __slots__ = ("_body", "_held", "_lines")

@@ -36,7 +36,8 @@ LONGEST_PAUSE = timedelta(minutes=10)
 BREAKS = 3
 """Connections that one fetch gives up because of what the server sent, at most; then the session is lost."""
 FURTHER_LOOK = 60.0
-"""Seconds after which a listing that is new is surveyed once more, though it is the same: absence is not concluded from one look."""
+"""Seconds after which a listing that is new is surveyed once more, though it is the same: absence is not concluded
+from one look."""
 SHORT_PAUSE = timedelta(minutes=1)
 """The same in the middle of a poll, where somebody waits with messages in hand: what takes longer is put off."""
 
@@ -45,8 +46,8 @@ class Dialler(Protocol):
     """Makes connections, no more often than the server wants."""
 
     async def log_in(self, patience: timedelta) -> Pop3Protocol:
-        """A connection, logged in. Raises :class:`CredentialsRefused`, or :class:`TransientError`, also where the server wants
-        us to stay away for longer than ``patience``; a shorter while is waited for."""
+        """A connection, logged in. Raises :class:`CredentialsRefused`, or :class:`TransientError`, also where the
+        server wants us to stay away for longer than ``patience``; a shorter while is waited for."""
 
     @property
     def pause(self) -> timedelta:
@@ -54,11 +55,11 @@ class Dialler(Protocol):
 
 
 def epoch_of(config: Pop3Settings, *, by_uidl: bool) -> str:
-    """``pop3://user@host/``, host in lower case; ``;UIDL=none`` behind it where the server has none, for then the uids are
-    others.
+    """``pop3://user@host/``, host in lower case; ``;UIDL=none`` behind it where the server has none, for then the
+    uids are others.
 
-    A port other than 110 and 995 stands behind the host. These two lead to the same maildrop, and going over from one to
-    the other for the sake of TLS must not look like another server.
+    A port other than 110 and 995 stands behind the host. These two lead to the same maildrop, and going over from one
+    to the other for the sake of TLS must not look like another server.
     """
     host = f"[{config.host}]" if ":" in config.host else config.host.lower()
     port = "" if config.effective_port in (110, 995) else f":{config.effective_port}"
@@ -68,11 +69,11 @@ def epoch_of(config: Pop3Settings, *, by_uidl: bool) -> str:
 class Pop3Session:
     """See :class:`mailpoller.core.ports.Session`.
 
-    ``open`` looks anew by a connection of its own; ``wait`` holds none. What is marked for deletion counts when a connection is
-    ended in order; that it did is told only once a later one does not show the message any more.
+    ``open`` looks anew by a connection of its own; ``wait`` holds none. What is marked for deletion counts when a
+    connection is ended in order; that it did is told only once a later one does not show the message any more.
 
-    The numbers are those of one connection, and the names of some servers too. What was claimed by another connection is fetched or
-    marked only if its name, size included, is the same in this one.
+    The numbers are those of one connection, and the names of some servers too. What was claimed by another connection
+    is fetched or marked only if its name, size included, is the same in this one.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class Pop3Session:
         self._maildrop: Maildrop | None = Maildrop(protocol)
         self._folder: Folder | None = None
         self._fetching = asyncio.Lock()
-        """Held by the download under way: each keeps the line busy by itself, and may end the connection in the middle."""
+        """Held by the download under way: each keeps the line busy by itself, and may end the connection in the
+        middle."""
         self._turn = asyncio.Lock()
         """Held by whoever ends or begins a connection."""
         self._lost = ""
@@ -174,8 +176,8 @@ class Pop3Session:
         return [INBOX]
 
     async def open(self, name: str) -> Folder:
-        """Look anew, by another connection if this one's listing was used. If the server wants logins farther apart than that, the
-        listing stays the old one."""
+        """Look anew, by another connection if this one's listing was used. If the server wants logins farther apart
+        than that, the listing stays the old one."""
         self._check()
         if name != INBOX:
             raise TransientError(f"there is no folder {name}: POP3 has only {INBOX}")
@@ -223,8 +225,8 @@ class Pop3Session:
     async def survey(self, folder: Folder, position: Position | None) -> Survey:
         """See the port. All that is listed; nothing if that is the same as the last time, and as a minute after that.
 
-        To be asked after each :meth:`open`, for each is another connection. What was told and not gone on with, by :meth:`pending`,
-        is told again.
+        To be asked after each :meth:`open`, for each is another connection. What was told and not gone on with, by
+        :meth:`pending`, is told again.
         """
         maildrop, contents = await self._present(folder)
         await self._confirm(maildrop, contents, position)
@@ -235,9 +237,9 @@ class Pop3Session:
         return Survey([MessageRef(folder, uid, contents.size(uid)) for uid in contents.numbers], whole=contents.whole)
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
-        """See the port. A ref comes back without a size where the size would prove nothing: the server tells none, its listing
-        contradicts itself and lacks the name, or the name may have got another bearer since we deleted the one we knew. Then
-        only the message itself tells what it is."""
+        """See the port. A ref comes back without a size where the size would prove nothing: the server tells none,
+        its listing contradicts itself and lacks the name, or the name may have got another bearer since we deleted
+        the one we knew. Then only the message itself tells what it is."""
         if not refs:
             return []
         maildrop, contents = await self._present(*{ref.folder for ref in refs})
@@ -324,8 +326,8 @@ class Pop3Session:
         return Excerpt(maildrop, ordered[0], self._spool, limit)
 
     def _give_up(self, maildrop: Maildrop, go_on: bool) -> None:
-        """A connection whose answers make no sense is given up, with what it has marked; and the session, unless it is to go on by
-        another one."""
+        """A connection whose answers make no sense is given up, with what it has marked; and the session, unless it
+        is to go on by another one."""
         if self._maildrop is maildrop:
             self._maildrop = None
         if not go_on:
@@ -361,11 +363,11 @@ class Pop3Session:
 
     # --- waiting ---------------------------------------------------------------------------------------------
     async def wait(self, limit: timedelta) -> Wake:
-        """End the connection and sleep: for ``limit``, at most ``poll_interval`` (there may be news then), and longer than both
-        where the server wants fewer logins.
+        """End the connection and sleep: for ``limit``, at most ``poll_interval`` (there may be news then), and longer
+        than both where the server wants fewer logins.
 
-        Where a message was deleted whose name another one may bear next, there may be news at once: only a look before that
-        other one comes tells the two apart.
+        Where a message was deleted whose name another one may bear next, there may be news at once: only a look
+        before that other one comes tells the two apart.
         """
         async with self._turn:
             marked = () if self._maildrop is None else tuple(self._maildrop.marked)

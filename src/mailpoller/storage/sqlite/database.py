@@ -83,7 +83,8 @@ class Database:
         self._wal_tried = 0.0
 
     def create(self) -> None:
-        """Make the file and its directory if they are missing, and nothing more. Blocks. Raises :class:`SqliteUnavailable`."""
+        """Make the file and its directory if they are missing, and nothing more. Blocks. Raises
+        :class:`SqliteUnavailable`."""
         try:
             create(self.path, file_mode=self._file_mode, directory_mode=self._directory_mode)
         except OSError as error:
@@ -100,8 +101,8 @@ class Database:
         is :class:`SqliteUnavailable`: then nothing is known to be recorded. ``work`` neither commits nor keeps
         the connection, and should take milliseconds: everybody waits for it.
 
-        Cancelling does not stop work that is under way: the caller waits for its end, which the commit bounds, and is then cancelled;
-        a second cancellation is obeyed at once, and the work still ends whole.
+        Cancelling does not stop work that is under way: the caller waits for its end, which the commit bounds, and is
+        then cancelled; a second cancellation is obeyed at once, and the work still ends whole.
         """
         return await self._submit(work, writes=True)
 
@@ -110,7 +111,8 @@ class Database:
         return await self._submit(work, writes=False)
 
     def let_go(self) -> None:
-        """With the next request open the file that lies at the path then, whichever it is: the caller knows that it is the right one."""
+        """With the next request open the file that lies at the path then, whichever it is: the caller knows that it
+        is the right one."""
         self._anew = True
 
     async def close(self) -> None:

@@ -13,14 +13,15 @@ Trouble = Literal["full", "read-only", "busy", "corrupt", "io", "replaced", "new
 """Why a database cannot be used.
 
 ``full``: no room on the disk. ``read-only``: file, directory or file system cannot be written. ``busy``: another
-process holds the lock for longer than we wait. ``corrupt``: not a sound SQLite file. ``io``: anything else that the system
-refuses. ``replaced``: the file was removed, or another one lies in its place. ``newer``: written by a later version.
-``foreign``: a sound SQLite file that is not ours. ``closed``: we closed it.
+process holds the lock for longer than we wait. ``corrupt``: not a sound SQLite file. ``io``: anything else that the
+system refuses. ``replaced``: the file was removed, or another one lies in its place. ``newer``: written by a later
+version. ``foreign``: a sound SQLite file that is not ours. ``closed``: we closed it.
 """
 
 
 class SqliteUnavailable(TransientError):
-    """The database could not do it, for a reason that lies outside the request: nothing of it is known to be recorded."""
+    """The database could not do it, for a reason that lies outside the request: nothing of it is known to be
+    recorded."""
 
     def __init__(self, kind: Trouble, path: Path, detail: str) -> None:
         super().__init__(f"{path}: {detail}")

@@ -42,10 +42,10 @@ class Schema:
     """What a file is meant to hold.
 
     ``application_id`` (32 bits) marks our files, so that a ledger is never opened as a queue. ``migrations``: the
-    n-th script, SQL statements, leads from version n - 1 (0 is an empty file) to version n. Scripts are only ever added. ``works``:
-    what a version does to the rows of an older file, after its script.
-    ``page_size`` (octets) of a new file: small where a commit touches a few rows in many pages, since it writes whole pages to
-    the log; larger where a row fills several.
+    n-th script, SQL statements, leads from version n - 1 (0 is an empty file) to version n. Scripts are only ever
+    added. ``works``: what a version does to the rows of an older file, after its script. ``page_size`` (octets) of a
+    new file: small where a commit touches a few rows in many pages, since it writes whole pages to the log; larger
+    where a row fills several.
     """
 
     name: str
@@ -62,7 +62,8 @@ class Schema:
 
 def create(path: Path, *, file_mode: int, directory_mode: int) -> None:
     """Make the file, empty, and its directory, unless they are there. Modes are set whatever the umask is, and only
-    on what is made here: what an administrator chose stays. SQLite gives its ``-wal`` and ``-shm`` the file's own mode."""
+    on what is made here: what an administrator chose stays. SQLite gives its ``-wal`` and ``-shm`` the file's own
+    mode."""
     directory = path.parent
     if not directory.is_dir():
         directory.mkdir(mode=directory_mode, parents=True, exist_ok=True)
@@ -251,8 +252,8 @@ def _require_room(path: Path, backup: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < ROOM_BESIDE * size:
         detail = (
-            f"is to be migrated, and {path.parent} has {free:,} octets free: the copy for the way back and the migration "
-            f"need {int(ROOM_BESIDE * size):,}; make room, nothing was changed"
+            f"is to be migrated, and {path.parent} has {free:,} octets free: the copy for the way back and the "
+            f"migration need {int(ROOM_BESIDE * size):,}; make room, nothing was changed"
         )
         raise SqliteUnavailable("full", path, detail)
 

@@ -1,8 +1,9 @@
-"""HTTP as a client of one service speaks it (RFC 9110), on httpcore: bounded, with deadlines, and errors that are decisions.
+"""HTTP as a client of one service speaks it (RFC 9110), on httpcore: bounded, with deadlines, and errors that are
+decisions.
 
-httpx is httpcore with redirects, cookies, proxies from the environment and decompression on top. A bearer token must never
-follow a redirect, two mailboxes must share no cookie, and a small answer must not unpack to a large one: all of it
-would have to be switched off, so it is left away. Connections are made as for every other protocol
+httpx is httpcore with redirects, cookies, proxies from the environment and decompression on top. A bearer token must
+never follow a redirect, two mailboxes must share no cookie, and a small answer must not unpack to a large one: all of
+it would have to be switched off, so it is left away. Connections are made as for every other protocol
 (:mod:`~mailpoller.wire.dial`, :mod:`~mailpoller.wire.tls`), so that a pin is checked before a token is sent.
 """
 
@@ -46,8 +47,8 @@ ANSWER_LIMIT = 4 << 20
 _ERROR_LIMIT = 64 << 10
 """Octets of an error's body that are read for its code and message."""
 _PATIENCE = 20
-"""An answer must be complete after this many time-outs, however lively the server is. The time in which it comes at the pace of
-:data:`~mailpoller.wire.pace.LEAST` does not count."""
+"""An answer must be complete after this many time-outs, however lively the server is. The time in which it comes at
+the pace of :data:`~mailpoller.wire.pace.LEAST` does not count."""
 _PACED = "mailpoller.paced"
 """Extension of a response: the deadline of its answer."""
 _KEPT = 60.0
@@ -99,10 +100,12 @@ class HttpAnswer:
 class HttpClient:
     """Talks to one service, which is one origin: no request and no token goes to another host, whatever a link says.
 
-    ``base`` is the service's URL; a path is relative to it, and a full URL (a link to the next page) must be of the same
-    origin. ``bearer``: whose tokens go along; a refused one is replaced once. ``timeout``: for connecting, and for every
-    silence; an answer is complete after twenty of them or given up, those not counted in which it comes at 1 KB a second. ``octets_in``: of all answers. ``connections`` are kept open for a minute. Nothing is followed: a
-    redirect is an error that names its target's host. ``confidential``: every request holds a secret, so that none goes in clear.
+    ``base`` is the service's URL; a path is relative to it, and a full URL (a link to the next page) must be of the
+    same origin. ``bearer``: whose tokens go along; a refused one is replaced once. ``timeout``: for connecting, and
+    for every silence; an answer is complete after twenty of them or given up, those not counted in which it comes at
+    1 KB a second. ``octets_in``: of all answers. ``connections`` are kept open for a minute. Nothing is followed: a
+    redirect is an error that names its target's host. ``confidential``: every request holds a secret, so that none
+    goes in clear.
     """
 
     def __init__(
@@ -153,8 +156,8 @@ class HttpClient:
 
         ``target``: a path below the base, or a URL of the same origin. ``doing``: what for, in two words, for errors
         (``list messages``); the target itself is never shown, for it names people. One of ``json``, ``form`` and
-        ``content`` may be the body. ``secrets``: what must not be shown in an error. ``takes``: statuses besides 2xx that
-        are answers for the caller.
+        ``content`` may be the body. ``secrets``: what must not be shown in an error. ``takes``: statuses besides 2xx
+        that are answers for the caller.
 
         Raises :class:`HttpStatus`; :class:`Unauthorized` for a 401; :class:`HttpError` for all else; what
         the bearer raises. A GET whose connection breaks is repeated at once.
@@ -177,11 +180,13 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         refuses: Collection[str] = (),
     ) -> bool:
-        """GET into ``intake``, as it arrives. What lies beyond its limit is not read: the connection is given up instead.
+        """GET into ``intake``, as it arrives. What lies beyond its limit is not read: the connection is given up
+        instead.
 
-        False: the answer had neither a length nor chunks (RFC 9112 section 6.3, rule 8), so that a cut looks like its end; nobody who
-        has no other mark of the end may believe it. ``refuses``: media types, in lower case, of what is certainly not that which is wanted. Raises as :meth:`request`; the
-        caller ends the intake, whose octets are then worth nothing.
+        False: the answer had neither a length nor chunks (RFC 9112 section 6.3, rule 8), so that a cut looks like its
+        end; nobody who has no other mark of the end may believe it. ``refuses``: media types, in lower case, of what
+        is certainly not that which is wanted. Raises as :meth:`request`; the caller ends the intake, whose octets are
+        then worth nothing.
         """
         async with self._ask("GET", target, doing, None, headers or {}, b"", (), ()) as response:
             headers = _headers(response)

@@ -47,7 +47,8 @@ class HttpStatus(HttpError):
 
 
 class IntakeTrouble(TransientError):
-    """What came could not be taken in: one message's trouble, or our spool's. The service and the connection are as good as before."""
+    """What came could not be taken in: one message's trouble, or our spool's. The service and the connection are as
+    good as before."""
 
 
 class Unauthorized(CredentialsRefused):
@@ -61,7 +62,8 @@ class Unauthorized(CredentialsRefused):
 
 @contextmanager
 def faults(place: str, seconds: float) -> Iterator[None]:
-    """Whatever httpcore raises, as one of ours; its own words may quote what was sent. ``seconds``: how long it was to wait for words."""
+    """Whatever httpcore raises, as one of ours; its own words may quote what was sent. ``seconds``: how long it was
+    to wait for words."""
     import httpcore
 
     try:
@@ -82,8 +84,8 @@ def faults(place: str, seconds: float) -> Iterator[None]:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> timedelta | None:
-    """How long the service wants us to wait (RFC 9110 section 10.2.3): seconds or a date; at most an hour. None if it said nothing
-    that can be understood: then the caller's own back-off decides."""
+    """How long the service wants us to wait (RFC 9110 section 10.2.3): seconds or a date; at most an hour. None if it
+    said nothing that can be understood: then the caller's own back-off decides."""
     said = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
         return min(timedelta(seconds=float(said)), _LONGEST_WAIT)
@@ -99,8 +101,9 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> time
 def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -> tuple[str, str]:
     """(code, words) of an error's body, masked, each empty if there is none.
 
-    Understood: OAuth's ``error`` and ``error_description`` (RFC 6749 section 5.2), ``{"error": {"code" | "status", "message"}}``
-    of Microsoft and Google, RFC 9457's ``title`` and ``detail``. A page of HTML has nothing to say to an operator.
+    Understood: OAuth's ``error`` and ``error_description`` (RFC 6749 section 5.2), ``{"error": {"code" | "status",
+    "message"}}`` of Microsoft and Google, RFC 9457's ``title`` and ``detail``. A page of HTML has nothing to say to
+    an operator.
     """
     try:
         found = orjson.loads(body)
@@ -123,7 +126,8 @@ def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    """Why, in a word, as Google's services say it: ``errors[].reason`` or, newer, that of ``google.rpc.ErrorInfo``; empty if it is not said."""
+    """Why, in a word, as Google's services say it: ``errors[].reason`` or, newer, that of ``google.rpc.ErrorInfo``;
+    empty if it is not said."""
     for key in ("errors", "details"):
         listed = error.get(key)
         for one in listed if isinstance(listed, list) else ():

@@ -51,7 +51,8 @@ class Backend(httpcore.AsyncNetworkBackend):
 async def open_pool(
     policy: TlsPolicy, proxy: Proxy | None, seconds: float, *, connections: int, kept: float
 ) -> httpcore.AsyncConnectionPool:
-    """A pool of at most so many connections, each made by us within ``seconds``, and kept so many seconds while it is idle.
+    """A pool of at most so many connections, each made by us within ``seconds``, and kept so many seconds while it is
+    idle.
 
     Raises :class:`~mailpoller.core.errors.ConfigError` for a CA file, or a certificate, of no use.
     """
@@ -158,7 +159,8 @@ class _Stream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """TLS by our policy; the context that httpcore brings along is left alone.
 
-        Raises :class:`~mailpoller.core.errors.TransientError` before anything was sent, also for a pin that does not match.
+        Raises :class:`~mailpoller.core.errors.TransientError` before anything was sent, also for a pin that does not
+        match.
         """
         wire = self._wire
         wire.transport = await secure(

@@ -24,7 +24,8 @@ _LOGIN = "Run mailpoller oauth login for this mailbox again."
 
 _ADVICE: Mapping[str, str] = {
     # Microsoft Entra ID
-    "AADSTS7000222": "The client secret has expired: create a new one (Entra, App registrations, Certificates & secrets) and "
+    "AADSTS7000222": "The client secret has expired: create a new one (Entra, App registrations, Certificates & "
+    "secrets) and "
     "replace client_secret.",
     "AADSTS7000215": "The client secret is wrong: client_secret must be the secret's value, not its id.",
     "AADSTS700082": f"The refresh token has expired, because it was not used for 90 days. {_LOGIN}",
@@ -36,7 +37,8 @@ _ADVICE: Mapping[str, str] = {
     "AADSTS50076": f"Multi-factor authentication is wanted. {_LOGIN}",
     "AADSTS50079": f"Multi-factor authentication has to be set up for this user. {_LOGIN}",
     "AADSTS50078": f"Multi-factor authentication has expired. {_LOGIN}",
-    "AADSTS65001": "Nobody has consented: an administrator grants the permissions (Entra, App registrations, API permissions, Grant "
+    "AADSTS65001": "Nobody has consented: an administrator grants the permissions (Entra, App registrations, API "
+    "permissions, Grant "
     "admin consent), or the user does at mailpoller oauth login.",
     "AADSTS65004": "The user declined to consent.",
     "AADSTS90094": "Only an administrator may consent: Entra, App registrations, API permissions, Grant admin consent.",
@@ -46,15 +48,19 @@ _ADVICE: Mapping[str, str] = {
     "AADSTS50126": "User name or password are wrong.",
     "AADSTS50053": "The account is locked, or the address that we come from is blocked.",
     "AADSTS53000": "Conditional Access wants a managed device: exclude this application or this account.",
-    "AADSTS53003": "Conditional Access blocks this sign-in: exclude this application or this account, or allow its address.",
+    "AADSTS53003": "Conditional Access blocks this sign-in: exclude this application or this account, or allow its "
+    "address.",
     "AADSTS530003": "Conditional Access wants a registered device: exclude this application or this account.",
-    "AADSTS700016": "The application is not known in this tenant: check client_id and tenant, and that it was consented to there.",
+    "AADSTS700016": "The application is not known in this tenant: check client_id and tenant, and that it was "
+    "consented to there.",
     "AADSTS7000112": "The application is disabled: enable it under Entra, Enterprise applications, Properties.",
-    "AADSTS7000218": "A secret is wanted: set client_secret, or allow public client flows (Entra, App registrations, Authentication).",
+    "AADSTS7000218": "A secret is wanted: set client_secret, or allow public client flows (Entra, App registrations, "
+    "Authentication).",
     "AADSTS90002": "The tenant does not exist: check tenant and cloud.",
     "AADSTS900023": "The tenant is neither an id nor a domain: check tenant.",
     "AADSTS90013": "The request was not understood: check client_id, tenant and scopes.",
-    "AADSTS50011": "The redirect address is not registered: add http://localhost under Entra, App registrations, Authentication, "
+    "AADSTS50011": "The redirect address is not registered: add http://localhost under Entra, App registrations, "
+    "Authentication, "
     "Mobile and desktop applications.",
     "AADSTS50059": "The tenant is missing: set tenant.",
     "AADSTS50194": "The application is for one tenant only: set tenant.",
@@ -62,12 +68,15 @@ _ADVICE: Mapping[str, str] = {
     "AADSTS1002012": "With client_credentials the scope must end in /.default.",
     "AADSTS500011": "The tenant does not have the service that the scope names: check scopes and cloud.",
     "AADSTS650057": "The application lacks the permission: add it under Entra, App registrations, API permissions.",
-    "AADSTS700027": "The certificate is not the application's: upload it under Entra, App registrations, Certificates & secrets.",
+    "AADSTS700027": "The certificate is not the application's: upload it under Entra, App registrations, "
+    "Certificates & secrets.",
     "AADSTS700024": "The signature's time is not now: set this machine's clock (NTP).",
     "AADSTS700023": "The signature is for another audience: check tenant and cloud.",
-    "AADSTS7000229": "The application has no service principal in this tenant: New-MgServicePrincipal, or consent as an administrator.",
+    "AADSTS7000229": "The application has no service principal in this tenant: New-MgServicePrincipal, or consent as "
+    "an administrator.",
     # Google
-    "admin_policy_enforced": "The domain's administrator does not allow this application: Google Admin, Security, API controls.",
+    "admin_policy_enforced": "The domain's administrator does not allow this application: Google Admin, Security, "
+    "API controls.",
     "org_internal": "The application is for its own organisation only: change the consent screen's user type.",
     "deleted_client": "The application was deleted in Google Cloud: create another one, and log in again.",
     "disabled_client": "The application was disabled in Google Cloud.",
@@ -76,7 +85,8 @@ _ADVICE: Mapping[str, str] = {
     # RFC 6749
     "invalid_client": "Check client_id and client_secret (or certificate): the provider does not know this pair.",
     "invalid_scope": "Check scopes: the provider does not give one of them to this application.",
-    "unauthorized_client": "The application may not use this grant, or not for this user. With a Google service account: delegate its "
+    "unauthorized_client": "The application may not use this grant, or not for this user. With a Google service "
+    "account: delegate its "
     "numeric client id with exactly these scopes (Google Admin, Security, API controls, Domain-wide delegation).",
     "unsupported_grant_type": "The provider does not have this grant: check grant and token_url.",
     "access_denied": "The user, or an administrator, said no.",
@@ -87,7 +97,8 @@ _ADVICE: Mapping[str, str] = {
 }
 
 _GRANT: Mapping[str, str] = {
-    "service_account": "Check that subject and key belong to this domain (owner or username is the person), that the key was not "
+    "service_account": "Check that subject and key belong to this domain (owner or username is the person), that the "
+    "key was not "
     "deleted, and this machine's clock (NTP).",
     "client_credentials": "Check client_id, secret and tenant.",
 }
@@ -125,18 +136,21 @@ def token_not_taken(service: ServiceName, host: str, username: str) -> str:
     if provider == "microsoft" and service == "smtp":
         return (
             "The token is good, but not for sending. Switch authenticated SMTP on for this mailbox: Set-CASMailbox "
-            f"{username} -SmtpClientAuthenticationDisabled $false. With client_credentials also: SMTP.SendAsApp granted, "
+            f"{username} -SmtpClientAuthenticationDisabled $false. With client_credentials also: SMTP.SendAsApp "
+            f"granted, "
             "New-ServicePrincipal, and Add-RecipientPermission … -AccessRights SendAs."
         )
     if provider == "microsoft":
         return (
-            f"The token is good, but not for this mailbox. With client_credentials: {protocol}.AccessAsApp granted, New-ServicePrincipal "
-            f"with the enterprise application's object id, Add-MailboxPermission for {username}; it takes up to half an hour. "
-            f"With a person's login: that person needs full access, and {protocol} switched on for the mailbox."
+            f"The token is good, but not for this mailbox. With client_credentials: {protocol}.AccessAsApp granted, "
+            f"New-ServicePrincipal with the enterprise application's object id, Add-MailboxPermission for "
+            f"{username}; it takes up to half an hour. With a person's login: that person needs full access, and "
+            f"{protocol} switched on for the mailbox."
         )
     if provider == "google" and service != "smtp":
         return (
-            "The token is good, but not for this mailbox. With a service account: delegate exactly the configured scopes, and let "
+            "The token is good, but not for this mailbox. With a service account: delegate exactly the configured "
+            "scopes, and let "
             f"username or owner be the mailbox's own address; {protocol} must be on for {username}."
         )
     return "The mail server must trust this provider, and the token must name this user: check username and scopes."

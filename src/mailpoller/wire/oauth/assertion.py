@@ -20,7 +20,8 @@ _FILE_LIMIT = 256 << 10
 
 
 def client_assertion(certificate: Path, key: Path | None, client_id: str, audience: str, now: datetime) -> str:
-    """A signed statement that we are this client, for one request (section 3). Raises :class:`ConfigError` naming the file."""
+    """A signed statement that we are this client, for one request (section 3). Raises :class:`ConfigError` naming the
+    file."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 

@@ -39,11 +39,12 @@ class OAuthAuth(Block):
     provider: ProviderName | None = None
     """``microsoft`` or ``google``; without it say at least ``token_url``."""
     grant: GrantName
-    """``client_credentials`` (the service itself, with a secret or a certificate), ``device_code`` or ``authorization_code`` (a
-    person says yes once, at ``mailpoller oauth login``), ``refresh_token`` (somebody did that elsewhere), or
-    ``service_account`` (Google, with domain-wide delegation)."""
+    """``client_credentials`` (the service itself, with a secret or a certificate), ``device_code`` or
+    ``authorization_code`` (a person says yes once, at ``mailpoller oauth login``), ``refresh_token`` (somebody did
+    that elsewhere), or ``service_account`` (Google, with domain-wide delegation)."""
     tenant: str | None = None
-    """Microsoft: the tenant's id or domain. Needed for ``client_credentials``; a person's own tenant is found without."""
+    """Microsoft: the tenant's id or domain. Needed for ``client_credentials``; a person's own tenant is found
+    without."""
     cloud: CloudName = "global"
     """Microsoft's national cloud."""
     client_id: str | None = None
@@ -65,7 +66,8 @@ class OAuthAuth(Block):
     device_url: str | None = None
     """Where a code is asked for with ``device_code``."""
     owner: str | None = None
-    """Who says yes, if that is not ``username``: a person who may use the shared mailbox. Mailboxes with one owner share one token."""
+    """Who says yes, if that is not ``username``: a person who may use the shared mailbox. Mailboxes with one owner
+    share one token."""
     refresh_token: Secret | None = None
     """For ``refresh_token``: the first one. Later ones are kept below ``state_directory``, never here."""
     service_account: Path | None = None
@@ -139,7 +141,8 @@ class OAuthAuth(Block):
             found |= {"tenant": "client_credentials wants the tenant: its id, or a domain of it"}
         if grant == "refresh_token" and self.refresh_token is None:
             found |= {
-                "refresh_token": "refresh_token wants a refresh_token; without one, use authorization_code or device_code"
+                "refresh_token": "refresh_token wants a refresh_token; without one, use authorization_code or "
+                "device_code"
             }
         if grant == "authorization_code" and provider is None and self.authorization_url is None:
             found |= {"authorization_url": "authorization_code wants an authorization_url"}

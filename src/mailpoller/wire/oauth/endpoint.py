@@ -78,7 +78,8 @@ class Endpoint:
         return (await self._ask(self._terms.endpoints.device, form, [], "get a device code")).object()
 
     async def device_token(self, device_code: str) -> Grant:
-        """A token once the person has confirmed; until then :class:`TokenRefused` with ``authorization_pending`` or ``slow_down``."""
+        """A token once the person has confirmed; until then :class:`TokenRefused` with ``authorization_pending`` or
+        ``slow_down``."""
         form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device_code}
         return await self._grant(form, [device_code])
 
@@ -86,8 +87,9 @@ class Endpoint:
     async def _grant(self, form: Mapping[str, str], hidden: list[str]) -> Grant:
         terms = self._terms
         whole = {**form}
-        # A code and a refresh token have the scopes that the person has granted, which may be fewer than were asked for: whoever
-        # repeats them may be refused. With Microsoft one login serves several services, and the scope says for which.
+        # A code and a refresh token have the scopes that the person has granted, which may be fewer than were asked
+        # for: whoever repeats them may be refused. With Microsoft one login serves several services, and the scope
+        # says for which.
         if form["grant_type"] == "client_credentials" or (
             form["grant_type"] == "refresh_token" and terms.provider == "microsoft"
         ):
@@ -164,7 +166,8 @@ class Endpoint:
         )
 
     def _granted(self, answer: HttpAnswer) -> Grant:
-        """What section 5.1 promises, checked: what is not visible ASCII would break out of a header or a SASL message."""
+        """What section 5.1 promises, checked: what is not visible ASCII would break out of a header or a SASL
+        message."""
         found = answer.object()
         token, refresh, kind = (
             found.get("access_token"),
@@ -196,7 +199,8 @@ def until(now: datetime, lifetime: timedelta | None) -> datetime | None:
 
 
 def _seconds(written: object) -> timedelta | None:
-    """A number of seconds, which some servers write as text; None if it is none, or zero, which some write for "never"."""
+    """A number of seconds, which some servers write as text; None if it is none, or zero, which some write for
+    "never"."""
     if isinstance(written, str) and re.fullmatch(r"[0-9]{1,12}", written):
         written = int(written)
     if isinstance(written, bool) or not isinstance(written, int | float) or not written > 0:

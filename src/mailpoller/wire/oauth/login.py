@@ -1,4 +1,5 @@
-"""A person says yes once: in a browser on this machine (RFC 8252), or with a code that is typed in elsewhere (RFC 8628)."""
+"""A person says yes once: in a browser on this machine (RFC 8252), or with a code that is typed in elsewhere (RFC
+8628)."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ Tell = Callable[[str], None]
 async def log_in(terms: Terms, clock: Clock, tell: Tell, *, port: int = 0) -> Grant:
     """Walk a person through the grant of ``terms``, at most a quarter of an hour long.
 
-    ``port``: where a browser is sent back to, 0 for any that is free. Raises :class:`ConfigError` if nobody need say yes,
-    :class:`TokenRefused` if somebody said no, :class:`TransientError` for all that may pass.
+    ``port``: where a browser is sent back to, 0 for any that is free. Raises :class:`ConfigError` if nobody need say
+    yes, :class:`TokenRefused` if somebody said no, :class:`TransientError` for all that may pass.
     """
     endpoint = Endpoint(terms, clock)
     if terms.grant == "device_code":
@@ -45,7 +46,8 @@ async def log_in(terms: Terms, clock: Clock, tell: Tell, *, port: int = 0) -> Gr
     raise ConfigError(
         f"with grant: {terms.grant} nobody needs to log in"
         if terms.grant != "refresh_token"
-        else "with grant: refresh_token the token comes from elsewhere; say authorization_code or device_code to log in here"
+        else "with grant: refresh_token the token comes from elsewhere; say authorization_code or device_code to log "
+        "in here"
     )
 
 
@@ -92,7 +94,8 @@ async def _by_browser(endpoint: Endpoint, terms: Terms, tell: Tell, port: int) -
     async with AsyncExitStack() as closing:
         landing = _Landing(state)
         bound = await landing.open(port, closing)
-        # Microsoft wants the name that is registered, whatever the port; for all others the address, which no hosts file changes.
+        # Microsoft wants the name that is registered, whatever the port; for all others the address, which no hosts
+        # file changes.
         redirect_uri = f"http://localhost:{bound}" if terms.provider == "microsoft" else f"http://127.0.0.1:{bound}/"
         query = {
             "response_type": "code",
@@ -103,7 +106,8 @@ async def _by_browser(endpoint: Endpoint, terms: Terms, tell: Tell, port: int) -
             "code_challenge": challenge,
             "code_challenge_method": "S256",
             "login_hint": terms.owner,
-            # OpenID Connect Core section 11: without a new consent offline_access, and so the refresh token, is left out.
+            # OpenID Connect Core section 11: without a new consent offline_access, and so the refresh token, is left
+            # out.
             "prompt": "consent" if "offline_access" in terms.scopes else "",
             **dict(terms.endpoints.extra),
         }

@@ -18,7 +18,8 @@ ServiceName = Literal["imap", "pop3", "smtp", "graph", "ews", "gmail"]
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """One of Microsoft's clouds, by its hosts. ``outlook`` serves IMAP, POP3, SMTP and EWS; ``delegated`` names it in a person's scopes."""
+    """One of Microsoft's clouds, by its hosts. ``outlook`` serves IMAP, POP3, SMTP and EWS; ``delegated`` names it in
+    a person's scopes."""
 
     login: str
     graph: str
@@ -33,7 +34,8 @@ CLOUDS: Mapping[str, Cloud] = {
         "login.microsoftonline.us", "dod-graph.microsoft.us", "outlook-dod.office365.us", "outlook-dod.office365.us"
     ),
     "china": Cloud(
-        "login.partner.microsoftonline.cn", "microsoftgraph.chinacloudapi.cn", "partner.outlook.cn", "partner.outlook.cn"
+        "login.partner.microsoftonline.cn", "microsoftgraph.chinacloudapi.cn", "partner.outlook.cn",
+        "partner.outlook.cn"
     ),
 }  # fmt: skip
 
@@ -99,7 +101,8 @@ def scopes_of(
     if provider == "google":
         if service == "gmail":
             return ("https://www.googleapis.com/auth/gmail.modify",)
-        # An administrator delegates this narrower scope for IMAP; it also shows labels that their owner hides from IMAP.
+        # An administrator delegates this narrower scope for IMAP; it also shows labels that their owner hides from
+        # IMAP.
         admin = grant == "service_account" and service == "imap"
         return ("https://www.googleapis.com/auth/gmail.imap_admin" if admin else _GOOGLE_MAIL,)
     return ()

@@ -1,8 +1,8 @@
 """Refresh tokens on disk: written whole or not at all, ours alone, and never in the configuration.
 
-One file a login, ``tokens/NAME.json`` below the state directory. A provider may end a refresh token the moment it gives the next
-one, and take the use of an old one for theft. So whoever refreshes holds the file's lock, reads the token from it, and has
-written the next one, synced, before anybody uses what came with it.
+One file a login, ``tokens/NAME.json`` below the state directory. A provider may end a refresh token the moment it
+gives the next one, and take the use of an old one for theft. So whoever refreshes holds the file's lock, reads the
+token from it, and has written the next one, synced, before anybody uses what came with it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Kept:
-    """A refresh token as it is kept. ``seed`` is the fingerprint of the configured token that it descends from, empty after a
-    login in a terminal; ``expires_at``: when it ends, if the provider said so."""
+    """A refresh token as it is kept. ``seed`` is the fingerprint of the configured token that it descends from, empty
+    after a login in a terminal; ``expires_at``: when it ends, if the provider said so."""
 
     refresh_token: str
     obtained_at: datetime
@@ -52,7 +52,8 @@ class TokenFile:
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Alone with the file, among all tasks and all processes. Raises :class:`TransientError` after half a minute."""
+        """Alone with the file, among all tasks and all processes. Raises :class:`TransientError` after half a
+        minute."""
         lock = _locks.setdefault(self.path, asyncio.Lock())
         try:
             async with asyncio.timeout(_LOCK_PATIENCE):

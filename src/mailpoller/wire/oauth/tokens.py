@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 EARLY = timedelta(minutes=5)
 """So long before its end a token is replaced, or a quarter of its life if that is less."""
 RENEW = timedelta(minutes=2)
-"""So long before its token's end a session is renewed, or an eighth of its life: later than a new token is to be had."""
+"""So long before its token's end a session is renewed, or an eighth of its life: later than a new token is to be
+had."""
 YOUNG = timedelta(seconds=60)
 """A token that is refused while it is younger than this is not asked for again: it is not the token that is wrong."""
 PAUSE = timedelta(seconds=10)
@@ -81,8 +82,8 @@ class TokenSource:
     async def lease(self) -> Token:
         """A token that is good for some minutes, with its times.
 
-        However many ask, the provider is asked once. While an old one is still good, a failure to replace it is logged and no
-        more. Raises :class:`CredentialsRefused` with what to do, or :class:`TransientError`.
+        However many ask, the provider is asked once. While an old one is still good, a failure to replace it is
+        logged and no more. Raises :class:`CredentialsRefused` with what to do, or :class:`TransientError`.
         """
         held, now = self._held(), self._clock.monotonic()
         if held is not None and now < held.stale:
@@ -119,12 +120,14 @@ class TokenSource:
         return True
 
     def _held(self) -> Token | None:
-        """The token in hand, unless it has ended by the calendar: while a machine is suspended its monotonic clock stands still."""
+        """The token in hand, unless it has ended by the calendar: while a machine is suspended its monotonic clock
+        stands still."""
         held = self._token
         return held if held is not None and self._clock.now() < held.expires_at else None
 
     def expiries(self) -> list[tuple[str, datetime]]:
-        """What ends when (aware UTC), as far as anybody knows: the secret, the certificate, the refresh token. Reads files."""
+        """What ends when (aware UTC), as far as anybody knows: the secret, the certificate, the refresh token. Reads
+        files."""
         terms, found = self.terms, list[tuple[str, datetime]]()
         whose = f"{terms.client_id} at {host_of(terms.endpoints.token)}"
         if terms.expires is not None:
@@ -156,7 +159,8 @@ class TokenSource:
         if not grant.refresh_token:
             raise TokenRefused(
                 f"{host_of(self.terms.endpoints.token)} gave no refresh token",
-                advice="Ask for it: Microsoft wants the scope offline_access, Google access_type=offline and a new consent.",
+                advice="Ask for it: Microsoft wants the scope offline_access, Google access_type=offline and a new "
+                "consent.",
             )
         configured = self.terms.refresh_token
         written = "" if configured is None else await asyncio.to_thread(configured.reveal)

@@ -19,7 +19,8 @@ from mailpoller.wire.tls import TlsPolicy, agreed, secure
 class Approach:
     """The first steps towards a server: its name, and a connection, by way of the proxy if there is one.
 
-    ``named`` is what the configuration calls the server; ``usual`` says, for who cannot connect, where such servers usually are.
+    ``named`` is what the configuration calls the server; ``usual`` says, for who cannot connect, where such servers
+    usually are.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Approach:
                 return f"Check host, port and firewall: nc -vz {host} {port}. {self._usual}".rstrip()
             case "tls" if "not trusted" in said:
                 return (
-                    "If the server's own CA is right, or that of a proxy of yours that opens TLS on the way, name it with ca_file; "
-                    "a certificate that signs itself can be pinned: "
+                    "If the server's own CA is right, or that of a proxy of yours that opens TLS on the way, name "
+                    "it with ca_file; a certificate that signs itself can be pinned: "
                     f"openssl s_client -connect {host}:{port} </dev/null | openssl x509 -noout -fingerprint -sha256"
                 )
             case "tls" if "pinned" in said:
@@ -85,7 +86,8 @@ class Approach:
 
 
 class WebApproach:
-    """The first steps towards a web service, TLS among them, on a connection of its own: nothing is said on it, and it is closed.
+    """The first steps towards a web service, TLS among them, on a connection of its own: nothing is said on it, and
+    it is closed.
 
     ``named`` and ``usual`` as :class:`Approach` has them.
     """
@@ -116,7 +118,8 @@ class WebApproach:
         advice: Callable[[str, MailpollerError], str],
         close: Callable[[], Awaitable[None]],
     ) -> AsyncIterator[Stage]:
-        """See :func:`stages`: these first steps, then ``steps``, for which there is ``advice`` unless the error has its own."""
+        """See :func:`stages`: these first steps, then ``steps``, for which there is ``advice`` unless the error has
+        its own."""
 
         def remedy(stage: str, error: MailpollerError) -> str:
             return self.advice(stage, error) or getattr(error, "advice", "") or advice(stage, error)

@@ -98,7 +98,10 @@ class ServerTrial(Trial):
             case "greeting" if config.tls != "tls":
                 return "If this port speaks TLS from the first octet, set tls: tls."
             case "greeting":
-                return f"Does this server speak {self.service}? If it counts connections, another client may hold too many."
+                return (
+                    f"Does this server speak {self.service}? If it counts connections, another client may hold "
+                    f"too many."
+                )
             case "login" if advice := self._credentials.advice(error):
                 return advice
             case "login" if isinstance(error, CredentialsRefused):

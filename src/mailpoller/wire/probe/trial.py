@@ -1,4 +1,5 @@
-"""What is tried in a mailbox, once it lets us in: its folders, a message, and what is done to messages that are settled."""
+"""What is tried in a mailbox, once it lets us in: its folders, a message, and what is done to messages that are
+settled."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 What aiosmtplib is not asked to do, and why:
 
-* its ``start_tls=None`` upgrades if it can, so that whoever strips STARTTLS gets the login in clear: here the mode decides;
+* its ``start_tls=None`` upgrades if it can, so that whoever strips STARTTLS gets the login in clear: here the mode
+  decides;
 * its ``login`` tries a wrong password with every mechanism in turn, which locks accounts: here one mechanism is chosen;
-* its ``data`` has one time-out for the whole upload, so that a large mail on a slow line fails for ever: here every piece has one;
-* its default name for EHLO asks the DNS without a deadline: here it is configured, the host's own, or an address literal.
+* its ``data`` has one time-out for the whole upload, so that a large mail on a slow line fails for ever: here every
+  piece has one;
+* its default name for EHLO asks the DNS without a deadline: here it is configured, the host's own, or an address
+  literal.
 """
 
 from mailpoller.wire.smtp.relay import Relay

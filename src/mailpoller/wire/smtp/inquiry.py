@@ -18,8 +18,9 @@ _LOGIN = "The relay wants a login before it takes mail: username and password."
 
 
 async def asked(line: Line, sender: str, recipients: Sequence[str]) -> AsyncIterator[Stage]:
-    """A stage ``sender``, and a stage ``recipient`` for each in their order, on an open line. Ends early only if the relay refuses the sender
-    or does not answer. A relay that takes only so many at once is asked in several transactions."""
+    """A stage ``sender``, and a stage ``recipient`` for each in their order, on an open line. Ends early only if the
+    relay refuses the sender or does not answer. A relay that takes only so many at once is asked in several
+    transactions."""
     named = sender or "the null sender"
     began = time.monotonic()
     try:

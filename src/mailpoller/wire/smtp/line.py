@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 
 _QUIT_DEADLINE = 2.0
 _INITIAL_LIMIT = 450
-"""Characters of a first message that still go along with AUTH: a command has at most 512 octets (RFC 4954 section 4), an answer 12,288."""
+"""Characters of a first message that still go along with AUTH: a command has at most 512 octets (RFC 4954 section 4),
+an answer 12,288."""
 
 
 class Line:
@@ -184,8 +185,9 @@ class Line:
         return mechanism
 
     async def _authenticate(self, credentials: Credentials, *, encrypted: bool) -> str:
-        """Log in by the strongest mechanism that both sides have; by the next one only if the relay says it does not know this one,
-        for every try with a wrong password is a step towards a locked account. A token that is refused is replaced once."""
+        """Log in by the strongest mechanism that both sides have; by the next one only if the relay says it does not
+        know this one, for every try with a wrong password is a step towards a locked account. A token that is refused
+        is replaced once."""
         offered = {one.upper() for one in self.client.server_auth_methods}
         said = "no login that we know"
         while True:
@@ -244,7 +246,8 @@ class Line:
 
     @contextmanager
     def _wanting(self) -> Iterator[None]:
-        """What keeps us from connecting or logging in, before a word was said: a passing trouble of the whole relay, or for a human."""
+        """What keeps us from connecting or logging in, before a word was said: a passing trouble of the whole relay,
+        or for a human."""
         try:
             yield
         except ConfigError as error:
@@ -259,7 +262,8 @@ class Line:
 
     # --- open --------------------------------------------------------------------------------------------------
     async def ask(self, stage: str, *words: bytes) -> SMTPResponse:
-        """Say a command and return the answer. Raises :class:`RelayUnavailable` if there is none, or none about the mail."""
+        """Say a command and return the answer. Raises :class:`RelayUnavailable` if there is none, or none about the
+        mail."""
         with self.faults(stage):
             answer = await self.client.execute_command(*words)
         if answer.code == 421:

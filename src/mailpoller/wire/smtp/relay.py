@@ -17,7 +17,8 @@ from mailpoller.wire.smtp.transaction import transact
 
 
 class Relay:
-    """Sends mail through one relay, over at most ``connections`` connections, each kept open for ``keep`` after its last mail."""
+    """Sends mail through one relay, over at most ``connections`` connections, each kept open for ``keep`` after its
+    last mail."""
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
@@ -77,7 +78,8 @@ class Relay:
         return stages(line.steps(), self._advice, line.quit)
 
     async def inquire(self, sender: str, recipients: Sequence[str]) -> AsyncIterator[Stage]:
-        """As :meth:`probe`, then MAIL and an RCPT for each recipient, and no further: see :class:`mailpoller.core.ports.Inquiring`."""
+        """As :meth:`probe`, then MAIL and an RCPT for each recipient, and no further: see
+        :class:`mailpoller.core.ports.Inquiring`."""
         line = Line(self._settings)
         try:
             async for stage in stages(line.steps(), self._advice):
@@ -99,7 +101,10 @@ class Relay:
         match stage:
             case "tls" if "not trusted" not in str(error) and "pinned" not in str(error):
                 other = "tls: starttls-required (587)" if settings.tls == "tls" else "tls: tls (465)"
-                return f"If the relay begins TLS in another way, say {other}; if its certificate is your own, name ca_file or pin."
+                return (
+                    f"If the relay begins TLS in another way, say {other}; if its certificate is your own, name "
+                    f"ca_file or pin."
+                )
             case "dns" | "tcp" | "tls":
                 usual = "Submission is 587 (STARTTLS) or 465 (TLS), relays often 25."
                 approach = Approach(settings.host, settings.port, settings.proxy, settings.timeout, usual=usual)
@@ -107,7 +112,10 @@ class Relay:
             case "greeting":
                 return "Something else may answer on this port, or the relay does not want this machine; its log knows."
             case _:
-                return "Say tls: starttls-required, or tls: none if the line is safe, and check that the relay offers AUTH."
+                return (
+                    "Say tls: starttls-required, or tls: none if the line is safe, and check that the relay "
+                    "offers AUTH."
+                )
 
     async def close(self) -> None:
         """End the kept connections; takes two seconds at most."""

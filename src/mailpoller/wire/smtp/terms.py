@@ -16,7 +16,8 @@ from mailpoller.wire.tls import TlsMode, TlsPolicy
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """Where the relay is and how it is spoken to; without ``credentials`` mail is sent anonymously. ``timeout`` is for every single step; ``max_size`` in octets."""
+    """Where the relay is and how it is spoken to; without ``credentials`` mail is sent anonymously. ``timeout`` is
+    for every single step; ``max_size`` in octets."""
 
     host: str
     port: int
@@ -45,18 +46,21 @@ class RelayCut(RelayUnavailable):
 
 
 class RelayUncertain(RelayUnavailable):
-    """As its parent; and it had the whole mail when it failed, so it may have taken it: a second try may be a repeat."""
+    """As its parent; and it had the whole mail when it failed, so it may have taken it: a second try may be a
+    repeat."""
 
 
 class NotNow(TransientError):
-    """The relay put us off (4xx) before it had seen an octet of the mail: whatever the reason is, it is not the mail."""
+    """The relay put us off (4xx) before it had seen an octet of the mail: whatever the reason is, it is not the
+    mail."""
 
 
 class EnvelopeRefused(MessageRejected):
     """The relay refused the mail for its sender or its recipients, or before it had seen an octet of it.
 
-    ``part`` is ``sender``, ``recipients`` or ``mail``. Where sender and recipients are the configuration's, every other mail would
-    fare the same until a human has done something: then it is we who are refused, and ``advice`` says what to do.
+    ``part`` is ``sender``, ``recipients`` or ``mail``. Where sender and recipients are the configuration's, every
+    other mail would fare the same until a human has done something: then it is we who are refused, and ``advice``
+    says what to do.
     """
 
     def __init__(self, message: str, *, part: str, advice: str = "") -> None:
@@ -79,7 +83,8 @@ class NotCarried(MessageRejected):
 
 
 def status_of(answer: SMTPResponse) -> str:
-    """The enhanced status code of an answer without its class (``1.7`` of ``5.1.7``; RFC 3463), or nothing if it has none."""
+    """The enhanced status code of an answer without its class (``1.7`` of ``5.1.7``; RFC 3463), or nothing if it has
+    none."""
     found = re.match(r"[245]\.(\d{1,3}\.\d{1,3})\b", answer.message.strip())
     return found[1] if found else ""
 

@@ -38,7 +38,8 @@ _SLOWEST_LINE = 8192
 async def transact(line: Line, mail: Mail) -> Answer:
     """Send the mail; see :meth:`mailpoller.wire.smtp.Relay.send`. Afterwards the line is ready for the next, or broken.
 
-    Whom the relay wants to have in a transaction of their own (too many recipients, RFC 5321 section 4.5.3.1.10) gets one.
+    Whom the relay wants to have in a transaction of their own (too many recipients, RFC 5321 section 4.5.3.1.10) gets
+    one.
     """
     if not mail.recipients:
         raise MessageRejected("the mail has no recipient")
@@ -99,7 +100,8 @@ def _told(line: Line, mail: Mail, entry: Entry, answer: SMTPResponse) -> Answer:
 
 @dataclass(slots=True)
 class Entry:
-    """How far MAIL and RCPT led. ``refusal``: why nothing may follow, at the stage ``at``; None if a recipient was taken."""
+    """How far MAIL and RCPT led. ``refusal``: why nothing may follow, at the stage ``at``; None if a recipient was
+    taken."""
 
     at: str = "sender"
     refusal: SMTPResponse | None = None
@@ -133,15 +135,16 @@ async def enter(line: Line, mail: Mail, options: Sequence[bytes] = ()) -> Entry:
 
 
 def _taken(line: Line, verb: str, answer: SMTPResponse) -> bool:
-    """By the first digit (RFC 5321 section 4.2.1). Raises if the answer is none to a command that asks for nothing more."""
+    """By the first digit (RFC 5321 section 4.2.1). Raises if the answer is none to a command that asks for nothing
+    more."""
     if not 200 <= answer.code < 300 and answer.code < 400:
         raise RelayUnavailable(f"{line.settings.place} answered {verb} with {words_of(answer)}")
     return answer.code < 300
 
 
 def _too_many(answer: SMTPResponse) -> bool:
-    """No more recipients in this transaction. A bare 452 may mean that; to ask once more costs nothing, for somebody was taken.
-    So may 552, in an old relay (RFC 5321 section 4.5.3.1.10)."""
+    """No more recipients in this transaction. A bare 452 may mean that; to ask once more costs nothing, for somebody
+    was taken. So may 552, in an old relay (RFC 5321 section 4.5.3.1.10)."""
     status = status_of(answer)
     if status:
         return status == "5.3"
@@ -149,8 +152,9 @@ def _too_many(answer: SMTPResponse) -> bool:
 
 
 async def _attributed(line: Line, mail: Mail, options: Sequence[bytes], entry: Entry) -> MailpollerError:
-    """Whose refusal it is. One that does not say so is asked about: where the relay takes the same sender and recipients without
-    a word about the mail (its size, its octets), and then refuses the mail's again, it refuses this mail and not us."""
+    """Whose refusal it is. One that does not say so is asked about: where the relay takes the same sender and
+    recipients without a word about the mail (its size, its octets), and then refuses the mail's again, it refuses
+    this mail and not us."""
     assert entry.refusal is not None
     error = refused(line, mail, entry.at, entry.refusal, options)
     said = [one for one in options if one != b"SMTPUTF8"]
@@ -176,7 +180,8 @@ async def _attributed(line: Line, mail: Mail, options: Sequence[bytes], entry: E
 
 
 def _options(line: Line, mail: Mail) -> list[bytes]:
-    """The parameters of MAIL (RFC 1870, 6152, 6531); raises before a word is said if the relay cannot carry the mail."""
+    """The parameters of MAIL (RFC 1870, 6152, 6531); raises before a word is said if the relay cannot carry the
+    mail."""
     options, offers = [], line.client.supports_extension
     if offers("size"):
         said = line.client.esmtp_extensions["size"].strip()
@@ -198,7 +203,8 @@ def _options(line: Line, mail: Mail) -> list[bytes]:
 
 
 async def _transfer(line: Line, octets: bytes) -> SMTPResponse:
-    """The octets in pieces, each with its own deadline; the answer is read meanwhile, because a relay may refuse half-way."""
+    """The octets in pieces, each with its own deadline; the answer is read meanwhile, because a relay may refuse
+    half-way."""
     protocol = line.client.protocol
     if protocol is None:
         raise RelayCut(f"{line.settings.place}: connection lost")
@@ -233,7 +239,8 @@ async def _transfer(line: Line, octets: bytes) -> SMTPResponse:
 
 
 async def reset(line: Line) -> None:
-    """RSET: the transaction is over and the line may be used again. If it breaks by that, the refusal counts all the same."""
+    """RSET: the transaction is over and the line may be used again. If it breaks by that, the refusal counts all the
+    same."""
     with suppress(RelayUnavailable):
         answer = await line.ask("RSET", b"RSET")
         line.between_mails = answer.code == 250
@@ -252,8 +259,9 @@ def refused(
 ) -> MailpollerError:
     """The decision that a refusal asks for (RFC 5321 section 4.2.1, RFC 3463, RFC 4954 section 6).
 
-    ``what`` was refused: the sender, the recipients, or the mail; ``unseen``: the mail, before an octet of it was sent. Before that
-    a refusal is the mail's only if it says so: sender and recipients are the same for every mail of ours.
+    ``what`` was refused: the sender, the recipients, or the mail; ``unseen``: the mail, before an octet of it was
+    sent. Before that a refusal is the mail's only if it says so: sender and recipients are the same for every mail of
+    ours.
     """
     place, words, status = line.settings.place, words_of(answer), status_of(answer)
     said = f"{place} refused the {what}: {words}"
@@ -272,7 +280,8 @@ def refused(
 
 
 def _too_large(what: str, answer: SMTPResponse, options: Sequence[bytes]) -> bool:
-    """A mail is too large by the status; without one by 552, which RCPT gives for a full mailbox too, and about a size only if it was told one."""
+    """A mail is too large by the status; without one by 552, which RCPT gives for a full mailbox too, and about a
+    size only if it was told one."""
     if status := status_of(answer):
         return status in _SIZE
     if answer.code != 552:
@@ -291,8 +300,8 @@ def _envelope(line: Line, mail: Mail, what: str, answer: SMTPResponse) -> Envelo
         if not mail.sender:
             what, hint = "null sender", " (null_sender: false may help)"
             advice = (
-                "Say null_sender: false: the relay does not want the null envelope sender, and gets the address in sender "
-                "instead. If it refuses that too, look at sender."
+                "Say null_sender: false: the relay does not want the null envelope sender, and gets the address in "
+                "sender instead. If it refuses that too, look at sender."
             )
     elif not mail.sender:
         advice += " Some relays mean the null envelope sender by this: null_sender: false."
