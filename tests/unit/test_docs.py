@@ -16,6 +16,7 @@ from mailpoller.cli import exits
 from mailpoller.config import load
 from mailpoller.core import delivery, errors
 from mailpoller.engine.notice import Kind
+from mailpoller.sinks.sqlite.sink import SqliteQueue
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -90,7 +91,10 @@ def test_operations_explain_every_exit_code_and_every_alarm() -> None:
     text = (ROOT / "docs/operations.md").read_text("utf-8")
     codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
     assert {int(code) for code in re.findall(r"^\| (\d+) \| EX_", text, re.MULTILINE)} == codes
-    assert set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)*)` \|", text, re.MULTILINE)) == {kind.value for kind in Kind}
+    assert set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)*)` \|", text, re.MULTILINE)) == {
+        *(kind.value for kind in Kind),
+        *(kind.name for sink in (SqliteQueue,) for kind in sink.doubts),
+    }
 
 
 def test_every_decision_is_in_the_list_of_decisions() -> None:

@@ -27,6 +27,7 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Expiring, Outgoing
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.dispatcher import LAST_RESORT
+from mailpoller.engine.notice import AnyKind
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.supervisor import Service, Supervisor
@@ -280,11 +281,12 @@ class Fleet:
         await queue.retire(self._grace)
         await _closed(f"queue {queue.name}", queue.close)
         self._leaving.remove(queue)
-        for kind in (Kind.WAL_GROWING, Kind.QUEUE_UNTAKEN, Kind.RECIPIENT_REFUSED):
+        over: list[AnyKind] = [*queue.doubts, Kind.QUEUE_UNTAKEN, Kind.RECIPIENT_REFUSED]
+        for kind in over:
             await self.ports.alarm.ended(kind, queue.name)
         if queue.name not in self._blocks:
-            for kind in (Kind.QUEUE_FAILING, Kind.QUEUE_VANISHED):
-                await self.ports.alarm.ended(kind, queue.name)
+            for edge in (Kind.QUEUE_FAILING, Kind.QUEUE_VANISHED):
+                await self.ports.alarm.ended(edge, queue.name)
 
     async def _sweep(self) -> None:
         """End the quarantines that no mailbox has any more."""

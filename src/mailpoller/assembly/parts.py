@@ -12,7 +12,7 @@ import structlog
 from mailpoller.assembly.shares import Shares
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.ports import Ledger, Marked, Sink, Source
+from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.courier import Courier
@@ -195,11 +195,11 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
             alarm.fault(f"queue:{queue.name}", "queue.vanished" if queue.vanished else "queue.failed", reason, "")
             await alarm.raised(kind, queue.name, reason, group=f"queue {queue.name}")
 
-    async def doubts(queue: Queue, doubt: str | None) -> None:
-        if doubt is None:
-            await alarm.ended(Kind.WAL_GROWING, queue.name)
+    async def doubts(queue: Queue, kind: DoubtKind, words: str | None) -> None:
+        if words is None:
+            await alarm.ended(kind, queue.name)
         else:
-            await alarm.raised(Kind.WAL_GROWING, queue.name, doubt, group=f"queue {queue.name}")
+            await alarm.raised(kind, queue.name, words, group=f"queue {queue.name}")
 
     async def untaken(queue: Queue, since: str | None) -> None:
         if since is None:
@@ -218,7 +218,7 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         alarm.tell(Kind.RECIPIENT_REFUSED, queue.name, words, group=f"queue {queue.name}")
 
     sink = block.build(name, ports.runtime)
-    return Queue(
+    queue = Queue(
         name,
         sink,
         payload=block.payload,
@@ -234,6 +234,8 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         calls=shares.calls(),
         formerly=block.formerly,
     )
+    alarm.learn(queue.doubts)
+    return queue
 
 
 def _known_as(name: str, sink: Sink) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -27,11 +27,11 @@ import structlog
 
 from mailpoller import __version__
 from mailpoller.core.errors import MailpollerError
-from mailpoller.core.ports import Clock, Fault, Ledger, Outgoing
+from mailpoller.core.ports import Clock, DoubtKind, Fault, Ledger, Outgoing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.journal import Journal
-from mailpoller.engine.notice import Kind, Trouble, alarm_key, sections_of
+from mailpoller.engine.notice import AnyKind, Flock, Kind, Trouble, alarm_key, sections_of, word_of
 from mailpoller.engine.schedule import Policy, due, is_moot, is_silent
 from mailpoller.mail.compose import alert_mail
 
@@ -71,18 +71,23 @@ class Alarm:
         self._sender = sender
         self._host = host or socket.gethostname()
         self._policy = policy or Policy()
-        self._told_of: dict[tuple[Kind, str], datetime] = {}
-        self._uncounted: Counter[tuple[Kind, str]] = Counter()
+        self._told_of: dict[Flock, datetime] = {}
+        self._uncounted: Counter[Flock] = Counter()
         self._due_since: datetime | None = None
         self._sent: deque[datetime] = deque()
         self._braked = False
         self._backoff = Backoff(timedelta(seconds=30), timedelta(minutes=10))
         self._next_try = 0.0
         self._resting = False
-        self._said: deque[tuple[bool, Kind, str, str, str]] = deque(maxlen=_SAID_KEPT)
+        self._said: deque[tuple[bool, AnyKind, str, str, str]] = deque(maxlen=_SAID_KEPT)
+
+    def learn(self, kinds: Iterable[DoubtKind]) -> None:
+        """A sink may have such doubts, so alarms of them that an earlier run left can be told. To be called before
+        anything is raised or ended. Raises :class:`ConfigError` if a name is one of the service's own."""
+        self._journal.learn(kinds)
 
     # --- what others say ---------------------------------------------------------------------------------------
-    async def raised(self, kind: Kind, subject: str, detail: str, *, group: str = "") -> None:
+    async def raised(self, kind: AnyKind, subject: str, detail: str, *, group: str = "") -> None:
         """There is trouble. Costs nothing while the alarm stands already. ``detail`` is for an operator: no secret,
         no content.
 
@@ -97,7 +102,7 @@ class Alarm:
             if known.told_at is None and detail:
                 known.detail = detail
             return
-        log.warning("alarm.raised", kind=kind.value, subject=subject, group=group, reason=detail)
+        log.warning("alarm.raised", kind=word_of(kind), subject=subject, group=group, reason=detail)
         trouble = Trouble(kind, subject, group, detail, now)
         if not trouble.manner.lasts and (self._outgoing is None or self._crowded(trouble)):
             self._uncounted[trouble.flock] += self._outgoing is not None
@@ -105,7 +110,7 @@ class Alarm:
         self._journal.open[key] = trouble
         await self._journal.record(trouble)
 
-    async def ended(self, kind: Kind, subject: str) -> None:
+    async def ended(self, kind: AnyKind, subject: str) -> None:
         """The trouble is over. Costs nothing if there was none, so call it whenever all is well."""
         now = self._clock.now()
         await self._recall()
@@ -117,29 +122,29 @@ class Alarm:
         lasted = trouble.ended_at - trouble.raised_at
         log.info(
             "alarm.ended",
-            kind=kind.value,
+            kind=word_of(kind),
             subject=subject,
             group=trouble.group,
             lasted_s=round(lasted.total_seconds(), 1),
         )
 
-    async def stands(self, kind: Kind, subject: str, *, now: bool = False) -> bool:
+    async def stands(self, kind: AnyKind, subject: str, *, now: bool = False) -> bool:
         """True if this alarm is raised and has not ended, in this run or (unless only ``now`` counts) since an
         earlier one."""
         await self._recall()
         trouble = self._journal.open.get(alarm_key(kind, subject, ""))
         return trouble is not None and trouble.ended_at is None and not (now and trouble.recalled)
 
-    async def standing(self, kind: Kind) -> Sequence[str]:
+    async def standing(self, kind: AnyKind) -> Sequence[str]:
         """The subjects of all alarms of this kind that have not ended, in this run or since an earlier one."""
         await self._recall()
         return [one.subject for one in self._journal.open.values() if one.kind is kind and one.ended_at is None]
 
-    def tell(self, kind: Kind, subject: str, detail: str, *, group: str = "") -> None:
+    def tell(self, kind: AnyKind, subject: str, detail: str, *, group: str = "") -> None:
         """As :meth:`raised`, for callers that cannot wait: it is taken up within a second."""
         self._said.append((True, kind, subject, detail, group))
 
-    def tell_end(self, kind: Kind, subject: str) -> None:
+    def tell_end(self, kind: AnyKind, subject: str) -> None:
         """As :meth:`ended`, for callers that cannot wait."""
         self._said.append((False, kind, subject, "", ""))
 

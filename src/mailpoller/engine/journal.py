@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import ParamSpec, TypeVar
 
-from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import Clock, Fault, Ledger
-from mailpoller.engine.notice import MANNERS, Kind, Trouble
+from mailpoller.core.errors import ConfigError, LedgerUnavailable
+from mailpoller.core.ports import Clock, DoubtKind, Fault, Ledger
+from mailpoller.engine.notice import AnyKind, Kind, Trouble, manner_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,11 +30,19 @@ class Journal:
         """When the alarms of earlier runs were read; None: not yet."""
         self._ledger = ledger
         self._clock = clock
+        self._kinds: dict[str, AnyKind] = {kind.value: kind for kind in Kind}
         self._recalling = asyncio.Lock()
         self._faults: deque[Fault] = deque(maxlen=_FAULTS_KEPT)
         self._ledger_rests_until = 0.0
         self._unnoted: set[str] = set()
         self._uncleared: set[str] = set()
+
+    def learn(self, kinds: Iterable[DoubtKind]) -> None:
+        """See :meth:`mailpoller.engine.alarm.Alarm.learn`."""
+        for kind in kinds:
+            if isinstance(self._kinds.get(kind.name), Kind):
+                raise ConfigError(f"a sink calls a doubt {kind.name}, which is an alarm of the service's own")
+            self._kinds[kind.name] = kind
 
     def fault(self, fault: Fault) -> None:
         """Note it, with the next batch."""
@@ -58,12 +66,11 @@ class Journal:
             now = self.recalled_at = self._clock.now()
             for edge in edges:
                 word, _, subject = edge.key.partition(":")
-                try:
-                    kind = Kind(word)
-                except ValueError:
+                kind = self._kinds.get(word)
+                if kind is None:
                     self._uncleared.add(edge.key)
                     continue
-                if not MANNERS[kind].lasts:
+                if not manner_of(kind).lasts:
                     subject = subject.partition(":")[0]
                     if edge.notified or not mails:
                         self._uncleared.add(edge.key)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from mailpoller.core.ports import DoubtKind
 from mailpoller.mail.compose import Section, printable
 
 LISTED = 50
@@ -16,7 +17,8 @@ _AT_ONCE = timedelta(0)
 
 
 class Kind(Enum):
-    """A kind of trouble. The order is that of a mail that tells of several."""
+    """A kind of trouble of the service's own. The order is that of a mail that tells of several; what sinks doubt
+    comes behind :attr:`RECIPIENT_REFUSED`."""
 
     LEDGER_UNWRITABLE = "ledger-unwritable"
     QUEUE_VANISHED = "queue-vanished"
@@ -32,7 +34,6 @@ class Kind(Enum):
     ENVIRONMENT = "environment"
     QUEUE_UNTAKEN = "queue-untaken"
     RECIPIENT_REFUSED = "recipient-refused"
-    WAL_GROWING = "wal-growing"
     CREDENTIALS_EXPIRE = "credentials-expire"
     MAIL_STUCK = "mail-stuck"
     DISPOSITION_PENDING = "disposition-pending"
@@ -175,14 +176,6 @@ MANNERS = {
         "mailpoller check --live names it.",
         silence=timedelta(days=1),
     ),
-    Kind.WAL_GROWING: Manner(
-        "A reader keeps the file of the queue {subject} growing",
-        "Readers keep the files of {count} queues{place} growing",
-        "The file of the queue {subject} shrinks again",
-        "The files of {count} queues{place} shrink again",
-        "Somebody holds a read transaction open on it: end that program, or let it commit.",
-        timedelta(minutes=5),
-    ),
     Kind.CREDENTIALS_EXPIRE: Manner(
         "A login will stop working: {subject}",
         "{count} logins will stop working",
@@ -257,6 +250,33 @@ MANNERS = {
 }
 
 
+AnyKind = Kind | DoubtKind
+"""A kind of trouble, the service's own or that of a sink."""
+Flock = tuple[AnyKind, str]
+"""Kind and group."""
+
+_ORDER = list(Kind)
+
+
+def word_of(kind: AnyKind) -> str:
+    """What a kind of trouble is called: in the log, and in the ledger."""
+    return kind.value if isinstance(kind, Kind) else kind.name
+
+
+def manner_of(kind: AnyKind) -> Manner:
+    """How a kind of trouble is told."""
+    if isinstance(kind, Kind):
+        return MANNERS[kind]
+    # Each queue is told of alone.
+    return Manner(kind.one, kind.one, kind.over, kind.over, kind.advice, kind.patience)
+
+
+def _rank(kind: AnyKind) -> tuple[int, str]:
+    if isinstance(kind, Kind):
+        return _ORDER.index(kind), ""
+    return _ORDER.index(Kind.RECIPIENT_REFUSED), kind.name
+
+
 @dataclass(slots=True)
 class Trouble:
     """One alarm. ``told``: the mail about it was sent at that instant; ``ended_at``: it has ended, but that was not
@@ -265,7 +285,7 @@ class Trouble:
     ``recorded``: the ledger has it. ``recalled``: an earlier run raised it, and nobody in this one has yet.
     """
 
-    kind: Kind
+    kind: AnyKind
     subject: str
     group: str
     detail: str
@@ -277,21 +297,22 @@ class Trouble:
 
     @property
     def manner(self) -> Manner:
-        return MANNERS[self.kind]
+        return manner_of(self.kind)
 
     @property
     def key(self) -> str:
         return alarm_key(self.kind, self.subject, self.detail)
 
     @property
-    def flock(self) -> tuple[Kind, str]:
+    def flock(self) -> Flock:
         """Troubles of one kind and group are told together."""
         return self.kind, self.group
 
 
-def alarm_key(kind: Kind, subject: str, detail: str) -> str:
+def alarm_key(kind: AnyKind, subject: str, detail: str) -> str:
     """The alarm's key in the ledger: one for each subject, and one for each event."""
-    return f"{kind.value}:{subject}" if MANNERS[kind].lasts else f"{kind.value}:{subject}:{detail}"
+    word = word_of(kind)
+    return f"{word}:{subject}" if manner_of(kind).lasts else f"{word}:{subject}:{detail}"
 
 
 def section(flock: Sequence[Trouble], *, uncounted: int = 0) -> Section:
@@ -319,15 +340,14 @@ def _line(trouble: Trouble) -> str:
     return f"  {printable(trouble.subject)}, {when}: {printable(trouble.detail, 400)}"
 
 
-def sections_of(due: Sequence[Trouble], uncounted: Mapping[tuple[Kind, str], int]) -> list[Section]:
+def sections_of(due: Sequence[Trouble], uncounted: Mapping[Flock, int]) -> list[Section]:
     """One for each kind and group that begins, then one for each that is over.
 
     ``uncounted``: how many more there were of each flock than are open.
     """
-    flocks: dict[tuple[bool, int, str], list[Trouble]] = {}
-    order = list(Kind)
+    flocks: dict[tuple[bool, tuple[int, str], str], list[Trouble]] = {}
     for trouble in due:
-        place = (trouble.ended_at is not None, order.index(trouble.kind), trouble.group)
+        place = (trouble.ended_at is not None, _rank(trouble.kind), trouble.group)
         flocks.setdefault(place, []).append(trouble)
     return [
         section(flock, uncounted=uncounted.get(flock[0].flock, 0) if flock[0].ended_at is None else 0)

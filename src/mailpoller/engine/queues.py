@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from enum import Enum
 
@@ -11,7 +11,7 @@ import structlog
 
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
-from mailpoller.core.ports import Clock, Consumed, QueueRecord, Sink, Unserving, Upkept
+from mailpoller.core.ports import Clock, Consumed, DoubtKind, QueueRecord, Sink, SinkDoubt, Unserving, Upkept
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
@@ -36,10 +36,15 @@ PROBES = 3
 UPKEEP_INTERVAL = timedelta(minutes=1)
 
 Listener = Callable[["Queue", bool, str], Awaitable[None]]
-Doubts = Callable[["Queue", str | None], Awaitable[None]]
+Concern = Callable[["Queue", str | None], Awaitable[None]]
+Doubts = Callable[["Queue", DoubtKind, str | None], Awaitable[None]]
 
 
-async def _ignore(queue: Queue, doubt: str | None) -> None:
+async def _ignore(queue: Queue, words: str | None) -> None:
+    return None
+
+
+async def _doubt_nothing(queue: Queue, kind: DoubtKind, words: str | None) -> None:
     return None
 
 
@@ -65,10 +70,10 @@ class Queue:
     """One named queue.
 
     ``listener`` is told of both edges (queue, is it up, why). ``on_ready`` is called whenever the queue takes mail
-    again, for those who wait with mail for it. ``doubts`` is told every minute what the sink thinks an operator
-    should know, or None; ``untaken`` since when nobody takes from it, or None; ``unserved``, after a delivery too,
-    whenever it is others that the sink does not serve, or nobody any more. ``recognition`` knows whether it is the
-    queue that it was; without one it is never in doubt.
+    again, for those who wait with mail for it. ``doubts`` is told every minute, of each kind of doubt that the sink
+    has, how it is in words, or None; ``untaken`` since when nobody takes from it, or None; ``unserved``, after a
+    delivery too, whenever it is others that the sink does not serve, or nobody any more. ``recognition`` knows whether
+    it is the queue that it was; without one it is never in doubt.
     """
 
     def __init__(
@@ -82,9 +87,9 @@ class Queue:
         clock: Clock,
         listener: Listener | None = None,
         on_ready: Callable[[], None] = _nothing,
-        doubts: Doubts = _ignore,
-        untaken: Doubts = _ignore,
-        unserved: Doubts = _ignore,
+        doubts: Doubts = _doubt_nothing,
+        untaken: Concern = _ignore,
+        unserved: Concern = _ignore,
         recognition: Recognition | None = None,
         calls: Turns | None = None,
         formerly: str | None = None,
@@ -166,7 +171,7 @@ class Queue:
         """
         self._retired = True
         self._listener, self._on_ready = None, _nothing
-        self._doubts = self._untaken = self._unserved = _ignore
+        self._doubts, self._untaken, self._unserved = _doubt_nothing, _ignore, _ignore
         self._empty.clear()
         if self._under_way:
             try:
@@ -342,7 +347,7 @@ class Queue:
         if self.recognition is not None:
             await self.recognition.note()
         if isinstance(self.sink, Upkept):
-            await self._concern("sink", await self.sink.upkeep(), self._doubts)
+            await self._doubt(await self.sink.upkeep())
         if isinstance(self.sink, Consumed):
             await self._concern("untaken", await self.sink.untaken(), self._untaken)
         await self._hear_of_unserved()
@@ -356,12 +361,31 @@ class Queue:
             self._unserved_said = words
             await self._concern("unserved", words or None, self._unserved)
 
-    async def _concern(self, kind: str, words: str | None, told: Doubts) -> None:
+    @property
+    def doubts(self) -> Collection[DoubtKind]:
+        """Every kind of doubt that the sink may have."""
+        return self.sink.doubts if isinstance(self.sink, Upkept) else ()
+
+    async def _doubt(self, doubts: Collection[SinkDoubt]) -> None:
+        """Tell what the sink says, and that what it does not say is over. A kind that it never spoke of before is a
+        bug of the sink: nobody would know how to end it."""
+        said = {doubt.kind: doubt.detail for doubt in doubts}
+        if unknown := said.keys() - set(self.doubts):
+            names = ", ".join(sorted(kind.name for kind in unknown))
+            raise RuntimeError(f"the sink has doubts that are not among its kinds: {names}")
+        self._show("sink", "; ".join(said.values()) or None)
+        for kind in self.doubts:
+            await self._doubts(self, kind, said.get(kind))
+
+    async def _concern(self, kind: str, words: str | None, told: Concern) -> None:
+        self._show(kind, words)
+        await told(self, words)
+
+    def _show(self, kind: str, words: str | None) -> None:
         if words is None:
             self.concerns.pop(kind, None)
         else:
             self.concerns[kind] = words
-        await told(self, words)
 
     async def adopt(self) -> QueueRecord | None:
         """From now on what lies in the queue's place is the queue, or what is begun there: what was known of the one

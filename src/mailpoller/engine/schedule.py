@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mailpoller.engine.notice import Kind, Trouble
+from mailpoller.engine.notice import Flock, Trouble
 
 _FLOCK_PATIENCE = 5
 """An end waits for its flock so many times ``steady`` at most."""
@@ -30,13 +30,13 @@ class Policy:
 
 
 def due(
-    troubles: Collection[Trouble], now: datetime, policy: Policy, told_of: Mapping[tuple[Kind, str], datetime]
+    troubles: Collection[Trouble], now: datetime, policy: Policy, told_of: Mapping[Flock, datetime]
 ) -> list[Trouble]:
     """The troubles that a mail is due about: those that begin, those that are over, those to be reminded of.
 
     ``told_of``: when a mail told of each flock last.
     """
-    ends: dict[tuple[Kind, str], datetime] = {}
+    ends: dict[Flock, datetime] = {}
     for trouble in troubles:
         if trouble.ended_at is not None:
             ends[trouble.flock] = max(trouble.ended_at, ends.get(trouble.flock, trouble.ended_at))
@@ -81,8 +81,8 @@ def _is_due(
     trouble: Trouble,
     now: datetime,
     policy: Policy,
-    told_of: Mapping[tuple[Kind, str], datetime],
-    ends: Mapping[tuple[Kind, str], datetime],
+    told_of: Mapping[Flock, datetime],
+    ends: Mapping[Flock, datetime],
 ) -> bool:
     """``ends``: the latest end in each flock. What ends one by one, within a poll interval, is told when the last has
     ended."""

@@ -30,7 +30,7 @@ import pytest
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import QueueVanished, TransientError
-from mailpoller.core.ports import Marked, Sink
+from mailpoller.core.ports import Marked, Sink, Upkept
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
 
 KILLED_SIZES = (300, 9_000, 200_000)
@@ -140,6 +140,18 @@ class SinkSuite:
         async with self.sink(tmp_path) as sink:
             await sink.check()
         assert _tree(tmp_path) == before, "everything was there"
+
+    async def test_a_healthy_sink_doubts_nothing_and_says_beforehand_what_it_may_doubt(self, tmp_path: Path) -> None:
+        async with self.sink(tmp_path) as sink:
+            if not isinstance(sink, Upkept):
+                assert not hasattr(sink, "upkeep"), "who has upkeep says what it may doubt, or it is never called"
+                pytest.skip("this sink has no upkeep")
+            before = list(sink.doubts)
+            assert len({kind.name for kind in before}) == len(before)
+            await sink.deliver([self.order(sink, 1)])
+            assert list(await sink.upkeep()) == []
+            assert list(sink.doubts) == before
+            assert len(self.held(tmp_path)) == 1, "its upkeep takes nothing away"
 
     async def test_a_queue_bears_one_mark_from_its_first_delivery_on(self, tmp_path: Path) -> None:
         heights = []

@@ -18,7 +18,7 @@ from mailpoller.core.ports.records import (
     Traits,
 )
 from mailpoller.core.ports.rule import Rule
-from mailpoller.core.ports.sink import Consumed, Mark, Marked, Recalling, Sink, Unserving, Upkept
+from mailpoller.core.ports.sink import Consumed, DoubtKind, Mark, Marked, Recalling, Sink, SinkDoubt, Unserving, Upkept
 from mailpoller.core.ports.source import Progressing, Session, Source, Start, Wake
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Census",
     "Clock",
     "Consumed",
+    "DoubtKind",
     "Expiring",
     "Fault",
     "FolderState",
@@ -46,6 +47,7 @@ __all__ = [
     "Session",
     "Sight",
     "Sink",
+    "SinkDoubt",
     "Source",
     "Stage",
     "Start",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
@@ -32,13 +33,57 @@ class Sink(Protocol):
         """Free what is held. After this nothing is called."""
 
 
+@dataclass(frozen=True, slots=True)
+class DoubtKind:
+    """What an operator may have to know of a queue of some type although deliveries succeed, and how it is told.
+
+    ``name``: the alarm's kind, in small letters and hyphens (``wal-growing``); none of the service's own.
+    ``one`` and ``over``: the headline of a mail when it begins and when it is over, each in one line, in which
+    ``{subject}`` stands for the queue's name.
+    ``advice``: what to do, in one line. ``patience``: how long it must last before it is worth a mail.
+    Raises :class:`ValueError` for a name or words that could not be told.
+    """
+
+    name: str
+    one: str
+    over: str
+    advice: str
+    patience: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        if not all(word.isascii() and word.isalpha() and word.islower() for word in self.name.split("-")):
+            raise ValueError(f"the name of a doubt is small letters and hyphens, not {self.name!r}")
+        for sentence in (self.one, self.over):
+            try:
+                told = sentence.format(subject="support")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise ValueError(f"{sentence!r} may name {{subject}} and nothing else") from error
+            if "support" not in told or not told.isprintable():
+                raise ValueError(f"{sentence!r} is one line that names {{subject}}")
+        if not self.advice.isprintable():
+            raise ValueError(f"the advice of {self.name} is one line")
+
+
+@dataclass(frozen=True, slots=True)
+class SinkDoubt:
+    """What an operator should know now. ``detail``: how it is, in words; no secret and nothing of a message."""
+
+    kind: DoubtKind
+    detail: str
+
+
 @runtime_checkable
 class Upkept(Protocol):
     """A sink that has work to do now and then, also when nothing is delivered."""
 
-    async def upkeep(self) -> str | None:
-        """Called every minute. What an operator should know although deliveries succeed, or None. May raise
-        :class:`TransientError`."""
+    @property
+    def doubts(self) -> Collection[DoubtKind]:
+        """Every kind of doubt that it may ever have; each name once. The same from the beginning to the end."""
+
+    async def upkeep(self) -> Collection[SinkDoubt]:
+        """Called every minute. What an operator should know although deliveries succeed: at most one of each of
+        :attr:`doubts`. What is not among them is over. May raise :class:`TransientError`: then all stays as it was
+        said last."""
 
 
 @dataclass(frozen=True, slots=True)

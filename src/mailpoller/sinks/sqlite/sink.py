@@ -19,7 +19,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.literals import Duration, Size
-from mailpoller.core.ports import Clock, Mark
+from mailpoller.core.ports import Clock, DoubtKind, Mark, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.consumption import Consumption
@@ -48,6 +48,14 @@ log = structlog.get_logger(__name__)
 
 LARGEST_ROW = 900_000_000
 """SQLite takes no value above 10^9 octets."""
+
+WAL_GROWING = DoubtKind(
+    "wal-growing",
+    "A reader keeps the file of the queue {subject} growing",
+    "The file of the queue {subject} shrinks again",
+    "Somebody holds a read transaction open on it: end that program, or let it commit.",
+    timedelta(minutes=5),
+)
 
 
 class SqliteQueueConfig(SinkConfig):
@@ -86,6 +94,7 @@ class SqliteQueue:
     goes on a step at a time while it delivers, and as a whole in :meth:`upkeep`."""
 
     stores_octets = True
+    doubts = (WAL_GROWING,)
 
     def __init__(self, name: str, config: SqliteQueueConfig, clock: Clock) -> None:
         self.name = name
@@ -147,14 +156,15 @@ class SqliteQueue:
         await self._worker.do(self._require_disk)
         await self._database.write(lambda connection: None)
 
-    async def upkeep(self) -> str | None:
+    async def upkeep(self) -> Sequence[SinkDoubt]:
         """Forget ids that are old enough, give space back, remove files that no row names; then :meth:`trouble`.
 
         To be called every minute or so, also when nothing is delivered. Raises :class:`TransientError`.
         """
         await self._prepare()
         await self._upkeep.run()
-        return self.trouble()
+        trouble = self.trouble()
+        return [] if trouble is None else [SinkDoubt(WAL_GROWING, trouble)]
 
     async def untaken(self) -> str | None:
         """See :class:`~mailpoller.core.ports.Consumed`."""
