@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,11 @@ from pydantic import Field
 from mailpoller.config import Config, ConfigErrors, QuarantineConfig, effective, load
 from mailpoller.config.dump import write_duration, write_size
 from mailpoller.config.registry import Registry
-from mailpoller.core.component import SourceConfig
+from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import OutgoingName, QueueName, Secret, parse_duration, parse_size
+from mailpoller.core.message import Account
 
 Write = Callable[..., Path]
 
@@ -577,6 +578,85 @@ def test_doubts_about_relays_are_warnings(write: Write, keys: str, expected: lis
     relay = f"type: smtp, sender: a@example.com, username: a, password: 'env:SECRET', {keys}"
     config = load(write(f"{QUEUES}\noutgoing: {{relay: {{{relay}}}}}\nmailboxes: {{m: {{{IMAP}}}}}\n"))
     assert warnings(config) == [f"outgoing.relay.{one}" for one in expected]
+
+
+class BusyConfig(SourceConfig):
+    """A mailbox from outside that has something to say of itself."""
+
+    type: Literal["busy"]
+    port: int = 0
+    inner: dict[str, str] = Field(default_factory=dict)
+    folders: list[str] = Field(default_factory=lambda: ["Inbox"])
+
+    def findings(self) -> Iterator[Finding]:
+        yield from super().findings()
+        if self.port == 1:
+            yield Finding("port", "nobody is at port 1")
+        if self.port == 2:
+            yield Finding("port", "port 2 was given up", "error")
+        if self.inner.get("way") == "slow":
+            yield Finding("inner.way", "slow is slow")
+
+    def polled_account(self) -> Account:
+        return Account(self.type, "busy", "")
+
+
+@pytest.fixture
+def busy() -> Registry:
+    return Registry({("sources", "busy"): BusyConfig})
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("port: 1", ["mailboxes.m.port: nobody is at port 1"]),
+        ("port: 1, enabled: false", ["mailboxes.m.port: nobody is at port 1"]),
+        ("inner: {way: slow}", ["mailboxes.m.inner.way: slow is slow"]),
+        ("port: 3", []),
+    ],
+)
+def test_a_plug_in_warns_of_what_it_knows_itself(write: Write, busy: Registry, keys: str, expected: list[str]) -> None:
+    path = write(f"{QUEUES}\nmailboxes: {{m: {{type: busy, default_queue: support, {keys}}}}}\n")
+    assert warnings(load(path, registry=busy)) == expected
+
+
+def test_an_error_that_a_plug_in_finds_is_one_of_all_that_are_told(write: Write, busy: Registry) -> None:
+    block = "type: busy, default_queue: support, port: 2"
+    path = write(f"{QUEUES}\nmailboxes: {{m: {{{block}}}, n: {{{IMAP}, poll_interval: 0s}}}}\n")
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, registry=busy)
+    told = [f"{problem.path}: {problem.message}" for problem in caught.value.problems]
+    assert told == ["mailboxes.m.port: port 2 was given up", "mailboxes.n.poll_interval: must be more than 0s"]
+
+
+def test_a_plug_in_says_which_folders_are_the_same(write: Write, busy: Registry) -> None:
+    block = "type: busy, default_queue: support"
+    path = write(f"{QUEUES}\nmailboxes: {{a: {{{block}}}, b: {{{block}, folders: [INBOX]}}}}\n")
+    assert warnings(load(path, registry=busy)) == [
+        "mailboxes.b: the mailbox a polls the same folder: every message would come twice"
+    ]
+
+
+def test_a_mailbox_that_lacks_what_it_needs_is_asked_for_nothing(write: Write) -> None:
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{type: pop3, enabled: false}}, n: {{{IMAP}}}}}\n"))
+    assert warnings(config) == []
+
+
+def test_a_disabled_mailbox_connects_to_nowhere_and_may_be_in_haste(write: Write) -> None:
+    config = load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP}, enabled: false, tls: none, poll_interval: 5s}}}}\n"))
+    assert [one.partition(": ")[0] for one in warnings(config)] == ["mailboxes.m.poll_interval"]
+
+
+def test_a_port_that_is_not_the_usual_one_may_be_another_server(write: Write) -> None:
+    ports = {"a": "port: 993", "b": "port: 143, tls: starttls-required, host: IMAP.example.com.", "c": "port: 1993"}
+    base = IMAP.replace("host: imap.example.com, ", "")
+    boxes = ", ".join(
+        f"{name}: {{{base}, {keys if 'host' in keys else keys + ', host: imap.example.com'}}}"
+        for name, keys in ports.items()
+    )
+    assert warnings(load(write(f"{QUEUES}\nmailboxes: {{{boxes}}}\n"))) == [
+        "mailboxes.b: the mailbox a polls the same folder: every message would come twice"
+    ]
 
 
 def test_tokens_are_not_doubted_where_passwords_are(write: Write) -> None:

@@ -43,6 +43,9 @@ PLANTS = {
         "from mailpoller.sources.imap import ImapConfig",
         "mailpoller.sources.jmap -> mailpoller.sour",
     ),
+    "who works with plug-ins knows none": Plant(
+        "config/planted.py", "import mailpoller.wire.server", "mailpoller.config.planted -> mailpoller.wire.server"
+    ),
     "the vocabulary needs nothing but pydantic": Plant(
         "core/planted.py", "import httpcore", "mailpoller.core.planted -> httpcore"
     ),
@@ -149,6 +152,28 @@ def test_contracts_name_every_kind_of_plug_in() -> None:
     kinds = {group.replace("mailpoller.", "") for group in project["entry-points"]}
     kinds.remove("rules")  # its files are one plug-in
     assert set(CONTRACTS["no plug-in imports another"]["modules"]) == {f"mailpoller.{kind}.*" for kind in kinds}
+
+
+# The names of plug-ins, and of those whose servers some of them talk to. What a left out section means is a name too.
+SERVICES = {"microsoft", "exchange", "outlook", "office365", "google", "gmail"}
+SPOKEN = {"config/sections.py": {"sqlite"}}
+
+
+def _named(text: str) -> set[str]:
+    kinds = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
+    plug_ins = {name for group, found in kinds.items() if group != "mailpoller.rules" for name in found}
+    return (plug_ins | SERVICES) & set(re.findall(r"[a-z]+[0-9]*", text.casefold()))
+
+
+@pytest.mark.parametrize("room", ["assembly", "config", "engine"])
+def test_no_plug_in_is_known_by_name_to_who_works_with_all_of_them(room: str) -> None:
+    found = {}
+    for file in sorted((ROOT / "src/mailpoller" / room).rglob("*.py")):
+        place = file.relative_to(ROOT / "src/mailpoller").as_posix()
+        if words := _named(file.read_text("utf-8")) - SPOKEN.get(place, set()):
+            found[place] = words
+    assert found == {}
+    assert _named('if mailbox.type == "pop3" and host.endswith("OUTLOOK.com"):') == {"pop3", "outlook"}
 
 
 # --- circles

@@ -135,7 +135,7 @@ class Fleet:
             await self._end(former)
             health = self.ports.health.mailboxes[plan.name]
             health.poll_interval = plan.block.poll_interval
-            kept = tuple(getattr(plan.block, "folders", ()))
+            kept = tuple(plan.block.named_folders())
             await self._forget_folders(plan.name, [folder for folder in health.failing if folder not in kept])
             # The new watcher says these again if they are still so; what the former one knew of them is gone.
             await self.ports.alarm.ended(Kind.MAILBOX_HELD, plan.name)

@@ -17,8 +17,7 @@ from mailpoller.config.sections import noun_of
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
-
-_USUAL_PORTS = (None, 0, 110, 143, 993, 995)
+from mailpoller.core.message import Account
 
 
 def references(
@@ -56,7 +55,7 @@ def agreement(config: Config) -> Iterator[Problem]:
 
 
 def _paths(config: Config) -> Iterator[Problem]:
-    """Two blocks that keep what they hold at one path, or a Maildir that is polled and delivered to."""
+    """Two blocks that keep what they hold at one path, or a directory that is polled and delivered to."""
     taken: dict[str, tuple[str, ...]] = {}
     for at, block in config.blocks():
         path = getattr(block, "path", None)
@@ -96,8 +95,8 @@ class Renamed(Protocol):
     def formerly(self) -> str | None: ...
 
 
-Polled = tuple[str, str, str, str]
-"""Protocol family, host, user and folder: what is polled."""
+Polled = tuple[Account, str]
+"""Account and folder: what is polled."""
 
 
 def _folders(config: Config) -> Iterator[Problem]:
@@ -119,35 +118,20 @@ def _folders(config: Config) -> Iterator[Problem]:
             target = getattr(getattr(mailbox, key), "move", None)
             if target is None:
                 continue
-            for account in _accounts(mailbox):
-                other_ = polled.get((mailbox.environment, (*account, _folder(target))))
-                if other_ is not None:
-                    whose = "this mailbox" if other_ == name else f"the mailbox {other_}"
-                    node, _ = locate(_node(config, ("mailboxes", name)), (key, "move"))
-                    yield node.problem(f"{whose} polls the folder that messages are moved to")
-
-
-def _accounts(mailbox: SourceConfig) -> list[tuple[str, str, str]]:
-    """The account, as far as the block's own words tell; none if it cannot be told."""
-    host, port, user, path = (getattr(mailbox, key, None) for key in ("host", "port", "username", "path"))
-    if isinstance(host, str) and host:
-        # A server's usual ports lead to the same mail; another port may be another server.
-        other = "" if port in _USUAL_PORTS else f":{port}"
-        return [(mailbox.type, host.casefold().rstrip(".") + other, str(user or ""))]
-    return [(mailbox.type, "", str(path))] if path else []
+            account = mailbox.polled_account()
+            if account is None:
+                continue
+            other_ = polled.get((mailbox.environment, (account, mailbox.folder_key(target))))
+            if other_ is not None:
+                whose = "this mailbox" if other_ == name else f"the mailbox {other_}"
+                node, _ = locate(_node(config, ("mailboxes", name)), (key, "move"))
+                yield node.problem(f"{whose} polls the folder that messages are moved to")
 
 
 def _polled(mailbox: SourceConfig) -> list[Polled]:
-    folders = getattr(mailbox, "folders", None) or getattr(mailbox, "folder", None) or ["INBOX"]
-    names = [folders] if isinstance(folders, str) else [str(folder) for folder in folders]
-    return [(*account, _folder(name)) for account in _accounts(mailbox) for name in names]
-
-
-def _folder(name: str) -> str:
-    """INBOX in any case is the same folder (RFC 9051 section 5.1); all others differ by case. Maildir++ allows a dot
-    before."""
-    bare = name.removeprefix(".")
-    return "INBOX" if bare.upper() == "INBOX" else bare
+    account = mailbox.polled_account()
+    names = mailbox.named_folders() or ("INBOX",)
+    return [] if account is None else [(account, mailbox.folder_key(name)) for name in names]
 
 
 def _node(config: Config, at: tuple[str, ...]) -> Node:

@@ -89,9 +89,11 @@ class _Loading:
         if self._complete:
             self._problems += checks.references(config, sections.names, self._broken)
         self._problems += checks.agreement(config)
+        findings = list(lint.findings(config))
+        self._problems += [one for one in findings if one.severity == "error"]
         if any(problem.severity == "error" for problem in self._problems):
             raise ConfigErrors(in_order(self._problems, self._files))
-        warnings = in_order([*self._problems, *lint.doubts(config)], self._files)
+        warnings = in_order([*self._problems, *findings, *lint.doubts(config)], self._files)
         return replace(config, warnings=warnings)
 
     # --- blocks ----------------------------------------------------------------------------------------------------

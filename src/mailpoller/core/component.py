@@ -6,7 +6,7 @@ A plug-in is one file and one entry point line. The entry point's group is ``mai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema
 
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.literals import DispositionLiteral, Duration, QueueName, RuleName, Size
+from mailpoller.core.message import Account
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.spool import Spool
@@ -58,6 +59,19 @@ class Block(BaseModel):
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a block has to say of how it is written.
+
+    ``key``: the key that it is about, one inside another as ``auth.type``. ``text``: what is wrong, and what to do; no
+    value from the file. ``error``: the process does not start; ``warning``: it does, and it is told.
+    """
+
+    key: str
+    text: str
+    severity: Literal["error", "warning"] = "warning"
+
+
 class Component(Block):
     """A block with a ``type``, made into a working part by ``build``."""
 
@@ -69,6 +83,13 @@ class Component(Block):
         """What :class:`~mailpoller.core.errors.KeysMissing` would say of what is written, so that it is told beside
         the keys that every block of this class needs. ``written`` is not checked yet: it may be wrong in any way."""
         return {}
+
+    def findings(self) -> Iterable[Finding]:
+        """What is allowed in this block, as it is written, and yet probably wrong. Looks at its keys alone: at no
+        network, no disk and no other block. Whoever overrules it passes on its parent's.
+
+        Not asked of a block that lacks what it needs. One that is disabled is asked like all others."""
+        return ()
 
 
 class SinkConfig(Component):
@@ -228,6 +249,20 @@ class SourceConfig(Component):
         if not self.start.startswith("since:"):
             return None
         return datetime.fromisoformat(self.start.removeprefix("since:") + "T00:00:00+00:00")
+
+    def named_folders(self) -> Sequence[str]:
+        """The folders that are polled, by the names that they are configured by; empty if there is no choice.
+        What the key ``folders`` says, if there is one."""
+        return tuple(getattr(self, "folders", ()))
+
+    def polled_account(self) -> Account | None:
+        """Where these folders are: equal for two mailboxes that lead to the same mail. None: the keys do not tell.
+        So that nobody polls a folder twice, or one that mail is moved to."""
+        return None
+
+    def folder_key(self, name: str) -> str:
+        """Equal for two names of the same folder. The folder where mail arrives is INBOX, in whatever case."""
+        return "INBOX" if name.upper() == "INBOX" else name
 
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if it cannot ever work."""

@@ -35,7 +35,7 @@ REFUSED_LIMIT = 11
 hours)."""
 
 LONGEST_UIDL = 70
-"""Characters of a POP3 name (RFC 1939 section 7). Services whose names are longer never give one twice."""
+"""Characters of a counted name at most (RFC 1939 section 7). Services whose names are longer never give one twice."""
 
 _REASONS_TOLD = 1000
 

@@ -19,7 +19,7 @@ class FailingFolders:
 
     def __init__(self, mailbox: str, config: SourceConfig, *, alarm: Alarm, health: MailboxHealth, group: str) -> None:
         self._mailbox = mailbox
-        self._configured = tuple(getattr(config, "folders", ()))  # POP3 has no choice of them
+        self._configured = tuple(config.named_folders())
         self._alarm = alarm
         self._failing = health.failing
         self._group = group

@@ -48,7 +48,7 @@ class Kind(Enum):
 class Manner:
     """How a kind of trouble is told.
 
-    The four sentences take ``{subject}``, ``{count}`` and ``{place}`` (`` on imap.example.com``, or nothing).
+    The four sentences take ``{subject}``, ``{count}`` and ``{place}`` (`` on mail.example.com``, or nothing).
     ``patience``: how long it must last before it is worth a mail. ``silence``: an alarm of an earlier run that nobody
     raises again for so long after the start is taken to have ended. ``lasts`` is False for an event, which has no
     end.

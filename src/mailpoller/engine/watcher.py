@@ -317,7 +317,7 @@ class Watcher:
         try:
             trouble = await self._carry_all()
             if not self._stop.is_set() and await self._ledger.hasten(self.mailbox):
-                # Whether they were carried out, only another session shows (POP3).
+                # Whether they were carried out, only another session shows, at some services.
                 # What else came meanwhile is carried, too.
                 trouble = await self._carry_all()
             trouble = self._polls.unfinished or trouble

@@ -15,6 +15,7 @@ from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Answer, Mail, Outgoing, Stage
 from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.wire.oauth import provider_of
 from mailpoller.wire.server import MailServer
 from mailpoller.wire.smtp import Relay, RelaySettings
 from mailpoller.wire.tls import TlsMode
@@ -87,6 +88,14 @@ class SmtpConfig(MailServer, OutgoingConfig):
         if self.username is None:
             return None
         return self.login(self.username, self.auth, runtime)
+
+    def password_refused(self) -> str:
+        """Microsoft takes some for sending."""
+        if self.known_as == "smtp-mail.outlook.com":
+            return "outlook.com takes no passwords any more: this login cannot work; it needs OAuth 2.0"
+        if provider_of(self.known_as) == "microsoft":
+            return "Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0"
+        return super().password_refused()
 
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""

@@ -3,17 +3,20 @@ is waited for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mailpoller.core.component import Component, Runtime, SourceConfig
+from mailpoller.core.component import Component, Finding, Runtime, SourceConfig
 from mailpoller.core.literals import Secret
+from mailpoller.core.message import Account
+from mailpoller.wire import doubtful
 from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
 from mailpoller.wire.literals import HostName, Wait
+from mailpoller.wire.oauth.providers import provider_of
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
 
@@ -65,6 +68,28 @@ class MailServer(Component):
         """Whom to trust."""
         return TlsPolicy(self.ca_file, self.pin, self.client_certificate, self.client_key)
 
+    @property
+    def known_as(self) -> str:
+        """The server's name, written as all who mean the same server would."""
+        return self.host.casefold().rstrip(".")
+
+    def findings(self) -> Iterator[Finding]:
+        """Port, TLS and password, against each other and against what is known of the server."""
+        yield from super().findings()
+        yield from doubtful.line(self.type, self.known_as, self.port or 0, self.tls)
+        way = getattr(getattr(self, "auth", None), "type", "password")
+        if self.password is not None and way == "password" and (reason := self.password_refused()):
+            yield Finding("password", reason)
+
+    def password_refused(self) -> str:
+        """Why this server is known to take no password, or none of this kind; empty if it is not."""
+        if provider_of(self.known_as) == "google":
+            return (
+                "Google refuses the account's own password: this login can only work with an app password; "
+                "else it needs OAuth 2.0"
+            )
+        return ""
+
     def login(self, username: str, auth: AnyAuth, runtime: Runtime) -> Credentials:
         """How ``username`` logs in to this server."""
         return Credentials(
@@ -95,3 +120,19 @@ class MailboxServer(MailServer, SourceConfig):
     def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
         """A password, or what else the way of logging in needs."""
         return lacking_beside(written.get("auth"), written)
+
+    def findings(self) -> Iterator[Finding]:
+        """Those of every server, unless it is disabled: then nobody connects."""
+        if self.enabled:
+            yield from super().findings()
+
+    def password_refused(self) -> str:
+        """Microsoft takes none for mailboxes."""
+        if provider_of(self.known_as) == "microsoft":
+            return "Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
+        return super().password_refused()
+
+    def polled_account(self) -> Account:
+        """A server's usual ports lead to the same mail; another port may be another server."""
+        usual = not self.port or self.port in self.usual_ports.values()
+        return Account(self.type, self.known_as + ("" if usual else f":{self.port}"), self.username)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.component import Block, Finding, SourceConfig
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.literals import Secret
+from mailpoller.core.message import Account
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
+from mailpoller.wire import doubtful
 from mailpoller.wire.auth import kind_of, lacking_beside
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import Wait
@@ -143,6 +145,15 @@ class EwsSettings(SourceConfig):
         if written.get("access") == "impersonation" and written.get("mailbox") is None:
             found["mailbox"] = "access: impersonation comes in the name of this address"
         return found
+
+    def findings(self) -> Iterator[Finding]:
+        """That asking for news makes haste needless."""
+        yield from super().findings()
+        yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
+
+    def polled_account(self) -> Account:
+        """The login's, at this server."""
+        return Account(self.type, f"{self.host}:{self.port}", self.username)
 
     @property
     def host(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -9,9 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import SourceConfig
+from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
+from mailpoller.core.message import Account
+from mailpoller.wire import doubtful
 from mailpoller.wire.dial import confidential
 from mailpoller.wire.literals import Wait
 from mailpoller.wire.oauth import OAuthAuth
@@ -109,6 +112,15 @@ class GmailSettings(SourceConfig):
         if TRASH in (name.upper() for name in self.folders) and any(one is not None and one.delete for one in wanted):
             raise ValueError("delete moves to the trash, which is polled here: let it be emptied by Gmail, or move")
         return self
+
+    def findings(self) -> Iterator[Finding]:
+        """That asking for news makes haste needless."""
+        yield from super().findings()
+        yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
+
+    def polled_account(self) -> Account:
+        """All that there is at this service."""
+        return Account(self.type, self.host, "")
 
     @property
     def host(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -9,10 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import SourceConfig
+from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.literals import Duration
+from mailpoller.core.message import Account
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.remote.graph.address import check_url, check_user, service_url
+from mailpoller.wire import doubtful
 from mailpoller.wire.literals import Wait
 from mailpoller.wire.oauth import OAuthAuth
 from mailpoller.wire.proxy import Proxy
@@ -65,6 +68,15 @@ class GraphSettings(SourceConfig):
             raise ValueError("deletion: permanent is not to be had in a national cloud: use recoverable")
         service_url(self.url, self.auth)
         return self
+
+    def findings(self) -> Iterator[Finding]:
+        """That asking for news makes haste needless."""
+        yield from super().findings()
+        yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
+
+    def polled_account(self) -> Account:
+        """The user's, at this service."""
+        return Account(self.type, self.host, self.user)
 
     @property
     def username(self) -> str:

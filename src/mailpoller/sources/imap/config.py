@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import Runtime
+from mailpoller.core.component import Finding, Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.sources.imap.names import composed
+from mailpoller.wire import doubtful
 from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.wire.server import MailboxServer
 
@@ -58,6 +60,11 @@ class ImapSettings(MailboxServer):
     def _check_auth(self) -> Self:
         check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
         return self
+
+    def findings(self) -> Iterator[Finding]:
+        """Those of every server; and that IDLE makes haste needless."""
+        yield from super().findings()
+        yield from doubtful.hasty(self.poll_interval, "with IDLE new mail arrives at once anyway")
 
     def credentials(self, runtime: Runtime) -> Credentials:
         """Who logs in, and how."""

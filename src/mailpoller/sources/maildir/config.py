@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import SourceConfig, StartLiteral
 from mailpoller.core.delivery import Disposition
+from mailpoller.core.message import Account
 from mailpoller.sources.maildir import directory as on_disk
 from mailpoller.sources.maildir.directory import INBOX
 
@@ -48,6 +49,14 @@ class MaildirSettings(SourceConfig):
             if disposition is not None and (reason := impossible(disposition)):
                 raise ValueError(reason)
         return self
+
+    def polled_account(self) -> Account:
+        """A Maildir is its directory."""
+        return Account(self.type, "", str(self.path))
+
+    def folder_key(self, name: str) -> str:
+        """The dot before a folder may be left out."""
+        return super().folder_key(name.removeprefix("."))
 
 
 def impossible(disposition: Disposition) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from mailpoller.core.component import Block, Runtime, StartLiteral
+from mailpoller.core.component import Block, Finding, Runtime, StartLiteral
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.literals import DispositionLiteral
 from mailpoller.wire.auth import Credentials, ExternalAuth, check_auth, kind_of
-from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.dial import is_loopback
+from mailpoller.wire.oauth import OAuthAuth, provider_of
 from mailpoller.wire.server import MailboxServer
 
 _GOOGLE = {"pop.gmail.com", "pop.googlemail.com"}
+SHORTEST_POLL = timedelta(minutes=1)
+"""Every poll by POP3 is a login, and providers count those: once a minute is what most of them allow."""
+SHORTEST_POLL_GOOGLE = timedelta(minutes=10)
 
 
 class PasswordAuth(Block):
@@ -81,6 +87,20 @@ class Pop3Settings(MailboxServer):
                 "write username: recent:NAME, which shows thirty days of mail each time, or poll by IMAP"
             )
         return self
+
+    def findings(self) -> Iterator[Finding]:
+        """Those of every server; and how many logins it bears."""
+        yield from super().findings()
+        if self.poll_interval < SHORTEST_POLL_GOOGLE and provider_of(self.known_as) == "google":
+            yield Finding(
+                "poll_interval",
+                "every poll by POP3 is a login, and Gmail locks out who logs in more often than every 10m; "
+                "by IMAP new mail arrives at once",
+            )
+        elif self.poll_interval < SHORTEST_POLL and not is_loopback(self.known_as):
+            yield Finding(
+                "poll_interval", "every poll by POP3 is a login, and below 1m many servers refuse or throttle"
+            )
 
     def credentials(self, runtime: Runtime) -> Credentials:
         """Who logs in, and how."""
