@@ -23,6 +23,8 @@ AUTH = {
     "client_id": "11111111-2222-3333-4444-555555555555", "client_secret": "env:GRAPH_SECRET",
 }  # fmt: skip
 
+GOOGLE = {"type": "oauth2", "provider": "google"}
+
 
 def source(**settings: Any) -> GraphConfig:
     return GraphConfig.model_validate({"type": "graph", "user": "support@example.com", "auth": AUTH, **settings})
@@ -143,3 +145,38 @@ def test_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: py
     for block in (source(), outgoing()):
         with pytest.raises(ConfigError, match=r"mailpoller\[graph\]"):
             block.build("support", runtime(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "whose", "keys"),
+    [
+        (
+            "gmail",
+            "user",
+            {
+                "auth": {
+                    "type": "oauth2",
+                    "provider": "google",
+                    "grant": "service_account",
+                    "service_account": "env:GRAPH_SECRET",
+                }
+            },
+        ),
+        ("ews", "mailbox", {"url": "https://mail.example.com/EWS/Exchange.asmx", "username": "u", "password": "p"}),
+    ],
+)
+def test_two_owners_behind_one_login_are_two_accounts(
+    tmp_path: Path, kind: str, whose: str, keys: dict[str, object]
+) -> None:
+    file = tmp_path / "mailpoller.yaml"
+    settings = {
+        "queues": {"support": {"type": "sqlite", "path": str(tmp_path / "queue.db")}},
+        "mailboxes": {
+            name: {"type": kind, "default_queue": "support", whose: f"{name}@example.com", **keys}  # type: ignore[dict-item]
+            for name in ("support", "sales")
+        },
+    }
+    file.write_text(yaml.safe_dump(settings), "utf-8")
+    assert not [one for one in load(file, environment="production").warnings if "same folder" in one.message]
+    file.write_text(file.read_text("utf-8").replace("sales@", "Support@"), "utf-8")
+    assert [one for one in load(file, environment="production").warnings if "same folder" in one.message]

@@ -152,8 +152,8 @@ class EwsSettings(SourceConfig):
         yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
 
     def polled_account(self) -> Account:
-        """The login's, at this server."""
-        return Account(self.type, f"{self.host}:{self.port}", self.username)
+        """The mailbox's, at this server; without a ``mailbox`` the login's own."""
+        return Account(self.type, f"{self.host}:{self.port}", (self.mailbox or self.username).casefold())
 
     @property
     def host(self) -> str:

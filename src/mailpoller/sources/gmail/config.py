@@ -119,8 +119,8 @@ class GmailSettings(SourceConfig):
         yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
 
     def polled_account(self) -> Account:
-        """All that there is at this service."""
-        return Account(self.type, self.host, "")
+        """The user's, at this service. Who is meant by ``me``, only the token tells: all of these count as one."""
+        return Account(self.type, self.host, "" if self.user == ME else self.user.casefold())
 
     @property
     def host(self) -> str:
