@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 from typing import Any
 
@@ -23,6 +23,7 @@ from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
     Key,
+    by_folder,
     disposition_of,
     document,
     instant,
@@ -147,7 +148,7 @@ def _tells_more(row: _Row, ref: MessageRef) -> bool:
 
 def _rows(connection: Connection, refs: Keyed) -> dict[Key, _Row]:
     """What is recorded of the refs, in one read for each folder among them."""
-    uids = _by_folder((known.id, ref.uid) for known, ref in refs)
+    uids = by_folder((known.id, ref.uid) for known, ref in refs)
     rows: dict[Key, _Row] = {}
     for number, wanted in uids.items():
         (found,) = connection.execute(_ROWS, (number, document(wanted))).fetchone()
@@ -273,10 +274,3 @@ def at_risk(connection: Connection, key: Key) -> None:
 
 def cleared(connection: Connection, key: Key) -> None:
     connection.execute("UPDATE message SET suspect = 0, strikes = 0, at_risk = 0 WHERE folder = ? AND uid = ?", key)
-
-
-def _by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:
-    uids: defaultdict[int, list[str]] = defaultdict(list)
-    for number, uid in keys:
-        uids[number].append(uid)
-    return uids

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from sqlite3 import Connection
 from zlib import crc32
 
-from mailpoller.ledgers.sqlite.values import document, mid_text, undocument
+from mailpoller.ledgers.sqlite.values import Key, by_folder, document, mid_text, undocument
 
-Key = tuple[int, str]
 Traced = tuple[str, str, str | None, str | None]
 """Uid, mid, Message-ID, sender."""
 
@@ -63,7 +62,7 @@ def add(connection: Connection, number: int, uids: Sequence[str]) -> int:
 
 def put(connection: Connection, keys: Sequence[Key]) -> None:
     """Keep clues of what these rows tell now; those that they had must have been taken away."""
-    for number, uids in _by_folder(keys).items():
+    for number, uids in by_folder(keys).items():
         batch = add(connection, number, uids)
         connection.execute(
             "UPDATE message SET clues = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state "
@@ -98,25 +97,20 @@ INSERT OR IGNORE INTO clue (batch, name, folder) SELECT ?1, value, ?2 FROM json_
 
 
 def take(connection: Connection, keys: Sequence[Key]) -> None:
-    """Forget the clues of these rows, before they change their names, lose their outcomes or go."""
-    for number, uids in _by_folder(keys).items():
+    """Forget the clues of these rows, before they change their names, lose their outcomes or go. What is noted and not
+    sorted yet needs nothing: the rows themselves tell, when it is."""
+    for number, uids in by_folder(keys).items():
         rows = connection.execute(
             "SELECT coalesce(clues, (SELECT batch FROM clue_range AS range WHERE range.folder = ?1 AND range.uid <= "
             "message.uid ORDER BY range.uid DESC LIMIT 1)), uid, mid, message_id, sender FROM message WHERE folder "
             "= ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
             (number, document(uids)),
         ).fetchall()
-        if {row[0] for row in rows} & _unsorted(connection):
-            sort(connection)
         of_batch: defaultdict[int, list[str]] = defaultdict(list)
         for batch, uid, mid, message_id, sender in rows:
             of_batch[batch] += _names([(uid, mid_text(mid), message_id, sender)])
         for batch, names in of_batch.items():
             connection.execute(_TAKE, (batch, number, document(names)))
-
-
-def _unsorted(connection: Connection) -> set[int]:
-    return {batch for (batch,) in connection.execute("SELECT DISTINCT batch FROM clue_unsorted")}
 
 
 _TAKE = "DELETE FROM clue WHERE batch = ?1 AND folder = ?2 AND name IN (SELECT value FROM json_each(?3))"
@@ -144,13 +138,6 @@ SELECT folder, name FROM batches CROSS JOIN json_each(?1) AS mark CROSS JOIN clu
 WHERE clue.batch = batches.number AND clue.name >= mark.value AND clue.name < mark.value || char(1114111)
 LIMIT ?2
 """
-
-
-def _by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:
-    uids: defaultdict[int, list[str]] = defaultdict(list)
-    for number, uid in keys:
-        uids[number].append(uid)
-    return uids
 
 
 # --- ledgers of before ------------------------------------------------------------------------------------------------

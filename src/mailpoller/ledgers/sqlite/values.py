@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -99,3 +101,11 @@ def disposition_of(text: str) -> Disposition:
         move=wishes.get("move"),
         delete=wishes.get("delete", False),
     )
+
+
+def by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:
+    """The uids of each folder, in order."""
+    uids: defaultdict[int, list[str]] = defaultdict(list)
+    for number, uid in keys:
+        uids[number].append(uid)
+    return uids
