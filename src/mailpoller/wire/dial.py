@@ -134,3 +134,14 @@ def confidential(url: str) -> SplitResult | None:
     safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
     plain = parts.username is None and not parts.fragment and all("!" <= one <= "~" for one in url)
     return parts if host and safe and plain else None
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """TCP keepalive: a half-open connection is noticed after two minutes (60 s, then 3 probes 20 s apart)."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
@@ -22,6 +21,7 @@ from mailpoller.sources.imap.command import Answer, Request
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status
 from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
 from mailpoller.wire.wording import spoken
 
@@ -90,14 +90,9 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
 
     # --- the connection --------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Adds TCP keepalive: a half-open connection is noticed after two minutes (60 s, then 3 probes 20 s apart)."""
+        """With TCP keepalive."""
         super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3)):
-                if hasattr(socket, option):
-                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        keep_alive(transport)
 
     def data_received(self, d: bytes) -> None:
         """Mends: one recursion per line, work quadratic in the lines of an answer, no bound on lines and literals, and

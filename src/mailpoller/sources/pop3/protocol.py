@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.pop3.reader import AnswerReader, Collected, Enough, ProtocolViolation, Taker
+from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
 from mailpoller.wire.wording import spoken
 
@@ -148,15 +148,10 @@ class Pop3Protocol(asyncio.Protocol):
 
     # --- the connection --------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """With TCP keepalive: a half-open connection is noticed after two minutes (60 s, then 3 probes 20 s apart)."""
+        """With TCP keepalive."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3)):
-                if hasattr(socket, option):
-                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        keep_alive(transport)
         self._progress_at = self._head_at = self.loop.time()
         self._keep_watch()
 
