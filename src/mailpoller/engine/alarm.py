@@ -27,7 +27,7 @@ import structlog
 
 from mailpoller import __version__
 from mailpoller.core.errors import MailpollerError
-from mailpoller.core.ports import Clock, DoubtKind, Fault, Ledger, Outgoing
+from mailpoller.core.ports import Answer, Clock, DoubtKind, Fault, Ledger, Outgoing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.journal import Journal
@@ -261,7 +261,7 @@ class Alarm:
             return
         elapsed = round(self._clock.monotonic() - started, 3)
         log.info("alert.sent", alarms=len(worthy), sections=len(sections), elapsed_s=elapsed)
-        if never := getattr(answer, "never", None):
+        if isinstance(answer, Answer) and (never := answer.never):
             domains = ", ".join(sorted({address.rpartition("@")[2] for address in never}))
             refused = f"{len(never)} of {len(self._recipients)} recipients are refused for good (at {domains})"
             reason = f"{refused}: {next(iter(never.values()))}"
