@@ -42,6 +42,9 @@ class BodyTaker(Protocol):
     def intake(self, line: bytes, size: int) -> Intake | None:
         """Where a literal goes that follows ``line``; None if it is no awaited body."""
 
+    def awaits(self, uid: str, size: int) -> bool:
+        """A body of ``size`` octets is awaited of ``uid``, and none of it will have to be dropped."""
+
     def take(self, fetched: Fetched) -> bool:
         """Take a FETCH answer that names a body; False if nobody awaits it."""
 
@@ -77,7 +80,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.greeting: asyncio.Future[Status] = loop.create_future()
         self.changed = asyncio.Event()
         """Set at every hint of news, when a command ends, and when the connection is lost; whoever waits clears it."""
-        self._reader = ResponseReader(self._respond, self._place)
+        self._reader = ResponseReader(self._respond, self._place, self._message)
         self._queue: deque[Request] = deque()
         self._sent: dict[bytes, Request] = {}
         self._alone: Request | None = None
@@ -304,6 +307,9 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
     # --- what has come ---------------------------------------------------------------------------------------
     def _place(self, line: bytes, size: int) -> Intake | None:
         return None if self.bodies is None else self.bodies.intake(line, size)
+
+    def _message(self, uid: bytes, flags: bytes, date: bytes, octets: bytes) -> bool:
+        raise NotImplementedError
 
     def _respond(self, response: Response) -> None:
         raise NotImplementedError

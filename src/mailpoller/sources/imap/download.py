@@ -94,6 +94,9 @@ class Downloads:
             raise ProtocolViolation(f"{size} octets of a message, of which at most {self.limit + 1} were asked for")
         return self.spool.begin(self.limit)
 
+    def awaits(self, uid: str, size: int) -> bool:
+        return uid in self.awaited and size <= self.limit
+
     def _learn(self, line: bytes) -> None:
         found = _UID.search(line)
         if self.trust.sizes or found is None:

@@ -22,7 +22,15 @@ from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.connection import Connection
 from mailpoller.sources.imap.names import quote_name
 from mailpoller.sources.imap.reader import ProtocolViolation, Response
-from mailpoller.sources.imap.responses import Status, read_fetch, read_set, read_status
+from mailpoller.sources.imap.responses import (
+    Fetched,
+    Status,
+    read_date,
+    read_fetch,
+    read_flags,
+    read_set,
+    read_status,
+)
 from mailpoller.wire.wording import spoken, without
 
 MAX_ALERTS = 10
@@ -111,6 +119,20 @@ class ImapProtocol(Connection):
             self._continuation(line)
         else:
             self._response_done(line)
+
+    def _message(self, uid: bytes, flags: bytes, date: bytes, octets: bytes) -> bool:
+        """A message in the usual shape; False: it is not awaited, or more than was asked for. That it came proves the
+        one before."""
+        bodies = self.bodies
+        if bodies is None or self._upgrading or not bodies.awaits(name := uid.decode(), len(octets)):
+            return False
+        if self._unproven:
+            self._unproven = False
+            bodies.proven()
+        held = Octets.of(octets)
+        fetched = Fetched(name, None, read_flags(flags), read_date(date), True, held, held.size)
+        self._unproven = bodies.take(fetched)
+        return self._unproven
 
     def _prove(self, line: bytes) -> None:
         """The line right behind a message: other data, or the end of a command.
