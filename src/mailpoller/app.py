@@ -15,7 +15,7 @@ import structlog
 
 from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
-from mailpoller.assembly.parts import MailboxPlan, Ports
+from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
 from mailpoller.config import Config
 from mailpoller.config.fields import references_of
@@ -85,10 +85,13 @@ class App:
 
 
 @asynccontextmanager
-async def assemble(config: Config, *, only: str | None = None, clock: Clock | None = None) -> AsyncIterator[App]:
+async def assemble(
+    config: Config, *, only: str | None = None, clock: Clock | None = None, bystander: Bystander | None = None
+) -> AsyncIterator[App]:
     """Open the ledger and put every part together; close them all at the end.
 
-    ``only``: the one mailbox to poll. Raises :class:`ConfigError` if a part cannot be built, and
+    ``only``: the one mailbox to poll. ``bystander`` sees what becomes of messages.
+    Raises :class:`ConfigError` if a part cannot be built, and
     :class:`~mailpoller.core.errors.LedgerUnavailable` if the ledger cannot be opened.
     """
     clock = clock or SystemClock()
@@ -102,7 +105,7 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         closing.push_async_callback(ledger.close)
         closing.callback(prepare_spool(config))  # not before we hold the ledger: another instance may be using it
         alarm = Alarm(
-            ledger=ledger,
+            journal=ledger,
             outgoing=runtime.outgoings[config.alerts.outgoing] if config.alerts else None,
             recipients=config.alerts.to if config.alerts else (),
             clock=clock,
@@ -111,7 +114,8 @@ async def assemble(config: Config, *, only: str | None = None, clock: Clock | No
         )
         health = Health(clock)
         health.recall(await ledger.last_polls(), await ledger.first_runs())
-        ports = Ports(ledger, alarm, health, runtime, stop, alerts=config.alerts.outgoing if config.alerts else "")
+        alerts = config.alerts.outgoing if config.alerts else ""
+        ports = Ports(ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander())
         fleet = Fleet(ports, Bounds.of(service), _last_resort(service.state_directory))
         closing.push_async_callback(fleet.close)
         for name, sink in config.queues.items():

@@ -421,6 +421,12 @@ class Witness:
             row = world.store.of_mid(outcome.claim.mid)
             world.promise(row is not None and row.state == "settled", "an outcome is told before it is committed")
 
+    def skipped(self, outcomes: Sequence[Outcome]) -> None:
+        self._watcher.skipped(outcomes)
+
+    def deferred(self, claims: Sequence[Claim], reason: str) -> None:
+        self._watcher.deferred(claims, reason)
+
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
         self._watcher.disposed(failed, applied)
 

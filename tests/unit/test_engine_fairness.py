@@ -18,7 +18,7 @@ from mailpoller.engine.budget import Budget
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.connections import LEAST_WORK, Connections
 from mailpoller.engine.health import Condition
-from mailpoller.engine.records import in_turn
+from mailpoller.engine.records import InTurn
 from mailpoller.engine.turns import WEIGHTS, Turns
 from mailpoller.testing.fake_source import FakeSession
 from mailpoller.testing.memory_ledger import MemoryLedger
@@ -410,8 +410,8 @@ async def test_ledger_is_handed_few_batches_at_once_and_a_short_one_before_long_
 
     async def one(mailbox: str, count: int) -> None:
         folder = Folder(mailbox, "INBOX", f"epoch of {mailbox}")
-        records = in_turn(ledger, turns, mailbox)
-        await records.open_folder(folder, Account("fake", "a", mailbox))
+        records = InTurn(ledger, turns, mailbox)
+        await ledger.open_folder(folder, Account("fake", "a", mailbox))
         claims = await records.claim([MessageRef(folder, str(number)) for number in range(count)])
         assert len(claims) == count
 
@@ -428,9 +428,9 @@ async def test_ledger_is_handed_few_batches_at_once_and_a_short_one_before_long_
 
 async def test_ledger_s_refusal_gives_the_turn_back() -> None:
     ledger, turns = MemoryLedger(SystemClock()), Turns(1)
-    records = in_turn(ledger, turns, "support")
+    records = InTurn(ledger, turns, "support")
     folder = Folder("support", "INBOX", "epoch")
-    await records.open_folder(folder, Account("fake", "a", "support"))
+    await ledger.open_folder(folder, Account("fake", "a", "support"))
     claims = [one for one in await records.claim([MessageRef(folder, "1")]) if isinstance(one, Claim)]
     for step in ("defer", "release", "settle", "disposed", "repeats"):
         ledger.fail(step)
@@ -447,5 +447,5 @@ async def test_ledger_s_refusal_gives_the_turn_back() -> None:
         assert turns.taken == 0
     ledger.heal()
     await records.defer(claims, until=now, reason="later", queue="support")
-    assert await records.due(folder, limit=5, down=["support"]) == []
-    assert [ref.uid for ref in await records.due(folder, limit=5)] == ["1"]
+    assert await ledger.due(folder, limit=5, down=["support"]) == []
+    assert [ref.uid for ref in await ledger.due(folder, limit=5)] == ["1"]

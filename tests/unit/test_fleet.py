@@ -139,7 +139,7 @@ class Harbour:
 
     async def alarms(self) -> set[str]:
         await self.alarm.step()
-        return {key for key, one in self.alarm._journal.open.items() if one.ended_at is None}
+        return {key for key, one in self.alarm._alarms.open.items() if one.ended_at is None}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Supervisor]:
@@ -275,7 +275,7 @@ async def test_claims_whose_return_never_reached_the_ledger_go_to_the_successor(
     expected = harbour.fill("old", 3)
     async with harbour.running():
         await until(lambda: harbour.sources["old"].faults.met)
-        fleet.parts["old"].courier._ledger.release = unreached  # type: ignore[method-assign]
+        fleet.parts["old"].courier._records.claims.release = unreached  # type: ignore[method-assign]
         if how == "replaced":
             await fleet.replace_mailbox(harbour.plan("old", "support"))
         else:

@@ -250,3 +250,13 @@ def test_who_has_no_seal_makes_no_proof_at_run_time_either() -> None:
         Receipt("delivery", "somewhere")
     with pytest.raises(TypeError, match="only a ledger makes a settlement"):
         Settlement(None, "mid", "delivered", LEAVE)
+
+
+def test_nothing_passes_on_by_name_what_the_type_checker_should_see() -> None:
+    """A decorator with ``__getattr__`` hides that a port has grown."""
+    hidden = [
+        str(file.relative_to(ROOT))
+        for file in sorted((ROOT / "src").rglob("*.py"))
+        if re.search(r"def __getattr(?:ibute)?__\(", file.read_text("utf-8"))
+    ]
+    assert not hidden

@@ -24,7 +24,7 @@ from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.recognition import Recognition
-from mailpoller.engine.records import in_turn
+from mailpoller.engine.records import records_of
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -97,11 +97,12 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
     name, block, clock, bounds = plan.name, plan.block, ports.runtime.clock, shares.bounds
     source = block.build(name, ports.runtime)
     ending = Ending(ports.stop)
+    records = records_of(ports.ledger, shares.recording, name)
     watcher = Watcher(
         name,
         block,
         source,
-        ledger=ports.ledger,
+        records=records,
         clock=clock,
         health=ports.health,
         alarm=ports.alarm,
@@ -110,14 +111,13 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
         connecting=shares.connecting,
         connections=shares.connections,
     )
-    ledger = in_turn(ports.ledger, shares.recording, name)
     observer = ports.bystander.observer(name, watcher.reports)
     dispatcher = Dispatcher(block, queues, clock)
     judge = Judge(
         name,
         pipeline=plan.pipeline,
         dispatcher=dispatcher,
-        ledger=ledger,
+        records=records,
         clock=clock,
         turns=shares.judging,
         max_strikes=bounds.limits.max_strikes,
@@ -130,7 +130,7 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
         block,
         judge=judge,
         dispatcher=dispatcher,
-        ledger=ledger,
+        records=records,
         budget=budget,
         clock=clock,
         limits=bounds.limits,

@@ -46,13 +46,16 @@ def dry_run(
             for stop in stops:
                 stop()
 
-    with rehearsal(config, tell) as (rehearsed, clock):
+    with rehearsal(config, tell) as (rehearsed, clock, bystander):
         require(rehearsed, only)
 
         async def rehearse() -> bool:
             from mailpoller.app import assemble
 
-            async with assemble(rehearsed, only=only, clock=clock) as app, progress(terminal, lambda: _sum(words)):
+            async with (
+                assemble(rehearsed, only=only, clock=clock, bystander=bystander) as app,
+                progress(terminal, lambda: _sum(words)),
+            ):
                 stops.append(app.stop.set)
                 return await app.drain()
 

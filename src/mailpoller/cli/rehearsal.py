@@ -10,19 +10,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from sqlite3 import connect
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from mailpoller.assembly.parts import Bystander
 from mailpoller.cli.service import denied, reader
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig, SourceConfig
-from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, OutcomeKind, Receipt, Settlement
+from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import write_disposition
 from mailpoller.core.message import Claim
-from mailpoller.core.ports import Clock, Ledger, Sink, Story
+from mailpoller.core.ports import Clock, Sink, Story
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.observer import Observer
 
 _AHEAD = timedelta(days=365)
 """How far the rehearsal's clock is ahead, so that what was put off is due in it."""
@@ -60,8 +62,10 @@ class _Ahead(SystemClock):
 
 
 @contextmanager
-def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Config, Clock]]:
-    """A configuration, with its clock, that does all but change anything; ``tell`` hears of each message.
+def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Config, Clock, Bystander]]:
+    """A configuration, with its clock and its bystander, that does all but change anything.
+
+    ``tell`` hears of each message.
 
     Files of its own lie in a temporary directory that is gone afterwards. A daemon may be running meanwhile. Raises
     :class:`ConfigError` for a ledger that cannot be copied.
@@ -79,7 +83,7 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
                 overrides={name: _quarantine(block, recorder) for name, block in config.overrides.items()},
             ).but(
                 service=service,
-                ledger=_RecordedLedger(type="rehearsal", real=ledger, recorder=recorder),
+                ledger=ledger,
                 queues={name: _nowhere(block, recorder) for name, block in config.queues.items()},
                 outgoing={},
                 alerts=None,
@@ -89,6 +93,7 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
                 },
             ),
             _Ahead(),
+            _Bystander(recorder),
         )
 
 
@@ -139,34 +144,40 @@ class _NowhereSink:
         pass
 
 
-class _RecordedLedger(LedgerConfig):
-    """The ledger's copy, whose outcomes and deferrals are told."""
+class _Bystander(Bystander):
+    """Hears what becomes of each message."""
 
-    real: LedgerConfig
-    recorder: Any
-
-    async def open(self, clock: Clock) -> Ledger:
-        return cast(Ledger, _RecordingLedger(await self.real.open(clock), self.recorder))
-
-
-class _RecordingLedger:
-    """All that the ledger it is made of can do; see :class:`_Recorder` for what is told of it."""
-
-    def __init__(self, real: Ledger, recorder: _Recorder) -> None:
-        self._real = real
+    def __init__(self, recorder: _Recorder) -> None:
         self._recorder = recorder
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+    def observer(self, mailbox: str, observer: Observer) -> Observer:
+        return _Listener(observer, self._recorder)
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
-        settlements = await self._real.settle(outcomes)
+
+class _Listener:
+    """A mailbox's :class:`~mailpoller.engine.observer.Observer`, which passes all on."""
+
+    def __init__(self, observer: Observer, recorder: _Recorder) -> None:
+        self._recorder = recorder
+        self.progressed = observer.progressed
+        self.disposed = observer.disposed
+        self.absence = observer.absence
+        self.replaced = observer.replaced
+        self.questioned = observer.questioned
+        self.fault = observer.fault
+        self._observer = observer
+
+    def settled(self, outcome: Outcome) -> None:
+        self._observer.settled(outcome)
+        self._recorder.settled(outcome)
+
+    def skipped(self, outcomes: Sequence[Outcome]) -> None:
+        self._observer.skipped(outcomes)
         for outcome in outcomes:
             self._recorder.settled(outcome)
-        return settlements
 
-    async def defer(self, claims: Sequence[Claim], *, reason: str, **rest: Any) -> None:
-        await self._real.defer(claims, reason=reason, **rest)
+    def deferred(self, claims: Sequence[Claim], reason: str) -> None:
+        self._observer.deferred(claims, reason)
         for claim in claims:
             self._recorder.deferred(claim, reason)
 

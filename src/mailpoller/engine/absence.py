@@ -10,7 +10,7 @@ import structlog
 
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Claim, Folder
-from mailpoller.core.ports import Clock, Ledger, Session
+from mailpoller.core.ports import Backlog, Clock, Session
 from mailpoller.engine.numbering import APART, LOOKED_FOR
 from mailpoller.engine.observer import Observer
 
@@ -33,10 +33,12 @@ class Absence:
 class Absences:
     """Judges the absences of one mailbox."""
 
-    def __init__(self, mailbox: str, config: SourceConfig, *, ledger: Ledger, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self, mailbox: str, config: SourceConfig, *, backlog: Backlog, clock: Clock, observer: Observer
+    ) -> None:
         self._mailbox = mailbox
         self._apart = max(APART, config.poll_interval)
-        self._ledger = ledger
+        self._backlog = backlog
         self._clock = clock
         self._observer = observer
         self._told = False
@@ -48,10 +50,10 @@ class Absences:
         all.
         """
         now = self._clock.now()
-        others = await self._ledger.unsettled(folder, limit=LOOKED_FOR)
+        others = await self._backlog.unsettled(folder, limit=LOOKED_FOR)
         seen = await session.look(others) if others else []
         absent = [ref for ref, found in zip(others, seen, strict=True) if found is None]
-        missed, total = await self._ledger.sighted(
+        missed, total = await self._backlog.sighted(
             folder, [ref for ref, found in zip(others, seen, strict=True) if found is not None], absent
         )
         missed += sum(claim.absent_at is None for claim in claims)
@@ -75,7 +77,7 @@ class Absences:
     async def over(self, folder: Folder) -> None:
         """A pass missed nothing: an alarm ends once nothing is absent any more."""
         if self._told:
-            absent, _ = await self._ledger.sighted(folder, [], [])
+            absent, _ = await self._backlog.sighted(folder, [], [])
             if not absent:
                 self._told = False
                 self._observer.absence("")

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from mailpoller.core.message import Folder, MessageRef, Page, Position
-from mailpoller.core.ports import Ledger, Session, Start
+from mailpoller.core.ports import Backlog, Session, Start
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.doubt import Doubt
 from mailpoller.engine.tally import Tally
@@ -83,7 +83,7 @@ class Agenda:
         self,
         mailbox: str,
         *,
-        ledger: Ledger,
+        backlog: Backlog,
         dispatcher: Dispatcher,
         doubt: Doubt,
         limits: Limits,
@@ -94,7 +94,7 @@ class Agenda:
         skip: Callable[[Sequence[MessageRef]], Awaitable[None]],
     ) -> None:
         self._mailbox = mailbox
-        self._ledger = ledger
+        self._backlog = backlog
         self._dispatcher = dispatcher
         self._doubt = doubt
         self._limits = limits
@@ -110,7 +110,7 @@ class Agenda:
             return []
         doubted = self._doubt.uids(folder)
         limit = SUSPECTS + len(doubted)
-        refs = await self._ledger.suspects(folder, limit=limit, down=self._dispatcher.down())
+        refs = await self._backlog.suspects(folder, limit=limit, down=self._dispatcher.down())
         free = deque(ref for ref in refs if ref.uid not in doubted)
         if not free:
             return list(refs[:1])
@@ -150,7 +150,7 @@ class Agenda:
             limit = 1 if probing else self._limits.batch_messages
             # What is in hand looks due still, and comes first.
             asked = limit if probing else limit * (1 + self._in_hand)
-            due = await self._ledger.due(folder, limit=asked + doubted, down=self._dispatcher.down())
+            due = await self._backlog.due(folder, limit=asked + doubted, down=self._dispatcher.down())
             waiting = deque(ref for ref in due if ref.uid not in worked)
             if not waiting:
                 return

@@ -27,11 +27,11 @@ import structlog
 
 from mailpoller import __version__
 from mailpoller.core.errors import MailpollerError
-from mailpoller.core.ports import Answer, Clock, DoubtKind, Fault, Ledger, Outgoing
+from mailpoller.core.ports import Answer, Clock, DoubtKind, Fault, Journal, Outgoing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
-from mailpoller.engine.journal import Journal
 from mailpoller.engine.notice import AnyKind, Flock, Kind, Trouble, alarm_key, sections_of, word_of
+from mailpoller.engine.open_alarms import OpenAlarms
 from mailpoller.engine.schedule import Policy, due, is_moot, is_silent
 from mailpoller.mail.compose import alert_mail
 
@@ -55,7 +55,7 @@ class Alarm:
 
     def __init__(
         self,
-        ledger: Ledger,
+        journal: Journal,
         outgoing: Outgoing | None,
         recipients: Sequence[str],
         clock: Clock,
@@ -64,7 +64,7 @@ class Alarm:
         host: str | None = None,
         policy: Policy | None = None,
     ) -> None:
-        self._journal = Journal(ledger, clock)
+        self._alarms = OpenAlarms(journal, clock)
         self._outgoing = outgoing if recipients else None
         self._recipients = tuple(recipients)
         self._clock = clock
@@ -84,7 +84,7 @@ class Alarm:
     def learn(self, kinds: Iterable[DoubtKind]) -> None:
         """A sink may have such doubts, so alarms of them that an earlier run left can be told. To be called before
         anything is raised or ended. Raises :class:`ConfigError` if a name is one of the service's own."""
-        self._journal.learn(kinds)
+        self._alarms.learn(kinds)
 
     # --- what others say ---------------------------------------------------------------------------------------
     async def raised(self, kind: AnyKind, subject: str, detail: str, *, group: str = "") -> None:
@@ -96,7 +96,7 @@ class Alarm:
         now = self._clock.now()  # the ledger may take its time
         await self._recall()
         key = alarm_key(kind, subject, detail)
-        known = self._journal.open.get(key)
+        known = self._alarms.open.get(key)
         if known is not None:
             known.recalled, known.ended_at = False, None
             if known.told_at is None and detail:
@@ -107,14 +107,14 @@ class Alarm:
         if not trouble.manner.lasts and (self._outgoing is None or self._crowded(trouble)):
             self._uncounted[trouble.flock] += self._outgoing is not None
             return
-        self._journal.open[key] = trouble
-        await self._journal.record(trouble)
+        self._alarms.open[key] = trouble
+        await self._alarms.record(trouble)
 
     async def ended(self, kind: AnyKind, subject: str) -> None:
         """The trouble is over. Costs nothing if there was none, so call it whenever all is well."""
         now = self._clock.now()
         await self._recall()
-        trouble = self._journal.open.get(alarm_key(kind, subject, ""))
+        trouble = self._alarms.open.get(alarm_key(kind, subject, ""))
         if trouble is None or trouble.ended_at is not None:
             return
         trouble.ended_at = now
@@ -132,13 +132,13 @@ class Alarm:
         """True if this alarm is raised and has not ended, in this run or (unless only ``now`` counts) since an
         earlier one."""
         await self._recall()
-        trouble = self._journal.open.get(alarm_key(kind, subject, ""))
+        trouble = self._alarms.open.get(alarm_key(kind, subject, ""))
         return trouble is not None and trouble.ended_at is None and not (now and trouble.recalled)
 
     async def standing(self, kind: AnyKind) -> Sequence[str]:
         """The subjects of all alarms of this kind that have not ended, in this run or since an earlier one."""
         await self._recall()
-        return [one.subject for one in self._journal.open.values() if one.kind is kind and one.ended_at is None]
+        return [one.subject for one in self._alarms.open.values() if one.kind is kind and one.ended_at is None]
 
     def tell(self, kind: AnyKind, subject: str, detail: str, *, group: str = "") -> None:
         """As :meth:`raised`, for callers that cannot wait: it is taken up within a second."""
@@ -150,7 +150,7 @@ class Alarm:
 
     def fault(self, subject: str, event: str, detail: str, mid: str = "") -> None:
         """Note a line for ``mailpoller errors``; it reaches the ledger within a second or so, in batches."""
-        self._journal.fault(Fault(self._clock.now(), subject, event, detail, mid))
+        self._alarms.fault(Fault(self._clock.now(), subject, event, detail, mid))
 
     def send_by(self, outgoing: Outgoing) -> None:
         """Send by this one from now on: the outgoing so far was replaced. Nothing changes for an alarm that mails
@@ -173,7 +173,7 @@ class Alarm:
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self.step(last=True)
         except TimeoutError:
-            log.warning("alert.deferred", reason="the service stops", retry_s=None, alarms=len(self._journal.open))
+            log.warning("alert.deferred", reason="the service stops", retry_s=None, alarms=len(self._alarms.open))
         except Exception:
             log.exception("alarm.crashed")
 
@@ -196,13 +196,13 @@ class Alarm:
             await (self.raised(kind, subject, detail, group=group) if begins else self.ended(kind, subject))
         now = self._clock.now()
         self._heed_the_clock(now)
-        for trouble in self._journal.open.values():
-            if is_silent(trouble, now, self._journal.recalled_at or now):
+        for trouble in self._alarms.open.values():
+            if is_silent(trouble, now, self._alarms.recalled_at or now):
                 trouble.ended_at = now
         mails = self._outgoing is not None
-        moot = [one for one in self._journal.open.values() if is_moot(one, now, self._policy, mails=mails)]
-        await self._journal.forget(moot)
-        worthy = due(self._journal.open.values(), now, self._policy, self._told_of) if mails else []
+        moot = [one for one in self._alarms.open.values() if is_moot(one, now, self._policy, mails=mails)]
+        await self._alarms.forget(moot)
+        worthy = due(self._alarms.open.values(), now, self._policy, self._told_of) if mails else []
         if not worthy:
             self._due_since = None
             return
@@ -211,23 +211,23 @@ class Alarm:
             await self._mail(worthy, now)
 
     async def _recall(self) -> None:
-        await self._journal.recall(mails=self._outgoing is not None)
+        await self._alarms.recall(mails=self._outgoing is not None)
 
     # --- what is due ---------------------------------------------------------------------------------------------
     def _crowded(self, trouble: Trouble) -> bool:
-        return sum(one.flock == trouble.flock for one in self._journal.open.values()) >= _EVENTS_KEPT
+        return sum(one.flock == trouble.flock for one in self._alarms.open.values()) >= _EVENTS_KEPT
 
     def _heed_the_clock(self, now: datetime) -> None:
         """What lies ahead of now was noted while the clock was ahead: it was now, or nothing would be due until
         then."""
-        for trouble in self._journal.open.values():
+        for trouble in self._alarms.open.values():
             trouble.raised_at = min(trouble.raised_at, now)
             trouble.told_at = trouble.told_at and min(trouble.told_at, now)
             trouble.ended_at = trouble.ended_at and min(trouble.ended_at, now)
         self._told_of = {flock: min(at, now) for flock, at in self._told_of.items()}
         self._sent = deque(min(at, now) for at in self._sent)
         self._due_since = self._due_since and min(self._due_since, now)
-        self._journal.recalled_at = self._journal.recalled_at and min(self._journal.recalled_at, now)
+        self._alarms.recalled_at = self._alarms.recalled_at and min(self._alarms.recalled_at, now)
 
     # --- mail ------------------------------------------------------------------------------------------------------
     async def _mail(self, worthy: Sequence[Trouble], now: datetime) -> None:
@@ -257,7 +257,7 @@ class Alarm:
             reason = str(error) if isinstance(error, MailpollerError) else type(error).__name__
             log.warning("alert.deferred", reason=reason, retry_s=round(wait, 1), alarms=len(worthy))
             self.fault("alerts", "alert.deferred", reason)
-            await self._journal.catch_up()
+            await self._alarms.catch_up()
             return
         elapsed = round(self._clock.monotonic() - started, 3)
         log.info("alert.sent", alarms=len(worthy), sections=len(sections), elapsed_s=elapsed)
@@ -280,7 +280,7 @@ class Alarm:
             self._uncounted.pop(trouble.flock, None)
             if ended_at is None:
                 trouble.told_at = now
-                self._journal.told(trouble)
+                self._alarms.told(trouble)
                 if not trouble.manner.lasts:
                     finished.append(trouble)
             elif trouble.ended_at is None:
@@ -288,7 +288,7 @@ class Alarm:
                 trouble.told_at, trouble.raised_at = None, now
             else:
                 finished.append(trouble)
-        await self._journal.forget(finished)
+        await self._alarms.forget(finished)
         for flock in [one for one, at in self._told_of.items() if now - at >= self._policy.quiet]:
             del self._told_of[flock]
 

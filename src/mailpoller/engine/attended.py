@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.ports import Clock, Ledger, Source
+from mailpoller.core.ports import Clock, Source
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.health import Health
+from mailpoller.engine.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Attended:
     mailbox: str
     config: SourceConfig
     source: Source
-    ledger: Ledger
+    records: Records
     clock: Clock
     health: Health
     alarm: Alarm

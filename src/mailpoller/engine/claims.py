@@ -9,10 +9,11 @@ import structlog
 from mailpoller.core.delivery import LEAVE, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, MessageRef
-from mailpoller.core.ports import Clock, Ledger
+from mailpoller.core.ports import Clock
 from mailpoller.engine.dispatcher import Deferral, put_off
 from mailpoller.engine.hand import Pass
 from mailpoller.engine.observer import Observer
+from mailpoller.engine.records import Records
 from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
@@ -21,14 +22,14 @@ SAID_KEPT = 10_000
 """Messages whose last reason is remembered, so that it is said once."""
 
 
-class Claims:
+class Claimant:
     """What is claimed and not closed, by mid. ``at_once``: how many are claimed in one go, where it is for us to
     say."""
 
-    def __init__(self, mailbox: str, *, ledger: Ledger, clock: Clock, observer: Observer, at_once: int) -> None:
+    def __init__(self, mailbox: str, *, records: Records, clock: Clock, observer: Observer, at_once: int) -> None:
         self.open: dict[str, Claim] = {}
         self._mailbox = mailbox
-        self._ledger = ledger
+        self._records = records
         self._clock = clock
         self._observer = observer
         self._at_once = at_once
@@ -40,7 +41,7 @@ class Claims:
         Questions are noted in the pass."""
         if not refs:
             return [], []
-        answers = await self._ledger.claim(refs)
+        answers = await self._records.claims.claim(refs)
         if now is not None:
             # A listing without dates tells too little of a name that is known already.
             now.known += [
@@ -60,8 +61,9 @@ class Claims:
             claims, _ = await self.claim(refs[begin : begin + self._at_once])
             outcomes = [Outcome(claim=claim, kind="skipped", disposition=LEAVE, receipts={}) for claim in claims]
             if outcomes:
-                await self._ledger.settle(outcomes)
+                await self._records.claims.settle(outcomes)
                 self.close(claims)
+                self._observer.skipped(outcomes)
             self._observer.progressed()
         log.info("folder.skipped_over", mailbox=self._mailbox, skipped=len(refs))
 
@@ -69,7 +71,7 @@ class Claims:
         """Names that were listed as new, and that the ledger has as settled: are they still those messages'?"""
         refs, now.known = now.known, []
         seen = await now.session.look(refs)
-        sights = await self._ledger.recognise([ref for ref in seen if ref is not None])
+        sights = await self._records.bearers.recognise([ref for ref in seen if ref is not None])
         now.questions += [
             Question(sight.ref, sight.mid, sight.identity or b"", sight.left_out_at, sight.message_id)
             for sight in sights
@@ -78,7 +80,7 @@ class Claims:
 
     async def put_down(self, claims: Sequence[Claim]) -> None:
         """Give claims back unworked."""
-        await self._ledger.release(claims)
+        await self._records.claims.release(claims)
         self.close(claims)
 
     def close(self, claims: Iterable[Claim]) -> None:
@@ -101,7 +103,8 @@ class Claims:
             else:
                 log.debug("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=uid, reason=reason)
             until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
-            await self._ledger.defer([claim], until=until, reason=reason)
+            await self._records.claims.defer([claim], until=until, reason=reason)
+            self._observer.deferred([claim], reason)
             tally.put_off(1, until)
         self.close(claims)
         tally.unfetched += len(claims)
@@ -115,7 +118,7 @@ class Claims:
             alike.setdefault(key, []).append(one)
         for several in alike.values():
             first = several[0]
-            await self._ledger.defer(
+            await self._records.claims.defer(
                 [one.claim for one in several],
                 until=first.until,
                 reason=first.reason,
@@ -125,7 +128,9 @@ class Claims:
                 traits=[one.traits for one in several],
                 cause=first.cause,
             )
-            self.close(one.claim for one in several)
+            claims = [one.claim for one in several]
+            self.close(claims)
+            self._observer.deferred(claims, first.reason)
             tally.put_off(len(several), first.until if first.queue is None else None)
             for one in several:
                 log.info(

@@ -8,14 +8,15 @@ import structlog
 
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Folder
-from mailpoller.core.ports import Clock, Ledger
+from mailpoller.core.ports import Clock
 from mailpoller.engine.absence import Absences
-from mailpoller.engine.claims import Claims
+from mailpoller.engine.claims import Claimant
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.hand import Hand, Pass
 from mailpoller.engine.numbering import APART, answer
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.outcomes import tell
+from mailpoller.engine.records import Records
 
 log = structlog.get_logger(__name__)
 
@@ -31,19 +32,19 @@ class Conclusions:
         mailbox: str,
         config: SourceConfig,
         *,
-        ledger: Ledger,
+        records: Records,
         dispatcher: Dispatcher,
-        claims: Claims,
+        claims: Claimant,
         clock: Clock,
         observer: Observer,
     ) -> None:
         self._mailbox = mailbox
-        self._ledger = ledger
+        self._records = records
         self._dispatcher = dispatcher
         self._claims = claims
         self._clock = clock
         self._observer = observer
-        self._absences = Absences(mailbox, config, ledger=ledger, clock=clock, observer=observer)
+        self._absences = Absences(mailbox, config, backlog=records.backlog, clock=clock, observer=observer)
 
     async def over(self, folder: Folder) -> None:
         """A pass found nothing absent."""
@@ -58,25 +59,28 @@ class Conclusions:
         if now.undated:
             # An operator finds a message by its date, which comes with the fetch where the listing does not tell it.
             seen = await now.session.look(now.undated[:UNDATED])
-            await self._ledger.recognise([ref for ref in seen if ref is not None])
+            await self._records.bearers.recognise([ref for ref in seen if ref is not None])
         if not now.absent:
             return
         absence = await self._absences.conclude(now.session, now.folder, now.absent, accepted=now.accepted)
         if absence.gone:
             outcomes = [self._dispatcher.gone(claim) for claim in absence.gone]
-            await self._ledger.settle(outcomes)
+            await self._records.claims.settle(outcomes)
             self._claims.close(absence.gone)
             tell(outcomes, self._mailbox, self._observer)
             now.tally.settled += len(outcomes)
         if absence.waiting:
-            await self._ledger.defer(absence.waiting, until=absence.until, reason=absence.reason, cause="absent")
+            await self._records.claims.defer(
+                absence.waiting, until=absence.until, reason=absence.reason, cause="absent"
+            )
             self._claims.close(absence.waiting)
+            self._observer.deferred(absence.waiting, absence.reason)
             now.tally.put_off(len(absence.waiting), absence.until)
 
     async def _answer(self, now: Pass) -> None:
         """Questions about names that were listed. Until they are answered the position stays before them."""
         same, other, unanswered = await answer(now.session, now.questions)
-        await self._ledger.identified(same, other)
+        await self._records.bearers.identified(same, other)
         self._observer.questioned(now.folder, unanswered)
         if other:
             log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(other))
@@ -92,7 +96,7 @@ class Conclusions:
         refs = [replace(raw.claim.ref, size=raw.announced, received=raw.received) for raw in hand.strangers]
         hand.strangers = []
         await self._claims.put_down(claims)
-        await self._ledger.identified([], refs)
+        await self._records.bearers.identified([], refs)
         now.tally.again = True
         log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(refs))
         self._observer.replaced(len(refs))

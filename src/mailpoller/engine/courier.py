@@ -13,12 +13,12 @@ import structlog
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.errors import LedgerUnavailable, SessionLost
 from mailpoller.core.message import Folder, Page, Position
-from mailpoller.core.ports import Clock, Ledger, Session, Start
+from mailpoller.core.ports import Clock, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.agenda import Agenda, Batch, Limits, Stop, Wanted, pages_of
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.claims import Claims
+from mailpoller.engine.claims import Claimant
 from mailpoller.engine.conclusion import Conclusions
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.doubt import Doubt
@@ -28,6 +28,7 @@ from mailpoller.engine.judge import Judge
 from mailpoller.engine.line import Line, Place
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.outcomes import tell
+from mailpoller.engine.records import Records
 from mailpoller.engine.tally import Tally
 from mailpoller.engine.teller import Teller
 
@@ -58,7 +59,7 @@ class Courier:
         *,
         judge: Judge,
         dispatcher: Dispatcher,
-        ledger: Ledger,
+        records: Records,
         budget: Budget,
         clock: Clock,
         limits: Limits,
@@ -70,14 +71,14 @@ class Courier:
         self._largest = config.max_message_size
         self._judge = judge
         self._dispatcher = dispatcher
-        self._ledger = ledger
+        self._records = records
         self._observer = observer
-        self._claims = Claims(mailbox, ledger=ledger, clock=clock, observer=observer, at_once=limits.batch_messages)
+        self._claims = Claimant(mailbox, records=records, clock=clock, observer=observer, at_once=limits.batch_messages)
         self._doubt = Doubt()
         self._conclusions = Conclusions(
             mailbox,
             config,
-            ledger=ledger,
+            records=records,
             dispatcher=dispatcher,
             claims=self._claims,
             clock=clock,
@@ -86,10 +87,10 @@ class Courier:
         self._recalled: set[Folder] = set()
         self._pass: Pass | None = None
         """The one that is under way."""
-        self._teller = Teller(mailbox, ledger=ledger, observer=observer)
+        self._teller = Teller(mailbox, records=records, observer=observer)
         self._agenda = Agenda(
             mailbox,
-            ledger=ledger,
+            backlog=records.backlog,
             dispatcher=dispatcher,
             doubt=self._doubt,
             limits=limits,
@@ -101,7 +102,7 @@ class Courier:
         )
         self._fetcher = Fetcher(
             mailbox,
-            ledger=ledger,
+            backlog=records.backlog,
             claims=self._claims,
             doubt=self._doubt,
             agenda=self._agenda,
@@ -168,7 +169,7 @@ class Courier:
             await self._carry_suspects(session, folder, suppress, tally, accepted=accepted)
             now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
             if heirless:
-                now.heirless += await self._ledger.heirless(folder, limit=HEIRLESS, earlier=suppress)
+                now.heirless += await self._records.bearers.heirless(folder, limit=HEIRLESS, earlier=suppress)
             pages = pages_of(session, folder, since, start, planned, listed)
             async with aclosing(self._agenda.batches(folder, pages, tally, wanted, whole=since is None)) as batches:
                 await self._carry_batches(now, batches)
@@ -176,7 +177,7 @@ class Courier:
             if not now.absent:
                 await self._conclusions.over(folder)
             if absolved := self._doubt.absolved():
-                await self._ledger.absolve(absolved)
+                await self._records.backlog.absolve(absolved)
         finally:
             last, self._pass = self._pass, None
             if last is not None and last.unaccounted:
@@ -202,13 +203,13 @@ class Courier:
             position = page.position or position
             pages.append(replace(page, refs=refs, unwanted=(), position=None))
             self._observer.progressed()
-        await self._ledger.plan(folder, [ref for page in pages for ref in page.refs], position)
+        await self._records.folders.plan(folder, [ref for page in pages for ref in page.refs], position)
         return pages
 
     async def _recall(self, folder: Folder) -> None:
         """Once: what earlier processes lost sessions with."""
         if folder not in self._recalled:
-            self._doubt.recall([ref for ref, _ in await self._ledger.blamed(folder)])
+            self._doubt.recall([ref for ref, _ in await self._records.backlog.blamed(folder)])
             self._recalled.add(folder)
 
     async def _carry_suspects(
@@ -352,7 +353,7 @@ class Courier:
             self._doubt.recall([claim.ref for claim in doubted])
             hand.claims = [claim for claim in hand.claims if not (claim.doubts or claim.blame)]
         if hand.batch.position is not None and not now.questions:
-            await self._ledger.advance(now.folder, hand.batch.position)
+            await self._records.folders.advance(now.folder, hand.batch.position)
         if now.last is not None:
             now.last += hand.owed
             hand.owed = []
@@ -378,7 +379,7 @@ class Courier:
     async def _commit(self, now: Pass, hand: Hand) -> None:
         """Record what has become of a batch."""
         if hand.outcomes:
-            settlements = await self._ledger.settle(hand.outcomes)
+            settlements = await self._records.claims.settle(hand.outcomes)
             self._claims.close(outcome.claim for outcome in hand.outcomes)
             self._teller.owe(settlements)
             hand.settlements += settlements

@@ -32,7 +32,7 @@ class Epochs:
         self._attended = attended
         self._mailbox = attended.mailbox
         self._config = attended.config
-        self._ledger = attended.ledger
+        self._records = attended.records
         self._alarm = attended.alarm
         self._progressed = progressed
         self._begun: set[Folder] = set()
@@ -69,7 +69,7 @@ class Epochs:
             self._progressed()
             partial = partial or page.partial
             refs += [ref for ref in page.refs if wanted is None or wanted(ref)]
-        unknown = await self._ledger.unknown(folder, refs)
+        unknown = await self._records.folders.unknown(folder, refs)
         log.warning(
             "epoch.changed",
             mailbox=self._mailbox,
@@ -86,7 +86,7 @@ class Epochs:
             f"{unknown} of {len(refs)} messages in {folder.name} are unknown"
             " after its numbering (UIDVALIDITY, host or user) changed"
         )
-        if not await self._ledger.hold(folder, reason):
+        if not await self._records.folders.hold(folder, reason):
             return False  # an operator was faster
         self.held.add(folder)
         log.error("mailbox.held", mailbox=self._mailbox, folder=folder.name, unknown=unknown)
@@ -117,7 +117,7 @@ class Epochs:
         baselined = state.accepted == "baseline"
         if not (suppress(state) and (baselined or self._leaves_out_old(state)) and state.left_before):
             return None
-        left = await self._ledger.left(state.folder)
+        left = await self._records.folders.left(state.folder)
         if baselined:
             return functools.partial(_is_left, left)
         sizes = {size for size, received in left if received is None}
@@ -149,7 +149,7 @@ class Epochs:
         """
         if self._config.start in ("unseen", "now"):
             return not tally.unfetched
-        counts = await self._ledger.counts(self._mailbox)
+        counts = await self._records.mailboxes.counts(self._mailbox)
         return not counts["claimed"] and not counts["deferred"]
 
 

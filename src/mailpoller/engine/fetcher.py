@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Gone, MessageRef
-from mailpoller.core.ports import Ledger, Session
+from mailpoller.core.ports import Backlog, Session
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.engine.agenda import Agenda
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.claims import Claims
+from mailpoller.engine.claims import Claimant
 from mailpoller.engine.doubt import Doubt
 from mailpoller.engine.hand import Hand, Pass
 
@@ -24,15 +24,15 @@ class Fetcher:
         self,
         mailbox: str,
         *,
-        ledger: Ledger,
-        claims: Claims,
+        backlog: Backlog,
+        claims: Claimant,
         doubt: Doubt,
         agenda: Agenda,
         budget: Budget,
         largest: int,
     ) -> None:
         self._mailbox = mailbox
-        self._ledger = ledger
+        self._backlog = backlog
         self._claims = claims
         self._doubt = doubt
         self._agenda = agenda
@@ -107,7 +107,7 @@ class Fetcher:
         """The session was lost while these had been asked for: kept, for the next process too.
         True if it is one that was in doubt."""
         guilty = self._doubt.lost(refs)
-        await self._ledger.blame(refs)
+        await self._backlog.blame(refs)
         if guilty and (absolved := self._doubt.absolved()):
-            await self._ledger.absolve(absolved)
+            await self._backlog.absolve(absolved)
         return guilty

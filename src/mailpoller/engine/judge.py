@@ -12,12 +12,13 @@ import structlog
 
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.message import Claim, Message, RawMessage
-from mailpoller.core.ports import Clock, Heirless, Ledger
+from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.hand import Hand, Pass
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.records import Records
 from mailpoller.engine.turns import Turns
 from mailpoller.mail.parser import UNPARSED, parse, unparsed
 
@@ -48,7 +49,7 @@ class Judge:
         *,
         pipeline: Pipeline,
         dispatcher: Dispatcher,
-        ledger: Ledger,
+        records: Records,
         clock: Clock,
         turns: Turns,
         max_strikes: int,
@@ -58,7 +59,7 @@ class Judge:
         self._mailbox = mailbox
         self._pipeline = pipeline
         self._dispatcher = dispatcher
-        self._ledger = ledger
+        self._records = records
         self._clock = clock
         self._turns = turns
         self._max_strikes = max_strikes
@@ -84,17 +85,17 @@ class Judge:
                     hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, stands_for))
                     continue
                 if now.heirless and (former_self := await self._former_self(now, raw, known=digest in settled)):
-                    raw = replace(raw, claim=await self._ledger.inherit(raw.claim, former_self))
+                    raw = replace(raw, claim=await self._records.bearers.inherit(raw.claim, former_self))
                 repeat_of = None if raw.truncated else settled.get(digest) or now.digests.get(digest)
                 if repeat_of == raw.claim.mid:
                     repeat_of = None
                 if not raw.truncated:
                     hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
                 if raw.claim.suspect:
-                    await self._ledger.at_risk(raw.claim)
+                    await self._records.backlog.at_risk(raw.claim)
                 one = await self._judged(raw, repeat_of)
                 if raw.claim.suspect:
-                    await self._ledger.cleared(raw.claim)
+                    await self._records.backlog.cleared(raw.claim)
                 if isinstance(one, Judged) and _is_stranger(one):
                     hand.strangers.append(raw)
                 elif isinstance(one, Judged):
@@ -124,11 +125,13 @@ class Judge:
         """Digest -> mid of what was settled before, anywhere in the mailbox; digest -> mids of what was settled in
         former epochs of this folder, if those count, or under the same name by an earlier bearer."""
         whole = [raw for raw in hand.fetched if not raw.truncated and not raw.doubt]
-        settled = await self._ledger.repeats(self._mailbox, [raw.octets.digest for raw in whole]) if whole else {}
+        settled = (
+            await self._records.claims.repeats(self._mailbox, [raw.octets.digest for raw in whole]) if whole else {}
+        )
         asked = [
             raw.octets.digest for raw in whole if (now.suppress or raw.claim.bearer) and raw.octets.digest in settled
         ]
-        return settled, await self._ledger.former(now.folder, asked) if asked else {}
+        return settled, await self._records.bearers.former(now.folder, asked) if asked else {}
 
     def _stands_for(self, now: Pass, raw: RawMessage, former: Mapping[bytes, Sequence[str]]) -> str | None:
         """The mid of an earlier message with equal octets that this one is, or None. Each of them is one message, and

@@ -15,7 +15,8 @@ from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import Question
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage, Survey
-from mailpoller.core.ports import Census, Clock, FolderState, Ledger, Session, Sight
+from mailpoller.core.ports import Census, Clock, FolderState, Session, Sight
+from mailpoller.engine.records import Records
 from mailpoller.mail.date import parse_date
 from mailpoller.mail.parser import parse
 
@@ -41,10 +42,10 @@ ASKED_AGAIN_ALONE = timedelta(hours=1)
 class Numbering:
     """Compares what one mailbox shows with what the ledger knows."""
 
-    def __init__(self, mailbox: str, config: SourceConfig, *, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, mailbox: str, config: SourceConfig, *, records: Records, clock: Clock) -> None:
         self._mailbox = mailbox
         self._apart = max(APART, config.poll_interval)
-        self._ledger = ledger
+        self._records = records
         self._clock = clock
         self._asked: dict[str, tuple[Session, datetime]] = {}
         """Folder -> in which session, and when, what is gone was asked for last."""
@@ -71,21 +72,21 @@ class Numbering:
         await self._ask_for_the_lost(session, folder)
         survey = await session.survey(folder, state.position)
         if survey.position is not None and survey.position != state.position:
-            await self._ledger.advance(folder, survey.position)
+            await self._records.folders.advance(folder, survey.position)
             state = replace(state, position=survey.position)
         return state, await self._contradiction(session, survey, state)
 
     async def _contradiction(self, session: Session, survey: Survey, state: FolderState) -> str:
         folder = state.folder
         if survey.whole:
-            census = await self._ledger.census(folder, survey.familiar)
+            census = await self._records.folders.census(folder, survey.familiar)
             if state.complete and (reason := _replaced(census)):
                 return reason
         # A name that is given anew is another message's; where names are numbers that only grow, it tells of all of
         # them.
         whole, others = await self._others(session, folder, survey)
         if others and whole:
-            await self._ledger.identified([], others)
+            await self._records.bearers.identified([], others)
         elif others:
             self._unanswered.pop(folder, None)
             return f"{len(others)} of the newest known numbers stand for other messages"
@@ -98,17 +99,17 @@ class Numbering:
         before the server was put back. A replica catches up: where the server stands behind for a day, they count.
         """
         patience = self._apart
-        sights = await self._ledger.recognise(survey.strange)
+        sights = await self._records.bearers.recognise(survey.strange)
         unknown = [sight for sight in sights if sight.state == "unknown"]
         if not unknown and survey.behind:
             patience = BEHIND_FOR
-            unknown = [one for one in await self._ledger.recognise(survey.familiar) if one.state == "unknown"]
+            unknown = [one for one in await self._records.bearers.recognise(survey.familiar) if one.state == "unknown"]
         self.doubted.discard(folder.name)
         if not unknown:
             if state.strange_at is not None and not survey.behind:
-                await self._ledger.strange(folder, False)
+                await self._records.folders.strange(folder, False)
             return ""
-        await self._ledger.strange(folder, True)
+        await self._records.folders.strange(folder, True)
         if state.strange_at is None:
             log.warning("epoch.doubted", mailbox=self._mailbox, folder=folder.name, unknown=len(unknown))
         if state.strange_at is None or self._clock.now() - state.strange_at < patience:
@@ -122,7 +123,9 @@ class Numbering:
         whole, earlier = self._unanswered.get(folder, (survey.whole, []))
         whole = survey.whole or (whole and not survey.familiar)
         refs = [*survey.familiar, *await self._still_there(session, survey, earlier)]
-        questions = [_question(sight) for sight in await self._ledger.recognise(refs) if sight.state == "question"]
+        questions = [
+            _question(sight) for sight in await self._records.bearers.recognise(refs) if sight.state == "question"
+        ]
         self._unanswered = {one: kept for one, kept in self._unanswered.items() if one.name != folder.name}
         if not questions:
             return whole, []
@@ -135,7 +138,7 @@ class Numbering:
         if not unanswered:
             del self._unanswered[folder]
         if same:
-            await self._ledger.identified(same, [])
+            await self._records.bearers.identified(same, [])
         return whole, other
 
     async def _still_there(
@@ -178,12 +181,12 @@ class Numbering:
         asked_in, asked_at = self._asked.get(folder.name, (None, self._clock.now()))
         if asked_in is session and timedelta(0) <= self._clock.now() - asked_at < ASKED_AGAIN:
             return
-        lost = await self._ledger.lost(folder, limit=2 * LOOKED_FOR)
+        lost = await self._records.backlog.lost(folder, limit=2 * LOOKED_FOR)
         found: list[MessageRef] = []
         for begin in range(0, len(lost), LOOKED_FOR):
             seen = await session.look(lost[begin : begin + LOOKED_FOR])
             found += [ref for ref in seen if ref is not None]
-        if found and (revived := await self._ledger.revive(found)):
+        if found and (revived := await self._records.backlog.revive(found)):
             log.warning("folder.reappeared", mailbox=self._mailbox, folder=folder.name, messages=revived)
         self._asked[folder.name] = (session, self._clock.now())
 

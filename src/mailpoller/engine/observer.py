@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mailpoller.core.delivery import Disposed, Outcome, Question
-from mailpoller.core.message import Folder
+from mailpoller.core.message import Claim, Folder
 
 
 class Observer(Protocol):
@@ -17,6 +17,12 @@ class Observer(Protocol):
 
     def settled(self, outcome: Outcome) -> None:
         """An outcome was committed."""
+
+    def skipped(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes of what ``start`` leaves out were committed."""
+
+    def deferred(self, claims: Sequence[Claim], reason: str) -> None:
+        """That these are put off was committed."""
 
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
         """What the server said to a batch of dispositions."""

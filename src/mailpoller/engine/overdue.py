@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import Clock, Ledger, Stuck
+from mailpoller.core.ports import Clock, Mailboxes, Stuck
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.health import Condition, Health, MailboxHealth
@@ -56,11 +56,11 @@ class Overdue:
     """
 
     def __init__(
-        self, ledger: Ledger, health: Health, alarm: Alarm, clock: Clock, watchers: Mapping[str, Watcher]
+        self, mailboxes: Mailboxes, health: Health, alarm: Alarm, clock: Clock, watchers: Mapping[str, Watcher]
     ) -> None:
         self.stuck: Sequence[Stuck] = ()
         self.over = asyncio.Event()
-        self._ledger = ledger
+        self._mailboxes = mailboxes
         self._health = health
         self._alarm = alarm
         self._clock = clock
@@ -98,7 +98,7 @@ class Overdue:
         now = self._clock.now()
         try:
             await self._keep()
-            found = await self._ledger.stuck(now - SHOWN_AFTER)
+            found = await self._mailboxes.stuck(now - SHOWN_AFTER)
         except LedgerUnavailable as error:
             log.debug("overdue.unseen", reason=str(error))
             found = None
@@ -115,7 +115,7 @@ class Overdue:
             if health.last_poll_at is not None and self._kept.get(name) != health.last_poll_at
         }
         if polls:
-            await self._ledger.polled(polls)
+            await self._mailboxes.polled(polls)
             self._kept.update(polls)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------

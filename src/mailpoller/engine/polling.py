@@ -31,7 +31,7 @@ class Polls:
     ) -> None:
         self._attended = attended
         self._mailbox = attended.mailbox
-        self._ledger = attended.ledger
+        self._records = attended.records
         self._deadline = deadline
         self._patience = patience
         self._numbering = numbering
@@ -100,7 +100,7 @@ class Polls:
 
     async def _poll_folder(self, session: Session, courier: Courier, name: str) -> Tally:
         folder = await session.open(name)
-        state = await self._ledger.open_folder(
+        state = await self._records.folders.open_folder(
             folder, self._attended.source.account, formerly=self._attended.config.formerly
         )
         if state.position is not None or state.complete:
@@ -118,7 +118,7 @@ class Polls:
             planned = await courier.plan(session, folder, start, wanted)
             listed = sum(len(page.refs) for page in planned)
             log.info("folder.listed", mailbox=self._mailbox, folder=name, listed=listed)
-        elif state.planned and (refs := await self._ledger.planned(folder)):
+        elif state.planned and (refs := await self._records.folders.planned(folder)):
             planned = [Page(refs)]
         tally = await courier.carry(
             session,
@@ -136,7 +136,7 @@ class Polls:
         if tally.partial or not tally.exhausted:
             return tally
         if not state.complete and await self._epochs.is_complete(tally):
-            await self._ledger.complete(folder)
+            await self._records.folders.complete(folder)
         if state.complete:
             await self._pruning.prune(session, state)
         return tally
@@ -148,8 +148,8 @@ class Polls:
         if not reason:
             return state
         log.warning("epoch.set_back", mailbox=self._mailbox, folder=folder.name, epoch=folder.epoch, reason=reason)
-        await self._ledger.begin_anew(folder, reason)
+        await self._records.folders.begin_anew(folder, reason)
         self._epochs.begin_anew(folder)
         courier.begin_anew(folder)
         self._reports.renumbered(f"{folder.name}: {reason}", "epoch.set_back")
-        return await self._ledger.open_folder(folder, self._attended.source.account)
+        return await self._records.folders.open_folder(folder, self._attended.source.account)

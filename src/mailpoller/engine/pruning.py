@@ -23,7 +23,7 @@ class Pruning:
     def __init__(self, attended: Attended, progressed: Callable[[], None]) -> None:
         self._mailbox = attended.mailbox
         self._config = attended.config
-        self._ledger = attended.ledger
+        self._records = attended.records
         self._clock = attended.clock
         self._progressed = progressed
         self._prune_after: dict[str, datetime] = {}
@@ -48,5 +48,5 @@ class Pruning:
             self._prune_after[folder.name] = now + PRUNED_LATER
             return
         self._prune_after.pop(folder.name, None)
-        forgotten = await self._ledger.prune(folder, present, before=now - self._config.keep)
+        forgotten = await self._records.folders.prune(folder, present, before=now - self._config.keep)
         log.info("ledger.pruned", mailbox=self._mailbox, folder=folder.name, forgotten=forgotten, present=len(present))

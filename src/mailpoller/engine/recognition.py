@@ -9,7 +9,7 @@ from shlex import quote
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
-from mailpoller.core.ports import Clock, Ledger, Mark, Marked, QueueRecord, Sink
+from mailpoller.core.ports import Clock, Mark, Marked, QueueMarks, QueueRecord, Sink
 
 log = structlog.get_logger(__name__)
 
@@ -41,10 +41,10 @@ class Recognition:
     is told once a minute how far the queue has got, and at the end.
     """
 
-    def __init__(self, name: str, sink: Sink, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, name: str, sink: Sink, marks: QueueMarks, clock: Clock) -> None:
         self.name = name
         self._sink = sink if isinstance(sink, Marked) else None
-        self._ledger = ledger
+        self._marks = marks
         self._clock = clock
         self._lock = asyncio.Lock()
         self._certain = self._sink is None
@@ -66,7 +66,7 @@ class Recognition:
                 self._certain = True
 
     async def _compare(self, sink: Marked) -> None:
-        record = await self._ledger.queue_mark(self.name)
+        record = await self._marks.queue_mark(self.name)
         known = record.mark if record is not None else self._mark
         if known is not None:
             # Before the look: whatever the sink is asked meanwhile, it makes nothing anew.
@@ -115,7 +115,7 @@ class Recognition:
                 if self._mark is not None and self._mark.unlike(mark, mark.place):
                     self._certain = False
                     return
-                await self._ledger.note_queue(self.name, mark, count)
+                await self._marks.note_queue(self.name, mark, count)
             except QueueVanished:
                 self._certain = False
                 return
@@ -147,7 +147,7 @@ class Recognition:
         else:
             raise MailpollerError(f"the queue {self.name} is the one that was delivered to: there is nothing to adopt")
         async with self._lock:
-            record = await self._ledger.adopt_queue(self.name)
+            record = await self._marks.adopt_queue(self.name)
             self._mark, self._unnoted, self._noted_at, self._certain = None, 0, None, False
             self._sink.expect(None)
         return record

@@ -4,51 +4,80 @@ all backlogs."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.message import Claim, MessageRef
-from mailpoller.core.ports import Ledger
+from mailpoller.core.ports import Backlog, Bearers, Claims, Folders, Ledger, Mailboxes, Traits
 from mailpoller.engine.turns import Turns
 
 
-def in_turn(ledger: Ledger, turns: Turns, mailbox: str) -> Ledger:
-    """The same ledger, whose long writes wait for ``mailbox``'s turn. Whatever is not about a batch goes straight
-    through."""
-    return cast("Ledger", _InTurn(ledger, turns, mailbox))
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The ledger's ports, as the engine of one mailbox has them."""
+
+    claims: Claims
+    folders: Folders
+    bearers: Bearers
+    backlog: Backlog
+    mailboxes: Mailboxes
 
 
-class _InTurn:
-    """Methods as in :class:`~mailpoller.core.ports.Ledger`. The charge is the number of messages."""
+def records_of(ledger: Ledger, turns: Turns, mailbox: str) -> Records:
+    """The long writes wait for ``mailbox``'s turn. Whatever is not about a batch goes straight through."""
+    return Records(InTurn(ledger, turns, mailbox), ledger, ledger, ledger, ledger)
 
-    def __init__(self, ledger: Ledger, turns: Turns, mailbox: str) -> None:
-        self._ledger = ledger
+
+class InTurn:
+    """A mailbox's claims. The charge of a turn is the number of messages."""
+
+    def __init__(self, claims: Claims, turns: Turns, mailbox: str) -> None:
+        self._claims = claims
         self._turns = turns
         self._mailbox = mailbox
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ledger, name)
-
     async def claim(self, refs: Sequence[MessageRef]) -> Sequence[Claim | Held | Settlement | Question]:
         async with self._turns.turn(self._mailbox, len(refs)):
-            return await self._ledger.claim(refs)
-
-    async def release(self, claims: Sequence[Claim]) -> None:
-        async with self._turns.turn(self._mailbox, len(claims)):
-            await self._ledger.release(claims)
-
-    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
-        async with self._turns.turn(self._mailbox, len(fingerprints)):
-            return await self._ledger.repeats(mailbox, fingerprints)
+            return await self._claims.claim(refs)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
         async with self._turns.turn(self._mailbox, len(outcomes)):
-            return await self._ledger.settle(outcomes)
+            return await self._claims.settle(outcomes)
 
-    async def defer(self, claims: Sequence[Claim], **how: Any) -> None:
+    async def defer(
+        self,
+        claims: Sequence[Claim],
+        *,
+        until: datetime,
+        reason: str,
+        queue: str | None = None,
+        route: Sequence[str] | None = None,
+        receipts: Mapping[str, str] | None = None,
+        traits: Sequence[Traits | None] | None = None,
+        cause: Literal["", "absent", "doubtful"] = "",
+    ) -> None:
         async with self._turns.turn(self._mailbox, len(claims)):
-            await self._ledger.defer(claims, **how)
+            await self._claims.defer(
+                claims,
+                until=until,
+                reason=reason,
+                queue=queue,
+                route=route,
+                receipts=receipts,
+                traits=traits,
+                cause=cause,
+            )
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        async with self._turns.turn(self._mailbox, len(claims)):
+            await self._claims.release(claims)
 
     async def disposed(self, results: Sequence[Disposed]) -> None:
         async with self._turns.turn(self._mailbox, len(results)):
-            await self._ledger.disposed(results)
+            await self._claims.disposed(results)
+
+    async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+        async with self._turns.turn(self._mailbox, len(fingerprints)):
+            return await self._claims.repeats(mailbox, fingerprints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailpoller.core.delivery import QUARANTINE, Disposed, Outcome, Question
-from mailpoller.core.message import Folder
+from mailpoller.core.message import Claim, Folder
 from mailpoller.core.ports import Stuck
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.attended import Attended
@@ -33,6 +33,12 @@ class Reports:
 
     def progressed(self) -> None:
         self._deadline.progressed()
+
+    def skipped(self, outcomes: Sequence[Outcome]) -> None:
+        pass  # the folder says how many it passes over
+
+    def deferred(self, claims: Sequence[Claim], reason: str) -> None:
+        pass  # what waits is asked of the ledger
 
     def absence(self, detail: str) -> None:
         if detail:

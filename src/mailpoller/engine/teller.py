@@ -9,10 +9,11 @@ import structlog
 from mailpoller.core.delivery import Question, Settlement
 from mailpoller.core.errors import SessionLost
 from mailpoller.core.message import Folder
-from mailpoller.core.ports import Ledger, Session
+from mailpoller.core.ports import Session
 from mailpoller.engine.hand import Pass, Telling
 from mailpoller.engine.numbering import answer
 from mailpoller.engine.observer import Observer
+from mailpoller.engine.records import Records
 
 log = structlog.get_logger(__name__)
 
@@ -20,9 +21,9 @@ log = structlog.get_logger(__name__)
 class Teller:
     """Has one mailbox's settlements carried out on its server, and the server's word recorded."""
 
-    def __init__(self, mailbox: str, *, ledger: Ledger, observer: Observer) -> None:
+    def __init__(self, mailbox: str, *, records: Records, observer: Observer) -> None:
         self._mailbox = mailbox
-        self._ledger = ledger
+        self._records = records
         self._observer = observer
         self._owed: dict[str, Settlement] = {}
         """Settlements whose disposition is not recorded yet, by mid: after trouble they are the first thing to do."""
@@ -81,7 +82,7 @@ class Teller:
         """
         seen = await now.session.look([one.ref for one in settlements])
         present = [ref for ref in seen if ref is not None]
-        sights = {sight.ref.uid: sight for sight in await self._ledger.recognise(present)}
+        sights = {sight.ref.uid: sight for sight in await self._records.bearers.recognise(present)}
         questions: list[Question] = []
         strangers: set[str] = set()
         for one, ref in zip(settlements, seen, strict=True):
@@ -97,7 +98,7 @@ class Teller:
             if sight.state == "question" or (drastic and ref.received is None and ref is not one.ref):
                 questions.append(Question(ref, one.mid, sight.identity or b"", None, sight.message_id))
         same, other, unanswered = await answer(now.session, questions)
-        await self._ledger.identified(same, other)
+        await self._records.bearers.identified(same, other)
         if other:
             log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(other))
             self._observer.replaced(len(other))
@@ -115,7 +116,7 @@ class Teller:
         if not wanted:
             return
         results = await session.settle(wanted)
-        await self._ledger.disposed(results)
+        await self._records.claims.disposed(results)
         for settlement in wanted:
             self._owed.pop(settlement.mid, None)
         failed = [result for result in results if result.state == "failed"]

@@ -19,7 +19,7 @@ from mailpoller.core.errors import (
     SessionLost,
     TransientError,
 )
-from mailpoller.core.ports import Clock, Ledger, Session, Source, Wake
+from mailpoller.core.ports import Clock, Session, Source, Wake
 from mailpoller.engine.agenda import Stop
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.attended import Attended
@@ -31,6 +31,7 @@ from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.numbering import Numbering
 from mailpoller.engine.patience import Patience
 from mailpoller.engine.polling import Polls
+from mailpoller.engine.records import Records
 from mailpoller.engine.remainder import Remainder
 from mailpoller.engine.reports import Reports
 from mailpoller.engine.sleep import Sleep
@@ -62,7 +63,7 @@ class Watcher:
         config: SourceConfig,
         source: Source,
         *,
-        ledger: Ledger,
+        records: Records,
         clock: Clock,
         health: Health,
         alarm: Alarm,
@@ -80,7 +81,7 @@ class Watcher:
         """What the last drain left."""
         self.deadline = Deadline(clock, budget)
         self.patience = Patience(stop)
-        self._ledger = ledger
+        self._records = records
         self._clock = clock
         self._health = health
         self._alarm = alarm
@@ -94,8 +95,8 @@ class Watcher:
         cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
         self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
         self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
-        attended = Attended(mailbox, config, source, ledger, clock, health, alarm)
-        numbering = Numbering(mailbox, config, ledger=ledger, clock=clock)
+        attended = Attended(mailbox, config, source, records, clock, health, alarm)
+        numbering = Numbering(mailbox, config, records=records, clock=clock)
         self.reports = Reports(attended, deadline=self.deadline, patience=self.patience, numbering=numbering)
         """Who is to be told of the mailbox's messages."""
         self._polls = Polls(
@@ -316,12 +317,12 @@ class Watcher:
     async def _drained(self) -> Remainder:
         try:
             trouble = await self._carry_all()
-            if not self._stop.is_set() and await self._ledger.hasten(self.mailbox):
+            if not self._stop.is_set() and await self._records.mailboxes.hasten(self.mailbox):
                 # Whether they were carried out, only another session shows, at some services.
                 # What else came meanwhile is carried, too.
                 trouble = await self._carry_all()
             trouble = self._polls.unfinished or trouble
-            counts = await self._ledger.counts(self.mailbox)
+            counts = await self._records.mailboxes.counts(self.mailbox)
         except MailpollerError as error:
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)
             self._health.enter(self.mailbox, Condition.RETRYING, str(error))

@@ -288,6 +288,6 @@ def _step(name: str, method: _Method[P, T]) -> _Method[P, T]:
     return stepped
 
 
-for _name, _method in list(vars(Ledger).items()):
-    if not _name.startswith("_") and _name != "close" and callable(_method):
+for _name in dir(Ledger):
+    if not _name.startswith("_") and _name != "close":
         setattr(MemoryLedger, _name, _step(_name, getattr(SqliteLedger, _name)))

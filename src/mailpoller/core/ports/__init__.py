@@ -1,7 +1,17 @@
 """The ports: what the engine asks of sources, sinks, rules, ledgers and outgoing mail, and nothing more."""
 
 from mailpoller.core.ports.clock import Clock
-from mailpoller.core.ports.ledger import Ledger
+from mailpoller.core.ports.ledger import (
+    Backlog,
+    Bearers,
+    Claims,
+    Folders,
+    Journal,
+    Ledger,
+    Mailboxes,
+    QueueMarks,
+    Stories,
+)
 from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
 from mailpoller.core.ports.records import (
@@ -24,23 +34,30 @@ from mailpoller.core.ports.source import Progressing, Session, Source, Start, Wa
 __all__ = [
     "AlarmEdge",
     "Answer",
+    "Backlog",
+    "Bearers",
     "Census",
+    "Claims",
     "Clock",
     "Consumed",
     "DoubtKind",
     "Expiring",
     "Fault",
     "FolderState",
+    "Folders",
     "FormerOutcome",
     "Heirless",
     "Inquiring",
+    "Journal",
     "Ledger",
     "Mail",
+    "Mailboxes",
     "Mark",
     "Marked",
     "Outgoing",
     "Probed",
     "Progressing",
+    "QueueMarks",
     "QueueRecord",
     "Recalling",
     "Rule",
@@ -51,6 +68,7 @@ __all__ = [
     "Source",
     "Stage",
     "Start",
+    "Stories",
     "Story",
     "Stuck",
     "Traits",

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from mailpoller.core.errors import ConfigError, LedgerUnavailable
-from mailpoller.core.ports import Clock, DoubtKind, Fault, Ledger
+from mailpoller.core.ports import Clock, DoubtKind, Fault, Journal
 from mailpoller.engine.notice import AnyKind, Kind, Trouble, manner_of
 
 P = ParamSpec("P")
@@ -20,15 +20,15 @@ _LEDGER_REST = 6
 """A ledger that took a while to say that it cannot is left alone for so many times as long."""
 
 
-class Journal:
+class OpenAlarms:
     """What is open, by key. What the ledger did not take is kept, and brought to it by :meth:`catch_up`. Nothing here
     raises for the ledger's sake."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock) -> None:
         self.open: dict[str, Trouble] = {}
         self.recalled_at: datetime | None = None
         """When the alarms of earlier runs were read; None: not yet."""
-        self._ledger = ledger
+        self._journal = journal
         self._clock = clock
         self._kinds: dict[str, AnyKind] = {kind.value: kind for kind in Kind}
         self._recalling = asyncio.Lock()
@@ -60,7 +60,7 @@ class Journal:
             if self.recalled_at is not None:
                 return
             try:
-                edges = await self._ask(self._ledger.alarms)
+                edges = await self._ask(self._journal.alarms)
             except LedgerUnavailable:
                 return
             now = self.recalled_at = self._clock.now()
@@ -88,7 +88,7 @@ class Journal:
         """Put it down as open; False if the ledger cannot be written now."""
         self._uncleared.discard(trouble.key)
         try:
-            await self._ask(self._ledger.raise_alarm, trouble.key, trouble.group, trouble.detail)
+            await self._ask(self._journal.raise_alarm, trouble.key, trouble.group, trouble.detail)
         except LedgerUnavailable:
             return False
         trouble.recorded = True
@@ -111,11 +111,11 @@ class Journal:
                     return
             if self._unnoted:
                 keys = list(self._unnoted)
-                await self._ask(self._ledger.notified, keys)
+                await self._ask(self._journal.notified, keys)
                 self._unnoted.difference_update(keys)
             for key in list(self._uncleared):
                 if key not in self.open:
-                    await self._ask(self._ledger.clear_alarm, key)
+                    await self._ask(self._journal.clear_alarm, key)
                 self._uncleared.discard(key)
             await self._note()
         except LedgerUnavailable:
@@ -126,7 +126,7 @@ class Journal:
             return
         batch, self._faults = self._faults, deque(maxlen=_FAULTS_KEPT)
         try:
-            await self._ask(self._ledger.note, batch)
+            await self._ask(self._journal.note, batch)
         except LedgerUnavailable:
             self._faults = deque([*batch, *self._faults], maxlen=_FAULTS_KEPT)
             raise

@@ -1,0 +1,20 @@
+"""What became of messages, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mailpoller.core.message import MessageRef
+from mailpoller.core.ports.records import Story
+
+
+class Stories(Protocol):
+    """A story is all that happened to one message, by its mid."""
+
+    async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
+        """The stories of messages whose mid, Message-ID, uid or sender is ``term``, newest first."""
+
+    async def reopen(self, mid: str) -> MessageRef:
+        """Make a settled message due once more under a new generation; its outcome becomes a former one.
+        Raises :class:`MessageGone` if it is unknown."""
