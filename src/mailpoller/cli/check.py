@@ -63,7 +63,8 @@ def check(
       mailpoller check --live --mailbox support      at which stage does this mailbox fail, and what to do?
       mailpoller check --live --send-to me@example.com   does every outgoing carry mail as well?
     """
-    from mailpoller.cli.service import known_mailbox, loaded, warn_of_root
+    from mailpoller.cli.identity import work_as_owner
+    from mailpoller.cli.service import known_mailbox, loaded
     from mailpoller.core.errors import ConfigError
 
     if send_to is not None:
@@ -91,7 +92,7 @@ def check(
                 + ", ".join(counted(*count) for count in counts)
             )
         if live:
-            warn_of_root(found)
+            work_as_owner(found)
         results = asyncio.run(_probe(found, mailbox, send_to, quiet=as_json)) if live else []
         well = all(stage["ok"] for stage in results)
         if as_json:

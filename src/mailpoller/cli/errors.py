@@ -33,10 +33,10 @@ def errors(
       mailpoller errors support
       mailpoller errors --clear
     """
-    from mailpoller.cli.service import carry_out, loaded, reader
+    from mailpoller.cli.service import carry_out, entered, reader
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         if clear:
             cleared = carry_out(found, {"do": "clear-errors", "subject": subject})["cleared"]
             if as_json:

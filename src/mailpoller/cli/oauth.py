@@ -43,10 +43,10 @@ def login(
       mailpoller oauth login support
       mailpoller check --live --mailbox support
     """
-    from mailpoller.cli.service import loaded
+    from mailpoller.cli.service import entered
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         terms = _terms(found, name)
         asyncio.run(_log_in(terms, found.service.state_directory, port))
         typer.echo(f"{name}: {terms.owner} is logged in")

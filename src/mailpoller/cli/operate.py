@@ -23,10 +23,10 @@ def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
     Example:
       mailpoller poll support
     """
-    from mailpoller.cli.service import ask, known_mailbox, loaded
+    from mailpoller.cli.service import ask, entered, known_mailbox
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         ask(found, {"do": "poll", "mailbox": known_mailbox(found, mailbox)})
         typer.echo(f"{mailbox} is being polled")
 
@@ -44,10 +44,10 @@ def redeliver(
       mailpoller trace ada@customer.example          shows the mid
       mailpoller redeliver 5b1c9f0e-4a3d-5f5b-8c2e-0d8a5b3f9f6a
     """
-    from mailpoller.cli.service import carry_out, loaded
+    from mailpoller.cli.service import carry_out, entered
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         mid = mid.strip().lower()
         answer = carry_out(found, {"do": "redeliver", "mid": mid})
         mailbox, folder = answer["mailbox"], answer["folder"]
@@ -82,14 +82,14 @@ def accept(
       mailpoller accept support --replay       after a restore that brought mail we never had
       mailpoller accept support --absence      after somebody emptied it while its queue was down
     """
-    from mailpoller.cli.service import carry_out, known_mailbox, loaded
+    from mailpoller.cli.service import carry_out, entered, known_mailbox
 
     chosen = [how for how, said in (("baseline", baseline), ("replay", replay), ("absence", absence)) if said]
     if len(chosen) != 1:
         refuse("say either --baseline, --replay or --absence")
     with explained():
         (how,) = chosen
-        found = loaded(config)
+        found = entered(config)
         answer = carry_out(found, {"do": "accept", "mailbox": known_mailbox(found, mailbox), "how": how})
         folders = counted(answer["folders"], "folder")
         if how == "absence":
@@ -111,10 +111,10 @@ def forget(
     Example:
       mailpoller forget former-support --yes
     """
-    from mailpoller.cli.service import carry_out, loaded
+    from mailpoller.cli.service import carry_out, entered
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         if mailbox in found.mailboxes and found.runs(mailbox):
             refuse(
                 f"{mailbox} is still configured: forgetting it would fetch its mail again; remove or disable it first"

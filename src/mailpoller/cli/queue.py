@@ -52,11 +52,13 @@ def _duration(text: str) -> timedelta:
 @contextmanager
 def _opened(config: Path, name: str) -> Iterator[Queue]:
     """The queue ``name`` of the configuration; a name with a slash or a dot is the file itself, and needs none."""
+    from mailpoller.cli.identity import work_as_owner_of
     from mailpoller.cli.service import denied
     from mailpoller.sinks.sqlite.consumer import open_queue
 
     with explained():
         path = Path(name) if "/" in name or "." in name else _configured(config, name)
+        work_as_owner_of(path)  # of a file that no configuration names, or that lies elsewhere
         if denied(path, os.R_OK | os.W_OK):
             raise TransientError(f"{path}: permission denied; members of the queue's group may use it")
         if not path.exists():
@@ -67,9 +69,9 @@ def _opened(config: Path, name: str) -> Iterator[Queue]:
 
 
 def _configured(config: Path, name: str) -> Path:
-    from mailpoller.cli.service import known_queue, loaded
+    from mailpoller.cli.service import entered, known_queue
 
-    found = loaded(config)
+    found = entered(config)
     block = found.queues[known_queue(found, name)]
     if block.type != "sqlite":
         refuse(f"the queue {name} is of type {block.type}; only those of type sqlite can be looked into")
@@ -219,10 +221,10 @@ def adopt(
     Example:
       mailpoller queue adopt support
     """
-    from mailpoller.cli.service import carry_out, known_queue, loaded
+    from mailpoller.cli.service import carry_out, entered, known_queue
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         if name.split()[0] not in ("quarantine", "last-resort"):
             known_queue(found, name)
         answer = carry_out(found, {"do": "adopt-queue", "queue": name})

@@ -25,6 +25,9 @@ compares it with the program.
   A bug is one line too, and `MAILPOLLER_DEBUG=1` shows its traceback; `run` writes it to the log in any case.
 - `status`, `errors` and `trace` need to read the ledger, and `poll`, `redeliver`, `accept` and `forget` to use the
   control socket: both are the service's group's. Where no daemon runs, all but `poll` work on the ledger itself.
+- Root reads configuration and secrets and then works as the owner of the state directory (`service.state_directory`),
+  to the end: what a verb makes is the service's, and no link in its directories is followed by root. Certificates and
+  keys are read as that user, as the service reads them. Where a queue is named by its file, it is that file's owner.
 """
 
 

@@ -67,7 +67,7 @@ def run(
     that may pass.
     """
     with explained():
-        from mailpoller.cli.service import warn_of_root
+        from mailpoller.cli.identity import work_as_owner
         from mailpoller.config import load
 
         if as_json and not dry_run:
@@ -75,6 +75,7 @@ def run(
         loaded = load(config, environment=environment)
         if mailbox is not None:
             _require_polled(loaded, mailbox)
+        work_as_owner(loaded)
         level = log_level or ("warning" if dry_run else loaded.service.log_level)
         terminal = _configure_logs(level, log_format or loaded.service.log_format, share=once or dry_run)
         if dry_run:
@@ -83,7 +84,6 @@ def run(
             well = rehearse(loaded, mailbox, as_json=as_json, terminal=terminal, require=_require_secrets)
         else:
             _require_secrets(loaded, mailbox)
-            warn_of_root(loaded)
             _announce(loaded)
             well = _logging_bugs(loaded, once, mailbox, terminal) if once else _served(loaded, mailbox)
         if not well:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mailpoller.cli.exits import complain, refuse
+from mailpoller.cli.exits import refuse
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, TransientError
+from mailpoller.storage.disk import accessible
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -27,6 +28,15 @@ def loaded(path: Path, environment: str | None = None) -> Config:
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     return load(path, environment=environment)
+
+
+def entered(path: Path) -> Config:
+    """The configuration, for verbs that go on into the service's directories: from here on root is their owner."""
+    from mailpoller.cli.identity import work_as_owner
+
+    config = loaded(path)
+    work_as_owner(config)
+    return config
 
 
 def known_mailbox(config: Config, name: str) -> str:
@@ -45,23 +55,6 @@ def _known(what: str, name: str, names: Collection[str]) -> str:
     if name not in names:
         refuse(f"there is no {what} {name}{did_you_mean(name, names) or '; there is ' + (', '.join(names) or 'none')}")
     return name
-
-
-def warn_of_root(config: Config) -> None:
-    """Files that root makes in the service's place are not the service's to write."""
-    from pwd import getpwuid
-
-    directory = config.service.state_directory
-    if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat().st_uid) == 0:
-        return
-    try:
-        name = getpwuid(owner).pw_name
-    except KeyError:
-        name = str(owner)
-    complain(
-        f"warning: you are root and {directory} belongs to {name}, who may not be able to use what is made now; "
-        f"better: sudo -u {name} mailpoller …"
-    )
 
 
 @contextmanager
@@ -84,7 +77,7 @@ def denied(path: Path, mode: int = os.R_OK) -> bool:
         path.stat()
     except OSError as error:
         return isinstance(error, PermissionError)
-    return not os.access(path, mode)
+    return not accessible(path, mode)
 
 
 def ask(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> dict[str, Any]:
@@ -106,7 +99,7 @@ def carry_out(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except TransientError as silence:
         with reader(config):
-            warn_of_root(config)
+            pass  # there is one, and we may read it
         try:
             return asyncio.run(_alone(config, request))
         except TransientError as error:

@@ -26,10 +26,10 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
 
     Exits with 75 if no daemon answers, or it cannot read its ledger; what the other can tell is shown then too.
     """
-    from mailpoller.cli.service import ask, loaded
+    from mailpoller.cli.service import ask, entered
 
     with explained():
-        found = loaded(config)
+        found = entered(config)
         try:
             report = ask(found, {"do": "status"}, seconds=10)
         except TransientError as error:

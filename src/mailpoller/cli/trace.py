@@ -41,10 +41,10 @@ def trace(
 
     Exits with 66 if the ledger knows no such message.
     """
-    from mailpoller.cli.service import loaded, reader
+    from mailpoller.cli.service import entered, reader
 
     with explained():
-        with reader(loaded(config)) as ledger:
+        with reader(entered(config)) as ledger:
             stories = _found(ledger, term.strip(), limit)
         if as_json:
             print_json([asdict(story) for story in stories])

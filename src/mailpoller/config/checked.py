@@ -139,6 +139,13 @@ class Config:
                     missing.append(self.problem(block, keys, str(error), "warning" if outside else "error"))
         return missing
 
+    def hold_secrets(self) -> None:
+        """Have every secret that can be read now remembered, for a process that may not read it later
+        (:meth:`Secret.hold`)."""
+        for _, model in self.blocks():
+            for _, secret in secrets_of(model):
+                secret.hold()
+
     def _used(self) -> Iterator[tuple[At, Block]]:
         """The blocks of which something is made here: not those of mailboxes that are not polled."""
         for at, block in self.blocks():

@@ -10,6 +10,7 @@ from pathlib import Path
 from mailpoller.config.document import read
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
+from mailpoller.storage.disk import accessible
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def _matching(node: Node, pattern: str, problems: list[Problem]) -> list[Path]:
         problems.append(node.problem("there is no such file"))
         return []
     directory = here / Path(pattern).parent
-    if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):
+    if directory.is_dir() and not accessible(directory, os.R_OK | os.X_OK):
         problems.append(node.problem("the directory cannot be read"))  # glob would find nothing, and say nothing
         return []
     # Not Path.glob: that one takes hidden files, such as an editor's, and no absolute pattern.

@@ -116,7 +116,7 @@ class Secret:
     (a file in systemd's ``$CREDENTIALS_DIRECTORY``), or plainly, in which case the text itself is the secret.
     """
 
-    __slots__ = ("_plain", "kind", "location")
+    __slots__ = ("_held", "_plain", "kind", "location")
 
     def __init__(self, written: str) -> None:
         kind, colon, rest = written.partition(":")
@@ -124,6 +124,15 @@ class Secret:
             self.kind, self.location, self._plain = kind, rest, ""
         else:
             self.kind, self.location, self._plain = "plain", "", written
+        self._held: str | None = None
+
+    def hold(self) -> None:
+        """Remember the text, if it can be read now: for a process that gives up the right to read the file. From then
+        on what is remembered counts wherever the file is denied us; elsewhere it is read anew as ever."""
+        try:
+            self._held = self.reveal()
+        except ConfigError:
+            return  # whoever wants it is told
 
     def reveal(self) -> str:
         """The secret's text, read anew at every call so that a rotated file is noticed.
@@ -140,6 +149,8 @@ class Secret:
         try:
             return self._file().read_text("utf-8").removesuffix("\n").removesuffix("\r")
         except (OSError, UnicodeDecodeError) as error:
+            if isinstance(error, PermissionError) and self._held is not None:
+                return self._held
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(f"cannot read the secret {self}: {reason}") from None
 

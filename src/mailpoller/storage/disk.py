@@ -44,6 +44,13 @@ def transient(doing: str) -> Iterator[None]:
         raise TransientError(in_words(error, doing)) from error
 
 
+def accessible(path: Path, mode: int) -> bool:
+    """As :func:`os.access`, for whom we work as and not for who started us: root may have become the service."""
+    if os.geteuid() == os.getuid():
+        return os.access(path, mode)  # the other call an old seccomp filter refuses, which would look like a refusal
+    return os.access(path, mode, effective_ids=True)
+
+
 def group_id(name: str | None) -> int:
     """The number of a group, -1 for None (leave the group as it is). Raises :class:`TransientError` if there is none:
     directory services come back."""
@@ -81,7 +88,9 @@ def _give_directory(path: Path, *, group: int, mode: int) -> None:
     if stat.S_IMODE(found.st_mode) == mode and group in (-1, found.st_gid):
         return
     try:
-        give(path, group=group, mode=mode)
+        # Not by name: who may write to the directory above could have put a link there meanwhile.
+        with directory(path) as descriptor:
+            give(descriptor, group=group, mode=mode)
     except PermissionError:
         if not (mode & stat.S_ISGID and found.st_mode & stat.S_ISGID and group in (-1, found.st_gid)):
             raise
@@ -100,12 +109,12 @@ def create_file(path: Path, *, group: int = -1, mode: int) -> None:
     sync_directory(path.parent)
 
 
-def give(path: Path | int, *, group: int, mode: int) -> None:
+def give(descriptor: int, *, group: int, mode: int) -> None:
     """Set group (unless -1) and mode, in this order because a change of group drops the set-group-id bit. Raises
     OSError."""
     if group != -1:
-        os.chown(path, -1, group)
-    os.chmod(path, mode)  # noqa: PTH101  a descriptor has no Path
+        os.fchown(descriptor, -1, group)
+    os.fchmod(descriptor, mode)
 
 
 def sync_directory(path: Path) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Mark
 from mailpoller.sinks.sqlite.schema import QUEUE
-from mailpoller.storage.disk import group_id, require_place, transient
+from mailpoller.storage.disk import accessible, group_id, require_place, transient
 from mailpoller.storage.sqlite.errors import SqliteUnavailable, classify
 from mailpoller.storage.sqlite.file import check
 
@@ -30,7 +30,7 @@ def inspect(path: Path, *, group: str | None, min_free: int, busy_timeout: timed
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise TransientError(f"{path} is not a regular file")
-        if not os.access(path, os.W_OK):
+        if not accessible(path, os.W_OK):
             raise TransientError(f"{path} cannot be written")
         if found.st_size:
             _require_lock(path, busy_timeout)

@@ -18,6 +18,7 @@ from mailpoller.sources.maildir import directory as on_disk
 from mailpoller.sources.maildir.config import MaildirSettings, impossible
 from mailpoller.sources.maildir.directory import CUR, NEW
 from mailpoller.sources.maildir.session import MaildirSession
+from mailpoller.storage.disk import accessible
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ def _probe_message(root: Path, name: str) -> tuple[str, str, str]:
     found = on_disk.scan(directory).entries
     for entry in found.values():
         path = directory / entry.part / entry.name
-        if not os.access(path, os.R_OK):
+        if not accessible(path, os.R_OK):
             return f"cannot read {path}", "", "let the service's user read the files, not only the directories"
         break
     return "", f"{len(found)} messages", ""
@@ -127,7 +128,7 @@ def _probe_dispositions(root: Path, dispositions: Sequence[Disposition]) -> tupl
             target = on_disk.folder_directory(root, disposition.move)
             needed.append(target / CUR if on_disk.is_maildir(target) else root)
         for directory in needed:
-            if not os.access(directory, os.W_OK | os.X_OK):
+            if not accessible(directory, os.W_OK | os.X_OK):
                 return (
                     f"may not rename files in {directory}",
                     "",

@@ -16,6 +16,8 @@ from urllib.parse import quote
 import structlog
 
 from mailpoller.core.errors import ConfigError
+from mailpoller.storage.disk import accessible
+from mailpoller.storage.disk import directory as opened_directory
 from mailpoller.storage.sqlite.errors import SqliteUnavailable
 
 log = structlog.get_logger(__name__)
@@ -67,7 +69,8 @@ def create(path: Path, *, file_mode: int, directory_mode: int) -> None:
     directory = path.parent
     if not directory.is_dir():
         directory.mkdir(mode=directory_mode, parents=True, exist_ok=True)
-        directory.chmod(directory_mode)
+        with opened_directory(directory) as held:  # and not by name, which may be a link by now
+            os.fchmod(held, directory_mode)
         _sync_directory(directory.parent)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, file_mode)
@@ -133,7 +136,7 @@ def connect_read_only(
     Usable from any thread, one at a time. Raises :class:`SqliteUnavailable` or :class:`sqlite3.OperationalError`.
     """
     location = f"file:{quote(str(path))}?mode=ro"
-    if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
+    if not path.with_name(path.name + "-wal").exists() and not accessible(path.parent, os.W_OK):
         location += "&immutable=1"  # nobody writes it, and we may not make the index of the log that SQLite wants
     connection = sqlite3.connect(
         location, uri=True, isolation_level=None, timeout=busy_timeout.total_seconds(), check_same_thread=False

@@ -48,7 +48,7 @@ class TokenFile:
     def __init__(self, state_directory: Path, *, client_id: str, token_url: str, owner: str) -> None:
         name = sha256("\0".join((token_url, client_id, owner.casefold())).encode()).hexdigest()[:32]
         self.path = state_directory / "tokens" / f"{name}.json"
-        self._owner = state_directory
+        self._state_directory = state_directory
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -75,7 +75,6 @@ class TokenFile:
             descriptor = os.open(
                 self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
-            self._give(descriptor)
         except OSError as error:
             raise TransientError(in_words(error, f"use {self.path.parent}")) from error
         deadline = asyncio.get_running_loop().time() + _LOCK_PATIENCE
@@ -128,7 +127,6 @@ class TokenFile:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(octets)
                 file.flush()
-                self._give(descriptor)
                 os.fsync(descriptor)
             Path(temporary).replace(self.path)
             sync_directory(self.path.parent)
@@ -140,19 +138,8 @@ class TokenFile:
     def _prepare(self) -> None:
         directory = self.path.parent
         if not directory.is_dir():
-            make_directory(self._owner, mode=0o750)
+            make_directory(self._state_directory, mode=0o750)
             make_directory(directory, mode=0o700)
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                self._give(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def _give(self, descriptor: int) -> None:
-        """What root makes (``mailpoller oauth login``) belongs to whom the state directory belongs to: the service."""
-        if os.geteuid() == 0:
-            owner = self._owner.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def fingerprint(secret: str) -> str:
