@@ -76,6 +76,13 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write_files
 
 
+def open_to_all(place: Path) -> None:
+    """Have everybody pass through pytest's own directories, which are for their owner alone."""
+    for above in (place, *place.parents):
+        if not above.stat().st_mode & 0o001:
+            above.chmod(above.stat().st_mode | 0o111)
+
+
 def messages(path: Path, **how: Any) -> list[str]:
     """``path: message`` of every error."""
     with pytest.raises(ConfigErrors) as caught:
@@ -711,7 +718,8 @@ def test_nothing_is_doubtful_about_this_machine(write: Write, keys: str) -> None
         assert load(write(f"{QUEUES}\nmailboxes: {{m: {{{imap}, {keys}}}}}\n")).warnings == ()
 
 
-def test_plain_secret_in_a_public_file_is_a_warning(write: Write) -> None:
+def test_plain_secret_in_a_public_file_is_a_warning(write: Write, tmp_path: Path) -> None:
+    open_to_all(tmp_path)
     path = write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP.replace('env:SECRET', 'plain')}}}}}\n")
     assert load(path).warnings == ()
     path.chmod(0o644)

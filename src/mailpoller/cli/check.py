@@ -81,7 +81,7 @@ def check(
             raise typer.Exit(CONFIG) from None
         if mailbox is not None:
             known_mailbox(found, mailbox)
-        doubts = [*found.warnings, *found.missing_secrets()]
+        doubts = [*found.warnings, *found.missing_secrets(), *found.missing_files()]
         if not as_json:
             for doubt in doubts:
                 typer.echo(f"warning: {doubt}", err=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from mailpoller.config import sections
-from mailpoller.config.fields import secrets_of
+from mailpoller.config.fields import needed_files_of, secrets_of
 from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, ServiceConfig
 from mailpoller.config.node import Node, join
 from mailpoller.config.problems import ConfigErrors, Problem
@@ -17,6 +17,7 @@ from mailpoller.config.sections import Section
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.regular import LARGEST_FILE, require_regular
 
 T = TypeVar("T")
 At = tuple[str, ...]
@@ -137,6 +138,19 @@ class Config:
                 except ConfigError as error:
                     outside = secret.kind == "credential" and not os.environ.get("CREDENTIALS_DIRECTORY")
                     missing.append(self.problem(block, keys, str(error), "warning" if outside else "error"))
+        return missing
+
+    def missing_files(self) -> list[Problem]:
+        """A warning for each file of certificates or keys that is not there, or is none, of all that would be used
+        here: who needs it fails for it when it connects, and nobody else does."""
+        missing: list[Problem] = []
+        for at, block in self._used():
+            for keys, path in needed_files_of(block):
+                try:
+                    require_regular(path, LARGEST_FILE)
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or "not a usable name"
+                    missing.append(self.problem(at, keys, f"{path}: {reason}", "warning"))
         return missing
 
     def hold_secrets(self) -> None:

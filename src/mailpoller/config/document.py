@@ -7,6 +7,7 @@ secret).
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from yaml.reader import Reader
 
 from mailpoller.config.node import Node, Scalar, join
 from mailpoller.config.problems import Problem
+from mailpoller.core.regular import read_regular
 
 MAX_OCTETS = 16 << 20
 """A larger file is not read."""
@@ -26,6 +28,9 @@ MAX_DEPTH = 32
 """Blocks within blocks, aliases followed."""
 MAX_NODES = 2_000_000
 """Keys and values of one file once every alias is replaced by what it stands for."""
+
+MAX_SCALAR = 64
+"""Characters of what is read as anything but text: base 60 and base 16 make numbers of any length, at any cost."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ODD_INDENTATION = re.compile("^ *[\u00a0\u2000-\u200b\u202f\u3000]", re.MULTILINE)
@@ -56,16 +61,15 @@ def read(file: Path, problems: list[Problem]) -> Node | None:
 
 def _text(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            octets = stream.read(MAX_OCTETS + 1)
+        octets = read_regular(file, MAX_OCTETS)
     except FileNotFoundError:
         raise _unreadable(file, "there is no such file") from None
     except IsADirectoryError:
         raise _unreadable(file, "this is a directory, not a file") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise _unreadable(file, f"{error.strerror}: this is not a configuration file") from None
         raise _unreadable(file, f"cannot be read: {getattr(error, 'strerror', None) or 'not a usable name'}") from None
-    if len(octets) > MAX_OCTETS:
-        raise _unreadable(file, f"larger than {MAX_OCTETS >> 20} MiB: this is not a configuration file")
     try:
         text = octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -236,16 +240,14 @@ class _Composer:
                     if pattern.match(event.value):
                         tag = candidate
                         break
-        if tag in (_CORE_TAG + "str", _CORE_TAG + "value", _CORE_TAG + "merge"):
+        if tag in (_CORE_TAG + "str", _CORE_TAG + "value", _CORE_TAG + "merge") or len(event.value) > MAX_SCALAR:
             return str(event.value)
         if tag.removeprefix(_CORE_TAG) not in ("int", "float", "bool", "null", "timestamp"):
             raise self._stop(event, "tags (!) are not used here; quote a text that begins with !")
         try:
             made: Scalar = self._constructor.construct_object(yaml.ScalarNode(tag, event.value))
         except (yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError, OverflowError):
-            return str(
-                event.value
-            )  # 2026-02-31, or a number of 10,000 digits: text, until somebody wants something else
+            return str(event.value)  # 2026-02-31, say: text, until somebody wants something else
         finally:
             self._constructor.constructed_objects.clear()
         return made

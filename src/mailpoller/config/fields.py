@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -14,9 +15,10 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from mailpoller.config.node import Node
-from mailpoller.core.literals import Reference, Secret, parse_size
+from mailpoller.core.literals import NeededFile, Reference, Secret, parse_size
 
 Loc = tuple[str | int, ...]
+Marker = Reference | NeededFile
 
 
 def key_of(name: str, info: FieldInfo) -> str:
@@ -99,7 +101,7 @@ def references_of(block: BaseModel) -> Iterator[tuple[Loc, str, str]]:
     """Every name of another block in a block: (where, the section it leads to, the name)."""
     for key, name, annotation in _plan(type(block), Reference):
         for loc, found, marker in _values(getattr(block, name, None), annotation, None):
-            if marker is not None and isinstance(found, str):
+            if isinstance(marker, Reference) and isinstance(found, str):
                 yield (key, *loc), marker.section, found
 
 
@@ -140,6 +142,14 @@ def secrets_of(block: BaseModel) -> Iterator[tuple[Loc, Secret]]:
                 yield (key, *loc), found
 
 
+def needed_files_of(block: BaseModel) -> Iterator[tuple[Loc, Path]]:
+    """Every file in a block that must be there already: (where, the file)."""
+    for key, name, annotation in _plan(type(block), NeededFile):
+        for loc, found, marker in _values(getattr(block, name, None), annotation, None):
+            if isinstance(marker, NeededFile) and isinstance(found, Path):
+                yield (key, *loc), found
+
+
 def secret_keys(model: type[BaseModel]) -> set[str]:
     """The keys of a block whose value is a secret or holds one."""
     return {key for key, _, _ in _plan(model, Secret)}
@@ -168,11 +178,11 @@ def _may_hold(annotation: Any, wanted: type, seen: frozenset[type]) -> bool:
     return any(isinstance(part, wanted) or _may_hold(part, wanted, seen) for part in get_args(annotation))
 
 
-def _values(value: Any, annotation: Any, marker: Reference | None) -> Iterator[tuple[Loc, Any, Reference | None]]:
-    """The scalars in a value, each with its place and the Reference that marks it."""
+def _values(value: Any, annotation: Any, marker: Marker | None) -> Iterator[tuple[Loc, Any, Marker | None]]:
+    """The scalars in a value, each with its place and what marks it."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
-        marker = next((entry for entry in metadata if isinstance(entry, Reference)), marker)
+        marker = next((entry for entry in metadata if isinstance(entry, Reference | NeededFile)), marker)
         yield from _values(value, inner, marker)
     elif isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():

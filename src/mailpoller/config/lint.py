@@ -7,6 +7,7 @@ holds whatever the type, and what only several blocks together show.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -90,6 +91,8 @@ def _exposed(config: Config) -> Iterator[Problem]:
             node, _ = locate(config.places[at], keys)
             if secret.kind == "plain" and re.fullmatch(r"\$\w+|\$?\{.*\}", secret.reveal()):
                 yield node.problem("this looks like a variable and is the secret itself: write env:NAME", "warning")
+            if secret.kind == "file" and _is_public(Path(secret.location)):
+                yield node.problem(f"every user of this machine may read {secret.location}: chmod o-r", "warning")
             if secret.kind == "plain" and node.file in readable:
                 yield node.problem(
                     "a secret in a file that every user of this machine may read: use credential:, file: or env:, or "
@@ -99,9 +102,12 @@ def _exposed(config: Config) -> Iterator[Problem]:
 
 
 def _is_public(file: Path) -> bool:
+    """True if others may read the file, and pass through the directories above it."""
     try:
-        return bool(file.stat().st_mode & 0o004)
-    except OSError:
+        if not file.stat().st_mode & stat.S_IROTH:
+            return False
+        return all(above.stat().st_mode & stat.S_IXOTH for above in file.resolve().parents)
+    except (OSError, ValueError, RuntimeError):
         return False
 
 

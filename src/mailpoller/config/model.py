@@ -55,11 +55,11 @@ class ServiceConfig(Block):
     by one."""
     batch_size: Size = Field(default=8_000_000, ge=1)
     """The most octets of a batch; a larger message travels alone."""
-    max_connections: int = Field(default=0, ge=0)
+    max_connections: int = Field(default=0, ge=0, le=1_000_000)
     """The most sessions that are open at once; 0: as many as there are mailboxes. Where there are more mailboxes they
     take turns: who waits for news without any gives its place to one that is due, and is polled at
     ``poll_interval``."""
-    max_connections_per_host: int = Field(default=0, ge=0)
+    max_connections_per_host: int = Field(default=0, ge=0, le=1_000_000)
     """The same for the mailboxes of one host."""
     max_strikes: int = Field(default=3, ge=1, le=100)
     """After killing the process this often a message is quarantined unparsed."""

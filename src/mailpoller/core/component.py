@@ -228,7 +228,7 @@ class SourceConfig(Component):
     """Octets of a message that are downloaded; what lies beyond is never asked for."""
     oversize: Literal["truncate", "quarantine"] = "truncate"
     """A larger message is cut to its first octets and marked, or quarantined."""
-    hold_above: int = Field(default=100, ge=0)
+    hold_above: int = Field(default=100, ge=0, le=1_000_000_000)
     """After an epoch change (UIDVALIDITY, host or user), more unknown messages than this hold the mailbox until
     ``mailpoller accept``."""
     keep: Duration = timedelta(days=90)

@@ -15,12 +15,19 @@ from pydantic_core import CoreSchema, core_schema
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.regular import read_regular
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST = 36525 * 86400.0
+"""Seconds. With more, an instant that is so far from now might be outside of the calendar."""
+_LARGEST = 8 * 10**18
+"""Octets: what a file system, and a column of SQLite, can count."""
 _DURATION_PART = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)"
 _DURATION_PATTERN = r"^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+$"
 _OCTETS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE_PATTERN = r"^(\d+(?:\.\d+)?)\s?(B|KB|MB|GB|KiB|MiB|GiB)$"
+LARGEST_SECRET = 64 << 10
+"""Octets of a secret's file at most."""
 _ADDRESS_PATTERN = r'^[^\s@<>,;:\x00-\x20\x7f]+@[^\s@<>,;"\x00-\x20\x7f]+$'
 
 
@@ -32,23 +39,25 @@ def parse_duration(text: object) -> timedelta:
         return timedelta(0)
     if not isinstance(text, str) or not re.fullmatch(_DURATION_PATTERN, text.strip()):
         raise ValueError("a duration is written with its unit: 500ms, 30s, 5m, 2h, 1d, 1w or 1h30m")
-    try:
-        return timedelta(seconds=sum(float(n) * _SECONDS[unit] for n, unit in re.findall(_DURATION_PART, text)))
-    except OverflowError:
-        raise ValueError("longer than any duration can be") from None
+    if (seconds := sum(float(n) * _SECONDS[unit] for n, unit in re.findall(_DURATION_PART, text))) > _LONGEST:
+        raise ValueError("a duration is a hundred years at most: 36525d")
+    return timedelta(seconds=seconds)
 
 
 def parse_size(text: object) -> int:
     """``10MB``, ``512KiB``, ``1.5GB``: octets; an int is taken as octets. Raises ValueError for all else."""
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
-        return text
+        return _bounded(text)
     found = re.fullmatch(_SIZE_PATTERN, text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError("a size is written with its unit: 512KiB, 10MB, 1GB (KB is 1000 octets, KiB 1024)")
-    try:
-        return int(float(found[1]) * _OCTETS[found[2]])
-    except OverflowError:
-        raise ValueError("larger than any size can be") from None
+    return _bounded(float(found[1]) * _OCTETS[found[2]])
+
+
+def _bounded(octets: float) -> int:
+    if octets > _LARGEST:
+        raise ValueError("a size is 8 EB at most: 8000000GB")
+    return int(octets)
 
 
 Duration = Annotated[
@@ -104,6 +113,14 @@ class Reference:
     section: str
 
 
+@dataclass(frozen=True, slots=True)
+class NeededFile:
+    """Marks a path as that of a file that somebody else has put there: ``check`` says so if it is missing."""
+
+
+FilePath = Annotated[Path, NeededFile()]
+"""A file that must be there already: certificates, a key."""
+
 QueueName = Annotated[str, Reference("queues")]
 RuleName = Annotated[str, Reference("rules")]
 OutgoingName = Annotated[str, Reference("outgoing")]
@@ -147,11 +164,14 @@ class Secret:
                 raise ConfigError(f"the environment has no variable {self.location}")
             return found
         try:
-            return self._file().read_text("utf-8").removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as error:
+            octets = read_regular(self._file(), LARGEST_SECRET)
+            return octets.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except (OSError, ValueError) as error:
             if isinstance(error, PermissionError) and self._held is not None:
                 return self._held
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            if not isinstance(error, OSError | UnicodeDecodeError):
+                reason = "not a usable name"
             raise ConfigError(f"cannot read the secret {self}: {reason}") from None
 
     def _file(self) -> Path:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mailpoller.core.component import Component, Finding, Runtime, SourceConfig
-from mailpoller.core.literals import Secret
+from mailpoller.core.literals import FilePath, Secret
 from mailpoller.core.message import Account
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
@@ -37,14 +36,14 @@ class MailServer(Component):
     """``tls`` (from the first octet), ``starttls-required``, ``starttls`` (only if the server offers it: an attacker
     can prevent it; see ``auth`` for the password then) or ``none``. Also understood: ``ssl-tls``,
     ``start-tls-required``, ``start-tls``."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint
     -sha256``."""
-    client_certificate: Path | None = None
+    client_certificate: FilePath | None = None
     """Our own certificate (PEM), for a server that asks for one."""
-    client_key: Path | None = None
+    client_key: FilePath | None = None
     """Its private key (PEM, not encrypted), if it is not in the same file."""
     proxy: Proxy | None = None
     """Connect by way of a proxy."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.regular import LARGEST_FILE, require_regular
 
 _MODES = Literal["tls", "starttls-required", "starttls", "none"]
 _ALIASES = {"ssl-tls": "tls", "start-tls-required": "starttls-required", "start-tls": "starttls", False: "none"}
@@ -79,9 +80,10 @@ def check_trust(policy: TlsPolicy) -> None:
 
 
 def _changed(path: Path | None) -> int:
-    """When the file was changed, in nanoseconds. Raises :class:`ConfigError` if it cannot be seen."""
+    """When the file was changed, in nanoseconds. Raises :class:`ConfigError` if it cannot be seen, or is none: OpenSSL
+    would wait for ever for what a FIFO brings."""
     try:
-        return 0 if path is None else path.stat().st_mtime_ns
+        return 0 if path is None else require_regular(path, LARGEST_FILE).st_mtime_ns
     except OSError as error:
         raise ConfigError(f"cannot use {path}: {error.strerror}") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.component import Block, Finding, SourceConfig
 from mailpoller.core.errors import KeysMissing
-from mailpoller.core.literals import Secret
+from mailpoller.core.literals import FilePath, Secret
 from mailpoller.core.message import Account
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.wire import doubtful
@@ -71,7 +70,7 @@ class EwsSettings(SourceConfig):
     deletion: Deletion = "deleted-items"
     """What ``disposition: delete`` does: move to Deleted Items; remove so that it can be recovered (the dumpster);
     remove for good."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256, whoever signed it: ``openssl x509 -noout -fingerprint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
+from mailpoller.core.literals import FilePath
 from mailpoller.core.message import Account
 from mailpoller.wire import doubtful
 from mailpoller.wire.dial import confidential
@@ -56,7 +56,7 @@ class GmailSettings(SourceConfig):
     notice_interval: Wait = timedelta(seconds=15)
     """How often the service is asked for news between polls; only the first label, and one small request of 2 quota
     units each time."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256, whoever signed it."""

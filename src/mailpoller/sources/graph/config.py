@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Finding, SourceConfig
-from mailpoller.core.literals import Duration
+from mailpoller.core.literals import Duration, FilePath
 from mailpoller.core.message import Account
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.remote.graph.address import check_url, check_user, service_url
@@ -47,7 +46,7 @@ class GraphSettings(SourceConfig):
     and a delta query does not always tell of it."""
     sweep_reach: Duration = timedelta(days=3)
     """How long before the last such listing a message may have been received to be looked at again."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
     """Trust exactly the certificate with this SHA-256, whoever signed it."""

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.regular import read_regular
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LIFETIME = timedelta(minutes=10)
@@ -128,8 +129,7 @@ def _signed(claims: dict[str, Any], key: Any, headers: dict[str, str], path: Pat
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(_FILE_LIMIT)
+        return read_regular(path, _FILE_LIMIT)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Block, Component
 from mailpoller.core.errors import KeysMissing
-from mailpoller.core.literals import Duration, Secret
+from mailpoller.core.literals import Duration, FilePath, Secret
 from mailpoller.wire.dial import confidential
 from mailpoller.wire.oauth.providers import (
     GOOGLE,
@@ -53,9 +53,9 @@ class OAuthAuth(Block):
     """The application's secret: its value, not its id."""
     client_authentication: Literal["body", "basic"] = "body"
     """How the secret is told: in the request's body, or as HTTP Basic. Microsoft and Google take both."""
-    certificate: Path | None = None
+    certificate: FilePath | None = None
     """Instead of a secret: the application's certificate (PEM), with which requests are signed (RFC 7523)."""
-    certificate_key: Path | None = None
+    certificate_key: FilePath | None = None
     """The certificate's private key (PEM, not encrypted), if it is not in the same file."""
     scopes: list[str] = Field(default_factory=list)
     """What the token is for. The provider's usual ones if nothing is said."""
@@ -70,13 +70,13 @@ class OAuthAuth(Block):
     share one token."""
     refresh_token: Secret | None = None
     """For ``refresh_token``: the first one. Later ones are kept below ``state_directory``, never here."""
-    service_account: Path | None = None
+    service_account: FilePath | None = None
     """For ``service_account``: the key file (JSON) as Google gives it."""
     expires: date | None = None
     """When the secret, or the refresh token, ends: an alert says so 30, 14 and 3 days before."""
     mechanism: TokenMechanism = "auto"
     """``oauthbearer`` (RFC 7628) or ``xoauth2``; ``auto`` takes the first that the mail server offers."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Trust the certificates of this PEM file at ``token_url``, instead of the system's."""
     proxy: Proxy | None = None
     """Ask for tokens through this proxy."""

@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 import orjson
 
 from mailpoller.core.errors import TransientError
+from mailpoller.core.regular import read_regular
 from mailpoller.storage.disk import in_words, make_directory, sync_directory
 
 _FILE_LIMIT = 256 << 10
@@ -94,8 +95,7 @@ class TokenFile:
     def read(self) -> Kept | None:
         """What is kept, or None if nothing is, or nothing that can be understood. Raises :class:`TransientError`."""
         try:
-            with self.path.open("rb") as file:
-                found = orjson.loads(file.read(_FILE_LIMIT))
+            found = orjson.loads(read_regular(self.path, _FILE_LIMIT))
             expires = found.get("expires_at")
             return Kept(
                 refresh_token=str(found["refresh_token"]),
