@@ -285,6 +285,59 @@ async def test_a_suspect_with_a_strike_comes_after_the_innocents_and_on_its_own(
     assert again.subjects() == expected
 
 
+async def test_nothing_of_another_mailbox_is_parsed_while_a_suspect_is_at_risk() -> None:
+    rig = Rig(batch=10)
+    rig.fill(2)
+    again = await killed(rig)
+    turns, order = again.fleet.shares.judging, list[str]()
+    turns._room.size = 4  # as many as a process has
+    at_risk, cleared = again.ledger.at_risk, again.ledger.cleared
+    others: list[asyncio.Task[None]] = []
+
+    async def other() -> None:
+        async with turns.turn("other"):
+            order.append("other")
+
+    async def marked(claim: Claim) -> None:
+        await at_risk(claim)
+        order.append("at risk")
+        others.append(asyncio.create_task(other()))
+        await asyncio.sleep(0.01)
+
+    async def unmarked(claim: Claim) -> None:
+        await cleared(claim)
+        order.append("cleared")
+
+    again.ledger.at_risk, again.ledger.cleared = marked, unmarked  # type: ignore[method-assign]
+    await again.carry()
+    await asyncio.gather(*others)
+    assert order == ["at risk", "cleared", "at risk", "cleared", "other", "other"]
+
+
+async def test_what_has_a_strike_is_at_risk_at_another_moment_after_each_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(batch=10)
+    rig.fill(1)
+    rig = await killed(rig)
+    folder = await (await rig.source.connect()).open("INBOX")
+    await rig.ledger.open_folder(folder, rig.source.account)
+    (claim,) = await rig.ledger.claim(await rig.ledger.suspects(folder, limit=10))
+    assert isinstance(claim, Claim)
+    await rig.ledger.at_risk(claim)
+    again = Rig(ledger=rig.ledger.restarted(), sinks={"support": rig.sinks["support"]}, batch=10)
+    again.mailbox = again.source.mailbox = rig.mailbox
+    made, slept = marks(again), list[tuple[float, int]]()
+    sleep = again.clock.sleep
+
+    async def watched(seconds: float) -> None:
+        slept.append((seconds, len(made)))
+        await sleep(0)
+
+    monkeypatch.setattr(again.clock, "sleep", watched)
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    await again.carry()
+    assert (0.5, 0) in slept and len(made) == 2
+
+
 async def test_a_suspect_that_takes_the_session_with_it_is_found_and_its_neighbours_arrive() -> None:
     rig = Rig(batch=10)
     expected = rig.fill(10)

@@ -242,3 +242,30 @@ async def test_mailboxes_share_the_memory_of_the_process_by_their_weights() -> N
     assert served["medium"] == pytest.approx(100, abs=5)
     assert served["low"] == pytest.approx(50, abs=5)
     assert process.used == 0
+
+
+async def test_who_is_alone_has_every_place_and_waits_for_all_of_them() -> None:
+    turns, done = Turns(2), list[str]()
+    leave = asyncio.Event()
+
+    async def one(name: str) -> None:
+        async with turns.turn(name):
+            done.append(name)
+            await leave.wait()
+
+    async def alone() -> None:
+        async with turns.alone("b"):
+            assert turns.taken == 2
+            done.append("b")
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one("a"))
+        await settle_down()
+        group.create_task(alone())
+        await settle_down()
+        group.create_task(one("c"))
+        await settle_down()
+        assert done == ["a"]
+        leave.set()
+    assert done == ["a", "b", "c"] and turns.taken == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,9 @@ DOUBTED_TRIES = 5
 DOUBTED_FOR = timedelta(hours=1)
 """A message whose octets come without a proper end is asked for so often, and for so long, before a copy of what
 comes is kept."""
+
+SCATTERED = 1.0
+"""Seconds over which the moments are scattered at which what has a strike is at risk."""
 
 _BREATH = 0.002
 """Seconds of parsing after which other tasks get their turn."""
@@ -68,8 +72,17 @@ class Judge:
 
     async def judge(self, now: Pass, hand: Hand) -> None:
         """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect
-        is marked while it is parsed and judged."""
-        async with self._turns.turn(self._mailbox, len(hand.fetched) + 1):
+        is marked while it is parsed and judged.
+
+        Nothing else is parsed meanwhile, whatever its mailbox, so that no message is struck for what another one did.
+        And one that has a strike waits for a moment of its own first: a process that dies of something else dies at
+        the same moment after each start, and would strike again and again whatever is at risk just then.
+        """
+        suspects = [raw.claim for raw in hand.fetched if raw.claim.suspect]
+        if any(claim.strikes for claim in suspects):
+            await self._clock.sleep(random.uniform(0.0, SCATTERED))
+        turn = self._turns.alone if suspects else self._turns.turn
+        async with turn(self._mailbox, len(hand.fetched) + 1):
             settled, former = await self._repeats(now, hand)
             breath = time.perf_counter()
             for raw in hand.fetched:

@@ -128,8 +128,19 @@ class Turns:
     @contextlib.asynccontextmanager
     async def turn(self, mailbox: str, charge: float = 1.0) -> AsyncIterator[None]:
         """Wait for a place and keep it for the block. ``charge``: how much work it is, say in messages."""
-        await self._room.take(1, mailbox, charge=charge)
+        async with self._places(1, mailbox, charge):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def alone(self, mailbox: str, charge: float = 1.0) -> AsyncIterator[None]:
+        """As :meth:`turn`, with every place there is: nobody else has one meanwhile."""
+        async with self._places(self._room.size, mailbox, charge):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _places(self, size: int, mailbox: str, charge: float) -> AsyncIterator[None]:
+        await self._room.take(size, mailbox, charge=charge)
         try:
             yield
         finally:
-            self._room.give_back(1)
+            self._room.give_back(size)
