@@ -12,6 +12,7 @@ import pytest
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.spool import Spool
+from mailpoller.remote.graph.client import _answer
 from mailpoller.sources.gmail.encoded import EncodedIntake
 from mailpoller.wire.http import (
     HttpClient,
@@ -230,6 +231,48 @@ def test_an_error_never_quotes_a_token_known_or_unknown() -> None:
     code, words = error_of(body.encode(), "application/json", [TOKEN])
     assert code == "invalid_token"
     assert words == "the token ******** or ******** is bad, or ********"
+
+
+ID = "AAMkAGI2" + "Tq_-" * 30 + "AAA="
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"GET /users/support@example.com/messages/{ID}/$value was refused",
+        f"The resource '/users/support%40example.com/messages/{ID.replace('=', '%3D')}' does not exist.",
+        f"Id is malformed: {ID}.",
+    ],
+)
+async def test_what_we_asked_for_is_shown_where_the_service_repeats_it(words: str) -> None:
+    stranger = "QkFE" * 12
+    body = {"error": {"code": "x", "message": f"{words} {stranger}"}}
+    async with Web(script(Reply(400, body=body))) as web:
+        client = HttpClient(web.url + "/v1.0")
+        with pytest.raises(HttpStatus) as refused:
+            path = f"/users/support%40example.com/messages/{ID.replace('=', '%3D')}/$value"
+            await client.request("GET", path, doing="fetch", secrets=["none"])
+        await client.close()
+    assert refused.value.words == f"{words} ********"
+
+
+def test_each_answer_of_a_batch_may_repeat_its_own_request() -> None:
+    asked = [f"/users/a/messages/{one}{ID}" for one in "xy"]
+    response = {"id": "1", "status": 404, "body": {"error": {"code": "c", "message": f"no y{ID}, no x{ID}"}}}
+    _, answer = _answer(response, asked) or (0, None)
+    assert answer is not None and answer.words == f"no y{ID}, no ********"
+
+
+async def test_a_secret_is_hidden_in_what_we_asked_for_too() -> None:
+    secret = "s3cr3t" * 8
+    body = {"error": {"code": "x", "message": f"Cannot GET /key/{secret}/{ID} with {ID}x"}}
+    async with Web(script(Reply(400, body=body))) as web:
+        client = HttpClient(web.url)
+        with pytest.raises(HttpStatus) as refused:
+            await client.request("GET", f"/key/{secret}/{ID}", doing="fetch", secrets=[secret])
+        await client.close()
+    assert secret not in refused.value.words
+    assert refused.value.words.endswith("with ********")
 
 
 def test_a_short_secret_is_masked_without_eating_the_words() -> None:

@@ -175,7 +175,7 @@ class GraphClient(WebClient):
             answer = await self._ask(
                 "POST", "/$batch", doing, json=body, places=AT_ONCE, requests=len(left), limit=_BATCH_LIMIT
             )
-            for number, one in self._parts(answer, doing):
+            for number, one in self._parts(answer, doing, [self._mailbox + ask.path for ask in asks]):
                 if number in left:
                     answers[number] = one
             left = [number for number in left if answers[number].status in BUSY]
@@ -197,14 +197,14 @@ class GraphClient(WebClient):
             headers["Content-Type"] = "application/json"
         return part
 
-    def _parts(self, answer: HttpAnswer, doing: str) -> list[tuple[int, Answer]]:
+    def _parts(self, answer: HttpAnswer, doing: str, asked: Sequence[str]) -> list[tuple[int, Answer]]:
         try:
             responses = answer.object().get("responses")
         except HttpError as error:
             raise self.lose(str(error)) from None
         if not isinstance(responses, list):
             raise self.lose(f"{self.host}: {doing}: a batch was answered without responses")
-        return [found for one in responses if (found := _answer(one)) is not None]
+        return [found for one in responses if (found := _answer(one, asked)) is not None]
 
     def object(self, answer: HttpAnswer) -> dict[str, Any]:
         """The answer's JSON object. An answer that is none ends the session: whoever speaks there is not Graph."""
@@ -214,8 +214,9 @@ class GraphClient(WebClient):
             raise self.lose(str(error)) from None
 
 
-def _answer(response: object) -> tuple[int, Answer] | None:
-    """One of a batch's responses, with the number of its request; None if it makes no sense."""
+def _answer(response: object, asked: Sequence[str]) -> tuple[int, Answer] | None:
+    """One of a batch's responses, with the number of its request; None if it makes no sense. ``asked``: the path of
+    each request, by number."""
     if not isinstance(response, dict):
         return None
     number, status = response.get("id"), response.get("status")
@@ -232,6 +233,6 @@ def _answer(response: object) -> tuple[int, Answer] | None:
         status,
         body,
         spoken(code)[:80] if isinstance(code, str) else "",
-        spoken(words) if isinstance(words, str) else "",
+        spoken(words, (), asked[int(number) : int(number) + 1]) if isinstance(words, str) else "",
         retry_after(told),
     )

@@ -241,7 +241,7 @@ class HttpClient:
                     if 200 <= response.status < 300 or response.status in takes:
                         yield response
                         return
-                    trouble = await self._trouble(response, doing, [*secrets, token] if token else secrets)
+                    trouble = await self._trouble(response, doing, [*secrets, token] if token else secrets, url)
                 if not isinstance(trouble, Unauthorized) or self._bearer is None:
                     raise trouble
                 if not await self._bearer.refused(token) or attempt == 2:
@@ -316,7 +316,9 @@ class HttpClient:
                     paced.came(len(chunk))
                 yield chunk
 
-    async def _trouble(self, response: httpcore.Response, doing: str, secrets: Sequence[str]) -> MailpollerError:
+    async def _trouble(
+        self, response: httpcore.Response, doing: str, secrets: Sequence[str], url: str
+    ) -> MailpollerError:
         """What an answer that is an error means."""
         status, headers = response.status, _headers(response)
         place = f"{self.host}: {doing}"
@@ -337,7 +339,7 @@ class HttpClient:
                         break
         except HttpError:
             pass  # what has come is enough for an error; it must not turn into another one
-        code, words = error_of(body[:_ERROR_LIMIT], headers.get("content-type", ""), secrets)
+        code, words = error_of(body[:_ERROR_LIMIT], headers.get("content-type", ""), secrets, [url])
         told = f"{place}: HTTP {status}" + (f" {code}" if code else "") + (f": {words}" if words else "")
         if status == 401:
             return Unauthorized(told, code=code, words=words)

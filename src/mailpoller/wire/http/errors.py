@@ -98,8 +98,10 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> time
     return max(timedelta(0), min(instant - (now or datetime.now(UTC)), _LONGEST_WAIT))
 
 
-def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -> tuple[str, str]:
-    """(code, words) of an error's body, masked, each empty if there is none.
+def error_of(
+    body: bytes, content_type: str = "", secrets: Sequence[str] = (), asked: Sequence[str] = ()
+) -> tuple[str, str]:
+    """(code, words) of an error's body, masked but for what was ``asked``, each empty if there is none.
 
     Understood: OAuth's ``error`` and ``error_description`` (RFC 6749 section 5.2), ``{"error": {"code" | "status",
     "message"}}`` of Microsoft and Google, RFC 9457's ``title`` and ``detail``. A page of HTML has nothing to say to
@@ -111,7 +113,7 @@ def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -
         found = None
     if not isinstance(found, dict):
         told = body.decode("utf-8", "replace") if content_type.startswith("text/plain") else ""
-        return "", spoken(told, secrets)
+        return "", spoken(told, secrets, asked)
     error = found.get("error", found.get("code", found.get("title", "")))
     words = found.get("error_description", found.get("message", found.get("detail", "")))
     if isinstance(error, dict):
@@ -121,7 +123,7 @@ def error_of(body: bytes, content_type: str = "", secrets: Sequence[str] = ()) -
         error = (_reason(error) or error.get("status", "")) if isinstance(code, int) else code
     return (
         spoken(error, secrets)[:80] if isinstance(error, str) else "",
-        spoken(words, secrets) if isinstance(words, str) else "",
+        spoken(words, secrets, asked) if isinstance(words, str) else "",
     )
 
 
