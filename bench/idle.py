@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 
+from rig.arrivals import Queue, id_of
 from rig.letters import letters
 from rig.options import heading, reader, say
 from rig.process import Failed, memory, processor
@@ -38,34 +36,6 @@ from rig.watchers import watch
 
 CONNECT_LIMIT_S = 300
 SETTLE_S = 5
-
-
-class Queue(threading.Thread):
-    """Notes when each message's row can first be seen by a reader: it is committed then, at most a millisecond ago."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(name="queue", daemon=True)
-        self.seen: dict[str, float] = {}
-        """Message-ID -> time.monotonic."""
-        self.done = threading.Event()
-        self._path = path
-
-    def run(self) -> None:
-        reader = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None, timeout=10)
-        seen = version = -1
-        while not self.done.is_set():
-            (now_version,) = reader.execute("PRAGMA data_version").fetchone()
-            if now_version != version:
-                version = now_version
-                now = time.monotonic()
-                for seq, event in reader.execute("SELECT seq, event FROM content WHERE seq > ?", (seen,)).fetchall():
-                    seen = max(seen, seq)
-                    self.seen[_message_id(event)] = now
-            time.sleep(0.001)
-
-
-def _message_id(event: str) -> str:
-    return str(json.loads(event)["data"]["message_id"]).strip("<>")
 
 
 def _await_all(process: subprocess.Popen[bytes], site: Service, count: int) -> float:
@@ -104,7 +74,7 @@ async def latencies(server: Dovecot, site: Service, users: list[str], rate: floa
         await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
         while len(told[user]) < len(delivered[user]):  # one at a time to a mailbox, so that each news is about one mail
             await asyncio.sleep(0.005)
-        delivered[user].append(_id_of(octets))
+        delivered[user].append(id_of(octets))
         await asyncio.to_thread(server.deliver, user, octets)
     expected = {one for ids in delivered.values() for one in ids}
     for _ in range(300):
@@ -121,10 +91,6 @@ async def latencies(server: Dovecot, site: Service, users: list[str], rate: floa
         for user, ids in delivered.items()
         for one, instant in zip(ids, told[user], strict=False)
     ]
-
-
-def _id_of(octets: bytes) -> str:
-    return octets.split(b"\nMessage-ID: <", 1)[1].split(b">", 1)[0].decode()
 
 
 def measured(options: argparse.Namespace, count: int, quiet_s: float, mail_s: float, directory: Path) -> list[float]:

@@ -47,6 +47,15 @@ class Service:
         """As :meth:`imap`, by POP3."""
         self._mailbox("pop3", user, port, ca_file, settings)
 
+    def add(self, section: str, name: str, **block: Any) -> None:
+        """Add any block: ``mailboxes``, ``queues`` or ``outgoing``."""
+        self._settings.setdefault(section, {})[name] = block
+
+    @property
+    def password(self) -> str:
+        """The password of every mailbox, as the configuration names it."""
+        return f"file:{self._password}"
+
     def _mailbox(self, kind: str, user: str, port: int, ca_file: Path | None, settings: dict[str, Any]) -> None:
         tls = {"tls": "none"} if ca_file is None else {"tls": "tls", "ca_file": str(ca_file)}
         self._settings["mailboxes"][user] = {
@@ -55,7 +64,7 @@ class Service:
             "port": port,
             **tls,
             "username": user,
-            "password": f"file:{self._password}",
+            "password": self.password,
             "default_queue": "support",
             **settings,
         }
