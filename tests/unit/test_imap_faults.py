@@ -17,7 +17,7 @@ from mailpoller.core.message import Claim, Folder, Gone, MessageRef, RawMessage
 from mailpoller.core.ports import Progressing, Session
 from mailpoller.sources.imap import reader
 from mailpoller.sources.imap.authentication import authenticate
-from mailpoller.sources.imap.command import Request
+from mailpoller.sources.imap.command import MAX_DATA_OF, Request
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.session import ImapSession
 from mailpoller.wire.sasl import XOAuth2
@@ -145,7 +145,7 @@ async def test_a_body_longer_than_asked_for_is_not_taken_in_and_stops_only_itsel
 
 
 async def test_what_one_command_gathers_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.command.MAX_DATA", 10_000)
+    monkeypatch.setitem(MAX_DATA_OF, "LIST", 10_000)
     many = b"".join(b'* LIST () "/" "folder%d"\r\n' % number for number in range(1000))
     async with (
         ScriptedImap({"LIST": many + b"%T OK\r\n"}) as server,

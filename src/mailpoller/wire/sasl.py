@@ -28,7 +28,7 @@ from mailpoller.wire.wording import spoken
 PasswordMechanism = Literal["auto", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"]
 TokenMechanism = Literal["auto", "xoauth2", "oauthbearer"]
 
-CHALLENGE_LIMIT = 16 << 10
+CHALLENGE_LIMIT = 6 << 10
 """Characters of a challenge that are looked at."""
 ITERATIONS = range(4096, 1_000_001)
 """How often SCRAM may hash the password: fewer help whoever listens (RFC 7677 section 4), more would keep us busy for

@@ -131,7 +131,7 @@ class _Password:
 
 
 async def _logged_in(protocol: ImapProtocol, before: set[str]) -> None:
-    protocol.state = "AUTH"
+    protocol.logged_in()
     if protocol.capabilities is before:  # not told along with the answer (RFC 3501 section 6.2.3)
         await protocol.capability()
 

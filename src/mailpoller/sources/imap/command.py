@@ -10,12 +10,17 @@ from dataclasses import dataclass, field
 from aioimaplib import aioimaplib as library
 
 from mailpoller.core.errors import SessionLost
-from mailpoller.sources.imap.reader import ProtocolViolation, Response
-from mailpoller.sources.imap.responses import Fetched, Status
+from mailpoller.sources.imap.reader import ProtocolViolation, Response, octets_of
+from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, Status, count_set
 from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.wire.unasked import PIECE
 
-MAX_DATA = 32 << 20
-"""Octets of untagged data that one command may gather."""
+MAX_DATA = 1 << 20
+"""Octets of untagged data that one command may gather, each response counted as 100 more."""
+MAX_DATA_OF = {"SEARCH": 16 << 20, "LIST": 8 << 20}
+"""The same where an honest answer is larger: a million uids, tens of thousands of folders."""
+_LOOK = 1000
+"""After so many FETCH answers each it is asked whether there can be so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Request(library.Command):  # type: ignore[misc]
         self.data: list[Response] = []
         self.expires_at = float("inf")
         self._gathered = 0
+        self._lines = 0
 
     def __repr__(self) -> str:
         return f"<{self.tag} {self.name}>"
@@ -74,10 +80,35 @@ class Request(library.Command):  # type: ignore[misc]
 
     def gather(self, response: Response) -> None:
         """Keep untagged data. Raises :class:`ProtocolViolation` when it is too much."""
-        self._gathered += 100 + sum(len(piece) for piece in response if isinstance(piece, bytes))
-        if self._gathered > MAX_DATA:
-            raise ProtocolViolation(f"the answer to {self.name} is larger than {MAX_DATA} octets")
+        self._gathered += PIECE + octets_of(response)
+        if self._gathered > (most := MAX_DATA_OF.get(self.name, MAX_DATA)):
+            raise ProtocolViolation(f"the answer to {self.name} is larger than {most} octets")
         self.data.append(response)
+
+    def show(self, fetched: Fetched) -> bool:
+        """Show a FETCH answer to whoever sent the command; True if it was meant for him. Raises
+        :class:`ProtocolViolation` if that were more than there can be."""
+        if self.on_fetch is None or not self.on_fetch(fetched):
+            return False
+        self._lines += 1
+        if (
+            not self._lines % _LOOK
+            and self.within is not None
+            and self._lines > 2 * self._messages(self.within) + _LOOK
+        ):
+            raise ProtocolViolation(f"{self._lines} answers to a FETCH of fewer messages")
+        return True
+
+    def _messages(self, mailbox: Mailbox) -> int:
+        """How many messages a UID FETCH may be answered with."""
+        words = self.line.split(b" ", 4)[3]
+        if not words.endswith(b"*"):
+            return min(count_set(words), MAX_UIDS)
+        there = min(mailbox.exists, MAX_UIDS)
+        low = words.partition(b":")[0]
+        if mailbox.uidnext is None or not low.isdigit():
+            return there
+        return min(there, max(0, mailbox.uidnext - int(low)) + mailbox.arrived)
 
     def end(self, status: Status) -> None:
         """The tagged answer has come."""

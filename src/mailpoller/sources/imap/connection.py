@@ -23,6 +23,7 @@ from mailpoller.sources.imap.responses import Fetched, Status
 from mailpoller.sources.imap.selected import Mailbox
 from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
+from mailpoller.wire.unasked import Allowance
 from mailpoller.wire.wording import spoken
 
 # Its DEBUG lines hold passwords and every octet received.
@@ -81,6 +82,8 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self.changed = asyncio.Event()
         """Set at every hint of news, when a command ends, and when the connection is lost; whoever waits clears it."""
         self._reader = ResponseReader(self._respond, self._place, self._message)
+        self._late = b""  # what has come and waits for its turn; nothing more is read meanwhile
+        self._allowance = Allowance(loop.time())
         self._queue: deque[Request] = deque()
         self._sent: dict[bytes, Request] = {}
         self._alone: Request | None = None
@@ -104,17 +107,55 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
             return
         self._progress_at = self.loop.time()
         self.pace.octets += len(d)
+        if self._late:
+            self._late += d
+        else:
+            self._take(d)
+
+    def _take(self, data: bytes) -> None:
+        """Let the reader have it. The one place where whatever a reader of ours raises ends the connection."""
         try:
-            self._reader.feed(d)
-            if self._upgrading and not self._reader.clean:
+            taken = self._reader.feed(data)
+            if self._upgrading and (taken < len(data) or not self._reader.clean):
                 raise ProtocolViolation("data in clear after STARTTLS")
         except ProtocolViolation as violation:
-            if self.bodies is not None and (cut := self._reader.unfinished()) is not None:
-                self.bodies.cut_off(cut, "the server's answer has no end")
-            self.lose(f"the server broke the protocol: {violation}")
+            self._give_up(str(violation))
+        except Exception as error:  # not its words: they may quote anybody's mail
+            self._give_up(f"what it says cannot be read ({type(error).__name__})")
+        else:
+            if taken < len(data) and self.lost is None:
+                self._late = data[taken:]
+                self.transport.pause_reading()
+                self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Whoever else waited has had his turn."""
+        late, self._late = self._late, b""
+        if late and self.lost is None:
+            self._take(late)
+            if not self._late and self.lost is None and not self._upgrading:
+                self.transport.resume_reading()
+
+    def _give_up(self, reason: str) -> None:
+        if self.bodies is not None and (cut := self._reader.unfinished()) is not None:
+            self.bodies.cut_off(cut, "the server's answer has no end")
+        self.lose(f"the server broke the protocol: {reason}")
+
+    def unasked(self, octets: int) -> None:
+        """So many octets came that nobody asked for. Raises :class:`ProtocolViolation` if it were too many."""
+        if not self._allowance.spend(octets, self._progress_at):
+            raise ProtocolViolation("it says too much that nobody asked for")
+
+    def logged_in(self) -> None:
+        """It is our server: what it says may be longer, and more."""
+        self.state = library.AUTH
+        self._reader.early = False
+        self._allowance.widen()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Mends: nobody was told; a command waited for its time-out, IDLE for 29 minutes."""
+        while self._late and self.lost is None:  # its last words
+            self._go_on()
         reason = "the server closed it" if exc is None else getattr(exc, "strerror", None) or str(exc)
         self.lose(f"the connection was lost: {reason}")
 
@@ -136,6 +177,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         if self.transport is not None:
             self.transport.abort()
         self._reader.close()
+        self._late = b""
         if not self.greeting.done():
             self.greeting.set_exception(self.loss())
             self.greeting.exception()  # seen: whoever waits for it gets it, and nobody need wait

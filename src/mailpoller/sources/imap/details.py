@@ -136,8 +136,8 @@ def hits(answers: Sequence[Response]) -> array[int]:
         line = response[0]
         assert isinstance(line, bytes)
         _, keyword, *rest = line.split(b" ", 2)
-        words = rest[0] if rest else b""
-        found.extend(read_search(words) if keyword.upper() == b"SEARCH" else read_esearch(words))
+        words, left = rest[0] if rest else b"", MAX_UIDS - len(found)
+        found.extend(read_search(words, left) if keyword.upper() == b"SEARCH" else read_esearch(words, left))
     return found
 
 

@@ -21,16 +21,18 @@ from mailpoller.core.spool import Octets
 from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.connection import Connection
 from mailpoller.sources.imap.names import quote_name
-from mailpoller.sources.imap.reader import ProtocolViolation, Response
+from mailpoller.sources.imap.reader import MAX_EARLY, ProtocolViolation, Response, octets_of
 from mailpoller.sources.imap.responses import (
     Fetched,
     Status,
+    count_set,
     read_date,
     read_fetch,
     read_flags,
     read_set,
     read_status,
 )
+from mailpoller.wire.unasked import PIECE
 from mailpoller.wire.wording import spoken, without
 
 MAX_ALERTS = 10
@@ -61,7 +63,7 @@ class ImapProtocol(Connection):
         self.on_odd: Callable[[str], None] = lambda text: None
         """Told how a line begins that answers nothing, of the first ten."""
         self._alerts: set[str] = set()
-        self._odd_lines = 0
+        self._odd_lines = self._downgrades = 0
         self._unproven = False  # the last response had a body, which counts if what follows is proper
 
     # --- what the server can do ------------------------------------------------------------------------------
@@ -162,7 +164,9 @@ class ImapProtocol(Connection):
             return
         if status.kind not in ("OK", "PREAUTH"):
             raise ProtocolViolation("the greeting is none")
-        self.state = library.AUTH if status.kind == "PREAUTH" else library.NONAUTH
+        self.state = library.NONAUTH
+        if status.kind == "PREAUTH":
+            self.logged_in()
         if not self.greeting.done():
             self.greeting.set_result(status)
 
@@ -177,6 +181,7 @@ class ImapProtocol(Connection):
             if kind == b"FETCH ":
                 self._fetched(response)
                 return
+            self.unasked(len(line))
             if kind == b"EXPUNG":
                 self._expunged(1)
             if self.mailbox.count(kind, int(word) if len(word) < 11 else 0):
@@ -199,11 +204,12 @@ class ImapProtocol(Connection):
         elif keyword == b"VANISHED":
             self.mailbox.uncounted = True
             if re.fullmatch(rb"[\d:,]{1,1000000}", rest):
-                self._expunged(len(read_set(rest)))
+                self._expunged(count_set(rest))
         for request in self._sent.values():
             if keyword in request.wants:
                 request.gather(response)
                 return
+        self.unasked(octets_of(response))
 
     def _fetched(self, response: Response) -> None:
         fetched = read_fetch(response)
@@ -215,11 +221,10 @@ class ImapProtocol(Connection):
         for piece in response:
             if isinstance(piece, Octets):
                 piece.close()
-        if fetched is not None:
-            for request in self._sent.values():
-                if request.on_fetch is not None and request.on_fetch(fetched):
-                    return
+        if fetched is not None and any(request.show(fetched) for request in self._sent.values()):
+            return
         # What is left are changes of flags, which say nothing to us.
+        self.unasked(octets_of(response))
 
     def _expunged(self, count: int) -> None:
         for request in self._sent.values():
@@ -232,7 +237,9 @@ class ImapProtocol(Connection):
         if status.code == "CAPABILITY":
             self._capable(status.arguments)
         elif status.code == "DOWNGRADED":
-            self.on_downgrade(status.arguments.decode("ascii", "replace")[:60])
+            self._downgrades += 1
+            if self._downgrades <= MAX_ALERTS:
+                self.on_downgrade(status.arguments.decode("ascii", "replace")[:60])
         elif status.code == "ALERT":
             if status.text not in self._alerts and len(self._alerts) < MAX_ALERTS:
                 self._alerts.add(status.text)
@@ -245,10 +252,11 @@ class ImapProtocol(Connection):
         folder."""
         words = status.arguments.split()
         if request is not None and len(words) == 3:
+            self.unasked(PIECE * count_set(words[1]))
             request.copied.update(read_set(words[1]))
 
     def _capable(self, words: bytes) -> None:
-        self.capabilities = set(words.decode("ascii", "replace").upper().split())
+        self.capabilities = set(words[:MAX_EARLY].decode("ascii", "replace").upper().split())
 
     def _response_done(self, line: bytes) -> None:
         """Mends: one pending command per kind of answer, so that two FETCHes could not be under way."""
@@ -302,11 +310,10 @@ class ImapProtocol(Connection):
         """Mends: the challenge that explains a refusal (XOAUTH2: ``+ <base64>``) was never answered, so that the
         refusal never came. One that nobody waits for is not answered: an empty line would be taken for a command."""
         request = self._alone
-        if request is None:
+        if request is None or request.said_done or (request.name == "IDLE" and self._idling):
+            self.unasked(len(line))
             return
         if request.name == "IDLE":
-            if request.said_done:
-                return
             self._idling = True
             request.expires_at = float("inf")
             if self._queue or request.unwanted:

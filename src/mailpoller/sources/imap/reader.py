@@ -12,12 +12,18 @@ from typing import Protocol
 
 from mailpoller.core.spool import Intake, Octets
 
-MAX_LINE = 8 << 20
-"""Octets of one line. A SEARCH answer with 1,000,000 uids fits; no honest line is longer."""
+MAX_LINE = 12 << 20
+"""Octets of one line. A SEARCH answer with 1,000,000 uids of ten digits fits; no honest line is longer."""
 MAX_LITERAL = 1 << 20
 """Octets of a literal that is not the body of a message."""
 MAX_RESPONSE = 16 << 20
 """Octets of one response, all its lines and literals together, but for the body of a message."""
+MAX_EARLY = 8 << 10
+"""Octets of a line, a literal or a response before the login: whoever answers may not be our server yet."""
+MAX_BLANK = 10_000
+"""Empty lines of one connection."""
+TURN = 250
+"""Responses that are dealt with in one go, before whoever else waits has his turn."""
 
 
 class ProtocolViolation(Exception):
@@ -37,6 +43,11 @@ _USUAL = re.compile(
     rb"(?:<0>)? \{(\d{1,10})\}\r\n"
 )
 """How servers begin a message that we ask for."""
+
+
+def octets_of(response: Response) -> int:
+    """Octets of a response, those in the spool too."""
+    return sum([len(piece) if isinstance(piece, bytes) else getattr(piece, "size", 0) for piece in response])
 
 
 class _Taker(Protocol):
@@ -80,6 +91,8 @@ class _Dropped:
 class ResponseReader:
     """Feed it what arrives; it calls ``deliver(response)`` for each whole response, in order.
 
+    ``early``: until this is set to False, which the login does, nothing is longer than :data:`MAX_EARLY`.
+
     ``intake(line, size)`` is asked at every literal: an :class:`Intake` streams the literal away (it then appears
     as :class:`Octets`), None collects it as bytes. It raises :class:`ProtocolViolation` to refuse it.
     ``message(uid, flags, date, octets)`` is offered, in place of a response, a message in the shape that servers give
@@ -88,7 +101,9 @@ class ResponseReader:
     literal, ``* `` removed inside data.
     """
 
-    __slots__ = ("_deliver", "_held", "_intake", "_message", "_missing", "_pieces", "_tail", "_taker")
+    __slots__ = (
+        "_blank", "_deliver", "_held", "_intake", "_message", "_missing", "_pieces", "_tail", "_taker", "early"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -96,6 +111,8 @@ class ResponseReader:
         intake: Callable[[bytes, int], Intake | None],
         message: Callable[[bytes, bytes, bytes, bytes], bool] = lambda uid, flags, date, octets: False,
     ) -> None:
+        self.early = True
+        self._blank = 0
         self._deliver = deliver
         self._intake = intake
         self._message = message
@@ -110,9 +127,10 @@ class ResponseReader:
         """True between two responses, when nothing is buffered."""
         return not (self._tail or self._pieces)
 
-    def feed(self, data: bytes) -> None:
-        """Take what has arrived. Raises :class:`ProtocolViolation`; then nothing more may be fed."""
-        position, end = 0, len(data)
+    def feed(self, data: bytes) -> int:
+        """Take what has arrived, and return how much of it: after :data:`TURN` responses the rest is to be fed later.
+        Raises :class:`ProtocolViolation`; then nothing more may be fed."""
+        position, end, left = 0, len(data), TURN
         while position < end:
             if self._taker is not None:
                 position = self._continue_literal(data, position)
@@ -126,26 +144,40 @@ class ResponseReader:
             newline = data.find(b"\n", position)
             if newline < 0:
                 self._tail += data[position:] if position else data
-                if len(self._tail) > MAX_LINE:
-                    raise ProtocolViolation(f"a line is longer than {MAX_LINE} octets")
-                return
+                self._bound(len(self._tail))
+                break
             if self._tail:
                 self._tail += data[position : newline + 1]
-                line = bytes(self._tail[: -2 if self._tail.endswith(b"\r\n") else -1])
+                with memoryview(self._tail) as tail:  # one copy of a long line, not two
+                    line = bytes(tail[: -2 if self._tail.endswith(b"\r\n") else -1])
                 self._tail.clear()
             else:
                 line = data[position : newline - 1 if newline > position and data[newline - 1] == 13 else newline]
             position = newline + 1
-            if len(line) > MAX_LINE:
-                raise ProtocolViolation(f"a line is longer than {MAX_LINE} octets")
+            if len(line) > MAX_EARLY:
+                self._bound(len(line))
             if line.endswith(b"}") and (size := literal_size(line, continued=bool(self._pieces))) is not None:
                 position = self._begin_literal(line, size, data, position)
-            elif self._pieces:
+                continue
+            if self._pieces:
                 response, self._pieces = self._pieces, []
                 response.append(line)
                 self._deliver(response)
             elif line:
                 self._deliver([line])
+            else:
+                self._blank += 1
+                if self._blank > MAX_BLANK:
+                    raise ProtocolViolation(f"more than {MAX_BLANK} empty lines")
+            left -= 1
+            if not left:
+                return position
+        return end
+
+    def _bound(self, size: int) -> None:
+        most = MAX_EARLY if self.early else MAX_LINE
+        if size > most:
+            raise ProtocolViolation(f"a line is longer than {most} octets{' before the login' * self.early}")
 
     def unfinished(self) -> Response | None:
         """The beginning of a response that will never end, if it has the whole body of a message: its first line and
@@ -172,14 +204,14 @@ class ResponseReader:
         self._pieces.append(line)
         intake = self._intake(line, size)
         if intake is None:
-            if size > MAX_LITERAL:
+            if size > (MAX_EARLY if self.early else MAX_LITERAL):
                 raise ProtocolViolation(f"a literal of {size} octets where none that large was asked for")
             self._held += size
         elif any(isinstance(piece, Octets) for piece in self._pieces):
             raise ProtocolViolation("two bodies in one response")
         self._held += len(line) + 100  # what an empty piece costs
-        if self._held > MAX_RESPONSE:
-            raise ProtocolViolation(f"a response is longer than {MAX_RESPONSE} octets")
+        if self._held > (most := MAX_EARLY if self.early else MAX_RESPONSE):
+            raise ProtocolViolation(f"a response is longer than {most} octets")
         stop = position + size
         if stop <= len(data):
             # The usual case: all of it is here already, and one slice is all the copying there is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,8 +15,14 @@ from mailpoller.core.spool import Octets
 from mailpoller.sources.imap.names import Namespace, decode_name
 from mailpoller.sources.imap.reader import Piece, ProtocolViolation, Response
 
-MAX_UIDS = 5_000_000
-"""How many uids one answer may name; ``1:4294967295`` is short to send and long to expand."""
+MAX_UIDS = 2_000_000
+"""How many uids one answer may name, in all its pieces; ``1:4294967295`` is short to send and long to expand."""
+MAX_VALUES = 100_000
+"""Words and lists of one response: two octets of it may be a hundred of ours. An ENVELOPE with 10,000 addresses has
+50,000."""
+MAX_QUOTED = 256 << 10
+"""Octets of one quoted string; what is longer comes as a literal."""
+_PIECE = 64 << 10
 _MAX_DEPTH = 32
 _MAX_FLAGS = 1000
 
@@ -34,10 +41,11 @@ _ITEM = re.compile(
 _WHOLE = re.compile(rb"BODY\[\]" + _ORIGIN)
 _CODE = re.compile(rb"\[([^\s\]]+)(?: ([^\]]*))?\] ?(.*)", re.DOTALL)
 _TOKEN = re.compile(
-    rb'[ \t]*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|~?\{(\d{1,19})\}$'
+    rb'[ \t]*(?:(\()|(\))|"([^"\\]*+(?:\\.[^"\\]*+)*+)"|~?\{(\d{1,19})\}$'
     rb'|((?:[^\s()"\[{]+(?:\[[^\]]*\](?:<[\d.]+>)?)?)|\[[^\]]*\]))',
     re.DOTALL,
 )
+"""Possessive where it repeats: a pattern that may go back keeps a state for every octet, 1.7 GB for 8 MB."""
 _DATE = re.compile(rb"([ \d]?\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})")
 _PAUSE = re.compile(r"(?i)suggested backoff time: (\d{1,10}) milliseconds")
 _LONGEST_PAUSE = timedelta(hours=1)
@@ -229,35 +237,75 @@ def _ahead(zone: bytes) -> timedelta:
 
 
 # --- uids ------------------------------------------------------------------------------------------------------------
-def read_search(words: bytes) -> array[int]:
-    """The uids of a SEARCH answer (``4 7 12``, perhaps with ``(MODSEQ n)``), as they come."""
-    try:
-        return array("I", map(int, words.partition(b"(")[0].split()))
-    except (ValueError, OverflowError):
-        raise ProtocolViolation("a SEARCH answer has something that is no uid") from None
-
-
-def read_esearch(words: bytes) -> array[int]:
-    """The uids of an ESEARCH answer (RFC 4731): ``(TAG "A1") UID ALL 1:4,7``; without ALL nothing was found."""
-    found = re.search(rb"(?i:\bALL) ([\d:,]+)", words)
-    return read_set(found[1]) if found else array("I")
-
-
-def read_set(words: bytes) -> array[int]:
-    """The uids of a sequence set, as they come."""
+def read_search(words: bytes, most: int = MAX_UIDS) -> array[int]:
+    """The uids of a SEARCH answer (``4 7 12``, perhaps with ``(MODSEQ n)``), as they come; ``most`` of them at most."""
+    words = words.partition(b"(")[0]
     uids: array[int] = array("I")
     try:
-        for part in words.split(b","):
-            first, colon, last = part.partition(b":")
-            low = int(first)
-            high = int(last) if colon else low
-            low, high = min(low, high), max(low, high)
-            if high - low + len(uids) >= MAX_UIDS:
-                raise ProtocolViolation(f"an answer names more than {MAX_UIDS} uids")
-            uids.extend(range(low, high + 1))
+        for piece in _pieces(words, b" "):
+            uids.extend(map(int, piece.split()))
+            if len(uids) > most:
+                raise ProtocolViolation(_TOO_MANY)
+    except (ValueError, OverflowError):
+        raise ProtocolViolation("a SEARCH answer has something that is no uid") from None
+    return uids
+
+
+_TOO_MANY = f"an answer names more than {MAX_UIDS} uids"
+
+
+def read_esearch(words: bytes, most: int = MAX_UIDS) -> array[int]:
+    """The uids of an ESEARCH answer (RFC 4731): ``(TAG "A1") UID ALL 1:4,7``; without ALL nothing was found."""
+    found = re.search(rb"(?i:\bALL) ([\d:,]++)", words)
+    return read_set(found[1], most) if found else array("I")
+
+
+def read_set(words: bytes, most: int = MAX_UIDS) -> array[int]:
+    """The uids of a sequence set, as they come. Raises :class:`ProtocolViolation` if they are more than ``most``, and
+    then before a range is expanded."""
+    uids: array[int] = array("I")
+    try:
+        for piece in _pieces(words, b","):
+            if b":" not in piece:
+                uids.extend(map(int, piece.split(b",")))
+            else:
+                for low, high in _ranges(piece):
+                    if high - low + len(uids) >= most:
+                        raise ProtocolViolation(_TOO_MANY)
+                    uids.extend(range(low, high + 1))
+            if len(uids) > most:
+                raise ProtocolViolation(_TOO_MANY)
     except (ValueError, OverflowError):
         raise ProtocolViolation("a set has something that is no uid") from None
     return uids
+
+
+def count_set(words: bytes) -> int:
+    """How many numbers a sequence set names, without expanding it. Raises :class:`ProtocolViolation`."""
+    try:
+        return sum(high - low + 1 for low, high in _ranges(words))
+    except ValueError:
+        raise ProtocolViolation("a set has something that is no uid") from None
+
+
+def _ranges(words: bytes) -> Iterator[tuple[int, int]]:
+    for part in words.split(b","):
+        first, colon, last = part.partition(b":")
+        low = int(first)
+        high = int(last) if colon else low
+        yield min(low, high), max(low, high)
+
+
+def _pieces(words: bytes, between: bytes) -> Iterator[bytes]:
+    """``words`` cut where ``between`` stands, 64 KB at a time: all of it split at once is twenty times as large."""
+    position, end = 0, len(words)
+    while end - position > _PIECE:
+        cut = words.find(between, position + _PIECE)
+        if cut < 0:
+            break
+        yield words[position:cut]
+        position = cut + 1
+    yield words[position:]
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -338,11 +386,15 @@ def _read(response: Response) -> tuple[list[Value], Literal_["", "open", "broken
     frame: Literal_["", "open", "broken"] = ""
     root: list[Value] = []
     stack: list[list[Value]] = [root]
+    left = MAX_VALUES
     for line, literal in zip_longest(response[::2], response[1::2]):
         assert isinstance(line, bytes)
         position = 0
         while (found := _TOKEN.match(line, position)) is not None:
             position = found.end()
+            left -= 1
+            if left < 0 or position - found.start() > MAX_QUOTED:
+                raise ProtocolViolation("a response has too many words, or too long ones")
             opened, closed, quoted, size, atom = found.groups()
             if opened:
                 if len(stack) >= _MAX_DEPTH:

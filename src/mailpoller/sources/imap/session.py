@@ -38,6 +38,8 @@ RESELECT = 15 * 60.0
 """Seconds after which an open folder is selected anew: only SELECT tells its UIDVALIDITY for sure."""
 PATIENCE_ASIDE = 10.0
 """Seconds for which downloads are waited for before another folder is opened for a while."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 10.0
+"""Seconds between two news after one that led to nothing; doubled each time that happens again, until it does not."""
 GOODBYE = 5.0
 """Seconds that LOGOUT may take."""
 
@@ -134,6 +136,10 @@ class ImapSession:
         self._listing = asyncio.Lock()
         self._may_idle = config.idle
         ends = renew_in()  # this session's, whatever others are opened later
+        self._fruitless = 0
+        """How often in a row news was told, and nothing listed then."""
+        self._news_from = 0.0
+        """When news may be told again, on the loop's clock."""
         self._renew_at = float("inf") if ends is None else asyncio.get_running_loop().time() + ends
 
     @property
@@ -243,6 +249,8 @@ class ImapSession:
             )
         last = Page(())
         async for last in listing.pages(self._protocol):
+            if last.refs:
+                self._fruitless, self._news_from = 0, 0.0
             yield last
         if listing.complete:
             self._seen[folder.name] = _Seen(last.position, mailbox, news, last.gap, today)
@@ -357,12 +365,15 @@ class ImapSession:
         while True:
             self._check()
             left = deadline - loop.time()
-            if self._has_news():
+            news = self._has_news()
+            if news and loop.time() >= self._news_from:
                 self._tell_news()
                 return Wake.NEWS
             if left <= 0:
                 return Wake.RENEW if deadline == self._renew_at else Wake.LIMIT
-            if protocol.busy or self._downloads.active:
+            if news:
+                await asyncio.sleep(min(left, self._news_from - loop.time(), 1.0))
+            elif protocol.busy or self._downloads.active:
                 await self._changed(left)
             elif idle and (self._open is None or self._open.folder.name != self._first):
                 idle = await self._watch_first()
@@ -405,6 +416,10 @@ class ImapSession:
     def _tell_news(self) -> None:
         assert self._open is not None
         self._heed(self._open, self._open.mailbox.news, 0)
+        # Told too often and for nothing, it would be all that we do.
+        pause = min(FIRST_PAUSE * 2.0 ** min(self._fruitless, 20), LONGEST_PAUSE)
+        self._news_from = asyncio.get_running_loop().time() + pause
+        self._fruitless += 1
 
     def _heed(self, opened: _Open, news: int, listed_to: int) -> None:
         mailbox = opened.mailbox

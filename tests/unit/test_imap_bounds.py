@@ -1,0 +1,295 @@
+"""What a server can cost us is bounded in sum: by what was asked for, and by one budget for what was not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.ports import Start, Wake
+from mailpoller.sources.imap import protocol as protocol_module
+from mailpoller.sources.imap.details import hits
+from mailpoller.sources.imap.protocol import ImapProtocol
+from mailpoller.sources.imap.reader import MAX_EARLY, TURN, ProtocolViolation
+from mailpoller.sources.imap.responses import MAX_UIDS, count_set, read_set, read_values
+from mailpoller.wire import unasked
+from mailpoller.wire.unasked import Allowance
+from servers.mailboxes import imap_source, session_of
+from servers.scripted import Conversation, ScriptedImap
+
+
+@contextmanager
+def at_most(octets: int) -> Iterator[None]:
+    """What is done here takes no more memory than that at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < octets
+    finally:
+        tracemalloc.stop()
+
+
+# --- one answer ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("octets", [rb"\x" * 60_000, b"x" * 120_000, rb"\\" * 60_000])
+def test_quoted_string_costs_little_more_than_its_octets(octets: bytes) -> None:
+    with at_most(12_000_000):  # what takes the backslashes away has some of it
+        (_, _, value) = read_values([b'* X "' + octets + b'"'])
+    assert isinstance(value, bytes) and len(value) in (60_000, 120_000)
+
+
+@pytest.mark.parametrize("closed", [b'"', b""])
+def test_quoted_string_that_goes_back_for_nothing_is_read_in_no_time(closed: bytes) -> None:
+    began = time.thread_time()
+    read_values([b'* X "' + rb"\"" * 100_000 + closed])
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("octets", [b"()" * 200_000, b"a " * 200_000, b'"" ' * 200_000, b'"' + b"x" * 300_000 + b'"'])
+def test_response_of_too_many_words_or_too_long_ones_is_refused(octets: bytes) -> None:
+    with at_most(40_000_000), pytest.raises(ProtocolViolation, match="too many words"):
+        read_values([b"* LIST (" + octets + b")"])
+
+
+def test_pieces_of_a_search_add_up_before_they_are_expanded() -> None:
+    piece = b'* ESEARCH (TAG "A1") UID ALL 1:%d' % (MAX_UIDS // 2)
+    assert len(hits([[piece]] * 2)) == MAX_UIDS // 2 * 2
+    with at_most(4 * MAX_UIDS + 12_000_000), pytest.raises(ProtocolViolation, match="more than"):
+        hits([[piece]] * 50)
+    with at_most(1_000_000), pytest.raises(ProtocolViolation, match="more than"):
+        hits([[b'* ESEARCH (TAG "A1") UID ALL 1:4294967295']])
+    few = [[b"* SEARCH " + b"7 " * 1000]] * (MAX_UIDS // 1000 + 1)
+    with pytest.raises(ProtocolViolation, match="more than"):
+        hits(few)  # type: ignore[arg-type]
+
+
+def test_set_is_counted_without_being_expanded() -> None:
+    with at_most(1_000_000):
+        assert count_set(b"1:4294967295,7") == 4294967296
+    with pytest.raises(ProtocolViolation, match="no uid"):
+        count_set(b"1::2")
+
+
+def test_long_set_is_read_to_its_end() -> None:
+    words = b",".join(b"%d" % uid for uid in range(1, 100_001, 2)) + b",200000:200009"
+    assert list(read_set(words)) == [*range(1, 100_001, 2), *range(200_000, 200_010)]
+
+
+# --- a connection ----------------------------------------------------------------------------------------------------
+class Wire(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused = self.cut = False
+        self.written = b""
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def write(self, data: object) -> None:
+        assert isinstance(data, bytes)
+        self.written += data
+
+    def abort(self) -> None:
+        self.cut = True
+
+
+def connected(*, late: bool = True) -> tuple[ImapProtocol, Wire]:
+    protocol, wire = ImapProtocol(asyncio.get_running_loop(), 30.0), Wire()
+    protocol.connection_made(wire)
+    protocol.data_received(b"* OK ready\r\n")
+    if late:
+        protocol.logged_in()
+    return protocol, wire
+
+
+async def test_line_before_the_login_is_short() -> None:
+    protocol, wire = connected(late=False)
+    protocol.data_received(b"* OK " + b"x" * MAX_EARLY)
+    assert wire.cut and "before the login" in (protocol.lost or "")
+
+
+@pytest.mark.parametrize("octets", [b"* X {9000}\r\n", b"* X {4000}\r\n" + b"x" * 4000 + b" {4090}\r\n"])
+async def test_literals_before_the_login_are_short(octets: bytes) -> None:
+    protocol, _ = connected(late=False)
+    protocol.data_received(octets)
+    assert protocol.lost is not None
+
+
+UNASKED = [
+    b"* OK still here\r\n",
+    b"* 5 EXISTS\r\n",
+    b"* 1 FETCH (FLAGS (\\Seen))\r\n",
+    b"* 1 EXPUNGE\r\n",
+    b'* LIST () "/" x\r\n',
+    b"* VANISHED 1:4294967295\r\n",
+    b"* CAPABILITY IMAP4rev1\r\n",
+    b"+ go on\r\n",
+    b"\r\n",
+]
+
+
+@pytest.mark.parametrize("response", UNASKED)
+async def test_what_nobody_asked_for_has_one_budget(response: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unasked, "AT_ONCE", 50_000)
+    monkeypatch.setattr("mailpoller.sources.imap.reader.MAX_BLANK", 500)
+    protocol, wire = connected()
+    for _ in range(20):
+        protocol.data_received(response * 10)
+    assert protocol.lost is None
+    for _ in range(100):
+        protocol.data_received(response * 10)
+        await asyncio.sleep(0)
+    assert wire.cut and protocol.lost is not None
+
+
+async def test_budget_before_the_login_is_a_small_one() -> None:
+    protocol, _ = connected(late=False)
+    for _ in range(100):
+        protocol.data_received(b"* OK\r\n" * 10)
+    assert "nobody asked for" in (protocol.lost or "")
+
+
+async def test_copies_that_nobody_can_have_made_are_not_listed() -> None:
+    protocol, _ = connected()
+    moving = protocol.submit("MOVE", "1:3", '"there"', within=select(protocol))
+    with at_most(1_000_000):
+        protocol.data_received(b"* OK [COPYUID 7 1:1999999 1:1999999] ok\r\n" * 2)
+    assert "nobody asked for" in (protocol.lost or "") and len(moving.copied) == 0
+
+
+def select(protocol: ImapProtocol) -> object:
+    protocol.state = "SELECTED"
+    return protocol.mailbox
+
+
+async def test_fetch_is_not_answered_by_more_than_there_can_be() -> None:
+    protocol, _ = connected()
+    mailbox = select(protocol)
+    protocol.submit("FETCH", "1:500", "(UID FLAGS)", within=mailbox, on_fetch=lambda fetched: True)
+    for _ in range(70):
+        protocol.data_received(b"* 1 FETCH (UID 1 FLAGS ())\r\n" * 50)
+        await asyncio.sleep(0)
+    assert "fewer messages" in (protocol.lost or "")
+
+
+async def test_fetch_of_a_whole_folder_may_be_answered_by_all_of_it() -> None:
+    protocol, _ = connected()
+    protocol.data_received(b"* 5000 EXISTS\r\n")
+    mailbox = select(protocol)
+    shown: list[object] = []
+    protocol.submit("FETCH", "1:*", "(UID)", within=mailbox, on_fetch=lambda fetched: shown.append(fetched) is None)
+    for number in range(1, 5001):
+        protocol.data_received(b"* %d FETCH (UID %d)\r\n" % (number, number))
+    assert protocol.lost is None and len(shown) == 5000
+
+
+async def test_others_have_their_turn_between_many_responses() -> None:
+    protocol, wire = connected()
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if protocol.mailbox.exists < 10 * TURN:
+            asyncio.get_running_loop().call_soon(turn)
+
+    turn()
+    protocol.data_received(b"".join(b"* %d EXISTS\r\n" % number for number in range(1, 10 * TURN + 1)))
+    assert wire.paused and protocol.mailbox.exists == TURN
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert turns >= 9 and protocol.mailbox.exists == 10 * TURN and not wire.paused
+
+
+async def test_last_words_behind_many_responses_are_heard() -> None:
+    protocol, _ = connected()
+    protocol.data_received(b"* 5 EXISTS\r\n" * 3 * TURN + b"* BYE go home\r\n")
+    protocol.connection_lost(None)
+    assert "go home" in (protocol.lost or "")
+
+
+@pytest.mark.parametrize("error", [KeyError("a secret"), OverflowError("a secret"), RecursionError("a secret")])
+async def test_whatever_a_reader_raises_ends_the_connection_with_its_name(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(response: object) -> None:
+        raise error
+
+    monkeypatch.setattr(protocol_module, "read_fetch", stumble)
+    protocol, wire = connected()
+    request = protocol.submit("NOOP")
+    protocol.data_received(b"* 1 FETCH (FLAGS ())\r\n")
+    assert wire.cut
+    with pytest.raises(SessionLost, match=type(error).__name__) as lost:
+        await request.answer()
+    assert "secret" not in str(lost.value)
+
+
+# --- a session -------------------------------------------------------------------------------------------------------
+async def test_news_that_lead_to_nothing_are_told_ever_more_seldom(tmp_path: Path) -> None:
+    def idle(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        conversation.idle_tag = tag
+        return b"+ idling\r\n* 1 EXISTS\r\n"
+
+    script = {"IDLE": idle, "DONE": b"* 0 EXISTS\r\n%T OK done\r\n"}
+    async with (
+        ScriptedImap(script) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        folder = await session.open("INBOX")
+        told = 0
+        ends = asyncio.get_running_loop().time() + 1.2
+        while (left := ends - asyncio.get_running_loop().time()) > 0:
+            if await session.wait(timedelta(seconds=left)) is Wake.NEWS:
+                told += 1
+                async for _ in session.pending(folder, None, Start("all")):
+                    pass
+        assert 2 <= told <= 6
+
+
+async def test_news_that_lead_to_mail_are_told_at_once_however_many(tmp_path: Path) -> None:
+    async with ScriptedImap() as server, session_of(imap_source(tmp_path, server.port, "joe")) as session:
+        folder, position = await session.open("INBOX"), None
+        began = time.monotonic()
+        for uid in range(1, 31):
+            server.messages[uid] = b"Subject: hello\r\n\r\n"
+            server.conversations[0].say(b"* %d EXISTS\r\n" % uid)
+            assert await session.wait(timedelta(seconds=30)) is Wake.NEWS
+            async for page in session.pending(folder, position, Start("all")):
+                position = page.position or position
+                assert [ref.uid for ref in page.refs] == [str(uid)]
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("name", ["NOOP", "IDLE"])
+async def test_flood_ends_the_session_and_says_why(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unasked, "AT_ONCE", 100_000)
+    async with (
+        ScriptedImap({name: b"+ ok\r\n" + b"* OK and\r\n" * 2000}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe")) as session,
+    ):
+        with pytest.raises((SessionLost, TransientError), match="nobody asked for"):
+            await session.open("INBOX")
+            await session.open("INBOX")  # which has it tell its news
+            await session.wait(timedelta(seconds=30))
+
+
+def test_allowance_is_given_back_little_by_little() -> None:
+    allowance = Allowance(0.0)
+    allowance.widen()
+    spent = 0
+    while allowance.spend(900, 0.0):
+        spent += 1
+    assert spent == unasked.AT_ONCE // 1000
+    assert not allowance.spend(900, 0.0)
+    allowance = Allowance(0.0)
+    assert all(allowance.spend(900, second) for second in range(1, 10_000))
