@@ -53,7 +53,7 @@ XML = (("Content-Type", "text/xml; charset=utf-8"),)
         (Upset(body=EXTERNAL), "document type declaration"),
         (Upset(body=enveloped("<t:a>" * 100)), "too many elements"),
         (Upset(body=enveloped("<t:a/>" * 150_000)), "too many elements"),
-        (Upset(body=enveloped("x" * 70_000_000)), "more than 33,554,432 octets"),
+        (Upset(body=enveloped("x" * 70_000_000)), "more than 16,777,216 octets"),
         (Upset(body=enveloped("\x00")), "broken XML"),
         (Upset.page(200), "text/html instead of XML"),
         (Upset.page(404), "HTTP 404"),

@@ -18,9 +18,10 @@ from mailpoller.remote.asking import FolderGone
 from mailpoller.remote.exchange import impossible
 from mailpoller.sources.ews import EwsConfig, soap
 from mailpoller.sources.ews.authentication import read_challenge
-from mailpoller.sources.ews.listing import Bookmark, instant
+from mailpoller.sources.ews.listing import Bookmark
 from mailpoller.sources.ews.reader import AnswerReader, Malformed, Node
 from mailpoller.sources.ews.replies import Reply, fault
+from mailpoller.wire.http import iso_date
 
 URL = "https://mail.example.com/EWS/Exchange.asmx"
 
@@ -250,9 +251,9 @@ def test_position_of_another_kind_is_none(text: str) -> None:
 
 
 def test_instants_are_aware() -> None:
-    assert instant("2026-03-01T12:30:00Z") == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    assert instant("2026-03-01T12:30:00") == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    assert instant("yesterday") is None
+    assert iso_date("2026-03-01T12:30:00Z") == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    assert iso_date("2026-03-01T12:30:00") == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    assert iso_date("yesterday") is None
 
 
 # --- challenges ----------------------------------------------------------------------------------------------------

@@ -18,17 +18,18 @@ from mailpoller.core.ports import Clock
 from mailpoller.remote.asking import Asked
 from mailpoller.sources.ews.authentication import Attempt, Challenge, Login, read_challenge
 from mailpoller.sources.ews.config import EwsSettings
-from mailpoller.sources.ews.reader import AnswerReader, Contents, Malformed, Node
+from mailpoller.sources.ews.reader import AnswerReader, Contents, Enough, Malformed, Node
 from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
 from mailpoller.wire.http import HttpCut, HttpError, HttpSilence, faults, retry_after
+from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.http.network import open_pool
 from mailpoller.wire.pace import Pace
 from mailpoller.wire.wording import spoken
 
 log = structlog.get_logger(__name__)
 
-ANSWER_LIMIT = 32 << 20
+ANSWER_LIMIT = 16 << 20
 """Octets of an answer besides message content: 512 changes have 0.5 MB, a sync state of a huge folder some MB."""
 PATIENCE = timedelta(seconds=10)
 """A back-off up to this is waited for; for a longer one the mailbox is given up until then."""
@@ -42,6 +43,8 @@ _OVERALL = 20
 the pace of :data:`~mailpoller.wire.pace.LEAST` does not count."""
 _KEPT = 100.0
 """Seconds that an idle connection is kept; IIS closes it after 120."""
+_FRAMING = "mailpoller.framing"
+"""Extension of a response: what its answer comes in."""
 _LEGS = 8
 """Requests that one exchange takes at most, handshakes counted."""
 
@@ -173,6 +176,11 @@ class EwsClient(Asked):
                 whole = reader.finish()
             except Malformed as error:
                 raise HttpError(f"{self._config.host}: {doing}: {error}") from None
+            except (MailpollerError, _Cut, Enough, OSError):
+                raise
+            except Exception as error:  # not its words: they may quote anybody's mail
+                kind = type(error).__name__
+                raise HttpError(f"{self._config.host}: {doing}: the answer cannot be read ({kind})") from error
             self._used = self._whole = True
             if (refusal := fault(whole)) is not None:
                 raise refusal.trouble(doing)
@@ -216,6 +224,7 @@ class EwsClient(Asked):
                         },
                     )
                 )
+            response.extensions[_FRAMING] = Framing(response, f"{self._config.host}: {doing}")
             yield response
 
     async def _opened(self) -> httpcore.AsyncConnectionPool:
@@ -255,10 +264,13 @@ class EwsClient(Asked):
         limit = self._config.command_timeout.total_seconds() * _OVERALL
         ends = time.monotonic() + limit
         self._pace.begin(time.monotonic())
+        framing: Framing = response.extensions[_FRAMING]
         with self._faults(doing, fresh=False):
             async with aclosing(_stream(response)) as stream:
                 async for chunk in stream:
                     self._pace.octets += len(chunk)
+                    if framing.came(len(chunk)):
+                        await asyncio.sleep(0)
                     yield chunk
                     ends += self._pace.credit(time.monotonic())
                     if time.monotonic() > ends:

@@ -16,10 +16,9 @@ from mailpoller.core.spool import Intake, Spool
 from mailpoller.remote.fetching import Fetching
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
-from mailpoller.sources.ews.listing import instant
-from mailpoller.sources.ews.reader import CONTENT, Node
+from mailpoller.sources.ews.reader import CONTENT, Enough, Node
 from mailpoller.sources.ews.replies import BUSY, GONE, Busy, Reply
-from mailpoller.wire.http import HttpError
+from mailpoller.wire.http import HttpError, iso_date
 
 SET_MESSAGES = 50
 """Messages of one request: above that Exchange's throttling counts them dearly."""
@@ -39,10 +38,6 @@ class Known:
 
     kind: str
     change_key: str
-
-
-class Enough(Exception):
-    """The message being read is far beyond the limit: the rest of the answer is not worth its time."""
 
 
 @dataclass(slots=True)
@@ -244,7 +239,7 @@ class Download(Fetching):
                 self._waiting.pop(uid),
                 body.intake.finish(),
                 truncated=body.intake.overflowed,
-                received=None if node is None else instant(node.value("DateTimeReceived")),
+                received=None if node is None else iso_date(node.value("DateTimeReceived")),
                 flags=() if node is None else flags_of(node),
                 doubt=body.broken,
             )

@@ -4,7 +4,8 @@ it."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from hashlib import sha256
 
 import structlog
 
@@ -16,7 +17,7 @@ from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import STATE_LOST, of_folder
-from mailpoller.wire.http import HttpError
+from mailpoller.wire.http import HttpError, iso_date
 
 log = structlog.get_logger(__name__)
 
@@ -240,7 +241,7 @@ async def arrivals(client: EwsClient, uid: str, state: str) -> tuple[bool, str]:
 async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[str, ...]) -> Changes:
     """What came since ``state``."""
     found = Changes()
-    states = {state}
+    states = {_digest(state)}
     empty = 0
     while True:
         doing = "list the folder"
@@ -260,10 +261,15 @@ async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[st
         if last in ("true", "1"):
             found.state = state
             return found
-        if len(found.items) > MOST or state in states or empty > MOST_EMPTY or last not in ("false", "0"):
+        if len(found.items) > MOST or _digest(state) in states or empty > MOST_EMPTY or last not in ("false", "0"):
             found.trouble = f"the server does not {doing}: its pages have no end"
             return found
-        states.add(state)
+        states.add(_digest(state))
+
+
+def _digest(state: str) -> bytes:
+    """Stands for a sync state, which may be megabytes long."""
+    return sha256(state.encode("utf-8", "surrogatepass")).digest()
 
 
 def _apply(change: Node, found: Changes) -> None:
@@ -292,15 +298,6 @@ def _item(node: Node) -> Item | None:
         kind=node.name,
         size=int(size) if size.isdigit() and len(size) < 12 else None,
         seen=node.value("IsRead") in ("true", "1"),
-        received=instant(node.value("DateTimeReceived")),
-        modified=instant(node.value("LastModifiedTime")),
+        received=iso_date(node.value("DateTimeReceived")),
+        modified=iso_date(node.value("LastModifiedTime")),
     )
-
-
-def instant(text: str) -> datetime | None:
-    """An xs:dateTime, aware; EWS writes UTC. None if it is none."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

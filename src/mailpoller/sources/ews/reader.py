@@ -13,13 +13,15 @@ ENVELOPE = "http://schemas.xmlsoap.org/soap/envelope/ Envelope"
 DEEPEST = 40
 """Elements within elements; EWS needs a dozen."""
 ELEMENTS = 100_000
-"""Elements of one answer; the largest that we ask for has some 6,000."""
+"""Elements and attributes of one answer; the largest that we ask for has some 10,000."""
 CONTENT = "MimeContent"
 """The element whose text is not kept but passed on."""
 
 _PIECE = 64 * 1024
 """Characters of text that expat collects before it passes them on."""
 
+_TAG = 256 << 10
+"""Octets of one tag; expat holds it, and begins it anew with every piece."""
 _ILLEGAL = re.compile(
     rb"&#(?:0*(?:[0-8]|1[124-9]|2\d|3[01]|6553[45])|x0*(?:[0-8bcef]|1[0-9a-f]|fff[ef]|d[89a-f][0-9a-f]{2}));",
     re.IGNORECASE,
@@ -34,8 +36,13 @@ class Malformed(Exception):
     """What arrived is not an answer: the text says why, without quoting it."""
 
 
+class Enough(Exception):
+    """Raised by :class:`Contents`: nothing more of this answer is wanted."""
+
+
 class Contents(Protocol):
-    """Takes the text of each ``MimeContent``: base64, in pieces of any length, white space allowed."""
+    """Takes the text of each ``MimeContent``: base64, in pieces of any length, white space allowed. May raise
+    :class:`Enough` and :class:`OSError`."""
 
     def begin(self) -> None: ...
     def take(self, text: str) -> None: ...
@@ -87,7 +94,7 @@ class AnswerReader:
         self.arrived: list[Node] = []
         self._contents = contents
         self._limit = limit
-        self._taken = 0
+        self._taken = self._parsed = 0
         self._elements = 0
         self._stack: list[Node] = []
         self._root: Node | None = None
@@ -118,11 +125,14 @@ class AnswerReader:
         return self._root
 
     def _parse(self, octets: bytes, last: bool) -> None:
+        self._parsed += len(octets)
         try:
             self._parser.Parse(octets, last)
         except expat.ExpatError as error:
             reason = expat.errors.messages.get(error.code, "") if isinstance(error.code, int) else ""
             raise Malformed(f"broken XML: {reason or 'cannot be parsed'}") from None
+        if self._parsed - self._parser.CurrentByteIndex > _TAG + len(octets):
+            raise Malformed(f"a tag of more than {_TAG:,} octets")
 
     def _legal(self, octets: bytes) -> bytes:
         """``octets`` without references that expat would refuse; a reference that may go on is held back."""
@@ -139,7 +149,7 @@ class AnswerReader:
         raise Malformed("a document type declaration, which SOAP does not have")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._elements += 1
+        self._elements += 1 + len(attributes)
         if len(self._stack) >= DEEPEST or self._elements > ELEMENTS:
             raise Malformed("too many elements")
         if not self._stack and name != ENVELOPE:
@@ -176,9 +186,10 @@ class AnswerReader:
             self.arrived.append(node)
 
     def _keep(self) -> None:
-        """Text belongs to the element that is open; white space between elements to none."""
+        """Text belongs to the element that is open and has no children yet; EWS has none behind these, and to add it
+        piece by piece would take quadratic time."""
         if self._text:
             text = "".join(self._text)
             self._text.clear()
-            if self._stack and not text.isspace():
+            if self._stack and not self._stack[-1].children and not text.isspace():
                 self._stack[-1].text += text

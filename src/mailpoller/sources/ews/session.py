@@ -21,9 +21,10 @@ from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.download import Download, Known
 from mailpoller.sources.ews.folders import Folders
-from mailpoller.sources.ews.listing import StateLost, arrivals, instant, list_folder
+from mailpoller.sources.ews.listing import StateLost, arrivals, list_folder
 from mailpoller.sources.ews.looking import look_at
 from mailpoller.sources.ews.settling import Settling
+from mailpoller.wire.http import iso_date
 
 PAGE = 500
 """Refs of one page."""
@@ -108,7 +109,7 @@ class EwsSession(AskingSession):
         if looked.refused:
             # A server that lets us see nothing any more says the same of every message, so that is ruled out.
             await self._folders.see(folder)
-        return {uid: instant(node.value("DateTimeReceived")) for uid, node in looked.items.items()}
+        return {uid: iso_date(node.value("DateTimeReceived")) for uid, node in looked.items.items()}
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Disposed]:
         """See the port."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.remote.throttle import Busy
 from mailpoller.remote.web import Refusal
-from mailpoller.wire.http import HttpStatus, Unauthorized
+from mailpoller.wire.http import HttpStatus, Unauthorized, iso_date
 
 _THROTTLED = frozenset(
     ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "backendError",
@@ -87,9 +87,8 @@ def wish_of(error: HttpStatus, now: datetime) -> timedelta | None:
     if error.retry_after is not None:
         return error.retry_after
     if found := _TIME.search(error.words):
-        try:
-            until = datetime.fromisoformat(found[1]).astimezone(UTC)
-        except ValueError:
+        until = iso_date(found[1])
+        if until is None:
             return None
         return max(timedelta(0), min(until - now, _LONGEST_WAIT))
     return _DAY_WAIT if error.code in _DAILY else None

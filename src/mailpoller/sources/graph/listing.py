@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +16,7 @@ from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.remote.graph import GraphClient, SyncLost
-from mailpoller.wire.http import HttpAnswer, HttpStatus
+from mailpoller.wire.http import HttpAnswer, HttpStatus, http_date, iso_date
 
 log = structlog.get_logger(__name__)
 
@@ -407,8 +406,8 @@ def item_of(value: Mapping[str, Any]) -> Item:
     return Item(
         uid=str(value.get("id", "")),
         seen=seen if isinstance(seen, bool) else None,
-        received=_instant(value.get("receivedDateTime")),
-        created=_instant(value.get("createdDateTime")),
+        received=iso_date(value.get("receivedDateTime")),
+        created=iso_date(value.get("createdDateTime")),
         flags=flags,
     )
 
@@ -419,19 +418,6 @@ def categories_of(value: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
 
 
-def _instant(text: object) -> datetime | None:
-    """An Edm.DateTimeOffset, aware; None if it is none."""
-    try:
-        found = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return found if found is not None and found.tzinfo is not None else None
-
-
 def _told_at(answer: HttpAnswer) -> datetime | None:
     """The service's own time, which is what it dates messages by."""
-    try:
-        found = parsedate_to_datetime(answer.headers.get("date", ""))
-    except (ValueError, IndexError, TypeError):
-        return None
-    return found if found.tzinfo is not None else None
+    return http_date(answer.headers.get("date", ""))

@@ -10,6 +10,8 @@ from mailpoller.wire.http.errors import (
     Unauthorized,
     error_of,
     faults,
+    http_date,
+    iso_date,
     retry_after,
 )
 
@@ -25,5 +27,7 @@ __all__ = [
     "Unauthorized",
     "error_of",
     "faults",
+    "http_date",
+    "iso_date",
     "retry_after",
 ]

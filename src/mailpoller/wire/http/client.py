@@ -33,6 +33,7 @@ from mailpoller.wire.http.errors import (
     faults,
     retry_after,
 )
+from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.pace import PacedTimeout
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.retry import briefly
@@ -49,6 +50,8 @@ _ERROR_LIMIT = 64 << 10
 _PATIENCE = 20
 """An answer must be complete after this many time-outs, however lively the server is. The time in which it comes at
 the pace of :data:`~mailpoller.wire.pace.LEAST` does not count."""
+_FRAMING = "mailpoller.framing"
+"""Extension of a response: what its answer comes in."""
 _PACED = "mailpoller.paced"
 """Extension of a response: the deadline of its answer."""
 _KEPT = 60.0
@@ -261,6 +264,7 @@ class HttpClient:
                 content=body or (b"" if method in ("POST", "PUT", "PATCH") else None),
                 extensions={"timeout": silence},
             ) as response:
+                response.extensions[_FRAMING] = Framing(response, f"{self.host}: {doing}")
                 yield response
 
     async def _opened(self) -> httpcore.AsyncConnectionPool:
@@ -308,12 +312,14 @@ class HttpClient:
         coding = _headers(response).get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise HttpError(f"{self.host}: to {doing} it answered in a coding that was not asked for: {spoken(coding)}")
-        paced = response.extensions.get(_PACED)
+        paced, framing = response.extensions.get(_PACED), response.extensions[_FRAMING]
         with faults(f"{self.host}: {doing}", self._timeout):
             async for chunk in response.aiter_stream():
                 self.octets_in += len(chunk)
                 if isinstance(paced, PacedTimeout):
                     paced.came(len(chunk))
+                if framing.came(len(chunk)):
+                    await asyncio.sleep(0)
                 yield chunk
 
     async def _trouble(
@@ -368,11 +374,10 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _headers(response: httpcore.Response) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for raw_name, raw_value in response.headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+    found: dict[str, list[str]] = {}
+    for name, value in response.headers:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 def _body(json: object, form: Mapping[str, str] | None, content: bytes | None) -> tuple[bytes, str]:

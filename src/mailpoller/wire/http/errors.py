@@ -16,6 +16,8 @@ from mailpoller.wire.wording import spoken
 
 _LONGEST_WAIT = timedelta(hours=1)
 """The longest Retry-After that is believed."""
+_LONGEST_DATE = 100
+"""Characters of a date that are looked at."""
 
 
 class HttpError(TransientError):
@@ -89,13 +91,30 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> time
     said = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
         return min(timedelta(seconds=float(said)), _LONGEST_WAIT)
+    instant = http_date(said)
+    return None if instant is None else max(timedelta(0), min(instant - (now or datetime.now(UTC)), _LONGEST_WAIT))
+
+
+def http_date(said: str) -> datetime | None:
+    """A date as HTTP writes it (RFC 9110 section 5.6.7), in UTC; None if it is none. Never raises."""
     try:
-        instant = parsedate_to_datetime(said)
-    except (ValueError, IndexError, TypeError):
+        found = parsedate_to_datetime(said[:_LONGEST_DATE])
+        # A zone may move it out of the calendar.
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except Exception:  # of all that the standard library raises here no list is complete
         return None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=UTC)
-    return max(timedelta(0), min(instant - (now or datetime.now(UTC)), _LONGEST_WAIT))
+
+
+def iso_date(said: object) -> datetime | None:
+    """A date as services write it (RFC 3339, xs:dateTime, Edm.DateTimeOffset), in UTC, which one without a zone is
+    taken to be in; None if it is none. Never raises."""
+    try:
+        found = datetime.fromisoformat(said[:_LONGEST_DATE]) if isinstance(said, str) else None
+        if found is None:
+            return None
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def error_of(

@@ -10,11 +10,15 @@ from typing import Any
 import httpcore
 
 from mailpoller.wire.dial import adopt, dial
+from mailpoller.wire.http.framing import Told
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import TlsPolicy, secure
 
 _BUFFERED = 128 << 10
 """Octets that wait to be read at most; beyond that the peer is made to wait."""
+
+_LONGEST_HEADER = 128 << 10
+"""Octets of a response's header, and of all interim responses before it."""
 
 
 class Backend(httpcore.AsyncNetworkBackend):
@@ -124,11 +128,16 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._wire = wire
         self._policy = policy
         self._seconds = seconds
+        self.told = Told()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        wire = self._wire
+        wire, told = self._wire, self.told
+        now = asyncio.get_running_loop().time()
+        if told.since and not told.answered and timeout is not None:
+            timeout = max(0.0, told.since + timeout - now)  # a header that has begun comes to its end
         try:
             async with asyncio.timeout(timeout):
+                await asyncio.sleep(0)  # whatever is there already: others have their turn
                 while not wire.buffer and not wire.ended:
                     wire.changed.clear()
                     await wire.changed.wait()
@@ -136,12 +145,20 @@ class _Stream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadTimeout from None
         if not wire.buffer and wire.reason:
             raise httpcore.ReadError(wire.reason)
-        return wire.take(max_bytes)
+        taken = wire.take(max_bytes)
+        told.octets += len(taken)
+        if not told.answered:
+            told.head += len(taken)
+            told.since = told.since or asyncio.get_running_loop().time()
+            if told.head > _LONGEST_HEADER + max_bytes:
+                raise httpcore.RemoteProtocolError("its header has no end")
+        return taken
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if not buffer:
             return
         wire = self._wire
+        self.told.asked()
         wire.transport.write(buffer)
         try:
             async with asyncio.timeout(timeout):
