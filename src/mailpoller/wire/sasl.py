@@ -22,7 +22,7 @@ from typing import Literal, Protocol, get_args
 
 import orjson
 
-from mailpoller.core.errors import CredentialsRefused, TransientError
+from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.wire.wording import spoken
 
 PasswordMechanism = Literal["auto", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"]
@@ -358,6 +358,18 @@ def decoded(line: bytes | str) -> bytes:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise TransientError("the server's challenge is no base64") from None
+
+
+async def answered(exchange: Exchange, challenge: bytes | str) -> str:
+    """The answer to a challenge, both as they are on the wire. Raises what :meth:`Exchange.answer` does; whatever else
+    a challenge makes anything raise is a :class:`TransientError` that names it, here and nowhere else."""
+    try:
+        return encoded(await exchange.answer(decoded(challenge)))
+    except MailpollerError:
+        raise
+    except Exception as error:  # not its words: they may quote a secret
+        kind = type(error).__name__
+        raise TransientError(f"{exchange.name}: the server's challenge cannot be used ({kind})") from None
 
 
 def prepared(text: str) -> str:

@@ -10,7 +10,7 @@ from mailpoller.sources.imap.names import quotable, quote
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import Status
 from mailpoller.wire.auth import Credentials
-from mailpoller.wire.sasl import Exchange, decoded, encoded, initial
+from mailpoller.wire.sasl import Exchange, answered, encoded, initial
 from mailpoller.wire.wording import without
 
 # RFC 5530 section 3; Google says OVERQUOTA of its own bandwidth limits.
@@ -84,7 +84,7 @@ async def authenticate(protocol: ImapProtocol, exchange: Exchange) -> None:
             if broken is not None:
                 raise broken  # it goes on asking all the same
             try:
-                said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
+                said = await answered(exchange, challenge) if first is None else encoded(first)
             except MailpollerError as error:
                 broken, said = error, "*"  # ends the exchange; the server's NO follows
             first = None

@@ -12,7 +12,7 @@ from datetime import timedelta
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.sources.pop3.protocol import Pop3Protocol, Reply
 from mailpoller.wire.auth import Credentials
-from mailpoller.wire.sasl import Exchange, decoded, encoded, initial
+from mailpoller.wire.sasl import Exchange, answered, encoded, initial
 from mailpoller.wire.wording import spoken
 
 LONGEST_COMMAND = 255
@@ -98,7 +98,7 @@ async def authenticate(protocol: Pop3Protocol, exchange: Exchange) -> None:
             if broken is not None:
                 raise broken  # it goes on asking all the same
             try:
-                said = encoded(await exchange.answer(decoded(challenge)) if first is None else first)
+                said = await answered(exchange, challenge) if first is None else encoded(first)
             except MailpollerError as error:
                 broken, said = error, "*"  # ends the exchange; the server's -ERR follows
             first = None

@@ -165,11 +165,17 @@ class Pop3Protocol(asyncio.Protocol):
             if self._upgrading and not self._sent and not self._reader.clean:
                 raise ProtocolViolation("data in clear after STLS")
         except ProtocolViolation as violation:
-            self.broken = True
-            self.lose(f"the server broke the protocol: {violation}")
+            self._give_up(str(violation))
         except Enough:
             self.cut = True
             self.lose("we ended the connection in the middle of a message that is larger than the limit")
+        except Exception as error:  # not its words: they may quote anybody's mail
+            self._give_up(f"what it says cannot be read ({type(error).__name__})")
+
+    def _give_up(self, reason: str) -> None:
+        """The one place where whatever a reader of ours raises ends the connection."""
+        self.broken = True
+        self.lose(f"the server broke the protocol: {reason}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.hung_up = exc is None and self.lost is None

@@ -19,13 +19,15 @@ from aiosmtplib.errors import (
     SMTPResponseException,
     SMTPServerDisconnected,
 )
+from aiosmtplib.protocol import SMTPProtocol
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.wire import dial
 from mailpoller.wire.auth import Credentials
-from mailpoller.wire.sasl import Exchange, decoded, encoded, initial
+from mailpoller.wire.sasl import Exchange, answered, encoded, initial
 from mailpoller.wire.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
 from mailpoller.wire.tls import describe
+from mailpoller.wire.unasked import Allowance
 from mailpoller.wire.wording import spoken
 
 log = structlog.get_logger(__name__)
@@ -126,6 +128,7 @@ class Line:
             context = await self._context() if self.settings.tls == "tls" else None
             taken, self._socket = self._socket, None
             await self.client.connect(sock=taken, tls_context=context)
+            _bound(self.client.protocol)
         detail = self._check_peer() if self.settings.tls == "tls" else ""
         await self._hello()
         return detail
@@ -223,7 +226,7 @@ class Line:
             answer = await self.client.execute_command(*words)
             while answer.code == 334:
                 try:
-                    said = encoded(await exchange.answer(decoded(answer.message)) if first is None else first)
+                    said = await answered(exchange, answer.message) if first is None else encoded(first)
                 except MailpollerError:
                     await self.client.execute_command(b"*")
                     raise
@@ -294,6 +297,23 @@ class Line:
                 raise RelayUnavailable(f"{place}: {describe(cause, self.settings.host, self._timeout)}") from None
             kind = RelayCut if isinstance(error, SMTPServerDisconnected | ConnectionError) else RelayUnavailable
             raise kind(f"{place}: {stage}: {spoken(str(error), self._hidden)}") from None
+
+
+def _bound(protocol: SMTPProtocol | None) -> None:
+    """Cut the connection of a relay that goes on talking: aiosmtplib drops what nobody asked for, and reads on for
+    ever."""
+    if protocol is None:
+        return
+    loop = asyncio.get_running_loop()
+    allowance, receive = Allowance(loop.time()), protocol.data_received
+
+    def received(data: bytes) -> None:
+        if getattr(protocol, "_response_pending", True) or allowance.spend(len(data), loop.time()):
+            receive(data)
+        elif isinstance(protocol.transport, asyncio.Transport):
+            protocol.transport.abort()
+
+    vars(protocol)["data_received"] = received
 
 
 _warned: set[str] = set()
