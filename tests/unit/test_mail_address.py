@@ -68,11 +68,34 @@ def test_address_field_is_understood(value, expected):
         ("root", [("", "root")]),
         ("the whole team", [("the whole team", "")]),
         ("=?utf-8?q?a=40example.com?=", [("a@example.com", "")]),
-        ("A <a@exa mple.com>", [("A", "a@example.com")]),
+        ("A <a@exa mple.com>", [("A", "a@exa mple.com")]),
+        ("<power quadrant system@example.com>", [("", "power quadrant system@example.com")]),
+        ("test1@local>", [("", "test1@local>")]),
+        ("A <a@example.com>>", [("A", "a@example.com")]),
+        ("a@b@example.com", [("", "a@b@example.com")]),
+        ("A <mailto:a@example.com>", [("A", "mailto:a@example.com")]),
+        ("A <root>", [("A", "root")]),
     ],
 )
 def test_broken_address_field_still_gives_what_is_in_it(value, expected):
     assert pairs(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["test1@local>", "a@b@example.com", "<power quadrant system@example.com>", "A <mailto:a@example.com>", "A <root>",
+     "A <a@>", "@example.com", "A <a@example.com>>"],
+)  # fmt: skip
+def test_what_cannot_be_an_address_is_given_as_written_and_said(value):
+    found, defect = parse_addresses(value)
+    assert len(found) == 1
+    assert found[0].address in value
+    assert defect == MALFORMED
+
+
+@pytest.mark.parametrize("value", ["< john . doe @ example . com >", 'x <"john doe"@example.com>', "<a@[IPv6:::1]>"])
+def test_odd_forms_that_are_allowed_are_no_defect(value):
+    assert parse_addresses(value)[1] == ""
 
 
 @pytest.mark.parametrize("value", ["root", '"John <a@example.com>', "((( a@example.com", "<>", "no address here"])

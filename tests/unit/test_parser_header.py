@@ -147,7 +147,21 @@ def test_our_own_mail_is_known_by_the_loop_header():
         ("Sat, 31 Dec 2016 23:59:60 +0000", "2016-12-31T23:59:59"),
         ("Sat, 14 March 2026 09.26.53 -0000", "2026-03-14T09:26:53"),
         ("14-Mar-2026 09:26:53 +0000", "2026-03-14T09:26:53"),
-        ("Sat, 14 Mar 2026 09:26:53 Europe", "2026-03-14T09:26:53"),
+        ("Sat, 28 Apr 2012 23:09:37 GMT+0100", "2012-04-28T22:09:37"),
+        ("Mon, 30 Nov 2026 08:00:00 GMT+01:00", "2026-11-30T07:00:00"),
+        ("Mon, 30 Nov 2026 08:00:00 UTC+1", "2026-11-30T07:00:00"),
+        ("Mon, 30 Nov 2026 24:00:00 +0000", "2026-12-01T00:00:00"),
+        ("Mon, 30 Nov 2026 08:00:00 PM +0000", "2026-11-30T20:00:00"),
+        ("Mon, 30 Nov 2026 12:30:00 a.m. +0000", "2026-11-30T00:30:00"),
+        ("Mon, 21 Aug 1995 13:30:57 -600", "1995-08-21T19:30:57"),
+        ("Mon, 30 Nov 2026 08:00:00 MEZ", "2026-11-30T07:00:00"),
+        ("Mon, 30 Nov 2026 08:00:00 (EST)", "2026-11-30T13:00:00"),
+        ("2026-11-30T08:00:00Z", "2026-11-30T08:00:00"),
+        ("2012-04-28T23:09:37.5+02:00", "2012-04-28T21:09:37"),
+        ("2012-04-28 23:09:37 +0530", "2012-04-28T17:39:37"),
+        ("Sat Apr 28 23:09:37 CEST 2012", "2012-04-28T21:09:37"),
+        ("Sat Apr 28 23:09:37 2012 +0200", "2012-04-28T21:09:37"),
+        ("April 28, 2012 11:09 PM -0500", "2012-04-29T04:09:00"),
     ],
 )
 def test_dates_are_instants_in_utc(value, expected):
@@ -157,11 +171,21 @@ def test_dates_are_instants_in_utc(value, expected):
 @pytest.mark.parametrize(
     "value",
     ["", "yesterday", "99 Bar 0000 99:99:99 +9999", "31 Dec 9999 23:59:59 -2359", "1 Jan 0001 00:00:00 +0100",
-     "29 Feb 2025 00:00:00 +0000", "1 Jan 2026 25:00:00 +0000", "2026-03-14T09:26:53Z"],
+     "29 Feb 2025 00:00:00 +0000", "1 Jan 2026 25:00:00 +0000", "1 Jan 2026 24:01:00 +0000",
+     "1 Jan 2026 08:00:00 Europe", "1 Jan 2026 08:00:00 K",
+     "1 Jan 2026 08:00:00 IST", "1 Jan 2026 08:00:00 Europe/Berlin", "1 Jan 2026 08:00:00 +00100",
+     "1 Jan 2026 08:00:00 +9999", "20260101T080000Z"],
 )  # fmt: skip
 def test_what_is_no_date_is_none_and_a_defect(value):
     assert parse_date(value) is None
     assert field("Date", value or "x").defects == ("date-malformed",)
+
+
+@pytest.mark.parametrize("value", ["Sat Apr 28 23:09:37 2012", "28 Apr 2012 23:09:37", "2012-04-28 23:09:37"])
+def test_a_date_without_a_zone_is_read_as_utc_and_says_so(value):
+    message = field("Date", value)
+    assert message.date == datetime(2012, 4, 28, 23, 9, 37, tzinfo=UTC)
+    assert message.defects == ("date-zone-missing",)
 
 
 @given(

@@ -177,13 +177,41 @@ class Attachment:
 
 
 @record
+class Forwarded:
+    """A message within the message (``message/rfc822``), as far as a person would look at it; dates are aware.
+
+    The offsets of its attachments are those of the raw octets, or 0 if it was encoded as a whole.
+    """
+
+    from_: tuple[Address, ...]
+    date: datetime | None
+    subject: str
+    text: str
+    html: str
+    attachments: tuple[Attachment, ...]
+
+
+@record
+class Undone:
+    """Something that was not done with a message: ``what``, and ``why``, both constant words."""
+
+    what: str
+    why: str
+
+
+@record
 class Body:
-    """What lies below the header: the message's own text and HTML (decoded, valid Unicode) and its attachments."""
+    """What lies below the header: the message's own text and HTML (decoded, valid Unicode) and its attachments.
+
+    ``forwarded``: the first message within it that was opened, or None; it is among the attachments all the same.
+    """
 
     text: str
     html: str
     attachments: tuple[Attachment, ...]
     defects: tuple[str, ...] = ()
+    forwarded: Forwarded | None = None
+    undone: tuple[Undone, ...] = ()
 
 
 class Message:

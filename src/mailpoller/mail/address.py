@@ -14,7 +14,7 @@ from mailpoller.core.message import Address
 from mailpoller.mail.words import clean, readable
 
 MALFORMED = "address-malformed"
-"""Defect: what stands where an address should be has none."""
+"""Defect: what stands where an address should be is none, or cannot be one; it is given as written."""
 CUT = "addresses-cut"
 """Defect: the field holds more addresses than we keep."""
 
@@ -47,6 +47,13 @@ _TOKEN_WITHOUT_QUOTES = re.compile(
     re.DOTALL,
 )
 _STEPS = 64
+_PLAIN = re.compile(r"[^\s<>@]++@[^\s<>@]++").fullmatch
+_ADDR_SPEC = re.compile(
+    r'(?:"(?:[^"\\]++|\\.)*+"|[^\s"(),:;<>@\[\]\\]++)@(?:\[[^\s\[\]]*+\]|[^\s"(),:;<>@\[\]\\]++)', re.DOTALL
+).fullmatch
+"""What can be one (RFC 5322 section 3.4.1), with all that is not ASCII allowed (RFC 6532)."""
+_SPACE = re.compile(r"\s").search
+_AROUND = re.compile(r"\s*+([.@])\s*+")
 
 
 def parse_addresses(value: str) -> tuple[tuple[Address, ...], str]:
@@ -85,7 +92,7 @@ def _plain(value: str) -> tuple[tuple[Address, ...], str] | None:
             if not bracket and not item.strip():
                 continue
             return None
-        if "@" not in address or " " in address or "<" in address or not address.isprintable():
+        if not _PLAIN(address) or not address.isprintable():
             return None
         if len(addresses) == KEPT:
             return tuple(addresses), CUT
@@ -150,7 +157,9 @@ class _Reader:
                 self.open_group()
             else:
                 self.defect = MALFORMED
-                if token["mark"] == '"':
+                if token["mark"] == ">" and self.angle is None and self.words and not self.apart:
+                    self.add(">")  # as written, since nobody knows what was meant
+                elif token["mark"] == '"':
                     match = _TOKEN_WITHOUT_QUOTES.match
             if len(self.addresses) >= KEPT:
                 return tuple(self.addresses[:KEPT]), CUT if value[position:].strip(" ,;") else self.defect
@@ -185,8 +194,6 @@ class _Reader:
         address = _addr_spec(angle)
         name = " ".join(words) or (" ".join(trail) if stray is None else "") or comment
         self.take(name, address)
-        if not address:
-            self.defect = MALFORMED
         if stray is not None:  # a comma was forgotten
             self.take(*stray)
             self.defect = MALFORMED
@@ -209,6 +216,8 @@ class _Reader:
     def take(self, name: str, address: str) -> None:
         if name or address:
             self.addresses.append(Address(readable(name).strip(), clean(address)))
+        if not _ADDR_SPEC(address):
+            self.defect = MALFORMED
 
 
 def _split_bare(words: list[str]) -> tuple[str, str] | None:
@@ -229,13 +238,14 @@ def _split_bare(words: list[str]) -> tuple[str, str] | None:
 
 
 def _addr_spec(angle: str) -> str:
-    """What stands in the brackets, without source route, comments and white space."""
+    """What stands in the brackets, without source route, comments, and white space where that is allowed: around dots
+    and the at sign (RFC 5322 section 4.4). Any other is left, since an address without it would be invented."""
     if "(" in angle and '"' not in angle:
         angle = _COMMENT.sub("", angle)
     angle = angle.strip()
     if angle.startswith("@") and ":" in angle:
         angle = angle.partition(":")[2]
-    return angle if '"' in angle else "".join(angle.split())
+    return angle if '"' in angle or not _SPACE(angle) else _AROUND.sub(r"\1", angle)
 
 
 def _comment_end(value: str, start: int) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 
-from mailpoller.core.message import Attachment, Body
+from mailpoller.core.message import Attachment, Body, Forwarded, Undone
 from mailpoller.core.spool import Block
+from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.charset import decode
-from mailpoller.mail.structure import Part, scan
-from mailpoller.mail.transfer import decoded
+from mailpoller.mail.date import read_date
+from mailpoller.mail.header import read_header
+from mailpoller.mail.signed import CONSIDERED, unwrap
+from mailpoller.mail.structure import CONTENT, Part, scan
+from mailpoller.mail.transfer import BASE64_MALFORMED, decoded, is_base64
 from mailpoller.mail.words import readable
 
 TEXT_KEPT = 5_000_000
@@ -20,6 +25,17 @@ TEXT_CUT = "text-cut"
 NUL = "nul"
 """Defect: a NUL in the text; it was replaced, since many databases and programs cannot hold one."""
 
+_MESSAGES = frozenset(("message/rfc822", "message/global"))
+_SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
+_AS_IT_IS = frozenset(("", "7bit", "8bit", "binary"))
+_TEXT_FOR_PROGRAMS = frozenset(
+    ("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory", "text/csv", "text/css",
+     "text/javascript", "text/xml", "text/rfc822-headers", "text/rtf", "text/x-amp-html", "text/tab-separated-values")
+)  # fmt: skip
+_OPENED_UP_TO = 16 << 20
+_DEEPEST = 3
+_FEW_WORDS = 4096
+_WORDS_ALONE = re.compile(rb"[A-Za-z0-9/+]++(?: [A-Za-z0-9/+]++)++").fullmatch
 _META_CHARSET = re.compile(rb"""<meta[^>]{1,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE)
 _META_CONSIDERED = 2048
 
@@ -33,23 +49,157 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
     else is an attachment.
     """
     parts, defects = scan(octets, start, end, fields)
-    texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
-    room = {"text/plain": TEXT_KEPT, "text/html": TEXT_KEPT}
-    attachments: list[Attachment] = []
-    for part in parts:
-        kind = part.content_type
-        if (
-            kind in texts
-            and part.disposition != "attachment"
-            and not part.name
-            and not part.opaque
-            and (not texts[kind] or part.within not in ("alternative", "related"))
-        ):
-            texts[kind].append(_text(octets, part, room, defects))
+    part = parts[0] if len(parts) == 1 else None
+    if (
+        part is not None
+        and part.content_type == "text/plain"
+        and not part.name
+        and part.disposition != "attachment"
+        and part.encoding != "base64"
+    ):  # most mail that people write to people, at two thirds of the price
+        text = _text(octets, part, "text/plain", {"text/plain": TEXT_KEPT}, defects)
+        return Body(text, "", (), tuple(dict.fromkeys(defects)) if defects else ())
+    return _Reader(octets).read(parts, defects)
+
+
+class _Reader:
+    """Reads one message, and those it holds: ``depth`` is how many lie around it. ``outer``: its octets are the raw
+    ones, so that offsets in them mean something to who has these."""
+
+    def __init__(self, octets: Block, depth: int = 0, *, outer: bool = True) -> None:
+        self.octets = octets
+        self.depth = depth
+        self.outer = outer
+        self.defects: list[str] = []
+        self.undone: list[Undone] = []
+        self.forwarded: Forwarded | None = None
+        self.unwrapped = False  # one is what a mail holds; a thousand would be opened for ever
+        self.texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
+        self.room = {"text/plain": TEXT_KEPT, "text/html": TEXT_KEPT}
+        self.attachments: list[Attachment] = []
+
+    def read(self, parts: list[Part], defects: list[str]) -> Body:
+        self.take(parts, defects)
+        return Body(
+            _joined(self.texts["text/plain"]),
+            _joined(self.texts["text/html"]),
+            tuple(self.attachments),
+            tuple(dict.fromkeys(self.defects)),
+            self.forwarded,
+            tuple(dict.fromkeys(self.undone)),
+        )
+
+    def take(self, parts: list[Part], defects: list[str]) -> None:
+        self.defects += defects
+        texts = self.texts
+        known: set[str] = set()
+        own: list[Part] = []
+        for part in parts:
+            kind = part.content_type
+            if (
+                kind in texts
+                and part.disposition != "attachment"
+                and not part.name
+                and not part.opaque
+                and (kind not in known or part.within not in ("alternative", "related"))
+            ):
+                known.add(kind)
+                own.append(part)
+        if not own and not any(self.texts.values()):
+            own = next(([part] for part in parts if _may_be_the_text(part)), own)
+        left = list(own)
+        for part in parts:
+            if left and part is left[0]:
+                left.pop(0)
+                self.text(part)
+            else:
+                self.other(part)
+
+    def text(self, part: Part) -> None:
+        part = self.really(part)
+        kind = part.content_type if part.content_type in self.texts else "text/plain"
+        self.texts[kind].append(_text(self.octets, part, kind, self.room, self.defects))
+
+    def other(self, part: Part) -> None:
+        part = self.really(part)
+        attachment = _attachment(self.octets, part, self.defects)
+        if not self.outer:
+            attachment = replace(attachment, start=0, end=0)
+        self.attachments.append(attachment)
+        if part.content_type in _MESSAGES and self.forwarded is None and not self.depth and part.within != "report":
+            self.forwarded = self.opened(part, attachment.size)
+        elif part.content_type in _SIGNED and self.depth < _DEEPEST and not self.unwrapped:
+            self.unwrapped = True
+            self.unwrap(part, attachment.size)
+
+    def really(self, part: Part) -> Part:
+        """The part with the encoding that its octets have."""
+        if part.encoding == "base64" and not is_base64(self.octets, part.start, part.end):
+            self.defects.append(BASE64_MALFORMED)
+            return part._replace(encoding="")
+        return part
+
+    def opened(self, part: Part, size: int) -> Forwarded | None:
+        """The message that is this part; None if it is too large to be decoded whole."""
+        if part.encoding in _AS_IT_IS:
+            octets, start, end, outer = self.octets, part.start, part.end, self.outer
+        elif size > _OPENED_UP_TO:
+            self.undone.append(Undone("forwarded", "too-large"))
+            return None
         else:
-            attachments.append(_attachment(octets, part, defects))
-    return Body(
-        _joined(texts["text/plain"]), _joined(texts["text/html"]), tuple(attachments), tuple(dict.fromkeys(defects))
+            octets, start, end, outer = self.decoded(part), 0, size, False
+        header = read_header(octets, start, end, top=True)
+        reader = _Reader(octets, self.depth + 1, outer=outer)
+        body = reader.read(*scan(octets, header.body, end, content_fields(header.fields)))
+        self.defects += (*header.defects, *body.defects)
+        self.undone += body.undone
+        values = {name.lower(): value for name, value in reversed(header.fields)}
+        return Forwarded(
+            from_=parse_addresses(values.get("from", ""))[0],
+            date=read_date(values["date"])[0] if values.get("date") else None,
+            subject=readable(values.get("subject", "")),
+            text=body.text,
+            html=body.html,
+            attachments=body.attachments,
+        )
+
+    def decoded(self, part: Part) -> bytes:
+        return b"".join(decoded(self.octets, part.start, part.end, part.encoding, []))
+
+    def unwrap(self, part: Part, size: int) -> None:
+        """What is signed becomes this message's own, as if it had been signed beside it."""
+        if size > CONSIDERED:
+            self.undone.append(Undone("signed-data", "too-large"))
+            return
+        content = unwrap(self.decoded(part))
+        if content is None:
+            return
+        self.undone.append(Undone("signature", "unchecked"))
+        header = read_header(content, 0, len(content))
+        reader = _Reader(content, self.depth + 1, outer=False)
+        reader.texts, reader.room, reader.attachments = self.texts, self.room, self.attachments
+        reader.take(*scan(content, header.body, len(content), content_fields(header.fields)))
+        self.defects += (*header.defects, *reader.defects)
+        self.undone += reader.undone
+
+
+def content_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The first value of each field that describes a body, by name in lower case."""
+    found: dict[str, str] = {}
+    for name, value in fields:
+        key = name.lower()
+        if key in CONTENT:
+            found.setdefault(key, value)
+    return found
+
+
+def _may_be_the_text(part: Part) -> bool:
+    """True for a part that a person would read, in a message that has no other: named, or of another kind of text."""
+    return (
+        part.content_type.startswith("text/")
+        and part.content_type not in _TEXT_FOR_PROGRAMS
+        and part.disposition != "attachment"
+        and not part.opaque
     )
 
 
@@ -60,8 +210,8 @@ def _joined(texts: list[str]) -> str:
     return "".join(texts)
 
 
-def _text(octets: Block, part: Part, room: dict[str, int], defects: list[str]) -> str:
-    left = room[part.content_type]
+def _text(octets: Block, part: Part, kind: str, room: dict[str, int], defects: list[str]) -> str:
+    left = room[kind]
     pieces: list[bytes] = []
     size = 0
     for piece in decoded(octets, part.start, part.end, part.encoding, defects):
@@ -75,13 +225,15 @@ def _text(octets: Block, part: Part, room: dict[str, int], defects: list[str]) -
         data = data[:left]
         size = left
         defects.append(TEXT_CUT)
-    room[part.content_type] = left - size
+    room[kind] = left - size
     charset = part.charset
-    if not charset and part.content_type == "text/html":
+    if not charset and kind == "text/html":
         meta = _META_CHARSET.search(data, 0, _META_CONSIDERED)
         if meta is not None:
             charset = meta[1].decode("ascii", "replace")
     text, defect = decode(data, charset)
+    if defect and part.encoding == "base64" and (plain := _never_encoded(octets, part)):
+        text, defect = plain, BASE64_MALFORMED
     if defect and not cut:  # a cut may well have gone through a character
         defects.append(defect)
     text = text.removeprefix("\ufeff")
@@ -91,6 +243,14 @@ def _text(octets: Block, part: Part, room: dict[str, int], defects: list[str]) -
         text = text.replace("\0", "\ufffd")
         defects.append(NUL)
     return text
+
+
+def _never_encoded(octets: Block, part: Part) -> str:
+    """A few plain words that call themselves base64, and of which decoding made nothing readable; else ""."""
+    held = octets[part.start : min(part.end, part.start + _FEW_WORDS)]
+    if part.end - part.start > _FEW_WORDS or not _WORDS_ALONE(held.strip()):
+        return ""
+    return held.decode("ascii")
 
 
 def _attachment(octets: Block, part: Part, defects: list[str]) -> Attachment:

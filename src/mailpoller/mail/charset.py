@@ -1,8 +1,7 @@
 """Octets to text: the charset ladder, which always arrives at valid Unicode.
 
-Declared charset, then its aliases as mail really uses them, then UTF-8, then windows-1252. A name from a mail is only
-ever looked up in our own table: ``codecs.lookup`` would import a module for any name that a stranger makes up,
-remember it for good, and hand out "charsets" such as ``hex`` or ``unicode_escape`` that are no charsets at all.
+Declared charset, under the names that mail really uses (:mod:`mailpoller.mail.charset_names`), then UTF-8, then
+windows-1252.
 """
 
 from __future__ import annotations
@@ -11,74 +10,22 @@ import codecs
 import encodings
 import re
 import sys
-from encodings.aliases import aliases as _python_aliases
 from functools import lru_cache
+
+from mailpoller.mail import stateful
+from mailpoller.mail.charset_names import codec_named
 
 UNKNOWN = "charset-unknown"
 """Defect: no codec is known by the declared name."""
 WRONG = "charset-wrong"
 """Defect: the octets are not of the declared charset (or, with none declared, not UTF-8)."""
 
-_NOT_CHARSETS = frozenset(
-    (
-        "base64_codec",
-        "bz2_codec",
-        "hex_codec",
-        "quopri_codec",
-        "rot_13",
-        "uu_codec",
-        "zlib_codec",
-        "mbcs",
-        "oem",
-        "tactis",
-    )
-)
-
-_WITHOUT_ALIAS = (
-    "cp720", "cp737", "cp856", "cp874", "cp875", "cp1006", "koi8_r", "koi8_u", "koi8_t", "kz1048", "mac_croatian",
-    "mac_farsi", "mac_arabic", "mac_romanian", "utf_8_sig", "big5hkscs", "gb18030", "hz",
-)  # fmt: skip
-
-_AS_MAIL_USES_THEM = {
-    # Names that mean a larger set than they say (the WHATWG Encoding Standard reads them so, and so do mail clients).
-    "iso_8859_1": "cp1252", "iso8859_1": "cp1252", "latin_1": "cp1252", "latin1": "cp1252", "l1": "cp1252",
-    "iso_8859_9": "cp1254", "iso8859_9": "cp1254", "latin5": "cp1254",
-    "iso_8859_11": "cp874", "iso8859_11": "cp874", "tis_620": "cp874", "tis620": "cp874", "windows_874": "cp874",
-    "shift_jis": "cp932", "sjis": "cp932", "x_sjis": "cp932", "windows_31j": "cp932", "ms_kanji": "cp932",
-    "shiftjis": "cp932",
-    "euc_kr": "cp949", "ks_c_5601_1987": "cp949", "ks_c_5601": "cp949", "ksc_5601": "cp949", "korean": "cp949",
-    "windows_949": "cp949", "iso_ir_149": "cp949",
-    "gb2312": "gb18030", "gbk": "gb18030", "gb_2312_80": "gb18030", "x_gbk": "gb18030", "cp936": "gb18030",
-    "hz_gb_2312": "hz",
-    "gb18030_2000": "gb18030", "chinese": "gb18030", "big5": "big5hkscs", "big5_hkscs": "big5hkscs",
-    "x_x_big5": "big5hkscs",
-    "iso_2022_jp": "iso2022_jp_ext", "csiso2022jp": "iso2022_jp_ext", "iso_2022_jp_ms": "iso2022_jp_ext",
-    # Names that nobody registered, and that arrive all the same.
-    "utf8": "utf_8", "utf_8mb4": "utf_8", "utf8mb4": "utf_8", "unicode_1_1_utf_8": "utf_8", "x_unicode20utf8": "utf_8",
-    "unicode_1_1_utf_7": "utf_7", "x_user_defined": "cp1252", "ansi": "cp1252", "x_ansi": "cp1252", "cp_850": "cp850",
-    "iso_8859_8_i": "iso8859_8", "iso_8859_8_e": "iso8859_8", "iso_8859_6_i": "iso8859_6", "iso_8859_6_e": "iso8859_6",
-    "x_mac_roman": "mac_roman", "macroman": "mac_roman", "x_mac_ce": "mac_latin2", "x_mac_cyrillic": "mac_cyrillic",
-    "koi8": "koi8_r", "koi": "koi8_r", "x_koi8_r": "koi8_r", "koi8_ru": "koi8_u", "x_cp1250": "cp1250",
-    "x_cp1251": "cp1251",
-    "x_cp1252": "cp1252", "win_1251": "cp1251", "win1251": "cp1251", "win_1252": "cp1252", "unicode": "utf_16",
-}  # fmt: skip
-
-_SEPARATORS = re.compile(r"[^a-z0-9]+")
-_CODECS = {
-    _SEPARATORS.sub("_", name): codec
-    for name, codec in (
-        *((name, name) for name in (*_WITHOUT_ALIAS, *_python_aliases.values())),
-        *_python_aliases.items(),
-        *_AS_MAIL_USES_THEM.items(),
-    )
-    if codec not in _NOT_CHARSETS
-}
-
 _LONGEST_NAME = 60
 _REPAIRED_AT_MOST = 1 << 20
-_LANGUAGE = re.compile(r"\*.*", re.DOTALL)
+_PIECE = 1 << 16
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNICODE_FORMS = frozenset(("utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))
+_STATELESS = re.compile(rb"[^\x1b\x0e~+]*").fullmatch
 _ASCII = frozenset(("ascii", "us-ascii", "utf-8", "utf8", ""))
 
 
@@ -96,8 +43,7 @@ _WINDOWS_1252 = _whole_table("cp1252")
 def _codec(name: str) -> tuple[str, str] | None:
     """Python's codec for a charset name (any case and punctuation) and its table if it has one; None if there is
     none."""
-    key = _SEPARATORS.sub("_", _LANGUAGE.sub("", name).strip().lower()).strip("_")
-    codec = _CODECS.get(key)
+    codec = codec_named(name)
     if codec is None:
         return None
     try:
@@ -141,15 +87,42 @@ def decode(octets: bytes, charset: str = "") -> tuple[str, str]:
     try:
         text = str(octets, codec)
     except UnicodeError:
+        if codec in stateful.STATEFUL and not _STATELESS(octets):
+            return _stretches(octets, codec)
         try:
             return str(octets, "utf-8"), WRONG
         except UnicodeDecodeError:
             if codec in ("ascii", "utf_8", "utf_8_sig"):
                 return _guess(octets), WRONG
-            # Python replaces one bad sequence at a time here, at half a microsecond each.
-            text = str(octets[:_REPAIRED_AT_MOST], codec, "replace")
-            return scrub(text), WRONG
+            return scrub(_repaired(octets, codec)), WRONG
     return (scrub(text) if codec in _UNICODE_FORMS else text), ""
+
+
+def _stretches(octets: bytes, codec: str) -> tuple[str, str]:
+    """What a stateful codec refused, stretch by stretch. NEC's and IBM's characters are no fault of the sender: all
+    clients write them."""
+    text = stateful.read(octets[:_REPAIRED_AT_MOST], codec)
+    if len(octets) > _REPAIRED_AT_MOST:
+        text += _guess(octets[_REPAIRED_AT_MOST:])
+        return scrub(text), WRONG
+    fault = "\ufffd" in text or codec in ("hz", "utf_7") or not octets.isascii()
+    return scrub(text), WRONG if fault else ""
+
+
+def _repaired(octets: bytes, codec: str) -> str:
+    """Octets that are not all of their charset, with U+FFFD where they are not.
+
+    Python replaces one bad sequence at a time here, at half a microsecond each. So of what is beyond the first
+    megabyte only the pieces are repaired that need no repair, and the others are read as windows-1252: nothing is cut.
+    """
+    out = [str(octets[:_REPAIRED_AT_MOST], codec, "replace")]
+    for at in range(_REPAIRED_AT_MOST, len(octets), _PIECE):
+        piece = octets[at : at + _PIECE]
+        try:
+            out.append(str(piece, codec))
+        except UnicodeError:
+            out.append(_guess(piece))
+    return "".join(out)
 
 
 def _guess(octets: bytes) -> str:

@@ -9,7 +9,7 @@ import orjson
 import pybase64
 
 from mailpoller.core.delivery import Payload
-from mailpoller.core.message import Message
+from mailpoller.core.message import Forwarded, Message
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail.charset import scrub
 from mailpoller.mail.words import clean
@@ -176,7 +176,24 @@ def render(
 
 def _parsed(message: Message) -> dict[str, Any]:
     body = message.body
-    return {"text": body.text, "html": body.html, "attachments": body.attachments}
+    return {
+        "text": body.text,
+        "html": body.html,
+        "attachments": body.attachments,
+        "forwarded": _forwarded(body.forwarded) if body.forwarded is not None else None,
+        "undone": body.undone,
+    }
+
+
+def _forwarded(inner: Forwarded) -> dict[str, Any]:
+    return {
+        "from": inner.from_,
+        "date": inner.date,
+        "subject": inner.subject,
+        "text": inner.text,
+        "html": inner.html,
+        "attachments": inner.attachments,
+    }
 
 
 def _dumps(value: Any) -> bytes:

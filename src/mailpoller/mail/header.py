@@ -6,7 +6,8 @@ import re
 from typing import NamedTuple
 
 from mailpoller.core.spool import Block
-from mailpoller.mail.charset import decode
+from mailpoller.mail.charset import codec_for, decode
+from mailpoller.mail.words import octets_escaped
 
 CONSIDERED = 1 << 20
 """Octets of a message's header block that are looked at."""
@@ -22,7 +23,12 @@ SEPARATOR_MISSING = "header-separator-missing"
 BARE_CR = "header-bare-cr"
 """Defect: a carriage return stands alone in the header block; it counts as a space."""
 NOT_UTF8 = "header-not-utf8"
-"""Defect: raw octets above 127 that are not UTF-8 (RFC 6532); read as windows-1252."""
+"""Defect: raw octets above 127 that are not UTF-8 (RFC 6532); read in the charset that the message declares for its
+text, else as windows-1252."""
+BLANK_FIRST = "header-after-blank-line"
+"""Defect: empty lines stand before the header; they were passed over."""
+BYTE_ORDER_MARK = "byte-order-mark"
+"""Defect: a byte order mark stands before the header; it was passed over."""
 MBOX_LINE = "mbox-line"
 """Defect: a ``From `` line of an mbox stands before the header; it was passed over."""
 
@@ -35,6 +41,17 @@ _EMPTY_LINE = re.compile(rb"\n\r?\n")
 """Octets of a line end and of the empty line behind it. An expression finds it several times as fast as
 ``bytes.find``."""
 _FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
+_BOM = b"\xef\xbb\xbf"
+_BLANK_LINES = re.compile(rb"(?:[ \t]*+\r?\n){1,100}+")
+_KNOWN_FIELD = re.compile(
+    rb"(?:from|sender|reply-to|to|cc|subject|date|message-id|received|return-path|delivered-to|mime-version|content-type"
+    rb"|content-transfer-encoding|dkim-signature|in-reply-to|references|x-[!-9;-~]++)[ \t]*+:",
+    re.IGNORECASE,
+)
+_NEEDED_FIELD = re.compile(rb"^(from|subject|date|message-id|content-type|mime-version)[ \t]{0,20}:", re.I | re.M)
+_STRANGE_LINES = 8
+_LOOKED_PAST = (b"\xef", b"\r", b"\n", b" ", b"\t")
+_CHARSET = re.compile(rb"charset\s{0,20}+\*?=\s{0,20}+[\"']?([\w.:-]{1,60})", re.IGNORECASE)
 _MBOX = re.compile(rb">?From (?! *:)[^\n]*+(?:\n|\Z)")
 
 
@@ -49,10 +66,13 @@ class Header(NamedTuple):
     plain: bool = False
 
 
-def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERED, kept: int = FIELDS_KEPT) -> Header:
+def read_header(
+    octets: Block, start: int, end: int, considered: int = CONSIDERED, kept: int = FIELDS_KEPT, *, top: bool = False
+) -> Header:
     """Read the header block that begins at ``start``, of a message or part that ends at ``end``. Never raises.
 
-    Lines end with CRLF or LF. Only the first ``considered`` octets are looked at, and ``kept`` fields kept.
+    Lines end with CRLF or LF. Only the first ``considered`` octets are looked at, and ``kept`` fields kept. ``top``:
+    it is a message's own, which every message has, so that what stands before it is looked past.
     """
     defects: list[str] = []
     head = octets[start : min(end, start + min(_FIRST_LOOK, considered))]
@@ -62,8 +82,17 @@ def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERE
             defects.append(MBOX_LINE)
             start += mbox.end()
             head = head[mbox.end() :]
+    if top and head[:1] in _LOOKED_PAST and (skipped := _before_the_header(head, defects)):
+        start += skipped
+        head = octets[start : min(end, start + min(_FIRST_LOOK, considered))]
     if head.startswith((b"\r\n", b"\n")):
         return Header([], start + (2 if head[0] == 13 else 1), defects)
+    header = _read(octets, start, end, considered, kept, head, defects)
+    return _mended(header, octets, end) if NOT_UTF8 in defects else header
+
+
+def _read(octets: Block, start: int, end: int, considered: int, kept: int, head: bytes, defects: list[str]) -> Header:
+    """The header block that begins at ``start``; ``head`` is the first look at it."""
     stop, skip = _empty_line(head)
     if stop < 0 and len(head) < end - start:
         head = octets[start : min(end, start + considered)]
@@ -76,6 +105,19 @@ def read_header(octets: Block, start: int, end: int, considered: int = CONSIDERE
     cut = head.rfind(b"\n")
     body = _far_empty_line(octets, start + len(head) - 3, end)
     return _fields(head[:cut] if cut > 0 else head, start, body, kept, defects)
+
+
+def _before_the_header(head: bytes, defects: list[str]) -> int:
+    """Octets of a byte order mark and of empty lines that stand before a field; what else follows is a body."""
+    skipped = 0
+    if head.startswith(_BOM):
+        skipped = len(_BOM)
+        defects.append(BYTE_ORDER_MARK)
+    blank = _BLANK_LINES.match(head, skipped)
+    if blank is not None and _KNOWN_FIELD.match(head, blank.end()):
+        defects.append(BLANK_FIRST)
+        return blank.end()
+    return skipped
 
 
 def _empty_line(head: bytes) -> tuple[int, int]:
@@ -96,43 +138,39 @@ def _far_empty_line(octets: Block, start: int, end: int) -> int:
 
 
 def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) -> Header:
-    repair = False
     # One walk through the octets answers three questions: if what falls out are the CRs of the line ends (the caller
     # cut the last one in two) and nothing else, then no CR stands alone and there is no control character.
     stripped = block.translate(_TABS, _CONTROLS)
     plain = len(block) - len(stripped) == block.count(b"\r\n") + block.endswith(b"\r") and block.isascii()
-    if plain:
-        text = stripped.decode("ascii")
-    else:
-        text, repair = _decoded(block, defects)
+    text = stripped.decode("ascii") if plain else _decoded(block, defects)
     text = text.replace("\n ", " ")
     lines = text.count("\n") + 1
     fields = _FIELD.findall(text) if lines <= kept else []
     if len(fields) != lines:
-        return _odd_fields(text, block, start, body, kept, defects, repair)
+        return _odd_fields(text, block, start, body, kept, defects)
     if " \n" in text or text.endswith(" "):
         fields = [(name, value.rstrip(" ")) for name, value in fields]
-    return Header([_repaired(field) for field in fields] if repair else fields, body, defects, plain)
+    return Header(fields, body, defects, plain)
 
 
-def _decoded(block: bytes, defects: list[str]) -> tuple[str, bool]:
-    """The block as text with line feeds and without tabs, and whether it was read as Latin-1 and has to be repaired."""
-    repair = False
+def _decoded(block: bytes, defects: list[str]) -> str:
+    """The block as text with line feeds and without tabs; octet by octet, if it is not UTF-8: see :func:`_mended`."""
     try:
         text = block.decode("utf-8")
     except UnicodeDecodeError:
-        text, repair = block.decode("latin-1"), True
-        defects.append(NOT_UTF8)
+        text = block.decode("latin-1")
+        if NOT_UTF8 not in defects:
+            defects.append(NOT_UTF8)
     text = text.replace("\r\n", "\n")
     if "\r" in text:
         text = text.rstrip("\r")  # of the line end that the caller cut in two
         if "\r" in text:
             defects.append(BARE_CR)
             text = text.replace("\r", " ")
-    return text.replace("\t", " "), repair
+    return text.replace("\t", " ")
 
 
-def _odd_fields(text: str, block: bytes, start: int, body: int, kept: int, defects: list[str], repair: bool) -> Header:
+def _odd_fields(text: str, block: bytes, start: int, body: int, kept: int, defects: list[str]) -> Header:
     """Line by line, what the quick way does not take: a line that is no field, or too many of them."""
     lines = text.split("\n", kept)
     if len(lines) > kept:
@@ -150,32 +188,64 @@ def _odd_fields(text: str, block: bytes, start: int, body: int, kept: int, defec
                     return _fields(block[:offset].rstrip(b"\r\n"), start, start + offset, kept, defects)
                 defects.append(LINE_MALFORMED)
             continue
-        field = (found[1], found[2].rstrip(" "))
-        fields.append(_repaired(field) if repair else field)
+        fields.append((found[1], found[2].rstrip(" ")))
     return Header(fields, body, defects)
 
 
-def _repaired(field: tuple[str, str]) -> tuple[str, str]:
-    """A field of a block that was read as Latin-1 because it is not UTF-8."""
-    name, value = field
-    return field if value.isascii() else (name, decode(value.encode("latin-1"))[0])
+def _mended(header: Header, octets: Block, end: int) -> Header:
+    """The fields of a block that was read octet by octet, because it is not UTF-8, in a charset that fits."""
+    declared = next((value for name, value in header.fields if name.lower() == "content-type"), "")
+    found = _CHARSET.search(declared.encode("utf-8", "replace")) or _CHARSET.search(
+        octets[header.body : min(end, header.body + _FIRST_LOOK)]  # of the first part
+    )
+    charset = found[1].decode("ascii", "replace") if found is not None else ""
+    if codec_for(charset) is None:
+        charset = ""
+    fields = [field if field[1].isascii() else (field[0], _mended_value(field[1], charset)) for field in header.fields]
+    return header._replace(fields=fields)
+
+
+def _mended_value(value: str, charset: str) -> str:
+    held = octets_escaped(value.encode("latin-1"))
+    try:
+        return held.decode("utf-8")
+    except UnicodeDecodeError:
+        text, defect = decode(held, charset)
+        return decode(held)[0] if defect else text
 
 
 def _unmarked_body(block: bytes) -> int:
     """Where the body begins if no empty line says so, or -1 if all of ``block`` is header.
 
-    A line that is no field is passed over if a field follows it; if none does, or if it may be a boundary, then
-    it is the first line of the body.
+    A line that is no field is passed over if a field follows it, and so are several if one does that the message
+    needs; if none does, or if it may be a boundary, then the first of them is the first line of the body.
     """
     offset = 0
     strange = -1
+    lines = 0
+    needed: list[int] | None = None
     while offset < len(block):
         following = block.find(b"\n", offset) + 1 or len(block)
         if block[offset] in b" \t" or _FIELD_LINE.match(block, offset):
             strange = -1
-        elif block.startswith(b"--", offset) or strange >= 0:
-            return offset if strange < 0 else strange
+        elif block.startswith(b"--", offset):
+            return offset
+        elif strange >= 0:
+            lines += 1
+            if needed is None:
+                needed = _needed_fields(block)
+            if lines > _STRANGE_LINES or not any(offset < at <= offset + _FIRST_LOOK for at in needed):
+                return strange
         else:
             strange = offset
+            lines = 1
         offset = following
     return strange
+
+
+def _needed_fields(block: bytes) -> list[int]:
+    """Where the fields that every message has once stand first."""
+    first: dict[bytes, int] = {}
+    for found in _NEEDED_FIELD.finditer(block):
+        first.setdefault(found[1].lower(), found.start())
+    return list(first.values())

@@ -18,8 +18,10 @@ _KEPT = 500
 _CACHED_UP_TO = 120
 _PAIR = re.compile(r"\\([\"\\])")  # of the others the backslash stays: they are paths from Windows
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]++|\\.)*+)"?+|([^;]*+))', re.DOTALL)
-_MEDIA_TYPE = re.compile(r"\s*+([\w!#$&^.+-]++)\s*+/\s*+([\w!#$&^.+-]++)", re.ASCII)
-_TOKEN = re.compile(r"\s*+([\w!#$&^.+-]++)", re.ASCII)
+_CHARACTERS = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]++"
+"""Of a token in RFC 2045 section 5.1, which allows more than a registered name has (RFC 6838 section 4.2)."""
+_MEDIA_TYPE = re.compile(rf"\s*+({_CHARACTERS})\s*+/\s*+({_CHARACTERS})")
+_TOKEN = re.compile(rf"\s*+({_CHARACTERS})")
 _SECTION = re.compile(r"(.+?)(?:\*(\d{1,5}))?(\*)?", re.DOTALL)
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _LONGEST_NAME = 255

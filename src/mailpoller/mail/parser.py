@@ -12,14 +12,12 @@ from mailpoller.core.spool import Block
 from mailpoller.mail.address import CUT, KEPT, parse_addresses
 from mailpoller.mail.automatic import classify
 from mailpoller.mail.body import read_body
-from mailpoller.mail.date import parse_date
+from mailpoller.mail.date import read_date
 from mailpoller.mail.header import read_header
 from mailpoller.mail.loop import LOOP_HEADER
 from mailpoller.mail.structure import CONTENT
 from mailpoller.mail.words import clean, readable_fields
 
-DATE_MALFORMED = "date-malformed"
-"""Defect: the Date is none, or lies outside of the calendar."""
 FIELD_REPEATED = "field-repeated"
 """Defect: a field that may stand once (RFC 5322 section 3.6) stands there again; addresses are joined, else the first
 counts."""
@@ -52,14 +50,14 @@ def parse(raw: RawMessage) -> Message:
     if octets.find(b"\n", 0, _FIRST_LINE_WITHIN) < 0 and _ends_lines_with_cr(octets):
         octets = _with_line_feeds(octets)
         defects.append(LINES_END_WITH_CR)
-    header = read_header(octets, 0, len(octets))
+    header = read_header(octets, 0, len(octets), top=True)
     defects += header.defects
     headers = readable_fields(header.fields, plain=header.plain)
     fields = _Fields(header.fields, defects)
     date = fields.value("date")
-    sent = parse_date(date) if date else None
-    if date and sent is None:
-        defects.append(DATE_MALFORMED)
+    sent, fault = read_date(date) if date else (None, "")
+    if fault:
+        defects.append(fault)
     return_path = _return_path(fields.value("return-path")) if "return-path" in fields.first else None
     return Message(
         raw=raw,

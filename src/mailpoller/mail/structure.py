@@ -129,20 +129,21 @@ class _Scanner:
         default = "message/rfc822" if subtype == "digest" else "text/plain"
         opened = -1  # where the part begins whose end we are looking for
         for line, after, closing in self.boundaries(b"\n--" + boundary.encode("utf-8", "replace"), start, end):
-            if opened >= 0:
+            stop = line - 1 if line > opened and self.octets[line - 1] == 13 else line
+            if 0 <= opened < stop:  # between two boundaries without a single octet there is no part
                 if self.seen >= PARTS_KEPT:
                     self.note(PARTS_CUT)
                     self.parts.append(Part("application/octet-stream", "", opened, end, within=subtype, opaque=True))
                     return True
-                stop = line - 1 if line > opened and self.octets[line - 1] == 13 else line
-                self.part(opened, max(stop, opened), default, subtype, depth)
+                self.part(opened, stop, default, subtype, depth)
             opened = after
             if closing:
                 return True
         if opened < 0:
             return False
         self.note(BOUNDARY_UNCLOSED)
-        self.part(opened, end, default, subtype, depth)
+        if opened < end:
+            self.part(opened, end, default, subtype, depth)
         return True
 
     def part(self, start: int, end: int, default: str, within: str, depth: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Iterator
 
 import pybase64
@@ -10,16 +11,20 @@ import pybase64
 from mailpoller.core.spool import Block
 
 BASE64_MALFORMED = "base64-malformed"
-"""Defect: padding in the middle or a character too many; decoded as far as it makes sense."""
+"""Defect: padding in the middle or a character too many; decoded as far as it makes sense. Or no base64 at all, though
+it is declared; taken as it stands."""
 ENCODING_UNKNOWN = "encoding-unknown"
 """Defect: no such Content-Transfer-Encoding; the octets are taken as they are."""
 UUENCODE_MALFORMED = "uuencode-malformed"
-"""Defect: a line could not be decoded; it was passed over."""
+"""Defect: a line could not be decoded; it was passed over. Or no ``begin`` at all; taken as it stands."""
 
 _PIECE = 1 << 20
 _ALPHABET = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 _FOREIGN = bytes(octet for octet in range(256) if octet not in _ALPHABET)
 _MOST_PADDINGS = 1000
+_SAMPLE = 1 << 14
+_BASE64_LINE = re.compile(rb"^[ \t]*+[A-Za-z0-9+/]{2,}+={0,2}+[ \t\r]*+$", re.MULTILINE)
+_STRANGE = bytes(octet for octet in range(256) if octet not in (*_ALPHABET, 9, 10, 13, 32))
 
 
 def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[str]) -> Iterator[bytes]:
@@ -37,6 +42,27 @@ def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[st
     if encoding not in ("", "7bit", "8bit", "binary"):
         defects.append(ENCODING_UNKNOWN)
     return (octets[at : min(end, at + _PIECE)] for at in range(start, end, _PIECE))
+
+
+def is_base64(octets: Block, start: int, end: int) -> bool:
+    """False for a body that is plainly something else, such as the text itself, though it calls itself base64.
+
+    The first octets tell: at least half of what they hold must stand in lines of base64, or hardly anything in them be
+    strange.
+    """
+    sample = octets[start : min(end, start + _SAMPLE)]
+    strange = len(sample) - len(sample.translate(None, _STRANGE))
+    spaces = sample.strip().count(b" ")
+    if not strange and not spaces:
+        return True
+    if len(sample) < end - start:
+        sample = sample[: sample.rfind(b"\n") + 1] or sample
+    whole = len(sample.translate(None, b" \t\r\n"))
+    if (strange + spaces) * 20 < whole:  # a slip here and there
+        return True
+    if not strange:  # words alone
+        return whole % 4 == 0
+    return sum(len(line.strip()) for line in _BASE64_LINE.findall(sample)) * 2 >= whole
 
 
 def _base64(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
@@ -105,30 +131,39 @@ def _quoted_printable(octets: Block, start: int, end: int) -> Iterator[bytes]:
 
 
 def _uuencode(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
+    """What stands between ``begin`` and ``end``, by the length that each line begins with: what follows it is a
+    checksum, or nothing. Without a ``begin`` the octets as they stand."""
     out: list[bytes] = []
-    held = 0
-    inside = False
+    inside = begun = False
+    for piece in _in_lines(octets, start, end):
+        for line in piece.splitlines():
+            if not inside:
+                inside = line.startswith(b"begin ")
+                begun = begun or inside
+                continue
+            if line.strip() in (b"end", b"`", b""):
+                inside = line.strip() != b"end"
+                continue
+            wanted = (((line[0] - 32) & 63) + 2) // 3 * 4 + 1
+            try:
+                out.append(binascii.a2b_uu(line[:wanted]))
+            except binascii.Error:
+                if UUENCODE_MALFORMED not in defects:
+                    defects.append(UUENCODE_MALFORMED)
+        if out:
+            yield b"".join(out)
+            out.clear()
+    if not begun and end > start:
+        defects.append(UUENCODE_MALFORMED)
+        yield from (octets[at : min(end, at + _PIECE)] for at in range(start, end, _PIECE))
+
+
+def _in_lines(octets: Block, start: int, end: int) -> Iterator[bytes]:
+    """Pieces of whole lines, if lines are not longer than a piece."""
     at = start
     while at < end:
         piece = octets[at : min(end, at + _PIECE)]
         if at + len(piece) < end:
             piece = piece[: piece.rfind(b"\n") + 1 or len(piece)]
         at += len(piece)
-        for line in piece.splitlines():
-            if not inside:
-                inside = line.startswith(b"begin ")
-                continue
-            if line.strip() in (b"end", b"`", b""):
-                inside = line.strip() != b"end"
-                continue
-            try:
-                data = binascii.a2b_uu(line[:80])
-            except binascii.Error:
-                if UUENCODE_MALFORMED not in defects:
-                    defects.append(UUENCODE_MALFORMED)
-                continue
-            out.append(data)
-            held += len(data)
-        if out:
-            yield b"".join(out)
-            out.clear()
+        yield piece

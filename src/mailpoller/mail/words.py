@@ -13,6 +13,9 @@ from mailpoller.mail.charset import decode, scrub
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{0,80}+)\?([bBqQ])\?((?:[^?=]++|=(?!\?(?!=))|\?(?!=))*+)\?=")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _BREAKS = re.compile("[\t-\r\x85\u2028\u2029]+")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*+").fullmatch
+_RAW_IN_WORD = re.compile(rb"=\?[^?\s]{0,80}+\?[qQ]\?[^?]*+\?=")
+_RAW = re.compile(rb"[\x80-\xff]")
 _ENCODINGS = frozenset("bBqQ")
 _LONGEST_CHARSET = 80
 _CACHED_UP_TO = 200
@@ -54,6 +57,14 @@ def decode_words(text: str) -> str:
     return _decode_words_cached(text) if "@" in text and len(text) <= _CACHED_UP_TO else _decode_words(text)
 
 
+def octets_escaped(value: bytes) -> bytes:
+    """A raw value in which the octets above 127 of each Q-encoded word (RFC 2047 section 4.2) are written as ``=XX``.
+
+    So they stay octets until the word's own charset is applied, whatever charset the rest of the value is read in.
+    """
+    return _RAW_IN_WORD.sub(lambda word: _RAW.sub(lambda raw: b"=%02X" % raw[0][0], word[0]), value)
+
+
 def _decode_words(text: str) -> str:
     parts = text.split("?", 5)
     if (
@@ -63,9 +74,9 @@ def _decode_words(text: str) -> str:
         and parts[1].replace("-", "").isalnum()
     ):
         # One word and nothing else, as most subjects that need any: at a third of the price.
-        return decode(_unpack(parts[3], parts[2]), parts[1])[0] if len(parts[1]) <= _LONGEST_CHARSET else text
+        return _word(parts[3], parts[2], parts[1]) if len(parts[1]) <= _LONGEST_CHARSET else text
     out: list[str] = []
-    octets = b""
+    run: list[tuple[str, str]] = []  # neighbours of one charset: what is encoded, and how
     charset = ""
     end = 0
     inside = False
@@ -75,21 +86,38 @@ def _decode_words(text: str) -> str:
         name, encoding, encoded = found.groups()
         adjacent = inside and not between.strip()
         if inside and not (adjacent and name.lower() == charset.lower()):
-            out.append(decode(octets, charset)[0])
-            octets = b""
+            out.append(_words(run, charset))
+            run = []
         if not adjacent:
             out.append(between)
         charset = name
-        octets += _unpack(encoded, encoding)
+        run.append((encoded, encoding))
         inside = True
     if not inside:
         return text
-    out.append(decode(octets, charset)[0])
+    out.append(_words(run, charset))
     out.append(text[end:])
     return "".join(out)
 
 
 _decode_words_cached = lru_cache(maxsize=2048)(_decode_words)
+
+
+def _words(run: list[tuple[str, str]], charset: str) -> str:
+    """Neighbours of one charset: their octets belong together, unless one of them is no encoded word at all."""
+    if len(run) == 1:
+        return _word(*run[0], charset)
+    if any(encoding in "bB" and not _BASE64(encoded) for encoded, encoding in run):
+        return "".join(_word(encoded, encoding, charset) for encoded, encoding in run)
+    return decode(b"".join(_unpack(encoded, encoding) for encoded, encoding in run), charset)[0]
+
+
+def _word(encoded: str, encoding: str, charset: str) -> str:
+    """One word. What calls itself base64 and cannot be it stands as it was written: nothing is made up out of it."""
+    text, defect = decode(_unpack(encoded, encoding), charset)
+    if encoding in "bB" and not _BASE64(encoded) and (defect or not text or not encoded.isascii()):
+        return f"=?{charset}?{encoding}?{encoded}?="
+    return text
 
 
 def _unpack(encoded: str, encoding: str) -> bytes:
