@@ -25,6 +25,7 @@ from email.utils import format_datetime, getaddresses
 from pathlib import Path
 from statistics import median
 
+from mailpoller.core.attributes import Attributes
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets
 from mailpoller.core.verdict import Deliver
@@ -142,7 +143,7 @@ def fetched(octets: bytes) -> RawMessage:
 def rendered(raw: RawMessage, payload: str) -> Callable[[], object]:
     parsed = parse(raw)
     _ = parsed.body
-    deliver = Deliver(("support",), topic="billing", rules=("invoices",))
+    deliver = Deliver(("support",), Attributes(topic="billing"), rules=("invoices",))
     return lambda: EventRenderer(parsed, verdict=deliver, source="mailpoller/support", now=WHEN).render(
         queue="support", delivery_id="4e3e2a52-58d8-5f0e-8e0a-6a2b7f0f9f11", payload=payload
     )

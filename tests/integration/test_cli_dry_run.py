@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from places import open_to_all
 from scenarios.harness import Site
 from servers.command import mailpoller, on_a_terminal
 from servers.dovecot import Dovecot
@@ -188,7 +189,8 @@ def test_second_daemon_names_the_first_and_exits_with_75(site: Site) -> None:
         assert daemon.stop() == 0
 
 
-def test_run_logs_what_is_configured_and_what_is_doubtful(site: Site) -> None:
+def test_run_logs_what_is_configured_and_what_is_doubtful(site: Site, tmp_path: Path) -> None:
+    open_to_all(tmp_path)
     with site.run("--once") as daemon:
         assert daemon.wait() == 0
         (configured,) = [line for line in daemon.log if line["event"] == "service.configured"]

@@ -23,6 +23,7 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import OutgoingName, QueueName, Secret, parse_duration, parse_size
 from mailpoller.core.message import Account
+from places import open_to_all
 
 Write = Callable[..., Path]
 
@@ -74,13 +75,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         return tmp_path / "mailpoller.yaml"
 
     return write_files
-
-
-def open_to_all(place: Path) -> None:
-    """Have everybody pass through pytest's own directories, which are for their owner alone."""
-    for above in (place, *place.parents):
-        if not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o111)
 
 
 def messages(path: Path, **how: Any) -> list[str]:

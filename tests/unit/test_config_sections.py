@@ -16,6 +16,7 @@ from mailpoller.config.schema import json_schema
 from mailpoller.config.sections import Section
 from mailpoller.core.component import Block, SinkConfig
 from mailpoller.core.literals import QueueName, Secret
+from places import open_to_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,12 +98,13 @@ def test_new_section_is_checked_with_file_and_line(write: Write) -> None:
     ]
 
 
-def test_new_section_has_its_paths_and_secrets_looked_after(write: Write) -> None:
+def test_new_section_has_its_paths_and_secrets_looked_after(write: Write, tmp_path: Path) -> None:
     assert problems(write("archive: {type: jsonl, path: /q}")) == [
         "mailpoller.yaml:6:24: archive.path: queues.support has the same path"
     ]
     config = load(write("tenants: {acme: {queue: support, token: 'env:NOT_THERE'}}"))
     assert [problem.path for problem in config.missing_secrets()] == ["tenants.acme.token"]
+    open_to_all(tmp_path)
     config = load(write("tenants: {acme: {queue: support, token: plainly}}"))
     assert [problem.path for problem in config.warnings if "every user" in problem.message] == ["tenants.acme.token"]
 

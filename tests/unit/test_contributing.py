@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Receipt
+from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Event, Receipt
 from mailpoller.core.identity import mint_delivery_id, mint_mid
 from mailpoller.core.message import Body, Claim, Gone, Message, RawMessage
 from mailpoller.core.ports import Start
@@ -102,13 +102,14 @@ def test_rule_tags_a_shouting_subject_and_no_other(load: Callable[[str], Any], r
 async def test_sink_holds_each_delivery_once(load: Callable[[str], Any], runtime: Runtime, tmp_path: Path) -> None:
     sink = load("files").FilesQueueConfig(type="files", path=tmp_path / "queue").build("files", runtime)
     mid = mint_mid("m", "f", "e", "1")
-    delivery = Delivery(mint_delivery_id(mid, "files"), mid, "files", b'{"id": "1"}', RawMessage(None, Octets.of(b"")))  # type: ignore[arg-type]
+    event = Event(b'{"id":"1"}', (b"{}",))
+    delivery = Delivery(mint_delivery_id(mid, "files"), mid, "files", event, RawMessage(None, Octets.of(b"")))  # type: ignore[arg-type]
     await sink.check()
     (first,) = await sink.deliver([delivery])
     (second,) = await sink.deliver([delivery])
     assert isinstance(first, Receipt) and not first.repeated
     assert isinstance(second, Receipt) and second.repeated
-    assert [file.read_bytes() for file in (tmp_path / "queue").iterdir()] == [b'{"id": "1"}']
+    assert [file.read_bytes() for file in (tmp_path / "queue").iterdir()] == [b'{"id":"1","data":{}}']
 
 
 async def test_source_lists_fetches_and_deletes_what_was_settled(

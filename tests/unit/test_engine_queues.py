@@ -11,6 +11,7 @@ import pytest
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.engine.clock import SystemClock
@@ -20,7 +21,7 @@ from mailpoller.engine.queues import Queue, State
 class ScriptedSink:
     """A sink that fails as long as it is told to, and remembers what it took."""
 
-    stores_octets = True
+    octets_place: OctetsPlace = "beside"
 
     def __init__(self) -> None:
         self.failure: Exception | None = None

@@ -14,11 +14,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from mailpoller.core.attributes import Attributes
+from mailpoller.core.delivery import Event
 from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail import event as event_module
-from mailpoller.mail.event import EventRenderer, render
+from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse, unparsed
 from mailpoller.testing import builders
 from odd_mail.reading import NOW, raw
@@ -27,7 +29,7 @@ OCTETS = builders.with_attachment(
     markup="<p>x</p>",
     headers={"Cc": '"Doe, J" <j@example.com>', "Reply-To": "r@example.com", "Return-Path": "<e@example.com>"},
 )
-VERDICT = Deliver(("a", "b"), topic="billing", priority="high", tags=("vip",), rules=("invoices",))
+VERDICT = Deliver(("a", "b"), Attributes("billing", "high", ("vip",)), rules=("invoices",))
 
 
 def schema() -> dict[str, Any]:
@@ -46,7 +48,9 @@ def renderer(message: Message | None = None, verdict: Deliver | Quarantine = VER
     )
 
 
-def checked(octets: bytes) -> dict[str, Any]:
+def checked(rendered: Event) -> dict[str, Any]:
+    octets = rendered.structured()
+    assert len(octets) == rendered.size
     event: dict[str, Any] = json.loads(octets.decode("utf-8"))
     jsonschema.Draft202012Validator(schema()).validate(event)
     return event
@@ -124,19 +128,26 @@ def test_second_queue_costs_no_second_rendering(monkeypatch):
     monkeypatch.setattr(event_module.pybase64, "b64encode", lambda octets: pytest.fail("encoded twice"))
     second = renders.render(queue="b", delivery_id="2", octets_inside=True)
     assert all(len(str(value)) < 1000 for value in calls)
-    assert first.replace(b'"deliveryid":"1","queue":"a"', b'"deliveryid":"2","queue":"b"') == second
+    assert first.data() == second.data()
+    assert first.envelope.replace(b'"deliveryid":"1","queue":"a"', b'"deliveryid":"2","queue":"b"') == second.envelope
 
 
 def test_the_same_message_rendered_later_is_the_same_event():
     message = parse(raw(OCTETS))
     both = [
-        render(
-            message, verdict=VERDICT, queue="a", delivery_id="d", payload="parsed", octets_inside=False, source="s",
-            now=datetime(year, 1, 1, tzinfo=UTC),
+        EventRenderer(message, verdict=VERDICT, source="s", now=datetime(year, 1, 1, tzinfo=UTC)).render(
+            queue="a", delivery_id="d"
         )
         for year in (2027, 2028)
-    ]  # fmt: skip
+    ]
     assert both[0] == both[1]
+
+
+def test_the_binary_mode_has_the_same_attributes_and_data_beside_each_other():
+    event = renderer().render(queue="a", delivery_id="d", redelivery=2)
+    together = checked(event)
+    assert json.loads(event.data()) == together.pop("data")
+    assert event.context() == {**together, "redelivery": "2"}
 
 
 def test_time_is_ours_if_the_server_said_none():

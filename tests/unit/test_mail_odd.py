@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 import odd_mail
+from mailpoller.core.attributes import Attributes
 from mailpoller.core.message import Message
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver
@@ -33,8 +34,8 @@ def octets_of(name: str) -> bytes:
 
 
 def event_of(message: Message) -> bytes:
-    renderer = EventRenderer(message, verdict=Deliver(("q",), "t"), source="mailpoller/support", now=NOW)
-    return renderer.render(queue="q", delivery_id="d", payload="parsed")
+    renderer = EventRenderer(message, verdict=Deliver(("q",), Attributes("t")), source="mailpoller/support", now=NOW)
+    return renderer.render(queue="q", delivery_id="d", payload="parsed").structured()
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from mailpoller.core.attributes import Attributes
 from mailpoller.core.message import Body, Message
 from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine
 from mailpoller.engine.pipeline import Pipeline
@@ -60,7 +61,7 @@ def pipeline(*rules: Any, **settings: Any) -> Pipeline:
 
 
 def test_message_without_rules_goes_to_the_default_queue() -> None:
-    assert pipeline().judge(a_message()).verdict == Deliver(("support",), "mail")
+    assert pipeline().judge(a_message()).verdict == Deliver(("support",), Attributes("mail"))
 
 
 def test_message_without_any_queue_is_quarantined() -> None:
@@ -78,19 +79,19 @@ def test_rules_add_queues_and_tags_and_overrule_topic_and_priority() -> None:
         Always("three", priority="low"),
     ).judge(a_message())
 
-    assert judged.verdict == Deliver(("b", "a", "c"), "second", "low", ("x", "y"), ("one", "two", "three"))
+    assert judged.verdict == Deliver(("b", "a", "c"), Attributes("second", "low", ("x", "y")), ("one", "two", "three"))
 
 
 def test_default_queue_is_left_out_when_a_rule_names_one() -> None:
     assert pipeline(Always("one", queues=("billing",))).judge(a_message()).verdict == Deliver(
-        ("billing",), "mail", rules=("one",)
+        ("billing",), Attributes("mail"), rules=("one",)
     )
 
 
 def test_stop_ends_the_judging_after_its_own_wishes() -> None:
     judged = pipeline(Always("one", topic="kept", stop=True), Always("two", topic="unheard")).judge(a_message())
 
-    assert judged.verdict == Deliver(("support",), "kept", rules=("one",))
+    assert judged.verdict == Deliver(("support",), Attributes("kept"), rules=("one",))
     assert [name for name, _ in judged.asked] == ["one"]
 
 
@@ -118,7 +119,7 @@ def test_every_asked_rule_is_told_with_its_answer() -> None:
 def test_forced_default_queue_skips_rules_and_keeps_the_checks() -> None:
     forced = pipeline(Always("one", queues=("other",)), force_default_queue=True, oversize="quarantine")
 
-    assert forced.judge(a_message()).verdict == Deliver(("support",), "mail")
+    assert forced.judge(a_message()).verdict == Deliver(("support",), Attributes("mail"))
     assert forced.judge(a_message()).asked == ()
     for message, reason in [
         (a_message(looped=True), "own-mail"),

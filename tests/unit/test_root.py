@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import yaml
 
 from mailpoller.cli import exits, identity
@@ -64,7 +65,10 @@ def configured(place: Path, state: Path) -> Path:
 
 def verb(words: list[str]) -> int:
     sys.argv = ["mailpoller", *words]
-    return exits.exit_code(program)
+    try:
+        return exits.exit_code(program)
+    finally:
+        structlog.reset_defaults()  # the tests after this one want to hear what is logged
 
 
 def in_a_child(work: Callable[[], int]) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from mailpoller.core.delivery import Receipt
+from mailpoller.core.delivery import Event, Receipt
 from mailpoller.core.errors import TransientError
 from mailpoller.sinks.jsonl import JsonlQueue, JsonlQueueConfig
 from mailpoller.testing.deliveries import make_delivery
@@ -35,7 +36,7 @@ def make(path: Path, clock: HandClock, **settings: object) -> JsonlQueue:
 
 async def deliver(sink: JsonlQueue, *uids: int, **more: object) -> list[bool]:
     """Deliver a batch: whether each was said to be a repeat."""
-    answers = await sink.deliver([make_delivery(uid, stores_octets=False, octets_wanted=False, **more) for uid in uids])
+    answers = await sink.deliver([make_delivery(uid, place="inside", octets_wanted=False, **more) for uid in uids])
     assert all(isinstance(answer, Receipt) for answer in answers)
     return [isinstance(answer, Receipt) and answer.repeated for answer in answers]
 
@@ -49,12 +50,12 @@ def uids(path: Path) -> list[int]:
 async def test_an_event_in_several_lines_becomes_one(path: Path, clock: HandClock) -> None:
     sink = make(path, clock)
     delivery = make_delivery(1)
-    event = json.dumps(json.loads(delivery.event), indent=2).replace("\n", "\r\n").encode()
-    object.__setattr__(delivery, "event", event)
-    await sink.deliver([delivery])
+    data = json.dumps(json.loads(delivery.event.data()), indent=2).replace("\n", "\r\n").encode()
+    event = Event(delivery.event.envelope, (data,))
+    await sink.deliver([replace(delivery, event=event)])
     await sink.close()
     (line,) = path.read_bytes().splitlines()
-    assert json.loads(line) == json.loads(event)
+    assert json.loads(line) == json.loads(event.structured())
 
 
 @pytest.mark.parametrize("torn", [b'{"deliveryid": "half', b"\0\0\0", b"x" * 200_000, b'["whole", "but no event"]'])
@@ -199,10 +200,9 @@ async def test_a_mail_cannot_plant_the_delivery_id_of_another(path: Path, clock:
     sink = make(path, clock)
     await deliver(sink, 1, text=f'"deliveryid": "{wanted}"')
     delivery = make_delivery(3)
-    event = json.loads(delivery.event)
-    event["data"]["headers"] = {"deliveryid": wanted}
-    object.__setattr__(delivery, "event", json.dumps(event).encode())
-    await sink.deliver([delivery])
+    data = json.loads(delivery.event.data()) | {"headers": {"deliveryid": wanted}}
+    event = Event(delivery.event.envelope, (json.dumps(data).encode(),))
+    await sink.deliver([replace(delivery, event=event)])
     await sink.close()
     sink = make(path, clock)
     assert await deliver(sink, 2) == [False]

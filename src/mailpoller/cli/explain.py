@@ -93,9 +93,9 @@ class _Judge:
         if isinstance(verdict, Deliver):
             story |= {
                 "queues": verdict.queues,
-                "topic": verdict.topic,
-                "priority": verdict.priority,
-                "tags": verdict.tags,
+                "topic": verdict.attributes.topic,
+                "priority": verdict.attributes.priority,
+                "tags": verdict.attributes.tags,
             }
         else:
             story["reason"] = verdict.reason

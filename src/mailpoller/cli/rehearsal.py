@@ -21,7 +21,7 @@ from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, Outc
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import write_disposition
 from mailpoller.core.message import Claim
-from mailpoller.core.ports import Clock, Sink, Story
+from mailpoller.core.ports import Clock, OctetsPlace, Sink, Story
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.observer import Observer
@@ -129,7 +129,7 @@ class _Nowhere(SinkConfig):
 
 
 class _NowhereSink:
-    stores_octets = True
+    octets_place: OctetsPlace = "beside"
 
     def __init__(self, recorder: _Recorder) -> None:
         self._recorder = recorder
@@ -193,9 +193,9 @@ class _Recorder:
 
     def delivered(self, delivery: Delivery) -> Receipt:
         self._wishes[delivery.mid] = {
-            "topic": delivery.topic,
-            "priority": delivery.priority,
-            "tags": delivery.tags,
+            "topic": delivery.attributes.topic,
+            "priority": delivery.attributes.priority,
+            "tags": delivery.attributes.tags,
         }
         return SealedReceipt(delivery.delivery_id)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import InitVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Never, final
 
+from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.message import Claim, MessageRef, RawMessage
 from mailpoller.core.record import record
-from mailpoller.core.verdict import Priority
 
 QUARANTINE = "quarantine"
 """The reserved name of the queue that quarantined messages go to."""
@@ -18,25 +19,55 @@ Payload = Literal["summary", "parsed", "raw"]
 
 
 @record
-class Delivery:
-    """One message on its way to one queue.
+class Event:
+    """A message as CloudEvents 1.0 has it: context attributes, and data. All of it is rendered, and may be had in the
+    content mode that a sink's protocol asks for (CloudEvents 1.0.2 section 3.1, and the protocol bindings).
 
-    ``event`` is the CloudEvents 1.0 envelope as UTF-8 JSON, complete. ``octets_wanted``: the queue is configured
-    to hold the raw octets; a sink with ``stores_octets`` takes them from ``raw``, for every other sink they are
-    already inside the event. ``reason`` and ``detail`` say why a message is quarantined and are empty otherwise.
+    ``envelope``: the context attributes as one JSON object; ``pieces``: the data, a JSON object, in pieces. UTF-8,
+    without a line break. What several queues have in common they share.
+    """
+
+    envelope: bytes
+    pieces: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Octets of :meth:`structured`."""
+        return len(self.envelope) + len(_DATA) + sum(map(len, self.pieces))
+
+    def structured(self) -> bytes:
+        """Structured mode: one JSON object, the data among the attributes."""
+        return b"".join((self.envelope[:-1], _DATA, *self.pieces, b"}"))
+
+    def data(self) -> bytes:
+        """Binary mode: the data alone, whose attributes go beside it; see :meth:`context`."""
+        return b"".join(self.pieces)
+
+    def context(self) -> Mapping[str, str]:
+        """Binary mode: the attributes by name, each as its canonical string (CloudEvents 1.0.2 section 2.2)."""
+        found: dict[str, object] = json.loads(self.envelope)
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
+_DATA = b',"data":'
+
+
+@record
+class Delivery:
+    """One message on its way to one queue: attributes, data, octets.
+
+    ``attributes``: what was said of it. ``event``: what it says itself, for programs.
+    ``octets_wanted``: the queue is configured to hold the raw octets. A sink whose ``octets_place`` is ``beside`` takes
+    them from ``raw``; for one where it is ``inside`` they are in the event already.
     """
 
     delivery_id: str
     mid: str
     queue: str
-    event: bytes
+    event: Event
     raw: RawMessage
     octets_wanted: bool = False
-    topic: str = ""
-    priority: Priority = "normal"
-    tags: tuple[str, ...] = ()
-    reason: str = ""
-    detail: str = ""
+    attributes: Attributes = NONE_SAID
 
 
 @final

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
 
+from mailpoller.core.attributes import NONE_SAID, Attributes, Priority
 from mailpoller.core.record import record
-
-Priority = Literal["low", "normal", "high"]
 
 
 @record
@@ -15,9 +13,7 @@ class Deliver:
     """Bring the message to ``queues`` (at least one, none twice)."""
 
     queues: tuple[str, ...]
-    topic: str = ""
-    priority: Priority = "normal"
-    tags: tuple[str, ...] = ()
+    attributes: Attributes = NONE_SAID
     rules: tuple[str, ...] = ()
     """The names of the rules that matched, in order; empty when only the mailbox's defaults spoke."""
 
@@ -30,6 +26,11 @@ class Quarantine:
     reason: str
     detail: str = ""
     rules: tuple[str, ...] = ()
+
+    @property
+    def attributes(self) -> Attributes:
+        """What a delivery to quarantine carries."""
+        return Attributes(reason=self.reason, detail=self.detail)
 
 
 @record

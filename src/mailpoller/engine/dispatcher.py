@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 import structlog
 
+from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import LEAVE, QUARANTINE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import TransientError
@@ -90,6 +91,16 @@ def put_off(
     hours; a peer's wish is heeded for a day at most."""
     wait: timedelta = min(at_most, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
     return now + max(wait, min(retry_after or timedelta(0), LONGEST_WISH))
+
+
+def _attributes(verdict: Verdict, *, quarantined: bool) -> Attributes:
+    """What is said of a message to a queue, or to a quarantine."""
+    if not quarantined:
+        return verdict.attributes if isinstance(verdict, Deliver) else NONE_SAID
+    if isinstance(verdict, Quarantine):
+        return verdict.attributes
+    # A retry is judged anew, and the verdict no longer says that a queue refused it before.
+    return replace(verdict.attributes if isinstance(verdict, Deliver) else NONE_SAID, reason="refused")
 
 
 def traits_of(judged: Judged) -> Traits:
@@ -199,7 +210,6 @@ class Dispatcher:
         if queue is None:
             raise LookupError(f"no queue is named {name}")
         verdict, claim = judged.verdict, judged.claim
-        deliver = verdict if isinstance(verdict, Deliver) else None
         raw = judged.message.raw
         # Of what an earlier version was killed with no more than the size is known. Of another size, it is another
         # message, unless its name is so long (RFC 1939 section 7) that no server gives it twice, and those services
@@ -212,13 +222,9 @@ class Dispatcher:
             queue=name,
             delivery_id=delivery_id,
             payload=queue.payload,
-            octets_inside=wanted and not queue.sink.stores_octets,
+            octets_inside=wanted and queue.sink.octets_place == "inside",
             redelivery=redeliveries(claim.generation),
         )
-        reason = detail = ""
-        if name in _RESERVED:
-            # A retry is judged anew, and the verdict no longer says that a queue refused it before.
-            reason, detail = (verdict.reason, verdict.detail) if isinstance(verdict, Quarantine) else ("refused", "")
         return Delivery(
             delivery_id=delivery_id,
             mid=claim.mid,
@@ -226,11 +232,7 @@ class Dispatcher:
             event=event,
             raw=judged.message.raw,
             octets_wanted=wanted,
-            topic=deliver.topic if deliver else "",
-            priority=deliver.priority if deliver else "normal",
-            tags=deliver.tags if deliver else (),
-            reason=reason,
-            detail=detail,
+            attributes=_attributes(verdict, quarantined=name in _RESERVED),
         )
 
     async def dispatch(self, batch: Sequence[Judged]) -> tuple[list[Outcome], list[Deferral]]:

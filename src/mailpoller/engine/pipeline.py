@@ -8,9 +8,10 @@ from typing import Literal
 
 import structlog
 
+from mailpoller.core.attributes import Attributes, Priority
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule
-from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Priority, Quarantine, Verdict
+from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +125,7 @@ class Pipeline:
         named = tuple(queues) or ((self._default_queue,) if self._default_queue is not None else ())
         if not named:
             return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
-        return Deliver(named, topic, priority, tuple(tags), tuple(matched))
+        return Deliver(named, Attributes(topic, priority, tuple(tags)), tuple(matched))
 
     def _failed(self, rule: Rule, error: Exception, message: Message, matched: list[str]) -> Quarantine:
         """Say which rule raised what and where, but not the error's words: they may hold a piece of the message."""

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pybase64
 
-from mailpoller.core.delivery import Payload
+from mailpoller.core.delivery import Event, Payload
 from mailpoller.core.message import Forwarded, Message
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail.charset import scrub
@@ -59,8 +59,8 @@ class EventRenderer:
         payload: Payload = "parsed",
         octets_inside: bool = False,
         redelivery: int = 0,
-    ) -> bytes:
-        """The whole event as UTF-8 JSON without a line break. Never raises on any parsed message.
+    ) -> Event:
+        """The whole event. Never raises on any parsed message.
 
         ``parsed`` reads ``Message.body`` on first use, which takes time in proportion to the message.
         ``octets_inside`` adds the raw octets as base64. ``redelivery`` counts an operator's wishes for it once more.
@@ -82,32 +82,32 @@ class EventRenderer:
             "dataschema": DATA_SCHEMA,
             "deliveryid": delivery_id,
             "queue": queue,
-            "priority": verdict.priority if isinstance(verdict, Deliver) else "normal",
+            "priority": verdict.attributes.priority,
         }
-        if isinstance(verdict, Deliver) and verdict.topic:
-            envelope["topic"] = verdict.topic
+        if verdict.attributes.topic:
+            envelope["topic"] = verdict.attributes.topic
         if redelivery:
             envelope["redelivery"] = redelivery
         if not envelope["subject"].isprintable():
             envelope["subject"] = clean(envelope["subject"])
         if not self._summary:
             self._summary = _dumps(self._summarised())[:-1]
-        pieces = [_dumps(envelope)[:-1], b',"data":', self._summary]
+        pieces = [self._summary]
         if payload == "parsed":
             if not self._body:
                 self._body = _dumps(_parsed(message))[1:-1]
             pieces += (b",", self._body)
         if octets_inside:
             pieces += (b',"raw":"', self._octets(), b'"')
-        pieces += (b',"payload":"', payload.encode(), b'","defects":', _dumps(message.defects), b"}}")
-        return b"".join(pieces)
+        pieces += (b',"payload":"', payload.encode(), b'","defects":', _dumps(message.defects), b"}")
+        return Event(_dumps(envelope), tuple(pieces))
 
     def _summarised(self) -> dict[str, Any]:
         message = self._message
         raw = message.raw
         verdict = self._verdict
         ref = raw.claim.ref
-        deliver = verdict if isinstance(verdict, Deliver) else None
+        said = verdict.attributes
         return {
             "mailbox": ref.folder.mailbox,
             "folder": ref.folder.name,
@@ -120,13 +120,11 @@ class EventRenderer:
             "sha256": raw.octets.digest.hex(),
             "truncated": raw.truncated,
             "repeat_of": self._repeat_of,
-            "topic": deliver.topic if deliver else "",
-            "priority": deliver.priority if deliver else "normal",
-            "tags": deliver.tags if deliver else (),
+            "topic": said.topic,
+            "priority": said.priority,
+            "tags": said.tags,
             "rules": verdict.rules,
-            "quarantine": None
-            if isinstance(verdict, Deliver)
-            else {"reason": verdict.reason, "detail": verdict.detail},
+            "quarantine": None if isinstance(verdict, Deliver) else {"reason": said.reason, "detail": said.detail},
             "subject": message.subject,
             "from": message.from_,
             "sender": message.sender,
@@ -152,26 +150,6 @@ class EventRenderer:
         if len(encoded) <= _RAW_KEPT:
             self._raw = encoded
         return encoded
-
-
-def render(
-    message: Message,
-    *,
-    verdict: Deliver | Quarantine,
-    queue: str,
-    delivery_id: str,
-    payload: Payload,
-    octets_inside: bool,
-    source: str,
-    now: datetime,
-    repeat_of: str | None = None,
-    redelivery: int = 0,
-) -> bytes:
-    """One event for one queue; see :class:`EventRenderer` for several."""
-    renderer = EventRenderer(message, verdict=verdict, source=source, now=now, repeat_of=repeat_of)
-    return renderer.render(
-        queue=queue, delivery_id=delivery_id, payload=payload, octets_inside=octets_inside, redelivery=redelivery
-    )
 
 
 def _parsed(message: Message) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
 
+from mailpoller.core.attributes import Priority
 from mailpoller.core.component import Block, RuleConfig, Runtime
 from mailpoller.core.literals import QueueName
 from mailpoller.core.message import Message
-from mailpoller.core.verdict import Effect, Match, Priority
+from mailpoller.core.verdict import Effect, Match
 from mailpoller.rules.condition import MAX_DEPTH, Condition
 from mailpoller.rules.predicate import Predicate, compile_condition
 

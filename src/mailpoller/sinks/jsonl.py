@@ -22,7 +22,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
-from mailpoller.core.ports import Clock, Mark
+from mailpoller.core.ports import Clock, Mark, OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.storage.disk import (
     READABLE_FILE,
@@ -71,7 +71,7 @@ class JsonlQueueConfig(SinkConfig):
 class JsonlQueue:
     """The sink. A batch opens the file, appends, syncs and closes it: whoever renames it needs to tell nobody."""
 
-    stores_octets = False
+    octets_place: OctetsPlace = "inside"
 
     def __init__(self, name: str, config: JsonlQueueConfig, clock: Clock) -> None:
         self.name = name
@@ -140,7 +140,7 @@ class JsonlQueue:
             recent = self._recent
             fresh = {one.delivery_id: one for one in batch if one.delivery_id not in recent}
             if fresh:
-                self._append(descriptor, [one.event for one in fresh.values()])
+                self._append(descriptor, [one.event.structured() for one in fresh.values()])
                 recent.add(fresh)
         answers: list[Receipt | Refusal] = []
         for one in batch:

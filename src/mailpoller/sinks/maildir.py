@@ -25,7 +25,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
-from mailpoller.core.ports import Clock, Mark
+from mailpoller.core.ports import Clock, Mark, OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.storage.disk import (
@@ -88,7 +88,7 @@ class _Opened:
 class MaildirQueue:
     """The sink. Its file work is done in threads, one batch at a time."""
 
-    stores_octets = True
+    octets_place: OctetsPlace = "beside"
 
     def __init__(self, name: str, config: MaildirQueueConfig, clock: Clock) -> None:
         self.name = name

@@ -7,11 +7,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from mailpoller.core.delivery import Delivery
+from mailpoller.core.attributes import Attributes, Priority
+from mailpoller.core.delivery import Delivery, Event
 from mailpoller.core.identity import mint_delivery_id, mint_mid
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.spool import Octets, Spool
-from mailpoller.core.verdict import Priority
 
 SAMPLE = b"From: ada@example.com\r\nTo: support@example.com\r\nSubject: hello\r\n\r\nHello.\r\n"
 
@@ -25,7 +26,7 @@ def make_delivery(
     *,
     queue: str = "support",
     mailbox: str = "support",
-    stores_octets: bool = True,
+    place: OctetsPlace = "beside",
     octets_wanted: bool = True,
     text: str = "Hello.",
     topic: str = "",
@@ -36,37 +37,35 @@ def make_delivery(
 ) -> Delivery:
     """A delivery of the message ``uid``, as the engine would make it. Same uid and queue: same delivery id.
 
-    ``stores_octets`` is the sink's: unless it is True, wanted octets are inside the event, as Base64 under
-    ``data.raw``.
+    ``place`` is the sink's ``octets_place``.
     """
     held = Octets.of(octets) if isinstance(octets, bytes) else octets
     ref = MessageRef(Folder(mailbox, "INBOX", "imap imap.example.com support 1"), str(uid), held.size)
     mid = mint_mid(mailbox, "INBOX", ref.folder.epoch, ref.uid)
     delivery_id = mint_delivery_id(mid, queue)
     data: dict[str, object] = {"mailbox": mailbox, "uid": ref.uid, "text": text, "size": held.size}
-    if octets_wanted and not stores_octets:
+    if octets_wanted and place == "inside":
         data["raw"] = base64.b64encode(held.view()).decode()
-    event = {
+    envelope = {
         "specversion": "1.0",
         "id": mid,
         "source": f"/mailboxes/{mailbox}",
         "type": "mailpoller.message",
         "deliveryid": delivery_id,
-        "data": data,
     }
     return Delivery(
         delivery_id=delivery_id,
         mid=mid,
         queue=queue,
-        event=json.dumps(event, ensure_ascii=False).encode(),
+        event=Event(_json(envelope), (_json(data),)),
         raw=RawMessage(Claim(ref, mid), held, announced=held.size),
         octets_wanted=octets_wanted,
-        topic=topic,
-        priority=priority,
-        tags=tags,
-        reason=reason,
-        detail=detail,
+        attributes=Attributes(topic, priority, tags, reason, detail),
     )
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def spooled(octets: bytes, directory: Path | None = None) -> Octets:

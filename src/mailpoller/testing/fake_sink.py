@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.testing.fake_source import Faults
 
@@ -26,9 +27,13 @@ class FakeSink:
     """
 
     def __init__(
-        self, faults: Faults | None = None, *, stores_octets: bool = True, doubt: Doubt = lambda delivery: None
+        self,
+        faults: Faults | None = None,
+        *,
+        octets_place: OctetsPlace = "beside",
+        doubt: Doubt = lambda delivery: None,
     ) -> None:
-        self.stores_octets = stores_octets
+        self.octets_place: OctetsPlace = octets_place
         self.faults = faults or Faults()
         self.doubt = doubt
         self.held: dict[str, FakeHeld] = {}
@@ -76,10 +81,10 @@ class FakeHeld:
 
     def __init__(self, delivery: Delivery) -> None:
         self.mid = delivery.mid
-        self.event = delivery.event
+        self.event = delivery.event.structured()
         self.octets = bytes(delivery.raw.octets.view())
-        self.reason = delivery.reason
-        self.detail = delivery.detail
+        self.reason = delivery.attributes.reason
+        self.detail = delivery.attributes.detail
 
 
 def refusing(uids: Iterable[str], reason: str = "not this one", *, permanent: bool = True) -> Doubt:

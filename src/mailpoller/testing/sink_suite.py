@@ -96,13 +96,13 @@ class SinkSuite:
 
     def order(self, sink: Sink, uid: int, octets: bytes = b"Subject: x\r\n\r\nx\r\n", **more: object) -> Delivery:
         """A delivery as this sink wants it."""
-        return make_delivery(uid, octets, stores_octets=sink.stores_octets, **more)  # type: ignore[arg-type]
+        return make_delivery(uid, octets, place=sink.octets_place, **more)  # type: ignore[arg-type]
 
     def assert_whole(self, directory: Path, delivery: Delivery) -> None:
         """The message is held once, with its event and octets as they were given."""
         assert list(self.held(directory)).count(delivery.delivery_id) == 1
         if self.holds_events:
-            assert json.loads(self.event_of(directory, delivery.delivery_id)) == json.loads(delivery.event)
+            assert json.loads(self.event_of(directory, delivery.delivery_id)) == json.loads(delivery.event.structured())
         if self.holds_octets:
             assert self.octets_of(directory, delivery.delivery_id) == bytes(delivery.raw.octets.view())
 
@@ -267,7 +267,7 @@ class SinkSuite:
         (tmp_path / "spool").mkdir()
         async with self.sink(tmp_path) as sink:
             held = spooled(octets, tmp_path / "spool")
-            delivery = make_delivery(1, held, stores_octets=sink.stores_octets)
+            delivery = make_delivery(1, held, place=sink.octets_place)
             (answer,) = await sink.deliver([delivery])
             held.close()
         assert isinstance(answer, Receipt)
@@ -280,7 +280,7 @@ class SinkSuite:
         held = spooled(octets, tmp_path / "spool")
         for queue in ("one", "two"):
             async with self.sink(tmp_path / queue) as sink:
-                delivery = make_delivery(1, held, stores_octets=sink.stores_octets)
+                delivery = make_delivery(1, held, place=sink.octets_place)
                 await sink.deliver([delivery])
                 if self.holds_octets:
                     assert self.octets_of(tmp_path / queue, delivery.delivery_id) == octets

@@ -28,7 +28,18 @@ from mailpoller.core.ports.records import (
     Traits,
 )
 from mailpoller.core.ports.rule import Rule
-from mailpoller.core.ports.sink import Consumed, DoubtKind, Mark, Marked, Recalling, Sink, SinkDoubt, Unserving, Upkept
+from mailpoller.core.ports.sink import (
+    Consumed,
+    DoubtKind,
+    Mark,
+    Marked,
+    OctetsPlace,
+    Recalling,
+    Sink,
+    SinkDoubt,
+    Unserving,
+    Upkept,
+)
 from mailpoller.core.ports.source import Progressing, Session, Source, Start, Wake
 
 __all__ = [
@@ -54,6 +65,7 @@ __all__ = [
     "Mailboxes",
     "Mark",
     "Marked",
+    "OctetsPlace",
     "Outgoing",
     "Probed",
     "Progressing",

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+
+OctetsPlace = Literal["inside", "beside"]
+"""``inside``: in the event, as Base64 under ``data.raw``. ``beside``: in ``Delivery.raw``."""
 
 
 class Sink(Protocol):
     """The kind of thing a queue is."""
 
-    stores_octets: bool
-    """True: takes the raw octets from ``Delivery.raw`` when they are wanted. False: wants them inside the event."""
+    octets_place: OctetsPlace
+    """Where it takes the raw octets from when they are wanted."""
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Return when every delivery with a receipt would survive a power cut: same order, same length.

@@ -17,7 +17,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.core.literals import MailAddresses, OutgoingName
-from mailpoller.core.ports import Clock, Inquiring, Mail, Outgoing, Sink, Stage
+from mailpoller.core.ports import Clock, Inquiring, Mail, OctetsPlace, Outgoing, Sink, Stage
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.mail.compose import Form, printable, quarantine_mail
@@ -103,7 +103,7 @@ class SmtpQueue:
     recipients, gets the mail alone.
     """
 
-    stores_octets = True
+    octets_place: OctetsPlace = "beside"
 
     def __init__(
         self, name: str, outgoing: Outgoing, recipients: tuple[str, ...], clock: Clock, partly: Partly
@@ -199,7 +199,7 @@ class SmtpQueue:
                 if error.lacks == "8BITMIME" and form == "whole":
                     form = "encoded"
                     continue
-                if error.lacks == "SIZE" and form != "header" and delivery.reason:
+                if error.lacks == "SIZE" and form != "header" and delivery.attributes.reason:
                     form, too_large = "header", str(error)
                     continue
                 if error.lacks == "SMTPUTF8" and not "".join((mail.sender, self._outgoing.sender, *to)).isascii():
@@ -284,13 +284,13 @@ class SmtpQueue:
         return self._mail(delivery, to, form)
 
     def _mail(self, delivery: Delivery, to: tuple[str, ...], form: Form) -> Mail:
-        ref, facts = delivery.raw.claim.ref, _facts(delivery.event)
-        words, advice = _REASONS.get(delivery.reason, _OTHERWISE)
-        if delivery.reason:
-            subject = f"[mailpoller] quarantined in {ref.folder.mailbox}: {delivery.reason}"
+        ref, facts, said = delivery.raw.claim.ref, _facts(delivery.event.data()), delivery.attributes
+        words, advice = _REASONS.get(said.reason, _OTHERWISE)
+        if said.reason:
+            subject = f"[mailpoller] quarantined in {ref.folder.mailbox}: {said.reason}"
             explanation = [
-                f"A message in the mailbox {ref.folder.mailbox} was put into quarantine ({delivery.reason}).",
-                words if not delivery.detail else f"{words}\n{printable(delivery.detail, 500)}",
+                f"A message in the mailbox {ref.folder.mailbox} was put into quarantine ({said.reason}).",
+                words if not said.detail else f"{words}\n{printable(said.detail, 500)}",
                 f"What to do: {advice.replace('MID', delivery.mid)}",
             ]
         else:
@@ -349,11 +349,11 @@ def _form_words(delivery: Delivery, form: Form) -> str:
     return "The message is attached as it came, bit for bit."
 
 
-def _facts(event: bytes) -> Mapping[str, Any]:
-    """What the event says about the message; empty if it cannot be read, for a note must not fail for want of it."""
+def _facts(data: bytes) -> Mapping[str, Any]:
+    """What the data says about the message; empty if it cannot be read, for a note must not fail for want of it."""
     try:
-        found = json.loads(event).get("data")
-    except (ValueError, AttributeError, RecursionError):
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -370,9 +370,9 @@ def _trace(delivery: Delivery, facts: Mapping[str, Any]) -> list[tuple[str, str]
         ("received", raw.received.isoformat() if raw.received else "unknown"),
         ("size", size),
         ("sha256", raw.octets.digest.hex()),
-        ("reason", delivery.reason or "-"),
-        ("topic", delivery.topic),
-        ("tags", ", ".join(delivery.tags)),
+        ("reason", delivery.attributes.reason or "-"),
+        ("topic", delivery.attributes.topic),
+        ("tags", ", ".join(delivery.attributes.tags)),
         *((name, _said(facts.get(name))) for name in ("rules", "defects", "from", "subject", "message_id")),
     ]
     return [(name, value) for name, value in trace if value]

@@ -21,8 +21,8 @@ from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
+from mailpoller.core.attributes import Priority
 from mailpoller.core.errors import MessageGone, TransientError
-from mailpoller.core.verdict import Priority
 from mailpoller.sinks.sqlite.schema import OCTETS_FILE, PRIORITIES, QUEUE, State, octets_directory
 
 VISIBILITY = timedelta(minutes=5)

@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import orjson
 
+from mailpoller.core.attributes import Attributes
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.spool import Block
 from mailpoller.sinks.sqlite.schema import PRIORITIES
@@ -38,7 +39,7 @@ FROM json_each(?1)
 
 
 class Messages:
-    """Rows of the small table on their way, in one statement for all that have the same labels.
+    """Rows of the small table on their way, in one statement for all of which the same is said.
 
     What a batch has in common is a parameter: to take it out of each row's JSON costs more than to insert the row.
     """
@@ -46,26 +47,24 @@ class Messages:
     def __init__(self, connection: sqlite3.Connection, arrived_at: float) -> None:
         self._connection = connection
         self._arrived_at = arrived_at
-        self._alike: defaultdict[tuple[object, ...], list[tuple[object, ...]]] = defaultdict(list)
+        self._alike: defaultdict[Attributes, list[tuple[object, ...]]] = defaultdict(list)
 
     def add(self, seq: int, delivery: Delivery, octets_size: int | None, octets_file: str | None) -> None:
         """Take one row."""
-        one = delivery
-        labels = (one.topic, one.priority, one.tags, one.reason, one.detail)
-        self._alike[labels].append((seq, one.delivery_id, one.mid, octets_size, octets_file))
+        self._alike[delivery.attributes].append((seq, delivery.delivery_id, delivery.mid, octets_size, octets_file))
 
     def flush(self) -> None:
         """Insert what was taken."""
-        for (topic, priority, tags, reason, detail), rows in self._alike.items():
+        for said, rows in self._alike.items():
             self._connection.execute(
                 _INSERT_MESSAGES,
                 (
                     orjson.dumps(rows).decode(),
-                    topic,
-                    PRIORITIES.index(priority),
-                    json.dumps(tags),
-                    reason,
-                    detail,
+                    said.topic,
+                    PRIORITIES.index(said.priority),
+                    json.dumps(said.tags),
+                    said.reason,
+                    said.detail,
                     self._arrived_at,
                 ),
             )

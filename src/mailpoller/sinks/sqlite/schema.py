@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from mailpoller.core.verdict import Priority
+from mailpoller.core.attributes import Priority
 from mailpoller.storage.sqlite import Schema
 
 PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")

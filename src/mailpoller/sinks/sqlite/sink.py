@@ -19,7 +19,7 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.literals import Duration, Size
-from mailpoller.core.ports import Clock, DoubtKind, Mark, SinkDoubt
+from mailpoller.core.ports import Clock, DoubtKind, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.consumption import Consumption
@@ -93,7 +93,7 @@ class SqliteQueue:
     """The sink. Its own upkeep (forgetting old ids, giving space back, removing files that consumers are done with)
     goes on a step at a time while it delivers, and as a whole in :meth:`upkeep`."""
 
-    stores_octets = True
+    octets_place: OctetsPlace = "beside"
     doubts = (WAL_GROWING,)
 
     def __init__(self, name: str, config: SqliteQueueConfig, clock: Clock) -> None:
@@ -130,7 +130,7 @@ class SqliteQueue:
         """See :class:`~mailpoller.core.ports.Sink`. Rows are all of a batch or none; a message whose file fails is
         refused for now. If the disk lets all of them fail: :class:`TransientError`."""
         await self._prepare()
-        refusals = {one.delivery_id: _too_large(one) for one in batch if len(one.event) > LARGEST_ROW}
+        refusals = {one.delivery_id: _too_large(one) for one in batch if one.event.size > LARGEST_ROW}
         files = await self._write_files(batch, refusals)
         rows = [one for one in batch if one.delivery_id not in refusals]
         receipts: dict[str, Receipt] = {}
@@ -335,7 +335,7 @@ class SqliteQueue:
             octets = one.raw.octets
             wanted = one.octets_wanted
             messages.add(seq, one, octets.size if wanted else None, file)
-            contents.add(seq, one.event, octets.view() if wanted and file is None else None)
+            contents.add(seq, one.event.structured(), octets.view() if wanted and file is None else None)
             receipts[delivery_id] = SealedReceipt(delivery_id, str(seq))
         messages.flush()
         contents.flush()
@@ -374,7 +374,7 @@ def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dic
 
 
 def _too_large(delivery: Delivery) -> Refusal:
-    reason = f"the event has {len(delivery.event):,} octets, and a row holds {LARGEST_ROW:,}"
+    reason = f"the event has {delivery.event.size:,} octets, and a row holds {LARGEST_ROW:,}"
     return Refusal(delivery.delivery_id, reason, permanent=True)
 
 
