@@ -185,6 +185,8 @@ def _odd_fields(text: str, block: bytes, start: int, body: int, kept: int, defec
             if LINE_MALFORMED not in defects:
                 if (offset := _unmarked_body(block)) >= 0:
                     defects.append(SEPARATOR_MISSING)
+                    if NOT_UTF8 in defects:
+                        defects.remove(NOT_UTF8)  # that was said of more than the header
                     return _fields(block[:offset].rstrip(b"\r\n"), start, start + offset, kept, defects)
                 defects.append(LINE_MALFORMED)
             continue
