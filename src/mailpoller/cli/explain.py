@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +47,7 @@ def explain(
         found = loaded(config)
         if mailbox is None and len(found.mailboxes) != 1:
             refuse("name one of the mailboxes with --mailbox: " + ", ".join(found.mailboxes))
-        judge = _Judge(found, known_mailbox(found, mailbox or next(iter(found.mailboxes))))
+        judge = _Judge(found, known_mailbox(found, mailbox or next(iter(found.mailboxes))), events=as_json)
         unreadable = False
         for number, mail in enumerate(mails):
             try:
@@ -69,10 +70,11 @@ def explain(
 class _Judge:
     """One mailbox's pipeline, fed from files."""
 
-    def __init__(self, config: Config, mailbox: str) -> None:
+    def __init__(self, config: Config, mailbox: str, *, events: bool) -> None:
         from mailpoller.app import pipeline_of
 
         self._mailbox = mailbox
+        self._events = events
         self._limit = config.mailboxes[mailbox].max_message_size
         self._pipeline = pipeline_of(config, mailbox)
 
@@ -80,11 +82,12 @@ class _Judge:
         """The judgement as plain data."""
         from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
         from mailpoller.core.spool import Octets
-        from mailpoller.core.verdict import Deliver, Quarantine
+        from mailpoller.core.verdict import Deliver, Discard, Quarantine
+        from mailpoller.mail.event import EventRenderer
         from mailpoller.mail.parser import parse
 
         kept = octets[: self._limit]
-        claim = Claim(MessageRef(Folder(self._mailbox, "", ""), "0", len(octets)), "")
+        claim = Claim(MessageRef(Folder(self._mailbox, "explain", "explain"), "0", len(octets)), "explain")
         raw = RawMessage(claim, Octets.of(kept), truncated=len(kept) < len(octets), announced=len(octets))
         message = parse(raw)
         judgement = self._pipeline.judge(message)
@@ -105,8 +108,20 @@ class _Judge:
             {"rule": rule, "matched": match is not None, "why": match.why if match else ""}
             for rule, match in judgement.asked
         ]
+        found = message.classification
+        story["class"] = found.kind
+        story["subclass"] = found.subclass
+        story["evidence"] = found.evidence
         story["auto"] = message.auto
         story["defects"] = message.defects
+        if self._events:
+            # What is discarded is rendered too, as if it went to a queue without a name.
+            rendered = verdict if not isinstance(verdict, Discard) else Deliver(("",), rules=verdict.rules)
+            queue = rendered.queues[0] if isinstance(rendered, Deliver) else "quarantine"
+            renderer = EventRenderer(
+                message, verdict=rendered, source=f"mailpoller/{self._mailbox}", now=datetime.now(UTC)
+            )
+            story["event"] = json.loads(renderer.render(queue=queue, delivery_id="explain"))
         return story
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NewType
 
+from mailpoller.core.classification import HUMAN, Classification
 from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
 
@@ -223,8 +224,9 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_load", "auto", "bcc", "cc", "date", "from_", "header_defects", "headers", "identity", "in_reply_to",
-        "looped", "message_id", "raw", "references", "reply_to", "return_path", "sender", "subject", "to",
+        "_body", "_classification", "_classify", "_load", "auto", "bcc", "cc", "date", "from_", "header_defects",
+        "headers", "identity", "in_reply_to", "looped", "message_id", "raw", "references", "reply_to", "return_path",
+        "sender", "subject", "to",
     )  # fmt: skip
 
     def __init__(
@@ -249,6 +251,7 @@ class Message:
         header_defects: tuple[str, ...],
         load: Callable[[], Body],
         identity: bytes | None = None,
+        classify: Callable[[Message], Classification] | None = None,
     ) -> None:
         self.raw = raw
         self.headers = headers
@@ -277,6 +280,8 @@ class Message:
         without such a field."""
         self._load = load
         self._body: Body | None = None
+        self._classify = classify
+        self._classification: Classification | None = None
 
     @property
     def body(self) -> Body:
@@ -284,6 +289,16 @@ class Message:
         if self._body is None:
             self._body = self._load()
         return self._body
+
+    @property
+    def classification(self) -> Classification:
+        """What kind of mail it is, and by what that is known; told when somebody first asks, and kept.
+
+        The octets must still be open: of a report or a bounce the first of its parts are looked at.
+        """
+        if self._classification is None:
+            self._classification = HUMAN if self._classify is None else self._classify(self)
+        return self._classification
 
     @property
     def defects(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pybase64
 
+from mailpoller.core.classification import HUMAN, Bounce, Classification
 from mailpoller.core.delivery import Event, Payload
 from mailpoller.core.message import Forwarded, Message
 from mailpoller.core.verdict import Deliver, Quarantine
@@ -23,6 +24,7 @@ DATA_SCHEMA = "urn:mailpoller:schema:event:1"
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _RAW_KEPT = 1 << 20
+_OF_A_HUMAN = b',"classification":{"class":"human","subclass":"","evidence":[]},"bounce":null'
 
 
 class EventRenderer:
@@ -91,7 +93,7 @@ class EventRenderer:
         if not envelope["subject"].isprintable():
             envelope["subject"] = clean(envelope["subject"])
         if not self._summary:
-            self._summary = _dumps(self._summarised())[:-1]
+            self._summary = _dumps(self._summarised())[:-1] + _understood(message.classification)
         pieces = [self._summary]
         if payload == "parsed":
             if not self._body:
@@ -150,6 +152,32 @@ class EventRenderer:
         if len(encoded) <= _RAW_KEPT:
             self._raw = encoded
         return encoded
+
+
+def _understood(found: Classification) -> bytes:
+    """The class and what comes with it, as more keys of an object."""
+    if found is HUMAN:
+        return _OF_A_HUMAN
+    return (
+        b","
+        + _dumps(
+            {
+                "classification": {"class": found.kind, "subclass": found.subclass, "evidence": found.evidence},
+                "bounce": _bounced(found.bounce) if found.bounce is not None else None,
+            }
+        )[1:-1]
+    )
+
+
+def _bounced(bounce: Bounce) -> dict[str, Any]:
+    return {
+        "recipients": bounce.recipients,
+        "original": {
+            "message_id": bounce.message_id,
+            "recipient": bounce.recipient,
+            "subject": bounce.subject,
+        },
+    }
 
 
 def _parsed(message: Message) -> dict[str, Any]:
