@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mailpoller.core.classification import Classification
 from mailpoller.core.component import Runtime
 from mailpoller.core.message import Body, Message
 from mailpoller.core.spool import Spool
@@ -81,6 +82,7 @@ LETTER = a_message(
         "{attachment: {type: image/}}",
         "{attachment: {type: {equals: image/png}, size: {above: 50KB}}}",
         "{auto: false}",
+        "{class: human}",
         "{all: [{subject: rechnung}, {from: boss}]}",
         "{any: [{subject: offer}, {from: boss}]}",
         "{not: {subject: offer}}",
@@ -112,6 +114,7 @@ def test_condition_holds(when: str) -> None:
         "{attachment: {name: offer, type: image/png}}",
         "{attachment: {size: {above: 1MB}}}",
         "{auto: true}",
+        "{class: [bounce, auto-reply]}",
         "{all: [{subject: rechnung}, {from: nobody}]}",
         "{any: [{subject: offer}, {from: nobody}]}",
         "{not: {subject: rechnung}}",
@@ -152,6 +155,14 @@ def test_size_of_a_truncated_message_is_the_size_on_the_server() -> None:
 
 def test_size_of_a_whole_message_is_counted_and_not_announced() -> None:
     assert holds("{size: {below: 1KB}}", a_message(octets=b"x" * 100, announced=30_000_000))
+
+
+def test_class_of_a_mail_can_be_asked_for() -> None:
+    bounce = a_message(classify=lambda message: Classification("bounce", "hard", ("from-daemon",)))
+    assert holds("{class: bounce}", bounce)
+    assert holds("{class: [list, bounce]}", bounce)
+    assert not holds("{class: human}", bounce)
+    assert holds("{class: human}", a_message())
 
 
 def test_automatic_mail_can_be_asked_for() -> None:

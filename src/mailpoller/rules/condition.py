@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator, model_validator
 from pydantic_core import CoreSchema
 
+from mailpoller.core.classification import MAIL_CLASSES, MailClass
 from mailpoller.core.component import Block
 from mailpoller.core.literals import Size
 from mailpoller.rules.pattern import compile_pattern
@@ -28,6 +29,18 @@ def _texts(written: object) -> object:
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), WithJsonSchema(_TEXTS_SCHEMA)]
 """One text or a list of them, of which one suffices."""
+
+
+_CLASSES_SCHEMA = {
+    "anyOf": [
+        {"enum": list(MAIL_CLASSES)},
+        {"type": "array", "items": {"enum": list(MAIL_CLASSES)}, "minItems": 1},
+    ]
+}
+
+
+def _one_or_more(written: object) -> object:
+    return (written,) if isinstance(written, str) else written
 
 
 class TextTest(Block):
@@ -150,6 +163,11 @@ class Condition(Block):
     """The whole message, also what was not downloaded."""
     attachment: AttachmentTest | None = None
     """The attachments."""
+    class_: Annotated[tuple[MailClass, ...] | None, BeforeValidator(_one_or_more), WithJsonSchema(_CLASSES_SCHEMA)] = (
+        Field(default=None, alias="class", min_length=1)
+    )
+    """What kind of mail it is, one or a list of them: ``human``, ``auto-reply``, ``auto-generated``, ``bounce``,
+    ``list``, ``bulk``, ``report``, ``calendar``, ``challenge``."""
     auto: bool | None = None
     """true: automatic mail (RFC 3834); false: any other."""
     all: list[Condition] | None = Field(default=None, min_length=1)

@@ -43,6 +43,8 @@ def compile_condition(condition: Condition) -> Predicate:
         parts.append(_size(condition.size))
     if condition.attachment is not None:
         parts.append(_attachment(condition.attachment))
+    if condition.class_ is not None:
+        parts.append(_class(condition.class_))
     if condition.auto is not None:
         parts.append(_auto(condition.auto))
     if condition.all is not None:
@@ -190,6 +192,14 @@ def _attachment(test: AttachmentTest) -> Predicate:
         return ""
 
     return Predicate(holds, says, needs_body=True)
+
+
+def _class(wanted: Sequence[str]) -> Predicate:
+    def holds(message: Message) -> str:
+        kind = message.classification.kind
+        return f"class {kind}" if kind in wanted else ""
+
+    return Predicate(holds, "class " + " or ".join(wanted))
 
 
 def _auto(wanted: bool) -> Predicate:
