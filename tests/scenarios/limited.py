@@ -28,7 +28,7 @@ def import_everything() -> None:
     import encodings.idna
 
     import mailpoller
-    import mailpoller.testing  # noqa: F401
+    import mailpoller.testing
 
     for package in (encodings, mailpoller):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

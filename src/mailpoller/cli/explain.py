@@ -121,7 +121,7 @@ class _Judge:
             renderer = EventRenderer(
                 message, verdict=rendered, source=f"mailpoller/{self._mailbox}", now=datetime.now(UTC)
             )
-            story["event"] = json.loads(renderer.render(queue=queue, delivery_id="explain"))
+            story["event"] = json.loads(renderer.render(queue=queue, delivery_id="explain").structured())
         return story
 
 
