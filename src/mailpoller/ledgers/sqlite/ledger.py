@@ -374,10 +374,12 @@ class SqliteLedger:
                 forgotten += await self._write(
                     functools.partial(pruning.prune, number=number, uids=uids, before=before)
                 )
+                await self._database.checkpoint()
             for missed in _pieces(found.missed):
                 await self._write(
                     functools.partial(pruning.note_missed, number=number, missed=missed, found=(), now=now)
                 )
+                await self._database.checkpoint()
             for back in _pieces(found.found):
                 await self._write(functools.partial(pruning.note_missed, number=number, missed=(), found=back, now=now))
             if found.end is None:

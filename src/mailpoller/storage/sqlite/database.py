@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -114,6 +114,16 @@ class Database:
         """With the next request open the file that lies at the path then, whichever it is: the caller knows that it
         is the right one."""
         self._anew = True
+
+    async def checkpoint(self) -> None:
+        """Bring the log into the file as far as that holds nobody up, by another connection and in another thread:
+        else a commit of the writer's does it once the log is long, and its caller waits for all of it. Never raises
+        for the database's sake."""
+        await asyncio.to_thread(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, isolation_level=None, timeout=0)) as beside:
+            beside.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     async def close(self) -> None:
         """Finish what was asked for, close the file and end the thread. Harmless when repeated."""
