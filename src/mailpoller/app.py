@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
+from mailpoller.assembly.lacking import Lacking
 from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
+from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
 from mailpoller.config import Config
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import QuarantineConfig
@@ -34,6 +37,7 @@ from mailpoller.core.ports import (
     QueueRecord,
     Rule,
     Sink,
+    Source,
     Stage,
 )
 from mailpoller.core.spool import Spool
@@ -118,14 +122,17 @@ async def assemble(
         ports = Ports(ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander())
         fleet = Fleet(ports, Bounds.of(service), _last_resort(service.state_directory))
         closing.push_async_callback(fleet.close)
+        lacking = Lacking(fleet)
+        for name, outgoing in config.outgoing.items():
+            lacking.outgoing(name, outgoing)
         for name, sink in config.queues.items():
-            fleet.add_queue(name, sink)
-        rules = {name: block.build(name, runtime) for name, block in config.rules.items()}
+            lacking.queue(name, sink)
+        rules = _Rules(config, runtime)
         for name, block in config.mailboxes.items():
             if only is not None and name != only:
                 continue
             if (reason := config.idle_reason(name)) is None:
-                fleet.add_mailbox(plan_of(config, name, fleet, rules))
+                lacking.mailbox(name, partial(plan_of, config, name, fleet, rules), _bare_plan(name, block))
                 continue
             entry = health.register(name, block.poll_interval)
             entry.condition, entry.reason = Condition.NOT_POLLED, reason
@@ -144,6 +151,7 @@ async def assemble(
                 "alarm": lambda _: alarm.run(overdue.over),  # what the last look finds is to be sent, too
                 "overdue": overdue.run,
                 "control": control.serve,
+                "lacking": lacking.run,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
             },
         )
@@ -202,7 +210,7 @@ def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runt
     except OSError as error:
         raise _unusable(state, error) from None
     bare = Runtime(clock=clock, spool=directory, state_directory=state)
-    outgoings: dict[str, Outgoing] = {name: block.build(name, bare) for name, block in config.outgoing.items()}
+    outgoings = {name: outgoing_of(name, block, bare) for name, block in config.outgoing.items()}
     return Runtime(clock=clock, spool=directory, state_directory=state, outgoings=outgoings)
 
 
@@ -226,14 +234,14 @@ async def parts_to_probe(
                     block.on_quarantine or block.disposition,
                     block.on_discard or block.disposition,
                 }
-                parts[f"mailbox {name}"] = config.require(name).build(name, runtime).probe(list(wanted))
+                parts[f"mailbox {name}"] = _source(config.require(name), name, runtime).probe(list(wanted))
         if only is None:
             for name, sink_block in config.queues.items():
-                sink = sink_block.build(name, runtime)
+                sink = _sink(sink_block, name, runtime)
                 closing.push_async_callback(sink.close)
                 parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
             for title, own in _own_quarantines(config).items():
-                sink = own.build(title, runtime)
+                sink = _sink(own, title, runtime)
                 closing.push_async_callback(sink.close)
                 parts[title] = _probe_sink(sink, None)
             for name, outgoing in runtime.outgoings.items():
@@ -245,6 +253,20 @@ async def parts_to_probe(
                     probing if send_to is None else _probe_and_send(outgoing, probing, send_to, clock)
                 )
         yield parts
+
+
+def _source(block: SourceConfig, name: str, runtime: Runtime) -> Source:
+    try:
+        return built(block, lambda: block.build(name, runtime))
+    except ConfigError as error:
+        return AbsentSource(str(error))
+
+
+def _sink(block: SinkConfig, name: str, runtime: Runtime) -> Sink:
+    try:
+        return built(block, lambda: block.build(name, runtime))
+    except ConfigError as error:
+        return AbsentSink(str(error))
 
 
 def _own_quarantines(config: Config) -> dict[str, SinkConfig]:
@@ -348,6 +370,39 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
         reachable=reachable,
         bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in block.rules], reachable),
     )
+
+
+def _bare_plan(mailbox: str, block: SourceConfig) -> MailboxPlan:
+    """Of a mailbox that is not polled yet: nothing is judged by it."""
+    return MailboxPlan(
+        mailbox,
+        block,
+        Pipeline(mailbox=mailbox, default_queue=None, rules=[]),
+        reachable=frozenset(),
+        bodies_wanted=False,
+    )
+
+
+class _Rules(Mapping[str, Rule]):
+    """The rules by name, each built when a mailbox first asks for it: one that cannot be built holds up no other
+    mailbox. Raises :class:`ConfigError`."""
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self._blocks = config.rules
+        self._runtime = runtime
+        self._built: dict[str, Rule] = {}
+
+    def __getitem__(self, name: str) -> Rule:
+        if name not in self._built:
+            block = self._blocks[name]
+            self._built[name] = built(block, lambda: block.build(name, self._runtime))
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
 
 
 def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None) -> Pipeline:

@@ -1,4 +1,5 @@
-"""The real command, in a hurry: alarms are told after a hundredth of the time, refused logins are tried again soon.
+"""The real command, in a hurry: alarms are told after a hundredth of the time, refused logins are tried again soon, and
+what is missing is looked for soon.
 
 ``python -m scenarios.hasty ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``.
 """
@@ -24,6 +25,7 @@ def hurry() -> None:
     )
     alarm._TICK_S = 0.1
     watcher.CREDENTIALS_RETRY = timedelta(milliseconds=300)
+    watcher.LOOK_AGAIN = timedelta(milliseconds=300)
 
 
 def main() -> None:

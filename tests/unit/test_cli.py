@@ -27,6 +27,7 @@ from mailpoller.cli.output import one_line, print_json
 from mailpoller.cli.program import program
 from mailpoller.cli.reference import reference
 from mailpoller.cli.terminal import GATHERED, Lines, Terminal, Unfailing
+from mailpoller.config import load
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
 from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_terminal
 
@@ -337,7 +338,7 @@ def test_config_comes_from_the_environment_if_no_option_says_it(config: Path) ->
     assert mailpoller("check").code == 78  # there is none in the system's place
 
 
-def test_secret_that_cannot_be_read_is_a_warning_in_check_and_ends_run(config: Path) -> None:
+def test_secret_that_cannot_be_read_is_a_warning_with_its_line_and_keeps_nobody_else_down(config: Path) -> None:
     settings = yaml.safe_load(config.read_text())
     settings["mailboxes"]["support"]["password"] = "env:MAILPOLLER_TEST_NO_SUCH_VARIABLE"
     settings["mailboxes"]["idle"]["password"] = "credential:idle"
@@ -345,17 +346,56 @@ def test_secret_that_cannot_be_read_is_a_warning_in_check_and_ends_run(config: P
     said = mailpoller("check", "--config", str(config))
     assert said.code == 0
     assert "warning: " in said.err
-    for words in (["run"], ["run", "--once"], ["run", "--dry-run"]):
-        said = mailpoller(*words, "--config", str(config))
-        assert said.code == 78
-        (line,) = said.err.splitlines()
-        assert line.startswith(f"mailpoller: {config}:")
-        assert "MAILPOLLER_TEST_NO_SUCH_VARIABLE" in line
-        assert "mailboxes.support.password" in line
-    settings["mailboxes"]["support"]["password"] = "credential:support"
-    config.write_text(yaml.safe_dump(settings))
-    said = mailpoller("run", "--config", str(config))
-    assert (said.code, "warning" in said.err) == (78, False)
+    assert f"{config}:" in said.err and "mailboxes.support.password" in said.err
+    for words in (["run", "--once"], ["run", "--dry-run"]):
+        said = mailpoller(*words, "--log-format", "json", "--config", str(config))
+        assert said.code == 75
+        lines = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+        told = [line for line in lines if "MAILPOLLER_TEST_NO_SUCH_VARIABLE" in line.get("reason", "")]
+        assert [line["mailbox"] for line in told if line["event"] == "mailbox.failed"] == ["support"]
+
+
+def test_missing_extra_is_named_with_the_line_and_what_pip_installs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("httpcore", "python_socks", "jwt"):
+        monkeypatch.setitem(sys.modules, module, None)
+    path = tmp_path / "mailpoller.yaml"
+    oauth = {"type": "oauth2", "provider": "microsoft", "tenant": "x", "client_id": "y", "grant": "client_credentials"}
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "queues": {"q": {"type": "jsonl", "path": str(tmp_path / "q.jsonl")}},
+                "mailboxes": {
+                    "cloud": {"type": "graph", "user": "a@example.com", "auth": {**oauth, "client_secret": "z"}},
+                    "mine": {
+                        "type": "imap",
+                        "host": "mail.example.com",
+                        "username": "me",
+                        "auth": {**oauth, "certificate": "/c.pem"},
+                        "proxy": {"type": "socks5", "host": "proxy.example.com", "port": 1080},
+                    },
+                },
+            }
+        )
+    )
+    found = {problem.path: problem.message for problem in load(path).missing_extras()}
+    assert found == {
+        "mailboxes.cloud.type": "needs httpcore: pip install 'mailpoller[graph]'",
+        "mailboxes.mine.auth.type": "needs httpcore: pip install 'mailpoller[oauth]'",
+        "mailboxes.mine.auth.certificate": "needs jwt: pip install 'mailpoller[oauth]'",
+        "mailboxes.mine.proxy.type": "needs python_socks: pip install 'mailpoller[proxy]'",
+    }
+    assert all(problem.line > 1 for problem in load(path).missing_extras())
+
+
+def test_module_that_is_not_installed_is_never_called_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    def program(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'jwt'", name="jwt")
+
+    assert exits.exit_code(program) == 69
+    err = capsys.readouterr().err
+    assert "bug" not in err and "needs jwt" in err
 
 
 # --- explain

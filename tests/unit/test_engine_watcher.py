@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 from engine_rig import Rig, log, until  # noqa: F401
 
-from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, SessionLost, TransientError
+from mailpoller.core.errors import (
+    ConfigError,
+    CredentialsMissing,
+    CredentialsRefused,
+    LedgerUnavailable,
+    SessionLost,
+    TransientError,
+)
 from mailpoller.engine import watcher as watcher_module
+from mailpoller.engine.alarm import Kind
 from mailpoller.engine.health import Condition
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
@@ -99,12 +107,33 @@ async def test_a_folder_that_cannot_be_opened_is_trouble_and_passes() -> None:
         await until(lambda: rig.subjects() == expected)
 
 
-async def test_a_configuration_that_only_the_server_can_judge_is_tried_again() -> None:
-    rig = Rig()
-    rig.source.faults.fail("connect", ConfigError("the certificate file cannot be read"), times=2)
+@pytest.mark.parametrize(
+    "lack",
+    [
+        ConfigError("the certificate file cannot be read"),
+        CredentialsMissing("file:/run/secret is empty"),
+        ModuleNotFoundError("No module named 'jwt'", name="jwt"),
+    ],
+    ids=["file", "secret", "module"],
+)
+async def test_a_mailbox_that_lacks_something_here_is_refused_with_an_alarm_and_looks_again(
+    lack: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher_module, "LOOK_AGAIN", timedelta(milliseconds=100))
+    rig = Rig(reconnect_interval="1h")
+    rig.source.faults.fail("connect", lack, times=2)
     expected = rig.fill(1)
     async with rig.running():
+        health = rig.health.mailboxes["support"]
+        await until(lambda: health.condition is Condition.REFUSED)
+        async with asyncio.timeout(5):
+            while not await rig.alarm.stands(Kind.MAILBOX_LACKING, "support", now=True):
+                await asyncio.sleep(0.001)
+        assert "jwt" in health.reason or "file" in health.reason
         await until(lambda: rig.subjects() == expected)
+        await until(lambda: health.condition is Condition.WAITING)
+    assert not await rig.alarm.stands(Kind.MAILBOX_LACKING, "support", now=True)
+    assert not health.rebuilt  # a missing module is no bug
 
 
 async def test_new_mail_is_taken_as_soon_as_the_server_tells() -> None:

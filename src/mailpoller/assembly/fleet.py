@@ -20,11 +20,12 @@ from mailpoller.assembly.parts import (
     queue_parts,
 )
 from mailpoller.assembly.shares import Bounds, Shares
+from mailpoller.assembly.standins import built
 from mailpoller.config.fields import references_of
 from mailpoller.core.component import OutgoingConfig, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.ports import Expiring, Outgoing
+from mailpoller.core.ports import Expiring, Outgoing, Sink, Source
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.notice import AnyKind
@@ -100,9 +101,11 @@ class Fleet:
                 closing.push_async_callback(queue.close)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
-    def add_mailbox(self, plan: MailboxPlan) -> MailboxParts:
-        """One mailbox more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built,
-        :class:`ValueError` if there is one of this name."""
+    def add_mailbox(self, plan: MailboxPlan, *, stand_in: Source | None = None) -> MailboxParts:
+        """One mailbox more; with ``stand_in`` in place of its source, which cannot be built.
+
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there is one
+        of this name."""
         if plan.name in self.parts:
             raise ValueError(f"there is a mailbox {plan.name}")
         health = self.ports.health
@@ -110,7 +113,7 @@ class Fleet:
         known = health.mailboxes.get(plan.name)
         health.register(plan.name, plan.block.poll_interval)
         try:
-            parts = self._make_mailbox(plan)
+            parts = self._make_mailbox(plan, stand_in)
         except BaseException:
             if known is None:
                 del health.mailboxes[plan.name]
@@ -156,7 +159,7 @@ class Fleet:
             await self._end(parts)
             alarm, health = self.ports.alarm, self.ports.health
             await self._forget_folders(name, list(health.mailboxes[name].failing))
-            for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_HELD):
+            for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.MAILBOX_HELD):
                 await alarm.ended(kind, name)
             alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, name)  # behind what was told and is not taken up yet
             if parts.courier.holds_claims:
@@ -167,12 +170,12 @@ class Fleet:
             log.info("fleet.changed", change="removed", part=f"mailbox {name}")
             await self._sweep()
 
-    def _make_mailbox(self, plan: MailboxPlan) -> MailboxParts:
+    def _make_mailbox(self, plan: MailboxPlan, source: Source | None = None) -> MailboxParts:
         unknown = {*(plan.reachable or ()), plan.quarantine} - self.queues.keys() - self.own.keys()
         if unknown:
             raise ConfigError(f"mailbox {plan.name}: there is no queue named {', '.join(sorted(unknown))}")
         queues = RouteQueues(self.queues, self.own, plan.quarantine)
-        return mailbox_parts(plan, queues, self.ports, self.shares)
+        return mailbox_parts(plan, queues, self.ports, self.shares, source)
 
     def _begin(self, parts: MailboxParts) -> None:
         name = parts.plan.name
@@ -194,12 +197,14 @@ class Fleet:
             await self.ports.alarm.ended(Kind.FOLDER_FAILING, f"{mailbox}/{folder}")
 
     # --- queues --------------------------------------------------------------------------------------------------
-    def add_queue(self, name: str, block: SinkConfig) -> Queue:
-        """One queue more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built,
-        :class:`ValueError` if there is one of this name."""
+    def add_queue(self, name: str, block: SinkConfig, *, stand_in: Sink | None = None) -> Queue:
+        """One queue more; with ``stand_in`` in place of its sink, which cannot be built.
+
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there is one
+        of this name."""
         if name in self.queues:
             raise ValueError(f"there is a queue {name}")
-        queue = self._join(self.queues, self._make_queue(name, block), block)
+        queue = self._join(self.queues, self._make_queue(name, block, stand_in), block)
         self._say_added(f"queue {name}")
         return queue
 
@@ -250,8 +255,8 @@ class Fleet:
             await self._see_off(queue)
             log.info("fleet.changed", change="removed", part=f"queue {name}")
 
-    def _make_queue(self, name: str, block: SinkConfig) -> Queue:
-        return queue_parts(name, block, self._ready, self.ports, self.shares)
+    def _make_queue(self, name: str, block: SinkConfig, sink: Sink | None = None) -> Queue:
+        return queue_parts(name, block, self._ready, self.ports, self.shares, sink)
 
     def _join(self, where: dict[str, Queue], queue: Queue, block: SinkConfig) -> Queue:
         where[queue.name], self._blocks[queue.name] = queue, block
@@ -309,7 +314,7 @@ class Fleet:
         :class:`ValueError` if there is one of this name."""
         if name in self.outgoings:
             raise ValueError(f"there is an outgoing {name}")
-        outgoing = self.outgoings[name] = block.build(name, self.ports.runtime)
+        outgoing = self.outgoings[name] = self._make_outgoing(name, block)
         self._note_expiring(f"outgoing {name}", outgoing)
         self._say_added(f"outgoing {name}")
         return outgoing
@@ -322,7 +327,7 @@ class Fleet:
         :class:`KeyError` if there is no such outgoing."""
         async with self._changing:
             former = self.outgoings[name]
-            outgoing = self.outgoings[name] = block.build(name, self.ports.runtime)
+            outgoing = self.outgoings[name] = self._make_outgoing(name, block)
             try:
                 queues = [self._make_queue(queue, self._blocks[queue]) for queue in self._sending_by(name)]
             except BaseException:
@@ -351,6 +356,9 @@ class Fleet:
             self.expiring.pop(f"outgoing {name}", None)
             await _closed(f"outgoing {name}", outgoing.close)
             log.info("fleet.changed", change="removed", part=f"outgoing {name}")
+
+    def _make_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
+        return built(block, lambda: block.build(name, self.ports.runtime))
 
     def _sending_by(self, outgoing: str) -> list[str]:
         return [

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
 
 from mailpoller.assembly.shares import Shares
+from mailpoller.assembly.standins import built
+from mailpoller.config.fields import require_secrets, secrets_of
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
@@ -87,15 +90,18 @@ class MailboxParts:
     """Set to end this mailbox alone."""
 
 
-def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, shares: Shares) -> MailboxParts:
-    """Build the mailbox's source, and an engine around it that brings mail to ``queues``, by the names that routes
-    have.
+def mailbox_parts(
+    plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, shares: Shares, source: Source | None = None
+) -> MailboxParts:
+    """Build the mailbox's source (unless one is given), and an engine around it that brings mail to ``queues``, by the
+    names that routes have.
 
     The mailbox must be registered with the health. Raises :class:`~mailpoller.core.errors.ConfigError` if the source
     cannot be built; nothing is connected.
     """
     name, block, clock, bounds = plan.name, plan.block, ports.runtime.clock, shares.bounds
-    source = block.build(name, ports.runtime)
+    if source is None:
+        source = built(block, lambda: block.build(name, ports.runtime))
     ending = Ending(ports.stop)
     records = records_of(ports.ledger, shares.recording, name)
     watcher = Watcher(
@@ -110,6 +116,7 @@ def mailbox_parts(plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, 
         stop=ending,
         connecting=shares.connecting,
         connections=shares.connections,
+        require=partial(require_secrets, block) if any(secrets_of(block)) else None,
     )
     observer = ports.bystander.observer(name, watcher.reports)
     dispatcher = Dispatcher(block, queues, clock)
@@ -176,8 +183,11 @@ class RouteQueues(Mapping[str, Queue]):
         return len(self._configured) + 2
 
 
-def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: Ports, shares: Shares) -> Queue:
-    """Build a queue and its sink. ``ready`` is called whenever it takes mail again; the alarm hears of its troubles.
+def queue_parts(
+    name: str, block: SinkConfig, ready: Callable[[], None], ports: Ports, shares: Shares, sink: Sink | None = None
+) -> Queue:
+    """Build a queue and its sink, unless one is given. ``ready`` is called whenever it takes mail again; the
+    alarm hears of its troubles.
 
     Raises :class:`~mailpoller.core.errors.ConfigError` if the sink cannot be built; nothing is opened.
     """
@@ -217,7 +227,8 @@ def queue_parts(name: str, block: SinkConfig, ready: Callable[[], None], ports: 
         alarm.fault(f"queue:{queue.name}", "queue.unserved", words, "")
         alarm.tell(Kind.RECIPIENT_REFUSED, queue.name, words, group=f"queue {queue.name}")
 
-    sink = block.build(name, ports.runtime)
+    if sink is None:
+        sink = built(block, lambda: block.build(name, ports.runtime))
     queue = Queue(
         name,
         sink,

@@ -54,7 +54,8 @@ def check(
     """Check the configuration, and with --live all that it names.
 
     Warnings go to standard error and change nothing about the exit code: 0 if the configuration can be used, 78 if
-    not, and 69 if a live probe fails. A secret that only exists inside the systemd unit is a warning here.
+    not, and 69 if a live probe fails. What a part lacks on this machine is a warning, since all others run without
+    it: a secret (some exist only inside the systemd unit), or an optional package, with what pip installs.
 
     \b
     Examples:
@@ -81,7 +82,7 @@ def check(
             raise typer.Exit(CONFIG) from None
         if mailbox is not None:
             known_mailbox(found, mailbox)
-        doubts = [*found.warnings, *found.missing_secrets(), *found.missing_files()]
+        doubts = [*found.warnings, *found.missing()]
         if not as_json:
             for doubt in doubts:
                 typer.echo(f"warning: {doubt}", err=True)

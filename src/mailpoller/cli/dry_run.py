@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from mailpoller.config import Config
 
 
-def dry_run(
-    config: Config,
-    only: str | None,
-    *,
-    as_json: bool,
-    terminal: Terminal | None,
-    require: Callable[[Config, str | None], None],
-) -> bool:
-    """Rehearse; True if every mailbox could be looked through. ``require`` is asked whether the rehearsal may begin."""
+def dry_run(config: Config, only: str | None, *, as_json: bool, terminal: Terminal | None) -> bool:
+    """Rehearse; True if every mailbox could be looked through."""
     words: Counter[str] = Counter()
     lost: list[OSError] = []
     stops: list[Callable[[], None]] = []
@@ -47,7 +40,6 @@ def dry_run(
                 stop()
 
     with rehearsal(config, tell) as (rehearsed, clock, bystander):
-        require(rehearsed, only)
 
         async def rehearse() -> bool:
             from mailpoller.app import assemble

@@ -16,6 +16,7 @@ import typer
 from mailpoller.cli.output import one_line
 from mailpoller.cli.streams import OutputLost, prepare_streams
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
+from mailpoller.core.extras import without
 
 OK = 0
 USAGE = 64
@@ -57,6 +58,13 @@ def exit_code(program: Callable[..., object]) -> int:
         code = 128 + signal.SIGINT
     except SystemExit:
         code = OK  # so typer ends when the reader of a pipe has seen enough
+    except ModuleNotFoundError as error:
+        if (error.name or "mailpoller").partition(".")[0] == "mailpoller":
+            _explain_bug(error)
+            code = SOFTWARE
+        else:
+            complain(f"this {without(error)}: see docs/install.md, extras")
+            code = UNAVAILABLE
     except Exception as error:
         _explain_bug(error)
         code = SOFTWARE

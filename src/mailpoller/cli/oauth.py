@@ -65,10 +65,13 @@ async def _log_in(terms: Terms, state_directory: Path, port: int) -> None:
 def _terms(config: Config, name: str) -> Terms:
     """What the mailbox, or else the outgoing, of this name asks for tokens with."""
     from mailpoller.cli.service import known_mailbox
+    from mailpoller.config.extras import require_extras
     from mailpoller.wire.oauth import terms_of
 
     block = config.outgoing.get(name) if name not in config.mailboxes else None
-    terms = terms_of(block if block is not None else config.require(known_mailbox(config, name)))
+    owner = block if block is not None else config.require(known_mailbox(config, name))
+    require_extras(owner)
+    terms = terms_of(owner)
     if terms is None:
         refuse(f"{name} does not log in by OAuth 2.0: it has no auth: {{type: oauth2, …}}")
     return terms

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -81,9 +80,8 @@ def run(
         if dry_run:
             from mailpoller.cli.dry_run import dry_run as rehearse
 
-            well = rehearse(loaded, mailbox, as_json=as_json, terminal=terminal, require=_require_secrets)
+            well = rehearse(loaded, mailbox, as_json=as_json, terminal=terminal)
         else:
-            _require_secrets(loaded, mailbox)
             _announce(loaded)
             well = _logging_bugs(loaded, once, mailbox, terminal) if once else _served(loaded, mailbox)
         if not well:
@@ -95,17 +93,6 @@ def _require_polled(config: Config, mailbox: str) -> None:
 
     if (reason := config.idle_reason(known_mailbox(config, mailbox))) is not None:
         refuse(f"the mailbox {mailbox} is not polled: {reason}")
-
-
-def _require_secrets(config: Config, mailbox: str | None) -> None:
-    """Raise :class:`ConfigErrors` for every secret that cannot be read and that the mailboxes of this run need."""
-    from mailpoller.config.problems import ConfigErrors
-
-    if mailbox is not None:
-        config = config.but(mailboxes={mailbox: config.mailboxes[mailbox]})
-    missing = [replace(problem, severity="error") for problem in config.missing_secrets()]
-    if missing:
-        raise ConfigErrors(missing)
 
 
 def _configure_logs(
@@ -127,7 +114,7 @@ def _announce(config: Config) -> None:
     from mailpoller import __version__
 
     log = structlog.get_logger(__name__)
-    for doubt in config.warnings:
+    for doubt in (*config.warnings, *config.missing()):
         log.warning("config.doubtful", file=str(doubt.file), line=doubt.line, path=doubt.path, reason=doubt.message)
     log.info(
         "service.configured",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from mailpoller.config import sections
+from mailpoller.config.extras import missing_extras
 from mailpoller.config.fields import needed_files_of, secrets_of
 from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, ServiceConfig
 from mailpoller.config.node import Node, join
@@ -127,7 +128,7 @@ class Config:
         """A problem for each secret that cannot be read now, of all that would be used here.
 
         Severity ``warning`` for credentials while there is no systemd unit around us (``check`` in a shell),
-        ``error`` for all others. ``run`` treats each of them as an error; ``check`` treats each as a warning.
+        ``error`` for all others. Whose secret it is waits for it; everybody else is not concerned.
         """
         missing: list[Problem] = []
         for block, model in self._used():
@@ -159,6 +160,19 @@ class Config:
         for _, model in self.blocks():
             for _, secret in secrets_of(model):
                 secret.hold()
+
+    def missing_extras(self) -> list[Problem]:
+        """A problem for each optional package that is not installed, of all that would be used here, where it is
+        asked for. Whoever needs it waits for it."""
+        return [
+            self.problem(at, keys, str(extra), "error")
+            for at, block in self._used()
+            for keys, extra in missing_extras(block)
+        ]
+
+    def missing(self) -> list[Problem]:
+        """All that parts lack on this machine: secrets, files and optional packages."""
+        return [*self.missing_secrets(), *self.missing_files(), *self.missing_extras()]
 
     def _used(self) -> Iterator[tuple[At, Block]]:
         """The blocks of which something is made here: not those of mailboxes that are not polled."""

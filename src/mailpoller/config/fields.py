@@ -150,6 +150,13 @@ def needed_files_of(block: BaseModel) -> Iterator[tuple[Loc, Path]]:
                 yield (key, *loc), found
 
 
+def require_secrets(block: BaseModel) -> None:
+    """Raise :class:`~mailpoller.core.errors.ConfigError` for the first secret of a block that cannot be read now. Reads
+    files."""
+    for _, secret in secrets_of(block):
+        secret.reveal()
+
+
 def secret_keys(model: type[BaseModel]) -> set[str]:
     """The keys of a block whose value is a secret or holds one."""
     return {key for key, _, _ in _plan(model, Secret)}

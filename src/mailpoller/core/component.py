@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic_core import CoreSchema
 
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import DispositionLiteral, Duration, QueueName, RuleName, Size
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
@@ -57,6 +58,11 @@ class Block(BaseModel):
             if name in cls.model_fields:
                 properties[cls.model_fields[name].alias or name].setdefault("description", text)
         return made
+
+    def extras(self) -> Iterable[Extra]:
+        """The optional packages that this block needs as it is written, beside those of the blocks inside of it. A
+        part that lacks one waits for it, and ``check`` names it."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,3 +71,8 @@ class MessageRejected(MailpollerError):
 
 class CredentialsRefused(MailpollerError):
     """The server refused who we say we are: wait, retry slowly, tell a human; never disable for good."""
+
+
+class CredentialsMissing(CredentialsRefused):
+    """There is nothing here to say who we are with: a secret or a file is missing, or of no use. Nobody was asked, so
+    that looking again every minute locks no account."""

@@ -162,10 +162,10 @@ class Secret:
             found = os.environ.get(self.location)
             if found is None:
                 raise ConfigError(f"the environment has no variable {self.location}")
-            return found
+            return self._filled(found)
         try:
             octets = read_regular(self._file(), LARGEST_SECRET)
-            return octets.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            return self._filled(octets.decode("utf-8").removesuffix("\n").removesuffix("\r"))
         except (OSError, ValueError) as error:
             if isinstance(error, PermissionError) and self._held is not None:
                 return self._held
@@ -173,6 +173,11 @@ class Secret:
             if not isinstance(error, OSError | UnicodeDecodeError):
                 reason = "not a usable name"
             raise ConfigError(f"cannot read the secret {self}: {reason}") from None
+
+    def _filled(self, found: str) -> str:
+        if not found:  # somebody is about to write it; a server that is asked with nothing counts it as a failure
+            raise ConfigError(f"{self} is empty")
+        return found
 
     def _file(self) -> Path:
         if self.kind == "file":

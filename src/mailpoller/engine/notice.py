@@ -28,6 +28,7 @@ class Kind(Enum):
     WATCHER_FAILING = "watcher-failing"
     FOLDER_FAILING = "folder-failing"
     CREDENTIALS_REFUSED = "credentials-refused"
+    MAILBOX_LACKING = "mailbox-lacking"
     MAILBOX_HELD = "mailbox-held"
     DISPOSITION_IMPOSSIBLE = "disposition-impossible"
     LAST_RESORT_USED = "last-resort-used"
@@ -128,6 +129,14 @@ MANNERS = {
         "The login of {subject}{place} is accepted again",
         "The logins of {count} mailboxes{place} are accepted again",
         "It is tried again, slowly. Look at the user name and the password or token; then: mailpoller poll MAILBOX",
+    ),
+    Kind.MAILBOX_LACKING: Manner(
+        "The mailbox {subject}{place} lacks something that it needs here",
+        "{count} mailboxes{place} lack something that they need here",
+        "The mailbox {subject}{place} has what it needs again",
+        "{count} mailboxes{place} have what they need again",
+        "A secret, a file or an optional package is missing or of no use; the line below says which. It is looked for "
+        "every minute: no restart is needed. Sooner: mailpoller poll MAILBOX",
     ),
     Kind.MAILBOX_HELD: Manner(
         "The mailbox {subject}{place} is held: an operator must decide",

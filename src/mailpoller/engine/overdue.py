@@ -44,7 +44,7 @@ NAMED = 50
 """Messages of one mailbox that have an alarm of their own; of the others one tells how many they are."""
 
 _KINDS = {"fetch": Kind.MAIL_STUCK, "question": Kind.MAIL_STUCK, "disposition": Kind.DISPOSITION_PENDING}
-_TROUBLES = (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_HELD)
+_TROUBLES = (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.MAILBOX_HELD)
 """Alarms of a mailbox that say already why it completes no poll, and why its messages wait."""
 
 

@@ -10,7 +10,15 @@ from enum import Enum
 import structlog
 
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
-from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
+from mailpoller.core.errors import (
+    ConfigError,
+    CredentialsMissing,
+    LedgerUnavailable,
+    MailpollerError,
+    QueueVanished,
+    TransientError,
+)
+from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Consumed, DoubtKind, QueueRecord, Sink, SinkDoubt, Unserving, Upkept
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
@@ -125,6 +133,8 @@ class Queue:
         self._under_way = 0
         self._empty = asyncio.Event()
         self._proven = False
+        self._lacking = False
+        """It is down because something is missing here: that is looked for every minute."""
 
     @property
     def takes_mail(self) -> bool:
@@ -223,6 +233,10 @@ class Queue:
         except TransientError as error:
             await self._failed(str(error), error.retry_after)
             raise
+        except (ConfigError, CredentialsMissing, ModuleNotFoundError) as failure:
+            lack = without(failure) if isinstance(failure, ModuleNotFoundError) else failure
+            await self._failed(str(lack), None, lacking=True)
+            raise TransientError(str(lack)) from failure
         except MailpollerError as error:
             await self._failed(str(error), None)
             raise TransientError(str(error)) from error
@@ -244,10 +258,11 @@ class Queue:
             raise TransientError("the sink answered for other deliveries than it was given")
         return answers
 
-    async def _failed(self, reason: str, retry_after: timedelta | None) -> None:
+    async def _failed(self, reason: str, retry_after: timedelta | None, *, lacking: bool = False) -> None:
         """A batch met the failure. Others that were under way meet the same one, and it counts once: else the wait
         would grow with the number of mailboxes."""
         if self.state is not State.DOWN:
+            self._lacking = lacking
             await self._down(reason, retry_after)
 
     async def _lost(self, error: QueueVanished) -> None:
@@ -258,6 +273,8 @@ class Queue:
 
     async def _down(self, reason: str, retry_after: timedelta | None, *, vanished: bool = False) -> None:
         wait = self._backoff.failed(at_least=retry_after)
+        if self._lacking:
+            wait = min(wait, UPKEEP_INTERVAL.total_seconds())
         edge = self.reason == "" or self.vanished is not vanished
         self.state, self.reason, self.vanished = State.DOWN, reason or "unknown", vanished
         if self.recognition is not None:
@@ -269,7 +286,7 @@ class Queue:
             await self._listener(self, False, self.reason)
 
     async def _up(self) -> None:
-        self.state, self.reason, self.vanished = State.UP, "", False
+        self.state, self.reason, self.vanished, self._lacking = State.UP, "", False, False
         self._backoff.reset()
         self._on_ready()
         log.info("queue.recovered", queue=self.name)
@@ -458,6 +475,9 @@ class Queue:
             return str(error) if self.recognition is None else self.recognition.explained(error), True
         except LedgerUnavailable as error:
             return str(error), self.vanished
+        except (ConfigError, CredentialsMissing, ModuleNotFoundError) as failure:
+            self._lacking = True
+            return str(without(failure) if isinstance(failure, ModuleNotFoundError) else failure), False
         except MailpollerError as error:
             return str(error), False
         except Exception as error:

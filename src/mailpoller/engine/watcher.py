@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -13,12 +13,14 @@ import structlog
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.errors import (
     ConfigError,
+    CredentialsMissing,
     CredentialsRefused,
     LedgerUnavailable,
     MailpollerError,
     SessionLost,
     TransientError,
 )
+from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Session, Source, Wake
 from mailpoller.engine.agenda import Stop
 from mailpoller.engine.alarm import Alarm, Kind
@@ -46,6 +48,9 @@ LONGEST_RETRY = timedelta(hours=1)
 CREDENTIALS_RETRY = timedelta(minutes=5)
 """The least wait after a refused login: servers lock accounts that knock faster."""
 
+LOOK_AGAIN = timedelta(seconds=50)
+"""The wait after something was missing here: with its jitter a minute at most."""
+
 GIVEN_UP = timedelta(minutes=1)
 """How long a pass may take to end once what it fetches was given up."""
 STANDSTILL = "no step got anywhere within its budget"
@@ -71,6 +76,7 @@ class Watcher:
         stop: Stop,
         connecting: asyncio.Semaphore,
         connections: Connections | None = None,
+        require: Callable[[], None] | None = None,
     ) -> None:
         self.mailbox = mailbox
         self.config = config
@@ -87,6 +93,9 @@ class Watcher:
         self._alarm = alarm
         self._stop = stop
         self._connecting = connecting
+        self._require = require
+        """Raises :class:`ConfigError` while something is missing here without which a connection is of no use: servers
+        count those who come and do not log in. Reads files."""
         self._connections = connections or Connections(clock)
         self._due_at = clock.monotonic()
         """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
@@ -133,9 +142,12 @@ class Watcher:
                     await self._rest()
             except LedgerUnavailable as error:
                 await self._trouble(Kind.LEDGER_UNWRITABLE, error, self._backoff)
+            except (ConfigError, CredentialsMissing, ModuleNotFoundError) as error:
+                lack = without(error) if isinstance(error, ModuleNotFoundError) else error
+                await self._trouble(Kind.MAILBOX_LACKING, lack, Backoff(LOOK_AGAIN, LOOK_AGAIN))
             except CredentialsRefused as error:
                 await self._trouble(Kind.CREDENTIALS_REFUSED, error, self._refusals)
-            except (TransientError, ConfigError) as error:
+            except TransientError as error:
                 await self._trouble(Kind.MAILBOX_DOWN, error, self._backoff)
 
     async def _attend_in_turn(self) -> bool:
@@ -207,7 +219,7 @@ class Watcher:
         self._refusals.reset()
         self._health.polled(self.mailbox)
         # An alarm of an earlier run ends here too, so every kind is told, and it costs nothing where there is none.
-        for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.LEDGER_UNWRITABLE):
+        for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.LEDGER_UNWRITABLE):
             await self._alarm.ended(kind, self._subject(kind))
 
     async def _wait(self, session: Session, limit: float, place: Place, *, useful: bool) -> Wake | None:
@@ -262,7 +274,7 @@ class Watcher:
         """Say it once, wait as long as this kind of trouble wants."""
         retry_after = error.retry_after if isinstance(error, TransientError) else None
         wait = backoff.failed(at_least=retry_after)
-        refused = kind is Kind.CREDENTIALS_REFUSED
+        refused = kind in (Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING)
         event = "mailbox.refused" if refused else "mailbox.failed"
         log.warning(event, mailbox=self.mailbox, kind=kind.value, reason=str(error), retry_s=round(wait, 1))
         self._health.enter(
@@ -291,6 +303,8 @@ class Watcher:
         async with self._connecting:
             try:
                 async with asyncio.timeout(CONNECT_DEADLINE.total_seconds()):
+                    if self._require is not None:
+                        await asyncio.to_thread(self._require)
                     session = await self.source.connect()
             except TimeoutError:
                 raise TransientError("connecting took too long") from None
@@ -323,7 +337,8 @@ class Watcher:
                 trouble = await self._carry_all()
             trouble = self._polls.unfinished or trouble
             counts = await self._records.mailboxes.counts(self.mailbox)
-        except MailpollerError as error:
+        except (MailpollerError, ModuleNotFoundError) as failure:
+            error = without(failure) if isinstance(failure, ModuleNotFoundError) else failure
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)
             self._health.enter(self.mailbox, Condition.RETRYING, str(error))
             self._alarm.fault(self.mailbox, "mailbox.failed", str(error), "")

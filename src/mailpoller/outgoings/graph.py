@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timedelta
 from email.parser import BytesHeaderParser
 from email.policy import compat32
@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Mail, Outgoing, Stage
 from mailpoller.remote.graph import GraphClient, gate_for
@@ -78,6 +79,10 @@ class GraphOutgoingConfig(OutgoingConfig):
     """How long connecting may take, and how long the service may be silent."""
     max_size: Size = Field(default=LARGEST, le=LARGEST)
     """The largest mail in octets that is sent here. Graph takes requests of 4 MB, which is 3 MB of mail."""
+
+    def extras(self) -> Iterator[Extra]:
+        """What speaks HTTP."""
+        yield Extra("type", "httpcore", "mailpoller[graph]")
 
     _check_url = field_validator("url")(check_url)
 

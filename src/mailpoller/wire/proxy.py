@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from mailpoller.core.component import Block
 from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Secret
 from mailpoller.wire.dial import dial
 from mailpoller.wire.literals import HostName
@@ -37,6 +39,10 @@ class Proxy(Block):
         if self.password is not None and self.username is None:
             raise ValueError("password wants a username")
         return self
+
+    def extras(self) -> Iterable[Extra]:
+        """python-socks, for SOCKS5."""
+        return [Extra("type", "python_socks", "mailpoller[proxy]")] if self.type == "socks5" else []
 
     @property
     def place(self) -> str:

@@ -15,7 +15,14 @@ import structlog
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
-from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
+from mailpoller.core.errors import (
+    ConfigError,
+    CredentialsMissing,
+    CredentialsRefused,
+    MailpollerError,
+    MessageRejected,
+    TransientError,
+)
 from mailpoller.core.literals import MailAddresses, OutgoingName
 from mailpoller.core.ports import Clock, Inquiring, Mail, OctetsPlace, Outgoing, Sink, Stage
 from mailpoller.core.seals.sink import SealedReceipt
@@ -136,7 +143,7 @@ class SmtpQueue:
         }
         waiting = iter({one.delivery_id: one for one in batch if one.delivery_id not in answers}.values())
         ends = monotonic() + _BUDGET_S
-        trouble: TransientError | None = None
+        trouble: MailpollerError | None = None
 
         async def lane() -> None:
             nonlocal trouble
@@ -149,8 +156,9 @@ class SmtpQueue:
                 try:
                     async with self._hands:
                         answers[delivery.delivery_id] = answer = await self._deliver(delivery)
-                except (TransientError, CredentialsRefused) as error:
-                    trouble = error if isinstance(error, TransientError) else TransientError(str(error))
+                except (TransientError, CredentialsRefused, ConfigError) as error:
+                    lack = isinstance(error, (ConfigError, CredentialsMissing))
+                    trouble = error if lack or isinstance(error, TransientError) else TransientError(str(error))
                     return
                 if isinstance(answer, Receipt):
                     self._recent.add([delivery.delivery_id])

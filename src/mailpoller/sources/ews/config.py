@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.component import Block, Finding, SourceConfig
 from mailpoller.core.errors import KeysMissing
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret
 from mailpoller.core.message import Account
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
@@ -21,6 +22,9 @@ from mailpoller.wire.literals import Wait
 from mailpoller.wire.oauth import OAuthAuth
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
+
+EWS = "mailpoller[ews]"
+"""What pip installs for it."""
 
 _EXCHANGE_ONLINE = (
     "office365.com", "office365.us", "office.com", "office.de", "outlook.com", "outlook.cn", "outlook.de", "apps.mil",
@@ -83,6 +87,13 @@ class EwsSettings(SourceConfig):
     """How long connecting may take, through TLS."""
     command_timeout: Wait = timedelta(seconds=60)
     """How long the server may be silent while we wait for an answer."""
+
+    def extras(self) -> Iterator[Extra]:
+        """What speaks HTTP, and NTLM unless another way to log in is named."""
+        yield Extra("type", "httpcore", EWS)
+        if not isinstance(self.auth, OAuthAuth) and self.auth.mechanism != "basic":
+            yield Extra("type", "spnego", EWS)
+            yield Extra("type", "cryptography", EWS)
 
     @field_validator("url")
     @classmethod

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath
 from mailpoller.core.message import Account
 from mailpoller.wire import doubtful
@@ -64,6 +65,10 @@ class GmailSettings(SourceConfig):
     """Reach the service through a proxy. For tokens, say it in ``auth`` too."""
     timeout: Wait = timedelta(seconds=60)
     """How long connecting may take, and how long the service may be silent."""
+
+    def extras(self) -> Iterator[Extra]:
+        """What speaks HTTP."""
+        yield Extra("type", "httpcore", "mailpoller[gmail]")
 
     @field_validator("user")
     @classmethod

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Finding, SourceConfig
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath
 from mailpoller.core.message import Account
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
@@ -54,6 +55,10 @@ class GraphSettings(SourceConfig):
     """Reach the service through a proxy. For tokens, say it in ``auth`` too."""
     timeout: Wait = timedelta(seconds=60)
     """How long connecting may take, and how long the service may be silent."""
+
+    def extras(self) -> Iterator[Extra]:
+        """What speaks HTTP."""
+        yield Extra("type", "httpcore", "mailpoller[graph]")
 
     _check_user = field_validator("user")(check_user)
     _check_url = field_validator("url")(check_url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mailpoller.core.errors import CredentialsRefused
+from mailpoller.core.errors import CredentialsMissing, CredentialsRefused
 from mailpoller.wire.oauth.providers import ServiceName, provider_of
 
 
@@ -18,6 +18,10 @@ class TokenRefused(CredentialsRefused):
         self.code = code
         self.error = error
         self.advice = advice
+
+
+class TokenMissing(TokenRefused, CredentialsMissing):
+    """A token cannot even be asked for: a secret, a file or a person's yes is missing."""
 
 
 _LOGIN = "Run mailpoller oauth login for this mailbox again."

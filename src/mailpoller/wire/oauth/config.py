@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Block, Component
 from mailpoller.core.errors import KeysMissing
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath, Secret
 from mailpoller.wire.dial import confidential
 from mailpoller.wire.oauth.providers import (
@@ -28,6 +30,8 @@ from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.sasl import TokenMechanism
 from mailpoller.wire.tls import TlsPolicy
 
+OAUTH = "mailpoller[oauth]"
+"""What pip installs for it."""
 DELEGATED = ("refresh_token", "device_code", "authorization_code")
 """Grants in which a person has said yes, and of which a refresh token is what lasts."""
 
@@ -122,6 +126,14 @@ class OAuthAuth(Block):
         if provider == "microsoft" and grant == "client_credentials" and self.tenant in ("common", "organizations"):
             raise ValueError("client_credentials wants the tenant: its id, or a domain of it")
         return self
+
+    def extras(self) -> Iterator[Extra]:
+        """What asks for tokens, and what signs where that is done with a key."""
+        yield Extra("type", "httpcore", OAUTH)
+        for key in ("certificate", "service_account"):
+            if getattr(self, key) is not None:
+                yield Extra(key, "jwt", OAUTH)
+                yield Extra(key, "cryptography", OAUTH)
 
     def _lacking(self) -> dict[str, str]:
         """The keys that are missing, each with what it is wanted for."""

@@ -13,7 +13,7 @@ import structlog
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.ports import Clock
-from mailpoller.wire.oauth.advice import TokenRefused
+from mailpoller.wire.oauth.advice import TokenMissing, TokenRefused
 from mailpoller.wire.oauth.assertion import expiry_of
 from mailpoller.wire.oauth.config import DELEGATED, Terms
 from mailpoller.wire.oauth.endpoint import Endpoint, Grant, host_of, until
@@ -175,8 +175,9 @@ class TokenSource:
             made = self._made(await self._granted())
         except ConfigError as error:
             # A secret that cannot be read, a key that is none: a human is wanted, and it may be mended while we run.
-            self._fail(TokenRefused(str(error)))
-            raise self._failure or error from None
+            missing = TokenMissing(str(error))
+            self._fail(missing)
+            raise missing from None
         except (TransientError, CredentialsRefused) as error:
             self._fail(error)
             raise
@@ -220,7 +221,7 @@ class TokenSource:
             return kept.refresh_token, kept.seed
         if written:
             return written, seed
-        raise TokenRefused(
+        raise TokenMissing(
             f"nobody has logged in as {self.terms.owner} yet",
             code="login_required",
             advice="Run mailpoller oauth login for this mailbox.",

@@ -21,7 +21,7 @@ from aiosmtplib.errors import (
 )
 from aiosmtplib.protocol import SMTPProtocol
 
-from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
+from mailpoller.core.errors import ConfigError, CredentialsMissing, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.wire import dial
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.sasl import Exchange, answered, encoded, initial
@@ -254,7 +254,7 @@ class Line:
         try:
             yield
         except ConfigError as error:
-            raise CredentialsRefused(str(error)) from None
+            raise CredentialsMissing(str(error)) from None
         except RelayUnavailable:
             raise
         except dial.NoConnection as error:

@@ -1,0 +1,109 @@
+"""Who stands in for a part that cannot be built: it says why to everybody who wants something of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from mailpoller.config.extras import require_extras
+from mailpoller.core.component import Component, OutgoingConfig, Runtime
+from mailpoller.core.delivery import Delivery, Disposition, Receipt, Refusal
+from mailpoller.core.errors import ConfigError, MailpollerError
+from mailpoller.core.extras import without
+from mailpoller.core.message import Account
+from mailpoller.core.ports import Mail, Outgoing, Session, Stage
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+_ADVICE = "Install or make what is missing; the service looks for it every minute."
+
+
+def built(block: Component, build: Callable[[], T]) -> T:
+    """What ``build`` makes of the block. Raises :class:`ConfigError` if it cannot be made now, also if a module is
+    missing, of which the block may have said nothing, or if a plug-in has a bug: that is in the log."""
+    require_extras(block)
+    try:
+        return build()
+    except MailpollerError:
+        raise
+    except ModuleNotFoundError as error:
+        raise without(error) from None
+    except Exception as error:
+        log.exception("part.crashed", type=block.type)
+        raise ConfigError(f"type: {block.type} cannot be built: {type(error).__name__}; the log has more") from None
+
+
+class _StandIn:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def _stages(self) -> AsyncIterator[Stage]:
+        yield Stage("parts", False, timedelta(0), self.reason, _ADVICE)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class AbsentSource(_StandIn):
+    """A mailbox that cannot be built."""
+
+    def __init__(self, reason: str, account: Account | None = None) -> None:
+        super().__init__(reason)
+        self.account = account or Account("", "", "")
+
+    async def connect(self) -> Session:
+        """Raises :class:`ConfigError`."""
+        raise ConfigError(self.reason)
+
+    def probe(self, dispositions: Sequence[Disposition]) -> AsyncIterator[Stage]:
+        """One stage, which fails."""
+        return self._stages()
+
+
+class AbsentSink(_StandIn):
+    """A queue that cannot be built: it takes nothing."""
+
+    stores_octets = False
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """Raises :class:`ConfigError`."""
+        raise ConfigError(self.reason)
+
+    async def check(self) -> None:
+        """Raises :class:`ConfigError`."""
+        raise ConfigError(self.reason)
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """One stage, which fails."""
+        return self._stages()
+
+
+class AbsentOutgoing(_StandIn):
+    """An outgoing that cannot be built: it sends nothing."""
+
+    host = ""
+
+    def __init__(self, reason: str, sender: str) -> None:
+        super().__init__(reason)
+        self.sender = sender
+
+    async def send(self, mail: Mail) -> str:
+        """Raises :class:`ConfigError`."""
+        raise ConfigError(self.reason)
+
+    def probe(self) -> AsyncIterator[Stage]:
+        """One stage, which fails."""
+        return self._stages()
+
+
+def outgoing_of(name: str, block: OutgoingConfig, runtime: Runtime) -> Outgoing:
+    """The outgoing, or who stands in for it."""
+    try:
+        return built(block, lambda: block.build(name, runtime))
+    except ConfigError as error:
+        return AbsentOutgoing(str(error), str(getattr(block, "sender", "")))
