@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from mailpoller.storage import thread
 from servers import command, programs
 from servers.dovecot import Dovecot
 
 pytest.register_assert_rewrite("mailpoller.testing", "scenarios.suite")
+
+thread._IDLE_S = 0.02  # an idle thread ends with the test that began it
 
 _numbers = itertools.count(1)
 

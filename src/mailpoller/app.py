@@ -47,6 +47,7 @@ from mailpoller.engine.control import ControlServer
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
+from mailpoller.engine.lifeline import Lifeline
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
@@ -90,12 +91,20 @@ class App:
 
 @asynccontextmanager
 async def assemble(
-    config: Config, *, only: str | None = None, clock: Clock | None = None, bystander: Bystander | None = None
+    config: Config,
+    *,
+    only: str | None = None,
+    clock: Clock | None = None,
+    bystander: Bystander | None = None,
+    hung: Callable[[str], None] | None = None,
 ) -> AsyncIterator[App]:
     """Open the ledger and put every part together; close them all at the end.
 
-    ``only``: the one mailbox to poll. ``bystander`` sees what becomes of messages.
-    Raises :class:`ConfigError` if a part cannot be built, and
+    ``only``: the one mailbox to poll. ``bystander`` sees what becomes of messages. ``hung`` is called with the
+    reason if the ledger no longer answers: nothing but the end of the process helps then; without it the service is
+    told to stop.
+
+    Raises :class:`ConfigError` if the state directory cannot be used, and
     :class:`~mailpoller.core.errors.LedgerUnavailable` if the ledger cannot be opened.
     """
     clock = clock or SystemClock()
@@ -152,6 +161,7 @@ async def assemble(
                 "overdue": overdue.run,
                 "control": control.serve,
                 "lacking": lacking.run,
+                "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
             },
         )

@@ -1,5 +1,5 @@
 """The real command, in a hurry: alarms are told after a hundredth of the time, refused logins are tried again soon, and
-what is missing is looked for soon.
+what is missing is looked for soon, what hangs is given up soon.
 
 ``python -m scenarios.hasty ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``.
 """
@@ -14,7 +14,8 @@ from datetime import timedelta
 def hurry() -> None:
     """Shorten what the engine waits before it bothers a human."""
     from mailpoller import app
-    from mailpoller.engine import alarm, watcher
+    from mailpoller.engine import alarm, lifeline, queues, watcher
+    from mailpoller.storage import thread
 
     app.Policy = functools.partial(  # type: ignore[assignment,misc]
         alarm.Policy,
@@ -26,6 +27,10 @@ def hurry() -> None:
     alarm._TICK_S = 0.1
     watcher.CREDENTIALS_RETRY = timedelta(milliseconds=300)
     watcher.LOOK_AGAIN = timedelta(milliseconds=300)
+    queues.DELIVER_DEADLINE = timedelta(seconds=2)
+    queues.CHECK_DEADLINE = timedelta(seconds=2)
+    lifeline.PAUSE = lifeline.HUNG = timedelta(seconds=2)
+    thread.SEEN_OUT_S = 1.0
 
 
 def main() -> None:

@@ -6,12 +6,16 @@ import asyncio
 import sqlite3
 import time
 
+import pytest
+
 from scenarios.harness import Site
 from scenarios.outage import fill, said, stopped, strikes, until
 from servers.dovecot import Dovecot
 from servers.ports import free_port
 from servers.proxy import FaultProxy
 
+AT_ONCE_S = 5.0
+"""Less than a second on a machine that does nothing else."""
 PROMPT_S = 30.0
 """Less than a grace period of a minute, on a machine that does other things too."""
 
@@ -61,16 +65,26 @@ async def test_a_stop_on_a_stalled_server_ends_when_the_grace_period_does(
     assert site.ledger_counts("support")["claimed"] == 0
 
 
-async def test_a_stop_while_a_login_hangs_ends_when_the_grace_period_does(site: Site, dovecot: Dovecot) -> None:
-    site.settings["service"]["stop_grace"] = "1s"
+@pytest.mark.parametrize("where", ["logging in", "waiting"])
+async def test_a_stop_with_nothing_in_hand_is_prompt_beside_a_server_that_hangs(
+    site: Site, dovecot: Dovecot, user: str, where: str
+) -> None:
+    site.settings["service"]["stop_grace"] = "60s"
     async with FaultProxy(dovecot.imap_port) as proxy:
-        proxy.stall()
-        site.settings["mailboxes"]["support"]["port"] = proxy.port
-        with site.run() as daemon:
-            await until(daemon, lambda: proxy.connections)
+        site.settings["mailboxes"]["support"] |= {"port": proxy.port, "poll_interval": "1h"}
+        if where == "logging in":
+            proxy.stall()
+        with site.run("--log-level", "debug") as daemon:
+            if where == "logging in":
+                await until(daemon, lambda: proxy.connections)
+            else:
+                await said(daemon, "mailbox.polled")
+                await asyncio.sleep(0.3)
+                proxy.stall()
             began = time.monotonic()
             assert await stopped(daemon) == 0
-            assert time.monotonic() - began < PROMPT_S
+            assert time.monotonic() - began < AT_ONCE_S
+            assert not daemon.count("mailbox.failed")
 
 
 async def test_a_stop_while_waiting_for_news_is_prompt(site: Site, dovecot: Dovecot, user: str) -> None:

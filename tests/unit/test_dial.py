@@ -11,7 +11,8 @@ from time import monotonic
 import pytest
 
 from mailpoller.core.errors import TransientError
-from mailpoller.wire.dial import NoConnection, confidential, connect, dial, resolve
+from mailpoller.wire.dial import NoConnection, confidential, connect, dial
+from mailpoller.wire.names import resolve
 from servers.mailboxes import imap_source
 from servers.pop3_mailboxes import pop3_source
 

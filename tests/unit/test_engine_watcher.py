@@ -166,7 +166,7 @@ async def test_a_stop_ends_every_kind_of_wait_at_once(where: str) -> None:
     await asyncio.sleep(0.01)
     rig.stop.set()
     rig.watcher.stir()
-    if where in ("connecting", "fetching"):
+    if where == "fetching":
         watching.cancel()  # what the supervisor does when the grace period is over
     await asyncio.wait({watching}, timeout=60)
     assert watching.done()

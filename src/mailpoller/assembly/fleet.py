@@ -26,6 +26,7 @@ from mailpoller.core.component import OutgoingConfig, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Expiring, Outgoing, Sink, Source
+from mailpoller.core.tasks import within
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.notice import AnyKind
@@ -95,10 +96,10 @@ class Fleet:
     async def close(self) -> None:
         """Close the queues, then the outgoings. Nothing may be running."""
         async with AsyncExitStack() as closing:
-            for outgoing in self.outgoings.values():
-                closing.push_async_callback(outgoing.close)
+            for name, outgoing in self.outgoings.items():
+                closing.push_async_callback(_closed, f"outgoing {name}", outgoing.close)
             for queue in [*self._every_queue(), *self._leaving]:
-                closing.push_async_callback(queue.close)
+                closing.push_async_callback(_closed, f"queue {queue.name}", queue.close)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
     def add_mailbox(self, plan: MailboxPlan, *, stand_in: Source | None = None) -> MailboxParts:
@@ -376,11 +377,14 @@ class Fleet:
             self.expiring[name] = part
 
 
+async def _run(close: Callable[[], Awaitable[None]]) -> None:
+    await close()
+
+
 async def _closed(part: str, close: Callable[[], Awaitable[None]]) -> None:
     """Close a part that leaves. Whatever comes of that, nobody waits for it for long, and nobody else suffers from
     it."""
     try:
-        async with asyncio.timeout(CLOSING.total_seconds()):
-            await close()
+        await within(CLOSING.total_seconds(), _run(close))
     except Exception as error:
         log.warning("fleet.unclosed", part=part, reason=str(error) or type(error).__name__)

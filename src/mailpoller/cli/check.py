@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailpoller.cli.ending import run_loop
 from mailpoller.cli.exits import CONFIG, UNAVAILABLE, explained
 from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
 from mailpoller.cli.output import coloured, counted, one_line, print_json
@@ -94,7 +95,7 @@ def check(
             )
         if live:
             work_as_owner(found)
-        results = asyncio.run(_probe(found, mailbox, send_to, quiet=as_json)) if live else []
+        results = run_loop(_probe(found, mailbox, send_to, quiet=as_json)) if live else []
         well = all(stage["ok"] for stage in results)
         if as_json:
             print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})

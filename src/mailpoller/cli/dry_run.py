@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mailpoller.cli.ending import run_loop
 from mailpoller.cli.output import one_line, plain
 from mailpoller.cli.rehearsal import Fate, rehearsal
 from mailpoller.cli.terminal import Terminal, progress
@@ -51,7 +51,7 @@ def dry_run(config: Config, only: str | None, *, as_json: bool, terminal: Termin
                 stops.append(app.stop.set)
                 return await app.drain()
 
-        well = asyncio.run(rehearse())
+        well = run_loop(rehearse())
     if lost:
         raise lost[0]
     if not as_json:

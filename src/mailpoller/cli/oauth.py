@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mailpoller.cli.ending import run_loop
 from mailpoller.cli.exits import explained, refuse
 from mailpoller.cli.options import ConfigOption
 
@@ -48,7 +48,7 @@ def login(
     with explained():
         found = entered(config)
         terms = _terms(found, name)
-        asyncio.run(_log_in(terms, found.service.state_directory, port))
+        run_loop(_log_in(terms, found.service.state_directory, port))
         typer.echo(f"{name}: {terms.owner} is logged in")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mailpoller.cli.ending import end_by, leave, run_loop
 from mailpoller.cli.exits import IOERR, TEMPFAIL, complain, expected_errors, explained, refuse
 from mailpoller.cli.options import ConfigOption, EnvironmentOption
 from mailpoller.cli.output import counted
@@ -149,7 +150,7 @@ def _served(config: Config, only: str | None) -> bool:
 def _logging_bugs(config: Config, once: bool, only: str | None, terminal: Terminal | None) -> bool:
     """Run; what nobody foresaw is in the log with its traceback before it ends the process."""
     try:
-        return asyncio.run(_run(config, once=once, only=only, terminal=terminal))
+        return run_loop(_run(config, once=once, only=only, terminal=terminal))
     except Exception as error:
         if not expected_errors(error):
             import structlog
@@ -163,8 +164,12 @@ async def _run(config: Config, *, once: bool, only: str | None, terminal: Termin
     from mailpoller.app import assemble
     from mailpoller.cli.terminal import progress
 
-    async with assemble(config, only=only) as app:
-        stop_on_signals(app)
+    def hung(reason: str) -> None:
+        complain(reason)
+        leave(IOERR)
+
+    async with assemble(config, only=only, hung=hung) as app:
+        stop_on_signals(app, config.service.stop_grace.total_seconds())
         tune_interpreter()
         if not once:
             await app.run()
@@ -193,7 +198,7 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(0.0005)
 
 
-def stop_on_signals(app: App) -> None:
+def stop_on_signals(app: App, grace_s: float) -> None:
     """SIGTERM, Ctrl-C and a terminal that is closed finish what is in hand; a second Ctrl-C does not wait for that.
 
     SIGHUP without a terminal asks a daemon to read its configuration anew, which this one does not: it says so and
@@ -201,14 +206,19 @@ def stop_on_signals(app: App) -> None:
     """
     loop = asyncio.get_running_loop()
 
-    def interrupted() -> None:
+    def stop() -> None:
+        if not app.stop.is_set():
+            end_by(grace_s)
         app.stop.set()
+
+    def interrupted() -> None:
+        stop()
         loop.remove_signal_handler(signal.SIGINT)
 
-    loop.add_signal_handler(signal.SIGTERM, app.stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        loop.add_signal_handler(signal.SIGHUP, app.stop.set if os.isatty(0) or os.isatty(2) else _hung_up)
+        loop.add_signal_handler(signal.SIGHUP, stop if os.isatty(0) or os.isatty(2) else _hung_up)
 
 
 def _hung_up() -> None:

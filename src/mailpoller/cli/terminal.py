@@ -42,6 +42,15 @@ class Unfailing:
             pass
 
 
+_gathering: list[Lines] = []
+
+
+def write_out_all() -> None:
+    """Write what every log has gathered: the process is about to end without further ado."""
+    for lines in _gathering:
+        lines.write_out()
+
+
 class Lines:
     """Log lines: those of one step of the event loop go out in one write, those that no event loop speaks at once.
 
@@ -56,6 +65,7 @@ class Lines:
         """The event loop that is going to write what is gathered."""
         self._lock = threading.Lock()
         atexit.register(self.write_out)
+        _gathering.append(self)
 
     def write(self, line: bytes) -> int:
         """Gather a line."""

@@ -39,3 +39,40 @@ class TaskGroup(asyncio.TaskGroup):
         except BaseException as ended:
             kind, error, trace = type(ended), ended, ended.__traceback__
         await super().__aexit__(kind, error, trace)
+
+
+LONGEST_END_S = 12.0
+"""What is cancelled with its caller may take so long to end."""
+MOMENT_S = 1.0
+"""What was cancelled at its deadline may take so long to end."""
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``. Raises :class:`TimeoutError` after ``seconds`` and a moment, whatever ``work`` does.
+
+    :func:`asyncio.timeout` ends an await that heeds its cancellation; one that swallows it (it sees work in a thread
+    to its end, or is another's) would make the deadline nobody's. Such work is abandoned: it goes on by itself, and
+    what comes of it is dropped. If the caller is cancelled, so is the work, which is then waited for, but not for
+    ever.
+    """
+    task = asyncio.create_task(work)
+    try:
+        done, _ = await asyncio.wait((task,), timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(_dropped)
+        await asyncio.wait((task,), timeout=min(seconds, LONGEST_END_S))
+        raise
+    if done:
+        return task.result()
+    task.cancel()
+    task.add_done_callback(_dropped)
+    done, _ = await asyncio.wait((task,), timeout=MOMENT_S)
+    if done and not task.cancelled() and task.exception() is None:
+        return task.result()  # it came through in the last moment: a receipt is a receipt
+    raise TimeoutError
+
+
+def _dropped(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

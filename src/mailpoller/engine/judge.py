@@ -22,8 +22,12 @@ from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.records import Records
 from mailpoller.engine.turns import Turns
 from mailpoller.mail.parser import UNPARSED, parse, unparsed
+from mailpoller.storage.thread import Pool
 
 log = structlog.get_logger(__name__)
+
+_parsers = Pool("parse", 4)
+"""Threads of its own: whatever hangs in others, mail is parsed."""
 
 LARGE = 1_000_000
 """A message of more octets is parsed in a thread, so that no other mailbox waits for it."""
@@ -195,7 +199,9 @@ class Judge:
         claim = raw.claim
         try:
             if raw.octets.size > LARGE:
-                message = await asyncio.to_thread(_read, raw, claim.suspect or self._bodies_wanted)
+                message = await asyncio.get_running_loop().run_in_executor(
+                    _parsers, _read, raw, claim.suspect or self._bodies_wanted
+                )
             else:
                 message = _read(raw, claim.suspect)
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)

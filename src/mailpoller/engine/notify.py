@@ -15,6 +15,10 @@ EXTENDED_EVERY = timedelta(seconds=10)
 """And so often while it lasts."""
 
 
+STARTING = timedelta(hours=2)
+"""But no longer than this: a start that hangs is ended by systemd and begun anew."""
+
+
 class Notifier:
     """Sends to ``$NOTIFY_SOCKET``; outside a unit every call does nothing. Never blocks and never raises."""
 
@@ -28,7 +32,7 @@ class Notifier:
         longer than TimeoutStartSec= and WatchdogSec=. The block must leave the event loop free."""
 
         async def ask() -> None:
-            while True:
+            for _ in range(STARTING // EXTENDED_EVERY):
                 self._send(f"EXTEND_TIMEOUT_USEC={EXTENDED_BY // timedelta(microseconds=1)}\nWATCHDOG=1")
                 await asyncio.sleep(EXTENDED_EVERY.total_seconds())
 

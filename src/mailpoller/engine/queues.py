@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
 import structlog
 
@@ -20,7 +21,7 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Consumed, DoubtKind, QueueRecord, Sink, SinkDoubt, Unserving, Upkept
-from mailpoller.core.tasks import TaskGroup
+from mailpoller.core.tasks import TaskGroup, within
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
 from mailpoller.engine.turns import Turns
@@ -215,12 +216,13 @@ class Queue:
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
-            if self.recognition is not None:
-                await self.recognition.require()
+            if self.recognition is not None and not self.recognition.certain:
+                await self._promptly(self.recognition.require())
             async with self._calls.turn(batch[0].raw.claim.ref.folder.mailbox, len(batch)):
                 answers = await self._call(batch)
-            if self.recognition is not None:
-                await self.recognition.received(sum(isinstance(answer, Receipt) for answer in answers))
+            received = sum(isinstance(answer, Receipt) for answer in answers)
+            if self.recognition is not None and self.recognition.count(received):
+                await self._promptly(self.recognition.note())
             await self._hear_of_unserved()
             if not self._proven and not all(map(_blames_queue, answers)):
                 await self._prove()
@@ -246,10 +248,15 @@ class Queue:
                 return [Refusal(batch[0].delivery_id, "the sink failed in an unknown way; the log has the traceback")]
         return [answer for one in batch for answer in await self._bring([one])]
 
+    async def _promptly(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await within(DELIVER_DEADLINE.total_seconds(), work)
+        except TimeoutError:
+            raise TransientError(f"no answer within {DELIVER_DEADLINE.total_seconds():.0f} s") from None
+
     async def _call(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
-            async with asyncio.timeout(DELIVER_DEADLINE.total_seconds()):
-                answers = list(await self.sink.deliver(batch))
+            answers = list(await within(DELIVER_DEADLINE.total_seconds(), self._handed(batch)))
         except TimeoutError:
             raise TransientError(f"no receipt within {DELIVER_DEADLINE.total_seconds():.0f} s") from None
         if len(answers) != len(batch) or any(
@@ -257,6 +264,9 @@ class Queue:
         ):
             raise TransientError("the sink answered for other deliveries than it was given")
         return answers
+
+    async def _handed(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        return await self.sink.deliver(batch)
 
     async def _failed(self, reason: str, retry_after: timedelta | None, *, lacking: bool = False) -> None:
         """A batch met the failure. Others that were under way meet the same one, and it counts once: else the wait
@@ -332,8 +342,7 @@ class Queue:
         if self.recognition is None:
             return
         try:
-            async with asyncio.timeout(CHECK_DEADLINE.total_seconds()):
-                await self.recognition.require()
+            await within(CHECK_DEADLINE.total_seconds(), self.recognition.require())
         except QueueVanished as error:
             await self._lost(error)
         except (TimeoutError, MailpollerError) as error:
@@ -349,8 +358,7 @@ class Queue:
             if self.vanished:
                 continue
             try:
-                async with asyncio.timeout(DELIVER_DEADLINE.total_seconds()):
-                    await self._turn()
+                await within(DELIVER_DEADLINE.total_seconds(), self._turn())
             except QueueVanished as error:
                 await self._lost(error)
             except (TimeoutError, MailpollerError) as error:
@@ -461,14 +469,16 @@ class Queue:
         """Why a delivery could not succeed now, as far as can be told without one; None if it could."""
         return (await self._examine())[0]
 
+    async def _ask(self) -> None:
+        if self.recognition is not None:
+            self.recognition.doubt()
+            await self.recognition.require()
+        await self.sink.check()
+
     async def _examine(self) -> tuple[str | None, bool]:
         """As :meth:`trouble`; and whether it is that the queue vanished."""
         try:
-            async with asyncio.timeout(CHECK_DEADLINE.total_seconds()):
-                if self.recognition is not None:
-                    self.recognition.doubt()
-                    await self.recognition.require()
-                await self.sink.check()
+            await within(CHECK_DEADLINE.total_seconds(), self._ask())
         except TimeoutError:
             return f"no answer within {CHECK_DEADLINE.total_seconds():.0f} s", self.vanished
         except QueueVanished as error:

@@ -92,11 +92,20 @@ class Recognition:
     async def received(self, count: int) -> None:
         """The queue gave ``count`` receipts. Returns before the ledger has them: the first time it knows the queue by
         then."""
-        if self._sink is None or not count:
-            return
-        self._unnoted += count
-        if self._noted_at is None or self._clock.monotonic() - self._noted_at >= NOTE_INTERVAL.total_seconds():
+        if self.count(count):
             await self.note()
+
+    def count(self, count: int) -> bool:
+        """As :meth:`received`; True if it is time to :meth:`note`, which is left to the caller."""
+        if self._sink is None or not count:
+            return False
+        self._unnoted += count
+        return self._noted_at is None or self._clock.monotonic() - self._noted_at >= NOTE_INTERVAL.total_seconds()
+
+    @property
+    def certain(self) -> bool:
+        """:meth:`require` asks nobody."""
+        return self._certain
 
     async def note(self) -> None:
         """Tell the ledger how far the queue has got, if it has got any further. Never raises for the ledger's or the

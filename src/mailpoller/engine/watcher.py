@@ -28,6 +28,7 @@ from mailpoller.engine.attended import Attended
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.connections import Connections, Place
 from mailpoller.engine.courier import Courier
+from mailpoller.engine.crowd import among
 from mailpoller.engine.deadline import Deadline
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.numbering import Numbering
@@ -51,9 +52,15 @@ CREDENTIALS_RETRY = timedelta(minutes=5)
 LOOK_AGAIN = timedelta(seconds=50)
 """The wait after something was missing here: with its jitter a minute at most."""
 
+FAREWELL_S = 0.7
+"""So long a server may take to say goodbye when the service stops: what it does not hear is done again."""
 GIVEN_UP = timedelta(minutes=1)
 """How long a pass may take to end once what it fetches was given up."""
 STANDSTILL = "no step got anywhere within its budget"
+
+
+class _Stopped(Exception):
+    """The service stops while nothing is in hand yet."""
 
 
 class Watcher:
@@ -100,6 +107,8 @@ class Watcher:
         self._due_at = clock.monotonic()
         """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
         self._sleep = Sleep(stop)
+        self._dialling: asyncio.Timeout | None = None
+        """While we connect."""
         self._backing_off = False
         cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
         self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
@@ -140,6 +149,8 @@ class Watcher:
             try:
                 if await self._attend_in_turn():
                     await self._rest()
+            except _Stopped:
+                return
             except LedgerUnavailable as error:
                 await self._trouble(Kind.LEDGER_UNWRITABLE, error, self._backoff)
             except (ConfigError, CredentialsMissing, ModuleNotFoundError) as error:
@@ -269,6 +280,10 @@ class Watcher:
         """End the present wait, for news, for back-off or for nothing: poll now, or stop."""
         self._due_at = self._clock.monotonic()
         self._sleep.stir()
+        if self._dialling is not None and self._stop.is_set():
+            # Nothing is in hand yet. One that already fired cannot be moved again.
+            with contextlib.suppress(RuntimeError):
+                self._dialling.reschedule(asyncio.get_running_loop().time())
 
     async def _trouble(self, kind: Kind, error: MailpollerError, backoff: Backoff) -> None:
         """Say it once, wait as long as this kind of trouble wants."""
@@ -300,14 +315,20 @@ class Watcher:
         self.deadline.count(None)
         self._health.enter(self.mailbox, Condition.CONNECTING)
         self.deadline.progressed()
-        async with self._connecting:
+        async with among(self._connecting):
             try:
-                async with asyncio.timeout(CONNECT_DEADLINE.total_seconds()):
+                async with asyncio.timeout(CONNECT_DEADLINE.total_seconds()) as self._dialling:
+                    if self._stop.is_set():
+                        raise _Stopped
                     if self._require is not None:
                         await asyncio.to_thread(self._require)
                     session = await self.source.connect()
             except TimeoutError:
+                if self._stop.is_set():
+                    raise _Stopped from None
                 raise TransientError("connecting took too long") from None
+            finally:
+                self._dialling = None
         log.info("session.opened", mailbox=self.mailbox, host=self.source.account.host)
         self.deadline.progressed()
         self.deadline.count(session)
@@ -318,7 +339,11 @@ class Watcher:
                 await session.close()
             raise
         # Where dispositions count only now, a close that fails is trouble like any other.
-        await session.close()
+        try:
+            async with asyncio.timeout(FAREWELL_S if self._stop.is_set() else None):
+                await session.close()
+        except TimeoutError:
+            raise _Stopped from None
         log.info("session.closed", mailbox=self.mailbox)
 
     # --- once ----------------------------------------------------------------------------------------------------
@@ -337,6 +362,8 @@ class Watcher:
                 trouble = await self._carry_all()
             trouble = self._polls.unfinished or trouble
             counts = await self._records.mailboxes.counts(self.mailbox)
+        except _Stopped:
+            return Remainder("the service stops")
         except (MailpollerError, ModuleNotFoundError) as failure:
             error = without(failure) if isinstance(failure, ModuleNotFoundError) else failure
             log.error("mailbox.failed", mailbox=self.mailbox, kind="once", reason=str(error), retry_s=None)

@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,7 +41,7 @@ from mailpoller.storage.disk import (
 )
 from mailpoller.storage.markfile import MarkFile
 from mailpoller.storage.recent import Recent
-from mailpoller.storage.thread import Worker
+from mailpoller.storage.thread import Pool, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +96,7 @@ class MaildirQueue:
         self._clock = clock
         self._host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:64] or "localhost"
         self._worker = Worker(f"maildir-{name}")
-        self._writers: ThreadPoolExecutor | None = None
+        self._writers: Pool | None = None
         self._recent: Recent | None = None
         self._mark = MarkFile(name, config.path, config.path, _MARK)
 
@@ -219,7 +218,7 @@ class MaildirQueue:
             outcomes: Iterable[OSError | None] = [_write_file(opened, *files[0])]
         else:
             if self._writers is None:
-                self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix=f"maildir-{self.name}-writer")
+                self._writers = Pool(f"maildir-{self.name}-writer", _WRITERS)
             outcomes = self._writers.map(lambda file: _write_file(opened, *file), files)
         return {name: fault for (name, _), fault in zip(files, outcomes, strict=True) if fault is not None}
 

@@ -1,28 +1,123 @@
-"""Blocking work in a thread, seen to its end whatever becomes of who asked for it."""
+"""Blocking work in threads that nobody has to wait for: a disk or a resolver that hangs holds up neither other work nor
+the end of the process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+SEEN_OUT_S = 10.0
+"""So long work is waited for whose owner was cancelled. What takes longer hangs."""
+_IDLE_S = 30.0
+"""An idle thread ends after so long."""
+
+_Piece = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class Pool(ThreadPoolExecutor):
+    """Daemon threads, begun as they are needed, ``most`` at a time; beyond that work waits.
+
+    Where :class:`~concurrent.futures.ThreadPoolExecutor` waits for its threads at the end of the process, and at
+    :meth:`shutdown`, this one does not: work that must be whole is awaited by whoever asked for it. (It extends that
+    class only because an event loop takes no other kind of default executor.)
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__(max_workers=1)  # which begins no thread before the first submit, and there is none
+        self._name = name
+        self._most = most
+        self._entrance = Lock()
+        self._pieces: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._threads_alive = 0
+        self._free = 0
+        self._ended = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As every executor has it. Raises :class:`RuntimeError` after :meth:`shutdown`, and if no thread at all can be
+        begun: then the work is not done later either."""
+        future: Future[T] = Future()
+        with self._entrance:
+            if self._ended:
+                raise RuntimeError("the threads have ended")
+            if self._free:
+                self._free -= 1
+            elif self._threads_alive < self._most:
+                try:
+                    Thread(target=self._serve, name=f"{self._name}-{self._threads_alive}", daemon=True).start()
+                    self._threads_alive += 1
+                except RuntimeError:
+                    if not self._threads_alive:
+                        raise
+            self._pieces.put((future, fn, args, kwargs))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work. Returns at once; with ``cancel_futures`` what was not begun is not done either."""
+        with self._entrance:
+            self._ended = True
+            if cancel_futures:
+                while not self._pieces.empty():
+                    if (piece := self._pieces.get()) is not None:
+                        piece[0].cancel()
+            for _ in range(self._threads_alive):
+                self._pieces.put(None)
+
+    def _serve(self) -> None:
+        while (piece := self._next()) is not None:
+            future, work, args, kwargs = piece
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+            del piece, future, work, args, kwargs  # an idle thread holds on to nothing
+
+    def _next(self) -> _Piece | None:
+        """The next piece of work; None if there was none for a while, or there will be none."""
+        with self._entrance:
+            waits = self._pieces.empty()
+            self._free += waits
+        while True:
+            try:
+                return self._pieces.get(timeout=_IDLE_S)
+            except Empty:
+                with self._entrance:
+                    if self._pieces.empty() and self._free:
+                        self._free -= 1
+                        self._threads_alive -= 1
+                        return None
 
 
 async def completed(work: Awaitable[T]) -> T:
     """The result of ``work``, which is seen to its end when the caller is cancelled meanwhile; then that is raised.
 
-    A thread cannot be interrupted: abandoned, it would go on reading a message that its owner has closed. A second
-    cancellation is obeyed at once all the same: a disk that hangs must not hold up the end of the process.
+    A thread cannot be interrupted: abandoned, it would go on reading a message that its owner has closed. But a disk
+    that hangs must hold up neither a deadline nor the end of the process. After :data:`SEEN_OUT_S` the work is
+    abandoned, and not done at all if it was not begun; a second cancellation is obeyed at once, and the work done.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(_heed)
-        await asyncio.wait((task,))
+        await seen_out(task)
         raise
+
+
+async def seen_out(work: asyncio.Future[Any]) -> bool:
+    """Wait for the end of work that nobody wants any more, for :data:`SEEN_OUT_S` at most; then give it up. True if it
+    has ended."""
+    work.add_done_callback(_heed)
+    ended, _ = await asyncio.wait((work,), timeout=SEEN_OUT_S)
+    if not ended:
+        work.cancel()
+    return bool(ended)
 
 
 def _heed(task: asyncio.Future[Any]) -> None:
@@ -37,16 +132,23 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
 
     async def do(self, work: Callable[..., T], *arguments: Any) -> T:
         """What ``work(*arguments)`` returns or raises in the thread; see :func:`completed`."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+            self._pool = Pool(self.name, 1)
         return await completed(asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments))
 
     async def close(self) -> None:
         """Wait for the work in hand and end the thread. Harmless when repeated."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await completed(asyncio.get_running_loop().run_in_executor(None, pool.shutdown))
+            try:
+                await completed(asyncio.get_running_loop().run_in_executor(pool, _nothing))  # behind all other work
+            finally:
+                pool.shutdown()
+
+
+def _nothing() -> None:
+    return None

@@ -11,6 +11,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from mailpoller.core.errors import TransientError
+from mailpoller.wire.names import Address, resolve
 
 _ADDRESSES = 4
 """Addresses of one host that are tried, in the resolver's order; each gets its share of the time."""
@@ -49,27 +50,6 @@ def left_until(deadline: float) -> float:
     """Seconds until ``deadline``, on the running loop's clock: a tenth at least, and in tenths, since errors quote
     it."""
     return max(0.1, round(deadline - asyncio.get_running_loop().time(), 1))
-
-
-Address = tuple[socket.AddressFamily, int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
-"""Family, protocol number, and what ``connect`` wants."""
-
-
-async def resolve(host: str, port: int, *, seconds: float) -> list[Address]:
-    """The addresses of the host, in the resolver's order. Raises :class:`TransientError`."""
-    try:
-        async with asyncio.timeout(seconds):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise TransientError(f"DNS: no answer about {host} within {seconds:g} s") from None
-    except (socket.gaierror, UnicodeError) as error:
-        raise TransientError(f"DNS: {host} is not found: {getattr(error, 'strerror', error)}") from None
-    return [(family, number, address) for family, _, number, _, address in found]
-
-
-def written(addresses: Sequence[Address]) -> str:
-    """The addresses as a human reads them, each once."""
-    return ", ".join(dict.fromkeys(str(address[0]) for _, _, address in addresses))
 
 
 async def connect(addresses: Sequence[Address], place: str, *, seconds: float) -> socket.socket:

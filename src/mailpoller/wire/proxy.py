@@ -15,6 +15,7 @@ from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Secret
 from mailpoller.wire.dial import dial
 from mailpoller.wire.literals import HostName
+from mailpoller.wire.names import resolve
 from mailpoller.wire.tunnel import tunnel
 from mailpoller.wire.wording import spoken
 
@@ -85,7 +86,9 @@ class Proxy(Block):
         except ImportError:
             raise ConfigError("proxy: socks5 needs python-socks: pip install 'mailpoller[proxy]'") from None
         user = self.username
-        dialler = Dialler(ProxyType.SOCKS5, self.host, self.port, user, password if user else None, rdns=True)
+        # Resolved here: by itself python-socks would use threads that are meant for other work.
+        address, *_ = await resolve(self.host, self.port, seconds=seconds)
+        dialler = Dialler(ProxyType.SOCKS5, str(address[2][0]), self.port, user, password if user else None, rdns=True)
         try:
             found: socket.socket = await dialler.connect(dest_host=host, dest_port=port, timeout=seconds)
             return found

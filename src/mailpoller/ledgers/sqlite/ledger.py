@@ -39,6 +39,7 @@ from mailpoller.ledgers.sqlite.reader import LedgerReader
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import Key, instant_of_seconds, micros
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
+from mailpoller.storage.thread import Pool
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,8 @@ LOCK_PATIENCE = timedelta(seconds=2)
 _LOCK_RETRY_S = 0.1
 
 
+READERS = 4
+"""Threads for long reads: of the ledger's own, so that nobody else's waiting delays them."""
 PIECE = 200
 """Rows that a long work changes at once: others wait no longer than for these."""
 
@@ -60,6 +63,7 @@ class SqliteLedger:
         self._database = database
         self._lock = lock
         self._clock = clock
+        self._readers = Pool("ledger-reader", READERS)
         self._known: dict[Folder, Known] = {}
         # The claims that a caller of this process has in hand. Rows of others that are claimed can be claimed again:
         # their commit succeeded, but its caller was cancelled or told that it had failed.
@@ -90,6 +94,7 @@ class SqliteLedger:
     async def close(self) -> None:
         """Finish what was asked for, close the file, free the lock. Harmless when repeated."""
         await self._database.close()
+        self._readers.shutdown()
         self._lock.free()
 
     @property
@@ -491,7 +496,7 @@ class SqliteLedger:
             except sqlite3.OperationalError as error:
                 raise LedgerUnavailable(f"{self.path}: {error}") from error
 
-        return await asyncio.to_thread(read)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     async def _find(self, folder: Folder) -> Known:
         """The folder's row. Raises :class:`LedgerUnavailable` if it was never opened, or was forgotten: opening it

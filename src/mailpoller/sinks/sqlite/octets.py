@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from itertools import count
@@ -21,6 +20,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.schema import OCTETS_FILE
 from mailpoller.storage.disk import directory, is_private_directory, make_directory, transient, write_octets
+from mailpoller.storage.thread import Pool
 
 WRITERS = 8
 """Files written and synced at a time: a disk syncs several nearly as fast as one."""
@@ -35,7 +35,7 @@ class OctetsDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writers: ThreadPoolExecutor | None = None
+        self._writers: Pool | None = None
         self._numbers = count()
 
     def write(self, files: Mapping[str, Octets], group: int) -> Mapping[str, OSError]:
@@ -104,7 +104,7 @@ class OctetsDirectory:
         if len(names) == 1:
             return [work(names[0])]
         if self._writers is None:
-            self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix=f"octets-{self.path.name}")
+            self._writers = Pool(f"octets-{self.path.name}", WRITERS)
         return list(self._writers.map(work, names))
 
     def _write_one(self, within: int, name: str, octets: Octets, group: int) -> OSError | None:

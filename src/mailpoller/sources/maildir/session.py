@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +19,7 @@ from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.maildir import directory as on_disk
 from mailpoller.sources.maildir.folder import PolledFolder, close_all, words
+from mailpoller.storage.thread import Pool
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class MaildirSession:
         self._folders: dict[str, PolledFolder] = {}
         self._skipped: set[str] = set()
         self._lost = ""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"maildir-{mailbox}")
+        self._thread = Pool(f"maildir-{mailbox}", 1)
 
     async def folders(self) -> Sequence[str]:
         found = await self._run(self._existing)

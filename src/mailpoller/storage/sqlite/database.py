@@ -20,6 +20,7 @@ import structlog
 
 from mailpoller.storage.sqlite.errors import SqliteUnavailable, classify
 from mailpoller.storage.sqlite.file import Schema, connect, create, migrate
+from mailpoller.storage.thread import completed, seen_out
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,8 @@ class Database:
         self._entrance = Lock()
         self._thread: Thread | None = None
         self._closed = False
+        self._last: list[_Request] = []
+        """Who waits for the end of the thread."""
         self._anew = False
         # From here on: touched by the thread alone.
         self._connection: sqlite3.Connection | None = None
@@ -102,7 +105,8 @@ class Database:
         the connection, and should take milliseconds: everybody waits for it.
 
         Cancelling does not stop work that is under way: the caller waits for its end, which the commit bounds, and is
-        then cancelled; a second cancellation is obeyed at once, and the work still ends whole.
+        then cancelled. A second cancellation is obeyed at once, and so is one of work that does not end (the disk
+        hangs, or a trigger of somebody's does): if it was begun it ends whole or is undone, and else it is not done.
         """
         return await self._submit(work, writes=True)
 
@@ -127,13 +131,16 @@ class Database:
 
     async def close(self) -> None:
         """Finish what was asked for, close the file and end the thread. Harmless when repeated."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._entrance:
             self._closed = True
             thread = self._thread
-            if thread is not None:
-                self._requests.put(None)
-        if thread is not None:
-            await asyncio.to_thread(thread.join)
+            if thread is None:
+                return
+            self._last.append(_Request(_nothing, False, ended))
+            self._requests.put(None)
+        await completed(ended)
+        thread.join(1)  # it has answered, and only returns
 
     @property
     def wal_bytes(self) -> int:
@@ -150,15 +157,25 @@ class Database:
                 raise SqliteUnavailable("closed", self.path, "was closed")
             if self._thread is None:
                 # A daemon thread: a process that ends without close() must not wait for it, and loses nothing.
-                self._thread = Thread(target=self._serve, name=f"sqlite-{self.path.name}", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._serve, name=f"sqlite-{self.path.name}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise SqliteUnavailable("busy", self.path, f"has no thread: {error}") from None
+                self._thread = thread
             self._requests.put(_Request(work, writes, future))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_heed)
-            await asyncio.wait((future,))
+            if not await seen_out(future):
+                self._interrupt()
             raise
+
+    def _interrupt(self) -> None:
+        """What runs now runs for ever: a trigger of somebody's. It fails, undone; a disk that hangs heeds nobody."""
+        if (connection := self._connection) is not None:
+            with suppress(sqlite3.Error):
+                connection.interrupt()
 
     # --- in the thread -----------------------------------------------------------------------------------------
     def _serve(self) -> None:
@@ -170,13 +187,18 @@ class Database:
                 while len(waiting) < GROUP_LIMIT:
                     waiting.append(self._requests.get_nowait())
             stopping = None in waiting
-            requests = [request for request in waiting if request is not None]
+            # What was given up before it was begun, nobody wants any more.
+            requests = [request for request in waiting if request is not None and not request.future.cancelled()]
             # Reads apart: the lock or the room that a write cannot get is nothing to them.
             for writes in (False, True):
                 if group := [request for request in requests if request.writes is writes]:
                     self._work(group, writes=writes)
                     _answer(group)
         self._disconnect()
+        with self._entrance:
+            last, self._last = self._last, []
+            self._thread = None
+        _answer(last)
 
     def _work(self, requests: Sequence[_Request], *, writes: bool) -> None:
         """Run the requests in one transaction and note in each its value or error. Never raises."""
@@ -297,7 +319,5 @@ def _resolve(requests: Sequence[_Request]) -> None:
             request.future.set_result(request.value)
 
 
-def _heed(future: asyncio.Future[Any]) -> None:
-    """Look at an exception that nobody else will, so that asyncio does not complain."""
-    if not future.cancelled():
-        future.exception()
+def _nothing(connection: sqlite3.Connection) -> None:
+    return None

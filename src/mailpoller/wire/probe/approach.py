@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.ports import Stage
-from mailpoller.wire.dial import Address, adopt, connect, resolve, written
+from mailpoller.wire.dial import adopt, connect
+from mailpoller.wire.names import Address, resolve, written
 from mailpoller.wire.probe.steps import Step, stages
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import TlsPolicy, agreed, secure

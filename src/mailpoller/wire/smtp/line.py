@@ -24,6 +24,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from mailpoller.core.errors import ConfigError, CredentialsMissing, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.wire import dial
 from mailpoller.wire.auth import Credentials
+from mailpoller.wire.names import Address, resolve, written
 from mailpoller.wire.sasl import Exchange, answered, encoded, initial
 from mailpoller.wire.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
 from mailpoller.wire.tls import describe
@@ -55,7 +56,7 @@ class Line:
             start_tls=False,
             local_hostname="localhost",  # never used: every EHLO is given its name
         )
-        self._addresses: Sequence[dial.Address] = ()
+        self._addresses: Sequence[Address] = ()
         self._socket: socket.socket | None = None
         self._hidden: Sequence[str] = ()
         """Secrets on the wire, while we log in: masked wherever the relay's words are quoted."""
@@ -110,8 +111,8 @@ class Line:
         if self.settings.proxy is not None:
             return "asked at the proxy"
         with self._wanting():
-            self._addresses = await dial.resolve(self.settings.host, self.settings.port, seconds=self._timeout)
-        return dial.written(self._addresses)
+            self._addresses = await resolve(self.settings.host, self.settings.port, seconds=self._timeout)
+        return written(self._addresses)
 
     async def _connect(self) -> str:
         settings = self.settings
