@@ -14,7 +14,7 @@ from mailpoller.core.delivery import Delivery, Disposition, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, MailpollerError
 from mailpoller.core.extras import without
 from mailpoller.core.message import Account
-from mailpoller.core.ports import Mail, Outgoing, Session, Stage
+from mailpoller.core.ports import Mail, OctetsPlace, Outgoing, Session, Stage
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class AbsentSource(_StandIn):
 class AbsentSink(_StandIn):
     """A queue that cannot be built: it takes nothing."""
 
-    stores_octets = False
+    octets_place: OctetsPlace = "inside"
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """Raises :class:`ConfigError`."""
