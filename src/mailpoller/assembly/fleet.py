@@ -94,8 +94,9 @@ class Fleet:
         return self._supervisor
 
     async def close(self) -> None:
-        """Close the queues, then the outgoings. Nothing may be running."""
+        """Close the queues, then the outgoings, then what the mailboxes shared. Nothing may be running."""
         async with AsyncExitStack() as closing:
+            closing.push_async_callback(_closed, "workers", self.shares.close)
             for name, outgoing in self.outgoings.items():
                 closing.push_async_callback(_closed, f"outgoing {name}", outgoing.close)
             for queue in [*self._every_queue(), *self._leaving]:

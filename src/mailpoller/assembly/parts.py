@@ -130,6 +130,7 @@ def mailbox_parts(
         max_strikes=bounds.limits.max_strikes,
         bodies_wanted=plan.bodies_wanted,
         observer=observer,
+        workers=shares.workers,
     )
     budget = Budget(bounds.memory_per_mailbox, shares.budget, mailbox=name)
     courier = watcher.courier = Courier(

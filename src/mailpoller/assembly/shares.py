@@ -13,6 +13,7 @@ from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
 from mailpoller.engine.queues import CONCURRENT_CALLS
 from mailpoller.engine.turns import Turns
+from mailpoller.workers.pool import Workers
 
 CONNECTING = 48
 """Mailboxes that connect and log in at the same time."""
@@ -44,6 +45,8 @@ class Bounds:
     connections: int = 0
     connections_per_host: int = 0
     judging: int = JUDGING
+    workers: int = 0
+    """Processes that read what may be slow or dangerous; 0: threads do."""
 
     @classmethod
     def of(cls, service: ServiceConfig) -> Bounds:
@@ -55,6 +58,7 @@ class Bounds:
             poll_budget=service.poll_budget,
             connections=service.max_connections,
             connections_per_host=service.max_connections_per_host,
+            workers=service.workers,
         )
 
 
@@ -67,11 +71,17 @@ class Shares:
         self.weights: dict[str, int] = {}
         self.budget = Budget(bounds.memory, weights=self.weights, aside=bounds.memory // KEPT_ASIDE)
         self.judging = Turns(bounds.judging, self.weights)
+        self.workers = Workers(bounds.workers) if bounds.workers else None
         self.recording = Turns(RECORDING, self.weights)
         self.connecting = asyncio.Semaphore(CONNECTING)
         self.connections = Connections(
             clock, limit=bounds.connections, per_host=bounds.connections_per_host, weights=self.weights
         )
+
+    async def close(self) -> None:
+        """Give back what outlives the mailboxes."""
+        if self.workers is not None:
+            await self.workers.close()
 
     def calls(self) -> Turns:
         """The places at one queue."""

@@ -224,8 +224,8 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_classification", "_classify", "_load", "auto", "bcc", "cc", "date", "from_", "header_defects",
-        "headers", "identity", "in_reply_to", "looped", "message_id", "raw", "references", "reply_to", "return_path",
+        "_body", "_classification", "_classify", "auto", "bcc", "cc", "date", "from_", "header_defects", "headers",
+        "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to", "return_path",
         "sender", "subject", "to",
     )  # fmt: skip
 
@@ -278,7 +278,8 @@ class Message:
         """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message
         is told from another one under the same name, whatever a server does to its size, date and status; None
         without such a field."""
-        self._load = load
+        self.load = load
+        """What reads the body."""
         self._body: Body | None = None
         self._classify = classify
         self._classification: Classification | None = None
@@ -287,8 +288,12 @@ class Message:
     def body(self) -> Body:
         """Parsed on first use and kept. Costs time in proportion to the message's size: large ones in a thread."""
         if self._body is None:
-            self._body = self._load()
+            self._body = self.load()
         return self._body
+
+    def take_body(self, body: Body) -> None:
+        """What somebody else has read is the body."""
+        self._body = body
 
     @property
     def classification(self) -> Classification:

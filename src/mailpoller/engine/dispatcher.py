@@ -81,7 +81,7 @@ class Deferral:
     route: tuple[str, ...] | None = None
     receipts: Mapping[str, str] | None = None
     traits: Traits | None = None
-    cause: Literal["", "absent", "doubtful"] = ""
+    cause: Literal["", "absent", "doubtful", "machine"] = ""
 
 
 def put_off(

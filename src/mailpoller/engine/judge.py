@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from mailpoller.core.errors import MailpollerError
-from mailpoller.core.message import Claim, Message, RawMessage
+from mailpoller.core.message import Body, Claim, Message, RawMessage, Undone
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
@@ -21,8 +21,9 @@ from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.records import Records
 from mailpoller.engine.turns import Turns
-from mailpoller.mail.parser import UNPARSED, parse, unparsed
+from mailpoller.mail.parser import UNPARSED, parse, reading_of, unparsed
 from mailpoller.storage.thread import Pool
+from mailpoller.workers.pool import NoWorker, Unread, Workers
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,8 @@ class Judge:
     """Parses and judges what one mailbox's courier has fetched, and has the events rendered.
 
     ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the
-    process, or our code, with it. ``bodies_wanted``: some rule or queue looks below the header.
+    process, or our code, with it. ``bodies_wanted``: some rule or queue looks below the header. ``workers``: who
+    reads what may be slow or dangerous; None: a thread does.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Judge:
         max_strikes: int,
         bodies_wanted: bool,
         observer: Observer,
+        workers: Workers | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._pipeline = pipeline
@@ -73,6 +76,7 @@ class Judge:
         self._max_strikes = max_strikes
         self._bodies_wanted = bodies_wanted
         self._observer = observer
+        self._workers = workers
 
     async def judge(self, now: Pass, hand: Hand) -> None:
         """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect
@@ -198,15 +202,13 @@ class Judge:
         unparsed."""
         claim = raw.claim
         try:
-            if raw.octets.size > LARGE:
-                message = await asyncio.get_running_loop().run_in_executor(
-                    _parsers, _read, raw, claim.suspect or self._bodies_wanted
-                )
-            else:
-                message = _read(raw, claim.suspect)
+            message = await self._message(raw)
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
             self._dispatcher.prepare(judged)
             return judged
+        except NoWorker as error:
+            log.warning("worker.lacking", mailbox=self._mailbox, mid=claim.mid, reason=str(error))
+            return Deferral(claim, put_off(self._clock.now(), 0), str(error), cause="machine")
         except MailpollerError:
             raise
         except Exception as error:
@@ -217,6 +219,27 @@ class Judge:
                 return Deferral(claim, until, f"unprocessable: {type(error).__name__}")
             detail = f"processing failed {claim.attempts + 1} times with {type(error).__name__}"
             return self._unread(raw, Quarantine("unprocessable", detail))
+
+    async def _message(self, raw: RawMessage) -> Message:
+        """The message, its body read where that may take long or do harm: a large one in a thread, or in a worker, to
+        which a suspect goes too. What a worker cannot read is delivered without it, which the event says."""
+        claim, large = raw.claim, raw.octets.size > LARGE
+        wanted = claim.suspect or (large and self._bodies_wanted)
+        away = wanted and self._workers is not None
+        if large:
+            loop = asyncio.get_running_loop()
+            message = await loop.run_in_executor(_parsers, _read, raw, wanted and not away)
+        else:
+            message = _read(raw, wanted and not away)
+        if self._workers is None or not away or (reading := reading_of(message)) is None:
+            return message
+        try:
+            message.take_body(await self._workers.read(raw, reading))
+        except Unread as unread:
+            log.warning("message.unread", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=str(unread))
+            self._observer.fault("message.unread", f"its body could not be read: {unread}", claim.mid)
+            message.take_body(Body("", "", (), undone=(Undone("body", str(unread)),)))
+        return message
 
     def _unread(self, raw: RawMessage, verdict: Quarantine) -> Judged:
         judged = Judged(raw.claim, unparsed(raw), verdict)

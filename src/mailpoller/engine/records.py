@@ -56,7 +56,7 @@ class InTurn:
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
         traits: Sequence[Traits | None] | None = None,
-        cause: Literal["", "absent", "doubtful"] = "",
+        cause: Literal["", "absent", "doubtful", "machine"] = "",
     ) -> None:
         async with self._turns.turn(self._mailbox, len(claims)):
             await self._claims.defer(

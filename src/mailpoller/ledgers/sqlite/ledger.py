@@ -316,7 +316,7 @@ class SqliteLedger:
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
         traits: Sequence[Traits | None] | None = None,
-        cause: Literal["", "absent", "doubtful"] = "",
+        cause: Literal["", "absent", "doubtful", "machine"] = "",
     ) -> None:
         keys = await self._keys([claim.ref for claim in claims])
         work = functools.partial(

@@ -1,0 +1,2 @@
+"""Processes of their own for what may be slow or dangerous to read: a mail that kills or hangs one takes nobody with
+it."""

@@ -1,0 +1,150 @@
+"""The workers of a process: begun when they are first needed, ended when they hang."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import structlog
+
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Body, RawMessage
+from mailpoller.mail.parser import Reading
+from mailpoller.workers.frames import LARGEST, LENGTH, body_of, question
+
+log = structlog.get_logger(__name__)
+
+DEADLINE = timedelta(seconds=20)
+"""For one body. The largest honest ones take two seconds on a slow machine."""
+IMPATIENT = timedelta(seconds=1)
+"""Whoever has waited so long for a worker gets one more, of :data:`SPARE`."""
+SPARE = 3
+REMEMBERED = timedelta(hours=1)
+"""So long after a mail of its has hung or killed a worker, a mailbox has spare workers alone."""
+_FRAME = 1 << 16
+
+
+class Unread(Exception):
+    """A body could not be read, for a reason that is the message's own, in one constant word."""
+
+
+class NoWorker(TransientError):
+    """A worker cannot be begun, or all of them were taken: the machine's trouble, and not the message's."""
+
+
+class Workers:
+    """Reads bodies in ``count`` processes, and a few more while those are held up. A mailbox has one at a time.
+
+    What hangs is killed after ``deadline``. A worker that dies may have been killed by somebody else, so its body is
+    read once more in another one before the message is to blame.
+    """
+
+    def __init__(self, count: int, *, deadline: timedelta = DEADLINE) -> None:
+        self._deadline = deadline.total_seconds()
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._places = asyncio.Semaphore(count)
+        self._spare = asyncio.Semaphore(SPARE)
+        self._mailboxes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._hurt: dict[str, float] = {}
+        """Mailbox -> until when it has spare workers alone."""
+
+    async def read(self, raw: RawMessage, reading: Reading) -> Body:
+        """The body of a message. Raises :class:`Unread` and :class:`NoWorker`."""
+        mailbox = raw.claim.ref.folder.mailbox
+        async with self._mailboxes[mailbox], self._place(mailbox):
+            for last in (False, True):
+                try:
+                    return await self._read(raw, reading)
+                except Unread as unread:
+                    if last or str(unread) != "died":
+                        self._hurt[mailbox] = asyncio.get_running_loop().time() + REMEMBERED.total_seconds()
+                        raise
+        raise AssertionError
+
+    async def close(self) -> None:
+        """End all of them."""
+        while self._idle:
+            await _end(self._idle.pop())
+
+    @asynccontextmanager
+    async def _place(self, mailbox: str) -> AsyncIterator[None]:
+        places = self._places
+        if self._hurt.get(mailbox, 0.0) > asyncio.get_running_loop().time():
+            places = self._spare
+        else:
+            self._hurt.pop(mailbox, None)
+        try:
+            async with asyncio.timeout(IMPATIENT.total_seconds() if places is self._places else None):
+                await places.acquire()
+        except TimeoutError:
+            places = self._spare
+            await places.acquire()
+        try:
+            yield
+        finally:
+            places.release()
+
+    async def _read(self, raw: RawMessage, reading: Reading) -> Body:
+        worker = await self._worker()
+        try:
+            async with asyncio.timeout(self._deadline):
+                found = await _ask(worker, raw, reading)
+        except TimeoutError:
+            await _end(worker)
+            raise Unread("timed-out") from None
+        except (OSError, EOFError, ValueError) as error:
+            await _end(worker)
+            log.warning("worker.died", pid=worker.pid, code=worker.returncode, error=type(error).__name__)
+            raise Unread("died") from None
+        except BaseException:
+            await _end(worker)  # it is in the midst of something that nobody waits for
+            raise
+        self._idle.append(worker)
+        if isinstance(found, str):
+            raise Unread(found)
+        return found
+
+    async def _worker(self) -> asyncio.subprocess.Process:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.returncode is None:
+                return worker
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mailpoller.workers.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except (OSError, MemoryError) as error:
+            raise NoWorker(f"no process can be begun to read mail in: {error}") from None
+
+
+async def _ask(worker: asyncio.subprocess.Process, raw: RawMessage, reading: Reading) -> Body | str:
+    """What the worker says. Raises :class:`OSError`, :class:`EOFError` and :class:`ValueError` for one that died or
+    talks nonsense."""
+    stdin, stdout = worker.stdin, worker.stdout
+    assert stdin is not None and stdout is not None
+    octets = raw.octets
+    stdin.write(question(reading, octets.size, None if octets.path is None else str(octets.path)))
+    if octets.path is None:
+        view = octets.view()
+        for begin in range(0, octets.size, _FRAME):
+            stdin.write(view[begin : begin + _FRAME])
+            await stdin.drain()
+    await stdin.drain()
+    (size,) = LENGTH.unpack(await stdout.readexactly(LENGTH.size))
+    if size > LARGEST:
+        raise ValueError("an answer that is longer than any")
+    return body_of(await stdout.readexactly(size))
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        worker.kill()
+    await worker.wait()
