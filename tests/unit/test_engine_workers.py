@@ -1,16 +1,15 @@
-"""A body that kills or hangs its reader costs its own message the body, and nobody anything else."""
+"""A suspect's body is read in a worker: one that kills or hangs it costs its own message the body, and nobody anything
+else."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from mailpoller.core.message import Body, RawMessage
-from mailpoller.engine import judge as judging
 from mailpoller.mail.parser import Reading, read
 from mailpoller.workers.pool import NoWorker, Unread
 from unit.engine_rig import Rig
@@ -25,27 +24,28 @@ class FakeWorkers:
         self.asked: list[str] = []
 
     async def read(self, raw: RawMessage, reading: Reading) -> Body:
-        octets = bytes(raw.octets.view())
         self.asked.append(raw.claim.ref.uid)
         for word, error in self.trouble.items():
-            if word in octets:
+            if word in bytes(raw.octets.view()):
                 raise error
-        return read(octets, reading)
+        return read(raw.octets.view(), reading)
 
 
-@pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr(judging, "LARGE", 5_000)
-    found = Rig()
-    found.judge._workers = FakeWorkers()  # type: ignore[assignment]
-    found.queues["support"].payload = "parsed"
-    return found
-
-
-def workers_of(rig: Rig) -> FakeWorkers:
-    found = rig.judge._workers
-    assert isinstance(found, FakeWorkers)
-    return found
+async def died_with(count: int) -> tuple[Rig, FakeWorkers, Counter[str]]:
+    """The successor of a process that died with so many messages in hand, the last of which is called ``bad 0``."""
+    rig = Rig()
+    expected = rig.fill(count - 1) + rig.fill(1, "bad", text="harm")
+    rig.sinks["support"].faults.hang("deliver")
+    carrying = asyncio.create_task(rig.carry())
+    await until(lambda: rig.sinks["support"].batches)
+    again = Rig(ledger=rig.ledger.restarted())
+    again.mailbox = again.source.mailbox = rig.mailbox
+    carrying.cancel()
+    await asyncio.wait([carrying])
+    again.queues["support"].payload = "parsed"
+    workers = FakeWorkers()
+    again.judge._workers = workers  # type: ignore[assignment]
+    return again, workers, expected
 
 
 def events(rig: Rig) -> dict[str, Any]:
@@ -53,36 +53,29 @@ def events(rig: Rig) -> dict[str, Any]:
     return {data["subject"]: data for data in told}
 
 
-async def test_a_body_that_cannot_be_read_is_left_out_and_said(rig: Rig) -> None:
-    expected = rig.fill(3) + rig.fill(1, "bad", text="hangs " * 2000) + rig.fill(1, "large", text="fine " * 2000)
-    workers_of(rig).trouble[b"hangs"] = Unread("timed-out")
+async def test_a_body_that_cannot_be_read_is_left_out_and_said() -> None:
+    rig, workers, expected = await died_with(4)
+    workers.trouble[b"harm"] = Unread("timed-out")
+    expected += rig.fill(2, "later")
     async with rig.running():
         await until(lambda: rig.subjects() == expected)
     told = events(rig)
     assert told["bad 0"]["undone"] == [{"what": "body", "why": "timed-out"}]
     assert told["bad 0"]["text"] == ""
-    assert told["large 0"]["undone"] == []
-    assert told["large 0"]["text"].startswith("fine")
     assert told["message 0"]["text"]
+    assert told["message 0"]["undone"] == []
+    assert sorted(workers.asked) == ["1", "2", "3", "4"]  # and nobody else: what is no suspect is read here
+    assert not rig.sinks["quarantine"].held
 
 
-async def test_small_mail_never_goes_to_a_worker(rig: Rig) -> None:
-    expected = rig.fill(20)
+async def test_a_worker_that_cannot_be_begun_is_not_counted_against_the_message() -> None:
+    rig, workers, expected = await died_with(3)
+    workers.trouble[b"harm"] = NoWorker("no process can be begun")
     async with rig.running():
-        await until(lambda: rig.subjects() == expected)
-    assert not workers_of(rig).asked
-
-
-async def test_a_worker_that_cannot_be_begun_is_not_counted_against_the_message(rig: Rig) -> None:
-    expected = rig.fill(3)
-    rig.fill(1, "waits", text="fine " * 2000)
-    workers_of(rig).trouble[b"fine"] = NoWorker("no process can be begun")
-    async with rig.running():
-        await until(lambda: rig.subjects() == expected and len(workers_of(rig).asked) >= 1)
-        rows = rig.ledger.store.connection.execute(
-            "SELECT attempts, reason FROM message WHERE state = 'deferred'"
-        ).fetchall()
-        assert rows == [(0, "no process can be begun")]
-        workers_of(rig).trouble.clear()
+        await until(lambda: rig.subjects() == expected - Counter({"bad 0": 1}))
+        waiting = "SELECT attempts, reason, strikes FROM message WHERE state <> 'settled' AND due_at IS NOT NULL"
+        found = rig.ledger.store.connection.execute
+        await until(lambda: found(waiting).fetchall() == [(0, "no process can be begun", 0)])
+        workers.trouble.clear()
         rig.clock.ahead = timedelta(minutes=1)
-        await until(lambda: rig.subjects() == expected + Counter({"waits 0": 1}))
+        await until(lambda: rig.subjects() == expected)

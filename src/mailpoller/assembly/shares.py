@@ -46,7 +46,7 @@ class Bounds:
     connections_per_host: int = 0
     judging: int = JUDGING
     workers: int = 0
-    """Processes that read what may be slow or dangerous; 0: threads do."""
+    """Processes that read what may do harm; 0: none, we do."""
 
     @classmethod
     def of(cls, service: ServiceConfig) -> Bounds:

@@ -62,9 +62,9 @@ class ServiceConfig(Block):
     max_connections_per_host: int = Field(default=0, ge=0, le=1_000_000)
     """The same for the mailboxes of one host."""
     workers: int = Field(default=1, ge=0, le=64)
-    """Processes of their own that read bodies of mail which is large, or is suspected of having killed the service. One
-    is begun when it is first needed; what hangs or kills it is delivered without its body, and says so. 0: no such
-    process, threads read them."""
+    """Processes of their own for what may do harm: the bodies of mail that is suspected of having killed the service.
+    One is begun when it is first needed; what hangs or kills it is delivered without its body, and says so. 0: the
+    service reads everything itself."""
     max_strikes: int = Field(default=3, ge=1, le=100)
     """After killing the process this often a message is quarantined unparsed."""
     quarantine_marker: str = "[mailpoller quarantine test message]"

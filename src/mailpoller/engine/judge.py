@@ -50,7 +50,7 @@ class Judge:
 
     ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the
     process, or our code, with it. ``bodies_wanted``: some rule or queue looks below the header. ``workers``: who
-    reads what may be slow or dangerous; None: a thread does.
+    reads what may do harm; None: we do.
     """
 
     def __init__(
@@ -221,11 +221,11 @@ class Judge:
             return self._unread(raw, Quarantine("unprocessable", detail))
 
     async def _message(self, raw: RawMessage) -> Message:
-        """The message, its body read where that may take long or do harm: a large one in a thread, or in a worker, to
-        which a suspect goes too. What a worker cannot read is delivered without it, which the event says."""
+        """The message, its body read where that may take long or do harm: a large one in a thread, a suspect's in a
+        worker. What a worker cannot read is delivered without it, which the event says."""
         claim, large = raw.claim, raw.octets.size > LARGE
         wanted = claim.suspect or (large and self._bodies_wanted)
-        away = wanted and self._workers is not None
+        away = claim.suspect and self._workers is not None
         if large:
             loop = asyncio.get_running_loop()
             message = await loop.run_in_executor(_parsers, _read, raw, wanted and not away)
