@@ -148,8 +148,9 @@ def imap_fetch_lines(wire: Wire) -> None:
     wire.imap({"FETCH": lines}, exists=100)
 
 
-@_scenario("imap", start="all")
+@_scenario("imap", quiet=True, start="all")
 def imap_dates(wire: Wire) -> None:
+    """An unreadable date is no date."""
     line = b'* 1 FETCH (UID 1 RFC822.SIZE 10 INTERNALDATE "\xff1-\xe4\xe4\xe4-9999 99:99:99 +9999")\r\n%T OK ok\r\n'
     wire.imap({"FETCH": line}, exists=1)
 
@@ -361,8 +362,9 @@ def smtp_ehlo_flood(wire: Wire) -> None:
     _smtp(wire, EHLO=_after(b"250-relay\r\n", b"250-X\r\n"))
 
 
-@_scenario("smtp")
+@_scenario("smtp", quiet=True)
 def smtp_after_data_drip(wire: Wire) -> None:
+    """The answer to a mail may take ten minutes (RFC 5321 section 4.5.3.2.6)."""
     _smtp(wire, DATA=_taking(lambda wire: wire.drip(b"250-" + b"x" * 10_000)))
 
 

@@ -173,7 +173,7 @@ async def test_listing_that_is_cut_in_the_middle_is_no_listing(tmp_path: Path) -
 
 
 async def test_listing_of_millions_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.pop3.maildrop.MAX_MESSAGES", 1000)
+    monkeypatch.setattr("mailpoller.sources.pop3.listing.MAX_MESSAGES", 1000)
     async with ScriptedPop3({"LIST": listing(f"{n} 1" for n in range(1, 1500))}) as server:
         session = await pop3_source(tmp_path, server.port, "joe").connect()
         with pytest.raises(SessionLost, match="more than 1000 messages"):

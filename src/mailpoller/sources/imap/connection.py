@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
 from aioimaplib import aioimaplib as library
 
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import MailpollerError, SessionLost, TransientError
 from mailpoller.core.spool import Intake
 from mailpoller.sources.imap.command import Answer, Request
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
@@ -113,20 +114,27 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
             self._take(d)
 
     def _take(self, data: bytes) -> None:
-        """Let the reader have it. The one place where whatever a reader of ours raises ends the connection."""
-        try:
+        with suppress(SessionLost), self.reading():
             taken = self._reader.feed(data)
             if self._upgrading and (taken < len(data) or not self._reader.clean):
                 raise ProtocolViolation("data in clear after STARTTLS")
-        except ProtocolViolation as violation:
-            self._give_up(str(violation))
-        except Exception as error:  # not its words: they may quote anybody's mail
-            self._give_up(f"what it says cannot be read ({type(error).__name__})")
-        else:
             if taken < len(data) and self.lost is None:
                 self._late = data[taken:]
                 self.transport.pause_reading()
                 self.loop.call_soon(self._go_on)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """For whoever reads what the server said. The one place where whatever a reader raises ends the connection:
+        as :class:`SessionLost`, with the kind of fault named."""
+        try:
+            yield
+        except MailpollerError:
+            raise
+        except ProtocolViolation as violation:
+            raise self._given_up(str(violation)) from None
+        except Exception as error:  # not its words: they may quote anybody's mail
+            raise self._given_up(f"what it says cannot be read ({type(error).__name__})") from error
 
     def _go_on(self) -> None:
         """Whoever else waited has had his turn."""
@@ -136,10 +144,11 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
             if not self._late and self.lost is None and not self._upgrading:
                 self.transport.resume_reading()
 
-    def _give_up(self, reason: str) -> None:
+    def _given_up(self, reason: str) -> SessionLost:
         if self.bodies is not None and (cut := self._reader.unfinished()) is not None:
             self.bodies.cut_off(cut, "the server's answer has no end")
         self.lose(f"the server broke the protocol: {reason}")
+        return self.loss()
 
     def unasked(self, octets: int) -> None:
         """So many octets came that nobody asked for. Raises :class:`ProtocolViolation` if it were too many."""

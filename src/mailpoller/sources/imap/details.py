@@ -122,11 +122,8 @@ async def search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> arr
     answer = await protocol.run("SEARCH", *options, criteria, within=mailbox, wants=(b"SEARCH", b"ESEARCH"))
     if not answer.status.ok:
         raise TransientError(f"the server does not list the folder: {answer.status}")
-    try:
+    with protocol.reading():
         return hits(answer.data)
-    except ProtocolViolation as violation:
-        protocol.lose(f"the server broke the protocol: {violation}")
-        raise TransientError(str(violation)) from violation
 
 
 def hits(answers: Sequence[Response]) -> array[int]:

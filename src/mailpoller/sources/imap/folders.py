@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from mailpoller.sources.imap.names import Namespace, composed
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import Response
-from mailpoller.sources.imap.responses import read_list, read_namespace, readable
+from mailpoller.sources.imap.responses import Listed, read_list, read_namespace, readable
+
+_TURN = 1000
+"""Folders that are dealt with in one go, before whoever else waits has his turn."""
 
 
 class Folders:
@@ -32,17 +36,34 @@ class Folders:
         for candidate in candidates:
             answer = await self._protocol.run("LIST", '""', self._protocol.named(candidate), wants=(b"LIST",))
             # INBOX and what is below it may come back in other case, on some servers every name.
-            if found := _match(answer.data, candidate, utf8=self._protocol.utf8):
+            if found := await self._match(answer.data, [candidate]):
                 self._found[key] = found
                 return found, True
         if not name.isascii():
             # It may be written otherwise there: ö as o and two dots, as by a Mac. LIST compares character by character.
             answer = await self._protocol.run("LIST", '""', '"*"', wants=(b"LIST",))
-            for candidate in candidates:
-                if found := _match(answer.data, candidate, utf8=self._protocol.utf8):
-                    self._found[key] = found
-                    return found, True
+            if found := await self._match(answer.data, candidates):
+                self._found[key] = found
+                return found, True
         return candidates[0], False
+
+    async def _match(self, answers: Sequence[Response], wanted: Sequence[str]) -> str | None:
+        """The folder among those that LIST tells which people call as the first of ``wanted`` that is there, best in
+        just that spelling, if it can be opened."""
+        alike: dict[str, list[Listed]] = {composed(one).lower(): [] for one in wanted}
+        for number, answer in enumerate(answers, 1):
+            with self._protocol.reading():
+                one = read_list(answer, utf8=self._protocol.utf8)
+            if one is not None and (those := alike.get(composed(one.name).lower())) is not None:
+                those.append(one)
+            if not number % _TURN:
+                await asyncio.sleep(0)
+        for name in wanted:
+            listed = alike[composed(name).lower()]
+            listed.sort(key=lambda one: (one.name != name, composed(one.name) != composed(name)))
+            if found := next((one.name for one in listed if one.selectable), None):
+                return found
+        return None
 
     def forget(self, name: str) -> None:
         """Look the folder up anew next time: it could not be opened, so it may be gone or have another name."""
@@ -52,17 +73,9 @@ class Folders:
     async def names(self, limit: int = 30) -> list[str]:
         """The first folders of the mailbox, for an operator who has misspelt one."""
         answer = await self._protocol.run("LIST", '""', '"*"', wants=(b"LIST",))
-        listed = [read_list(one, utf8=self._protocol.utf8) for one in answer.data[:limit]]
+        with self._protocol.reading():
+            listed = [read_list(one, utf8=self._protocol.utf8) for one in answer.data[:limit]]
         return [readable(one.name.encode()) for one in listed if one is not None]
-
-
-def _match(answers: Sequence[Response], wanted: str, *, utf8: bool) -> str | None:
-    """The folder among those that LIST tells which people call ``wanted``, best in just that spelling, if it can be
-    opened."""
-    every = [read_list(one, utf8=utf8) for one in answers]
-    listed = [one for one in every if one and composed(one.name).lower() == composed(wanted).lower()]
-    listed.sort(key=lambda one: (one.name != wanted, composed(one.name) != composed(wanted)))
-    return next((one.name for one in listed if one.selectable), None)
 
 
 def _key(name: str) -> str:
@@ -75,14 +88,14 @@ async def namespace(protocol: ImapProtocol) -> Namespace:
     """Where folders lie on this server: NAMESPACE (RFC 2342) where there is one, else the delimiter that LIST tells."""
     if "NAMESPACE" in protocol.capabilities:
         answer = await protocol.run("NAMESPACE", wants=(b"NAMESPACE",))
-        if (
-            answer.status.ok
-            and answer.data
-            and (found := read_namespace(answer.data[0], utf8=protocol.utf8)) is not None
-        ):
-            return found
+        if answer.status.ok and answer.data:
+            with protocol.reading():
+                found = read_namespace(answer.data[0], utf8=protocol.utf8)
+            if found is not None:
+                return found
     answer = await protocol.run("LIST", '""', '""', wants=(b"LIST",))
-    for response in answer.data:
-        if (root := read_list(response)) is not None:
-            return Namespace("", root.delimiter)
+    with protocol.reading():
+        for response in answer.data:
+            if (root := read_list(response)) is not None:
+                return Namespace("", root.delimiter)
     return Namespace()

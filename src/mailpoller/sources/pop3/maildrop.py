@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter, defaultdict
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from typing import Literal, TypeVar
 
 from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.sources.pop3.columns import Names, Numbers, Sizes
 from mailpoller.sources.pop3.header import LONGEST_TOP, HeaderTaker, added, fingerprint, received_at
-from mailpoller.sources.pop3.listing import Listing, counted, totalled
+from mailpoller.sources.pop3.listing import Listing, NameLines, SizeLines, counted, counted_name, totalled
 from mailpoller.sources.pop3.protocol import PATIENCE_BODY, Pop3Protocol, Reply, Request
+from mailpoller.sources.pop3.reader import ProtocolViolation
 
-MAX_MESSAGES = 1_000_000
-"""Messages in a maildrop. A listing of more is not believed."""
+MAX_DOUBTFUL = 100_000
+"""Messages that are known by their headers for want of names of their own."""
 IN_FLIGHT = 500
 """Commands with short answers that are under way at once."""
 PASSING = {"IN-USE", "SYS/TEMP", "LOGIN-DELAY"}
@@ -27,10 +29,6 @@ CONFIRMED = 3
 """Connections in a row that contradict themselves: after so many, messages that UIDL does not show are taken without
 a name."""
 
-LONG_NAME = 12
-"""Characters of a name that is hardly given to two messages one after the other."""
-_COUNTED = re.compile(r"\W*\d{1,7}\W*")
-"""Names that a server may have counted, perhaps anew in each session."""
 _HASHED = re.compile(
     r"(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}|[A-Za-z0-9+/_-]{22}={0,2}|[A-Za-z0-9+/_-]{27}=?)"
 )
@@ -50,14 +48,16 @@ class Contents:
     in the maildrop.
     """
 
-    numbers: dict[str, int] = field(default_factory=dict)
-    sizes: dict[int, int] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=Numbers)
+    sizes: Sizes = field(default_factory=Sizes)
     twins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     by_uidl: bool = True
     contradiction: str = ""
     whole: bool = True
-    lacking: Collection[int] = ()
+    lacking: Sequence[int] = ()
     """Numbers of messages that the server tells no name of, and that are not in here for it."""
+    names: Names | None = None
+    """The names that UIDL told."""
     digest: bytes = b""
     """SHA-256 of the server's answers, if they alone tell the messages apart."""
 
@@ -104,21 +104,19 @@ class Maildrop:
         Raises :class:`TransientError` with the server's words if it refuses.
         """
         last = knowledge.last
-        names, stat, digest = await self._outline()
+        names, stat, digest = await self._outline(last)
         if last is not None and last.digest and last.digest == digest:
             knowledge.contradictions = 0
             self.contents = last
             return last
-        sizes = await self._sizes()
-        listing = Listing.read(names, sizes, stat)
+        listing = self._read(names, await self._sizes(), stat)
         if listing.contradiction:
-            names, stat, digest = await self._outline()
-            sizes = await self._sizes()
-            listing = Listing.read(names, sizes, stat)
+            names, stat, digest = await self._outline(last)
+            listing = self._read(names, await self._sizes(), stat)
         # An empty maildrop does not tell whether the server has UIDL.
         by_uidl = names is not None or (not listing.sizes and (last is None or last.by_uidl))
-        found = Contents(sizes=listing.sizes, by_uidl=by_uidl, digest=digest)
-        if not self._tells_all(stat, listing.names.values()):
+        found = Contents(sizes=listing.sizes, by_uidl=by_uidl, digest=digest, names=listing.names)
+        if names is None or not self._tells_all(stat, names):
             found.digest = b""
         if listing.contradiction:
             found.contradiction, found.whole, found.digest = listing.contradiction, False, b""
@@ -126,7 +124,8 @@ class Maildrop:
             knowledge.contradictions += 1
         else:
             knowledge.contradictions = 0
-            knowledge.ambiguous.intersection_update(listing.names.values())
+            if knowledge.ambiguous:
+                knowledge.ambiguous.intersection_update(name.decode("latin-1") for name in listing.names)
         await self._name(found, listing, knowledge, limit)
         self.contents = knowledge.last = found
         if found.contradiction and knowledge.contradictions >= CONFIRMED:
@@ -142,33 +141,42 @@ class Maildrop:
         if lacking:
             await self._name(found, Listing(nameless=lacking), knowledge, limit)
 
-    async def _outline(self) -> tuple[bytes | None, Reply, bytes]:
-        """The answers to UIDL (None if that is refused) and STAT, and a digest of both, if the server has both."""
-        named, names = await self.protocol.gather("UIDL")
+    async def _outline(self, last: Contents | None) -> tuple[NameLines | None, Reply, bytes]:
+        """The answers to UIDL (None if that is refused) and STAT, and a digest of both, if the server has both.
+        ``last``: what was listed before, with which memory is shared."""
+        names = NameLines(None if last is None else last.names)
+        named = await self.protocol.collect(names, "UIDL")
         if not named.ok and (named.code in PASSING or "UIDL" in self.protocol.capabilities):
             raise TransientError(f"the server does not list the maildrop: {named}")
-        self._bound(names)
         # Not in one breath: a listing without its end would take this answer for more of itself.
         stat = await self.protocol.run("STAT")
         self._count = counted(stat)
         if not named.ok:
             return None, stat, b""
-        return names, stat, sha256(names + stat.text.encode()).digest()
+        names.digest.update(stat.text.encode())
+        return names, stat, names.digest.digest()
 
-    def _tells_all(self, stat: Reply, names: Collection[str]) -> bool:
+    def _tells_all(self, stat: Reply, names: NameLines) -> bool:
         """Whether the same answers to UIDL and STAT mean the same messages: names that nobody gives twice, or a sum
         of their sizes."""
-        summed = (totalled(stat) or 0) > 0 and not any(map(counted_name, names))
-        return self._count is not None and (summed or all(len(name) >= LONG_NAME for name in names))
+        summed = (totalled(stat) or 0) > 0 and not names.counted
+        return self._count is not None and (summed or names.tell)
 
-    async def _sizes(self) -> bytes:
+    async def _sizes(self) -> SizeLines:
         """The answer to LIST."""
-        listed, sizes = await self.protocol.gather("LIST")
+        sizes = SizeLines()
+        listed = await self.protocol.collect(sizes, "LIST")
         if not listed.ok:
             raise TransientError(f"the server does not list the maildrop: {listed}")
-        self._bound(sizes)
         await asyncio.sleep(0)
         return sizes
+
+    def _read(self, names: NameLines | None, sizes: SizeLines, stat: Reply) -> Listing:
+        try:
+            return Listing.read(names, sizes, stat)
+        except ProtocolViolation as violation:
+            self.protocol.lose(f"the server broke the protocol: {violation}")
+            raise SessionLost(self.protocol.lost or "") from None
 
     def prove(self, done: Callable[[bool], None]) -> Request:
         """Ask something whose answer is known (STAT), to see that the answers before it were what they seemed.
@@ -187,55 +195,62 @@ class Maildrop:
         count = counted(reply)
         return count is not None and self._count - self._deletions <= count <= self._count
 
-    def _bound(self, *bodies: bytes) -> None:
-        if any(body.count(b"\n") > MAX_MESSAGES for body in bodies):
-            self.protocol.lose(f"the server broke the protocol: a listing of more than {MAX_MESSAGES} messages")
-            raise SessionLost(self.protocol.lost or "")
-
     async def _name(self, found: Contents, listing: Listing, knowledge: Knowledge, limit: int) -> None:
         """Give each message its uid: its own UIDL; else UIDL, if any, and fingerprint; else these and how many before
         it are the same. Messages that bear one name and cannot be told apart by their headers either keep it: they
         are equal."""
-        names = listing.names
-        repeated: set[str] = set()
-        if len(set(names.values())) < len(names):
-            repeated = {name for name, count in Counter(names.values()).items() if count > 1}
-        everything = sorted({*names, *listing.nameless, *(() if found.by_uidl else found.sizes)})
-        doubtful = [
-            one for one in everything if one not in names or names[one] in knowledge.ambiguous or names[one] in repeated
-        ]
+        before = found.numbers  # to which these come
+        index = await Numbers(listing.names, listing.named).index()
+        named_all = not listing.nameless and (found.by_uidl or not found.sizes)
+        if named_all and not index.repeated and not knowledge.ambiguous:
+            found.numbers = index
+            return
+        everything = sorted({*listing.named, *listing.nameless, *(() if found.by_uidl else found.sizes)})
+        doubtful: dict[int, str | None] = {}
+        for number in everything:
+            name = listing.name(number)
+            if name is None or name in knowledge.ambiguous or name in index.repeated:
+                doubtful[number] = name
+        if len(doubtful) > MAX_DOUBTFUL:
+            raise TransientError(f"{len(doubtful)} messages have no name of their own: more than can be told apart")
         if not doubtful:
-            found.numbers |= {names[number]: number for number in everything}
+            found.numbers = index
             return
         found.digest = b""
-        known = await self._known_by(doubtful, found.sizes, knowledge, limit)
+        known = await self._known_by(list(doubtful), found.sizes, knowledge, limit)
         bearers: defaultdict[str, set[str]] = defaultdict(set)
-        for number in doubtful:
-            if number in names:
-                bearers[names[number]].add(known[number])
-        knowledge.ambiguous.update(name for name in repeated if len(bearers[name]) > 1)
+        for number, name in doubtful.items():
+            if name is not None:
+                bearers[name].add(known[number])
+        knowledge.ambiguous.update(name for name in index.repeated if len(bearers[name]) > 1)
         groups: defaultdict[str, list[str]] = defaultdict(list)
-        unsure = frozenset(doubtful)
+        taken: set[str] = set()
+        uids, numbers = Names(), array("I")
         for number in everything:
-            if number not in unsure:
-                found.numbers[names[number]] = number
-                continue
-            base = known[number]
-            if number in names:
-                name = names[number]
-                base = f"{name}+{base}" if name in knowledge.ambiguous else name
-            group = groups[base]
-            uid = base if not group else f"{base}#{len(group) + 1}"
-            while uid in found.numbers:
-                uid += "'"
-            group.append(uid)
-            found.numbers[uid] = number
+            if number not in doubtful:
+                uid = listing.name(number) or ""
+            else:
+                name, base = doubtful[number], known[number]
+                if name is not None:
+                    base = f"{name}+{base}" if name in knowledge.ambiguous else name
+                group = groups[base]
+                uid = base if not group else f"{base}#{len(group) + 1}"
+                while uid in taken or uid in before or (uid in index and index[uid] not in doubtful):
+                    uid += "'"
+                group.append(uid)
+                taken.add(uid)
+            uids.append(uid.encode("latin-1"))
+            numbers.append(number)
+        for place, uid in enumerate(before):
+            uids.append(uid.encode("latin-1"))
+            numbers.append(before.number(place))
+        found.numbers = await Numbers(uids, numbers).index()
         for group in groups.values():
-            for index, uid in enumerate(group[:-1]):
-                found.twins[uid] = tuple(group[index + 1 :])
+            for index_, uid in enumerate(group[:-1]):
+                found.twins[uid] = tuple(group[index_ + 1 :])
 
     async def _known_by(
-        self, numbers: Sequence[int], sizes: dict[int, int], knowledge: Knowledge, limit: int
+        self, numbers: Sequence[int], sizes: Mapping[int, int], knowledge: Knowledge, limit: int
     ) -> dict[int, str]:
         """By what messages are known whose name does not do: their header's digest, and their size where that is the
         same and the size is not (without the fields that servers add); or the size alone. Where the server refuses
@@ -355,11 +370,6 @@ _AT_QUIT = "it is deleted when the session ends"
 def contradictory(contents: Contents) -> str:
     """Why it cannot be said of a message that it is not there."""
     return f"the server's listing contradicts itself: {contents.contradiction}"
-
-
-def counted_name(uid: str) -> bool:
-    """True if the server may give the name to another message, because it seems to count."""
-    return _COUNTED.fullmatch(uid) is not None
 
 
 def shared_name(uid: str) -> bool:

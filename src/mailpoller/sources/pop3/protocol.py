@@ -14,8 +14,6 @@ from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
 from mailpoller.wire.wording import spoken
 
-MAX_LISTING = 64 << 20
-"""Octets of the answer to LIST or UIDL: 1,000,000 messages with names of 50 octets fit."""
 MAX_CAPABILITIES = 64 << 10
 PATIENCE = 10
 """An answer must be over after this many stall times, however lively the server is. What is read of a body at the
@@ -290,13 +288,17 @@ class Pop3Protocol(asyncio.Protocol):
         if self.lost is None and self.transport is not None:
             self.transport.write(words.encode() + b"\r\n")
 
-    async def gather(self, command: str, *arguments: str, limit: int = MAX_LISTING) -> tuple[Reply, bytes]:
+    async def gather(self, command: str, *arguments: str, limit: int) -> tuple[Reply, bytes]:
         """Send a command whose answer has a body of at most ``limit`` octets, and wait for it. Raises
         :class:`SessionLost`."""
         taker = Collected(limit)
+        return await self.collect(taker, command, *arguments), taker.octets
+
+    async def collect(self, taker: Taker, command: str, *arguments: str) -> Reply:
+        """Send a command, whose answer's body ``taker`` takes, and wait for its end. Raises :class:`SessionLost`."""
         request = self.submit(command, *arguments, taker=taker, patience=PATIENCE_BODY)
         self.send()
-        return await request.answer(self), taker.octets
+        return await request.answer(self)
 
     async def capability(self) -> None:
         """Ask anew what the server can do. A server without CAPA can do nothing but RFC 1939."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, overload
 from urllib.parse import quote as percent
 
 import structlog
@@ -17,6 +17,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
+from mailpoller.sources.pop3.columns import Some
 from mailpoller.sources.pop3.config import Pop3Settings, impossible
 from mailpoller.sources.pop3.download import Download
 from mailpoller.sources.pop3.excerpt import Excerpt
@@ -64,6 +65,46 @@ def epoch_of(config: Pop3Settings, *, by_uidl: bool) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host.lower()
     port = "" if config.effective_port in (110, 995) else f":{config.effective_port}"
     return f"pop3://{percent(config.username, safe='')}@{host}{port}/{'' if by_uidl else ';UIDL=none'}"
+
+
+class Shown(Sequence[MessageRef]):
+    """Messages of a maildrop, each made when it is asked for."""
+
+    def __init__(self, folder: Folder, contents: Contents, uids: Sequence[str]) -> None:
+        self._folder = folder
+        self._contents = contents
+        self._uids = uids
+
+    def __len__(self) -> int:
+        return len(self._uids)
+
+    @overload
+    def __getitem__(self, index: int) -> MessageRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[MessageRef]: ...
+    def __getitem__(self, index: int | slice) -> MessageRef | list[MessageRef]:
+        if isinstance(index, slice):
+            return [self._ref(uid) for uid in self._uids[index]]
+        return self._ref(self._uids[index])
+
+    def _ref(self, uid: str) -> MessageRef:
+        return MessageRef(self._folder, uid, self._contents.size(uid))
+
+
+def everything(contents: Contents) -> Sequence[str]:
+    """The uids of all that is in it."""
+    return Some(contents.numbers, range(len(contents.numbers)))
+
+
+async def _digest(contents: Contents) -> bytes:
+    """Stands for all that is in it."""
+    found = sha256(repr(contents.whole).encode())
+    for place, uid in enumerate(contents.numbers):
+        number = contents.numbers.number(place)
+        found.update(repr((uid, number, contents.sizes.get(number))).encode())
+        if not place % 5000:
+            await asyncio.sleep(0)
+    return found.digest()
 
 
 class Pop3Session:
@@ -200,21 +241,21 @@ class Pop3Session:
             else:
                 self._memory.surveyed_again = float("inf")
             self._memory.surveyed, self._surveying = self._surveying, b""
-        position = self._memory.note(contents)
-        wanted = list(contents.numbers) if since is None else self._memory.after(since)
-        unwanted: list[str] = []
+        position = await self._memory.note(contents)
+        wanted: Sequence[str] = everything(contents) if since is None else self._memory.after(since)
+        unwanted: Sequence[str] = ()
         if since is None and start.kind == "now":
-            wanted, unwanted = [], wanted
+            wanted, unwanted = (), wanted
         elif since is None and start.kind == "since" and start.instant is not None:
             received = await maildrop.received(wanted)
             unwanted = [uid for uid in wanted if uid in received and received[uid] < start.instant]
             left_out = frozenset(unwanted)
             wanted = [uid for uid in wanted if uid not in left_out]
+        shown = Shown(folder, contents, wanted)
         for begin in range(0, max(1, len(wanted)), PAGE):
             last = begin + PAGE >= len(wanted)
-            refs = [MessageRef(folder, uid, contents.size(uid)) for uid in wanted[begin : begin + PAGE]]
-            others = [MessageRef(folder, uid, contents.size(uid)) for uid in unwanted] if last else []
-            yield Page(refs, position if last else None, len(wanted), others)
+            others = Shown(folder, contents, unwanted) if last and unwanted else ()
+            yield Page(shown[begin : begin + PAGE], position if last else None, len(wanted), others)
 
     async def _confirm(self, maildrop: Maildrop, contents: Contents, since: Position | None) -> None:
         """A contradiction that was there in the last process too may be one too many."""
@@ -230,11 +271,11 @@ class Pop3Session:
         """
         maildrop, contents = await self._present(folder)
         await self._confirm(maildrop, contents, position)
-        digest = contents.digest or sha256(repr((contents.whole, contents.numbers, contents.sizes)).encode()).digest()
+        digest = contents.digest or await _digest(contents)
         if digest == self._memory.surveyed and self._clock.monotonic() < self._memory.surveyed_again:
             return Survey()
         self._surveying = digest
-        return Survey([MessageRef(folder, uid, contents.size(uid)) for uid in contents.numbers], whole=contents.whole)
+        return Survey(Shown(folder, contents, everything(contents)), whole=contents.whole)
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
         """See the port. A ref comes back without a size where the size would prove nothing: the server tells none,
