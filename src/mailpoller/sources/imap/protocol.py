@@ -221,8 +221,10 @@ class ImapProtocol(Connection):
         for piece in response:
             if isinstance(piece, Octets):
                 piece.close()
-        if fetched is not None and any(request.show(fetched) for request in self._sent.values()):
-            return
+        if fetched is not None:
+            for request in self._sent.values():
+                if request.on_fetch is not None and request.show(fetched):
+                    return
         # What is left are changes of flags, which say nothing to us.
         self.unasked(octets_of(response))
 
