@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import tracemalloc
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,10 +17,11 @@ import pytest
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.ports import Start, Wake
 from mailpoller.sources.imap import protocol as protocol_module
-from mailpoller.sources.imap.details import hits
+from mailpoller.sources.imap.details import Order, hits, merged, within
+from mailpoller.sources.imap.listing import _gaps
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import MAX_EARLY, TURN, ProtocolViolation
-from mailpoller.sources.imap.responses import MAX_UIDS, count_set, read_set, read_values
+from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, count_set, read_set, read_values
 from mailpoller.wire import unasked
 from mailpoller.wire.unasked import Allowance
 from servers.mailboxes import imap_source, session_of
@@ -190,6 +193,44 @@ async def test_fetch_of_a_whole_folder_may_be_answered_by_all_of_it() -> None:
     for number in range(1, 5001):
         protocol.data_received(b"* %d FETCH (UID %d)\r\n" % (number, number))
     assert protocol.lost is None and len(shown) == 5000
+
+
+async def test_what_may_be_an_answer_to_a_fetch_is_none_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unasked, "AT_ONCE", 50_000)
+    protocol, _ = connected()
+    protocol.data_received(b"* 5000 EXISTS\r\n")
+    mailbox, order = select(protocol), Order(2)
+    protocol.submit("FETCH", "2:*", "(UID)", within=mailbox, on_fetch=order.note)
+    for number in range(1, 5001):
+        protocol.data_received(b"* %d FETCH (UID %d)\r\n" % (number, 2 * number))
+    assert protocol.lost is None and len(order.sort().uids) == 5000
+    assert (order.number(20), order.number(21), order.last) == (10, 0, 5000)
+
+
+def test_order_that_is_none_is_put_right() -> None:
+    order = Order(1, 100)
+    for number, uid in [(3, 30), (1, 10), (2, 20), (2, 20), (9, 900)]:
+        assert not order.note(Fetched(str(uid), number=number))
+    assert list(order.sort().uids) == [10, 20, 30]
+    assert [order.number(uid) for uid in (10, 20, 30, 900)] == [1, 2, 3, 0]
+
+
+async def test_uids_are_put_in_order_each_once() -> None:
+    assert list(within(array("I", [5, 3, 3, 9, 1]), 2, 8)) == [3, 5]
+    assert list(within(array("I", [1, 3, 5, 9]), 2, 8)) == [3, 5]
+    assert list(await merged(array("I", [1, 3]), array("I"), array("I", [2, 3, 4]))) == [1, 2, 3, 4]
+    shuffled = array("I", random.Random(1).sample(range(1, 400_001), 200_000))
+    with at_most(200_000 * 60):
+        assert len(within(shuffled, 1, 400_000)) == 200_000
+
+
+async def test_gaps_without_number_are_one_in_the_end() -> None:
+    order = Order()
+    for uid in range(2, 10_000, 2):
+        order.note(Fetched(str(uid), number=uid))
+    gaps, reached, count = await _gaps(order.sort().uids, order, 1, 0)
+    assert len(gaps) == 1000 and (gaps[0].low, gaps[-1].high) == (1, 9997)
+    assert sum(gap.missing for gap in gaps) == 4999 and (reached, count) == (9998, 9998)
 
 
 async def test_others_have_their_turn_between_many_responses() -> None:

@@ -85,19 +85,13 @@ class Request(library.Command):  # type: ignore[misc]
             raise ProtocolViolation(f"the answer to {self.name} is larger than {most} octets")
         self.data.append(response)
 
-    def show(self, fetched: Fetched) -> bool:
-        """Show a FETCH answer to whoever sent the command; True if it was meant for him. Raises
-        :class:`ProtocolViolation` if that were more than there can be."""
-        if self.on_fetch is None or not self.on_fetch(fetched):
-            return False
+    def count(self) -> None:
+        """One more FETCH answer came that may be about it. Raises :class:`ProtocolViolation` if that is more than
+        there can be."""
         self._lines += 1
-        if (
-            not self._lines % _LOOK
-            and self.within is not None
-            and self._lines > 2 * self._messages(self.within) + _LOOK
-        ):
+        mailbox = self.within
+        if not self._lines % _LOOK and mailbox is not None and self._lines > 2 * self._messages(mailbox) + _LOOK:
             raise ProtocolViolation(f"{self._lines} answers to a FETCH of fewer messages")
-        return True
 
     def _messages(self, mailbox: Mailbox) -> int:
         """How many messages a UID FETCH may be answered with."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from heapq import merge
+from itertools import islice
+from operator import lt
 from typing import overload
 
 from mailpoller.core.errors import TransientError
@@ -18,6 +23,8 @@ from mailpoller.sources.imap.selected import Mailbox
 
 MAX_UID = 0xFFFFFFFF
 """The last that there can be (RFC 3501 section 9, nz-number)."""
+TURN = 20_000
+"""Uids that are dealt with in one go."""
 WITNESS = "(RFC822.SIZE INTERNALDATE)"
 """What tells a message from another one under its name, as far as that costs no octets of it."""
 
@@ -50,6 +57,71 @@ class Lines:
     def ref(self, folder: Folder, uid: int) -> MessageRef:
         """What was told of the message."""
         return MessageRef(folder, str(uid), self.sizes.get(uid), self.dates.get(uid))
+
+
+class Order:
+    """Which uids there are from ``low`` to ``high``, and their sequence numbers, by FETCH answers: in columns, for a
+    folder may have a million."""
+
+    def __init__(self, low: int = 1, high: int = MAX_UID) -> None:
+        self.uids = array("I")
+        """Ascending once :meth:`sort` was called."""
+        self.last = 0
+        """The highest sequence number of all, also of uids that are not asked for."""
+        self._numbers = array("I")
+        self._low, self._high = low, high
+
+    def note(self, fetched: Fetched) -> bool:
+        """Take a line; never claims it, for what else it tells may be for somebody else."""
+        self.last = max(self.last, fetched.number)
+        uid = int(fetched.uid or 0)
+        if self._low <= uid <= self._high and (not self.uids or uid != self.uids[-1]):
+            self.uids.append(uid)
+            self._numbers.append(min(fetched.number, MAX_UID))
+        return False
+
+    def sort(self) -> Order:
+        """That was all."""
+        if not ascending(self.uids):
+            told = dict(zip(self.uids, self._numbers, strict=True))
+            self.uids = array("I", sorted(told))
+            self._numbers = array("I", map(told.__getitem__, self.uids))
+        return self
+
+    def number(self, uid: int) -> int:
+        """The sequence number of the message; 0 if it was not told."""
+        place = bisect_left(self.uids, uid)
+        return self._numbers[place] if place < len(self.uids) and self.uids[place] == uid else 0
+
+
+def ascending(uids: array[int]) -> bool:
+    """True if each is greater than the one before."""
+    return all(map(lt, uids, islice(uids, 1, None)))
+
+
+def within(uids: array[int], low: int, high: int) -> array[int]:
+    """Those from ``low`` to ``high``, ascending, each once. Servers tell them in order, with hardly an exception."""
+    if not ascending(uids):
+        ordered = sorted(uids)  # a set would take twice as much
+        uids = array("I", (uid for place, uid in enumerate(ordered) if not place or ordered[place - 1] != uid))
+    return uids[bisect_left(uids, low) : bisect_right(uids, high)]
+
+
+async def merged(*several: array[int]) -> array[int]:
+    """Uids of all of them, each ascending, in order and each once."""
+    both = array("I")
+    async for uid in in_turns(merge(*several)):
+        if not both or both[-1] != uid:
+            both.append(uid)
+    return both
+
+
+async def in_turns(uids: Iterable[int]) -> AsyncIterator[int]:
+    """The same; whoever else waits has his turn now and then."""
+    for place, uid in enumerate(uids, 1):
+        yield uid
+        if not place % TURN:
+            await asyncio.sleep(0)
 
 
 class Shown(Sequence[MessageRef]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -20,7 +20,18 @@ from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Start
 from mailpoller.sources.imap.bookmark import MAX_GAPS, Bookmark, Gap
 from mailpoller.sources.imap.command import Request
-from mailpoller.sources.imap.details import MAX_UID, WITNESS, Lines, ask, newest, search
+from mailpoller.sources.imap.details import (
+    MAX_UID,
+    WITNESS,
+    Lines,
+    Order,
+    ask,
+    in_turns,
+    merged,
+    newest,
+    search,
+    within,
+)
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import MONTH_NAMES
 from mailpoller.sources.imap.selected import Mailbox
@@ -30,6 +41,7 @@ log = structlog.get_logger(__name__)
 PAGE = 500
 """Messages in a page, and how many new ones are listed with their sizes in one round trip."""
 _SIZE_ONLY = "(RFC822.SIZE)"
+_MOST_GAPS = 1000
 
 
 @dataclass(slots=True)
@@ -172,7 +184,7 @@ async def list_folder(
     late = await _late(protocol, listing, today)
     if bookmark.following < bookmark.first and mailbox.exists and (criteria := _criteria(bookmark)) is not None:
         found = await search(protocol, mailbox, criteria)
-        listing.uids.extend(_within(found, bookmark.following, bookmark.first - 1))
+        listing.uids.extend(within(found, bookmark.following, bookmark.first - 1))
     low = max(bookmark.following, bookmark.first)
     fresh = mailbox.uidnext == low and not mailbox.arrived
     if not mailbox.exists or fresh:
@@ -180,7 +192,7 @@ async def list_folder(
     else:
         await _list_new(protocol, listing, low, sightings or Sightings())
     if late:
-        listing.uids = array("I", sorted({*listing.uids, *late}))
+        listing.uids = await merged(listing.uids, array("I", sorted(late)))
         listing.asked = listing.lines = None
     return listing
 
@@ -204,7 +216,7 @@ async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sighting
     if uids is None:
         # SEARCH has no need of sizes, which servers refuse for the sake of one message. Checked by the first page's
         # numbers, that are asked for anyway.
-        uids = _within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
+        uids = within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
         before = len(listing.uids)
         listing.uids.extend(uids)
         listing.asked = listing._ask(protocol, 0)
@@ -256,23 +268,23 @@ async def _cross_check(
     found = array("I")
     if listing.lines is not None:
         try:
-            found = _within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
+            found = within(await search(protocol, mailbox, f"UID {low}:*"), low, MAX_UID)
             if below is not None:
-                below = len(_within(await search(protocol, mailbox, f"UID 1:{low - 1}"), 1, low - 1)) if low > 1 else 0
+                below = len(within(await search(protocol, mailbox, f"UID 1:{low - 1}"), 1, low - 1)) if low > 1 else 0
         except TransientError:
             if protocol.lost is not None:
                 raise
-    lines = Lines(low)
-    await protocol.run("FETCH", f"{low}:*", "(UID)", within=mailbox, on_fetch=lines.note)
-    both = array("I", sorted({*uids, *found, *lines.numbers}))
+    order = Order(low)
+    await protocol.run("FETCH", f"{low}:*", "(UID)", within=mailbox, on_fetch=order.note)
+    both = await merged(uids, found, order.sort().uids)
     listing.asked = None
     if listing.lines is not None:
         for uid in both:
             listing.lines.sizes.setdefault(uid, None)
     listing.count = mailbox.exists
     exists_now = _counted(mailbox, exists)
-    gaps, reached, count = _gaps(both, lines, low, below)
-    count = max(count or 0, lines.last)
+    gaps, reached, count = await _gaps(both, order, low, below)
+    count = max(count or 0, order.last)
     if exists_now is not None and count < exists_now:
         # The last ones are missing. No bookmark passes them before UIDNEXT says that they have been given numbers.
         high = (mailbox.uidnext or 0) - 1
@@ -283,15 +295,19 @@ async def _cross_check(
     return both
 
 
-def _gaps(uids: array[int], lines: Lines, low: int, below: int | None) -> tuple[list[Gap], int, int | None]:
+async def _gaps(uids: array[int], order: Order, low: int, below: int | None) -> tuple[list[Gap], int, int | None]:
     """Where messages are missing: between which uids, and how many; the last uid, and its sequence number. What only
     SEARCH has shown fills a gap in the numbers."""
     gaps: list[Gap] = []
     count, reached = below, low - 1
-    for uid in uids:
-        number = lines.numbers.get(uid, 0) or (None if count is None else count + 1)
+    async for uid in in_turns(uids):
+        number = order.number(uid) or (None if count is None else count + 1)
         if number is not None and count is not None and number > count + 1 and uid > reached + 1:
-            gaps.append(Gap(reached + 1, uid - 1, number - count - 1))
+            gap = Gap(reached + 1, uid - 1, number - count - 1)
+            if len(gaps) == _MOST_GAPS:  # all that is beyond is one
+                last = gaps.pop()
+                gap = Gap(last.low, gap.high, last.missing + gap.missing)
+            gaps.append(gap)
         count, reached = number, uid
     return gaps, reached, count
 
@@ -332,22 +348,20 @@ def _few(gaps: list[Gap]) -> tuple[Gap, ...]:
     return tuple(gaps)
 
 
-async def _late(protocol: ImapProtocol, listing: Listing, today: int) -> list[int]:
+async def _late(protocol: ImapProtocol, listing: Listing, today: int) -> Sequence[int]:
     """Once a day: what is there now where a confirmed gap was."""
     bookmark = listing.bookmark
     due = [gap for gap in bookmark.gaps if gap.confirmed and gap.high < bookmark.following and gap.day != today]
     if not due:
         return []
-    found: list[int] = []
+    found = array("I")
     gaps = list(bookmark.gaps)
     for gap in due:
-        lines = Lines(gap.low, gap.high)
-        await protocol.run("FETCH", f"{gap.low}:{gap.high}", _SIZE_ONLY, within=listing.mailbox, on_fetch=lines.note)
-        shown = {
-            *lines.numbers,
-            *_within(await search(protocol, listing.mailbox, f"UID {gap.low}:{gap.high}"), gap.low, gap.high),
-        }
-        found += shown
+        order = Order(gap.low, gap.high)
+        await protocol.run("FETCH", f"{gap.low}:{gap.high}", "(UID)", within=listing.mailbox, on_fetch=order.note)
+        hit = await search(protocol, listing.mailbox, f"UID {gap.low}:{gap.high}")
+        shown = await merged(order.sort().uids, within(hit, gap.low, gap.high))
+        found.extend(shown)
         gaps.remove(gap)
         if len(shown) < gap.missing:
             gaps.append(replace(gap, missing=gap.missing - len(shown), day=today))
@@ -384,10 +398,6 @@ async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
         # To take 1 for UIDNEXT would make new mail of all that is there.
         raise TransientError("the server does not say which message is the newest")
     return max(told, last + 1)
-
-
-def _within(uids: array[int], low: int, high: int) -> array[int]:
-    return array("I", sorted({uid for uid in uids if low <= uid <= high}))
 
 
 def _criteria(bookmark: Bookmark) -> str | None:

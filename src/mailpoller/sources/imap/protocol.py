@@ -221,12 +221,19 @@ class ImapProtocol(Connection):
         for piece in response:
             if isinstance(piece, Octets):
                 piece.close()
+        asking: Request | None = None
         if fetched is not None:
             for request in self._sent.values():
-                if request.on_fetch is not None and request.show(fetched):
-                    return
+                if request.on_fetch is not None:
+                    asking = asking or request
+                    if request.on_fetch(fetched):
+                        request.count()
+                        return
         # What is left are changes of flags, which say nothing to us.
-        self.unasked(octets_of(response))
+        if asking is None:
+            self.unasked(octets_of(response))
+        else:
+            asking.count()
 
     def _expunged(self, count: int) -> None:
         for request in self._sent.values():

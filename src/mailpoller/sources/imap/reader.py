@@ -204,7 +204,7 @@ class ResponseReader:
         self._pieces.append(line)
         intake = self._intake(line, size)
         if intake is None:
-            if size > (MAX_EARLY if self.early else MAX_LITERAL):
+            if size > MAX_LITERAL:
                 raise ProtocolViolation(f"a literal of {size} octets where none that large was asked for")
             self._held += size
         elif any(isinstance(piece, Octets) for piece in self._pieces):

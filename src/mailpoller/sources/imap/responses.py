@@ -15,7 +15,7 @@ from mailpoller.core.spool import Octets
 from mailpoller.sources.imap.names import Namespace, decode_name
 from mailpoller.sources.imap.reader import Piece, ProtocolViolation, Response
 
-MAX_UIDS = 2_000_000
+MAX_UIDS = 1_200_000
 """How many uids one answer may name, in all its pieces; ``1:4294967295`` is short to send and long to expand."""
 MAX_VALUES = 100_000
 """Words and lists of one response: two octets of it may be a hundred of ours. An ENVELOPE with 10,000 addresses has

@@ -9,7 +9,7 @@ from dataclasses import replace
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position, Survey
 from mailpoller.sources.imap.bookmark import Bookmark
-from mailpoller.sources.imap.details import WITNESS, Lines, Shown, search, witnesses
+from mailpoller.sources.imap.details import WITNESS, Lines, Shown, search, within, witnesses
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.selected import Mailbox
 
@@ -190,7 +190,7 @@ class _Looking:
 
 async def _all_below(protocol: ImapProtocol, mailbox: Mailbox, following: int) -> Sequence[int]:
     found = await search(protocol, mailbox, f"UID 1:{following - 1}")
-    return sorted({uid for uid in found if uid < following})
+    return within(found, 1, following - 1)
 
 
 async def look_at(protocol: ImapProtocol, mailbox: Mailbox, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
