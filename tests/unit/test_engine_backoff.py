@@ -36,6 +36,22 @@ def test_five_stable_minutes_reset_the_growth() -> None:
     assert backoff.failed() <= 12
 
 
+def test_a_blip_is_tried_once_more_within_seconds_and_only_once() -> None:
+    backoff = Backoff(timedelta(seconds=30), timedelta(seconds=300), blip=timedelta(seconds=3))
+    assert 1 <= backoff.failed() <= 3
+    assert 30 <= backoff.failed() <= 36
+    assert 60 <= backoff.failed() <= 72
+    backoff.succeeded(now=0.0)
+    backoff.succeeded(now=299.0)
+    assert backoff.failed() >= 120, "it is not good for long enough yet"
+    backoff.succeeded(now=0.0)
+    backoff.succeeded(now=300.0)
+    assert backoff.failed() <= 3
+    assert Backoff(timedelta(seconds=1), timedelta(seconds=9), blip=timedelta(seconds=3)).failed() <= 1
+    wished = Backoff(timedelta(seconds=30), timedelta(seconds=300), blip=timedelta(seconds=3))
+    assert wished.failed(at_least=timedelta(seconds=60)) >= 60
+
+
 def test_the_peers_own_wish_is_honoured() -> None:
     backoff = Backoff(timedelta(seconds=1), timedelta(seconds=60))
     assert backoff.failed(at_least=timedelta(minutes=20)) >= 1200

@@ -166,6 +166,36 @@ async def test_a_stop_waits_for_what_is_in_hand_and_no_longer_than_the_grace_per
     assert len(innocent.sinks["support"].held) == 5
 
 
+async def test_a_watcher_that_crashes_is_shown_and_its_waits_are_forgiven_after_five_good_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "REBUILD_FLOOR", timedelta(milliseconds=50))
+    hurt, innocent = two(poll_interval="1h")
+    clock, health = Ahead(), innocent.health.mailboxes["hurt"]
+    waits: list[float] = []
+    rebuilt = hurt.watcher.rebuilt
+
+    def heard(event: str, detail: str, retry_in: float = 0.0) -> None:
+        waits.append(retry_in)
+        rebuilt(event, detail, retry_in)
+        assert (health.condition, health.reason) == (Condition.RETRYING, "watcher.crashed: ValueError")
+
+    monkeypatch.setattr(hurt.watcher, "rebuilt", heard)
+    hurt.source.faults.fail("connect", ValueError("a bug"), times=3)
+    async with supervised(hurt, innocent, clock=clock):
+        await until(lambda: health.condition is Condition.WAITING)
+        hurt.source.faults.fail("pending", ValueError("another"))
+        hurt.watcher.stir()
+        await until(lambda: len(waits) == 4)
+        await until(lambda: health.condition is Condition.WAITING)
+        clock.ahead += timedelta(minutes=5)
+        hurt.source.faults.fail("pending", ValueError("a third"))
+        hurt.watcher.stir()
+        await until(lambda: len(waits) == 5)
+    assert waits[3] >= 0.4, "three seconds of work are no five minutes"
+    assert waits[4] <= 0.06
+
+
 async def test_a_service_that_crashes_is_started_again_and_its_last_words_are_bounded() -> None:
     hurt, innocent = two()
     turns = 0

@@ -24,6 +24,7 @@ from mailpoller.engine.health import Condition
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
 from mailpoller.testing.deliveries import make_delivery
+from mailpoller.testing.fake_source import FakeSource
 
 
 @pytest.mark.parametrize("step", ["connect", "folders", "open", "pending", "fetch", "settle", "wait", "close"])
@@ -77,13 +78,51 @@ async def test_an_operator_who_polls_ends_the_wait_after_wrong_credentials() -> 
         await until(lambda: rig.subjects() == expected)
 
 
+async def test_one_dropped_connection_costs_seconds_and_the_second_one_the_whole_wait() -> None:
+    rig = Rig(reconnect_interval="1h")
+    rig.source.faults.fail("connect", SessionLost("dropped"))
+    expected = rig.fill(1)
+    async with rig.running():
+        await until(lambda: rig.subjects() == expected)
+        rig.source.faults.fail("wait", SessionLost("dropped"), times=1)
+        rig.watcher.stir()
+        health = rig.health.mailboxes["support"]
+        await until(lambda: health.condition is Condition.RETRYING)
+        assert health.next_try_at is not None
+        assert health.next_try_at - rig.clock.now() > timedelta(minutes=50)
+
+
+async def test_an_operator_who_polls_has_the_token_asked_for_anew_and_no_wait_is_longer_than_a_tokens_life() -> None:
+    class TokenedSource(FakeSource):
+        anew = 0
+
+        def ask_anew(self) -> None:
+            self.anew += 1
+
+        def token_left(self) -> timedelta:
+            return timedelta(seconds=90)
+
+    rig = Rig()
+    source = rig.watcher.source = TokenedSource(rig.mailbox, name="support")
+    source.faults.fail("connect", CredentialsRefused("no"))
+    expected = rig.fill(1)
+    async with rig.running():
+        health = rig.health.mailboxes["support"]
+        await until(lambda: health.condition is Condition.REFUSED)
+        assert health.next_try_at is not None
+        assert health.next_try_at - rig.clock.now() <= timedelta(seconds=90)
+        rig.watcher.insist()
+        assert source.anew == 1
+        await until(lambda: rig.subjects() == expected)
+
+
 async def test_the_wait_grows_while_the_server_takes_us_and_drops_us() -> None:
     rig = Rig(reconnect_interval="20ms")
     rig.source.faults.fail("pending", SessionLost("dropped"), times=6)
     began = time.monotonic()
     async with rig.running():
         await until(lambda: len(rig.source.faults.met) == 6)
-    assert time.monotonic() - began >= 0.02 * (1 + 2 + 4 + 8 + 16)
+    assert time.monotonic() - began >= 0.02 * (1 / 3 + 1 + 2 + 4 + 8)
 
 
 @pytest.mark.parametrize("step", ["open_folder", "due", "claim", "settle", "advance", "disposed", "complete"])

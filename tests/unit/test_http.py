@@ -41,6 +41,9 @@ class Tokens:
     async def token(self) -> str:
         return self.left[0]
 
+    def taken(self, token: str) -> None:
+        pass
+
     async def refused(self, token: str) -> bool:
         self.refusals.append(token)
         if len(self.left) > 1:

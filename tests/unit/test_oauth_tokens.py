@@ -156,6 +156,61 @@ async def test_a_refused_token_is_replaced_once_and_a_young_one_not_at_all(web: 
     assert not await source.refused(second)
 
 
+async def test_a_token_that_was_taken_and_is_refused_is_replaced_whatever_its_age_and_not_again_and_again(
+    web: Web, tmp_path: Path
+) -> None:
+    rig = Rig(web, tmp_path)
+    web.answering = script(given(1), given(2), given(3))
+    source = rig.source()
+    first = await source.token()
+    source.taken(first)
+    assert await source.refused(first), "it worked: somebody has revoked it"
+    second = await source.token()
+    assert second == f"{ACCESS}-2"
+    assert not await source.refused(second), "it never worked"
+    source.taken(second)
+    assert not await source.refused(second), "where some requests alone are refused, another token does not help"
+    rig.clock.at += 61
+    assert await source.refused(second)
+
+
+async def test_one_refusal_of_the_provider_costs_a_moment_and_two_of_them_no_more_than_a_few(
+    web: Web, tmp_path: Path
+) -> None:
+    rig = Rig(web, tmp_path)
+    web.answering = script(Reply(503), given(1))
+    assert await rig.source().token() == f"{ACCESS}-1"
+    other = rig.source(scopes=["other"])
+    web.answering = script(Reply(503), Reply(503), given(2))
+    with pytest.raises(TransientError):
+        await other.token()
+    rig.clock.at += 1.5
+    assert await other.token() == f"{ACCESS}-2"
+    wishing = rig.source(scopes=["third"])
+    web.answering = script(Reply(503, headers={"retry-after": "60"}), given(3))
+    with pytest.raises(TransientError):
+        await wishing.token()
+    with pytest.raises(TransientError):  # the provider's wish is heeded
+        await wishing.token()
+    rig.clock.at += 61
+    assert await wishing.token() == f"{ACCESS}-3"
+
+
+async def test_who_asks_anew_is_not_answered_from_memory(web: Web, tmp_path: Path) -> None:
+    rig = Rig(web, tmp_path)
+    web.answering = script(refusing("invalid_client"), given(1), given(2))
+    source = rig.source()
+    with pytest.raises(CredentialsRefused):
+        await source.token()
+    with pytest.raises(CredentialsRefused):
+        await source.token()
+    source.ask_anew()
+    assert await source.token() == f"{ACCESS}-1"
+    assert source.left() == timedelta(hours=1)
+    source.ask_anew()
+    assert await source.token() == f"{ACCESS}-2"
+
+
 async def test_token_that_ended_while_the_machine_was_suspended_is_replaced(web: Web, tmp_path: Path) -> None:
     rig = Rig(web, tmp_path)
     web.answering = script(given(1), given(2))
@@ -322,7 +377,7 @@ async def test_a_refusal_has_the_providers_code_and_what_to_do(
     ],
 )
 async def test_what_may_pass_is_a_passing_error(web: Web, tmp_path: Path, reply: Reply) -> None:
-    web.answering = script(reply, given(2))
+    web.answering = script(reply, reply, given(2))
     rig = Rig(web, tmp_path, timeout="300ms" if reply.pause else "60s")
     source = rig.source()
     with pytest.raises(TransientError):

@@ -226,7 +226,8 @@ class SourceConfig(Component):
     poll_interval: Duration = timedelta(seconds=60)
     """How often every folder is listed, also while the server pushes news."""
     reconnect_interval: Duration = timedelta(seconds=30)
-    """The least wait after a lost connection; grows with jitter to thirty times this, at most one hour."""
+    """The least wait after a lost connection; grows with jitter to thirty times this, at most one hour. Only after
+    five good minutes one more try comes within three seconds, since most troubles are over by then."""
     priority: MailboxPriority = "medium"
     """The mailbox's share where mailboxes have to wait for one another (memory, processor, queues, connections):
     ``high``, ``medium`` and ``low`` get 4 : 2 : 1. It says nothing about the priority of messages."""

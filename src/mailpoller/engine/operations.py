@@ -105,7 +105,7 @@ class Operations:
 
     async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Poll a mailbox now, also if it is waiting out a failure."""
-        self._watcher(request).stir()
+        self._watcher(request).insist()
         return {}
 
     async def accept(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import structlog
 
 from mailpoller.core.ports import Clock
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.backoff import STABLE, Backoff
 from mailpoller.engine.health import Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
@@ -215,6 +215,8 @@ class Supervisor:
         """Run a watcher until it leaves or the service stops, whatever it does."""
         backoff, over = Backoff(REBUILD_FLOOR, REBUILD_CAP), self._over[watcher]
         while not over.is_set() and not self._stop.is_set():
+            event, detail = "watcher.crashed", "TimeoutError"
+            begun, polls = self._clock.monotonic(), watcher.polls
             try:
                 async with asyncio.timeout(None) as watcher.leash:
                     await watcher.run()
@@ -222,17 +224,19 @@ class Supervisor:
             except TimeoutError:
                 if watcher.leash is not None and watcher.leash.expired():
                     log.error("watcher.stalled", mailbox=watcher.mailbox)
-                    watcher.rebuilt("watcher.stalled", "no step got anywhere within its budget")
+                    event, detail = "watcher.stalled", "no step got anywhere within its budget"
                 else:
                     log.exception("watcher.crashed", mailbox=watcher.mailbox)
-                    watcher.rebuilt("watcher.crashed", "TimeoutError")
             except Exception as error:
                 log.exception("watcher.crashed", mailbox=watcher.mailbox)
-                watcher.rebuilt("watcher.crashed", type(error).__name__)
+                detail = type(error).__name__
             finally:
                 watcher.leash = None
                 watcher.deadline.lift()
+            if watcher.polls > polls and self._clock.monotonic() - begun >= STABLE.total_seconds():
+                backoff.reset()  # it went well for long: what befell it now is another trouble
             wait = backoff.failed()
+            watcher.rebuilt(event, detail, wait)
             try:
                 async with asyncio.timeout(wait):
                     await over.wait()

@@ -21,11 +21,11 @@ from mailpoller.core.errors import (
     TransientError,
 )
 from mailpoller.core.extras import without
-from mailpoller.core.ports import Clock, Session, Source, Wake
+from mailpoller.core.ports import Clock, Session, Source, Tokened, Wake
 from mailpoller.engine.agenda import Stop
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.attended import Attended
-from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.backoff import BLIP, Backoff
 from mailpoller.engine.connections import Connections, Place
 from mailpoller.engine.courier import Courier
 from mailpoller.engine.crowd import among
@@ -92,6 +92,8 @@ class Watcher:
         self.courier: Courier | None = None
         self.remainder = Remainder("it was not drained")
         """What the last drain left."""
+        self.polls = 0
+        """Polls that were completed."""
         self.deadline = Deadline(clock, budget)
         self.patience = Patience(stop)
         self._records = records
@@ -111,7 +113,7 @@ class Watcher:
         """While we connect."""
         self._backing_off = False
         cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
-        self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval))
+        self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval), blip=BLIP)
         self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
         attended = Attended(mailbox, config, source, records, clock, health, alarm)
         numbering = Numbering(mailbox, config, records=records, clock=clock)
@@ -133,9 +135,10 @@ class Watcher:
         self.deadline.within(GIVEN_UP)
         return True
 
-    def rebuilt(self, event: str, detail: str) -> None:
-        """The supervisor runs us again after trouble that is not ours to mend."""
+    def rebuilt(self, event: str, detail: str, retry_in: float = 0.0) -> None:
+        """The supervisor runs us again, so many seconds from now, after trouble that is not ours to mend."""
         self._health.rebuilt(self.mailbox)
+        self._health.enter(self.mailbox, Condition.RETRYING, f"{event}: {detail}", retry_in=retry_in)
         self.reports.fault(event, detail, "")
 
     @property
@@ -228,6 +231,7 @@ class Watcher:
         now = self._clock.monotonic()
         self._backoff.succeeded(now)
         self._refusals.reset()
+        self.polls += 1
         self._health.polled(self.mailbox)
         # An alarm of an earlier run ends here too, so every kind is told, and it costs nothing where there is none.
         for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.LEDGER_UNWRITABLE):
@@ -269,6 +273,12 @@ class Watcher:
     def _at_rest(self) -> Condition:
         return Condition.HELD if self._polls.holds() else Condition.WAITING
 
+    def insist(self) -> None:
+        """An operator wants a poll now: whatever is remembered of a failure is asked anew."""
+        if isinstance(self.source, Tokened):
+            self.source.ask_anew()
+        self.stir()
+
     def rouse(self) -> None:
         """A queue takes mail again: end the wait for news. Never a back-off: a server that we wait out is not asked
         sooner, and an account not locked, because some queue comes and goes."""
@@ -289,6 +299,10 @@ class Watcher:
         """Say it once, wait as long as this kind of trouble wants."""
         retry_after = error.retry_after if isinstance(error, TransientError) else None
         wait = backoff.failed(at_least=retry_after)
+        if kind is Kind.CREDENTIALS_REFUSED and isinstance(self.source, Tokened):
+            left = self.source.token_left()
+            if left is not None:  # the next token may be taken
+                wait = min(wait, max(self.config.reconnect_interval, left).total_seconds())
         refused = kind in (Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING)
         event = "mailbox.refused" if refused else "mailbox.failed"
         log.warning(event, mailbox=self.mailbox, kind=kind.value, reason=str(error), retry_s=round(wait, 1))

@@ -24,3 +24,6 @@ class TellingBearer:
 
     async def refused(self, token: str) -> bool:
         return await self._tokens.refused(token)
+
+    def taken(self, token: str) -> None:
+        self._tokens.taken(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
@@ -211,8 +211,19 @@ class Credentials:
         """The session is open: from now on :meth:`renew_in` is about it."""
         lease = self._lease
         if lease is not None:
+            if self.tokens is not None:
+                self.tokens.taken(lease.value)
             spread = random.random() if self._clock.monotonic() < lease.stale else 1.0
             self._renew_at = lease.stale + spread * (lease.renew - lease.stale)
+
+    def ask_anew(self) -> None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        if self.tokens is not None:
+            self.tokens.ask_anew()
+
+    def token_left(self) -> timedelta | None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        return None if self.tokens is None else self.tokens.left()
 
     def expiries(self) -> list[tuple[str, datetime]]:
         """What ends when (aware UTC), as far as anybody knows; see :meth:`TokenSource.expiries`."""

@@ -40,7 +40,7 @@ from mailpoller.core.ports.sink import (
     Unserving,
     Upkept,
 )
-from mailpoller.core.ports.source import Progressing, Session, Source, Start, Wake
+from mailpoller.core.ports.source import Progressing, Session, Source, Start, Tokened, Wake
 
 __all__ = [
     "AlarmEdge",
@@ -83,6 +83,7 @@ __all__ = [
     "Stories",
     "Story",
     "Stuck",
+    "Tokened",
     "Traits",
     "Unserving",
     "Upkept",

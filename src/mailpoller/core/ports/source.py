@@ -107,6 +107,19 @@ class Progressing(Protocol):
         anew."""
 
 
+@runtime_checkable
+class Tokened(Protocol):
+    """A source that logs in with tokens that somebody else gives."""
+
+    def ask_anew(self) -> None:
+        """Whatever keeps it from asking for another token at the next :meth:`Source.connect`, such as a failure that is
+        remembered, is forgotten."""
+
+    def token_left(self) -> timedelta | None:
+        """How long the token in hand, which may have been refused, is good by itself; None if there is none, or if no
+        tokens are used."""
+
+
 class Source(Protocol):
     """How a mailbox is reached."""
 

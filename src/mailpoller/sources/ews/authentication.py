@@ -249,7 +249,7 @@ class TokenLogin:
         return await self._again()
 
     def accepted(self) -> None:
-        pass
+        self._bearer.taken(self._token)
 
     async def _again(self) -> Attempt:
         self._token = await self._bearer.token()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -43,6 +43,15 @@ class EwsSource:
         async with opening(client):
             await log_in(client, self._config)
         return EwsSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
+
+    def ask_anew(self) -> None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        if self._tokens is not None:
+            self._tokens.ask_anew()
+
+    def token_left(self) -> timedelta | None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        return None if self._tokens is None else self._tokens.left()
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What ends when, as far as anybody knows; see :meth:`TokenSource.expiries`."""

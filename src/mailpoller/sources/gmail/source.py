@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
@@ -52,6 +52,14 @@ class GmailSource:
         from mailpoller.sources.gmail.probe import probe
 
         return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
+
+    def ask_anew(self) -> None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        self._tokens.ask_anew()
+
+    def token_left(self) -> timedelta | None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        return self._tokens.left()
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""

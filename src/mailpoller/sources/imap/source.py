@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -48,6 +48,14 @@ class ImapSource:
         from mailpoller.sources.imap.probe import probe
 
         return probe(self._config, self._credentials, dispositions)
+
+    def ask_anew(self) -> None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        self._credentials.ask_anew()
+
+    def token_left(self) -> timedelta | None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        return self._credentials.token_left()
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""

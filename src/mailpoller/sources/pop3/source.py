@@ -72,6 +72,14 @@ class Pop3Source:
 
         return probe(self._config, self._credentials, dispositions)
 
+    def ask_anew(self) -> None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        self._credentials.ask_anew()
+
+    def token_left(self) -> timedelta | None:
+        """See :class:`~mailpoller.core.ports.Tokened`."""
+        return self._credentials.token_left()
+
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
         return self._credentials.expiries()

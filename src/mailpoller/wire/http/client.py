@@ -67,6 +67,9 @@ class Bearer(Protocol):
     async def refused(self, token: str) -> bool:
         """The service did not take this token. True if the next :meth:`token` is another one."""
 
+    def taken(self, token: str) -> None:
+        """The service took this token."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
@@ -242,6 +245,8 @@ class HttpClient:
                 async with self._stream(method, url, sent, body, doing) as response:
                     response.extensions[_PACED] = paced
                     if 200 <= response.status < 300 or response.status in takes:
+                        if self._bearer is not None:
+                            self._bearer.taken(token)
                         yield response
                         return
                     trouble = await self._trouble(response, doing, [*secrets, token] if token else secrets, url)

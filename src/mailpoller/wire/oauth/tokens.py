@@ -30,6 +30,8 @@ YOUNG = timedelta(seconds=60)
 """A token that is refused while it is younger than this is not asked for again: it is not the token that is wrong."""
 PAUSE = timedelta(seconds=10)
 """After a failure the provider is left alone for so long, however many mailboxes ask."""
+BLIP = timedelta(seconds=1)
+"""But after the first one for so long: one 503 is not to cost all mailboxes a long back-off."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,6 +70,11 @@ class TokenSource:
             state_directory, client_id=terms.client_id, token_url=terms.endpoints.token, owner=terms.owner
         )
         self._token: Token | None = None
+        self._taken = ""
+        """The last token that some service took."""
+        self._failures = 0
+        self._revoked_at: float | None = None
+        """When a young token was last given up."""
         self._asking: asyncio.Task[Token] | None = None
         self._failure: MailpollerError | None = None
         self._quiet_until = 0.0
@@ -110,14 +117,36 @@ class TokenSource:
         return (await self.lease()).value
 
     async def refused(self, token: str) -> bool:
-        """A service did not take this token. True if another one will be had, so that a second try is worth it."""
+        """A service did not take this token. True if another one will be had, so that a second try is worth it.
+
+        One that is young and was never taken is not replaced: it is not the token that is wrong. One that was taken
+        before is, whatever its age, for it was revoked; but not again and again, as where a service says no to some of
+        our requests alone.
+        """
         held = self._held()
         if held is None or held.value != token:
             return True
-        if self._clock.monotonic() - held.born < YOUNG.total_seconds():
-            return False
+        now, young = self._clock.monotonic(), YOUNG.total_seconds()
+        if now - held.born < young:
+            if self._taken != token or (self._revoked_at is not None and now - self._revoked_at < young):
+                return False
+            self._revoked_at = now
         self._token = None
         return True
+
+    def taken(self, token: str) -> None:
+        """A service took this token."""
+        self._taken = token
+
+    def ask_anew(self) -> None:
+        """An operator wants the provider to be asked at the next occasion, whatever it said before."""
+        self._failure, self._failures, self._quiet_until = None, 0, 0.0
+        self._token = None
+
+    def left(self) -> timedelta | None:
+        """How long the token in hand is good by itself; None if there is none."""
+        held = self._held()
+        return None if held is None else timedelta(seconds=max(0.0, held.ends - self._clock.monotonic()))
 
     def _held(self) -> Token | None:
         """The token in hand, unless it has ended by the calendar: while a machine is suspended its monotonic clock
@@ -172,7 +201,7 @@ class TokenSource:
     async def _ask(self) -> Token:
         begun = self._clock.monotonic()
         try:
-            made = self._made(await self._granted())
+            made = self._made(await self._surely_granted())
         except ConfigError as error:
             # A secret that cannot be read, a key that is none: a human is wanted, and it may be mended while we run.
             missing = TokenMissing(str(error))
@@ -181,7 +210,7 @@ class TokenSource:
         except (TransientError, CredentialsRefused) as error:
             self._fail(error)
             raise
-        self._failure = None
+        self._failure, self._failures = None, 0
         self._token = made
         log.info(
             "token.obtained",
@@ -191,6 +220,21 @@ class TokenSource:
             elapsed_s=round(self._clock.monotonic() - begun, 3),
         )
         return made
+
+    async def _surely_granted(self) -> Grant:
+        """A second try after a moment, where one refusal may have been a blip."""
+        try:
+            return await self._granted()
+        except TransientError as error:
+            if (
+                self._failures
+                or self._held() is not None
+                or (error.retry_after is not None and error.retry_after > 3 * BLIP)
+            ):
+                raise
+            log.debug("token.retried", provider=host_of(self.terms.endpoints.token), reason=str(error))
+            await self._clock.sleep(max(BLIP, error.retry_after or BLIP).total_seconds())
+            return await self._granted()
 
     async def _granted(self) -> Grant:
         if self.terms.grant == "client_credentials":
@@ -240,7 +284,9 @@ class TokenSource:
         return Token(grant.access_token, self._clock.monotonic(), seconds, self._clock.now() + grant.lifetime)
 
     def _fail(self, error: MailpollerError) -> None:
-        wait = max(PAUSE, getattr(error, "retry_after", None) or PAUSE)
+        pause = PAUSE if self._failures or not isinstance(error, TransientError) else BLIP
+        self._failures += 1
+        wait = max(pause, getattr(error, "retry_after", None) or pause)
         self._failure = error
         self._quiet_until = self._clock.monotonic() + wait.total_seconds()
 
