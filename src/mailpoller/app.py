@@ -426,7 +426,7 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
         default_queue=block.default_queue,
         default_topic=block.default_topic,
         force_default_queue=block.force_default_queue,
-        auto_replies=block.auto_replies,
+        policies=block.policies(),
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
         rules=[rules[name] for name in block.rules],
@@ -437,6 +437,7 @@ def _reachable(config: Config, block: SourceConfig) -> frozenset[str]:
     """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own
     references."""
     names = {block.default_queue} if block.default_queue else set()
+    names.update(policy.queue for policy in block.policies().values() if policy.queue)
     if not block.force_default_queue:
         for rule in block.rules:
             names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")

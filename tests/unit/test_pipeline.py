@@ -9,7 +9,9 @@ import pytest
 import structlog
 
 from mailpoller.core.attributes import Attributes
-from mailpoller.core.message import Body, Message
+from mailpoller.core.classification import Classification
+from mailpoller.core.message import Address, Body, Message
+from mailpoller.core.policy import Policy
 from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine
 from mailpoller.engine.pipeline import Pipeline
 from unit.rule_message import BodyReads, a_message
@@ -50,12 +52,18 @@ class Broken:
         raise LookupError(f"no such thing: {message.subject}")
 
 
+def classified(kind: str, *evidence: str) -> Any:
+    """What classifies a message so."""
+    return lambda message: Classification(kind, "", evidence)  # type: ignore[arg-type]
+
+
 def pipeline(*rules: Any, **settings: Any) -> Pipeline:
     given: dict[str, Any] = {
         "mailbox": "support",
         "default_queue": "support",
         "default_topic": "mail",
         "marker": MARKER,
+        "policies": {"auto-reply": Policy("quarantine"), "bounce": Policy("quarantine")},
     }
     return Pipeline(**(given | settings), rules=rules)
 
@@ -125,7 +133,7 @@ def test_forced_default_queue_skips_rules_and_keeps_the_checks() -> None:
         (a_message(looped=True), "own-mail"),
         (a_message(subject=f"Fwd: {MARKER}"), "test-message"),
         (a_message(truncated=True, announced=10**9), "oversize"),
-        (a_message(auto="auto-replied"), "auto-reply"),
+        (a_message(classify=classified("auto-reply")), "auto-reply"),
     ]:
         verdict = forced.judge(message).verdict
         assert isinstance(verdict, Quarantine)
@@ -151,9 +159,81 @@ def test_truncated_message_is_delivered_unless_oversize_says_quarantine() -> Non
     assert isinstance(pipeline(oversize="quarantine").judge(cut).verdict, Quarantine)
 
 
-@pytest.mark.parametrize(("setting", "kind"), [("quarantine", Quarantine), ("discard", Discard), ("deliver", Deliver)])
-def test_automatic_mail_ends_as_the_mailbox_says(setting: str, kind: type) -> None:
-    assert isinstance(pipeline(auto_replies=setting).judge(a_message(auto="auto-replied")).verdict, kind)
+BOUNCE = {"classify": classified("bounce", "from-daemon")}
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdict"),
+    [
+        (Policy("quarantine"), Quarantine("bounce", "the message is of the class bounce: from-daemon")),
+        (Policy("discard"), Discard("bounce")),
+        (Policy(queue="bounces"), Deliver(("bounces",), Attributes("mail"))),
+        (None, Deliver(("support",), Attributes("mail"))),
+    ],
+)
+def test_a_class_ends_as_the_mailbox_says(policy: Policy | None, verdict: object) -> None:
+    policies = {"bounce": policy} if policy else {}
+
+    assert pipeline(policies=policies).judge(a_message(**BOUNCE)).verdict == verdict
+    assert pipeline(policies=policies).judge(a_message()).verdict == Deliver(("support",), Attributes("mail"))
+
+
+def test_policy_comes_after_the_rules_and_keeps_what_they_said() -> None:
+    tagging = Always("one", queues=("other",), tags=("seen",), priority="high", topic="t")
+
+    routed = pipeline(tagging, policies={"bounce": Policy(queue="bounces")}).judge(a_message(**BOUNCE))
+
+    assert routed.verdict == Deliver(("bounces",), Attributes("t", "high", ("seen",)), ("one",))
+    assert pipeline(tagging).judge(a_message(**BOUNCE)).verdict == Quarantine(
+        "bounce", "the message is of the class bounce: from-daemon", ("one",)
+    )
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [{"quarantine": "mine"}, {"discard": True}, {"stop": True, "tags": ("x",)}, {"by_class": True, "queues": ("q",)},
+     {"kind": "human"}],
+)  # fmt: skip
+def test_policy_is_not_asked_if_a_rule_decided(effect: dict[str, Any]) -> None:
+    verdict = pipeline(Always("one", **effect)).judge(a_message(**BOUNCE)).verdict
+
+    assert getattr(verdict, "reason", "") != "bounce"
+    assert verdict.rules == ("one",)
+
+
+def test_asking_for_the_class_alone_does_not_keep_its_policy_away() -> None:
+    for effect in ({"by_class": True, "tags": ("x",)}, {"queues": ("q",)}):
+        assert isinstance(pipeline(Always("one", **effect)).judge(a_message(**BOUNCE)).verdict, Quarantine)
+
+
+def test_a_rule_may_give_a_message_another_class() -> None:
+    message = a_message()
+
+    verdict = pipeline(Always("one", kind="bounce")).judge(message).verdict
+
+    assert verdict == Quarantine("bounce", "the message is of the class bounce: rule", ("one",))
+    assert message.classification == Classification("bounce", "", ("rule",))
+    message = a_message(**BOUNCE)
+    pipeline(Always("one", kind="human")).judge(message)
+    assert message.classification == Classification("human", "", ("rule", "from-daemon"))
+
+
+@pytest.mark.parametrize(
+    ("senders", "excepted"),
+    [({"boss@example.com"}, True), ({"example.com"}, True), ({"com"}, True), ({"ample.com"}, False),
+     ({"mail.example.com"}, False), ({"jane@example.com"}, False), (set(), False)],
+)  # fmt: skip
+def test_policy_leaves_those_alone_who_are_excepted(senders: set[str], excepted: bool) -> None:
+    policies = {"bounce": Policy("quarantine", senders=frozenset(senders))}
+    message = a_message(from_=(Address("", "Boss@Example.com"),), **BOUNCE)
+
+    assert isinstance(pipeline(policies=policies).judge(message).verdict, Deliver) is excepted
+
+
+def test_forced_default_queue_keeps_the_policies() -> None:
+    forced = pipeline(Always("one", queues=("other",)), force_default_queue=True)
+
+    assert isinstance(forced.judge(a_message(**BOUNCE)).verdict, Quarantine)
 
 
 def test_rule_that_raises_quarantines_the_message_without_showing_it() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
+from pydantic import ValidationError
 
+from mailpoller.core.component import SourceConfig
+from mailpoller.core.policy import POLICIES, Policy
 from mailpoller.engine import pipeline
 from mailpoller.rules.condition import MAX_DEPTH, Condition
 from mailpoller.rules.match import Consequence, MatchConfig
@@ -16,9 +20,46 @@ PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text("utf-8")
 
 def test_examples_load() -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    rules = [MatchConfig.model_validate(rule) for block in blocks for rule in yaml.safe_load(block)["rules"]]
+    rules = [MatchConfig.model_validate(rule) for block in blocks for rule in yaml.safe_load(block).get("rules", ())]
 
     assert [rule.name for rule in rules] == ["invoices", "executables", "vip"]
+
+
+def test_policies_of_the_example_load() -> None:
+    (example,) = re.findall(r"^```yaml\n(mailboxes:.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    written = yaml.safe_load(example)["mailboxes"]["support"]
+    policies = SourceConfig.model_validate({"type": "x", **written}).policies()
+
+    assert written.keys() == set(POLICIES.values())
+    assert policies["bounce"] == Policy(queue="bounces")
+    assert policies["auto-generated"] == Policy(
+        "quarantine", senders=frozenset({"shop@example.com", "partner.example"})
+    )
+    assert policies.keys() == {"auto-reply", "challenge", "bounce", "auto-generated", "list"}
+
+
+def test_defaults_of_the_policies_are_those_on_the_page() -> None:
+    assert SourceConfig(type="x").policies() == dict.fromkeys(
+        ("auto-reply", "challenge", "bounce"), Policy("quarantine")
+    )
+
+
+def test_who_delivers_answers_and_says_nothing_of_bounces_is_told() -> None:
+    told = [finding.key for finding in SourceConfig(type="x", auto_replies="deliver").findings()]
+
+    assert told == ["auto_replies"]
+    assert list(SourceConfig(type="x", auto_replies="deliver", bounces="quarantine").findings()) == []
+    assert list(SourceConfig(type="x").findings()) == []
+
+
+@pytest.mark.parametrize(
+    "written", [{"queue": "a", "action": "deliver"}, {"except": {"senders": ["a@b.c"]}}, {}, "hold", None,
+                {"action": "discard", "except": {"senders": []}},
+                {"action": "discard", "except": {"senders": ["a b"]}}],
+)  # fmt: skip
+def test_wrong_policy_is_refused(written: object) -> None:
+    with pytest.raises(ValidationError):
+        SourceConfig.model_validate({"type": "x", "bounces": written})
 
 
 def test_every_key_is_on_the_page() -> None:
@@ -30,7 +71,7 @@ def test_every_key_is_on_the_page() -> None:
 def test_every_reason_of_the_pipeline_is_on_the_page() -> None:
     reasons = [value for name, value in vars(pipeline).items() if name.isupper() and isinstance(value, str)]
 
-    assert len(reasons) == 7
+    assert len(reasons) == 6
     assert [reason for reason in reasons if f"`{reason}`" not in PAGE] == []
 
 

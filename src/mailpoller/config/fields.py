@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator
@@ -59,7 +59,7 @@ def below(annotation: Any, key: str | int) -> list[Any]:
     for arm in arms(annotation):
         if isinstance(arm, type) and issubclass(arm, BaseModel):
             found += [keys_of(arm)[str(key)]] if str(key) in keys_of(arm) else []
-        elif issubclass(get_origin(arm) or NoneType, Mapping):
+        elif isinstance(origin := get_origin(arm), type) and issubclass(origin, Mapping):
             found += get_args(arm)[1:2]
         elif isinstance(key, int) and get_args(arm):
             found.append(get_args(arm)[0])

@@ -85,7 +85,7 @@ def _types(section: str, kind: str, registry: Registry) -> Iterator[str]:
     base = BASES[kind]
     shared = [key for key in base.model_fields if key != "type"]
     if shared:
-        yield f"### {section}: keys of every type\n\n{_keys(base, shared)}"
+        yield f"### {section}: keys of every type\n\n{_keys(base, shared)}{_inside(section, base, shared, level=4)}"
     for name in registry.known(kind):
         model = registry.load_plugin(kind, name)
         own = [key for key in model.model_fields if key != "type" and _is_news(key, model, base)]
@@ -102,8 +102,14 @@ def _block(title: str, model: type[BaseModel], only: Sequence[str] | None = None
     """A block's heading, docstring and keys, then the blocks that stand inside it, each once."""
     fields = list(model.model_fields) if only is None else list(only)
     text = f"{'#' * level} {title}\n\n{place}. {_prose(model.__doc__)}\n\n" + _keys(model, fields)
+    return text + _inside(title, model, fields, level=level + 1)
+
+
+def _inside(title: str, model: type[BaseModel], fields: Sequence[str], *, level: int) -> str:
+    """The blocks that stand inside a block, each once."""
+    text = ""
     for block in blocks_inside(model, fields):
-        text += f"\n{'#' * (level + 1)} {title}: {_noun(block)}\n\n{_prose(block.__doc__)}\n\n"
+        text += f"\n{'#' * level} {title}: {_noun(block)}\n\n{_prose(block.__doc__)}\n\n"
         text += _keys(block, list(block.model_fields))
     return text
 

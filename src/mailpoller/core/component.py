@@ -6,19 +6,32 @@ A plug-in is one file and one entry point line. The entry point's group is ``mai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
+from mailpoller.core.classification import MailClass
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import DispositionLiteral, Duration, QueueName, RuleName, Size
 from mailpoller.core.message import Account
+from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.spool import Spool
@@ -180,6 +193,45 @@ def _check_start(value: object) -> str:
     return text
 
 
+class Excepted(Block):
+    """Whom a policy leaves alone."""
+
+    senders: list[Annotated[str, StringConstraints(min_length=1, max_length=320)]] = Field(min_length=1)
+    """Addresses as they stand in From, or domains: ``shop@example.com``, ``example.com`` with all below it."""
+
+    @field_validator("senders")
+    @classmethod
+    def _plain(cls, senders: list[str]) -> list[str]:
+        for sender in senders:
+            if not re.fullmatch(r"[^\s@<>,;]*@?[^\s@<>,;.]+(\.[^\s@<>,;.]+)*", sender):
+                raise ValueError("a sender is an address, or a domain such as example.com")
+        return senders
+
+
+class ClassPolicy(Block):
+    """What becomes of a class of mail: ``action`` or ``queue``, one of them."""
+
+    action: PolicyWord | None = None
+    """``deliver``, ``quarantine`` or ``discard``."""
+    queue: QueueName | None = None
+    """The queue that all mail of the class goes to, in place of those that rules name."""
+    except_: Excepted | None = Field(default=None, alias="except")
+    """Whom it does not hold for: their mail goes where it would go without a policy."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.action is None) == (self.queue is None):
+            raise ValueError("a policy is an action (deliver, quarantine, discard) or a queue")
+        return self
+
+
+def _policy(written: PolicyWord | ClassPolicy) -> Policy:
+    if not isinstance(written, ClassPolicy):
+        return Policy(written)
+    senders = written.except_.senders if written.except_ is not None else ()
+    return Policy(written.action, written.queue or "", frozenset(sender.lower().lstrip("@") for sender in senders))
+
+
 class SourceConfig(Component):
     """A mailbox: one configured account with one or more folders."""
 
@@ -202,12 +254,23 @@ class SourceConfig(Component):
     default_topic: str = ""
     """The topic of a message for which no rule sets one."""
     force_default_queue: bool = False
-    """Skip the rules that route: everything goes to ``default_queue``. Size limit, quarantine marker and loop check
-    still apply."""
+    """Skip the rules that route: everything goes to ``default_queue``. Size limit, quarantine marker, loop check and
+    the policies of the classes still apply."""
     rules: list[RuleName] = Field(default_factory=list)
     """The rules that judge this mailbox's messages, in this order."""
-    auto_replies: Literal["quarantine", "deliver", "discard"] = "quarantine"
-    """What becomes of automatic mail (RFC 3834): ``Auto-Submitted`` other than ``no``, or a null Return-Path."""
+    auto_replies: PolicyWord | ClassPolicy = "quarantine"
+    """What becomes of automatic answers: of the classes ``auto-reply`` (a bare null Return-Path among them) and
+    ``challenge``. ``deliver``, ``quarantine``, ``discard``, ``{queue: NAME}``, or a block with ``except``."""
+    bounces: PolicyWord | ClassPolicy = "quarantine"
+    """The same for the class ``bounce``."""
+    auto_generated: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``auto-generated``: ticket systems, shops, often a customer's own."""
+    lists: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``list``."""
+    bulk: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``bulk``."""
+    reports: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``report``."""
 
     disposition: DispositionLiteral = Disposition(seen=True)
     """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag:
@@ -250,6 +313,17 @@ class SourceConfig(Component):
         if kind == "discarded" and self.on_discard is not None:
             return self.on_discard
         return self.disposition
+
+    def policies(self) -> Mapping[MailClass, Policy]:
+        """What becomes of each class that is not simply delivered."""
+        made = {kind: _policy(getattr(self, key)) for kind, key in POLICIES.items()}
+        return {kind: policy for kind, policy in made.items() if not policy.delivers}
+
+    def findings(self) -> Iterable[Finding]:
+        yield from super().findings()
+        if _policy(self.auto_replies).delivers and "bounces" not in self.model_fields_set:
+            text = "bounces are a class of their own, and are quarantined: say bounces, too (deliver if you want them)"
+            yield Finding("auto_replies", text)
 
     def starts_at(self) -> datetime | None:
         """The instant of ``since:``, midnight UTC; None for the other kinds of start."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NewType
 
-from mailpoller.core.classification import HUMAN, Classification
+from mailpoller.core.classification import HUMAN, Classification, MailClass
 from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
 
@@ -304,6 +305,13 @@ class Message:
         if self._classification is None:
             self._classification = HUMAN if self._classify is None else self._classify(self)
         return self._classification
+
+    def reclassify(self, kind: MailClass) -> None:
+        """Call it a mail of another class, because a rule says so; what was known stays, behind the evidence
+        ``rule``."""
+        found = self.classification
+        if found.kind != kind:
+            self._classification = replace(found, kind=kind, subclass="", evidence=("rule", *found.evidence))
 
     @property
     def defects(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from mailpoller.core.attributes import NONE_SAID, Attributes, Priority
+from mailpoller.core.classification import MailClass
 from mailpoller.core.record import record
 
 
@@ -49,7 +50,8 @@ class Effect:
     """What a rule that matched asks for. Later rules add tags and queues, and overrule topic and priority.
 
     ``quarantine`` (a reason) and ``discard`` end the judging; ``stop`` ends it after this rule's other wishes are
-    noted.
+    noted. ``kind``: the class that the message is to be of. ``by_class``: the rule asked for the class, so that a queue
+    it names is meant for it, and the policy of the class is not asked.
     """
 
     topic: str | None = None
@@ -59,6 +61,8 @@ class Effect:
     quarantine: str | None = None
     discard: bool = False
     stop: bool = False
+    kind: MailClass | None = None
+    by_class: bool = False
 
 
 @record

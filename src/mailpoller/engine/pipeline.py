@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Literal
 
 import structlog
 
 from mailpoller.core.attributes import Attributes, Priority
+from mailpoller.core.classification import MailClass
 from mailpoller.core.message import Message
+from mailpoller.core.policy import Policy
 from mailpoller.core.ports import Rule
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 
@@ -18,11 +20,10 @@ log = structlog.get_logger(__name__)
 OWN_MAIL = "own-mail"
 TEST_MESSAGE = "test-message"
 OVERSIZE = "oversize"
-AUTO_REPLY = "auto-reply"
 BY_RULE = "rule"
 RULE_FAILED = "rule-failed"
 NO_QUEUE = "no-queue"
-"""The reasons that the pipeline gives, beside those that a rule names."""
+"""The reasons that the pipeline gives, beside those that a rule names, and the classes that a policy speaks of."""
 
 Asked = list[tuple[str, Match | None]]
 
@@ -34,9 +35,11 @@ class Pipeline:
       keeps in the local directory: by mail it would go in a circle, and a stranger may have forged the header.
     2. A subject with the quarantine ``marker`` is quarantined as ``test-message``; an empty marker is never found.
     3. A message that was cut because it is too large, if ``oversize`` is ``quarantine``.
-    4. Automatic mail, if ``auto_replies`` is ``quarantine`` or ``discard``: as ``auto-reply``.
-    5. The rules in order, unless ``force_default_queue``. Later rules add queues and tags, and overrule topic and
-       priority; quarantine and discard end it; stop ends it after that rule's other wishes are noted.
+    4. The rules in order, unless ``force_default_queue``. Later rules add queues and tags, and overrule topic,
+       priority and class; quarantine and discard end it; stop ends it after that rule's other wishes are noted.
+    5. The policy of the message's class, if there is one that does not except its sender: quarantined or discarded
+       with the class for a reason, or a queue in place of those that rules named. It is not asked if a rule ended the
+       judging, or named a queue because of the class.
     6. ``default_queue`` if no rule named one; without it the message is quarantined as ``no-queue``.
 
     A rule that raises has a bug that every retry would meet again: the message is quarantined as ``rule-failed``,
@@ -50,7 +53,7 @@ class Pipeline:
         default_queue: str | None = None,
         default_topic: str = "",
         force_default_queue: bool = False,
-        auto_replies: Literal["quarantine", "deliver", "discard"] = "quarantine",
+        policies: Mapping[MailClass, Policy] | None = None,
         oversize: Literal["truncate", "quarantine"] = "truncate",
         marker: str = "",
         rules: Sequence[Rule] = (),
@@ -58,7 +61,7 @@ class Pipeline:
         self._mailbox = mailbox
         self._default_queue = default_queue
         self._default_topic = default_topic
-        self._auto_replies = auto_replies
+        self._policies = policies or {}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
         self._rules = () if force_default_queue else tuple(rules)
@@ -83,10 +86,6 @@ class Pipeline:
             return Quarantine(TEST_MESSAGE, "the subject bears the quarantine marker")
         if message.raw.truncated and self._quarantines_oversize:
             return Quarantine(OVERSIZE, "the message is larger than max_message_size")
-        if message.auto is not None and self._auto_replies != "deliver":
-            if self._auto_replies == "discard":
-                return Discard(AUTO_REPLY)
-            return Quarantine(AUTO_REPLY, f"the message counts as automatic: {message.auto}")
         return None
 
     def _ask(self, message: Message, asked: Asked) -> Verdict:
@@ -96,6 +95,7 @@ class Pipeline:
         queues: dict[str, None] = {}
         tags: dict[str, None] = {}
         matched: list[str] = []
+        decided = False  # by a rule that knew the class, or let nothing else speak
         for rule in self._rules:
             try:
                 match = rule.judge(message)
@@ -118,10 +118,19 @@ class Pipeline:
                 topic = effect.topic
             if effect.priority is not None:
                 priority = effect.priority
+            if effect.kind is not None:
+                message.reclassify(effect.kind)
             queues.update(dict.fromkeys(effect.queues))
+            decided = decided or effect.stop or (effect.by_class and bool(effect.queues))
             tags.update(dict.fromkeys(effect.tags))
             if effect.stop:
                 break
+        if self._policies and not decided:
+            policy = self._policies.get(message.classification.kind)
+            if policy is not None and not policy.excepts(message):
+                if policy.word is not None:
+                    return _by_class(policy.word, message, tuple(matched))
+                queues = {policy.queue: None}
         named = tuple(queues) or ((self._default_queue,) if self._default_queue is not None else ())
         if not named:
             return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
@@ -139,6 +148,14 @@ class Pipeline:
             raised_at=_place(error),
         )
         return Quarantine(RULE_FAILED, f"the rule {rule.name} raised {kind}", tuple(matched))
+
+
+def _by_class(word: str, message: Message, matched: tuple[str, ...]) -> Verdict:
+    """What a policy says that does not deliver."""
+    found = message.classification
+    if word == "discard":
+        return Discard(found.kind, matched)
+    return Quarantine(found.kind, f"the message is of the class {found.kind}: {', '.join(found.evidence)}", matched)
 
 
 def _place(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
 
 from mailpoller.core.attributes import Priority
+from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, RuleConfig, Runtime
 from mailpoller.core.literals import QueueName
 from mailpoller.core.message import Message
@@ -63,6 +64,8 @@ class Consequence(Block):
         list[Text], Field(min_length=1), BeforeValidator(_one_or_more), _one_or_more_schema("tag or tags")
     ] | None = None  # fmt: skip
     """Words that the event bears."""
+    class_: MailClass | None = Field(default=None, alias="class")
+    """The class that the message is to be of, for later rules, the mailbox's policies and the event."""
     quarantine: Annotated[str | None, BeforeValidator(_reason), WithJsonSchema(_REASON_SCHEMA)] = None
     """Put the message in quarantine: true, or the reason in one word of small letters, digits and hyphens."""
     discard: bool = False
@@ -80,17 +83,18 @@ class Consequence(Block):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         routes = [key for key in ("topic", "queue", "priority", "tags") if getattr(self, key) is not None]
+        routes += ["class"] if self.class_ is not None else []
         if self.quarantine and self.discard:
             raise ValueError("a message cannot be both quarantined and discarded")
         if routes and (self.quarantine or self.discard):
             ending = "quarantine" if self.quarantine else "discard"
             raise ValueError(f"{ending} ends the judging: {', '.join(routes)} beside it would have no effect")
         if not (routes or self.quarantine or self.discard or self.stop):
-            raise ValueError("nothing follows: name a topic, queue, priority, tags, quarantine, discard or stop")
+            raise ValueError("nothing follows: name a topic, queue, priority, tags, class, quarantine, discard or stop")
         return self
 
-    def effect(self) -> Effect:
-        """The same as the engine's pipeline reads it."""
+    def effect(self, *, by_class: bool = False) -> Effect:
+        """The same as the engine's pipeline reads it. ``by_class``: the condition asks for the class."""
         return Effect(
             topic=self.topic,
             queues=tuple(self.queue or ()),
@@ -99,6 +103,8 @@ class Consequence(Block):
             quarantine=self.quarantine,
             discard=self.discard,
             stop=self.stop,
+            kind=self.class_,
+            by_class=by_class,
         )
 
 
@@ -121,7 +127,8 @@ class MatchConfig(RuleConfig):
 
     def build(self, name: str, runtime: Runtime) -> MatchRule:
         """The rule, its patterns compiled."""
-        return MatchRule(name, compile_condition(self.when), self.then.effect())
+        predicate = compile_condition(self.when)
+        return MatchRule(name, predicate, self.then.effect(by_class=predicate.asks_class))
 
 
 class MatchRule:

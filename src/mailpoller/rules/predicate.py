@@ -25,12 +25,13 @@ class Predicate:
     """A condition, compiled.
 
     ``holds``: the words in which it holds of a message, or "". ``says``: what it asks, in words.
-    ``needs_body``: it may look below the header.
+    ``needs_body``: it may look below the header. ``asks_class``: it holds of a message for its class, whatever else.
     """
 
     holds: Callable[[Message], str]
     says: str
     needs_body: bool = False
+    asks_class: bool = False
 
 
 def compile_condition(condition: Condition) -> Predicate:
@@ -199,7 +200,7 @@ def _class(wanted: Sequence[str]) -> Predicate:
         kind = message.classification.kind
         return f"class {kind}" if kind in wanted else ""
 
-    return Predicate(holds, "class " + " or ".join(wanted))
+    return Predicate(holds, "class " + " or ".join(wanted), asks_class=True)
 
 
 def _auto(wanted: bool) -> Predicate:
@@ -220,7 +221,12 @@ def _all(parts: Sequence[Predicate]) -> Predicate:
             reasons.append(why)
         return ", ".join(reasons)
 
-    return Predicate(holds, ", ".join(part.says for part in parts), any(part.needs_body for part in parts))
+    return Predicate(
+        holds,
+        ", ".join(part.says for part in parts),
+        any(part.needs_body for part in parts),
+        any(part.asks_class for part in parts),
+    )
 
 
 def _any(parts: Sequence[Predicate]) -> Predicate:
@@ -232,7 +238,12 @@ def _any(parts: Sequence[Predicate]) -> Predicate:
                 return why
         return ""
 
-    return Predicate(holds, f"({' or '.join(part.says for part in parts)})", any(part.needs_body for part in parts))
+    return Predicate(
+        holds,
+        f"({' or '.join(part.says for part in parts)})",
+        any(part.needs_body for part in parts),
+        all(part.asks_class for part in parts),
+    )
 
 
 def _not(part: Predicate) -> Predicate:

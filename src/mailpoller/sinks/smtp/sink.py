@@ -24,6 +24,7 @@ from mailpoller.core.errors import (
     TransientError,
 )
 from mailpoller.core.literals import MailAddresses, OutgoingName
+from mailpoller.core.policy import POLICIES
 from mailpoller.core.ports import Clock, Inquiring, Mail, OctetsPlace, Outgoing, Sink, Stage
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.tasks import TaskGroup
@@ -56,10 +57,27 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "Mend the queue or the message, then bring it back with: mailpoller redeliver MID",
     ),
     "auto-reply": (
-        "This is automatic mail (a bounce, an out-of-office notice, or the like), and the mailbox keeps that from "
-        "its queue.",
+        "This is an automatic answer (an out-of-office notice, or the like), and the mailbox keeps that from its "
+        "queue.",
         "Nothing, if that is what you want. Otherwise set auto_replies: deliver for the mailbox.",
     ),
+    "challenge": (
+        "This asks the sender of a mail to prove to be a person, and the mailbox keeps that from its queue.",
+        "Nothing, if that is what you want. Otherwise set auto_replies: deliver for the mailbox.",
+    ),
+    "bounce": (
+        "This tells what became of a mail that was sent (it bounced, or is late), and the mailbox keeps that from its "
+        "queue.",
+        "Nothing, if that is what you want. Otherwise set bounces: deliver for the mailbox.",
+    ),
+    **{
+        kind: (
+            f"This is mail of the class {kind}, and the mailbox keeps that from its queue.",
+            f"Nothing, if that is what you want. Otherwise set {key}: deliver for the mailbox.",
+        )
+        for kind, key in POLICIES.items()
+        if kind not in ("auto-reply", "challenge", "bounce")
+    },
     "oversize": (
         "This message is larger than the mailbox accepts; what was downloaded of it is attached.",
         "Raise max_message_size for the mailbox, then bring it back with: mailpoller redeliver MID",

@@ -1,0 +1,51 @@
+"""What becomes of a mail for its class, unless a rule says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from mailpoller.core.classification import MailClass
+from mailpoller.core.message import Message
+from mailpoller.core.record import record
+
+PolicyWord = Literal["deliver", "quarantine", "discard"]
+
+POLICIES: Mapping[MailClass, str] = {
+    "auto-reply": "auto_replies",
+    "challenge": "auto_replies",
+    "auto-generated": "auto_generated",
+    "bounce": "bounces",
+    "list": "lists",
+    "bulk": "bulk",
+    "report": "reports",
+}
+"""The key of a mailbox that says what becomes of a class; of people and calendars none does."""
+
+
+@record
+class Policy:
+    """``queue`` is where the class goes, if ``word`` is None. ``senders``: who is excepted, each an address, or a
+    domain with all below it, in small letters without ``@`` before it."""
+
+    word: PolicyWord | None = None
+    queue: str = ""
+    senders: frozenset[str] = frozenset()
+
+    @property
+    def delivers(self) -> bool:
+        """True if it changes nothing."""
+        return self.word == "deliver"
+
+    def excepts(self, message: Message) -> bool:
+        """True if an address in From is one of ``senders``."""
+        return bool(self.senders) and any(self._excepted(sender.address) for sender in message.from_[:10])
+
+    def _excepted(self, address: str) -> bool:
+        whole = address[:1000].lower()
+        domain = whole.rpartition("@")[2]
+        while domain:
+            if domain in self.senders:
+                return True
+            domain = domain.partition(".")[2]
+        return whole in self.senders
