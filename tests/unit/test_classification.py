@@ -34,7 +34,7 @@ def classified(octets: bytes) -> Classification:
 
 def event_of(octets: bytes, payload: str = "parsed") -> dict:
     renderer = EventRenderer(read(octets), verdict=Deliver(("q",)), source="mailpoller/support", now=NOW)
-    return json.loads(renderer.render(queue="q", delivery_id="d", payload=payload))["data"]  # type: ignore[arg-type]
+    return json.loads(renderer.render(queue="q", delivery_id="d", payload=payload).structured())["data"]  # type: ignore[arg-type]
 
 
 # --- the labelled mails ----------------------------------------------------------------------------------------------
