@@ -21,7 +21,7 @@ CUT = "addresses-cut"
 KEPT = 10_000
 """Addresses of one field that are kept."""
 
-_TOKENS_READ = 100_000
+_TOKENS_READ = 60_000
 _CACHED_UP_TO = 200
 _NEEDS_CARE = re.compile(r'["():;\[\\]')
 _PAIR = re.compile(r"\\(.)")
@@ -32,8 +32,8 @@ _PIECES = {
     "atom": r'=\?[^?\s]*+\?[bBqQ]\?[^?]*+\?=|"(?:[^"\\]++|\\.)*+"(?=@)|\[[^\[\]\\,<>]*+\]|[^\s"(),:;<>\[\]\\]++',
     "quoted": r'"(?:[^"\\]++|\\.)*+"',
     "angle": r'<(?:[^"<>]*+|"(?:[^"\\]++|\\.)*+"[^"<>]*+)>',
-    "unclosed": r"<[^,;<>]*+",
-    "mark": r".",
+    "unclosed": r"<++[^,;<>]*+",
+    "mark": r"[,;][,;\s]*+|:++|>++|[)\]]++|\[++|\\++|.",
 }
 _TOKEN = re.compile("|".join(f"(?P<{kind}>{piece})" for kind, piece in _PIECES.items()), re.DOTALL)
 # After a quote that is never closed: looking for its end again at every further one would take quadratic time.
@@ -47,6 +47,7 @@ _TOKEN_WITHOUT_QUOTES = re.compile(
     re.DOTALL,
 )
 _STEPS = 64
+_LONGEST_WORD = 2000
 _PLAIN = re.compile(r"[^\s<>@]++@[^\s<>@]++").fullmatch
 _ADDR_SPEC = re.compile(
     r'(?:"(?:[^"\\]++|\\.)*+"|[^\s"(),:;<>@\[\]\\]++)@(?:\[[^\s\[\]]*+\]|[^\s"(),:;<>@\[\]\\]++)', re.DOTALL
@@ -140,7 +141,7 @@ class _Reader:
                     self.flush()
                     self.words = name
                     self.defect = MALFORMED
-                self.angle = token[kind][1:-1] if kind == "angle" else token[kind][1:]
+                self.angle = token[kind][1:-1] if kind == "angle" else token[kind].lstrip("<")
                 self.apart = True
             elif token["mark"] == "(":
                 closing = _comment_end(value, position - 1) if comments_close else -1
@@ -151,14 +152,14 @@ class _Reader:
                     self.comment = self.comment or _PAIR.sub(r"\1", value[position : closing - 1])
                     self.apart = True
                     position = closing
-            elif token["mark"] in ",;":
+            elif token["mark"][0] in ",;":
                 self.flush()
-            elif token["mark"] == ":":
+            elif token["mark"][0] == ":":
                 self.open_group()
             else:
                 self.defect = MALFORMED
-                if token["mark"] == ">" and self.angle is None and self.words and not self.apart:
-                    self.add(">")  # as written, since nobody knows what was meant
+                if token["mark"][0] == ">" and self.angle is None and self.words and not self.apart:
+                    self.add(token["mark"])  # as written, since nobody knows what was meant
                 elif token["mark"] == '"':
                     match = _TOKEN_WITHOUT_QUOTES.match
             if len(self.addresses) >= KEPT:
@@ -169,7 +170,7 @@ class _Reader:
     def add(self, text: str) -> None:
         """A piece of a word."""
         words = self.words if self.angle is None else self.trail
-        if self.apart or not words:
+        if self.apart or not words or len(words[-1]) > _LONGEST_WORD:
             words.append(text)
         else:
             words[-1] += text
