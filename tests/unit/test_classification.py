@@ -104,7 +104,8 @@ def test_words_in_a_text_are_no_evidence():
 def test_a_report_that_somebody_attaches_is_no_report_of_ours():
     status = "Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822;joe@example.net\nAction: failed\n"
     body = multipart("mixed", "Content-Type: text/plain\n\nWhat is this?\n", status)
-    assert classified(mail(body, Content_Type="multipart/mixed; boundary=b")).kind == "human"
+    for fields in ({}, {"Auto_Submitted": "no"}):  # the second is looked at more closely
+        assert classified(mail(body, Content_Type="multipart/mixed; boundary=b", **fields)).kind == "human"
 
 
 def test_a_subject_counts_at_its_beginning_only():
@@ -178,6 +179,21 @@ def test_a_delivery_status_is_read_as_it_is_written():
     assert spaced.action == "delayed"
     many = b"\n\n".join(b"Final-Recipient: rfc822; a%d@example.net\nAction: failed" % n for n in range(5000))
     assert len(read_delivery_status(many)) == RECIPIENTS_KEPT
+
+
+def test_each_recipient_in_a_text_has_its_own_words():
+    text = (
+        "These failed:\n\n<joe@example.net>:\n550 5.1.1 unknown\n<ann@example.net>: 452 4.2.2 full\n"
+        "<tim@example.net>:\n\n--- Below this line is a copy of the message.\n"
+    )
+    said = classified(mail(text, From="MAILER-DAEMON@x.example", Subject="failure notice"))
+    assert said.bounce is not None
+    assert [(r.final_recipient, r.status, r.diagnostic) for r in said.bounce.recipients] == [
+        ("joe@example.net", "5.1.1", "550 5.1.1 unknown"),
+        ("ann@example.net", "4.2.2", "452 4.2.2 full"),
+        ("tim@example.net", "", ""),
+    ]
+    assert said.subclass == "hard"
 
 
 def test_a_bounce_without_a_copy_is_found_by_what_it_answers():
