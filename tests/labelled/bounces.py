@@ -62,6 +62,8 @@ _REPORTS = {
     "with-list-id": report(List_Id="<all.example.com>", Precedence="list"),
     "without-report-type": report(report_type=""),
     "from-somebody": report(From="Joe's Server <server@example.net>", Subject="Re: Your ticket 4711"),
+    "as-a-disposition": report(report_type="; report-type=disposition-notification",
+                               Subject="Automatically rejected mail"),
     "with-personal-client": report(X_Mailer="Microsoft Outlook 16.0", From="it@example.net"),
 }  # fmt: skip
 
@@ -245,6 +247,25 @@ _TEXTS = {
         {"From": "<>", "Return_Path": "<>", "Subject": "Warning: could not send message for past 4 hours"},
         "    **********************************************\n    **      THIS IS A WARNING MESSAGE ONLY      **\n"
         "\n   ----- The following addresses had transient non-fatal errors -----\n<joe@example.net>\n\n" + COPY,
+    ),
+    "gateway-by-a-list": (
+        {"From": "inetgw1@gate.example.net", "Subject": "Mail could not be delivered", "List_Id": "<all.example.com>",
+         "Return_Path": "<all-bounces@example.com>"},
+        "The following mail could not be delivered.\n\nRecipient: joe@example.net\n\n" + COPY,
+    ),
+    "system-by-name": (
+        {"From": "Jetmail System <jetmail>", "Subject": "Mail Error"},
+        "Your mail cannot be delivered to the following address(es):\n\n joe@example.net: mail box space not enough\n\n"
+        + COPY,
+    ),
+    "smtp-service": (
+        {"From": "E500_SMTP_Mail_Service@gate.example.net", "Subject": "Returned Mail - Error During Delivery"},
+        "------ Failed Recipients ------\n  <joe@example.net>: Requested action not taken\n\n" + COPY,
+    ),
+    "naming-fields": (
+        {"From": '"System Administrator"@example.net', "Subject": "Delivery Failure"},
+        "Your message\n  To:      Joe\n  Cc:      Ann\n  Subject: Your ticket 4711\n\ndid not reach:\n\n"
+        "joe@example.net on Sat, 14 Mar 2026\n    unknown recipient\n",
     ),
     "path-of-a-daemon": (
         {"From": "IT <it@example.net>", "Return_Path": "<MAILER-DAEMON@example.net>", "Subject": "About your mail"},

@@ -119,6 +119,8 @@ class _Case:
         reported = self._reported()
         if reported == "bounce":
             return self._bounce(["type-delivery-status", *self._bounce_evidence()])
+        if reported == "mdn" and self.worded and (strong := self._bounce_evidence()):
+            return self._bounce(strong)  # a mail system that takes the one report for the other
         if reported:
             return Classification("report", reported, (f"type-{reported}",))
         if found := self._other_report():
@@ -188,7 +190,7 @@ class _Case:
         weak = ["null-return-path"] if self.null else []
         if self.submitted:
             weak.append("auto-submitted")
-        if self.local in marks.OFFICES or self.name.startswith(marks.ADMINISTRATORS):
+        if self._from_an_office():
             weak.append("from-an-office")
         if self.precedence in ("bulk", "junk") and not self.lists:
             weak.append("precedence")
@@ -199,6 +201,14 @@ class _Case:
                 return [*weak, "subject-bounce"]
         return []
 
+    def _from_an_office(self) -> bool:
+        return (
+            self.local in marks.OFFICES
+            or self.name.startswith(marks.ADMINISTRATORS)
+            or marks.OFFICE_LOCALS.search(self.local) is not None
+            or marks.SYSTEM_WORDS.search(self.name) is not None
+        )
+
     @property
     def worded(self) -> bool:
         """The subject has the words of a bounce, and does not answer one. Hundreds of phrases: asked last."""
@@ -207,8 +217,9 @@ class _Case:
         return self._worded
 
     def _newsletter(self) -> bool:
-        """The marks of mail to many, which a report about one message does not bear."""
-        return bool(self.lists or self.having(marks.BULK)) and not self.null
+        """The marks of mail to many, which a report about one message does not bear; it may have come by a list."""
+        by_a_list = bool(self.lists) and self._from_an_office() and self.local not in marks.NOBODY
+        return bool(self.lists or self.having(marks.BULK)) and not self.null and not by_a_list
 
     def _bounce(self, evidence: list[str]) -> Classification:
         octets, parts = self.opened()

@@ -48,6 +48,11 @@ SYSTEM_NAMES = ("mail deliver", "mailer-daemon", "mailer daemon", "internet mail
                  "electronic mail delivery", "maildelivery", "mail-delivery",
                  "e-mail delivery", "email delivery", "message delivery", "delivery subsystem",
                  "mail system", "mail-system", "mail transfer", "mail transport", "smtp mailer")  # fmt: skip
+OFFICE_LOCALS = re.compile(
+    r"smtp|mailer|gateway|anti-?virus|postmaster|daemon|inetgw|administrator|\bndr\b|\bdsn\b|exchange|bounce|"
+    r"mail[_.-]?(?:service|system|delivery|admin|gate|server|router|scanner)|undeliver|non-?deliver"
+)
+SYSTEM_WORDS = re.compile(r"system|daemon|delivery|postmaster|gateway|mailer|mail server|administrator|antivirus")
 ADMINISTRATORS = ("system administrator", "postmaster", "mail administrator", "systemadministrator",
                   "administrateur système", "amministratore di sistema", "administrador del sistema",
                   "administrador do sistema", "systeembeheerder", "administrator systemu", "správce systému",

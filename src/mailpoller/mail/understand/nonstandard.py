@@ -27,6 +27,10 @@ _COPY = re.compile(
     r"text of (?:the )?message)",
     re.IGNORECASE,
 )
+_ONLY_IN_A_HEADER = re.compile(
+    r"(?:received|return-path|message-id|mime-version|content-type|date|dkim-signature|x-[\w-]{1,60})[ \t]?:",
+    re.IGNORECASE,
+)
 _SUBJECT = re.compile(
     r"[ \t>*]{0,20}(?:subject|betreff|objet|asunto|assunto|oggetto|onderwerp|emne|ämne|aihe|temat|"
     r"předmět|тема|件名|主题|제목)"
@@ -43,11 +47,14 @@ def split(text: str) -> tuple[list[str], list[str]]:
     """The lines of the server's own words, and those from the header of the copied message on."""
     lines = text.split("\n", LINES_READ)[:LINES_READ]
     run = begun = 0
+    sure = False
     for number, line in enumerate(lines):
         if _FIELD_NAME.match(line.lstrip("> \t|")):
             run += 1
-            begun = number if run == 1 else begun
-            if run == 3:
+            if run == 1:
+                begun, sure = number, False
+            sure = sure or _ONLY_IN_A_HEADER.match(line.lstrip("> \t|")) is not None
+            if run >= 3 and sure:  # servers name To, Cc and Subject of the message as well
                 return lines[:begun], [copied.lstrip("> \t|") if run else copied for copied in lines[begun:]]
         elif not (run and line[:1] in (" ", "\t") and line.strip()):
             run = 0
