@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,6 +229,26 @@ def test_policy_leaves_those_alone_who_are_excepted(senders: set[str], excepted:
     message = a_message(from_=(Address("", "Boss@Example.com"),), **BOUNCE)
 
     assert isinstance(pipeline(policies=policies).judge(message).verdict, Deliver) is excepted
+
+
+def test_list_of_excepted_senders_is_read_anew_when_it_has_changed(tmp_path: Path) -> None:
+    listed = tmp_path / "partners"
+    listed.write_text("# ours\n\n@Partner.example\n", "utf-8")
+    judging = pipeline(policies={"bounce": Policy("quarantine", files=(listed,))})
+
+    def delivered(address: str) -> bool:
+        return isinstance(judging.judge(a_message(from_=(Address("", address),), **BOUNCE)).verdict, Deliver)
+
+    assert delivered("x@mail.partner.example")
+    assert not delivered("jane@example.com")
+    listed.write_text("jane@example.com\n", "utf-8")
+    assert delivered("Jane@example.com")
+    assert not delivered("x@partner.example")
+    with structlog.testing.capture_logs() as logs:
+        listed.unlink()
+        assert delivered("jane@example.com")  # the machine's trouble is no mail's
+        assert delivered("jane@example.com")
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("senders.unread", "No such file or directory")]
 
 
 def test_forced_default_queue_keeps_the_policies() -> None:

@@ -38,6 +38,13 @@ def test_policies_of_the_example_load() -> None:
     assert policies.keys() == {"auto-reply", "challenge", "bounce", "auto-generated", "list"}
 
 
+def test_a_file_of_senders_stands_among_them() -> None:
+    written = {"action": "discard", "except": {"senders": ["a@b.c", {"file": "/etc/partners"}]}}
+    policy = SourceConfig.model_validate({"type": "x", "lists": written}).policies()["list"]
+
+    assert policy == Policy("discard", "", frozenset({"a@b.c"}), (Path("/etc/partners"),))
+
+
 def test_defaults_of_the_policies_are_those_on_the_page() -> None:
     assert SourceConfig(type="x").policies() == dict.fromkeys(
         ("auto-reply", "challenge", "bounce"), Policy("quarantine")

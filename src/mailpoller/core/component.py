@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema
 from mailpoller.core.classification import MailClass
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.extras import Extra
-from mailpoller.core.literals import DispositionLiteral, Duration, QueueName, RuleName, Size
+from mailpoller.core.literals import DispositionLiteral, Duration, FilePath, QueueName, RuleName, Size
 from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
@@ -193,17 +193,25 @@ def _check_start(value: object) -> str:
     return text
 
 
+class SenderFile(Block):
+    """A file that lists senders, one a line; ``#`` begins a comment. It is read anew when it has changed."""
+
+    file: FilePath
+    """At most 1 MiB."""
+
+
 class Excepted(Block):
     """Whom a policy leaves alone."""
 
-    senders: list[Annotated[str, StringConstraints(min_length=1, max_length=320)]] = Field(min_length=1)
-    """Addresses as they stand in From, or domains: ``shop@example.com``, ``example.com`` with all below it."""
+    senders: list[Annotated[str, StringConstraints(min_length=1, max_length=320)] | SenderFile] = Field(min_length=1)
+    """Addresses as they stand in From, domains, or files with such: ``shop@example.com``, ``example.com`` with all
+    below it, ``{file: /etc/mailpoller/partners}``."""
 
     @field_validator("senders")
     @classmethod
-    def _plain(cls, senders: list[str]) -> list[str]:
+    def _plain(cls, senders: list[str | SenderFile]) -> list[str | SenderFile]:
         for sender in senders:
-            if not re.fullmatch(r"[^\s@<>,;]*@?[^\s@<>,;.]+(\.[^\s@<>,;.]+)*", sender):
+            if isinstance(sender, str) and not re.fullmatch(r"[^\s@<>,;]*@?[^\s@<>,;.]+(\.[^\s@<>,;.]+)*", sender):
                 raise ValueError("a sender is an address, or a domain such as example.com")
         return senders
 
@@ -228,8 +236,10 @@ class ClassPolicy(Block):
 def _policy(written: PolicyWord | ClassPolicy) -> Policy:
     if not isinstance(written, ClassPolicy):
         return Policy(written)
-    senders = written.except_.senders if written.except_ is not None else ()
-    return Policy(written.action, written.queue or "", frozenset(sender.lower().lstrip("@") for sender in senders))
+    spared = written.except_.senders if written.except_ is not None else ()
+    senders = frozenset(one.lower().lstrip("@") for one in spared if isinstance(one, str))
+    files = tuple(one.file for one in spared if isinstance(one, SenderFile))
+    return Policy(written.action, written.queue or "", senders, files)
 
 
 class SourceConfig(Component):

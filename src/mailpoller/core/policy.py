@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from mailpoller.core.classification import MailClass
@@ -26,26 +27,29 @@ POLICIES: Mapping[MailClass, str] = {
 @record
 class Policy:
     """``queue`` is where the class goes, if ``word`` is None. ``senders``: who is excepted, each an address, or a
-    domain with all below it, in small letters without ``@`` before it."""
+    domain with all below it, in small letters without ``@`` before it. ``files``: those that list more of them."""
 
     word: PolicyWord | None = None
     queue: str = ""
     senders: frozenset[str] = frozenset()
+    files: tuple[Path, ...] = ()
 
     @property
     def delivers(self) -> bool:
         """True if it changes nothing."""
         return self.word == "deliver"
 
-    def excepts(self, message: Message) -> bool:
-        """True if an address in From is one of ``senders``."""
-        return bool(self.senders) and any(self._excepted(sender.address) for sender in message.from_[:10])
 
-    def _excepted(self, address: str) -> bool:
-        whole = address[:1000].lower()
-        domain = whole.rpartition("@")[2]
-        while domain:
-            if domain in self.senders:
-                return True
-            domain = domain.partition(".")[2]
-        return whole in self.senders
+def is_from(message: Message, senders: frozenset[str]) -> bool:
+    """True if an address in From, or its domain or one above that, is one of ``senders``."""
+    return bool(senders) and any(_is_listed(sender.address, senders) for sender in message.from_[:10])
+
+
+def _is_listed(address: str, senders: frozenset[str]) -> bool:
+    whole = address[:1000].lower()
+    domain = whole.rpartition("@")[2]
+    while domain:
+        if domain in senders:
+            return True
+        domain = domain.partition(".")[2]
+    return whole in senders

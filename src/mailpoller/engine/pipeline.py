@@ -11,9 +11,10 @@ import structlog
 from mailpoller.core.attributes import Attributes, Priority
 from mailpoller.core.classification import MailClass
 from mailpoller.core.message import Message
-from mailpoller.core.policy import Policy
+from mailpoller.core.policy import Policy, is_from
 from mailpoller.core.ports import Rule
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
+from mailpoller.engine.listed import SenderList
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +63,7 @@ class Pipeline:
         self._default_queue = default_queue
         self._default_topic = default_topic
         self._policies = policies or {}
+        self._lists = {path: SenderList(path) for policy in self._policies.values() for path in policy.files}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
         self._rules = () if force_default_queue else tuple(rules)
@@ -127,7 +129,7 @@ class Pipeline:
                 break
         if self._policies and not decided:
             policy = self._policies.get(message.classification.kind)
-            if policy is not None and not policy.excepts(message):
+            if policy is not None and not self._excepted(message, policy):
                 if policy.word is not None:
                     return _by_class(policy.word, message, tuple(matched))
                 queues = {policy.queue: None}
@@ -135,6 +137,12 @@ class Pipeline:
         if not named:
             return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
         return Deliver(named, Attributes(topic, priority, tuple(tags)), tuple(matched))
+
+    def _excepted(self, message: Message, policy: Policy) -> bool:
+        """True if the policy leaves the sender alone."""
+        return is_from(message, policy.senders) or any(
+            is_from(message, self._lists[path].senders()) for path in policy.files
+        )
 
     def _failed(self, rule: Rule, error: Exception, message: Message, matched: list[str]) -> Quarantine:
         """Say which rule raised what and where, but not the error's words: they may hold a piece of the message."""
