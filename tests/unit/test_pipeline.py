@@ -251,6 +251,31 @@ def test_list_of_excepted_senders_is_read_anew_when_it_has_changed(tmp_path: Pat
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("senders.unread", "No such file or directory")]
 
 
+class Asking(Always):
+    """A rule that asks for force_default_queue."""
+
+    asks_forced = True
+
+    def judge(self, message: Message) -> Match | None:
+        return super().judge(message) if message.forced else None
+
+
+def test_forced_default_queue_asks_the_rules_that_ask_for_it() -> None:
+    tagging = Asking("one", tags=("x",), queues=("other",), by_class=True)
+
+    def judged(*rules: Any) -> Any:
+        return pipeline(Always("zero", queues=("other",)), *rules, force_default_queue=True).judge(a_message()).verdict
+
+    assert judged(tagging) == Deliver(("support",), Attributes("mail", "normal", ("x",)), ("one",))
+    assert judged(Asking("one", discard=True)) == Discard("rule", ("one",))
+    assert judged(Asking("one", quarantine="mine")).reason == "mine"
+    assert judged(Asking("one", kind="bounce")).reason == "bounce"
+    assert pipeline(Asking("one", discard=True)).judge(a_message()).verdict == Deliver(("support",), Attributes("mail"))
+    # The queue that it names for a class has no effect, so the policy of the class is asked.
+    forced = pipeline(tagging, force_default_queue=True)
+    assert isinstance(forced.judge(a_message(**BOUNCE)).verdict, Quarantine)
+
+
 def test_forced_default_queue_keeps_the_policies() -> None:
     forced = pipeline(Always("one", queues=("other",)), force_default_queue=True)
 

@@ -83,6 +83,7 @@ LETTER = a_message(
         "{attachment: {type: {equals: image/png}, size: {above: 50KB}}}",
         "{auto: false}",
         "{class: human}",
+        "{force_default_queue: false}",
         "{all: [{subject: rechnung}, {from: boss}]}",
         "{any: [{subject: offer}, {from: boss}]}",
         "{not: {subject: offer}}",
@@ -115,6 +116,7 @@ def test_condition_holds(when: str) -> None:
         "{attachment: {size: {above: 1MB}}}",
         "{auto: true}",
         "{class: [bounce, auto-reply]}",
+        "{force_default_queue: true}",
         "{all: [{subject: rechnung}, {from: nobody}]}",
         "{any: [{subject: offer}, {from: nobody}]}",
         "{not: {subject: rechnung}}",
@@ -163,6 +165,17 @@ def test_class_of_a_mail_can_be_asked_for() -> None:
     assert holds("{class: [list, bounce]}", bounce)
     assert not holds("{class: human}", bounce)
     assert holds("{class: human}", a_message())
+
+
+def test_rule_that_asks_for_the_forced_queue_says_so() -> None:
+    for when, asks in (
+        ("{force_default_queue: true}", True),
+        ("{not: {force_default_queue: false}}", True),
+        ("{any: [{subject: x}, {force_default_queue: true}]}", True),
+        ("{subject: x}", False),
+    ):
+        config = MatchConfig.model_validate({"name": "r", "when": yaml.safe_load(when), "then": {"discard": True}})
+        assert config.build("r", Runtime(None, None, None)).asks_forced is asks  # type: ignore[arg-type]
 
 
 def test_automatic_mail_can_be_asked_for() -> None:

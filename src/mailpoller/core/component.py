@@ -264,8 +264,8 @@ class SourceConfig(Component):
     default_topic: str = ""
     """The topic of a message for which no rule sets one."""
     force_default_queue: bool = False
-    """Skip the rules that route: everything goes to ``default_queue``. Size limit, quarantine marker, loop check and
-    the policies of the classes still apply."""
+    """Everything goes to ``default_queue``, and only rules that ask for ``force_default_queue`` are asked: they may
+    quarantine and discard. Size limit, quarantine marker, loop check and the policies of the classes still apply."""
     rules: list[RuleName] = Field(default_factory=list)
     """The rules that judge this mailbox's messages, in this order."""
     auto_replies: PolicyWord | ClassPolicy = "quarantine"

@@ -225,8 +225,9 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_classification", "_classify", "auto", "bcc", "cc", "date", "from_", "header_defects", "headers",
-        "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to", "return_path",
+        "_body", "_classification", "_classify", "auto", "bcc", "cc", "date", "forced", "from_", "header_defects",
+        "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to",
+        "return_path",
         "sender", "subject", "to",
     )  # fmt: skip
 
@@ -279,6 +280,8 @@ class Message:
         """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message
         is told from another one under the same name, whatever a server does to its size, date and status; None
         without such a field."""
+        self.forced = False
+        """True while it is judged for a mailbox whose every message goes to its default queue."""
         self.load = load
         """What reads the body."""
         self._body: Body | None = None

@@ -36,8 +36,9 @@ class Pipeline:
       keeps in the local directory: by mail it would go in a circle, and a stranger may have forged the header.
     2. A subject with the quarantine ``marker`` is quarantined as ``test-message``; an empty marker is never found.
     3. A message that was cut because it is too large, if ``oversize`` is ``quarantine``.
-    4. The rules in order, unless ``force_default_queue``. Later rules add queues and tags, and overrule topic,
-       priority and class; quarantine and discard end it; stop ends it after that rule's other wishes are noted.
+    4. The rules in order; with ``force_default_queue`` those alone that ask for it, and no queue that they name. Later
+       rules add queues and tags, and overrule topic, priority and class; quarantine and discard end it; stop
+       ends it after that rule's other wishes are noted.
     5. The policy of the message's class, if there is one that does not except its sender: quarantined or discarded
        with the class for a reason, or a queue in place of those that rules named. It is not asked if a rule ended the
        judging, or named a queue because of the class.
@@ -66,7 +67,8 @@ class Pipeline:
         self._lists = {path: SenderList(path) for policy in self._policies.values() for path in policy.files}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
-        self._rules = () if force_default_queue else tuple(rules)
+        self._forced = force_default_queue
+        self._rules = tuple(rule for rule in rules if not force_default_queue or getattr(rule, "asks_forced", False))
         self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules)
         """True if a rule may look below the header (one that does not say may), so that a large body is worth parsing
         in a thread before :meth:`judge`."""
@@ -76,6 +78,7 @@ class Pipeline:
         verdict = self._check(message)
         if verdict is not None:
             return Judgement(verdict)
+        message.forced = self._forced
         asked: Asked = []
         verdict = self._ask(message, asked)
         return Judgement(verdict, tuple(asked))
@@ -122,8 +125,10 @@ class Pipeline:
                 priority = effect.priority
             if effect.kind is not None:
                 message.reclassify(effect.kind)
-            queues.update(dict.fromkeys(effect.queues))
-            decided = decided or effect.stop or (effect.by_class and bool(effect.queues))
+            decided = decided or effect.stop
+            if not self._forced:
+                queues.update(dict.fromkeys(effect.queues))
+                decided = decided or (effect.by_class and bool(effect.queues))
             tags.update(dict.fromkeys(effect.tags))
             if effect.stop:
                 break

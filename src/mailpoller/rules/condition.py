@@ -170,6 +170,9 @@ class Condition(Block):
     ``list``, ``bulk``, ``report``, ``calendar``, ``challenge``."""
     auto: bool | None = None
     """true: automatic mail (RFC 3834); false: any other."""
+    force_default_queue: bool | None = None
+    """true: the mailbox has ``force_default_queue``. Only a rule that asks this is asked there, and what it says of
+    queues has no effect: it may still quarantine and discard."""
     all: list[Condition] | None = Field(default=None, min_length=1)
     """Every one of these holds."""
     any: list[Condition] | None = Field(default=None, min_length=1)

@@ -132,13 +132,15 @@ class MatchConfig(RuleConfig):
 
 
 class MatchRule:
-    """A predicate and its effect. ``needs_body``: it may look below the header, so the body is worth parsing early."""
+    """A predicate and its effect. ``needs_body``: it may look below the header, so the body is worth parsing early.
+    ``asks_forced``: it is asked where ``force_default_queue`` skips the others."""
 
-    __slots__ = ("_effect", "_holds", "name", "needs_body")
+    __slots__ = ("_effect", "_holds", "asks_forced", "name", "needs_body")
 
     def __init__(self, name: str, predicate: Predicate, effect: Effect) -> None:
         self.name = name
         self.needs_body = predicate.needs_body
+        self.asks_forced = predicate.asks_forced
         self._holds = predicate.holds
         self._effect = effect
 

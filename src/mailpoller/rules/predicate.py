@@ -26,12 +26,14 @@ class Predicate:
 
     ``holds``: the words in which it holds of a message, or "". ``says``: what it asks, in words.
     ``needs_body``: it may look below the header. ``asks_class``: it holds of a message for its class, whatever else.
+    ``asks_forced``: it asks for ``force_default_queue``.
     """
 
     holds: Callable[[Message], str]
     says: str
     needs_body: bool = False
     asks_class: bool = False
+    asks_forced: bool = False
 
 
 def compile_condition(condition: Condition) -> Predicate:
@@ -46,6 +48,8 @@ def compile_condition(condition: Condition) -> Predicate:
         parts.append(_attachment(condition.attachment))
     if condition.class_ is not None:
         parts.append(_class(condition.class_))
+    if condition.force_default_queue is not None:
+        parts.append(_forced(condition.force_default_queue))
     if condition.auto is not None:
         parts.append(_auto(condition.auto))
     if condition.all is not None:
@@ -203,6 +207,11 @@ def _class(wanted: Sequence[str]) -> Predicate:
     return Predicate(holds, "class " + " or ".join(wanted), asks_class=True)
 
 
+def _forced(wanted: bool) -> Predicate:
+    says = "force_default_queue" if wanted else "no force_default_queue"
+    return Predicate(lambda message: says if message.forced is wanted else "", says, asks_forced=True)
+
+
 def _auto(wanted: bool) -> Predicate:
     says = "automatic mail" if wanted else "not automatic mail"
     return Predicate(lambda message: says if (message.auto is not None) is wanted else "", says)
@@ -226,6 +235,7 @@ def _all(parts: Sequence[Predicate]) -> Predicate:
         ", ".join(part.says for part in parts),
         any(part.needs_body for part in parts),
         any(part.asks_class for part in parts),
+        any(part.asks_forced for part in parts),
     )
 
 
@@ -243,12 +253,13 @@ def _any(parts: Sequence[Predicate]) -> Predicate:
         f"({' or '.join(part.says for part in parts)})",
         any(part.needs_body for part in parts),
         all(part.asks_class for part in parts),
+        any(part.asks_forced for part in parts),
     )
 
 
 def _not(part: Predicate) -> Predicate:
     ask, says = part.holds, f"not ({part.says})"
-    return Predicate(lambda message: "" if ask(message) else says, says, part.needs_body)
+    return Predicate(lambda message: "" if ask(message) else says, says, part.needs_body, asks_forced=part.asks_forced)
 
 
 def _cheapest_first(parts: Sequence[Predicate]) -> list[Predicate]:
