@@ -227,8 +227,7 @@ class Message:
     __slots__ = (
         "_body", "_classification", "_classify", "auto", "bcc", "cc", "date", "forced", "from_", "header_defects",
         "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to",
-        "return_path",
-        "sender", "subject", "to",
+        "return_path", "sender", "subject", "to",
     )  # fmt: skip
 
     def __init__(

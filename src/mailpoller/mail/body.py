@@ -15,7 +15,7 @@ from mailpoller.mail.date import read_date
 from mailpoller.mail.header import read_header
 from mailpoller.mail.signed import CONSIDERED, unwrap
 from mailpoller.mail.structure import CONTENT, Part, scan
-from mailpoller.mail.transfer import BASE64_MALFORMED, decoded, is_base64
+from mailpoller.mail.transfer import BASE64_MALFORMED, base64_end, decoded, is_base64
 from mailpoller.mail.words import readable
 
 TEXT_KEPT = 5_000_000
@@ -118,6 +118,11 @@ class _Reader:
     def text(self, part: Part) -> None:
         part = self.really(part)
         kind = part.content_type if part.content_type in self.texts else "text/plain"
+        end = part.end
+        if part.encoding == "base64" and (stop := base64_end(self.octets, part.start, end)) < end:
+            self.defects.append(BASE64_MALFORMED)
+            self.texts[kind].append(_text(self.octets, part._replace(end=stop), kind, self.room, self.defects))
+            part = part._replace(start=stop, encoding="")
         self.texts[kind].append(_text(self.octets, part, kind, self.room, self.defects))
 
     def other(self, part: Part) -> None:

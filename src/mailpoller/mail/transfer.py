@@ -24,6 +24,9 @@ _FOREIGN = bytes(octet for octet in range(256) if octet not in _ALPHABET)
 _MOST_PADDINGS = 1000
 _SAMPLE = 1 << 14
 _BASE64_LINE = re.compile(rb"^[ \t]*+[A-Za-z0-9+/]{2,}+={0,2}+[ \t\r]*+$", re.MULTILINE)
+_BASE64_LINES = re.compile(rb"(?:[ \t]*+(?:[A-Za-z0-9+/]{2,}+={0,2}+)?+[ \t]*+\r?\n)*+")
+_LEAST_BEGUN = 16
+_FOOTERS_WITHIN = 1 << 20
 _STRANGE = bytes(octet for octet in range(256) if octet not in (*_ALPHABET, 9, 10, 13, 32))
 
 
@@ -47,8 +50,8 @@ def decoded(octets: Block, start: int, end: int, encoding: str, defects: list[st
 def is_base64(octets: Block, start: int, end: int) -> bool:
     """False for a body that is plainly something else, such as the text itself, though it calls itself base64.
 
-    The first octets tell: at least half of what they hold must stand in lines of base64, or hardly anything in them be
-    strange.
+    The first octets tell: at least half of what they hold stands in lines of base64, or they begin with a few, or
+    hardly anything in them is strange.
     """
     sample = octets[start : min(end, start + _SAMPLE)]
     strange = len(sample) - len(sample.translate(None, _STRANGE))
@@ -62,7 +65,25 @@ def is_base64(octets: Block, start: int, end: int) -> bool:
         return True
     if not strange:  # words alone
         return whole % 4 == 0
-    return sum(len(line.strip()) for line in _BASE64_LINE.findall(sample)) * 2 >= whole
+    if sum(len(line.strip()) for line in _BASE64_LINE.findall(sample)) * 2 >= whole:
+        return True
+    begun = _BASE64_LINES.match(sample)
+    quanta = len(begun[0].translate(None, b" \t\r\n")) if begun is not None else 0
+    return quanta >= _LEAST_BEGUN and quanta % 4 == 0  # a few lines of it, and a long footer
+
+
+def base64_end(octets: Block, start: int, end: int) -> int:
+    """Where a body that :func:`is_base64` goes on in plain text: lists and gateways append footers to what they do not
+    decode. ``end`` if it does not."""
+    held = octets[start : min(end, start + _FOOTERS_WITHIN)]
+    if end - start > len(held):
+        return end
+    begun = _BASE64_LINES.match(held)
+    stop = begun.end() if begun is not None else 0
+    rest = held[stop:]
+    if not stop or not rest.strip() or is_base64(rest, 0, len(rest)):
+        return end
+    return start + stop
 
 
 def _base64(octets: Block, start: int, end: int, defects: list[str]) -> Iterator[bytes]:
