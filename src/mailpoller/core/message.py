@@ -37,6 +37,10 @@ class Folder:
     epoch: str
 
 
+LONGEST_COUNTED = 70
+"""Characters of a name that a server counts, at most."""
+
+
 @record
 class MessageRef:
     """A message as a listing shows it: a name, and what was said beside it, by which the name's bearer is known again.
@@ -49,6 +53,12 @@ class MessageRef:
     uid: str
     size: int | None = None
     received: datetime | None = None
+
+    @property
+    def given_once(self) -> bool:
+        """The name is longer than one that is counted may be, so it is made anew for each message and never given
+        twice: RFC 1939 section 7 bounds a UIDL at 70 characters, and a UID is a number."""
+        return len(self.uid) > LONGEST_COUNTED
 
 
 @record

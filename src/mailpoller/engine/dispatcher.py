@@ -35,9 +35,6 @@ REFUSED_LIMIT = 11
 """A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six
 hours)."""
 
-LONGEST_UIDL = 70
-"""Characters of a counted name at most (RFC 1939 section 7). Services whose names are longer never give one twice."""
-
 _REASONS_TOLD = 1000
 
 _FIRST_DEFERRAL = timedelta(seconds=10)
@@ -212,9 +209,8 @@ class Dispatcher:
         verdict, claim = judged.verdict, judged.claim
         raw = judged.message.raw
         # Of what an earlier version was killed with no more than the size is known. Of another size, it is another
-        # message, unless its name is so long (RFC 1939 section 7) that no server gives it twice, and those services
-        # estimate.
-        plain = claim.plain_id and (len(claim.ref.uid) > LONGEST_UIDL or claim.ref.size in (None, raw.octets.size))
+        # message, unless its name is given once, by services that estimate sizes.
+        plain = claim.plain_id and (claim.ref.given_once or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
         wanted = queue.octets_wanted or name in _RESERVED
