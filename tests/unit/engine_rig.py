@@ -128,7 +128,9 @@ class Rig:
             self.fleet.add_queue(one, self._sink(one, retry))
         quarantine = self.fleet.quarantine(name, self._sink("quarantine", retry))
         self.queues = {**self.fleet.queues, **self.fleet.own}
-        pipeline = Pipeline(mailbox=name, default_queue=self.config.default_queue, rules=rules)
+        pipeline = Pipeline(
+            mailbox=name, default_queue=self.config.default_queue, policies=self.config.policies(), rules=rules
+        )
         parts = self.fleet.add_mailbox(
             MailboxPlan(name, self.config, pipeline, quarantine=quarantine, reachable=reachable)
         )

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from mailpoller.core.message import Body, RawMessage
-from mailpoller.mail.parser import Reading, read
+from mailpoller.mail.parser import parse
 from mailpoller.workers.pool import NoWorker, Unread
 from unit.engine_rig import Rig
 from waiting import until
@@ -21,14 +21,16 @@ class FakeWorkers:
 
     def __init__(self) -> None:
         self.trouble: dict[bytes, Exception] = {}
+        self.of_headers: dict[bytes, Exception] = {}
         self.asked: list[str] = []
 
-    async def read(self, raw: RawMessage, reading: Reading) -> Body:
-        self.asked.append(raw.claim.ref.uid)
-        for word, error in self.trouble.items():
+    async def read(self, raw: RawMessage, *, header: bool = False) -> Body:
+        if not header:
+            self.asked.append(raw.claim.ref.uid)
+        for word, error in (self.of_headers if header else self.trouble).items():
             if word in bytes(raw.octets.view()):
                 raise error
-        return read(raw.octets.view(), reading)
+        return parse(raw).body
 
 
 async def died_with(count: int) -> tuple[Rig, FakeWorkers, Counter[str]]:
@@ -78,4 +80,31 @@ async def test_a_worker_that_cannot_be_begun_is_not_counted_against_the_message(
         await until(lambda: found(waiting).fetchall() == [(0, "no process can be begun", 0)])
         workers.trouble.clear()
         rig.clock.ahead = timedelta(minutes=1)
+        await until(lambda: rig.subjects() == expected)
+
+
+async def test_a_header_that_nobody_can_parse_is_parsed_by_nobody_else() -> None:
+    rig, workers, expected = await died_with(3)
+    workers.trouble[b"harm"] = workers.of_headers[b"harm"] = Unread("died")
+    async with rig.running():
+        await until(lambda: rig.sinks["quarantine"].held and rig.subjects() == expected - Counter({"bad 0": 1}))
+    (held,) = rig.sinks["quarantine"].held.values()
+    assert (held.reason, held.detail) == ("poison", "whatever parses it dies of it; it was not parsed here")
+    assert json.loads(held.event)["data"]["defects"] == ["unparsed"]
+
+
+async def test_a_suspect_that_hangs_its_worker_delays_no_other_mailbox() -> None:
+    rig, workers, expected = await died_with(2)
+    hanging, turns = asyncio.Event(), rig.fleet.shares.judging
+
+    async def read(raw: RawMessage, *, header: bool = False) -> Body:
+        hanging.set()
+        await asyncio.sleep(0.2)
+        return parse(raw).body
+
+    workers.read = read  # type: ignore[method-assign]
+    async with rig.running():
+        await hanging.wait()
+        async with asyncio.timeout(0.1), turns.turn("other"):
+            pass
         await until(lambda: rig.subjects() == expected)

@@ -14,7 +14,7 @@ import pytest
 
 from mailpoller.core.message import Body, Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets, Spool
-from mailpoller.mail.parser import parse, reading_of
+from mailpoller.mail.parser import parse
 from mailpoller.workers import pool, worker
 from mailpoller.workers.frames import answer, body_of
 from mailpoller.workers.pool import NoWorker, Unread, Workers
@@ -40,9 +40,7 @@ def raw(octets: bytes | Octets = MAIL, *, mailbox: str = "support") -> RawMessag
 
 
 async def read(workers: Workers, message: RawMessage) -> Body:
-    reading = reading_of(parse(message))
-    assert reading is not None
-    return await workers.read(message, reading)
+    return await workers.read(message)
 
 
 @pytest.fixture
@@ -87,6 +85,10 @@ async def test_a_spooled_message_is_read_where_it_lies(workers: Workers, tmp_pat
     message = raw(intake.finish())
     assert message.octets.path is not None
     assert await read(workers, message) == parse(raw()).body
+
+
+async def test_the_header_alone_may_be_parsed(workers: Workers) -> None:
+    assert await workers.read(raw(), header=True) == Body("", "", ())
 
 
 async def test_one_worker_reads_many(workers: Workers, instead: Callable[[str, int], list[int]]) -> None:
@@ -181,7 +183,7 @@ async def test_memory_that_a_message_wants_beyond_measure_is_refused_in_a_word(
 ) -> None:
     greedy = (
         "import mailpoller.workers.worker as worker\n"
-        "def read(octets, reading):\n    return [bytearray(1 << 27) for _ in range(40)]\n"
+        "def read(octets, *, header):\n    return [bytearray(1 << 27) for _ in range(40)]\n"
         "worker.read = read\nworker.main()\n"
     )
     instead(greedy, 1)

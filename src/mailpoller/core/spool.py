@@ -29,7 +29,7 @@ class Octets:
 
     __slots__ = ("_file", "_held", "digest", "path", "size")
 
-    def __init__(self, held: bytes | None, size: int, digest: bytes, path: Path | None = None) -> None:
+    def __init__(self, held: Block | None, size: int, digest: bytes, path: Path | None = None) -> None:
         self._held: Block | None = held
         self._file: BinaryIO | None = None
         self.size = size

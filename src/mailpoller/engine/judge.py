@@ -21,7 +21,7 @@ from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.records import Records
 from mailpoller.engine.turns import Turns
-from mailpoller.mail.parser import UNPARSED, parse, reading_of, unparsed
+from mailpoller.mail.parser import UNPARSED, parse, unparsed
 from mailpoller.storage.thread import Pool
 from mailpoller.workers.pool import NoWorker, Unread, Workers
 
@@ -40,6 +40,8 @@ comes is kept."""
 
 SCATTERED = 1.0
 """Seconds over which the moments are scattered at which what has a strike is at risk."""
+
+_FATE = {"died": "dies of it", "timed-out": "hangs", "out-of-memory": "runs out of memory", "too-deep": "goes too deep"}
 
 _BREATH = 0.002
 """Seconds of parsing after which other tasks get their turn."""
@@ -80,14 +82,15 @@ class Judge:
 
     async def judge(self, now: Pass, hand: Hand) -> None:
         """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect
-        is marked while it is parsed and judged.
+        is read by a worker first, and marked while it is parsed and judged here.
 
         Nothing else is parsed meanwhile, whatever its mailbox, so that no message is struck for what another one did.
         And one that has a strike waits for a moment of its own first: a process that dies of something else dies at
         the same moment after each start, and would strike again and again whatever is at risk just then.
         """
-        suspects = [raw.claim for raw in hand.fetched if raw.claim.suspect]
-        if any(claim.strikes for claim in suspects):
+        suspects = [raw for raw in hand.fetched if raw.claim.suspect]
+        apart = await self._read_apart([raw for raw in suspects if not raw.doubt])
+        if any(raw.claim.strikes for raw in suspects):
             await self._clock.sleep(random.uniform(0.0, SCATTERED))
         turn = self._turns.alone if suspects else self._turns.turn
         async with turn(self._mailbox, len(hand.fetched) + 1):
@@ -114,7 +117,7 @@ class Judge:
                     hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
                 if raw.claim.suspect:
                     await self._records.backlog.at_risk(raw.claim)
-                one = await self._judged(raw, repeat_of)
+                one = await self._judged(raw, repeat_of, apart.get(raw.claim.mid))
                 if raw.claim.suspect:
                     await self._records.backlog.cleared(raw.claim)
                 if isinstance(one, Judged) and _is_stranger(one):
@@ -197,15 +200,33 @@ class Judge:
         detail = f"its octets came {tries} times without a proper end: {raw.doubt}; the original is untouched"
         return self._unread(raw, Quarantine("octets-doubtful", detail))
 
-    async def _judged(self, raw: RawMessage, repeat_of: str | None) -> Judged | Deferral:
-        """A message with verdict and events. A failure here is a bug of ours: counted, and in the end quarantined
+    async def _judged(
+        self, raw: RawMessage, repeat_of: str | None, apart: Body | Unread | NoWorker | None = None
+    ) -> Judged | Deferral:
+        """A message with verdict and events. ``apart``: what a worker made of it, if one was asked.
+
+        A failure here is a bug of ours: counted, and in the end quarantined
         unparsed."""
         claim = raw.claim
         try:
-            message = await self._message(raw)
+            if isinstance(apart, NoWorker):
+                raise apart
+            if isinstance(apart, Unread):
+                apart = await self._without_body(raw, apart)
+            if raw.octets.size > LARGE:
+                message = await asyncio.get_running_loop().run_in_executor(
+                    _parsers, _read, raw, apart is None and (claim.suspect or self._bodies_wanted)
+                )
+            else:
+                message = _read(raw, apart is None and claim.suspect)
+            if apart is not None:
+                message.take_body(apart)
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
             self._dispatcher.prepare(judged)
             return judged
+        except Unread as error:
+            detail = f"whatever parses it {_FATE.get(str(error), str(error))}; it was not parsed here"
+            return self._unread(raw, Quarantine("poison", detail))
         except NoWorker as error:
             log.warning("worker.lacking", mailbox=self._mailbox, mid=claim.mid, reason=str(error))
             return Deferral(claim, put_off(self._clock.now(), 0), str(error), cause="machine")
@@ -220,26 +241,28 @@ class Judge:
             detail = f"processing failed {claim.attempts + 1} times with {type(error).__name__}"
             return self._unread(raw, Quarantine("unprocessable", detail))
 
-    async def _message(self, raw: RawMessage) -> Message:
-        """The message, its body read where that may take long or do harm: a large one in a thread, a suspect's in a
-        worker. What a worker cannot read is delivered without it, which the event says."""
-        claim, large = raw.claim, raw.octets.size > LARGE
-        wanted = claim.suspect or (large and self._bodies_wanted)
-        away = claim.suspect and self._workers is not None
-        if large:
-            loop = asyncio.get_running_loop()
-            message = await loop.run_in_executor(_parsers, _read, raw, wanted and not away)
-        else:
-            message = _read(raw, wanted and not away)
-        if self._workers is None or not away or (reading := reading_of(message)) is None:
-            return message
-        try:
-            message.take_body(await self._workers.read(raw, reading))
-        except Unread as unread:
-            log.warning("message.unread", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=str(unread))
-            self._observer.fault("message.unread", f"its body could not be read: {unread}", claim.mid)
-            message.take_body(Body("", "", (), undone=(Undone("body", str(unread)),)))
-        return message
+    async def _read_apart(self, suspects: Sequence[RawMessage]) -> dict[str, Body | Unread | NoWorker]:
+        """What workers make of suspects, by mid. Nobody else waits meanwhile, however long it takes."""
+        found: dict[str, Body | Unread | NoWorker] = {}
+        if self._workers is None:
+            return found
+        for raw in suspects:
+            try:
+                found[raw.claim.mid] = await self._workers.read(raw)
+            except (Unread, NoWorker) as trouble:
+                found[raw.claim.mid] = trouble
+            self._observer.progressed()
+        return found
+
+    async def _without_body(self, raw: RawMessage, unread: Unread) -> Body:
+        """What stands for a body that held up or killed its worker. Raises :class:`Unread` if the header alone does
+        so, too."""
+        claim = raw.claim
+        log.warning("message.unread", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=str(unread))
+        self._observer.fault("message.unread", f"its body could not be read: {unread}", claim.mid)
+        assert self._workers is not None
+        await self._workers.read(raw, header=True)
+        return Body("", "", (), undone=(Undone("body", str(unread)),))
 
     def _unread(self, raw: RawMessage, verdict: Quarantine) -> Judged:
         judged = Judged(raw.claim, unparsed(raw), verdict)

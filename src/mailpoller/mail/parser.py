@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple
 
 from mailpoller.core.message import Address, Body, Message, RawMessage
 from mailpoller.core.spool import Block
@@ -184,30 +183,11 @@ def unparsed(raw: RawMessage) -> Message:
     )
 
 
-class Reading(NamedTuple):
-    """All that must be known of a message to read its body: where that begins, the Content fields of the header, and
-    whether carriage returns alone end its lines."""
-
-    start: int
-    fields: dict[str, str]
-    cr: bool
-
-
-def reading_of(message: Message) -> Reading | None:
-    """How the message's body is read from its octets; None if it never is (see :func:`unparsed`)."""
-    load = message.load
-    return Reading(*load.args[1:]) if isinstance(load, partial) and load.func is _load else None
-
-
-def read(octets: Block, reading: Reading) -> Body:
-    """The body of the message whose octets these are. Never raises but MemoryError."""
-    if reading.cr:
-        octets = _with_line_feeds(octets)
-    return read_body(octets, reading.start, len(octets), reading.fields)
-
-
 def _load(raw: RawMessage, start: int, fields: dict[str, str], carriage_returns: bool) -> Body:
-    return read(raw.octets.view(), Reading(start, fields, carriage_returns))
+    octets = raw.octets.view()
+    if carriage_returns:
+        octets = _with_line_feeds(octets)
+    return read_body(octets, start, len(octets), fields)
 
 
 def _open(raw: RawMessage, start: int, fields: dict[str, str]) -> tuple[Block, list[Part]]:

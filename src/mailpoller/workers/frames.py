@@ -9,7 +9,6 @@ import orjson
 from pydantic import TypeAdapter
 
 from mailpoller.core.message import Body
-from mailpoller.mail.parser import Reading
 
 LENGTH = struct.Struct(">I")
 LARGEST = 64 << 20
@@ -18,10 +17,10 @@ LARGEST = 64 << 20
 _BODY = TypeAdapter(Body)
 
 
-def question(reading: Reading, size: int, path: str | None) -> bytes:
-    """A frame that asks for a body. ``path``: the spool file that holds the message; None: its ``size`` octets follow
-    the frame."""
-    return frame({"start": reading.start, "fields": reading.fields, "cr": reading.cr, "size": size, "path": path})
+def question(size: int, path: str | None, *, header: bool) -> bytes:
+    """A frame that asks for a message to be parsed, and for its body; with ``header`` for that to be parsed and no
+    more. ``path``: the spool file that holds the message; None: its ``size`` octets follow the frame."""
+    return frame({"header": header, "size": size, "path": path})
 
 
 def answer(body: Body) -> bytes:

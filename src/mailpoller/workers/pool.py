@@ -13,7 +13,6 @@ import structlog
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Body, RawMessage
-from mailpoller.mail.parser import Reading
 from mailpoller.workers.frames import LARGEST, LENGTH, body_of, question
 
 log = structlog.get_logger(__name__)
@@ -52,13 +51,14 @@ class Workers:
         self._hurt: dict[str, float] = {}
         """Mailbox -> until when it has spare workers alone."""
 
-    async def read(self, raw: RawMessage, reading: Reading) -> Body:
-        """The body of a message. Raises :class:`Unread` and :class:`NoWorker`."""
+    async def read(self, raw: RawMessage, *, header: bool = False) -> Body:
+        """The body of a message, which was parsed for it whole; with ``header`` that alone was parsed, and the body is
+        empty. Raises :class:`Unread` and :class:`NoWorker`."""
         mailbox = raw.claim.ref.folder.mailbox
         async with self._mailboxes[mailbox], self._place(mailbox):
             for last in (False, True):
                 try:
-                    return await self._read(raw, reading)
+                    return await self._read(raw, header=header)
                 except Unread as unread:
                     if last or str(unread) != "died":
                         self._hurt[mailbox] = asyncio.get_running_loop().time() + REMEMBERED.total_seconds()
@@ -88,11 +88,11 @@ class Workers:
         finally:
             places.release()
 
-    async def _read(self, raw: RawMessage, reading: Reading) -> Body:
+    async def _read(self, raw: RawMessage, *, header: bool) -> Body:
         worker = await self._worker()
         try:
             async with asyncio.timeout(self._deadline):
-                found = await _ask(worker, raw, reading)
+                found = await _ask(worker, raw, header=header)
         except TimeoutError:
             await _end(worker)
             raise Unread("timed-out") from None
@@ -125,13 +125,13 @@ class Workers:
             raise NoWorker(f"no process can be begun to read mail in: {error}") from None
 
 
-async def _ask(worker: asyncio.subprocess.Process, raw: RawMessage, reading: Reading) -> Body | str:
+async def _ask(worker: asyncio.subprocess.Process, raw: RawMessage, *, header: bool) -> Body | str:
     """What the worker says. Raises :class:`OSError`, :class:`EOFError` and :class:`ValueError` for one that died or
     talks nonsense."""
     stdin, stdout = worker.stdin, worker.stdout
     assert stdin is not None and stdout is not None
     octets = raw.octets
-    stdin.write(question(reading, octets.size, None if octets.path is None else str(octets.path)))
+    stdin.write(question(octets.size, None if octets.path is None else str(octets.path), header=header))
     if octets.path is None:
         view = octets.view()
         for begin in range(0, octets.size, _FRAME):

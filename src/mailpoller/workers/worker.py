@@ -16,8 +16,9 @@ from typing import BinaryIO
 
 import orjson
 
-from mailpoller.core.spool import Block
-from mailpoller.mail.parser import Reading, read
+from mailpoller.core.message import Body, Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.spool import Block, Octets
+from mailpoller.mail.parser import parse
 from mailpoller.workers.frames import LENGTH, answer, refusal
 
 ROOM = 400 << 20
@@ -55,11 +56,18 @@ def _answered(asked: bytes, source: BinaryIO) -> bytes:
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
             resource.setrlimit(resource.RLIMIT_AS, (ROOM + 3 * size, hard))
         octets = _exactly(source, size) if question["path"] is None else _mapped(question["path"])
-        return answer(read(octets, Reading(question["start"], question["fields"], question["cr"])))
+        return answer(read(octets, header=question["header"]))
     except MemoryError:
         return refusal("out-of-memory")
     except RecursionError:
         return refusal("too-deep")
+
+
+def read(octets: Block, *, header: bool) -> Body:
+    """The body of a message, that has been parsed whole; an empty one for the ``header`` alone."""
+    nobody = Claim(MessageRef(Folder("", "", ""), "0", len(octets)), "")
+    message = parse(RawMessage(nobody, Octets(octets, len(octets), b"")))
+    return Body("", "", ()) if header else message.body
 
 
 def _frame(source: BinaryIO) -> bytes | None:

@@ -379,12 +379,12 @@ class SqliteLedger:
                 forgotten += await self._write(
                     functools.partial(pruning.prune, number=number, uids=uids, before=before)
                 )
-                await self._database.checkpoint()
+                await self._shorten_log()
             for missed in _pieces(found.missed):
                 await self._write(
                     functools.partial(pruning.note_missed, number=number, missed=missed, found=(), now=now)
                 )
-                await self._database.checkpoint()
+                await self._shorten_log()
             for back in _pieces(found.found):
                 await self._write(functools.partial(pruning.note_missed, number=number, missed=(), found=back, now=now))
             if found.end is None:
@@ -485,6 +485,9 @@ class SqliteLedger:
             return await self._database.read(work)
         except SqliteUnavailable as error:
             raise LedgerUnavailable(str(error)) from error
+
+    async def _shorten_log(self) -> None:
+        await self._database.checkpoint()
 
     async def _read_aside(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A read that may walk through many rows: beside the writer, which goes on meanwhile."""
