@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mailpoller.config import effective, load
+from mailpoller.core.attributes import Attributes
 from mailpoller.core.component import Runtime
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.literals import Secret
@@ -55,10 +56,11 @@ def _message(octets: bytes, *, truncated: bool = False) -> Message:
 def mail(data: bytes) -> None:
     """A message: parsed, rendered in every form, wrapped for quarantine."""
     message = _message(data, truncated=len(data) % 2 == 1)
-    for verdict in (Deliver(("q",), "t"), Quarantine("reason", "detail")):
+    for verdict in (Deliver(("q",), Attributes("t")), Quarantine("reason", "detail")):
         renderer = EventRenderer(message, verdict=verdict, source="mailpoller/support", now=NOW)
         event = renderer.render(queue="q", delivery_id="d", payload="parsed", octets_inside=True)
-        assert isinstance(json.loads(event.decode("utf-8")), dict)
+        assert isinstance(json.loads(event.structured().decode("utf-8")), dict)
+        assert isinstance(json.loads(event.data().decode("utf-8")), dict)
     sent = quarantine_mail(
         sender="a@example.com", recipients=["b@example.com"], raw=message.raw, delivery_id="d", at=NOW,
         subject=message.subject[:100], explanation=["why"], trace=[("from", str(message.from_))],
