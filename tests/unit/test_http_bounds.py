@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Secret
 from mailpoller.sources.ews.authentication import Challenge, PasswordLogin
 from mailpoller.sources.ews.reader import ENVELOPE, AnswerReader, Malformed
-from mailpoller.wire.http import HttpClient, HttpError, http_date, iso_date, retry_after
+from mailpoller.wire.http import HttpAnswer, HttpClient, HttpError, http_date, iso_date, retry_after
 from servers.listener import Listener
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -102,6 +103,21 @@ async def test_others_have_their_turn_while_an_answer_floods() -> None:
         await asked(Talker(forever(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)))
     looking.cancel()
     assert longest < 1
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1", b'{"a":1}'])
+def test_json_of_too_many_values_is_refused_before_it_is_decoded(value: bytes) -> None:
+    kind = {"content-type": "application/json"}
+    few = HttpAnswer(200, kind, b"[" + b",".join([value] * 1000) + b"]", "host")
+    assert len(few.json()) == 1000
+    many = HttpAnswer(200, kind, b"[" + b",".join([value] * 500_001) + b"]", "host")
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError, match="too many values"):
+            many.json()
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # --- dates -----------------------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 4 << 20
 """Octets of an answer that is held in memory, unless a request says otherwise."""
+VALUES = 500_000
+"""Commas and opening brackets of a JSON answer; three octets of it may be seventy of ours. The largest that is asked
+for has some 50,000."""
 _ERROR_LIMIT = 64 << 10
 """Octets of an error's body that are read for its code and message."""
 _PATIENCE = 20
@@ -86,10 +89,13 @@ class HttpAnswer:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def json(self) -> Any:
-        """The body, decoded. Raises :class:`HttpError` if it is not said to be JSON, or is none."""
+        """The body, decoded. Raises :class:`HttpError` if it is not said to be JSON, is none, or would take many times
+        its octets."""
         kind = self.content_type
         if kind not in ("application/json", "text/json") and not kind.endswith("+json"):
             raise HttpError(f"{self.host} answered with {spoken(kind) or 'no content type'} instead of JSON")
+        if sum(map(self.body.count, (b",", b"[", b"{"))) > VALUES:
+            raise HttpError(f"{self.host} answered with JSON of too many values ({len(self.body)} octets)")
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
