@@ -213,6 +213,30 @@ def imap_news(wire: Wire) -> None:
     wire.imap({"IDLE": b"+ idling\r\n* 1 EXISTS\r\n", "DONE": b"* 0 EXISTS\r\n%T OK ok\r\n"})
 
 
+@_scenario("imap", quiet=True, start="all")
+def imap_phantoms(wire: Wire) -> None:
+    """Always a new message, and never its octets."""
+
+    def select(wire: Wire, tag: str, arguments: str) -> bytes:
+        words = b"* %d EXISTS\r\n* OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT %d] ok\r\n%%T OK [READ-WRITE] ok\r\n"
+        return words % (count, count + 1)
+
+    def idle(wire: Wire, tag: str, arguments: str) -> bytes:
+        nonlocal count
+        count += 1
+        return b"+ idling\r\n* %d EXISTS\r\n" % count
+
+    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
+        if "SIZE" not in arguments:
+            return b"%T OK ok\r\n"
+        low = max(1, int(arguments.partition(":")[0].partition(",")[0].partition(" ")[0].replace("*", str(count))))
+        lines = (b"* %d FETCH (UID %d RFC822.SIZE 100)\r\n" % (uid, uid) for uid in range(low, count + 1))
+        return b"".join(lines) + b"%T OK ok\r\n"
+
+    count = 1
+    wire.imap({"IDLE": idle, "FETCH": fetch, "SELECT": select, "SEARCH": b"* SEARCH\r\n%T OK ok\r\n"})
+
+
 # --- POP3 ------------------------------------------------------------------------------------------------------------
 _POP3: dict[str, Said] = {
     "CAPA": b"+OK\r\nUIDL\r\nUSER\r\nTOP\r\n.\r\n",

@@ -24,7 +24,7 @@ from mailpoller.sources.imap.reader import MAX_EARLY, TURN, ProtocolViolation
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, count_set, read_set, read_values
 from mailpoller.wire import unasked
 from mailpoller.wire.unasked import Allowance
-from servers.mailboxes import imap_source, session_of
+from servers.mailboxes import claims_of, fetched, imap_source, session_of
 from servers.scripted import Conversation, ScriptedImap
 
 
@@ -297,6 +297,22 @@ async def test_news_that_lead_to_nothing_are_told_ever_more_seldom(tmp_path: Pat
         assert 2 <= told <= 6
 
 
+async def test_news_of_messages_that_never_come_lead_to_nothing(tmp_path: Path) -> None:
+    def idle(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        conversation.idle_tag = tag
+        server.messages[len(server.messages) + 1] = b"Subject: hello\r\n\r\n"
+        return b"+ idling\r\n* %d EXISTS\r\n" % len(server.messages)
+
+    async with ScriptedImap({"IDLE": idle}) as server, session_of(imap_source(tmp_path, server.port, "joe")) as session:
+        folder, position = await session.open("INBOX"), None
+        ends = asyncio.get_running_loop().time() + 1.2
+        while (left := ends - asyncio.get_running_loop().time()) > 0:
+            await session.wait(timedelta(seconds=left))
+            async for page in session.pending(folder, position, Start("all")):
+                position = page.position or position
+        assert len(server.messages) <= 8
+
+
 async def test_news_that_lead_to_mail_are_told_at_once_however_many(tmp_path: Path) -> None:
     async with ScriptedImap() as server, session_of(imap_source(tmp_path, server.port, "joe")) as session:
         folder, position = await session.open("INBOX"), None
@@ -308,6 +324,7 @@ async def test_news_that_lead_to_mail_are_told_at_once_however_many(tmp_path: Pa
             async for page in session.pending(folder, position, Start("all")):
                 position = page.position or position
                 assert [ref.uid for ref in page.refs] == [str(uid)]
+                assert len(await fetched(session, claims_of(page.refs))) == 1
         assert time.monotonic() - began < 5
 
 

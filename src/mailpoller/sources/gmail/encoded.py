@@ -16,7 +16,7 @@ LONGEST_REST = 256 << 10
 """Octets of the answer beside ``raw``, at most: labels, dates, a snippet."""
 
 _MARK = re.compile(rb'["{}\[\]]')
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _VALUE = re.compile(rb'\s*:\s*"')
 _MAY_BE_VALUE = re.compile(rb"\s*(?::\s*)?\Z")
 _END = re.compile(rb'["\\]')

@@ -33,7 +33,7 @@ _BODY = re.compile(
 _SIZE = re.compile(rb'\* (\d{1,10}) FETCH \(UID (\d{1,10}) RFC822\.SIZE (\d{1,19})(?: INTERNALDATE "([^"]+)")?\)')
 _SET = re.compile(rb"\* (\d{1,10}) FETCH \((?:UID (\d{1,10}) FLAGS \(([^()]*)\)|FLAGS \(([^()]*)\) UID (\d{1,10}))\)")
 _ITEM = re.compile(
-    rb"(?i)UID|FLAGS|INTERNALDATE|RFC822(?:\.\w+)*|ENVELOPE|BODY.*|BINARY.*|MODSEQ|EMAILID|THREADID|SAVEDATE|PREVIEW.*|SNIPPET.*"
+    rb"(?i)UID|FLAGS|INTERNALDATE|RFC822(?:\.\w++)*+|ENVELOPE|BODY.*|BINARY.*|MODSEQ|EMAILID|THREADID|SAVEDATE|PREVIEW.*|SNIPPET.*"
     rb"|X-[\w.-]+",
     re.DOTALL,
 )

@@ -137,7 +137,7 @@ class ImapSession:
         self._may_idle = config.idle
         ends = renew_in()  # this session's, whatever others are opened later
         self._fruitless = 0
-        """How often in a row news was told, and nothing listed then."""
+        """How often news was told since a message came."""
         self._news_from = 0.0
         """When news may be told again, on the loop's clock."""
         self._renew_at = float("inf") if ends is None else asyncio.get_running_loop().time() + ends
@@ -249,8 +249,6 @@ class ImapSession:
             )
         last = Page(())
         async for last in listing.pages(self._protocol):
-            if last.refs:
-                self._fruitless, self._news_from = 0, 0.0
             yield last
         if listing.complete:
             self._seen[folder.name] = _Seen(last.position, mailbox, news, last.gap, today)
@@ -289,6 +287,8 @@ class ImapSession:
         try:
             while not download.complete:
                 for answer in download.arrived():
+                    if isinstance(answer, RawMessage):
+                        self._fruitless, self._news_from = 0, 0.0
                     yield answer
                 await download.more()
         finally:
