@@ -153,9 +153,10 @@ def imap_contradictions(wire: Wire) -> None:
     """Each question is answered otherwise, and by all that there can be."""
 
     def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
-        if "SIZE" not in arguments:
-            for first in range(1, MILLION, 1000):
-                wire.say(b"".join(b"* %d FETCH (UID %d)\r\n" % (one, 2 * one) for one in range(first, first + 1000)))
+        if "SIZE" in arguments:
+            return b"* 500000 FETCH (UID 1 RFC822.SIZE 1)\r\n%T OK ok\r\n"
+        for first in range(1, MILLION, 1000):
+            wire.say(b"".join(b"* %d FETCH (UID %d)\r\n" % (one, 2 * one) for one in range(first, first + 1000)))
         return b"%T OK ok\r\n"
 
     wire.imap({"FETCH": fetch, "SEARCH": b'* ESEARCH (TAG "%T") UID ALL 1:900000\r\n%T OK ok\r\n'}, exists=MILLION)

@@ -16,6 +16,8 @@ from mailpoller.core.literals import Secret
 from mailpoller.sources.ews.authentication import Challenge, PasswordLogin
 from mailpoller.sources.ews.reader import ENVELOPE, AnswerReader, Malformed
 from mailpoller.wire.http import HttpAnswer, HttpClient, HttpError, http_date, iso_date, retry_after
+from mailpoller.wire.http.network import _Stream, _Wire
+from mailpoller.wire.tls import TlsPolicy
 from servers.listener import Listener
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -65,6 +67,7 @@ async def asked(talker: Talker, seconds: float = 60, limit: int = 4 << 20) -> No
         (CHUNKED, b"1\r\n \r\n" * 1000, "less than what it comes in"),
         (CHUNKED, b"1;" + b"x" * 10_000 + b"\r\n \r\n", "less than what it comes in"),
         (CHUNKED, b"4\r\n    \r\n" * 1000, "less than what it comes in"),
+        (CHUNKED, (b"10\r\n" + b" " * 16 + b"\r\n") * 1000, "less than what it comes in"),
     ],
 )
 async def test_answer_that_is_mostly_wrapping_is_given_up(first: bytes, then: bytes, words: str) -> None:
@@ -86,6 +89,16 @@ async def test_header_that_has_begun_comes_to_its_end() -> None:
     with pytest.raises(HttpError, match="no answer within"):
         await asked(Talker(forever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), pause=0.05), seconds=0.4)
     assert time.monotonic() - began < 10
+
+
+async def test_others_have_their_turn_before_what_is_there_already_is_read() -> None:
+    wire, turns = _Wire(), []
+    wire.buffer += b"HTTP/1.1 102 Processing\r\n\r\n" * 1000
+    stream = _Stream(wire, TlsPolicy(), 30.0)
+    for _ in range(3):
+        asyncio.get_running_loop().call_soon(turns.append, None)
+        await stream.read(1000)
+    assert len(turns) == 3
 
 
 async def test_others_have_their_turn_while_an_answer_floods() -> None:

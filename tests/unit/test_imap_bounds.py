@@ -26,6 +26,7 @@ from mailpoller.wire import unasked
 from mailpoller.wire.unasked import Allowance
 from servers.mailboxes import claims_of, fetched, imap_source, session_of
 from servers.scripted import Conversation, ScriptedImap
+from waiting import until
 
 
 @contextmanager
@@ -246,8 +247,7 @@ async def test_others_have_their_turn_between_many_responses() -> None:
     turn()
     protocol.data_received(b"".join(b"* %d EXISTS\r\n" % number for number in range(1, 10 * TURN + 1)))
     assert wire.paused and protocol.mailbox.exists == TURN
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await until(lambda: protocol.mailbox.exists == 10 * TURN)
     assert turns >= 9 and protocol.mailbox.exists == 10 * TURN and not wire.paused
 
 
@@ -273,6 +273,20 @@ async def test_whatever_a_reader_raises_ends_the_connection_with_its_name(
     with pytest.raises(SessionLost, match=type(error).__name__) as lost:
         await request.answer()
     assert "secret" not in str(lost.value)
+
+
+async def test_capabilities_are_no_more_than_can_be() -> None:
+    protocol, _ = connected()
+    protocol.data_received(b"* CAPABILITY" + b"".join(b" X%d" % number for number in range(100_000)) + b"\r\n")
+    assert len(protocol.capabilities) <= MAX_EARLY // 2
+
+
+async def test_what_is_told_of_downgraded_messages_is_told_ten_times() -> None:
+    protocol, _ = connected()
+    told: list[str] = []
+    protocol.on_downgrade = told.append
+    protocol.data_received(b"* OK [DOWNGRADED 1] ok\r\n" * 100)
+    assert len(told) == 10
 
 
 # --- a session -------------------------------------------------------------------------------------------------------
@@ -326,6 +340,18 @@ async def test_news_that_lead_to_mail_are_told_at_once_however_many(tmp_path: Pa
                 assert [ref.uid for ref in page.refs] == [str(uid)]
                 assert len(await fetched(session, claims_of(page.refs))) == 1
         assert time.monotonic() - began < 5
+
+
+async def test_listing_of_folders_that_cannot_be_read_ends_the_session_and_says_why(tmp_path: Path) -> None:
+    listed = b'* LIST () "/" "' + b"x" * 300_000 + b'"\r\n%T OK done\r\n'
+    async with (
+        ScriptedImap({"LIST": listed}) as server,
+        session_of(imap_source(tmp_path, server.port, "joe", folders=["Elsewhere"])) as session,
+    ):
+        with pytest.raises(SessionLost, match="too many words"):
+            await session.folders()
+        with pytest.raises(SessionLost):
+            await session.open("INBOX")
 
 
 @pytest.mark.parametrize("name", ["NOOP", "IDLE"])

@@ -81,13 +81,12 @@ async def test_relay_that_goes_on_talking_is_left(monkeypatch: pytest.MonkeyPatc
             return going_on
 
     async with Talkative() as relay:
-        config = SmtpConfig.model_validate(
-            {"type": "smtp", "host": "localhost", "port": relay.port, "tls": "none", "sender": "us@example.com"}
-        )
+        block = {"host": "localhost", "port": relay.port, "tls": "none", "sender": "us@example.com", "keep": "10m"}
+        config = SmtpConfig.model_validate({"type": "smtp", **block})
         sender = config.build("relay", Runtime(SystemClock(), Spool(Path("unused")), Path("unused")))
         try:
             await sender.send(MAIL)
-            await until(lambda: not relay._conversations)
+            await until(lambda: not relay._conversations)  # though the line is kept
             await sender.send(MAIL)
             assert relay.connections == 2
         finally:

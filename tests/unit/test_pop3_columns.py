@@ -107,12 +107,17 @@ async def test_what_was_listed_before_is_not_told_again_and_what_has_changed_is(
     third = await contents_of(names, sizes, second.names)
     await memory.note(third)
     assert list(memory.after(following)) == ["name-000002", "name-000300"]
+    sizes[5] = 9
+    fourth = await contents_of(names, sizes, third.names)
+    before = await memory.note(third)
+    await memory.note(fourth)
+    assert list(memory.after(before)) == ["name-000005"]
     del names[1], sizes[1]
     names = {number - 1: name for number, name in names.items()}
     sizes = {number - 1: size for number, size in sizes.items()}
-    last = await memory.note(await contents_of(names, sizes, third.names))
+    last = await memory.note(await contents_of(names, sizes, fourth.names))
     assert list(memory.after(last)) == []
-    assert len(memory.after(position)) == 3 and len(Memory().after(position)) == 0
+    assert len(memory.after(position)) == 4 and len(Memory().after(position)) == 0
 
 
 def test_some_are_made_when_they_are_asked_for() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+REST = 0.001
+"""Seconds between two turns of long work on the loop: threads get at nothing while it never waits."""
 LEAST = 1000
 """Octets a second that count as progress: time in which so many come counts against no deadline."""
 

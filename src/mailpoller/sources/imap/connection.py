@@ -23,7 +23,7 @@ from mailpoller.sources.imap.reader import ProtocolViolation, Response, Response
 from mailpoller.sources.imap.responses import Fetched, Status
 from mailpoller.sources.imap.selected import Mailbox
 from mailpoller.wire.dial import keep_alive
-from mailpoller.wire.pace import Pace
+from mailpoller.wire.pace import REST, Pace
 from mailpoller.wire.unasked import Allowance
 from mailpoller.wire.wording import spoken
 
@@ -121,7 +121,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
             if taken < len(data) and self.lost is None:
                 self._late = data[taken:]
                 self.transport.pause_reading()
-                self.loop.call_soon(self._go_on)
+                self.loop.call_later(REST, self._go_on)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -20,11 +20,12 @@ from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import ProtocolViolation, Response
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
 from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.wire.pace import REST
 
 MAX_UID = 0xFFFFFFFF
 """The last that there can be (RFC 3501 section 9, nz-number)."""
-TURN = 20_000
-"""Uids that are dealt with in one go."""
+TURN = 1000
+"""Uids that are dealt with in one go: two milliseconds, for whoever else waits may need twenty turns."""
 WITNESS = "(RFC822.SIZE INTERNALDATE)"
 """What tells a message from another one under its name, as far as that costs no octets of it."""
 
@@ -121,7 +122,7 @@ async def in_turns(uids: Iterable[int]) -> AsyncIterator[int]:
     for place, uid in enumerate(uids, 1):
         yield uid
         if not place % TURN:
-            await asyncio.sleep(0)
+            await asyncio.sleep(REST)
 
 
 class Shown(Sequence[MessageRef]):

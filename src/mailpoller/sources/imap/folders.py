@@ -9,8 +9,9 @@ from mailpoller.sources.imap.names import Namespace, composed
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import Response
 from mailpoller.sources.imap.responses import Listed, read_list, read_namespace, readable
+from mailpoller.wire.pace import REST
 
-_TURN = 1000
+_TURN = 100
 """Folders that are dealt with in one go, before whoever else waits has his turn."""
 
 
@@ -57,7 +58,7 @@ class Folders:
             if one is not None and (those := alike.get(composed(one.name).lower())) is not None:
                 those.append(one)
             if not number % _TURN:
-                await asyncio.sleep(0)
+                await asyncio.sleep(REST)
         for name in wanted:
             listed = alike[composed(name).lower()]
             listed.sort(key=lambda one: (one.name != name, composed(one.name) != composed(name)))

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Self, overload
 
+from mailpoller.wire.pace import REST
+
 _PIECE = 256
 """Names of a piece."""
-_TURN = 20_000
-"""Names that are dealt with in one go, before whoever else waits has his turn."""
+_TURN = 1000
+"""Names that are dealt with in one go: two milliseconds, for whoever else waits may need twenty turns."""
 
 
 class Names(Sequence[bytes]):
@@ -98,7 +100,7 @@ class Numbers(Mapping[str, int]):
             else:
                 table[slot] = place + 1
             if place % _TURN == _TURN - 1:
-                await asyncio.sleep(0)
+                await asyncio.sleep(REST)
         return self
 
     def place(self, uid: str) -> int:

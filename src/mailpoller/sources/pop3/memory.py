@@ -12,8 +12,9 @@ from mailpoller.core.message import Position
 from mailpoller.sources.pop3.columns import Some
 from mailpoller.sources.pop3.listing import counted_name
 from mailpoller.sources.pop3.maildrop import Contents, Knowledge
+from mailpoller.wire.pace import REST
 
-_TURN = 5000
+_TURN = 500
 """Messages that are dealt with in one go, before whoever else waits has his turn."""
 _POSITION = re.compile(r"([0-9a-f]+):(\d{1,18})(?::(\d{1,9}))?")
 
@@ -62,7 +63,7 @@ class Memory:
             for place in range(alike, len(numbers)):
                 since.append(self._first(numbers.uid(place), numbers.number(place), contents) or following)
                 if not place % _TURN:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(REST)
             # What a contradictory listing lacks is perhaps there; it is told again then.
             self._listed, self._since = contents, since
             self._forgotten.clear()

@@ -15,6 +15,8 @@ from mailpoller.wire.pace import Pace
 from mailpoller.wire.wording import spoken
 
 MAX_CAPABILITIES = 64 << 10
+_AT_ONCE = 64 << 10
+"""Octets that are read, and dealt with, in one go: some milliseconds of a listing."""
 PATIENCE = 10
 """An answer must be over after this many stall times, however lively the server is. What is read of a body at the
 pace of :data:`~mailpoller.wire.pace.LEAST` takes none of that time."""
@@ -149,6 +151,8 @@ class Pop3Protocol(asyncio.Protocol):
         """With TCP keepalive."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        if hasattr(transport, "max_size"):  # asyncio's, for a plain connection
+            transport.max_size = _AT_ONCE
         keep_alive(transport)
         self._progress_at = self._head_at = self.loop.time()
         self._keep_watch()

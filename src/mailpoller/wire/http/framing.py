@@ -13,7 +13,7 @@ _WRAPPING = 256 << 10
 """Octets on the wire that an answer may need besides as many again as it has itself."""
 _PIECES, _PIECE = 10_000, 64
 """Pieces of any size that an answer may come in; those beyond have so many octets on average."""
-_TURN = 256
+_TURN = 64
 """Pieces that are dealt with in one go, before whoever else waits has his turn."""
 
 
