@@ -342,10 +342,13 @@ async def test_news_that_lead_to_mail_are_told_at_once_however_many(tmp_path: Pa
         assert time.monotonic() - began < 5
 
 
-async def test_listing_of_folders_that_cannot_be_read_ends_the_session_and_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize("capabilities", ["IMAP4rev1", "IMAP4rev1 NAMESPACE"])
+async def test_listing_of_folders_that_cannot_be_read_ends_the_session_and_says_why(
+    tmp_path: Path, capabilities: str
+) -> None:
     listed = b'* LIST () "/" "' + b"x" * 300_000 + b'"\r\n%T OK done\r\n'
     async with (
-        ScriptedImap({"LIST": listed}) as server,
+        ScriptedImap({"LIST": listed}, capabilities=capabilities) as server,
         session_of(imap_source(tmp_path, server.port, "joe", folders=["Elsewhere"])) as session,
     ):
         with pytest.raises(SessionLost, match="too many words"):
