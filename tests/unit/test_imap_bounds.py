@@ -348,7 +348,10 @@ async def test_listing_of_folders_that_cannot_be_read_ends_the_session_and_says_
 ) -> None:
     listed = b'* LIST () "/" "' + b"x" * 300_000 + b'"\r\n%T OK done\r\n'
     async with (
-        ScriptedImap({"LIST": listed}, capabilities=capabilities) as server,
+        ScriptedImap(
+            {"LIST": listed, "NAMESPACE": b'* NAMESPACE (("" "/")) NIL NIL\r\n%T OK done\r\n'},
+            capabilities=capabilities,
+        ) as server,
         session_of(imap_source(tmp_path, server.port, "joe", folders=["Elsewhere"])) as session,
     ):
         with pytest.raises(SessionLost, match="too many words"):
