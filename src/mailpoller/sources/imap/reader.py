@@ -22,8 +22,8 @@ MAX_EARLY = 8 << 10
 """Octets of a line, a literal or a response before the login: whoever answers may not be our server yet."""
 MAX_BLANK = 10_000
 """Empty lines of one connection."""
-TURN = 250
-"""Responses that are dealt with in one go, before whoever else waits has his turn."""
+TURN = 512
+"""Responses that are dealt with in one go, before whoever else waits has his turn: a page of a listing, or 4 ms."""
 
 
 class ProtocolViolation(Exception):
