@@ -360,6 +360,27 @@ def http_ntlm(wire: Wire) -> None:
 
 
 @_scenario("ews")
+def http_pages(wire: Wire) -> None:
+    """Always one more page of the listing, with one more message on it."""
+    folder = b'<m:Folders><t:Folder><t:FolderId Id="inbox" ChangeKey="a"/></t:Folder></m:Folders>'
+    page = (
+        b"<m:SyncState>state-%d</m:SyncState><m:IncludesLastItemInRange>false</m:IncludesLastItemInRange><m:Changes>"
+        b'<t:Create><t:Message><t:ItemId Id="item-%d" ChangeKey="a"/></t:Message></t:Create></m:Changes>'
+    )
+    number = 0
+    while True:
+        number += 1
+        syncs = "SyncFolderItems" in wire.asked()[""]
+        name = b"SyncFolderItems" if syncs else b"GetFolder"
+        message = b'<m:%bResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode>' % name
+        message += (page % (number, number) if syncs else folder) + b"</m:%bResponseMessage>" % name
+        body = b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:m="m" xmlns:t="t"><s:Body>'
+        body += b"<m:%bResponse><m:ResponseMessages>%b</m:ResponseMessages></m:%bResponse>" % (name, message, name)
+        body += b"</s:Body></s:Envelope>"
+        wire.say(_BEGUN + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+@_scenario("ews")
 def http_retry_after(wire: Wire) -> None:
     while True:
         wire.asked()

@@ -107,13 +107,13 @@ class Wire:
                 self.say(octets)
 
     def asked(self) -> dict[str, str]:
-        """The next HTTP request: its header, names in lower case. Its body is read and dropped."""
+        """The next HTTP request: its header, names in lower case, and its body under the empty name."""
         self.line()
         headers: dict[str, str] = {}
         while line := self.line():
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        self.read(int(headers.get("content-length", "0")))
+        headers[""] = self.read(int(headers.get("content-length", "0"))).decode("latin-1")
         return headers
 
 

@@ -13,6 +13,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
+from mailpoller.remote.pages import Pages
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
@@ -242,7 +243,7 @@ async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[st
     """What came since ``state``."""
     found = Changes()
     states = {_digest(state)}
-    empty = 0
+    empty, pages = 0, Pages()
     while True:
         doing = "list the folder"
         replies = await client.ask(soap.sync_items(uid, state, properties, AT_ONCE), doing)
@@ -256,12 +257,20 @@ async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[st
         changes = node.find("Changes")
         for change in changes.children if changes is not None else ():
             _apply(change, found)
-        empty = 0 if changes is not None and changes.children else empty + 1
+        count = 0 if changes is None else len(changes.children)
+        empty = 0 if count else empty + 1
+        endless = pages.endless(count)
         last = node.value("IncludesLastItemInRange").lower()
         if last in ("true", "1"):
             found.state = state
             return found
-        if len(found.items) > MOST or _digest(state) in states or empty > MOST_EMPTY or last not in ("false", "0"):
+        if (
+            endless
+            or len(found.items) > MOST
+            or _digest(state) in states
+            or empty > MOST_EMPTY
+            or last not in ("false", "0")
+        ):
             found.trouble = f"the server does not {doing}: its pages have no end"
             return found
         states.add(_digest(state))

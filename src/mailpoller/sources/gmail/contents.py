@@ -7,6 +7,7 @@ from typing import Any
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Start
+from mailpoller.remote.pages import Pages
 from mailpoller.sources.gmail.client import HISTORY_LIST, MESSAGES_LIST, PROFILE, GmailClient, Query
 from mailpoller.sources.gmail.config import HIDDEN, UNREAD
 from mailpoller.sources.gmail.errors import Missing
@@ -187,17 +188,20 @@ class Contents:
         """The pages of a list, to the last one; none twice, and not without end."""
         followed: set[str] = set()
         empty = 0
+        pages = Pages()
         token = ""
         while True:
             body = await self._client.get(path, DOING, units, [*query, *([("pageToken", token)] if token else [])])
             yield body
-            empty = 0 if body.get(what) else empty + 1
+            shown = body.get(what)
+            empty = 0 if shown else empty + 1
+            endless = pages.endless(len(shown) if isinstance(shown, list) else 0)
             token = body.get("nextPageToken") or ""
             if not token:
                 return
             if not isinstance(token, str) or len(token) > LONGEST_TOKEN:
                 raise EndlessListing(f"{self._client.host}: a page of the listing does not say how to go on")
-            if token in followed or len(followed) >= MOST_PAGES or empty > MOST_EMPTY:
+            if endless or token in followed or len(followed) >= MOST_PAGES or empty > MOST_EMPTY:
                 raise EndlessListing(f"{self._client.host}: the pages of the listing have no end")
             followed.add(token)
 

@@ -16,6 +16,7 @@ from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.remote.graph import GraphClient, SyncLost
+from mailpoller.remote.pages import Pages
 from mailpoller.wire.http import HttpAnswer, HttpStatus, http_date, iso_date
 
 log = structlog.get_logger(__name__)
@@ -361,12 +362,16 @@ class _Links:
     def __init__(self) -> None:
         self._followed: set[str] = set()
         self._empty = 0
+        self._pages = Pages()
 
     def next(self, body: Mapping[str, Any], count: int) -> str:
         """The link to the next page; empty if there is none. ``count``: the new messages of this page."""
         link = _link(body, "@odata.nextLink")
         self._empty = 0 if count else self._empty + 1
-        if link and (link in self._followed or len(self._followed) >= MOST_PAGES or self._empty > MOST_EMPTY):
+        endless = self._pages.endless(count)
+        if link and (
+            endless or link in self._followed or len(self._followed) >= MOST_PAGES or self._empty > MOST_EMPTY
+        ):
             raise EndlessListing("the pages of the listing have no end")
         self._followed.add(link)
         return link
