@@ -24,6 +24,7 @@ from mailpoller.config import Config
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.registry import load_plugin
+from mailpoller.config.sections import CONVERSATIONS
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError
@@ -421,12 +422,14 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
     if rules is None:
         bare = Runtime(SystemClock(), Spool(Path()), config.service.state_directory)
         rules = {name: config.rules[name].build(name, bare) for name in block.rules}
+    conversations = config.of(CONVERSATIONS)
     return Pipeline(
         mailbox=mailbox,
         default_queue=block.default_queue,
         default_topic=block.default_topic,
         force_default_queue=block.force_default_queue,
         policies=block.policies(),
+        conversations=conversations.finder() if conversations is not None else None,
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
         rules=[rules[name] for name in block.rules],
@@ -446,8 +449,11 @@ def _reachable(config: Config, block: SourceConfig) -> frozenset[str]:
 
 def _bodies_wanted(config: Config, rules: list[Rule], reachable: frozenset[str]) -> bool:
     """True if a rule or a queue looks below the header, so that large bodies are worth parsing in a thread."""
-    return any(getattr(rule, "needs_body", True) for rule in rules) or any(
-        config.queues[name].payload == "parsed" for name in reachable
+    conversations = config.of(CONVERSATIONS)
+    return (
+        (conversations is not None and "body" in conversations.look_in)
+        or any(getattr(rule, "needs_body", True) for rule in rules)
+        or any(config.queues[name].payload == "parsed" for name in reachable)
     )
 
 

@@ -35,7 +35,7 @@ PASSWORD = "hunter2-never-shown"
 VERBS = [
     "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
     "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt", "oauth",
-    "oauth login",
+    "oauth login", "conversation", "conversation mint",
 ]  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def _import_structlog() -> None:
         del sys.modules["rich"]
 
 
-from mailpoller.cli import check, config, demo, errors, explain, oauth, operate, queue, run, status, trace  # noqa: E402
+from mailpoller.cli import check, config, conversation, demo, errors, explain, oauth, operate, queue, run, status, trace  # noqa: E402
 
 program.command("run")(run.run)
 program.command("check")(check.check)
@@ -63,6 +63,7 @@ program.command("errors")(errors.errors)
 program.command("trace")(trace.trace)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(oauth.oauth, name="oauth")
+program.add_typer(conversation.conversation, name="conversation")
 program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from mailpoller.core.component import Block, SinkConfig
-from mailpoller.core.literals import Duration, MailAddress, MailAddresses, OutgoingName, QueueName, Size
+from mailpoller.core.errors import ConfigError
+from mailpoller.core.literals import Duration, MailAddress, MailAddresses, OutgoingName, QueueName, Secret, Size
+from mailpoller.mail.understand.conversation import KEY_ID, Finder, compile_capturing
 
 PRODUCTION = "production"
 """The environment whose mailboxes need not say so."""
@@ -29,6 +32,51 @@ def _word(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value):
         raise ValueError("must be letters, digits, - and _, at most 40")
     return value
+
+
+class ConversationKey(Block):
+    """A key that tokens are signed with."""
+
+    id: Annotated[str, StringConstraints(pattern=f"^{KEY_ID}$")]
+    """What names it within a token: up to 8 small letters and digits. Never used again for another key."""
+    secret: Secret
+    """At least 16 octets that nobody guesses, such as ``openssl rand -hex 32`` makes."""
+
+
+class ConversationsConfig(Block):
+    """How messages are known to belong to a conversation of the help desk."""
+
+    keys: list[ConversationKey] = Field(default_factory=list)
+    """The keys of signed tokens. New ones are signed with the first; the others are those of older tokens."""
+    patterns: list[Annotated[str, StringConstraints(min_length=1, max_length=1000)]] = Field(
+        default_factory=list, max_length=100
+    )
+    """Regular expressions (RE2) with a group named ``id``: ``\\[#(?P<id>[0-9]+)\\]``. What they find anybody can
+    write, so it is never ``verified``."""
+    look_in: list[Literal["subject", "headers", "body"]] = Field(default=["subject", "headers"], min_length=1)
+    """Where tokens and patterns are looked for, in the order subject, headers, body, and the first counts. The body is
+    then read of every message."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if len({key.id for key in self.keys}) < len(self.keys):
+            raise ValueError("two keys have the same id")
+        for pattern in self.patterns:
+            if "id" not in compile_capturing(pattern).groupindex:
+                raise ValueError("a pattern needs a group that is named id: (?P<id>…)")
+        return self
+
+    def finder(self) -> Finder:
+        """What finds conversations."""
+        keys = {key.id: partial(_revealed, key.secret) for key in self.keys}
+        return Finder(keys, [compile_capturing(pattern).search for pattern in self.patterns], self.look_in)
+
+
+def _revealed(secret: Secret) -> bytes | None:
+    try:
+        return secret.reveal().encode("utf-8")
+    except ConfigError:  # `check` says so, and status; no token is genuine meanwhile
+        return None
 
 
 class ServiceConfig(Block):

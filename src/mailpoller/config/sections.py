@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from mailpoller.config.model import AlertsConfig, Quarantine, QuarantineConfig, ServiceConfig
+from mailpoller.config.model import AlertsConfig, ConversationsConfig, Quarantine, QuarantineConfig, ServiceConfig
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
 
 T = TypeVar("T")
@@ -128,6 +128,14 @@ RULES: Section[Mapping[str, RuleConfig]] = Section(
     usual_type="match",
     place="A list below `rules:`. Without a `type` a rule is of the type `match`.",
 )
+CONVERSATIONS: Section[ConversationsConfig | None] = Section(
+    "conversations",
+    "block",
+    summary="how messages are known to belong to a conversation",
+    without="`conversation` is `null` in events",
+    model=ConversationsConfig,
+    place="One block, `conversations:`.",
+)
 DEFAULTS: Section[None] = Section(
     "defaults",
     "keys",
@@ -164,6 +172,7 @@ TABLE: tuple[Section[Any], ...] = (
     QUARANTINE,
     ALERTS,
     RULES,
+    CONVERSATIONS,
     DEFAULTS,
     MAILBOXES,
     INCLUDE,

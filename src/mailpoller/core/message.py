@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NewType
 
 from mailpoller.core.classification import HUMAN, Classification, MailClass
+from mailpoller.core.conversation import Conversation
 from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
 
@@ -235,9 +236,9 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_classification", "_classify", "auto", "bcc", "cc", "date", "forced", "from_", "header_defects",
-        "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to",
-        "return_path", "sender", "subject", "to",
+        "_body", "_classification", "_classify", "auto", "bcc", "cc", "conversation", "date", "forced", "from_",
+        "header_defects", "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references",
+        "reply_to", "return_path", "sender", "subject", "to",
     )  # fmt: skip
 
     def __init__(
@@ -289,6 +290,8 @@ class Message:
         """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message
         is told from another one under the same name, whatever a server does to its size, date and status; None
         without such a field."""
+        self.conversation: Conversation | None = None
+        """Which conversation it belongs to, once that was looked for."""
         self.forced = False
         """True while it is judged for a mailbox whose every message goes to its default queue."""
         self.load = load

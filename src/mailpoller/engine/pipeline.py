@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
 from mailpoller.core.attributes import Attributes, Priority
 from mailpoller.core.classification import MailClass
+from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Message
 from mailpoller.core.policy import Policy, is_from
 from mailpoller.core.ports import Rule
@@ -25,6 +26,16 @@ BY_RULE = "rule"
 RULE_FAILED = "rule-failed"
 NO_QUEUE = "no-queue"
 """The reasons that the pipeline gives, beside those that a rule names, and the classes that a policy speaks of."""
+
+
+class ConversationFinder(Protocol):
+    """What tells which conversation a message belongs to, in bounded time, and never raises."""
+
+    @property
+    def needs_body(self) -> bool: ...
+
+    def find(self, message: Message) -> Conversation | None: ...
+
 
 Asked = list[tuple[str, Match | None]]
 
@@ -59,6 +70,7 @@ class Pipeline:
         oversize: Literal["truncate", "quarantine"] = "truncate",
         marker: str = "",
         rules: Sequence[Rule] = (),
+        conversations: ConversationFinder | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._default_queue = default_queue
@@ -69,7 +81,10 @@ class Pipeline:
         self._marker = marker
         self._forced = force_default_queue
         self._rules = tuple(rule for rule in rules if not force_default_queue or getattr(rule, "asks_forced", False))
-        self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules)
+        self._conversations = conversations
+        self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules) or (
+            conversations is not None and conversations.needs_body
+        )
         """True if a rule may look below the header (one that does not say may), so that a large body is worth parsing
         in a thread before :meth:`judge`."""
 
@@ -79,6 +94,8 @@ class Pipeline:
         if verdict is not None:
             return Judgement(verdict)
         message.forced = self._forced
+        if self._conversations is not None:
+            message.conversation = self._conversations.find(message)
         asked: Asked = []
         verdict = self._ask(message, asked)
         return Judgement(verdict, tuple(asked))

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pybase64
 
-from mailpoller.core.classification import HUMAN, Bounce, Classification
+from mailpoller.core.classification import HUMAN, Bounce
 from mailpoller.core.delivery import Event, Payload
 from mailpoller.core.message import Forwarded, Message
 from mailpoller.core.verdict import Deliver, Quarantine
@@ -24,7 +24,7 @@ DATA_SCHEMA = "urn:mailpoller:schema:event:1"
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _RAW_KEPT = 1 << 20
-_OF_A_HUMAN = b',"classification":{"class":"human","subclass":"","evidence":[]},"bounce":null'
+_OF_A_HUMAN = b',"classification":{"class":"human","subclass":"","evidence":[]},"bounce":null,"conversation":null'
 
 
 class EventRenderer:
@@ -93,7 +93,7 @@ class EventRenderer:
         if not envelope["subject"].isprintable():
             envelope["subject"] = clean(envelope["subject"])
         if not self._summary:
-            self._summary = _dumps(self._summarised())[:-1] + _understood(message.classification)
+            self._summary = _dumps(self._summarised())[:-1] + _understood(message)
         pieces = [self._summary]
         if payload == "parsed":
             if not self._body:
@@ -154,9 +154,10 @@ class EventRenderer:
         return encoded
 
 
-def _understood(found: Classification) -> bytes:
-    """The class and what comes with it, as more keys of an object."""
-    if found is HUMAN:
+def _understood(message: Message) -> bytes:
+    """The class and what comes with it, and the conversation, as more keys of an object."""
+    found = message.classification
+    if found is HUMAN and message.conversation is None:
         return _OF_A_HUMAN
     return (
         b","
@@ -164,6 +165,7 @@ def _understood(found: Classification) -> bytes:
             {
                 "classification": {"class": found.kind, "subclass": found.subclass, "evidence": found.evidence},
                 "bounce": _bounced(found.bounce) if found.bounce is not None else None,
+                "conversation": message.conversation,
             }
         )[1:-1]
     )
