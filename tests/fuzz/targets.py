@@ -36,7 +36,7 @@ from mailpoller.sources.graph.listing import _told_at
 from mailpoller.sources.imap import reader as imap_reader
 from mailpoller.sources.imap import responses as imap
 from mailpoller.sources.pop3 import reader as pop3_reader
-from mailpoller.sources.pop3.listing import Listing, counted, totalled
+from mailpoller.sources.pop3.listing import Listing, NameLines, SizeLines, counted, totalled
 from mailpoller.sources.pop3.protocol import Reply
 from mailpoller.wire.http import HttpAnswer, error_of, http_date, iso_date, retry_after
 from mailpoller.wire.sasl import CramMd5, OAuthBearer, ScramSha256, decoded
@@ -132,9 +132,14 @@ def pop3_answers(data: bytes) -> None:
     finally:
         reader.close()
     bodies = [body.octets for body in lines.bodies[:3]]
-    if bodies:
-        Listing.read(bodies[0], bodies[-1], _STAT)
-        Listing.read(None, bodies[0], _STAT)
+    for names, sizes in ((bodies[:1], bodies[-1:]), ([], bodies[:1])):
+        uidl, listed = NameLines(), SizeLines()
+        with contextlib.suppress(pop3_reader.ProtocolViolation):
+            for body in names:
+                uidl.write(body)
+            for body in sizes:
+                listed.write(body)
+            Listing.read(uidl if names else None, listed, _STAT)
 
 
 def http(data: bytes) -> None:

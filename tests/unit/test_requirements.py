@@ -81,7 +81,9 @@ def test_every_requirement_file_is_one_of_a_range_and_the_other_way_round() -> N
 
 
 def test_tests_import_nothing_that_their_requirement_file_lacks() -> None:
-    assert unlocked(imported((ROOT / "tests").rglob("*.py")), "test", "build") == {}
+    found = imported((ROOT / "tests").rglob("*.py"))
+    found.pop("atheris")  # scripts/fuzz puts it into an environment of its own, where there is one for this Python
+    assert unlocked(found, "test", "build") == {}
 
 
 def test_benchmarks_import_nothing_that_no_requirement_file_has() -> None:
