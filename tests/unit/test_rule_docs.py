@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.policy import POLICIES, Policy
+from mailpoller.core.policy import POLICIES, USUAL, Policy
 from mailpoller.engine import pipeline
 from mailpoller.rules.condition import MAX_DEPTH, Condition
 from mailpoller.rules.match import Consequence, MatchConfig
@@ -46,8 +46,10 @@ def test_a_file_of_senders_stands_among_them() -> None:
 
 
 def test_defaults_of_the_policies_are_those_on_the_page() -> None:
-    assert SourceConfig(type="x").policies() == dict.fromkeys(
-        ("auto-reply", "challenge", "bounce"), Policy("quarantine")
+    assert (
+        SourceConfig(type="x").policies()
+        == USUAL
+        == dict.fromkeys(("auto-reply", "challenge", "bounce"), Policy("quarantine"))
     )
 
 

@@ -40,6 +40,10 @@ class Policy:
         return self.word == "deliver"
 
 
+USUAL: Mapping[MailClass, Policy] = dict.fromkeys(("auto-reply", "challenge", "bounce"), Policy("quarantine"))
+"""What holds where nothing is said: nobody waits for an answer to these, and answering them begins a loop."""
+
+
 def is_from(message: Message, senders: frozenset[str]) -> bool:
     """True if an address in From, or its domain or one above that, is one of ``senders``."""
     return bool(senders) and any(_is_listed(sender.address, senders) for sender in message.from_[:10])

@@ -12,7 +12,7 @@ from mailpoller.core.attributes import Attributes, Priority
 from mailpoller.core.classification import MailClass
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Message
-from mailpoller.core.policy import Policy, is_from
+from mailpoller.core.policy import USUAL, Policy, is_from
 from mailpoller.core.ports import Rule
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 from mailpoller.engine.listed import SenderList
@@ -66,7 +66,7 @@ class Pipeline:
         default_queue: str | None = None,
         default_topic: str = "",
         force_default_queue: bool = False,
-        policies: Mapping[MailClass, Policy] | None = None,
+        policies: Mapping[MailClass, Policy] = USUAL,
         oversize: Literal["truncate", "quarantine"] = "truncate",
         marker: str = "",
         rules: Sequence[Rule] = (),
@@ -75,7 +75,7 @@ class Pipeline:
         self._mailbox = mailbox
         self._default_queue = default_queue
         self._default_topic = default_topic
-        self._policies = policies or {}
+        self._policies = policies
         self._lists = {path: SenderList(path) for policy in self._policies.values() for path in policy.files}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
