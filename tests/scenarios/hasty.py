@@ -14,7 +14,7 @@ from datetime import timedelta
 def hurry() -> None:
     """Shorten what the engine waits before it bothers a human."""
     from mailpoller import app
-    from mailpoller.engine import alarm, lifeline, queues, watcher
+    from mailpoller.engine import alarm, dispatcher, lifeline, queues, watcher
     from mailpoller.storage import thread
 
     app.Policy = functools.partial(  # type: ignore[assignment,misc]
@@ -27,6 +27,7 @@ def hurry() -> None:
     alarm._TICK_S = 0.1
     watcher.CREDENTIALS_RETRY = timedelta(milliseconds=300)
     watcher.LOOK_AGAIN = timedelta(milliseconds=300)
+    dispatcher._FIRST_DEFERRAL = timedelta(seconds=1)
     queues.DELIVER_DEADLINE = timedelta(seconds=2)
     queues.CHECK_DEADLINE = timedelta(seconds=2)
     lifeline.PAUSE = lifeline.HUNG = timedelta(seconds=2)

@@ -57,6 +57,39 @@ def test_one_message_lost_with_its_session_once_is_in_doubt_and_not_blamed() -> 
     assert doubt.lost(refs(5))
 
 
+@pytest.mark.parametrize("shows", [True, False])
+def test_several_are_found_without_clearing_one_that_has_not_come(shows: bool) -> None:
+    bad, came, found, sessions = {2, 5, 7}, set[int](), list[int](), 1
+    doubt = Doubt()
+    doubt.lost(refs(*range(2 if shows else 1, 9)))
+    while doubt.uids(INBOX):
+        for piece in doubt.pieces(INBOX):
+            uids = [int(ref.uid) for ref in piece]
+            if not bad & set(uids):
+                came.update(uids)
+                continue
+            sessions += 1
+            missing = [uid for uid in uids if not shows or uid >= min(bad & set(uids))]
+            came.update(set(uids) - set(missing))
+            doubt.cleared(refs(*sorted(set(uids) - set(missing))))
+            if doubt.lost(refs(*missing)):
+                found += missing
+            break
+    assert sorted(found) == [2, 5, 7]
+    assert came >= {3, 4, 6, 8} - bad
+    assert sessions <= 6
+    assert {int(ref.uid) for ref in doubt.absolved()} == came
+
+
+def test_those_that_took_sessions_before_come_last_and_each_alone() -> None:
+    doubt = Doubt()
+    doubt.recall(refs(20, 21))
+    doubt.lost(refs(1, 2, 3, 4, 5, 6, 7, 8, 9))
+    assert [[ref.uid for ref in piece] for piece in doubt.pieces(INBOX)] == [
+        ["1"], ["2", "3"], ["4", "5"], ["6", "7"], ["8", "9"], ["20"], ["21"],
+    ]  # fmt: skip
+
+
 def test_another_folder_is_not_in_doubt() -> None:
     doubt = Doubt()
     doubt.lost(refs(1, 2))

@@ -47,6 +47,11 @@ class SessionLost(TransientError):
     """As its parent; and the connection is gone, so reconnect this mailbox first."""
 
 
+class Sacrificed(SessionLost):
+    """As its parent; but with a message that was known to take sessions with it, and was asked for last and alone. The
+    server is well: connect again at once, and put off that message alone."""
+
+
 class LedgerUnavailable(TransientError):
     """The ledger cannot commit (full disk, read-only, locked): fetching stops until it can."""
 

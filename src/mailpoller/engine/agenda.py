@@ -52,12 +52,14 @@ class Limits:
 class Batch:
     """Refs to be worked on together; once they are claimed the folder may advance to ``position``.
 
-    ``alone``: nothing further is begun before what has become of this batch is known.
+    ``alone``: nothing further is begun before what has become of this batch is known. ``doubted``: it may take the
+    session with it, which is known and accepted.
     """
 
     refs: list[MessageRef]
     position: Position | None = None
     alone: bool = False
+    doubted: bool = False
 
 
 async def pages_of(
@@ -140,7 +142,7 @@ class Agenda:
             while waiting:
                 if self.has_to_end():
                     return
-                yield Batch(self._cut(waiting, len(refs), rest=True), alone=True)
+                yield Batch(self._cut(waiting, len(refs), rest=True), alone=True, doubted=True)
         tally.exhausted = True
 
     async def _due(self, folder: Folder, worked: set[str], doubted: int) -> AsyncGenerator[Batch, None]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.errors import LedgerUnavailable, SessionLost
+from mailpoller.core.errors import LedgerUnavailable, Sacrificed, SessionLost
 from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Clock, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
@@ -22,7 +22,7 @@ from mailpoller.engine.claims import Claimant
 from mailpoller.engine.conclusion import Conclusions
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.doubt import Doubt
-from mailpoller.engine.fetcher import Fetcher
+from mailpoller.engine.fetcher import Fetcher, wary
 from mailpoller.engine.hand import UNTOLD, Hand, Pass, Telling
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.line import Line, Place
@@ -43,6 +43,14 @@ STATIONS = 6
 
 HEIRLESS = 10_000
 """Messages that are remembered because a queue may hold them, though their names are gone."""
+
+
+def _require(now: Pass) -> None:
+    """Raise if the pass has lost its session."""
+    if now.lost is not None and now.sacrificed:
+        raise Sacrificed(str(now.lost)) from now.lost
+    if now.lost is not None:
+        raise now.lost
 
 
 class Courier:
@@ -228,9 +236,9 @@ class Courier:
             if not together:
                 return
             now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
-            await self._carry_together(now, Hand(Batch(refs), claims=together))
-            if now.lost is not None:
-                raise now.lost
+            doubted = len(together) == 1 and together[0].ref.uid in self._doubt.uids(folder)
+            await self._carry_together(now, Hand(Batch(refs, doubted=doubted), claims=together))
+            _require(now)
             await self._conclusions.conclude(now)
             self._doubt.cleared([claim.ref for claim in together])
 
@@ -271,8 +279,7 @@ class Courier:
             await now.settled.put(None)
         if now.failure is not None:
             raise now.failure from now.lost
-        if now.lost is not None:
-            raise now.lost
+        _require(now)
 
     async def _feed(self, now: Pass, batches: AsyncGenerator[Batch, None]) -> None:
         """Start each batch as soon as there is room at the first station, until there is none or trouble."""
@@ -284,8 +291,11 @@ class Courier:
                 batch = None if now.over else await anext(batches, None)
                 if batch is None:
                     break
-                walk = now.tasks.create_task(self._walk(now, Hand(batch), place), name=f"batch {self._mailbox}")
-                if batch.alone:
+                hand = Hand(batch)
+                walk = now.tasks.create_task(self._walk(now, hand, place), name=f"batch {self._mailbox}")
+                if batch.doubted:
+                    await wary(now, hand, walk, self.give_up)
+                elif batch.alone:
                     await asyncio.wait([walk])
         except Exception as error:
             now.fail(error)

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Gone, MessageRef
-from mailpoller.core.ports import Backlog, Session
+from mailpoller.core.ports import Backlog, Progressing, Session
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.engine.agenda import Agenda
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.claims import Claimant
 from mailpoller.engine.doubt import Doubt
 from mailpoller.engine.hand import Hand, Pass
+
+DOUBTED_S = 0.4
+"""What is in doubt and silent for so long, or twice as long, is given up."""
+PATIENT = 5
+"""But every fifth time that a message is asked for it has all the time there is: it may only be slow."""
+SILENT = "silence in answer to what may take the session with it"
+
+
+async def wary(now: Pass, hand: Hand, walk: asyncio.Task[None], give_up: Callable[[str], bool]) -> None:
+    """Wait for the end of a batch that may bring the session to a standstill: new mail is not to wait for it."""
+    heard: int | None = None
+    while not walk.done():
+        await asyncio.wait([walk], timeout=DOUBTED_S)
+        asked = hand.reservation is not None and hand.missing
+        if walk.done() or not asked or not isinstance(now.session, Progressing):
+            continue
+        if any((claim.blame + 1) % PATIENT == 0 for claim in hand.claims):
+            continue
+        if heard == now.session.octets_in:
+            give_up(SILENT)
+        heard = now.session.octets_in
 
 
 class Fetcher:
@@ -88,6 +109,8 @@ class Fetcher:
         self._doubt.cleared([raw.claim.ref for raw in hand.fetched] + [claim.ref for claim in hand.gone])
         left = list(hand.missing.values())
         lost = hand.trouble if isinstance(hand.trouble, SessionLost) else None
+        # What is in doubt is asked for alone: whoever was the first to notice, the session was lost with it.
+        first = now.lost is None or hand.batch.doubted
         if left and now.failure is None:
             if lost is None:
                 reason = str(hand.trouble or "the server did not answer for it")
@@ -96,11 +119,12 @@ class Fetcher:
             elif lost.retry_after is not None:
                 # The server wants to be left alone, whatever it was asked for.
                 await self._claims.put_down(left)
-            elif now.lost is None and await self.to_blame([claim.ref for claim in left]):
+            elif first and await self.to_blame([claim.ref for claim in left]):
                 await self._claims.unfetchable(left, "the session is lost whenever it is fetched", now.tally, None)
             else:
                 await self._claims.put_down(left)
         if lost is not None:
+            now.sacrificed = now.sacrificed or (hand.batch.doubted and lost.retry_after is None)
             now.fail(lost)
 
     async def to_blame(self, refs: Sequence[MessageRef]) -> bool:

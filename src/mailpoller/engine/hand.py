@@ -100,6 +100,8 @@ class Pass:
     """An operator said that what is absent is gone."""
     lost: SessionLost | None = None
     """The session: nothing more is fetched or told, and what was fetched is finished."""
+    sacrificed: bool = False
+    """It was lost with messages that were known to be able to take it with them."""
     failure: Exception | None = None
     """Anything else: what is not on its way to a queue yet is given up."""
     given_up: SessionLost | None = None

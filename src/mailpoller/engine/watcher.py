@@ -17,6 +17,7 @@ from mailpoller.core.errors import (
     CredentialsRefused,
     LedgerUnavailable,
     MailpollerError,
+    Sacrificed,
     SessionLost,
     TransientError,
 )
@@ -26,9 +27,9 @@ from mailpoller.engine.agenda import Stop
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.attended import Attended
 from mailpoller.engine.backoff import BLIP, Backoff
+from mailpoller.engine.connecting import AT_ONCE_S, Connecting, Stopped
 from mailpoller.engine.connections import Connections, Place
 from mailpoller.engine.courier import Courier
-from mailpoller.engine.crowd import among
 from mailpoller.engine.deadline import Deadline
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.numbering import Numbering
@@ -42,9 +43,6 @@ from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
 
-CONNECT_DEADLINE = timedelta(minutes=5)
-"""For the whole of connecting; a source keeps finer deadlines of its own."""
-
 LONGEST_RETRY = timedelta(hours=1)
 CREDENTIALS_RETRY = timedelta(minutes=5)
 """The least wait after a refused login: servers lock accounts that knock faster."""
@@ -52,15 +50,9 @@ CREDENTIALS_RETRY = timedelta(minutes=5)
 LOOK_AGAIN = timedelta(seconds=50)
 """The wait after something was missing here: with its jitter a minute at most."""
 
-FAREWELL_S = 0.7
-"""So long a server may take to say goodbye when the service stops: what it does not hear is done again."""
 GIVEN_UP = timedelta(minutes=1)
 """How long a pass may take to end once what it fetches was given up."""
 STANDSTILL = "no step got anywhere within its budget"
-
-
-class _Stopped(Exception):
-    """The service stops while nothing is in hand yet."""
 
 
 class Watcher:
@@ -101,16 +93,11 @@ class Watcher:
         self._health = health
         self._alarm = alarm
         self._stop = stop
-        self._connecting = connecting
-        self._require = require
-        """Raises :class:`ConfigError` while something is missing here without which a connection is of no use: servers
-        count those who come and do not log in. Reads files."""
+        self._connecting = Connecting(connecting, stop, clock, require)
         self._connections = connections or Connections(clock)
         self._due_at = clock.monotonic()
         """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
         self._sleep = Sleep(stop)
-        self._dialling: asyncio.Timeout | None = None
-        """While we connect."""
         self._backing_off = False
         cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
         self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval), blip=BLIP)
@@ -152,7 +139,7 @@ class Watcher:
             try:
                 if await self._attend_in_turn():
                     await self._rest()
-            except _Stopped:
+            except Stopped:
                 return
             except LedgerUnavailable as error:
                 await self._trouble(Kind.LEDGER_UNWRITABLE, error, self._backoff)
@@ -161,6 +148,8 @@ class Watcher:
                 await self._trouble(Kind.MAILBOX_LACKING, lack, Backoff(LOOK_AGAIN, LOOK_AGAIN))
             except CredentialsRefused as error:
                 await self._trouble(Kind.CREDENTIALS_REFUSED, error, self._refusals)
+            except Sacrificed as error:
+                await self._again_soon(error)
             except TransientError as error:
                 await self._trouble(Kind.MAILBOX_DOWN, error, self._backoff)
 
@@ -290,10 +279,7 @@ class Watcher:
         """End the present wait, for news, for back-off or for nothing: poll now, or stop."""
         self._due_at = self._clock.monotonic()
         self._sleep.stir()
-        if self._dialling is not None and self._stop.is_set():
-            # Nothing is in hand yet. One that already fired cannot be moved again.
-            with contextlib.suppress(RuntimeError):
-                self._dialling.reschedule(asyncio.get_running_loop().time())
+        self._connecting.interrupt()
 
     async def _trouble(self, kind: Kind, error: MailpollerError, backoff: Backoff) -> None:
         """Say it once, wait as long as this kind of trouble wants."""
@@ -311,6 +297,9 @@ class Watcher:
         )
         self._alarm.fault(self.mailbox, event, str(error), "")
         await self._alarm.raised(kind, self._subject(kind), str(error), group=self._group)
+        await self._pause(wait)
+
+    async def _pause(self, wait: float) -> None:
         self.deadline.after(wait)
         self._sleep.stirred = self._sleep.stirred and self._stop.is_set()
         self._due_at = self._clock.monotonic() + wait
@@ -319,6 +308,16 @@ class Watcher:
             await self._sleep.unless_stirred(lambda: self._clock.sleep(wait))
         finally:
             self._backing_off = False
+
+    async def _again_soon(self, error: Sacrificed) -> None:
+        """The server is well, and new mail does not wait for a message that took the session with it. Only where there
+        are very many of those, the server is spared."""
+        spared = self._connecting.sacrificed()
+        log.info("session.sacrificed", mailbox=self.mailbox, reason=str(error), spared=spared)
+        if spared:
+            await self._pause(self.config.reconnect_interval.total_seconds())
+        else:
+            await self._clock.sleep(AT_ONCE_S)
 
     def _subject(self, kind: Kind) -> str:
         return "ledger" if kind is Kind.LEDGER_UNWRITABLE else self.mailbox
@@ -329,35 +328,12 @@ class Watcher:
         self.deadline.count(None)
         self._health.enter(self.mailbox, Condition.CONNECTING)
         self.deadline.progressed()
-        async with among(self._connecting):
-            try:
-                async with asyncio.timeout(CONNECT_DEADLINE.total_seconds()) as self._dialling:
-                    if self._stop.is_set():
-                        raise _Stopped
-                    if self._require is not None:
-                        await asyncio.to_thread(self._require)
-                    session = await self.source.connect()
-            except TimeoutError:
-                if self._stop.is_set():
-                    raise _Stopped from None
-                raise TransientError("connecting took too long") from None
-            finally:
-                self._dialling = None
+        session = await self._connecting.connect(self.source)
         log.info("session.opened", mailbox=self.mailbox, host=self.source.account.host)
         self.deadline.progressed()
         self.deadline.count(session)
-        try:
+        async with self._connecting.closing(session):
             yield session
-        except BaseException:
-            with contextlib.suppress(MailpollerError):
-                await session.close()
-            raise
-        # Where dispositions count only now, a close that fails is trouble like any other.
-        try:
-            async with asyncio.timeout(FAREWELL_S if self._stop.is_set() else None):
-                await session.close()
-        except TimeoutError:
-            raise _Stopped from None
         log.info("session.closed", mailbox=self.mailbox)
 
     # --- once ----------------------------------------------------------------------------------------------------
@@ -376,7 +352,7 @@ class Watcher:
                 trouble = await self._carry_all()
             trouble = self._polls.unfinished or trouble
             counts = await self._records.mailboxes.counts(self.mailbox)
-        except _Stopped:
+        except Stopped:
             return Remainder("the service stops")
         except (MailpollerError, ModuleNotFoundError) as failure:
             error = without(failure) if isinstance(failure, ModuleNotFoundError) else failure
