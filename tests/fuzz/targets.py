@@ -106,8 +106,10 @@ _STAT = Reply(True, "", "2 320")
 
 
 class _Pop3Lines:
+    """Every answer has a body, which is by turns one of UIDL and one of LIST."""
+
     def __init__(self) -> None:
-        self.bodies: list[pop3_reader.Collected] = []
+        self.listings: list[NameLines | SizeLines] = []
 
     def line(self, line: bytes) -> pop3_reader.Taker | None:
         reply = Reply.read(line)
@@ -116,8 +118,8 @@ class _Pop3Lines:
         _ = str(reply), counted(reply), totalled(reply)
         if not reply.ok:
             return None
-        self.bodies.append(pop3_reader.Collected(1 << 20))
-        return self.bodies[-1]
+        self.listings.append(SizeLines() if len(self.listings) % 2 else NameLines())
+        return self.listings[-1]
 
 
 def pop3_answers(data: bytes) -> None:
@@ -128,18 +130,14 @@ def pop3_answers(data: bytes) -> None:
         for piece in _pieces(data):
             reader.feed(piece)
     except (pop3_reader.ProtocolViolation, pop3_reader.Enough):
-        pass
+        return
     finally:
         reader.close()
-    bodies = [body.octets for body in lines.bodies[:3]]
-    for names, sizes in ((bodies[:1], bodies[-1:]), ([], bodies[:1])):
-        uidl, listed = NameLines(), SizeLines()
+    names = next((one for one in lines.listings if isinstance(one, NameLines)), None)
+    sizes = next((one for one in lines.listings if isinstance(one, SizeLines)), SizeLines())
+    for given in (names, None):
         with contextlib.suppress(pop3_reader.ProtocolViolation):
-            for body in names:
-                uidl.write(body)
-            for body in sizes:
-                listed.write(body)
-            Listing.read(uidl if names else None, listed, _STAT)
+            Listing.read(given, sizes, _STAT)
 
 
 def http(data: bytes) -> None:
