@@ -130,7 +130,11 @@ async def assemble(
         health.recall(await ledger.last_polls(), await ledger.first_runs())
         alerts = config.alerts.outgoing if config.alerts else ""
         ports = Ports(ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander())
-        fleet = Fleet(ports, Bounds.of(service), _last_resort(service.state_directory))
+        bounds = Bounds.of(service, len(config.queues))
+        polled = sum(config.runs(name) for name in config.mailboxes) if only is None else 1
+        if 0 < bounds.connections < min(polled, service.max_connections or polled):
+            log.warning("connections.bounded", connections=bounds.connections, mailboxes=polled)
+        fleet = Fleet(ports, bounds, _last_resort(service.state_directory))
         closing.push_async_callback(fleet.close)
         lacking = Lacking(fleet)
         for name, outgoing in config.outgoing.items():

@@ -16,7 +16,7 @@ from mailpoller.core.delivery import Disposed, Held, Settlement
 from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
 from mailpoller.core.ports import Session, Start
-from mailpoller.core.verdict import Match
+from mailpoller.engine import judge
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
@@ -201,20 +201,19 @@ async def test_a_message_that_cannot_be_fetched_is_put_off_and_its_neighbours_ar
     assert len(rig.sinks["support"].held) == 10
 
 
-class Bursting:
-    """A rule with a bug that not even the pipeline catches."""
+async def test_a_message_that_upsets_us_is_tried_again_and_quarantined_in_the_end_beside_delivered_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = judge._read
 
-    name = "bursting"
-    needs_body = False
+    def reads(raw: RawMessage, body: bool) -> Message:
+        """A bug of ours."""
+        if b"Subject: bad" in bytes(raw.octets.view()):
+            raise KeyError("as if")
+        return read(raw, body)
 
-    def judge(self, message: Message) -> Match | None:
-        if "bad" in message.subject:
-            raise MemoryError("as if")
-        return None
-
-
-async def test_a_message_that_upsets_us_is_tried_again_and_quarantined_in_the_end_beside_delivered_neighbours() -> None:
-    rig = Rig(rules=[Bursting()])
+    monkeypatch.setattr(judge, "_read", reads)
+    rig = Rig()
     expected = rig.fill(5)
     rig.mailbox.deliver(plain(subject="bad"))
     expected += rig.fill(5, "after")

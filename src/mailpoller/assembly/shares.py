@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -30,6 +31,20 @@ KEPT_ASIDE = 8
 """An eighth of the memory is for small batches alone, so that they do not wait for large ones on slow lines."""
 
 
+OWN_FILES, FILES_PER_QUEUE = 32, 4
+"""File descriptors that are not for sessions: those of the loop, the ledger, the spool, relays and the control socket,
+and those of a queue. Sessions that took them would stop the mail of everybody."""
+
+
+def sessions_allowed(wanted: int, queues: int) -> int:
+    """How many sessions there may be at once, of ``wanted`` (0: any number), under this process's limit of files."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    room = max(1, limit - OWN_FILES - FILES_PER_QUEUE * queues)
+    return min(wanted or room, room)
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much of everything a process may use. ``memory`` and ``memory_per_mailbox`` are octets in hand; 0
@@ -49,14 +64,14 @@ class Bounds:
     """Processes that read what may do harm; 0: none, we do."""
 
     @classmethod
-    def of(cls, service: ServiceConfig) -> Bounds:
-        """Those that are configured."""
+    def of(cls, service: ServiceConfig, queues: int) -> Bounds:
+        """Those that are configured; sessions as far as this process may have files open beside its own."""
         return cls(
             memory=service.memory,
             memory_per_mailbox=service.memory_per_mailbox,
             limits=Limits(service.batch_messages, service.batch_size, service.max_strikes),
             poll_budget=service.poll_budget,
-            connections=service.max_connections,
+            connections=sessions_allowed(service.max_connections, queues),
             connections_per_host=service.max_connections_per_host,
             workers=service.workers,
         )

@@ -15,7 +15,14 @@ import typer
 
 from mailpoller.cli.output import one_line
 from mailpoller.cli.streams import OutputLost, prepare_streams
-from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, MessageGone, TransientError
+from mailpoller.core.errors import (
+    ConfigError,
+    LedgerUnavailable,
+    MailpollerError,
+    MessageGone,
+    TransientError,
+    machine_trouble,
+)
 from mailpoller.core.extras import without
 
 OK = 0
@@ -30,7 +37,7 @@ UNAVAILABLE = 69
 SOFTWARE = 70
 """EX_SOFTWARE: a bug."""
 IOERR = 74
-"""EX_IOERR: what a verb had to say could not be written."""
+"""EX_IOERR: what a verb had to say could not be written, or this machine has no memory, thread or file left."""
 TEMPFAIL = 75
 """EX_TEMPFAIL: not now; try again later."""
 CONFIG = 78
@@ -66,8 +73,12 @@ def exit_code(program: Callable[..., object]) -> int:
             complain(f"this {without(error)}: see docs/install.md, extras")
             code = UNAVAILABLE
     except Exception as error:
-        _explain_bug(error)
-        code = SOFTWARE
+        if (trouble := machine_trouble(error)) is not None:
+            complain(trouble)
+            code = IOERR
+        else:
+            _explain_bug(error)
+            code = SOFTWARE
     return _flushed(int(code) if isinstance(code, int) else OK, lost)
 
 

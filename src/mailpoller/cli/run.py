@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -149,10 +150,12 @@ def _served(config: Config, only: str | None) -> bool:
 
 def _logging_bugs(config: Config, once: bool, only: str | None, terminal: Terminal | None) -> bool:
     """Run; what nobody foresaw is in the log with its traceback before it ends the process."""
+    from mailpoller.core.errors import machine_trouble
+
     try:
         return run_loop(_run(config, once=once, only=only, terminal=terminal))
     except Exception as error:
-        if not expected_errors(error):
+        if not expected_errors(error) and machine_trouble(error) is None:
             import structlog
 
             structlog.get_logger(__name__).exception("service.failed")
@@ -168,6 +171,7 @@ async def _run(config: Config, *, once: bool, only: str | None, terminal: Termin
         complain(reason)
         leave(IOERR)
 
+    allow_files()
     async with assemble(config, only=only, hung=hung) as app:
         stop_on_signals(app, config.service.stop_grace.total_seconds())
         tune_interpreter()
@@ -179,6 +183,15 @@ async def _run(config: Config, *, once: bool, only: str | None, terminal: Termin
         if not well and (left := app.remainder()):
             complain(f"not finished: {left}")
         return well
+
+
+def allow_files() -> None:
+    """As many open files as we may have at all: shells give a process fewer to begin with."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def tune_interpreter() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -43,6 +44,11 @@ class TransientError(MailpollerError):
         self.advice = advice
 
 
+class MachineTrouble(TransientError):
+    """As its parent; and it is this machine's own: memory, a disk of ours, threads, file descriptors. It counts against
+    no message and no server."""
+
+
 class SessionLost(TransientError):
     """As its parent; and the connection is gone, so reconnect this mailbox first."""
 
@@ -81,3 +87,26 @@ class CredentialsRefused(MailpollerError):
 class CredentialsMissing(CredentialsRefused):
     """There is nothing here to say who we are with: a secret or a file is missing, or of no use. Nobody was asked, so
     that looking again every minute locks no account."""
+
+
+_OF_THE_MACHINE = frozenset(
+    (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EAGAIN)
+)
+
+
+def machine_trouble(error: BaseException) -> str | None:
+    """What it is, in words, if an error that nobody foresaw is the machine's own (:class:`MachineTrouble`) and no bug;
+    None if it is not."""
+    if isinstance(error, MachineTrouble):
+        return str(error)
+    if isinstance(error, BaseExceptionGroup):
+        found = [machine_trouble(one) for one in error.exceptions]
+        return found[0] if all(found) else None
+    if isinstance(error, MemoryError):
+        return "this machine: no memory is left (MemoryMax)"
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        limit = " (LimitNOFILE)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+        return f"this machine: {error.strerror}{limit}"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "this machine: no thread can be begun (TasksMax, MemoryMax)"
+    return None

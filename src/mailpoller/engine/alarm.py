@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from mailpoller import __version__
-from mailpoller.core.errors import MailpollerError
+from mailpoller.core.errors import MailpollerError, machine_trouble
 from mailpoller.core.ports import Answer, Clock, DoubtKind, Fault, Journal, Outgoing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import Backoff
@@ -250,11 +250,12 @@ class Alarm:
         try:
             answer = await self._outgoing.send(mail)
         except Exception as error:
-            if not isinstance(error, MailpollerError):
+            trouble = str(error) if isinstance(error, MailpollerError) else machine_trouble(error)
+            if trouble is None:
                 log.exception("alert.crashed")
             wait = self._backoff.failed()
             self._next_try = self._clock.monotonic() + wait
-            reason = str(error) if isinstance(error, MailpollerError) else type(error).__name__
+            reason = type(error).__name__ if trouble is None else trouble
             log.warning("alert.deferred", reason=reason, retry_s=round(wait, 1), alarms=len(worthy))
             self.fault("alerts", "alert.deferred", reason)
             await self._alarms.catch_up()

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from mailpoller.core.delivery import LEAVE, Held, Outcome, Question, Settlement
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Clock
-from mailpoller.engine.dispatcher import Deferral, put_off
+from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, put_off
 from mailpoller.engine.hand import Pass
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.records import Records
@@ -102,8 +102,11 @@ class Claimant:
                 self._observer.fault("message.unfetched", reason, claim.mid)
             else:
                 log.debug("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=uid, reason=reason)
+            ours = isinstance(error, MachineTrouble)
             until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
-            await self._records.claims.defer([claim], until=until, reason=reason)
+            if ours:
+                until = self._clock.now() + MACHINE_AGAIN
+            await self._records.claims.defer([claim], until=until, reason=reason, cause="machine" if ours else "")
             self._observer.deferred([claim], reason)
             tally.put_off(1, until)
         self.close(claims)

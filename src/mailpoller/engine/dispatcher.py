@@ -81,6 +81,11 @@ class Deferral:
     cause: Literal["", "absent", "doubtful", "machine"] = ""
 
 
+MACHINE_AGAIN = timedelta(minutes=1)
+"""After so long what met this machine's own trouble is tried again, however often that was: nothing is counted by
+which the wait could grow."""
+
+
 def put_off(
     now: datetime, attempts: int, *, retry_after: timedelta | None = None, at_most: timedelta = _LONGEST_DEFERRAL
 ) -> datetime:

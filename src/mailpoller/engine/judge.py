@@ -11,11 +11,11 @@ from datetime import timedelta
 
 import structlog
 
-from mailpoller.core.errors import MailpollerError
+from mailpoller.core.errors import MailpollerError, machine_trouble
 from mailpoller.core.message import Body, Claim, Message, RawMessage, Undone
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
-from mailpoller.engine.dispatcher import Deferral, Dispatcher, Judged, put_off
+from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.hand import Hand, Pass
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
@@ -233,6 +233,13 @@ class Judge:
         except MailpollerError:
             raise
         except Exception as error:
+            if (trouble := machine_trouble(error)) is not None:
+                until = self._clock.now() + MACHINE_AGAIN
+                log.warning(
+                    "message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=trouble
+                )
+                self._observer.fault("message.unfetched", trouble, claim.mid)
+                return Deferral(claim, until, trouble, cause="machine")
             log.exception("message.unprocessable", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid)
             self._observer.fault("message.unprocessable", type(error).__name__, claim.mid)
             if claim.attempts + 1 < self._max_strikes:

@@ -18,6 +18,7 @@ from mailpoller.core.errors import (
     MailpollerError,
     QueueVanished,
     TransientError,
+    machine_trouble,
 )
 from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Consumed, DoubtKind, QueueRecord, Sink, SinkDoubt, Unserving, Upkept
@@ -242,7 +243,10 @@ class Queue:
         except MailpollerError as error:
             await self._failed(str(error), None)
             raise TransientError(str(error)) from error
-        except Exception:
+        except Exception as failure:
+            if (trouble := machine_trouble(failure)) is not None:
+                await self._failed(trouble, None)
+                raise TransientError(trouble) from failure
             log.exception("queue.crashed", queue=self.name, batch=len(batch))
             if len(batch) == 1:
                 return [Refusal(batch[0].delivery_id, "the sink failed in an unknown way; the log has the traceback")]
@@ -315,8 +319,8 @@ class Queue:
         while True:
             try:
                 return await work()
-            except Exception:
-                log.exception("queue.crashed", queue=self.name, batch=0)
+            except Exception as error:
+                self._say_crashed(error)
                 await self._clock.sleep(UPKEEP_INTERVAL.total_seconds())
 
     async def _prove(self) -> None:
@@ -364,8 +368,14 @@ class Queue:
             except (TimeoutError, MailpollerError) as error:
                 # A queue that is really down is found out by the next delivery.
                 log.debug("queue.unkept", queue=self.name, reason=str(error))
-            except Exception:
-                log.exception("queue.crashed", queue=self.name, batch=0)
+            except Exception as error:
+                self._say_crashed(error)
+
+    def _say_crashed(self, error: Exception) -> None:
+        if (trouble := machine_trouble(error)) is not None:
+            log.debug("queue.unkept", queue=self.name, reason=trouble)
+        else:
+            log.exception("queue.crashed", queue=self.name, batch=0)
 
     async def _turn(self) -> None:
         """One turn of the sink's."""
@@ -491,6 +501,8 @@ class Queue:
         except MailpollerError as error:
             return str(error), False
         except Exception as error:
+            if (trouble := machine_trouble(error)) is not None:
+                return trouble, False
             log.exception("queue.crashed", queue=self.name, batch=0)
             return f"the sink failed in an unknown way ({type(error).__name__})", False
         return None, False

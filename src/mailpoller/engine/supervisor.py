@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from mailpoller.core.errors import machine_trouble
 from mailpoller.core.ports import Clock
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.backoff import STABLE, Backoff
@@ -265,6 +266,9 @@ async def _endless(name: str, work: Service, ended: asyncio.Event) -> None:
         try:
             await work(ended)
             return
-        except Exception:
-            log.exception("service.crashed", service=name)
+        except Exception as error:
+            if (trouble := machine_trouble(error)) is not None:
+                log.warning("service.hindered", service=name, reason=trouble)
+            else:
+                log.exception("service.crashed", service=name)
             await asyncio.sleep(REBUILD_FLOOR.total_seconds())

@@ -16,10 +16,12 @@ from mailpoller.core.errors import (
     CredentialsMissing,
     CredentialsRefused,
     LedgerUnavailable,
+    MachineTrouble,
     MailpollerError,
     Sacrificed,
     SessionLost,
     TransientError,
+    machine_trouble,
 )
 from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Session, Source, Tokened, Wake
@@ -152,6 +154,10 @@ class Watcher:
                 await self._again_soon(error)
             except TransientError as error:
                 await self._trouble(Kind.MAILBOX_DOWN, error, self._backoff)
+            except Exception as error:
+                if (trouble := machine_trouble(error)) is None:
+                    raise
+                await self._trouble(Kind.MAILBOX_DOWN, MachineTrouble(trouble), self._backoff)
 
     async def _attend_in_turn(self) -> bool:
         """One session, once there may be one; True if it ended to make room for another mailbox."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import MachineTrouble, SessionLost, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.remote.throttle import Busy
@@ -44,7 +44,12 @@ class Fetching(ABC):
             self._drop()
         if self.failed:
             error = next(iter(self.failed.values()))
-            raise TransientError(
+            kind = (
+                MachineTrouble
+                if any(isinstance(one, MachineTrouble) for one in self.failed.values())
+                else TransientError
+            )
+            raise kind(
                 f"{len(self.failed)} of {self._count} messages cannot be fetched: {error}",
                 retry_after=error.retry_after,
             )

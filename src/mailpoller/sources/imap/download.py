@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Octets, Spool
 from mailpoller.remote.standins import LONGEST, stand_in
@@ -156,6 +156,7 @@ class Download:
     def __init__(self, downloads: Downloads, claims: Sequence[Claim]) -> None:
         self.event = asyncio.Event()
         self.failed: dict[str, str] = {}
+        self._spoilt = False
         self._downloads = downloads
         self._protocol = downloads.protocol
         self._mailbox = downloads.protocol.mailbox
@@ -212,7 +213,8 @@ class Download:
     def complaint(self) -> TransientError:
         """What to say about the messages that could not be had."""
         reasons = sorted(set(self.failed.values()))
-        return TransientError(f"{len(self.failed)} of the messages could not be downloaded: {'; '.join(reasons[:3])}")
+        kind = MachineTrouble if self._spoilt else TransientError
+        return kind(f"{len(self.failed)} of the messages could not be downloaded: {'; '.join(reasons[:3])}")
 
     # --- as answers come -------------------------------------------------------------------------------------
     def take(self, fetched: Fetched) -> bool:
@@ -235,6 +237,7 @@ class Download:
         del self._waiting[fetched.uid]
         if isinstance(body, SpoolFailure):
             self.failed[fetched.uid] = f"the spool cannot be written: {body}"
+            self._spoilt = True
         else:
             octets = body if isinstance(body, Octets) else Octets.of(body)
             hint = claim.ref.size

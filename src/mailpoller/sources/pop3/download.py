@@ -38,6 +38,10 @@ SLACK = 64 << 10
 connection."""
 
 
+SPOILT = "the spool cannot be written"
+"""How a reason begins that is our own disk's."""
+
+
 class Body:
     """Takes one message, at most ``limit`` octets of it. ``most``: when these have come, the connection is cut.
     ``begun`` is told that the first octets are there, ``done`` that the last ones are."""
@@ -79,7 +83,7 @@ class Body:
                 # Read past it, so that the connection stays usable.
                 self._intake.abort()
                 self._intake = None
-                self.failure = f"the spool cannot be written: {error.strerror or error}"
+                self.failure = f"{SPOILT}: {error.strerror or error}"
         if self.size > self._most:
             self.finish()
             raise Enough

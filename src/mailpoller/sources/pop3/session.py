@@ -13,13 +13,13 @@ from urllib.parse import quote as percent
 import structlog
 
 from mailpoller.core.delivery import Disposed, Settlement
-from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.errors import MachineTrouble, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.pop3.columns import Some
 from mailpoller.sources.pop3.config import Pop3Settings, impossible
-from mailpoller.sources.pop3.download import Download
+from mailpoller.sources.pop3.download import SPOILT, Download
 from mailpoller.sources.pop3.excerpt import Excerpt
 from mailpoller.sources.pop3.maildrop import CONFIRMED, Contents, Maildrop, State, contradictory, shared_name
 from mailpoller.sources.pop3.memory import Memory
@@ -350,7 +350,8 @@ class Pop3Session:
                         maildrop, contents = await self._enter()
             if failed:
                 reasons = "; ".join(sorted(set(failed.values()))[:3])
-                raise TransientError(f"{len(failed)} of the messages could not be downloaded: {reasons}")
+                kind = MachineTrouble if any(SPOILT in reason for reason in failed.values()) else TransientError
+                raise kind(f"{len(failed)} of the messages could not be downloaded: {reasons}")
 
     def _download(self, maildrop: Maildrop, claims: Sequence[Claim], limit: int) -> Download | Excerpt:
         """What is downloaded next: all that is within the limit, in the server's order; or else one that is not."""

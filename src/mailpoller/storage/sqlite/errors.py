@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 from typing import Literal
@@ -71,5 +72,17 @@ def classify(error: BaseException, path: Path) -> SqliteUnavailable | None:
         # The low octet is the primary result code; the rest only says where inside SQLite it arose.
         kind = _TROUBLES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if kind is not None:
-            return SqliteUnavailable(kind, path, f"{error}{_ADVICE.get(error.sqlite_errorcode & 0xFF, '')}")
+            advice = _ADVICE.get(error.sqlite_errorcode & 0xFF, "")
+            if advice and (lack := _no_file_left()):
+                advice = f": {lack}"  # SQLite does not say why it cannot open a file
+            return SqliteUnavailable(kind, path, f"{error}{advice}")
     return None
+
+
+def _no_file_left() -> str:
+    """Why no file at all can be opened now; empty if one can."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return f"{error.strerror} (LimitNOFILE)"
+    return ""

@@ -27,7 +27,7 @@ from mailpoller.wire.http.errors import (
     HttpCut,
     HttpError,
     HttpStatus,
-    IntakeTrouble,
+    SpoolTrouble,
     Unauthorized,
     error_of,
     faults,
@@ -217,7 +217,7 @@ class HttpClient:
                 try:
                     intake.write(chunk)
                 except OSError as error:
-                    raise IntakeTrouble(f"cannot spool a message: {error.strerror}") from error
+                    raise SpoolTrouble(f"cannot spool a message: {error.strerror}") from error
                 if intake.overflowed:
                     return
 

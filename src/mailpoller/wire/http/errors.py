@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from mailpoller.core.errors import CredentialsRefused, TransientError
+from mailpoller.core.errors import CredentialsRefused, MachineTrouble, TransientError
 from mailpoller.wire.wording import spoken
 
 _LONGEST_WAIT = timedelta(hours=1)
@@ -51,6 +51,10 @@ class HttpStatus(HttpError):
 class IntakeTrouble(TransientError):
     """What came could not be taken in: one message's trouble, or our spool's. The service and the connection are as
     good as before."""
+
+
+class SpoolTrouble(IntakeTrouble, MachineTrouble):
+    """As both: our spool cannot be written."""
 
 
 class Unauthorized(CredentialsRefused):
