@@ -229,7 +229,7 @@ class Judge:
             return self._unread(raw, Quarantine("poison", detail))
         except NoWorker as error:
             log.warning("worker.lacking", mailbox=self._mailbox, mid=claim.mid, reason=str(error))
-            return Deferral(claim, put_off(self._clock.now(), 0), str(error), cause="machine")
+            return Deferral(claim, self._clock.now() + MACHINE_AGAIN, str(error), cause="machine")
         except MailpollerError:
             raise
         except Exception as error:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import MachineTrouble
 from mailpoller.core.message import Body, RawMessage
 from mailpoller.workers.frames import LARGEST, LENGTH, body_of, question
 
@@ -31,7 +31,7 @@ class Unread(Exception):
     """A body could not be read, for a reason that is the message's own, in one constant word."""
 
 
-class NoWorker(TransientError):
+class NoWorker(MachineTrouble):
     """A worker cannot be begun, or all of them were taken: the machine's trouble, and not the message's."""
 
 
