@@ -79,7 +79,7 @@ async def test_a_worker_that_cannot_be_begun_is_not_counted_against_the_message(
         found = rig.ledger.store.connection.execute
         await until(lambda: found(waiting).fetchall() == [(0, "no process can be begun", 0)])
         workers.trouble.clear()
-        rig.clock.ahead = timedelta(minutes=1)
+        rig.clock.ahead = timedelta(minutes=2)
         await until(lambda: rig.subjects() == expected)
 
 
