@@ -41,6 +41,7 @@ async def died_with(count: int) -> tuple[Rig, FakeWorkers, Counter[str]]:
     carrying = asyncio.create_task(rig.carry())
     await until(lambda: rig.sinks["support"].batches)
     again = Rig(ledger=rig.ledger.restarted())
+    again.ledger._clock = again.clock
     again.mailbox = again.source.mailbox = rig.mailbox
     carrying.cancel()
     await asyncio.wait([carrying])
