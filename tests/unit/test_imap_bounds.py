@@ -175,10 +175,14 @@ def select(protocol: ImapProtocol) -> object:
     return protocol.mailbox
 
 
-async def test_fetch_is_not_answered_by_more_than_there_can_be() -> None:
+@pytest.mark.parametrize("words", ["1:500", "*", "900:*", "7"])
+async def test_fetch_is_not_answered_by_more_than_there_can_be(words: str) -> None:
     protocol, _ = connected()
+    protocol.data_received(b"* 1000000 EXISTS\r\n* OK [UIDNEXT 1000] next\r\n")
+    protocol.mailbox.arrived = 0  # as SELECT has it
     mailbox = select(protocol)
-    protocol.submit("FETCH", "1:500", "(UID FLAGS)", within=mailbox, on_fetch=lambda fetched: True)
+    protocol.submit("FETCH", words, "(UID FLAGS)", within=mailbox, on_fetch=lambda fetched: True)
+    protocol.data_received(b"* 4294967295 EXISTS\r\n* OK [UIDNEXT 4294967295] next\r\n")  # what it says later
     for _ in range(70):
         protocol.data_received(b"* 1 FETCH (UID 1 FLAGS ())\r\n" * 50)
         await asyncio.sleep(0)

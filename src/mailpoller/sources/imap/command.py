@@ -69,6 +69,7 @@ class Request(library.Command):  # type: ignore[misc]
         self.expires_at = float("inf")
         self._gathered = 0
         self._lines = 0
+        self._told: tuple[int, int | None, int] | None = None
 
     def __repr__(self) -> str:
         return f"<{self.tag} {self.name}>"
@@ -85,24 +86,30 @@ class Request(library.Command):  # type: ignore[misc]
             raise ProtocolViolation(f"the answer to {self.name} is larger than {most} octets")
         self.data.append(response)
 
+    def belong(self, mailbox: Mailbox) -> None:
+        """It is about messages of this folder, as that is now."""
+        self.within = mailbox
+        self._told = mailbox.exists, mailbox.uidnext, mailbox.arrived
+
     def count(self) -> None:
         """One more FETCH answer came that may be about it. Raises :class:`ProtocolViolation` if that is more than
         there can be."""
         self._lines += 1
-        mailbox = self.within
-        if not self._lines % _LOOK and mailbox is not None and self._lines > 2 * self._messages(mailbox) + _LOOK:
+        if not self._lines % _LOOK and self._told is not None and self._lines > 2 * self._messages(*self._told) + _LOOK:
             raise ProtocolViolation(f"{self._lines} answers to a FETCH of fewer messages")
 
-    def _messages(self, mailbox: Mailbox) -> int:
-        """How many messages a UID FETCH may be answered with."""
+    def _messages(self, exists: int, uidnext: int | None, arrived: int) -> int:
+        """How many messages a UID FETCH may be answered with, by what was known of the folder when it was asked."""
         words = self.line.split(b" ", 4)[3]
         if not words.endswith(b"*"):
             return min(count_set(words), MAX_UIDS)
-        there = min(mailbox.exists, MAX_UIDS)
+        if words == b"*":
+            return 1
+        there = min(exists, MAX_UIDS)
         low = words.partition(b":")[0]
-        if mailbox.uidnext is None or not low.isdigit():
+        if uidnext is None or not low.isdigit():
             return there
-        return min(there, max(0, mailbox.uidnext - int(low)) + mailbox.arrived)
+        return min(there, max(0, uidnext - int(low)) + arrived)
 
     def end(self, status: Status) -> None:
         """The tagged answer has come."""

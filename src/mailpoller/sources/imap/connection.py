@@ -239,7 +239,8 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
             name, tag, line, alone=alone, wants=wants, on_fetch=on_fetch, on_done=on_done, replies=replies,
             converse=converse,
         )  # fmt: skip
-        request.within = within
+        if within is not None:
+            request.belong(within)
         self._queue.append(request)
         self._send()
         return request
