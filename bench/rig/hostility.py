@@ -238,6 +238,25 @@ def imap_phantoms(wire: Wire) -> None:
     wire.imap({"IDLE": idle, "FETCH": fetch, "SELECT": select, "SEARCH": b"* SEARCH\r\n%T OK ok\r\n"})
 
 
+@_scenario("imap", quiet=True, start="all")
+def imap_million_phantoms(wire: Wire) -> None:
+    """A million messages, and the octets of none."""
+
+    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
+        words, _, items = arguments.partition(" ")
+        if "SIZE" in items:
+            for part in words.split(","):
+                low, _, high = part.partition(":")
+                uids = range(int(low.replace("*", "1000000")), int((high or low).replace("*", "1000000")) + 1)
+                wire.say(b"".join(b"* %d FETCH (UID %d RFC822.SIZE 100)\r\n" % (uid, uid) for uid in uids))
+        return b"%T OK ok\r\n"
+
+    def search(wire: Wire, tag: str, arguments: str) -> bytes:
+        return b'* ESEARCH (TAG "%T") UID' + b" ALL 1:1000000" * ("1:*" in arguments) + b"\r\n%T OK ok\r\n"
+
+    wire.imap({"FETCH": fetch, "SEARCH": search}, exists=MILLION)
+
+
 # --- POP3 ------------------------------------------------------------------------------------------------------------
 _POP3: dict[str, Said] = {
     "CAPA": b"+OK\r\nUIDL\r\nUSER\r\nTOP\r\n.\r\n",

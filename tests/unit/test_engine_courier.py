@@ -18,6 +18,7 @@ from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
 from mailpoller.core.ports import Session, Start
 from mailpoller.engine import judge
 from mailpoller.engine.budget import Budget
+from mailpoller.engine.courier import STATIONS
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
 from mailpoller.testing.fake_source import FakeSession
@@ -616,3 +617,22 @@ async def test_memory_is_given_back_when_a_pass_is_cancelled_that_gives_up_alrea
     with pytest.raises(asyncio.CancelledError):
         await carrying
     assert rig.budget.used == 0
+
+
+async def test_pass_that_misses_much_ends_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may list a million messages and have none."""
+
+    async def fetch(self: FakeSession, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
+        for claim in claims:
+            yield Gone(claim)
+
+    monkeypatch.setattr(FakeSession, "fetch", fetch)
+    monkeypatch.setattr("mailpoller.engine.courier.MOST_ABSENT", 5)
+    rig = Rig(batch=1)
+    rig.fill(60)
+    seen = [0]
+    while seen[-1] < 60:
+        tally = await rig.carry()
+        seen.append(len(rig.ledger.store.messages))
+        assert seen[-2] < seen[-1] <= seen[-2] + 5 + STATIONS
+    assert (await rig.carry()).exhausted and not tally.settled

@@ -71,7 +71,8 @@ class Absences:
             if claim.absent_at is not None
             and now - claim.absent_at >= (BELIEVED_AFTER if many and not accepted else self._apart)
         ]
-        waiting = [claim for claim in claims if claim not in ripe]
+        gone = {id(claim) for claim in ripe}
+        waiting = [claim for claim in claims if id(claim) not in gone]
         return Absence(ripe, waiting, now + self._apart)
 
     async def over(self, folder: Folder) -> None:

@@ -34,6 +34,8 @@ from mailpoller.engine.teller import Teller
 
 log = structlog.get_logger(__name__)
 
+MOST_ABSENT = 5000
+"""Messages that were listed and are not there: with so many of them a pass ends, and the next one goes on."""
 POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
@@ -288,7 +290,8 @@ class Courier:
             while not now.over:
                 place = line.enter()
                 await place.on()
-                batch = None if now.over else await anext(batches, None)
+                enough = now.over or len(now.absent) >= MOST_ABSENT
+                batch = None if enough else await anext(batches, None)
                 if batch is None:
                     break
                 hand = Hand(batch)
