@@ -20,7 +20,7 @@ from mailpoller.sources.imap import protocol as protocol_module
 from mailpoller.sources.imap.details import Order, hits, merged, within
 from mailpoller.sources.imap.listing import _gaps
 from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.reader import MAX_EARLY, TURN, ProtocolViolation
+from mailpoller.sources.imap.reader import MAX_EARLY, TURN, ProtocolViolation, ResponseReader
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, count_set, read_set, read_values
 from mailpoller.wire import unasked
 from mailpoller.wire.unasked import Allowance
@@ -253,6 +253,20 @@ async def test_others_have_their_turn_between_many_responses() -> None:
     assert wire.paused and protocol.mailbox.exists == TURN
     await until(lambda: protocol.mailbox.exists == 10 * TURN)
     assert turns >= 9 and protocol.mailbox.exists == 10 * TURN and not wire.paused
+
+
+def test_small_messages_are_dealt_with_in_turns() -> None:
+    taken: list[bytes] = []
+    shape = b'* 1 FETCH (UID %d FLAGS () INTERNALDATE " 1-Feb-2026 03:04:05 +0000" BODY[] {2}\r\nhi)\r\n'
+    octets = b"".join(shape % uid for uid in range(1, 2 * TURN))
+    reader = ResponseReader(
+        lambda response: None, lambda line, size: None, lambda uid, flags, date, octets: taken.append(uid) is None
+    )
+    at = reader.feed(octets)
+    assert len(taken) == TURN // 4 and octets[at:].startswith(b"* 1 FETCH (UID %d " % (TURN // 4 + 1))
+    while at < len(octets):
+        at += reader.feed(octets[at:])
+    assert len(taken) == 2 * TURN - 1
 
 
 async def test_last_words_behind_many_responses_are_heard() -> None:

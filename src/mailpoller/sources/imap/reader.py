@@ -25,6 +25,9 @@ MAX_BLANK = 10_000
 TURN = 512
 """Responses that are dealt with in one go, before whoever else waits has his turn: a page of a listing, or 4 ms."""
 
+_MESSAGE = 4
+"""As how many of these a message counts."""
+
 
 class ProtocolViolation(Exception):
     """The server broke the protocol, or our bounds. The connection cannot be used any more."""
@@ -140,6 +143,9 @@ class ResponseReader:
                 stop = found.end() + int(size)
                 if data.startswith(b")\r\n", stop) and self._message(uid, flags, date, data[found.end() : stop]):
                     position = stop + 3
+                    left -= _MESSAGE
+                    if left <= 0:
+                        return position
                     continue
             newline = data.find(b"\n", position)
             if newline < 0:
@@ -170,7 +176,7 @@ class ResponseReader:
                 if self._blank > MAX_BLANK:
                     raise ProtocolViolation(f"more than {MAX_BLANK} empty lines")
             left -= 1
-            if not left:
+            if left <= 0:
                 return position
         return end
 
