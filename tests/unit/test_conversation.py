@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from typer.testing import CliRunner
 
-from mailpoller.cli.program import program
 from mailpoller.config.model import ConversationsConfig
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Message
@@ -165,11 +167,18 @@ def test_event_says_the_conversation_at_every_payload_level() -> None:
         }  # fmt: skip
 
 
-def test_command_mints_what_the_service_believes(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("CONVERSATION_KEY", KEY.decode())
+def test_command_mints_what_the_service_believes(tmp_path: Path) -> None:
+    """In a process of its own: a verb sets up the log for good."""
     config = tmp_path / "mailpoller.yaml"
-    config.write_text("conversations: {keys: [{id: a, secret: 'env:CONVERSATION_KEY'}]}\n", "utf-8")
-    said = CliRunner().invoke(program, ["conversation", "mint", "-c", str(config), "case 4711"])
-    assert said.stdout == TOKEN + "\n"
-    config.write_text("service: {}\n", "utf-8")
-    assert CliRunner().invoke(program, ["conversation", "mint", "-c", str(config), "x"]).exit_code != 0
+
+    def minted(text: str) -> subprocess.CompletedProcess[str]:
+        config.write_text(text, "utf-8")
+        words = [sys.executable, "-m", "mailpoller", "conversation", "mint", "-c", str(config), "case 4711"]
+        key = {"CONVERSATION_KEY": KEY.decode()}
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **key})
+
+    said = minted("conversations: {keys: [{id: a, secret: 'env:CONVERSATION_KEY'}]}\n")
+    assert (said.stdout, said.returncode) == (TOKEN + "\n", 0)
+    refused = minted("service: {}\n")
+    assert refused.returncode != 0
+    assert "no key is configured" in refused.stderr
