@@ -9,9 +9,8 @@ from typing import Any
 
 import httpcore
 
-from mailpoller.wire.dial import adopt, dial
+from mailpoller.wire.dial import Way, adopt, dial
 from mailpoller.wire.http.framing import Told
-from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import TlsPolicy, secure
 
 _BUFFERED = 128 << 10
@@ -22,9 +21,10 @@ _LONGEST_HEADER = 128 << 10
 
 
 class Backend(httpcore.AsyncNetworkBackend):
-    """Connects by :func:`~mailpoller.wire.dial.dial`, through the proxy if there is one."""
+    """Connects by :func:`~mailpoller.wire.dial.dial`, or by the way round if there is one, such as a
+    proxy."""
 
-    def __init__(self, policy: TlsPolicy, proxy: Proxy | None, seconds: float) -> None:
+    def __init__(self, policy: TlsPolicy, proxy: Way | None, seconds: float) -> None:
         self._policy = policy
         self._proxy = proxy
         self._seconds = seconds
@@ -53,7 +53,7 @@ class Backend(httpcore.AsyncNetworkBackend):
 
 
 async def open_pool(
-    policy: TlsPolicy, proxy: Proxy | None, seconds: float, *, connections: int, kept: float
+    policy: TlsPolicy, proxy: Way | None, seconds: float, *, connections: int, kept: float
 ) -> httpcore.AsyncConnectionPool:
     """A pool of at most so many connections, each made by us within ``seconds``, and kept so many seconds while it is
     idle.
