@@ -1,0 +1,91 @@
+"""From deliveries to a request: the content modes of CloudEvents' HTTP binding (1.0.2 section 3), and the presets."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
+
+from mailpoller.core.delivery import Delivery
+from mailpoller.sinks.webhook.presets import RFC822, Login, Preset
+from mailpoller.sinks.webhook.signature import sign
+
+Mode = Literal["structured", "binary", "raw"]
+
+STRUCTURED = "application/cloudevents+json; charset=UTF-8"
+BATCH = "application/cloudevents-batch+json; charset=UTF-8"
+
+_PLAIN = "".join(chr(one) for one in range(0x21, 0x7F) if chr(one) not in '"%')
+"""Characters of a header's value that stay as they are (section 3.1.3.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent."""
+
+    fields: Mapping[str, str]
+    body: bytes
+
+
+def identity(deliveries: Sequence[Delivery]) -> str:
+    """``webhook-id``: the delivery id; for several, one that is the same for the same ones in the same order."""
+    if len(deliveries) == 1:
+        return deliveries[0].delivery_id
+    return str(uuid5(NAMESPACE_URL, "\n".join(one.delivery_id for one in deliveries)))
+
+
+def request_of(
+    deliveries: Sequence[Delivery],
+    *,
+    mode: Mode,
+    preset: Preset | None,
+    batched: bool,
+    login: Login,
+    keys: Sequence[bytes],
+) -> Request:
+    """The request for one delivery, or for several if ``batched``. Raises :class:`ConfigError` for a secret of no
+    use."""
+    fields: dict[str, str] = {}
+    first = deliveries[0]
+    if preset is not None:
+        fields |= {"content-type": preset.content_type, **preset.fields(login)}
+        body = preset.body(bytes(first.raw.octets.view()), login)
+    elif batched:
+        fields["content-type"] = BATCH
+        body = b"[" + b",".join(one.event.structured() for one in deliveries) + b"]"
+    elif mode == "structured":
+        fields["content-type"] = STRUCTURED
+        body = first.event.structured()
+    else:
+        fields |= context_fields(first.event.context(), raw=mode == "raw")
+        body = bytes(first.raw.octets.view()) if mode == "raw" else first.event.data()
+    if (preset is not None or mode == "raw") and first.raw.truncated:
+        fields["mailpoller-truncated"] = str(first.raw.announced or "true")
+    fields |= _authorization(preset, login)
+    name = identity(deliveries)
+    fields |= {"idempotency-key": name, "webhook-id": name, "webhook-timestamp": str(login.now)}
+    if keys:
+        fields["webhook-signature"] = sign(keys, name, login.now, body)
+    return Request(fields, body)
+
+
+def context_fields(context: Mapping[str, str], *, raw: bool) -> dict[str, str]:
+    """The attributes as header fields. ``raw``: the body is not ``data``, so what describes ``data`` is left away."""
+    found = {name: value for name, value in context.items() if name != "datacontenttype"}
+    if raw:
+        found.pop("dataschema", None)
+    fields = {f"ce-{name}": quote(value, safe=_PLAIN, errors="replace") for name, value in found.items()}
+    fields["content-type"] = RFC822 if raw else context.get("datacontenttype", "application/json")
+    return fields
+
+
+def _authorization(preset: Preset | None, login: Login) -> dict[str, str]:
+    if login.password:
+        pair = f"{login.username}:{login.password}".encode()
+        return {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
+    if login.token and preset is None:
+        return {"authorization": f"Bearer {login.token}"}
+    return {}
