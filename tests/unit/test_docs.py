@@ -15,6 +15,7 @@ import yaml
 from mailpoller.cli import exits
 from mailpoller.config import load
 from mailpoller.core import delivery, errors
+from mailpoller.core.durability import NOT_DURABLE
 from mailpoller.engine.notice import Kind
 from mailpoller.sinks.sqlite.sink import SqliteQueue
 
@@ -94,6 +95,7 @@ def test_operations_explain_every_exit_code_and_every_alarm() -> None:
     assert set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)*)` \|", text, re.MULTILINE)) == {
         *(kind.value for kind in Kind),
         *(kind.name for sink in (SqliteQueue,) for kind in sink.doubts),
+        NOT_DURABLE.name,
     }
 
 

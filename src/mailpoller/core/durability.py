@@ -1,0 +1,56 @@
+"""What an answer of a queue's server is worth in a power cut, and which of that a queue is configured to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from mailpoller.core.ports import DoubtKind
+
+Finding = Literal["synced", "promised", "unknown", "volatile"]
+"""``synced``: it answers when the write is on its disk; its setting was read. ``promised``: its setting cannot be read,
+but that is its contract. ``unknown``: it does not let us see. ``volatile``: it answers before it syncs."""
+
+DurabilityWord = Literal["strict", "declared", "warn"]
+"""``strict`` takes *synced* and *promised*; ``declared`` also *unknown*; ``warn`` also *volatile*."""
+
+LOOK_AGAIN = timedelta(hours=1)
+"""How often a setting is read again while a connection lasts."""
+
+NOT_DURABLE = DoubtKind(
+    "not-durable",
+    "The queue {subject} is not known to survive a power cut, and its block accepts that",
+    "The queue {subject} would survive a power cut",
+    "Change the server's setting that is named above; then say durability: strict for the queue.",
+)
+
+_TAKEN: dict[Finding, tuple[DurabilityWord, ...]] = {
+    "synced": ("strict", "declared", "warn"),
+    "promised": ("strict", "declared", "warn"),
+    "unknown": ("declared", "warn"),
+    "volatile": ("warn",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What was found. ``setting``: what was read, or why it was not, in words. ``mend``: the command, at that server,
+    that makes it *synced*."""
+
+    finding: Finding
+    setting: str
+    mend: str = ""
+
+    def refusal(self, word: DurabilityWord) -> str:
+        """Why a queue with this word does not take it, what mends it, and what accepts it; empty if it takes it."""
+        if word in _TAKEN[self.finding]:
+            return ""
+        accepts = _TAKEN[self.finding][0]
+        return f"{self.doubt()}; mend it with: {self.mend}; or accept it with: durability: {accepts}"
+
+    def doubt(self) -> str:
+        """What an operator should know of it, in words; empty if nothing."""
+        if self.finding == "unknown":
+            return f"nobody knows whether what it takes survives a power cut: {self.setting}"
+        return f"what it takes may be lost in a power cut: {self.setting}" if self.finding == "volatile" else ""

@@ -1,0 +1,187 @@
+"""The sink of a Redis stream: an entry a message, and a delivery id is held once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError
+
+from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.durability import LOOK_AGAIN, NOT_DURABLE, Durability
+from mailpoller.core.errors import TransientError
+from mailpoller.core.ports import Clock, OctetsPlace, SinkDoubt
+from mailpoller.core.seals.sink import SealedReceipt
+from mailpoller.sinks.redis import durability
+from mailpoller.sinks.redis.client import ask, borrowed, close_pool, make_client, place_of
+from mailpoller.sinks.redis.config import RedisQueueSettings
+from mailpoller.sinks.redis.script import SCRIPT, SHA, Keys
+
+_T = TypeVar("_T")
+
+log = structlog.get_logger(__name__)
+
+CALL_OCTETS = 4 << 20
+"""Octets of a call of the script, which stops everybody else at the server while it runs; one message may be more."""
+CALL_MESSAGES = 200
+_OCTETS_PER_S = 1_000_000
+
+
+class RedisQueue:
+    """The sink. The server's settings are read at each connection before anything is sent over it, and every hour."""
+
+    octets_place: OctetsPlace = "beside"
+    doubts = (NOT_DURABLE,)
+
+    def __init__(self, name: str, config: RedisQueueSettings, clock: Clock) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._keys = Keys(config.stream or f"{{mailpoller:{name}}}")
+        self._place = place_of(config)
+        self._seconds = config.timeout.total_seconds()
+        self._client = make_client(config, self._greet)
+        self._found: Durability | None = None
+        self._found_at = 0.0
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` also if a part of the batch is
+        held; that part is a repeat then."""
+        await self._look_again()
+        refusals = {one.delivery_id: self._too_large(one) for one in batch if _size(one) > self._config.max_size}
+        answers: list[Receipt] = []
+        for part in _parts([one for one in batch if one.delivery_id not in refusals]):
+            answers += await self._hold(part)
+        receipts = iter(answers)
+        return [refusals.get(one.delivery_id) or next(receipts) for one in batch]
+
+    async def check(self) -> None:
+        """See :class:`~mailpoller.core.ports.Sink`: connection, login, the right to run the script on our keys, room,
+        and what the server's answers are worth."""
+        trouble, kind = await self._ask(self._look)
+        if "none" not in kind and "stream" not in kind:
+            raise TransientError(f"{self._place}: the key {self._keys.stream} is there and is no stream")
+        if trouble:
+            raise TransientError(f"{self._place}: {trouble}")
+        await self._call([])
+
+    async def upkeep(self) -> Sequence[SinkDoubt]:
+        """What the configuration accepts though it may lose mail. Reads the server's settings if that is long ago."""
+        await self._look_again()
+        words = self._found.doubt() if self._found is not None else ""
+        return [SinkDoubt(NOT_DURABLE, f"{self._place}: {words}")] if words else []
+
+    async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """See :class:`~mailpoller.core.ports.Recalling`."""
+        wanted = list(delivery_ids)
+        if not wanted:
+            return []
+        found = await self._ask(lambda: self._client.mget([self._keys.of(one) for one in wanted]))
+        return [one for one, entry in zip(wanted, found, strict=True) if entry is not None]
+
+    async def close(self) -> None:
+        """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
+        await self._client.aclose()
+        await close_pool(self._client.connection_pool)
+
+    # --- delivering ----------------------------------------------------------------------------------------------
+
+    async def _hold(self, part: Sequence[Delivery]) -> list[Receipt]:
+        answers = await self._call(part)
+        if len(answers) != len(part):
+            raise TransientError(f"{self._place}: it answered for {len(answers)} of {len(part)} messages")
+        return [
+            SealedReceipt(one.delivery_id, entry.decode("ascii", "replace"), repeated=bool(known))
+            for one, (known, entry) in zip(part, answers, strict=True)
+        ]
+
+    async def _call(self, part: Sequence[Delivery]) -> list[tuple[int, bytes]]:
+        """Run the script; its answers, once enough replicas have what it wrote."""
+        keys, words = self._keys.call(part, int(self._config.remember.total_seconds()), self._config.maxlen)
+
+        async def run() -> list[Any]:
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.evalsha(SHA, len(keys), *keys, *words)
+                if self._config.replicas and part:
+                    pipe.wait(self._config.replicas, max(1, int(self._seconds * 1000)))
+                answers = await pipe.execute(raise_on_error=False)  # its errors would repeat what we sent
+            for one in answers:
+                if isinstance(one, Exception):
+                    raise one
+            return answers
+
+        async def run_known() -> list[Any]:
+            try:
+                return await run()
+            except NoScriptError:  # somebody removed it
+                await self._client.script_load(SCRIPT)
+                return await run()
+
+        more = sum(map(_size, part)) / _OCTETS_PER_S + (self._seconds if self._config.replicas else 0)
+        answers, *waited = await self._ask(run_known, more)
+        if waited and waited[0] < self._config.replicas:
+            raise TransientError(f"{self._place}: {waited[0]} of {self._config.replicas} replicas have the messages")
+        return list(answers)
+
+    def _too_large(self, delivery: Delivery) -> Refusal:
+        reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
+        return Refusal(delivery.delivery_id, reason, permanent=True)
+
+    # --- what its answers are worth ------------------------------------------------------------------------------
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        try:
+            await connection.on_connect()
+            await self._judge(connection)
+            await connection.send_command("SCRIPT", "LOAD", SCRIPT)
+            await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _look_again(self) -> None:
+        """Read the settings if that is long ago, or if they were refused the last time."""
+        late = self._clock.monotonic() - self._found_at > LOOK_AGAIN.total_seconds()
+        if self._found is not None and (late or self._found.refusal(self._config.durability)):
+            await self._ask(self._look_now)
+
+    async def _look_now(self) -> None:
+        async with borrowed(self._client) as connection:
+            await self._judge(connection)
+
+    async def _look(self) -> tuple[str, str]:
+        async with borrowed(self._client) as connection:
+            await self._judge(connection)
+            trouble = await durability.trouble(connection)
+        return trouble, str(await self._client.type(self._keys.stream))
+
+    async def _ask(self, work: Callable[[], Awaitable[_T]], more: float = 0) -> _T:
+        return await ask(self._client, self._place, self._seconds + more, work)
+
+    async def _judge(self, connection: AbstractConnection) -> None:
+        """Read what the server's answers are worth. Raises :class:`TransientError` if we do not take that."""
+        found = await durability.read(connection)
+        if found != self._found:
+            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
+        self._found, self._found_at = found, self._clock.monotonic()
+        if refusal := found.refusal(self._config.durability):
+            raise TransientError(f"{self._place}: {refusal}")
+
+
+def _size(delivery: Delivery) -> int:
+    return delivery.event.size + (delivery.raw.octets.size if delivery.octets_wanted else 0)
+
+
+def _parts(batch: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    part: list[Delivery] = []
+    octets = 0
+    for one in batch:
+        if part and (len(part) >= CALL_MESSAGES or octets + _size(one) > CALL_OCTETS):
+            yield part
+            part, octets = [], 0
+        part.append(one)
+        octets += _size(one)
+    if part:
+        yield part
