@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.delivery import Delivery, Event, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.message import RawMessage
 from mailpoller.core.ports import Sink, Unserving
@@ -119,12 +119,12 @@ async def test_every_reason_is_explained(reason: str) -> None:
 
 
 async def test_facts_of_the_event_are_in_the_trace_and_an_unreadable_event_is_no_obstacle() -> None:
-    event = b'{"data": {"subject": "hello\\nBcc: x@example.com", "rules": ["a", "b"], "defects": ["nul"],\
-        "from": [{"name": "Ada", "address": "ada@example.com"}], "message_id": ["odd"]}}'
+    data = b'{"subject": "hello\\nBcc: x@example.com", "rules": ["a", "b"], "defects": ["nul"],\
+        "from": [{"name": "Ada", "address": "ada@example.com"}], "message_id": ["odd"]}'
     async with Relay() as relay, quarantine(relay.port) as sink:
-        await sink.deliver([replace(order(1), event=event)])
-        for uid, odd in enumerate((b"", b"[1]", b'{"data": 7}', b"\xff", b"[" * 100_000), start=2):
-            (answer,) = await sink.deliver([replace(order(uid), event=odd)])
+        await sink.deliver([replace(order(1), event=Event(b"{}", (data,)))])
+        for uid, odd in enumerate((b"", b"[1]", b"7", b"\xff", b"[" * 100_000), start=2):
+            (answer,) = await sink.deliver([replace(order(uid), event=Event(b"{}", (odd,)))])
             assert isinstance(answer, Receipt)
     text = note(relay.received[0])
     assert "rules:         a, b\n" in text
