@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from engine_rig import Rig, Routes, log  # noqa: F401
 
 from mailpoller.core.delivery import Delivery, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
+from mailpoller.core.message import Message, RawMessage
+from mailpoller.engine import judge as judge_module
 from mailpoller.engine.dispatcher import LAST_RESORT, REFUSED_LIMIT
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
@@ -112,6 +116,64 @@ async def test_a_message_that_a_queue_keeps_refusing_is_quarantined_after_hours_
     (held,) = rig.sinks["quarantine"].held.values()
     assert held.reason == "refused"
     assert rig.downloads()["1"] == REFUSED_LIMIT + 1
+
+
+async def test_what_could_not_be_fetched_often_is_not_quarantined_for_one_refusal_or_one_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig, read, failures = Rig(), judge_module._read, 0
+
+    def fails(raw: RawMessage, body: bool) -> Message:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ValueError("a bug")
+        return read(raw, body)
+
+    monkeypatch.setattr(judge_module, "_read", fails)
+    rig.fill(1)
+    for _ in range(REFUSED_LIMIT + 1):
+        rig.source.faults.fail("fetch", TransientError("not now"))
+        await rig.carry()
+        rig.later(hours=5)
+    failures = 1
+    await rig.carry()
+    rig.later(hours=5)
+    rig.sinks["support"].doubt = failing(["1"], ValueError("cannot stomach this"))
+    await rig.carry()
+    rig.later(hours=5)
+    rig.sinks["support"].doubt = refusing([])
+    await rig.carry()
+    assert not rig.sinks["quarantine"].held
+    assert len(rig.sinks["support"].held) == 1
+
+
+@pytest.mark.parametrize(
+    "short",
+    [MemoryError(), OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")],
+    ids=["memory", "files", "threads"],
+)
+async def test_what_the_machine_lacks_counts_against_no_message_and_no_queue(short: Exception) -> None:
+    class Short:
+        name, lacking = "short", 6
+
+        def judge(self, message: Message) -> None:
+            if self.lacking:
+                self.lacking -= 1
+                raise short
+
+    rule = Short()
+    rig = Rig(rules=[rule])
+    rig.fill(1)
+    for _ in range(6):
+        await rig.carry()
+        rig.later(minutes=5)
+    rig.sinks["support"].faults.fail("deliver", short)
+    await rig.carry()
+    assert not rig.sinks["support"].held
+    assert rig.queues["support"].state is State.DOWN
+    assert await rig.counts() == {"claimed": 0, "deferred": 1, "settled": 0, "undisposed": 0}
+    assert not rig.sinks["quarantine"].held
 
 
 async def test_a_message_that_is_refused_for_the_queues_trouble_is_never_quarantined_for_it() -> None:

@@ -125,6 +125,11 @@ class Disposition:
 
 LEAVE = Disposition()
 
+Cause = Literal["", "absent", "doubtful", "machine", "unprocessable", "refused", "queue"]
+"""Why a message is put off. Empty: it could not be fetched. ``absent``: a look missed it. ``doubtful``: its octets had
+no proper end. ``machine``: something is short here. ``unprocessable``: we failed to process it. ``refused``: a queue
+did not take it, for its own sake; ``queue``: for the queue's, or there is none."""
+
 OutcomeKind = Literal["delivered", "quarantined", "discarded", "gone", "repeated", "skipped", "doubtful"]
 """What has become of a message.
 

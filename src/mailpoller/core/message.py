@@ -109,9 +109,11 @@ class Claim:
     ``suspect``: an earlier process died with this claim open; it is parsed alone. ``strikes``: how often it was alone
     and past its at-risk mark when the process died. ``route``: the queues it was judged for when its first receipt
     was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that already hold
-    it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`. ``attempts``: how often it was deferred
-    before, for another reason than that a queue was down. ``identity``: that of the message that bore the name when
-    it was fetched last, or None (see :attr:`Message.identity`). ``absent_at``: when a look missed it first, of the
+    it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`. ``attempts``: how often it could not be
+    fetched, or its queue had trouble with it: decides nothing but how long it waits. ``failures``: how often it could
+    not be processed; ``refusals``: how often a queue did not take it for its own sake. What the machine is to blame
+    for counts nowhere. ``identity``: that of the message that bore the name when it was fetched last, or None (see
+    :attr:`Message.identity`). ``absent_at``: when a look missed it first, of the
     looks that have missed it since it was seen. ``doubts``: how often its octets came without a proper end, since
     ``doubted_at``. ``bearer``: how many other messages are known to have borne the name before. ``plain_id``: made
     before delivery ids held the identity. ``blame``: how many sessions were lost while it had been asked for and had
@@ -134,6 +136,8 @@ class Claim:
     plain_id: bool = False
     blame: int = 0
     waits_for: str | None = None
+    failures: int = 0
+    refusals: int = 0
 
 
 @record

@@ -22,6 +22,11 @@ SAID_KEPT = 10_000
 """Messages whose last reason is remembered, so that it is said once."""
 
 
+def _counted(claim: Claim) -> tuple[int, ...]:
+    """What decides how long it is put off."""
+    return claim.attempts, claim.failures, claim.refusals, claim.doubts
+
+
 class Claimant:
     """What is claimed and not closed, by mid. ``at_once``: how many are claimed in one go, where it is for us to
     say."""
@@ -117,7 +122,7 @@ class Claimant:
         alike: dict[tuple[object, ...], list[Deferral]] = {}
         for one in deferrals:
             receipts = tuple((one.receipts or {}).items())
-            key = (one.reason, one.queue, one.route, receipts, one.claim.attempts, one.cause)
+            key = (one.reason, one.queue, one.route, receipts, _counted(one.claim), one.cause)
             alike.setdefault(key, []).append(one)
         for several in alike.values():
             first = several[0]

@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
 
 import structlog
 
 from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import LEAVE, QUARANTINE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
+from mailpoller.core.delivery import LEAVE, QUARANTINE, Cause, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import TransientError
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
@@ -58,6 +57,8 @@ class Judged:
     waits_for: str | None = None
     """The queue that failed, if one did."""
     trouble: str = ""
+    refused: bool = False
+    """A queue did not take it for its own sake, though not for good."""
     spilled: str = ""
     """Why the quarantine does not hold it and the last resort has to."""
 
@@ -78,7 +79,7 @@ class Deferral:
     route: tuple[str, ...] | None = None
     receipts: Mapping[str, str] | None = None
     traits: Traits | None = None
-    cause: Literal["", "absent", "doubtful", "machine"] = ""
+    cause: Cause = ""
 
 
 MACHINE_AGAIN = timedelta(minutes=1)
@@ -284,11 +285,12 @@ class Dispatcher:
             if isinstance(answer, Receipt):
                 judged.receipts[name] = answer.reference
                 del judged.deliveries[name]
-            elif answer.permanent or (answer.blame == "message" and judged.claim.attempts >= REFUSED_LIMIT):
+            elif answer.permanent or (answer.blame == "message" and judged.claim.refusals >= REFUSED_LIMIT):
                 self._refused(judged, name, answer.reason)
             else:
                 judged.trouble = f"{name}: {answer.reason}"
                 judged.waits_for = ""
+                judged.refused = judged.refused or answer.blame == "message"
 
     def _refused(self, judged: Judged, name: str, reason: str) -> None:
         """The queue will never take it: on to the next place that might."""
@@ -335,8 +337,9 @@ class Dispatcher:
             return Deferral(
                 claim, now, judged.trouble, judged.waits_for, judged.route, judged.receipts, traits_of(judged)
             )
-        until = put_off(now, claim.attempts)
-        return Deferral(claim, until, judged.trouble, None, judged.route, judged.receipts, traits_of(judged))
+        cause: Cause = "refused" if judged.refused else "queue"
+        until = put_off(now, claim.refusals if judged.refused else claim.attempts)
+        return Deferral(claim, until, judged.trouble, None, judged.route, judged.receipts, traits_of(judged), cause)
 
     def outcome(self, judged: Judged) -> Outcome:
         """The outcome of a message that every queue of its route holds."""

@@ -242,10 +242,10 @@ class Judge:
                 return Deferral(claim, until, trouble, cause="machine")
             log.exception("message.unprocessable", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid)
             self._observer.fault("message.unprocessable", type(error).__name__, claim.mid)
-            if claim.attempts + 1 < self._max_strikes:
-                until = put_off(self._clock.now(), claim.attempts)
-                return Deferral(claim, until, f"unprocessable: {type(error).__name__}")
-            detail = f"processing failed {claim.attempts + 1} times with {type(error).__name__}"
+            if claim.failures + 1 < self._max_strikes:
+                until = put_off(self._clock.now(), claim.failures)
+                return Deferral(claim, until, f"unprocessable: {type(error).__name__}", cause="unprocessable")
+            detail = f"processing failed {claim.failures + 1} times with {type(error).__name__}"
             return self._unread(raw, Quarantine("unprocessable", detail))
 
     async def _read_apart(self, suspects: Sequence[RawMessage]) -> dict[str, Body | Unread | NoWorker]:

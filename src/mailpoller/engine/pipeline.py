@@ -11,6 +11,7 @@ import structlog
 from mailpoller.core.attributes import Attributes, Priority
 from mailpoller.core.classification import MailClass
 from mailpoller.core.conversation import Conversation
+from mailpoller.core.errors import machine_trouble
 from mailpoller.core.message import Message
 from mailpoller.core.policy import USUAL, Policy, is_from
 from mailpoller.core.ports import Rule
@@ -121,10 +122,9 @@ class Pipeline:
         for rule in self._rules:
             try:
                 match = rule.judge(message)
-            except MemoryError:
-                # The machine's trouble, not the rule's: the message is tried again later.
-                raise
             except Exception as error:
+                if machine_trouble(error) is not None:
+                    raise  # not the rule's: the message is tried again later
                 asked.append((rule.name, None))
                 return self._failed(rule, error, message, matched)
             asked.append((rule.name, match))

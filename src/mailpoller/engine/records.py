@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
-from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
+from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Backlog, Bearers, Claims, Folders, Ledger, Mailboxes, Traits
 from mailpoller.engine.turns import Turns
@@ -56,7 +55,7 @@ class InTurn:
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
         traits: Sequence[Traits | None] | None = None,
-        cause: Literal["", "absent", "doubtful", "machine"] = "",
+        cause: Cause = "",
     ) -> None:
         async with self._turns.turn(self._mailbox, len(claims)):
             await self._claims.defer(

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held, Outcome, OutcomeKind, Question, Settlement
+from mailpoller.core.delivery import (
+    LEAVE,
+    Cause,
+    Disposed,
+    Disposition,
+    Held,
+    Outcome,
+    OutcomeKind,
+    Question,
+    Settlement,
+)
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid, redeliveries
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
@@ -936,6 +946,26 @@ class LedgerSuite:
             assert claim.doubted_at == (began if expected else None)
             await ledger.defer([claim], until=clock.now(), reason="no proper end", cause="doubtful")
             clock.move(timedelta(minutes=1))
+        await ledger.close()
+
+    async def test_each_cause_is_counted_apart_and_the_machine_s_nowhere(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        causes: list[tuple[Cause, tuple[int, int, int]]] = [
+            ("", (1, 0, 0)),
+            ("unprocessable", (1, 1, 0)),
+            ("refused", (1, 1, 1)),
+            ("machine", (1, 1, 1)),
+            ("queue", (2, 1, 1)),
+            ("refused", (2, 1, 2)),
+        ]
+        (claim,) = claims(await ledger.claim([told(1)]))
+        for cause, expected in causes:
+            await ledger.defer([claim], until=clock.now(), reason="once more", cause=cause)
+            (claim,) = claims(await ledger.claim([told(1)]))
+            assert (claim.attempts, claim.failures, claim.refusals) == expected
         await ledger.close()
 
     async def test_blame_outlives_the_process_and_ends_with_an_outcome(self, tmp_path: Path, clock: SuiteClock) -> None:

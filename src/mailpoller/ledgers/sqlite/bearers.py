@@ -334,7 +334,7 @@ _REVIVE = """
 UPDATE message SET clues = NULL, state = 'deferred', due_at = ?3, outcome = NULL, settled_at = NULL, disposition = NULL,
     disposition_state = NULL, disposed_at = NULL, reason = 'it is there again', waits_for = NULL, absent_at = NULL,
     waiting_since = NULL,
-    attempts = 0, doubts = 0, doubted_at = NULL,
+    attempts = 0, failures = 0, refusals = 0, doubts = 0, doubted_at = NULL,
     listed = coalesce(seen.listed, message.listed), received = coalesce(seen.received, message.received)
 FROM (
     SELECT ?1 + 0 * key AS folder, json_extract(value, '$[0]') AS uid, json_extract(value, '$[1]') AS listed,

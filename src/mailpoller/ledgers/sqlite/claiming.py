@@ -107,7 +107,8 @@ SELECT json_group_array(json_array(folder, uid, state, due_at, hex(mid), suspect
     iif(outcome = 'skipped' AND identity IS NULL, settled_at, NULL), iif(identity IS NULL AND state = 'settled',
     message_id, NULL),
     identity IS NULL AND received IS NULL AND state = 'settled' AND disposition_state = 'applied'
-        AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0), blame, waits_for))
+        AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0), blame, waits_for,
+    failures, refusals))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
 """
 
@@ -164,7 +165,7 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
     (
         _, _, state, due_at, mid, suspect, strikes, route, receipts, generation, attempts, outcome, disposition,
         listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _, left_out_at, message_id,
-        removed, blame, waits_for,
+        removed, blame, waits_for, failures, refusals,
     ) = row  # fmt: skip
     waits = due_at is not None and now < due_at <= now + LATEST_DUE // MICROSECOND
     witnessed = identity or message_id or left_out_at is not None
@@ -186,6 +187,8 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
         receipts=None if receipts is None else undocument(receipts),
         generation=generation,
         attempts=attempts,
+        failures=failures,
+        refusals=refusals,
         identity=bytes.fromhex(identity) if identity else None,
         absent_at=instant_or_none(absent_at),
         doubts=doubts,

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
+from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MessageGone
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
 from mailpoller.core.ports import (
@@ -316,7 +316,7 @@ class SqliteLedger:
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
         traits: Sequence[Traits | None] | None = None,
-        cause: Literal["", "absent", "doubtful", "machine"] = "",
+        cause: Cause = "",
     ) -> None:
         keys = await self._keys([claim.ref for claim in claims])
         work = functools.partial(

@@ -170,7 +170,8 @@ def _traits(traits: Traits | None) -> tuple[Any, ...]:
 # a suspect without a verdict, suspect.
 _DEFER = """
 UPDATE message SET state = iif(suspect, 'suspect', 'deferred'), due_at = ?2, reason = ?3, waits_for = ?4,
-    attempts = attempts + (?4 IS NULL AND ?7 = ''),
+    attempts = attempts + (?4 IS NULL AND ?7 IN ('', 'queue')),
+    failures = failures + (?7 = 'unprocessable'), refusals = refusals + (?7 = 'refused'),
     waiting_since = iif(?4 IS NULL, coalesce(waiting_since, ?8), NULL),
     at_risk = 0,
     route = coalesce(?5, route),

@@ -191,10 +191,16 @@ CREATE TABLE queue (
 ) STRICT, WITHOUT ROWID;
 """
 
+# Each counts one thing: how often it could not be processed, and how often a queue refused it for its own sake.
+_COUNTERS = """
+ALTER TABLE message ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
-    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES),
+    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS),
     works={3: shelve_all},
 )
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to

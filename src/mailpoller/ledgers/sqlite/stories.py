@@ -210,8 +210,9 @@ def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
         clues.take(connection, [key])
         kept = [*(undocument(former) if former else []), last][-FORMER_KEPT:]
         connection.execute(
-            "UPDATE message SET clues = NULL, state = 'deferred', due_at = ?, generation = ?, attempts = 0, route = "
-            "NULL, absent_at = NULL, doubts = 0, doubted_at = NULL, receipts = NULL, waits_for = NULL, "
+            "UPDATE message SET clues = NULL, state = 'deferred', due_at = ?, generation = ?, attempts = 0, "
+            "failures = 0, refusals = 0, route = NULL, absent_at = NULL, doubts = 0, doubted_at = NULL, "
+            "receipts = NULL, waits_for = NULL, "
             "waiting_since = NULL, reason = 'redeliver', outcome = NULL, settled_at = NULL, disposition = NULL, "
             "disposition_state = NULL, disposition_reason = NULL, disposed_at = NULL, former = ? WHERE folder = ? "
             "AND uid = ?",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
-from mailpoller.core.delivery import Disposed, Held, Outcome, Question, Settlement
+from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports.records import Traits
 
@@ -38,13 +38,13 @@ class Claims(Protocol):
         route: Sequence[str] | None = None,
         receipts: Mapping[str, str] | None = None,
         traits: Sequence[Traits | None] | None = None,
-        cause: Literal["", "absent", "doubtful", "machine"] = "",
+        cause: Cause = "",
     ) -> None:
         """Put claims off. ``queue``: the one they wait for, which is no attempt of theirs that failed. ``route`` and
         ``receipts`` are recorded if given, for all of them alike, and never forgotten by a later call without them.
-        ``traits``: of those that were fetched, in the order of the claims. ``cause``: a look missed them (from the
-        first such look on they are absent), their octets had no proper end, or this machine lacks something;
-        none of it is an attempt of theirs that failed."""
+        ``traits``: of those that were fetched, in the order of the claims. ``cause``: why, which is
+        counted: each cause apart, and ``machine`` and ``queue`` not at all. From the first look on that missed them
+        they are absent."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give claims back unworked (shutdown, lost session): due at once, no strike, no attempt counted."""
