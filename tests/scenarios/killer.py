@@ -1,4 +1,4 @@
-"""The real command, made to die: SIGKILL before, during or after the n-th call of one step of the courier.
+"""The real command, made to die: SIGKILL before, during or after the n-th call of one step of the batch runner.
 
 ``python -m scenarios.killer WHEN STEP N ARGUMENTS…`` runs ``mailpoller ARGUMENTS…``; WHEN is before, during (for
 steps that yield: after the first item) or after; STEP is a method of a port, written ``ledger.claim``,
@@ -84,7 +84,7 @@ class Deadly:
 
 def arm(doom: Doom) -> None:
     """Put the wrappers where the engine is handed its ports."""
-    from mailpoller.engine import courier, judge, queues, watcher
+    from mailpoller.engine import judge, queues, runner, watcher
 
     def wrap(owner: type, **kinds: str) -> None:
         original = owner.__init__
@@ -98,7 +98,7 @@ def arm(doom: Doom) -> None:
 
         owner.__init__ = init  # type: ignore[misc]
 
-    wrap(courier.Courier, ledger="ledger")
+    wrap(runner.BatchRunner, ledger="ledger")
     wrap(judge.Judge, ledger="ledger")
     wrap(queues.Queue, sink="sink")
     wrap(watcher.Watcher, ledger="ledger", source="source")

@@ -24,14 +24,14 @@ from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule, Start
 from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
-from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.batcher import Limits
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
-from mailpoller.engine.tally import Tally
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource
@@ -134,7 +134,7 @@ class Rig:
         parts = self.fleet.add_mailbox(
             MailboxPlan(name, self.config, pipeline, quarantine=quarantine, reachable=reachable)
         )
-        self.watcher, self.courier, self.judge = parts.watcher, parts.courier, parts.judge
+        self.watcher, self.runner, self.judge = parts.watcher, parts.runner, parts.judge
         self.dispatcher, self.budget = parts.dispatcher, parts.budget
 
     def _sink(self, name: str, retry: float) -> SinkConfig:
@@ -156,13 +156,13 @@ class Rig:
         """uid -> how often it was downloaded."""
         return Counter(uid for _, uid, _ in self.source.asked)
 
-    async def carry(self, *, suppress: bool = False) -> Tally:
+    async def carry(self, *, suppress: bool = False) -> PassResult:
         """One pass over INBOX in a session of its own, as the watcher would do it."""
         session = await self.source.connect()
         try:
             folder = await session.open("INBOX")
             state = await self.ledger.open_folder(folder, self.source.account)
-            return await self.courier.carry(session, folder, state.position, Start("all"), suppress=suppress)
+            return await self.runner.carry(session, folder, state.position, Start("all"), suppress=suppress)
         finally:
             await session.close()
 

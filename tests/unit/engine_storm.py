@@ -38,17 +38,17 @@ from mailpoller.core.message import Claim, Folder, Gone, Message, MessageRef, Pa
 from mailpoller.core.ports import Mark, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
-from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm, Kind
-from mailpoller.engine.courier import Courier
+from mailpoller.engine.batch_runner import BatchRunner
+from mailpoller.engine.batcher import Limits
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.numbering import HEAD
 from mailpoller.engine.observer import Observer
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue, State
-from mailpoller.engine.tally import Tally
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMail, FakeSession, FakeSource, Faults
 from mailpoller.testing.memory_ledger import MemoryLedger, MemoryMessage
@@ -402,7 +402,7 @@ class Oracle:
 
 
 class Witness:
-    """Stands between one mailbox's courier and its watcher."""
+    """Stands between one mailbox's batch runner and its watcher."""
 
     def __init__(self, process: Process, watcher: Observer) -> None:
         self._process, self._watcher = process, watcher
@@ -504,7 +504,7 @@ class Process:
         self.supervisor = fleet.supervisor(notifier=Notifier(""), grace=GRACE, services={})
 
     def _look_at(self, parts: MailboxParts) -> None:
-        parts.watcher.courier = Checked(parts.courier)
+        parts.watcher.runner = Checked(parts.runner)
         self.budgets.append(parts.budget)
 
     @functools.cached_property
@@ -682,26 +682,26 @@ class Process:
 
 
 class Checked:
-    """A courier whose tally is looked at after every pass."""
+    """A batch runner whose result is looked at after every pass."""
 
-    def __init__(self, courier: Courier) -> None:
-        self._courier = courier
+    def __init__(self, runner: BatchRunner) -> None:
+        self._runner = runner
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._courier, name)
+        return getattr(self._runner, name)
 
-    async def carry(self, session: Any, folder: Folder, since: Position | None, start: Start, **how: Any) -> Tally:
-        witness = self._courier._observer
+    async def carry(self, session: Any, folder: Folder, since: Position | None, start: Start, **how: Any) -> PassResult:
+        witness = self._runner._observer
         assert isinstance(witness, Witness)
         before = witness.settled_count
-        tally = await self._courier.carry(session, folder, since, start, **how)
+        result = await self._runner.carry(session, folder, since, start, **how)
         world = witness._process.world
         world.promise(
-            tally.settled == witness.settled_count - before,
-            f"the tally says {tally.settled} were settled, the observer heard of {witness.settled_count - before}",
+            result.settled == witness.settled_count - before,
+            f"the result says {result.settled} were settled, the observer heard of {witness.settled_count - before}",
         )
-        world.promise(not self._courier.holds_claims or world.faults["release"], "claims stay in hand after a pass")
-        return tally
+        world.promise(not self._runner.holds_claims or world.faults["release"], "claims stay in hand after a pass")
+        return result
 
 
 # --- a history -------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_no_two_messages_of_a_mailbox_are_equal_and_a_seed_gives_the_same_ones()
 def test_time_of_a_stack_belongs_to_the_innermost_part_of_ours_and_waiting_to_nobody() -> None:
     runner = "MainThread;run (asyncio/runners.py:1)"
     shown = stacks.summary(
-        f"{runner};_judge (mailpoller/engine/courier.py:9);parse (mailpoller/mail/parser.py:5);search "
+        f"{runner};_judge (mailpoller/engine/batch_runner.py:9);parse (mailpoller/mail/parser.py:5);search "
         f"(re/__init__.py:2) 50\n{runner};select (selectors.py:468) 30\n"
         "sqlite-queue.db;_serve (mailpoller/storage/sqlite/database.py:7) 500\n"
         "sqlite-queue.db;_serve (mailpoller/storage/sqlite/database.py:7);_work "

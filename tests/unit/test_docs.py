@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from mailpoller.cli import exits
 from mailpoller.config import load
 from mailpoller.core import delivery, errors
 from mailpoller.core.durability import NOT_DURABLE
-from mailpoller.engine.notice import Kind
+from mailpoller.engine.alarm_texts import Kind
 from mailpoller.sinks.sqlite.sink import SqliteQueue
 
 ROOT = Path(__file__).parents[2]
@@ -230,3 +231,13 @@ def test_catalogue_of_log_events_is_the_source_s() -> None:
 
 def test_log_events_are_named_after_a_noun_and_what_befell_it() -> None:
     assert [name for name in _logged() if not re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name)] == []
+
+
+def test_the_glossary_has_a_row_for_each_public_class_of_the_engine() -> None:
+    """Stale? ``python scripts/glossary.py``."""
+    spec = importlib.util.spec_from_file_location("glossary", ROOT / "scripts" / "glossary.py")
+    assert spec is not None and spec.loader is not None
+    glossary = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(glossary)
+    assert glossary.PAGE.read_text("utf-8").endswith(glossary.parts())
+    assert "|  |" not in glossary.parts(), "a class without a docstring"

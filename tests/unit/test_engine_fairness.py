@@ -41,7 +41,7 @@ async def test_backlogs_are_carried_four_to_two_to_one_while_memory_is_short() -
     rigs = []
     for priority in WEIGHTS:
         rig = Rig(name=priority, ledger=ledger, priority=priority)
-        rig.courier._fetcher._budget = Budget(1_000_000, process, mailbox=priority)
+        rig.runner._fetcher._budget = Budget(1_000_000, process, mailbox=priority)
         rig.fill(300, text="x" * 2500)
         rig.source.witness = lambda settlement, name=priority: settled.append(name)  # type: ignore[misc]
         rigs.append(rig)

@@ -35,7 +35,7 @@ def two(**first: object) -> tuple[Rig, Rig]:
     hurt, innocent = Rig(name="hurt", budget=timedelta(milliseconds=200), **first), Rig(name="innocent")  # type: ignore[arg-type]
     innocent.health.mailboxes.update(hurt.health.mailboxes)
     for rig in (hurt, innocent):
-        rig.watcher._stop = rig.watcher._sleep._stop = rig.courier._stop = hurt.stop
+        rig.watcher._stop = rig.watcher._sleep._stop = rig.runner._stop = hurt.stop
         rig.watcher._health = innocent.health
     return hurt, innocent
 

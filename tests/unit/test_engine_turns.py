@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailpoller.engine.budget import Budget, Reservation
-from mailpoller.engine.turns import Room, Turns
+from mailpoller.engine.turns import FairShare, Turns
 
 WEIGHTS = {"high": 4, "medium": 2, "low": 1}
 
@@ -20,7 +20,7 @@ async def settle_down() -> None:
         await asyncio.sleep(0)
 
 
-async def shares(room: Room, sizes: dict[str, int], grants: int) -> Counter[str]:
+async def shares(room: FairShare, sizes: dict[str, int], grants: int) -> Counter[str]:
     """How often each mailbox was served, of so many grants, when all of them always want more."""
     served: Counter[str] = Counter()
     done = asyncio.Event()
@@ -37,21 +37,21 @@ async def shares(room: Room, sizes: dict[str, int], grants: int) -> Counter[str]
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for mailbox in sizes:
-            # Two at a time, as a courier that fetches a batch while it delivers another.
+            # Two at a time, as a batch runner that fetches a batch while it delivers another.
             group.create_task(always(mailbox))
             group.create_task(always(mailbox))
     return served
 
 
 async def test_mailboxes_that_always_wait_are_served_four_to_two_to_one() -> None:
-    served = await shares(Room(10, WEIGHTS), {"high": 10, "medium": 10, "low": 10}, grants=700)
+    served = await shares(FairShare(10, WEIGHTS), {"high": 10, "medium": 10, "low": 10}, grants=700)
     assert served["high"] == pytest.approx(400, abs=4)
     assert served["medium"] == pytest.approx(200, abs=4)
     assert served["low"] == pytest.approx(100, abs=4)
 
 
 async def test_shares_are_counted_in_octets_and_not_in_wishes() -> None:
-    served = await shares(Room(100, {"high": 4, "low": 1}), {"high": 100, "low": 10}, grants=700)
+    served = await shares(FairShare(100, {"high": 4, "low": 1}), {"high": 100, "low": 10}, grants=700)
     assert served["high"] * 100 == pytest.approx(4 * served["low"] * 10, rel=0.05)
 
 
@@ -76,7 +76,7 @@ async def test_mailbox_that_seldom_asks_is_next_however_many_wait_with_a_backlog
 
 
 async def test_nobody_gains_credit_by_having_asked_for_nothing() -> None:
-    room = Room(1)
+    room = FairShare(1)
     for _ in range(1000):
         room.give_back(await room.take(1, "busy"))
     served = await shares(room, {"busy": 1, "idle": 1}, grants=100)
@@ -84,7 +84,7 @@ async def test_nobody_gains_credit_by_having_asked_for_nothing() -> None:
 
 
 async def test_large_wish_is_not_overtaken_for_ever_by_small_ones() -> None:
-    room = Room(100)
+    room = FairShare(100)
     holder = await room.take(50, "other")
     large = asyncio.ensure_future(room.take(1_000_000, "large"))
     await settle_down()
@@ -109,7 +109,7 @@ async def test_large_wish_is_not_overtaken_for_ever_by_small_ones() -> None:
 
 
 async def test_cancelled_wish_leaves_no_trace() -> None:
-    room = Room(10, WEIGHTS)
+    room = FairShare(10, WEIGHTS)
     held = await room.take(10, "holder")
     wishes = [asyncio.ensure_future(room.take(10, "high")) for _ in range(5)]
     behind = asyncio.ensure_future(room.take(10, "low"))
@@ -126,7 +126,7 @@ async def test_cancelled_wish_leaves_no_trace() -> None:
 
 
 async def test_wish_that_is_cancelled_as_it_is_granted_gives_back() -> None:
-    room = Room(1)
+    room = FairShare(1)
     held = await room.take(1, "one")
     wish, behind = (asyncio.ensure_future(room.take(1, name)) for name in ("two", "three"))
     await settle_down()
@@ -139,7 +139,7 @@ async def test_wish_that_is_cancelled_as_it_is_granted_gives_back() -> None:
 
 
 async def test_wish_that_is_cancelled_before_it_is_granted_gives_back() -> None:
-    room = Room(1)
+    room = FairShare(1)
     held = await room.take(1, "one")
     wish, behind = (asyncio.ensure_future(room.take(1, name)) for name in ("two", "three"))
     await settle_down()
@@ -168,7 +168,7 @@ async def test_block_that_raises_gives_its_place_back() -> None:
 @settings(max_examples=150, deadline=None)
 def test_room_is_never_overdrawn_and_always_comes_back(steps: list[tuple[str, int, str]]) -> None:
     async def scenario() -> None:
-        room = Room(20, WEIGHTS)
+        room = FairShare(20, WEIGHTS)
         held: list[int] = []
         wishes: list[asyncio.Future[int]] = []
         for mailbox, size, step in steps:
@@ -219,7 +219,7 @@ async def test_mailboxes_share_the_memory_of_the_process_by_their_weights() -> N
     served: Counter[str] = Counter()
     done = asyncio.Event()
 
-    async def courier(mailbox: str) -> None:
+    async def runner(mailbox: str) -> None:
         budget = Budget(2000, process, mailbox=mailbox)
 
         async def batches() -> None:
@@ -237,7 +237,7 @@ async def test_mailboxes_share_the_memory_of_the_process_by_their_weights() -> N
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for mailbox in WEIGHTS:
-            group.create_task(courier(mailbox))
+            group.create_task(runner(mailbox))
     assert served["high"] == pytest.approx(200, abs=5)
     assert served["medium"] == pytest.approx(100, abs=5)
     assert served["low"] == pytest.approx(50, abs=5)

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.ports import Start
-from mailpoller.remote.asking import FolderGone
 from mailpoller.remote.exchange import impossible
+from mailpoller.remote.polled_session import FolderGone
 from mailpoller.sources.ews import EwsConfig, soap
 from mailpoller.sources.ews.authentication import read_challenge
 from mailpoller.sources.ews.listing import Bookmark

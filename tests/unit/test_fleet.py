@@ -25,8 +25,8 @@ from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig, Sourc
 from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, TransientError
 from mailpoller.core.literals import OutgoingName
 from mailpoller.core.spool import Spool
-from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.batcher import Limits
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.forecast import Forecast
@@ -275,7 +275,7 @@ async def test_claims_whose_return_never_reached_the_ledger_go_to_the_successor(
     expected = harbour.fill("old", 3)
     async with harbour.running():
         await until(lambda: harbour.sources["old"].faults.met)
-        fleet.parts["old"].courier._records.claims.release = unreached  # type: ignore[method-assign]
+        fleet.parts["old"].runner._records.claims.release = unreached  # type: ignore[method-assign]
         if how == "replaced":
             await fleet.replace_mailbox(harbour.plan("old", "support"))
         else:

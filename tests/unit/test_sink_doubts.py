@@ -18,8 +18,8 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.ports import DoubtKind, SinkDoubt
 from mailpoller.core.spool import Spool
-from mailpoller.engine.agenda import Limits
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.batcher import Limits
 from mailpoller.engine.health import Health
 from mailpoller.engine.queues import Queue
 from mailpoller.sinks.sqlite.sink import WAL_GROWING

@@ -28,8 +28,8 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Expiring, Outgoing, Sink, Source
 from mailpoller.core.tasks import within
 from mailpoller.engine.alarm import Kind
+from mailpoller.engine.alarm_texts import AnyKind
 from mailpoller.engine.dispatcher import LAST_RESORT
-from mailpoller.engine.notice import AnyKind
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.supervisor import Service, Supervisor
@@ -123,7 +123,7 @@ class Fleet:
                 health.mailboxes[plan.name] = known
             raise
         if (left := self._left.pop(plan.name, None)) is not None:
-            parts.courier.take_over(left.courier)
+            parts.runner.take_over(left.runner)
         self._begin(parts)
         self._say_added(f"mailbox {plan.name}")
         return parts
@@ -145,7 +145,7 @@ class Fleet:
             # The new watcher says these again if they are still so; what the former one knew of them is gone.
             await self.ports.alarm.ended(Kind.MAILBOX_HELD, plan.name)
             self.ports.alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, plan.name)
-            parts.courier.take_over(former.courier)
+            parts.runner.take_over(former.runner)
             self._begin(parts)
             log.info("fleet.changed", change="replaced", part=f"mailbox {plan.name}")
             await self._sweep()
@@ -164,7 +164,7 @@ class Fleet:
             for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.MAILBOX_HELD):
                 await alarm.ended(kind, name)
             alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, name)  # behind what was told and is not taken up yet
-            if parts.courier.holds_claims:
+            if parts.runner.holds_claims:
                 self._left[name] = parts
             del self.parts[name], self.watchers[name], health.mailboxes[name]
             self.shares.weights.pop(name, None)

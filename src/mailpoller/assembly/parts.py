@@ -17,8 +17,8 @@ from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.courier import Courier
 from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
 from mailpoller.engine.ending import Ending
 from mailpoller.engine.health import Health
@@ -82,7 +82,7 @@ class MailboxParts:
     plan: MailboxPlan
     source: Source
     watcher: Watcher
-    courier: Courier
+    runner: BatchRunner
     judge: Judge
     dispatcher: Dispatcher
     budget: Budget
@@ -133,7 +133,7 @@ def mailbox_parts(
         workers=shares.workers,
     )
     budget = Budget(bounds.memory_per_mailbox, shares.budget, mailbox=name)
-    courier = watcher.courier = Courier(
+    runner = watcher.runner = BatchRunner(
         name,
         block,
         judge=judge,
@@ -146,7 +146,7 @@ def mailbox_parts(
         reachable=plan.reachable,
         observer=observer,
     )
-    return MailboxParts(plan, source, watcher, courier, judge, dispatcher, budget, ending)
+    return MailboxParts(plan, source, watcher, runner, judge, dispatcher, budget, ending)
 
 
 _RESERVED = frozenset((QUARANTINE, LAST_RESORT))

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from mailpoller.config.model import ServiceConfig
 from mailpoller.core.ports import Clock
-from mailpoller.engine.agenda import Limits
+from mailpoller.engine.batcher import Limits
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
 from mailpoller.engine.queues import CONCURRENT_CALLS

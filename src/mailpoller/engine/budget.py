@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mailpoller.engine.turns import Room, Weights
+from mailpoller.engine.turns import FairShare, Weights
 
 LEAST_CHARGE = 64
 """A reservation counts for a 64th of the whole at least: a batch of small messages is work as well."""
@@ -14,7 +14,7 @@ SMALL = 8
 
 
 class Budget:
-    """A bound on octets, handed out fairly by the mailboxes' weights; see :class:`~mailpoller.engine.turns.Room`.
+    """A bound on octets, handed out fairly by the mailboxes' weights; see :class:`~mailpoller.engine.turns.FairShare`.
 
     A wish larger than the whole is granted alone, so that every message can be worked on. ``parent`` is a wider bound
     (the process) that every grant also counts against, on ``mailbox``'s account. ``aside`` octets of the whole are
@@ -32,8 +32,8 @@ class Budget:
     ) -> None:
         self._mailbox = mailbox
         self._parent = parent
-        self._large = Room(size - aside, weights)
-        self._small = Room(aside, weights)
+        self._large = FairShare(size - aside, weights)
+        self._small = FairShare(aside, weights)
 
     @property
     def used(self) -> int:
@@ -67,7 +67,7 @@ class Reservation:
 
     __slots__ = ("_above", "_octets", "_room")
 
-    def __init__(self, room: Room, octets: int, above: Reservation | None) -> None:
+    def __init__(self, room: FairShare, octets: int, above: Reservation | None) -> None:
         self._room = room
         self._octets = octets
         self._above = above

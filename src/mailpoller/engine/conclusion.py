@@ -10,9 +10,9 @@ from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Clock
 from mailpoller.engine.absence import Absences
-from mailpoller.engine.claims import Claimant
+from mailpoller.engine.claimant import Claimant
 from mailpoller.engine.dispatcher import Dispatcher
-from mailpoller.engine.hand import Hand, Pass
+from mailpoller.engine.in_flight import InFlight, Pass
 from mailpoller.engine.numbering import APART, answer
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.outcomes import tell
@@ -25,7 +25,7 @@ UNDATED = 100
 
 
 class Conclusions:
-    """Drawn for one mailbox."""
+    """Draws, for one mailbox, what only a whole pass shows: whose names are others' now, and what is not there."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class Conclusions:
             await self._records.claims.settle(outcomes)
             self._claims.close(absence.gone)
             tell(outcomes, self._mailbox, self._observer)
-            now.tally.settled += len(outcomes)
+            now.result.settled += len(outcomes)
         if absence.waiting:
             await self._records.claims.defer(
                 absence.waiting, until=absence.until, reason=absence.reason, cause="absent"
             )
             self._claims.close(absence.waiting)
             self._observer.deferred(absence.waiting, absence.reason)
-            now.tally.put_off(len(absence.waiting), absence.until)
+            now.result.put_off(len(absence.waiting), absence.until)
 
     async def _answer(self, now: Pass) -> None:
         """Questions about names that were listed. Until they are answered the position stays before them."""
@@ -87,16 +87,16 @@ class Conclusions:
             self._observer.replaced(len(other))
         if unanswered:
             log.warning("message.questioned", mailbox=self._mailbox, folder=now.folder.name, messages=len(unanswered))
-            now.tally.put_off(len(unanswered), self._clock.now() + APART)
-        now.tally.again = now.tally.again or bool(same or other)
+            now.result.put_off(len(unanswered), self._clock.now() + APART)
+        now.result.again = now.result.again or bool(same or other)
 
-    async def replace_strangers(self, now: Pass, hand: Hand) -> None:
+    async def replace_strangers(self, now: Pass, in_flight: InFlight) -> None:
         """What was fetched is not what the name stood for: it is claimed anew, under another mid."""
-        claims = [raw.claim for raw in hand.strangers]
-        refs = [replace(raw.claim.ref, size=raw.announced, received=raw.received) for raw in hand.strangers]
-        hand.strangers = []
+        claims = [raw.claim for raw in in_flight.strangers]
+        refs = [replace(raw.claim.ref, size=raw.announced, received=raw.received) for raw in in_flight.strangers]
+        in_flight.strangers = []
         await self._claims.put_down(claims)
         await self._records.bearers.identified([], refs)
-        now.tally.again = True
+        now.result.again = True
         log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(refs))
         self._observer.replaced(len(refs))

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from mailpoller.core.errors import MailpollerError, Sacrificed, TransientError
 from mailpoller.core.ports import Clock, Session, Source
-from mailpoller.engine.agenda import Stop
+from mailpoller.engine.batcher import Stop
 from mailpoller.engine.crowd import among
 
 CONNECT_DEADLINE = timedelta(minutes=5)

@@ -42,7 +42,7 @@ class Connections:
         self._limit = limit
         self._per_host = per_host
         self._weights: Weights = {} if weights is None else weights
-        self._places: set[Place] = set()
+        self._places: set[ConnectionSlot] = set()
         self._on: Counter[str] = Counter()
         self._waiting: list[_Applicant] = []
 
@@ -56,11 +56,11 @@ class Connections:
         """How many mailboxes wait for a place."""
         return len(self._waiting)
 
-    async def take(self, mailbox: str, host: str, due_at: float, interval: float = math.inf) -> Place:
+    async def take(self, mailbox: str, host: str, due_at: float, interval: float = math.inf) -> ConnectionSlot:
         """Wait for a place, to be used as a context manager. ``due_at``: since when (monotonic seconds) the mailbox
         wants to be polled; ``interval``: how many seconds later a session at work gives way to it. Whoever is
         cancelled leaves no trace."""
-        place = Place(self, host)
+        place = ConnectionSlot(self, host)
         applicant = _Applicant(place, due_at, due_at + interval, self._weights.get(mailbox, WEIGHTS["medium"]))
         self._waiting.append(applicant)
         self._balance()
@@ -74,7 +74,7 @@ class Connections:
             raise
         return place
 
-    def _free(self, place: Place) -> None:
+    def _free(self, place: ConnectionSlot) -> None:
         if place in self._places:
             self._places.discard(place)
             self._on[place.host] -= 1
@@ -129,7 +129,7 @@ class Connections:
             if not idle:
                 return
 
-    def _is_needed(self, place: Place) -> bool:
+    def _is_needed(self, place: ConnectionSlot) -> bool:
         """True if somebody has waited too long whom this place would help, and nobody else makes room for them."""
         now = self._clock.monotonic()
         if not self._waiting or now - place.taken_at < self._least_work:
@@ -143,7 +143,7 @@ class Connections:
         return len(pressing) > sum(other.yielding for other in self._places)
 
 
-class Place:
+class ConnectionSlot:
     """The right to have one session open, until the end of the ``with`` block."""
 
     def __init__(self, connections: Connections, host: str) -> None:
@@ -198,7 +198,7 @@ class Place:
 class _Applicant:
     """A mailbox that waits for a place."""
 
-    place: Place
+    place: ConnectionSlot
     due_at: float
     presses_at: float
     """From when on (monotonic seconds) a session at work gives way."""

@@ -10,10 +10,10 @@ import structlog
 
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import FolderState, Session, Start
-from mailpoller.engine.agenda import Wanted
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.attended import Attended
-from mailpoller.engine.tally import Tally
+from mailpoller.engine.batcher import Wanted
+from mailpoller.engine.pass_result import PassResult
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ class Epochs:
             return False
         return state.accepted != "baseline" and (state.settled_before or self._config.start == "now")
 
-    async def is_complete(self, tally: Tally) -> bool:
+    async def is_complete(self, result: PassResult) -> bool:
         """True if a first listing that was worked through counts as complete: if all that it showed is settled.
 
         What waits may be mail from before the first run, which the listing of a next epoch leaves out once this one
@@ -148,7 +148,7 @@ class Epochs:
         what came since the first run, and somebody has read meanwhile.
         """
         if self._config.start in ("unseen", "now"):
-            return not tally.unfetched
+            return not result.unfetched
         counts = await self._records.mailboxes.counts(self._mailbox)
         return not counts["claimed"] and not counts["deferred"]
 

@@ -14,8 +14,9 @@ log = structlog.get_logger(__name__)
 
 
 class FailingFolders:
-    """Keeps track of them from poll to poll. ``group``: the host that alerts about several of them are told together
-    by."""
+    """The folders of one mailbox that cannot be polled, from poll to poll.
+
+    ``group``: the host that alerts about several of them are told together by."""
 
     def __init__(self, mailbox: str, config: SourceConfig, *, alarm: Alarm, health: MailboxHealth, group: str) -> None:
         self._mailbox = mailbox

@@ -16,7 +16,7 @@ from mailpoller.core.message import Body, Claim, Message, RawMessage, Undone
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, Dispatcher, Judged, put_off
-from mailpoller.engine.hand import Hand, Pass
+from mailpoller.engine.in_flight import InFlight, Pass
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.records import Records
@@ -48,7 +48,7 @@ _BREATH = 0.002
 
 
 class Judge:
-    """Parses and judges what one mailbox's courier has fetched, and has the events rendered.
+    """Parses and judges what one mailbox's batch runner has fetched, and has the events rendered.
 
     ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the
     process, or our code, with it. ``bodies_wanted``: some rule or queue looks below the header. ``workers``: who
@@ -80,7 +80,7 @@ class Judge:
         self._observer = observer
         self._workers = workers
 
-    async def judge(self, now: Pass, hand: Hand) -> None:
+    async def judge(self, now: Pass, in_flight: InFlight) -> None:
         """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect
         is read by a worker first, and marked while it is parsed and judged here.
 
@@ -88,25 +88,25 @@ class Judge:
         And one that has a strike waits for a moment of its own first: a process that dies of something else dies at
         the same moment after each start, and would strike again and again whatever is at risk just then.
         """
-        suspects = [raw for raw in hand.fetched if raw.claim.suspect]
+        suspects = [raw for raw in in_flight.fetched if raw.claim.suspect]
         apart = await self._read_apart([raw for raw in suspects if not raw.doubt])
         if any(raw.claim.strikes for raw in suspects):
             await self._clock.sleep(random.uniform(0.0, SCATTERED))
         turn = self._turns.alone if suspects else self._turns.turn
-        async with turn(self._mailbox, len(hand.fetched) + 1):
-            settled, former = await self._repeats(now, hand)
+        async with turn(self._mailbox, len(in_flight.fetched) + 1):
+            settled, former = await self._repeats(now, in_flight)
             breath = time.perf_counter()
-            for raw in hand.fetched:
+            for raw in in_flight.fetched:
                 if raw.doubt:
                     one = self._doubtful(raw)
                     if isinstance(one, Judged):
-                        hand.judged.append(one)
+                        in_flight.judged.append(one)
                     else:
-                        hand.deferrals.append(one)
+                        in_flight.deferrals.append(one)
                     continue
                 digest = raw.octets.digest
                 if former and (stands_for := self._stands_for(now, raw, former)) is not None:
-                    hand.outcomes.append(self._dispatcher.repeated(raw.claim, raw, stands_for))
+                    in_flight.outcomes.append(self._dispatcher.repeated(raw.claim, raw, stands_for))
                     continue
                 if now.heirless and (former_self := await self._former_self(now, raw, known=digest in settled)):
                     raw = replace(raw, claim=await self._records.bearers.inherit(raw.claim, former_self))
@@ -114,18 +114,18 @@ class Judge:
                 if repeat_of == raw.claim.mid:
                     repeat_of = None
                 if not raw.truncated:
-                    hand.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
+                    in_flight.digests[digest] = now.digests.setdefault(digest, raw.claim.mid)
                 if raw.claim.suspect:
                     await self._records.backlog.at_risk(raw.claim)
                 one = await self._judged(raw, repeat_of, apart.get(raw.claim.mid))
                 if raw.claim.suspect:
                     await self._records.backlog.cleared(raw.claim)
                 if isinstance(one, Judged) and _is_stranger(one):
-                    hand.strangers.append(raw)
+                    in_flight.strangers.append(raw)
                 elif isinstance(one, Judged):
-                    hand.judged.append(one)
+                    in_flight.judged.append(one)
                 else:
-                    hand.deferrals.append(one)
+                    in_flight.deferrals.append(one)
                 if time.perf_counter() - breath > _BREATH:
                     await asyncio.sleep(0)
                     breath = time.perf_counter()
@@ -134,21 +134,23 @@ class Judge:
         """True if it has killed the process too often to be parsed again."""
         return claim.strikes >= self._max_strikes
 
-    def condemn(self, hand: Hand) -> None:
+    def condemn(self, in_flight: InFlight) -> None:
         """Judge poison: it goes to quarantine unparsed."""
-        for raw in hand.fetched:
+        for raw in in_flight.fetched:
             claim = raw.claim
             detail = f"the process died {claim.strikes} times while this message was parsed; it was not parsed again"
             log.error(
                 "message.poisonous", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, strikes=claim.strikes
             )
             self._observer.fault("message.poisonous", detail, claim.mid)
-            hand.judged.append(self._unread(raw, Quarantine("poison", detail)))
+            in_flight.judged.append(self._unread(raw, Quarantine("poison", detail)))
 
-    async def _repeats(self, now: Pass, hand: Hand) -> tuple[Mapping[bytes, str], Mapping[bytes, Sequence[str]]]:
+    async def _repeats(
+        self, now: Pass, in_flight: InFlight
+    ) -> tuple[Mapping[bytes, str], Mapping[bytes, Sequence[str]]]:
         """Digest -> mid of what was settled before, anywhere in the mailbox; digest -> mids of what was settled in
         former epochs of this folder, if those count, or under the same name by an earlier bearer."""
-        whole = [raw for raw in hand.fetched if not raw.truncated and not raw.doubt]
+        whole = [raw for raw in in_flight.fetched if not raw.truncated and not raw.doubt]
         settled = (
             await self._records.claims.repeats(self._mailbox, [raw.octets.digest for raw in whole]) if whole else {}
         )

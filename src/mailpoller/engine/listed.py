@@ -15,7 +15,9 @@ LARGEST = 1 << 20
 
 
 class SenderList:
-    """One file. Lines that begin with ``#`` and empty ones do not count, nor does an ``@`` before a domain.
+    """A file of senders, read anew when it has changed.
+
+    Lines that begin with ``#`` and empty ones do not count, nor does an ``@`` before a domain.
 
     A file that cannot be read now leaves what it said last, and is told once for each reason: the trouble is the
     machine's and no mail's.

@@ -10,7 +10,7 @@ from mailpoller.core.message import Claim, Folder
 
 
 class Observer(Protocol):
-    """Told of one mailbox's messages. Called from the courier's tasks; never blocks, never raises."""
+    """Told of one mailbox's messages. Called from the batch runner's tasks; never blocks, never raises."""
 
     def progressed(self) -> None:
         """A step got somewhere."""

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from mailpoller.core.errors import ConfigError, LedgerUnavailable
 from mailpoller.core.ports import Clock, DoubtKind, Fault, Journal
-from mailpoller.engine.notice import AnyKind, Kind, Trouble, manner_of
+from mailpoller.engine.alarm_texts import AnyKind, Kind, Trouble, manner_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +21,9 @@ _LEDGER_REST = 6
 
 
 class OpenAlarms:
-    """What is open, by key. What the ledger did not take is kept, and brought to it by :meth:`catch_up`. Nothing here
+    """The alarms that are open, by key.
+
+    What the ledger did not take is kept, and brought to it by :meth:`catch_up`. Nothing here
     raises for the ledger's sake."""
 
     def __init__(self, journal: Journal, clock: Clock) -> None:

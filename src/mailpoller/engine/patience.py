@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from mailpoller.engine.agenda import Stop
-from mailpoller.engine.connections import Place
+from mailpoller.engine.batcher import Stop
+from mailpoller.engine.connections import ConnectionSlot
 
 
 class Patience:
-    """When the courier has to end a pass, between two batches: the service stops, or somebody else needs the
+    """When the batch runner has to end a pass, between two batches: the service stops, or somebody else needs the
     connection."""
 
     def __init__(self, stop: Stop) -> None:
-        self.place: Place | None = None
+        self.place: ConnectionSlot | None = None
         """The connection that others may need; None: it need not be shared."""
         self.gained = False
         """Something was settled since we have it. Who gave way before that would only list the same again, for
         ever."""
         self._stop = stop
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: ConnectionSlot) -> None:
         """A session begins on this connection."""
         self.place, self.gained = place, False
 

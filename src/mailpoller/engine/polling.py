@@ -10,15 +10,15 @@ from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientErro
 from mailpoller.core.message import Page
 from mailpoller.core.ports import FolderState, Session
 from mailpoller.engine.attended import Attended
-from mailpoller.engine.courier import Courier
+from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.deadline import Deadline
 from mailpoller.engine.epochs import Epochs, suppress
 from mailpoller.engine.folders import FailingFolders
 from mailpoller.engine.numbering import Numbering
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.patience import Patience
 from mailpoller.engine.pruning import Pruning
 from mailpoller.engine.reports import Reports
-from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -68,13 +68,15 @@ class Polls:
             return "whether names stand for other messages cannot be told"
         return ""
 
-    async def poll(self, session: Session, courier: Courier, chosen: Sequence[str], names: Sequence[str]) -> Tally:
+    async def poll(
+        self, session: Session, runner: BatchRunner, chosen: Sequence[str], names: Sequence[str]
+    ) -> PassResult:
         """Carry each of the ``chosen`` folders, of all that the session has; the sum of it.
 
         A folder that cannot be polled does not stop the others. When none of them all can, that is the mailbox's own
         trouble.
         """
-        total = Tally(exhausted=True)
+        total = PassResult(exhausted=True)
         polled: list[str] = []
         failed: dict[str, TransientError] = {}
         for number, name in enumerate(chosen):
@@ -83,7 +85,7 @@ class Polls:
                 break
             self._deadline.progressed()
             try:
-                total.add(await self._poll_folder(session, courier, name))
+                total.add(await self._poll_folder(session, runner, name))
                 polled.append(name)
             except (SessionLost, LedgerUnavailable):
                 raise
@@ -98,15 +100,15 @@ class Polls:
         log.debug("mailbox.polled", mailbox=self._mailbox, listed=total.listed, settled=total.settled)
         return total
 
-    async def _poll_folder(self, session: Session, courier: Courier, name: str) -> Tally:
+    async def _poll_folder(self, session: Session, runner: BatchRunner, name: str) -> PassResult:
         folder = await session.open(name)
         state = await self._records.folders.open_folder(
             folder, self._attended.source.account, formerly=self._attended.config.formerly
         )
         if state.position is not None or state.complete:
-            state = await self._verified(session, courier, state)
+            state = await self._verified(session, runner, state)
         if await self._epochs.must_hold(session, state):
-            return Tally(exhausted=True)
+            return PassResult(exhausted=True)
         start = self._epochs.start(state)
         self._epochs.begin(state)
         wanted = await self._epochs.wanted(state)
@@ -115,12 +117,12 @@ class Polls:
         once = start.kind in ("now", "unseen") or state.accepted == "baseline"
         first = position is None and once and not state.complete and not state.planned
         if first:
-            planned = await courier.plan(session, folder, start, wanted)
+            planned = await runner.plan(session, folder, start, wanted)
             listed = sum(len(page.refs) for page in planned)
             log.info("folder.listed", mailbox=self._mailbox, folder=name, listed=listed)
         elif state.planned and (refs := await self._records.folders.planned(folder)):
             planned = [Page(refs)]
-        tally = await courier.carry(
+        result = await runner.carry(
             session,
             folder,
             position,
@@ -132,16 +134,16 @@ class Polls:
             listed=first,
             heirless=state.heirless,
         )
-        await self._reports.gap(name, tally)
-        if tally.partial or not tally.exhausted:
-            return tally
-        if not state.complete and await self._epochs.is_complete(tally):
+        await self._reports.gap(name, result)
+        if result.partial or not result.exhausted:
+            return result
+        if not state.complete and await self._epochs.is_complete(result):
             await self._records.folders.complete(folder)
         if state.complete:
             await self._pruning.prune(session, state)
-        return tally
+        return result
 
-    async def _verified(self, session: Session, courier: Courier, state: FolderState) -> FolderState:
+    async def _verified(self, session: Session, runner: BatchRunner, state: FolderState) -> FolderState:
         """What is known of the folder, once its names still stand for what they stood for: else of a new epoch."""
         folder = state.folder
         state, reason = await self._numbering.verify(session, state)
@@ -150,6 +152,6 @@ class Polls:
         log.warning("epoch.set_back", mailbox=self._mailbox, folder=folder.name, epoch=folder.epoch, reason=reason)
         await self._records.folders.begin_anew(folder, reason)
         self._epochs.begin_anew(folder)
-        courier.begin_anew(folder)
+        runner.begin_anew(folder)
         self._reports.renumbered(f"{folder.name}: {reason}", "epoch.set_back")
         return await self._records.folders.open_folder(folder, self._attended.source.account)

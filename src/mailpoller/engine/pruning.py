@@ -18,7 +18,7 @@ PRUNED_LATER = timedelta(hours=1)
 
 
 class Pruning:
-    """Of one mailbox's folders. ``progressed`` is called for each page that is listed."""
+    """Prunings of one mailbox's folders. ``progressed`` is called for each page that is listed."""
 
     def __init__(self, attended: Attended, progressed: Callable[[], None]) -> None:
         self._mailbox = attended.mailbox

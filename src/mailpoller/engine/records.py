@@ -30,7 +30,7 @@ def records_of(ledger: Ledger, turns: Turns, mailbox: str) -> Records:
 
 
 class InTurn:
-    """A mailbox's claims. The charge of a turn is the number of messages."""
+    """A mailbox's claims, whose long writes wait for its turn. The charge of a turn is the number of messages."""
 
     def __init__(self, claims: Claims, turns: Turns, mailbox: str) -> None:
         self._claims = claims

@@ -11,12 +11,12 @@ from mailpoller.engine.alarm import Kind
 from mailpoller.engine.attended import Attended
 from mailpoller.engine.deadline import Deadline
 from mailpoller.engine.numbering import Numbering
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.patience import Patience
-from mailpoller.engine.tally import Tally
 
 
 class Reports:
-    """The :class:`~mailpoller.engine.observer.Observer` of a mailbox, which tells the courier's news on."""
+    """The :class:`~mailpoller.engine.observer.Observer` of a mailbox, which tells the batch runner's news on."""
 
     def __init__(self, attended: Attended, *, deadline: Deadline, patience: Patience, numbering: Numbering) -> None:
         self._attended = attended
@@ -99,15 +99,15 @@ class Reports:
         if event == "last_resort.used":
             self._alarm.tell(Kind.LAST_RESORT_USED, self._mailbox, detail, group=self._attended.group)
 
-    async def gap(self, name: str, tally: Tally) -> None:
+    async def gap(self, name: str, result: PassResult) -> None:
         """One alarm for a folder whose listing lacks messages that are there, until a listing that came to its end
         lacks none."""
         subject = f"{self._mailbox}/{name}"
-        if tally.gap:
-            if self._gaps.get(name) != tally.gap:
-                self._gaps[name] = tally.gap
-                self._alarm.fault(self._mailbox, "listing.incomplete", f"{name}: {tally.gap}")
-            await self._alarm.raised(Kind.LISTING_GAP, subject, tally.gap, group=self._attended.group)
-        elif tally.exhausted and not tally.partial:
+        if result.gap:
+            if self._gaps.get(name) != result.gap:
+                self._gaps[name] = result.gap
+                self._alarm.fault(self._mailbox, "listing.incomplete", f"{name}: {result.gap}")
+            await self._alarm.raised(Kind.LISTING_GAP, subject, result.gap, group=self._attended.group)
+        elif result.exhausted and not result.partial:
             self._gaps.pop(name, None)
             await self._alarm.ended(Kind.LISTING_GAP, subject)

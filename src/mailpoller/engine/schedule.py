@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mailpoller.engine.notice import Flock, Trouble
+from mailpoller.engine.alarm_texts import Flock, Trouble
 
 _FLOCK_PATIENCE = 5
 """An end waits for its flock so many times ``steady`` at most."""
@@ -14,7 +14,7 @@ _FLOCK_PATIENCE = 5
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How eagerly mail is sent.
+    """How eagerly mail about alarms is sent.
 
     ``window``: what becomes due within this goes together. ``quiet``: between two mails about one kind and group.
     ``steady``: an end is told once it has lasted so long. ``patience``: scales how long each kind must last before it

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from mailpoller.engine.agenda import Stop
+from mailpoller.engine.batcher import Stop
 
 T = TypeVar("T")
 

@@ -1,6 +1,7 @@
 """Whose turn it is: what is scarce goes round among the mailboxes in shares of 4 : 2 : 1, and nobody starves.
 
-Wherever mailboxes wait for one another (octets in hand, judging, a queue's calls), they wait in a :class:`Room`.
+Wherever mailboxes wait for one another (octets in hand, judging, a queue's calls), they wait in a
+:class:`FairShare`.
 While there is enough for all it costs nothing and changes nothing.
 """
 
@@ -31,7 +32,7 @@ class _Wish:
     granted: asyncio.Future[None] = field(compare=False)
 
 
-class Room:
+class FairShare:
     """So much of something scarce, handed out by weighted fair queueing.
 
     A wish starts, in virtual time, where its mailbox's last one ended, or now if that is past; it ends ``charge /
@@ -113,7 +114,7 @@ class Turns:
     """So many places; each is somebody's for as long as a block of code takes."""
 
     def __init__(self, places: int, weights: Weights | None = None) -> None:
-        self._room = Room(places, weights)
+        self._room = FairShare(places, weights)
 
     @property
     def taken(self) -> int:

@@ -25,23 +25,23 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Session, Source, Tokened, Wake
-from mailpoller.engine.agenda import Stop
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.attended import Attended
 from mailpoller.engine.backoff import BLIP, Backoff
+from mailpoller.engine.batch_runner import BatchRunner
+from mailpoller.engine.batcher import Stop
 from mailpoller.engine.connecting import AT_ONCE_S, Connecting, Stopped
-from mailpoller.engine.connections import Connections, Place
-from mailpoller.engine.courier import Courier
+from mailpoller.engine.connections import Connections, ConnectionSlot
 from mailpoller.engine.deadline import Deadline
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.numbering import Numbering
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.patience import Patience
 from mailpoller.engine.polling import Polls
 from mailpoller.engine.records import Records
 from mailpoller.engine.remainder import Remainder
 from mailpoller.engine.reports import Reports
 from mailpoller.engine.sleep import Sleep
-from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class Watcher:
         self.config = config
         self.source = source
         self.leash: asyncio.Timeout | None = None
-        self.courier: Courier | None = None
+        self.runner: BatchRunner | None = None
         self.remainder = Remainder("it was not drained")
         """What the last drain left."""
         self.polls = 0
@@ -117,7 +117,7 @@ class Watcher:
         """The deadline has passed: give up what is being fetched, and nothing else;
         what has come of it is delivered. False if nothing is, or that was done already: then only the end of the
         whole task is left."""
-        if self.courier is None or not self.courier.give_up(STANDSTILL):
+        if self.runner is None or not self.runner.give_up(STANDSTILL):
             return False
         log.error("fetch.abandoned", mailbox=self.mailbox, reason=STANDSTILL)
         self.reports.fault("fetch.abandoned", STANDSTILL, "")
@@ -170,7 +170,7 @@ class Watcher:
                 await self._attend(session, place)
             return place.yielding
 
-    async def _admitted(self) -> Place | None:
+    async def _admitted(self) -> ConnectionSlot | None:
         """The right to connect, once it is our turn; None when the service stops."""
         self._health.enter(self.mailbox, Condition.QUEUING)
         self.deadline.lift()
@@ -189,7 +189,7 @@ class Watcher:
         self.deadline.after(wait)
         await self._sleep.unless_stirred(lambda: self._clock.sleep(wait))
 
-    async def _attend(self, session: Session, place: Place) -> None:
+    async def _attend(self, session: Session, place: ConnectionSlot) -> None:
         """Poll and wait until the session ends, wants to be renewed, or is asked to make room."""
         everything = True
         next_poll = self._clock.monotonic()
@@ -197,8 +197,8 @@ class Watcher:
             names = list(await session.folders())
             # The first folder comes last, so that it is the one that is open, and watched, while we wait.
             chosen = [*names[1:], names[0]] if everything else names[:1]
-            tally = await self._poll(session, chosen, names)
-            if place.yielding and not tally.exhausted:
+            result = await self._poll(session, chosen, names)
+            if place.yielding and not result.exhausted:
                 self._due_at = self._clock.monotonic()
                 return
             if everything:
@@ -207,12 +207,12 @@ class Watcher:
             if self._stop.is_set():
                 return
             limit = max(0.0, next_poll - self._clock.monotonic())
-            if tally.again:
+            if result.again:
                 continue
-            if tally.retry_at is not None:
+            if result.retry_at is not None:
                 # Those that wait for a queue are fetched when it says so; see stir().
-                limit = min(limit, max(1.0, (tally.retry_at - self._clock.now()).total_seconds()))
-            useful = tally.exhausted and not self._polls.holds(names[0])
+                limit = min(limit, max(1.0, (result.retry_at - self._clock.now()).total_seconds()))
+            useful = result.exhausted and not self._polls.holds(names[0])
             woken = await self._wait(session, limit, place, useful=useful)
             if woken is Wake.RENEW:
                 log.info("session.renewed", mailbox=self.mailbox)
@@ -232,7 +232,7 @@ class Watcher:
         for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.LEDGER_UNWRITABLE):
             await self._alarm.ended(kind, self._subject(kind))
 
-    async def _wait(self, session: Session, limit: float, place: Place, *, useful: bool) -> Wake | None:
+    async def _wait(self, session: Session, limit: float, place: ConnectionSlot, *, useful: bool) -> Wake | None:
         """Wait for news, if that is ``useful``; None when somebody stirred us, or needs our connection."""
         self._health.enter(self.mailbox, self._at_rest)
         now = self._clock.monotonic()
@@ -377,21 +377,21 @@ class Watcher:
             async with self._session() as session:
                 names = list(await session.folders())
                 while True:
-                    tally = await self._poll(session, names, names)
-                    if tally.exhausted:
+                    result = await self._poll(session, names, names)
+                    if result.exhausted:
                         await self._completed()
                     elif self._stop.is_set():
                         return "the service stops"
                     else:
                         return "not all of it was listed"
-                    if tally.again:
+                    if result.again:
                         continue
-                    if tally.deferred:
+                    if result.deferred:
                         return "some messages were put off"
-                    if not tally.settled:
-                        return "its listing lacks messages that the server announced" if tally.partial else ""
+                    if not result.settled:
+                        return "its listing lacks messages that the server announced" if result.partial else ""
 
-    async def _poll(self, session: Session, chosen: Sequence[str], names: Sequence[str]) -> Tally:
-        assert self.courier is not None
+    async def _poll(self, session: Session, chosen: Sequence[str], names: Sequence[str]) -> PassResult:
+        assert self.runner is not None
         self._health.enter(self.mailbox, Condition.POLLING)
-        return await self._polls.poll(session, self.courier, chosen, names)
+        return await self._polls.poll(session, self.runner, chosen, names)

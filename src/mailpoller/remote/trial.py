@@ -1,4 +1,4 @@
-"""What is tried in a mailbox that is asked for everything (:mod:`~mailpoller.remote.asking`)."""
+"""What is tried in a mailbox that is asked for everything (:mod:`~mailpoller.remote.polled_session`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
-from mailpoller.remote.asking import AskingConfig, Directory, FolderGone
+from mailpoller.remote.polled_session import AskingConfig, Directory, FolderGone
 from mailpoller.wire.probe.trial import Trial
 
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TypeVar
 
 from mailpoller.core.errors import MailpollerError, TransientError
-from mailpoller.remote.asking import Asked
 from mailpoller.remote.bearer import TokenTrouble
+from mailpoller.remote.polled_session import Asked
 from mailpoller.remote.throttle import LONGEST_PAUSE, Throttle
 from mailpoller.wire.http import HttpClient, HttpStatus, IntakeTrouble, Unauthorized
 

@@ -16,8 +16,8 @@ from mailpoller.core.literals import Secret
 from mailpoller.wire.dial import dial
 from mailpoller.wire.literals import HostName
 from mailpoller.wire.names import resolve
+from mailpoller.wire.redaction import spoken
 from mailpoller.wire.tunnel import tunnel
-from mailpoller.wire.wording import spoken
 
 
 class Proxy(Block):

@@ -23,7 +23,7 @@ from typing import Literal, Protocol, get_args
 import orjson
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 PasswordMechanism = Literal["auto", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"]
 TokenMechanism = Literal["auto", "xoauth2", "oauthbearer"]

@@ -16,8 +16,8 @@ from mailpoller.remote.throttle import LONGEST_PAUSE
 from mailpoller.remote.web import TRIES, WebClient
 from mailpoller.wire.http import Bearer, HttpAnswer, HttpClient, HttpError, retry_after
 from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.redaction import spoken
 from mailpoller.wire.tls import TlsPolicy
-from mailpoller.wire.wording import spoken
 
 IMMUTABLE = 'IdType="ImmutableId"'
 """The preference that makes an id survive a move; it counts only for the request that bears it."""

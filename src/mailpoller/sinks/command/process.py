@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Literal
 
 from mailpoller.core.spool import Octets
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 _TAIL = 4096
 """Octets of what a program said last that are kept."""

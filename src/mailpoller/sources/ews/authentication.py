@@ -16,7 +16,7 @@ from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientErr
 from mailpoller.core.literals import Secret
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.http import Bearer
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 KNOWN = ("ntlm", "negotiate", "basic", "bearer")
 

@@ -15,7 +15,7 @@ import structlog
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
 from mailpoller.core.ports import Clock
-from mailpoller.remote.asking import Asked
+from mailpoller.remote.polled_session import Asked
 from mailpoller.sources.ews.authentication import Attempt, Challenge, Login, read_challenge
 from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.reader import AnswerReader, Contents, Enough, Malformed, Node
@@ -25,7 +25,7 @@ from mailpoller.wire.http import HttpCut, HttpError, HttpSilence, faults, retry_
 from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.http.network import open_pool
 from mailpoller.wire.pace import Pace
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 log = structlog.get_logger(__name__)
 

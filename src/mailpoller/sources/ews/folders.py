@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mailpoller.core.errors import TransientError
-from mailpoller.remote.asking import FolderGone
+from mailpoller.remote.polled_session import FolderGone
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import Node
 from mailpoller.sources.ews.replies import Reply, of_folder
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 ROOT = "msgfolderroot"
 """What people see as the top of a mailbox."""

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
 from mailpoller.core.ports import Stage
-from mailpoller.remote.asking import FolderGone
 from mailpoller.remote.exchange import DELETED_ITEMS, impossible
+from mailpoller.remote.polled_session import FolderGone
 from mailpoller.remote.trial import AskedTrial
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient

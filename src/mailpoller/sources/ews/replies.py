@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
-from mailpoller.remote.asking import FolderGone
+from mailpoller.remote.polled_session import FolderGone
 from mailpoller.sources.ews.reader import Node
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 GONE = frozenset({"ErrorItemNotFound"})
 """The item is not there: moved (which gives it another id) or deleted."""

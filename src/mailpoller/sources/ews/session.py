@@ -15,8 +15,8 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
-from mailpoller.remote.asking import AskingSession, FolderGone, State, Wish
 from mailpoller.remote.gaps import Gaps
+from mailpoller.remote.polled_session import FolderGone, PolledSession, State, Wish
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.download import Download, Known
@@ -40,7 +40,7 @@ def epoch_of(config: EwsSettings, folder_id: str) -> str:
     return f"ews://{percent(config.owner.lower(), safe='@')}@{host}{port}{parts.path.lower()};FOLDER={folder_id}"
 
 
-class EwsSession(AskingSession):
+class EwsSession(PolledSession):
     """See :class:`mailpoller.core.ports.Session`. One connection, and every request takes its turn on it."""
 
     def __init__(self, name: str, config: EwsSettings, client: EwsClient, spool: Spool, clock: Clock) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from mailpoller.core.delivery import Disposition
-from mailpoller.remote.asking import APPLIED, FolderGone, State
 from mailpoller.remote.exchange import DELETED_ITEMS, FLAGGED, SEEN, impossible
+from mailpoller.remote.polled_session import APPLIED, FolderGone, State
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.download import Known, categories_of, flags_of

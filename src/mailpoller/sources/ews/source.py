@@ -11,7 +11,7 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
-from mailpoller.remote.asking import opening
+from mailpoller.remote.polled_session import opening
 from mailpoller.sources.ews.authentication import Login, PasswordLogin, TokenLogin
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings, PasswordAuth

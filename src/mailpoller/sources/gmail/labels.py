@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mailpoller.core.errors import TransientError
-from mailpoller.remote.asking import FolderGone
+from mailpoller.remote.polled_session import FolderGone
 from mailpoller.sources.gmail.client import LABELS_CREATE, LABELS_LIST, GmailClient
 from mailpoller.sources.gmail.errors import Invalid
 from mailpoller.wire.http import HttpStatus
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 _LONGEST_ID = 200
 

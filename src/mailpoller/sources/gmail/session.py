@@ -13,8 +13,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
-from mailpoller.remote.asking import AskingSession, State, Wish
 from mailpoller.remote.gaps import Gaps
+from mailpoller.remote.polled_session import PolledSession, State, Wish
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import TRASH, GmailSettings
 from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
@@ -39,7 +39,7 @@ def epoch_of(config: GmailSettings, user: str, label: str) -> str:
     return f"gmail://{percent(user.lower(), safe='@')}@{config.host}{port}/;LABEL={label}"
 
 
-class GmailSession(AskingSession):
+class GmailSession(PolledSession):
     """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an
     answer is."""
 
@@ -63,7 +63,7 @@ class GmailSession(AskingSession):
 
     # --- folders -----------------------------------------------------------------------------------------------
     async def folders(self) -> Sequence[str]:
-        """See :meth:`AskingSession.folders`; labels are asked for anew."""
+        """See :meth:`PolledSession.folders`; labels are asked for anew."""
         self._labels.forget()
         return await super().folders()
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from urllib.parse import quote
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
-from mailpoller.remote.asking import APPLIED, State, Wish
+from mailpoller.remote.polled_session import APPLIED, State, Wish
 from mailpoller.remote.throttle import Busy
 from mailpoller.sources.gmail.client import BATCH_MODIFY, MESSAGES_MODIFY, GmailClient
 from mailpoller.sources.gmail.config import LABEL_OF, SEEN, TRASH, UNREAD, reasons_against

@@ -9,7 +9,7 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
-from mailpoller.remote.asking import opening
+from mailpoller.remote.polled_session import opening
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import ME, GmailSettings
 from mailpoller.sources.gmail.login import log_in

@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from mailpoller.core.errors import TransientError
-from mailpoller.remote.asking import FolderGone
 from mailpoller.remote.exchange import DELETED_ITEMS
 from mailpoller.remote.graph import GraphClient, Missing
+from mailpoller.remote.polled_session import FolderGone
 from mailpoller.wire.http import HttpStatus
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 ROOT = "msgfolderroot"
 """What people see as the top of a mailbox."""

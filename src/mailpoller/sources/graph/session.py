@@ -13,9 +13,9 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMessage
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
-from mailpoller.remote.asking import AskingSession, State, Wish
 from mailpoller.remote.gaps import Gaps
 from mailpoller.remote.graph import Ask, GraphClient, Missing, SyncLost
+from mailpoller.remote.polled_session import PolledSession, State, Wish
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
@@ -34,7 +34,7 @@ def epoch_of(config: GraphSettings, folder_id: str) -> str:
     return f"graph://{percent(config.user.lower(), safe='@')}@{config.host}{port}/;FOLDER={folder_id}"
 
 
-class GraphSession(AskingSession):
+class GraphSession(PolledSession):
     """See :class:`mailpoller.core.ports.Session`. There is no connection to speak of: the session is lost when an
     answer is."""
 

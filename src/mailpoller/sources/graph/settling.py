@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
-from mailpoller.remote.asking import APPLIED, FolderGone, State, Wish
 from mailpoller.remote.exchange import DELETED_ITEMS, FLAGGED, SEEN, Deletion, impossible
 from mailpoller.remote.graph import Answer, Ask, GraphClient
+from mailpoller.remote.polled_session import APPLIED, FolderGone, State, Wish
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import categories_of
 

@@ -9,8 +9,8 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
-from mailpoller.remote.asking import opening
 from mailpoller.remote.graph import GraphClient, gate_for
+from mailpoller.remote.polled_session import opening
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.login import log_in
 from mailpoller.sources.graph.session import GraphSession

@@ -10,8 +10,8 @@ from mailpoller.sources.imap.names import quotable, quote
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import Status
 from mailpoller.wire.auth import Credentials
+from mailpoller.wire.redaction import without
 from mailpoller.wire.sasl import Exchange, answered, encoded, initial
-from mailpoller.wire.wording import without
 
 # RFC 5530 section 3; Google says OVERQUOTA of its own bandwidth limits.
 _PASSING_CODES = {

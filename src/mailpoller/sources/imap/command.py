@@ -12,7 +12,7 @@ from aioimaplib import aioimaplib as library
 from mailpoller.core.errors import SessionLost
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, octets_of
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, Status, count_set
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.wire.unasked import PIECE
 
 MAX_DATA = 1 << 20
@@ -54,7 +54,7 @@ class Request(library.Command):  # type: ignore[misc]
         super().__init__(name, tag, loop=None)
         self.line = line
         self.alone = alone
-        self.within: Mailbox | None = None
+        self.within: SelectedFolder | None = None
         self.wants = wants
         self.on_fetch = on_fetch
         self.on_done = on_done
@@ -86,7 +86,7 @@ class Request(library.Command):  # type: ignore[misc]
             raise ProtocolViolation(f"the answer to {self.name} is larger than {most} octets")
         self.data.append(response)
 
-    def belong(self, mailbox: Mailbox) -> None:
+    def belong(self, mailbox: SelectedFolder) -> None:
         """It is about messages of this folder, as that is now."""
         self.within = mailbox
         self._told = mailbox.exists, mailbox.uidnext, mailbox.arrived

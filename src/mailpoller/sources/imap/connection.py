@@ -21,11 +21,11 @@ from mailpoller.core.spool import Intake
 from mailpoller.sources.imap.command import Answer, Request
 from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
 from mailpoller.sources.imap.responses import Fetched, Status
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import REST, Pace
+from mailpoller.wire.redaction import spoken
 from mailpoller.wire.unasked import Allowance
-from mailpoller.wire.wording import spoken
 
 # Its DEBUG lines hold passwords and every octet received.
 library.log.setLevel(logging.INFO)
@@ -73,7 +73,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         super().__init__(loop)
         self.stall = stall
         self.capabilities: set[str] = set()
-        self.mailbox = Mailbox()
+        self.mailbox = SelectedFolder()
         self.bodies: BodyTaker | None = None
         self.lost: str | None = None
         self.hidden: Sequence[str] = ()
@@ -205,7 +205,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self,
         name: str,
         *arguments: str,
-        within: Mailbox | None = None,
+        within: SelectedFolder | None = None,
         wants: Collection[bytes] = (),
         on_fetch: Callable[[Fetched], bool] | None = None,
         on_done: Callable[[Status], None] | None = None,
@@ -269,7 +269,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
             if request.alone:
                 self._alone = request
                 if request.name in ("SELECT", "EXAMINE"):
-                    self.mailbox = Mailbox()  # whatever comes from here on is about the new folder
+                    self.mailbox = SelectedFolder()  # whatever comes from here on is about the new folder
             now = self.loop.time()
             request.expires_at = now + (PATIENCE_FETCH if request.name == "FETCH" else PATIENCE) * self.stall
             self._progress_at = now
@@ -347,7 +347,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         if self.lost is not None:
             raise self.loss()
         self.capabilities = set()
-        self.mailbox = Mailbox()
+        self.mailbox = SelectedFolder()
         transport: asyncio.Transport = self.transport
         return transport
 

@@ -19,7 +19,7 @@ from mailpoller.sources.imap.names import uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import ProtocolViolation, Response
 from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.wire.pace import REST
 
 MAX_UID = 0xFFFFFFFF
@@ -153,13 +153,13 @@ class Shown(Sequence[MessageRef]):
 
 
 def ask(
-    protocol: ImapProtocol, mailbox: Mailbox, uids: Sequence[int], lines: Lines, items: str = WITNESS
+    protocol: ImapProtocol, mailbox: SelectedFolder, uids: Sequence[int], lines: Lines, items: str = WITNESS
 ) -> list[Request]:
     """Ask for ``items`` of ``uids`` (ascending), in sets, and wait for nothing."""
     return [protocol.submit("FETCH", piece, items, within=mailbox, on_fetch=lines.note) for _, piece in uid_sets(uids)]
 
 
-async def witnesses(protocol: ImapProtocol, mailbox: Mailbox, uids: Sequence[int]) -> Lines:
+async def witnesses(protocol: ImapProtocol, mailbox: SelectedFolder, uids: Sequence[int]) -> Lines:
     """Sizes and dates of ``uids`` (ascending). What is not shown is not there: by two kinds of question, FETCH and
     SEARCH.
 
@@ -188,7 +188,7 @@ async def witnesses(protocol: ImapProtocol, mailbox: Mailbox, uids: Sequence[int
     return lines
 
 
-async def search(protocol: ImapProtocol, mailbox: Mailbox, criteria: str) -> array[int]:
+async def search(protocol: ImapProtocol, mailbox: SelectedFolder, criteria: str) -> array[int]:
     """The uids that SEARCH finds, as they come. Raises :class:`TransientError` with the server's words if it
     refuses."""
     options = ("RETURN", "(ALL)") if protocol.offers("ESEARCH") else ()
@@ -211,7 +211,7 @@ def hits(answers: Sequence[Response]) -> array[int]:
     return found
 
 
-async def newest(protocol: ImapProtocol, mailbox: Mailbox) -> tuple[int, int]:
+async def newest(protocol: ImapProtocol, mailbox: SelectedFolder) -> tuple[int, int]:
     """The uid of the last message and its sequence number, or 0. By FETCH, because Courier, which tells no UIDNEXT,
     does not know ``*`` in a SEARCH."""
     lines = Lines()

@@ -34,7 +34,7 @@ from mailpoller.sources.imap.details import (
 )
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.responses import MONTH_NAMES
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Listing:
     """
 
     folder: Folder
-    mailbox: Mailbox
+    mailbox: SelectedFolder
     bookmark: Bookmark
     uids: array[int] = field(default_factory=lambda: array("I"))
     lines: Lines | None = None
@@ -137,7 +137,7 @@ class Listing:
 class _Details:
     """Sizes and dates of one page, asked for and awaited."""
 
-    def __init__(self, protocol: ImapProtocol, mailbox: Mailbox, uids: array[int], items: str) -> None:
+    def __init__(self, protocol: ImapProtocol, mailbox: SelectedFolder, uids: array[int], items: str) -> None:
         self.lines = Lines(wanted=frozenset(uids))
         self._requests: list[Request] = ask(protocol, mailbox, uids, self.lines, items)
 
@@ -163,7 +163,7 @@ class Sightings:
 
 async def list_folder(
     protocol: ImapProtocol,
-    mailbox: Mailbox,
+    mailbox: SelectedFolder,
     folder: Folder,
     since: Position | None,
     start: Start,
@@ -229,7 +229,7 @@ async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sighting
     listing.uids.extend(uids)
 
 
-def _counted(mailbox: Mailbox, before: int) -> int | None:
+def _counted(mailbox: SelectedFolder, before: int) -> int | None:
     """How many messages a listing must reach to, or None if the server's count means nothing now. What came while it
     listed may be missing: it is news."""
     return None if mailbox.uncounted else min(before, mailbox.exists)
@@ -385,7 +385,7 @@ def _below(bookmark: Bookmark, count: int | None) -> Bookmark:
     return replace(bookmark, below=count if bookmark.below is None else min(bookmark.below, count))
 
 
-async def _next_uid(protocol: ImapProtocol, mailbox: Mailbox) -> int:
+async def _next_uid(protocol: ImapProtocol, mailbox: SelectedFolder) -> int:
     """UIDNEXT as it is now: as SELECT told it, unless mail has come since or the server tells none.
 
     Raises :class:`TransientError` if it cannot be found out.

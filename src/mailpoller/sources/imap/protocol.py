@@ -32,8 +32,8 @@ from mailpoller.sources.imap.responses import (
     read_set,
     read_status,
 )
+from mailpoller.wire.redaction import spoken, without
 from mailpoller.wire.unasked import PIECE
-from mailpoller.wire.wording import spoken, without
 
 MAX_ALERTS = 10
 """Texts that one connection may bring to a human's attention."""

@@ -8,7 +8,7 @@ from mailpoller.sources.imap.responses import Status, read_flags
 
 
 @dataclass(slots=True)
-class Mailbox:
+class SelectedFolder:
     """What the server has said about the folder that is selected. ``news`` counts its hints that mail came."""
 
     name: str = ""

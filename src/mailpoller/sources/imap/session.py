@@ -24,7 +24,7 @@ from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Status
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.sources.imap.settling import Settling, State
 from mailpoller.sources.imap.survey import look_at, survey_folder
 
@@ -50,7 +50,7 @@ class _Open:
 
     folder: Folder
     wire: str
-    mailbox: Mailbox
+    mailbox: SelectedFolder
     selected_at: float
     refreshed: bool = True
     """The server has just had a chance to tell its news, and no listing has made use of that."""
@@ -63,7 +63,7 @@ class _Seen:
     """How far a folder was listed: to this position, when the server had given this many hints of news."""
 
     position: Position | None
-    mailbox: Mailbox
+    mailbox: SelectedFolder
     news: int
     gap: str
     day: int
@@ -124,7 +124,7 @@ class ImapSession:
         self._folders = Folders(client.protocol)
         self._open: _Open | None = None
         self._seen: dict[str, _Seen] = {}
-        self._surveyed: dict[str, Mailbox] = {}
+        self._surveyed: dict[str, SelectedFolder] = {}
         self._marks: dict[str, _Mark] = {}
         self._sightings = Sightings()
         self._named = False
@@ -330,7 +330,7 @@ class ImapSession:
             raise lost from several
         return [Disposed(one, *states[one.disposition, int(one.ref.uid)]) for one in settlements]
 
-    async def _aside(self, wire: str, work: Callable[[Mailbox], Awaitable[None]]) -> Mailbox:
+    async def _aside(self, wire: str, work: Callable[[SelectedFolder], Awaitable[None]]) -> SelectedFolder:
         """See :class:`mailpoller.sources.imap.settling.Aside`. Downloads that are under way are waited for, a while."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_ASIDE
         while self._downloads.active and (left := deadline - asyncio.get_running_loop().time()) > 0:

@@ -18,7 +18,7 @@ from mailpoller.sources.imap.names import composed, uid_set, uid_sets
 from mailpoller.sources.imap.protocol import ImapProtocol
 from mailpoller.sources.imap.reader import ProtocolViolation
 from mailpoller.sources.imap.responses import Fetched, Status
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")
@@ -34,7 +34,7 @@ _PASSING_WORDS = ("try again", "temporar", "timeout", "timed out", "unavailable"
 _FOR_ALL_ALIKE = _NO_SUCH_FOLDER | {"NOPERM", "OVERQUOTA", "CANNOT", "READ-ONLY", "CLOSED"}
 
 
-def objection(protocol: ImapProtocol, mailbox: Mailbox, disposition: Disposition) -> State | None:
+def objection(protocol: ImapProtocol, mailbox: SelectedFolder, disposition: Disposition) -> State | None:
     """Why the folder cannot take this disposition, as far as SELECT tells; None if it can."""
     if mailbox.read_only:
         return "failed", "the server opens the folder read-only"
@@ -64,7 +64,7 @@ class _Done:
 class Aside(Protocol):
     """What opens another folder for a while."""
 
-    async def __call__(self, wire: str, work: Callable[[Mailbox], Awaitable[None]]) -> Mailbox:
+    async def __call__(self, wire: str, work: Callable[[SelectedFolder], Awaitable[None]]) -> SelectedFolder:
         """Do ``work`` in the folder of that name on the server, read-only; then open the former one again, which is
         returned.
 
@@ -84,7 +84,7 @@ class Settling:
         self,
         protocol: ImapProtocol,
         folders: Folders,
-        mailbox: Mailbox,
+        mailbox: SelectedFolder,
         wire: str,
         uids: Sequence[int],
         *,
@@ -301,7 +301,7 @@ class Settling:
                 theirs.add(mail)
             return True
 
-        async def look(mailbox: Mailbox) -> None:
+        async def look(mailbox: SelectedFolder) -> None:
             nonlocal alike
             alike = mailbox.uidvalidity == here.uidvalidity
             if not mailbox.exists:

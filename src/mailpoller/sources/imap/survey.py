@@ -11,7 +11,7 @@ from mailpoller.core.message import Folder, MessageRef, Position, Survey
 from mailpoller.sources.imap.bookmark import Bookmark
 from mailpoller.sources.imap.details import WITNESS, Lines, Shown, search, within, witnesses
 from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.selected import Mailbox
+from mailpoller.sources.imap.selected import SelectedFolder
 
 FAMILIAR = 20
 """Messages that are compared, the newest ones."""
@@ -27,7 +27,12 @@ twice a minute apart."""
 
 
 async def survey_folder(
-    protocol: ImapProtocol, mailbox: Mailbox, folder: Folder, position: Position | None, now: int, interval: float = 0.0
+    protocol: ImapProtocol,
+    mailbox: SelectedFolder,
+    folder: Folder,
+    position: Position | None,
+    now: int,
+    interval: float = 0.0,
 ) -> Survey:
     """See :meth:`mailpoller.core.ports.Session.survey`; the folder is selected. ``now``: seconds of the epoch;
     ``interval``: those between two polls.
@@ -98,7 +103,7 @@ class _Looking:
     in all, where that is known (``count``), and all of them, where they were asked for (``every``); what the server
     would give the next message (``next_uid``)."""
 
-    def __init__(self, protocol: ImapProtocol, mailbox: Mailbox, bookmark: Bookmark) -> None:
+    def __init__(self, protocol: ImapProtocol, mailbox: SelectedFolder, bookmark: Bookmark) -> None:
         self._protocol = protocol
         self._mailbox = mailbox
         self._bookmark = bookmark
@@ -188,12 +193,14 @@ class _Looking:
         return None
 
 
-async def _all_below(protocol: ImapProtocol, mailbox: Mailbox, following: int) -> Sequence[int]:
+async def _all_below(protocol: ImapProtocol, mailbox: SelectedFolder, following: int) -> Sequence[int]:
     found = await search(protocol, mailbox, f"UID 1:{following - 1}")
     return within(found, 1, following - 1)
 
 
-async def look_at(protocol: ImapProtocol, mailbox: Mailbox, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
+async def look_at(
+    protocol: ImapProtocol, mailbox: SelectedFolder, refs: Sequence[MessageRef]
+) -> Sequence[MessageRef | None]:
     """See :meth:`mailpoller.core.ports.Session.look`; the folder of ``refs`` is selected. Raises
     :class:`TransientError`."""
     if not mailbox.exists and not mailbox.uncounted:

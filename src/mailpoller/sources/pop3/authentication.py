@@ -12,8 +12,8 @@ from datetime import timedelta
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerError, TransientError
 from mailpoller.sources.pop3.protocol import Pop3Protocol, Reply
 from mailpoller.wire.auth import Credentials
+from mailpoller.wire.redaction import spoken
 from mailpoller.wire.sasl import Exchange, answered, encoded, initial
-from mailpoller.wire.wording import spoken
 
 LONGEST_COMMAND = 255
 """Octets of a command, line end included (RFC 2449 section 4): a longer first message of SASL goes on a line of its

@@ -12,7 +12,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.pop3.reader import AnswerReader, Collected, Enough, ProtocolViolation, Taker
 from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 MAX_CAPABILITIES = 64 << 10
 _AT_ONCE = 64 << 10

@@ -36,9 +36,9 @@ from mailpoller.wire.http.errors import (
 from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.pace import PacedTimeout
 from mailpoller.wire.proxy import Proxy
+from mailpoller.wire.redaction import spoken
 from mailpoller.wire.retry import briefly
 from mailpoller.wire.tls import TlsPolicy
-from mailpoller.wire.wording import spoken
 
 if TYPE_CHECKING:
     import httpcore

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from mailpoller.core.errors import CredentialsRefused, MachineTrouble, TransientError
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 _LONGEST_WAIT = timedelta(hours=1)
 """The longest Retry-After that is believed."""

@@ -22,7 +22,7 @@ from mailpoller.wire.http import HttpError
 from mailpoller.wire.oauth.advice import TokenRefused, advice_for, code_in
 from mailpoller.wire.oauth.config import Terms
 from mailpoller.wire.oauth.endpoint import Endpoint, Grant, host_of
-from mailpoller.wire.wording import spoken
+from mailpoller.wire.redaction import spoken
 
 PATIENCE = timedelta(minutes=15)
 """How long a person has to say yes."""

@@ -25,11 +25,11 @@ from mailpoller.core.errors import ConfigError, CredentialsMissing, CredentialsR
 from mailpoller.wire import dial
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.names import Address, resolve, written
+from mailpoller.wire.redaction import spoken
 from mailpoller.wire.sasl import Exchange, answered, encoded, initial
 from mailpoller.wire.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
 from mailpoller.wire.tls import describe
 from mailpoller.wire.unasked import Allowance
-from mailpoller.wire.wording import spoken
 
 log = structlog.get_logger(__name__)
 

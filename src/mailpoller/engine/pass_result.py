@@ -7,7 +7,7 @@ from datetime import datetime
 
 
 @dataclass(slots=True)
-class Tally:
+class PassResult:
     """What a pass over a folder came to: messages by what has become of them."""
 
     listed: int = 0
@@ -33,7 +33,7 @@ class Tally:
         if until is not None:
             self.retry_at = until if self.retry_at is None else min(until, self.retry_at)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: PassResult) -> None:
         """Count another pass's messages too."""
         self.listed += other.listed
         self.settled += other.settled

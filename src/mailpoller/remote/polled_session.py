@@ -105,7 +105,7 @@ async def opening(client: Asked) -> AsyncIterator[None]:
         raise
 
 
-class AskingSession(ABC):
+class PolledSession(ABC):
     """What such sessions have in common; see :class:`mailpoller.core.ports.Session`."""
 
     def __init__(

@@ -14,8 +14,8 @@ import structlog
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Backlog, Session, Start
 from mailpoller.engine.dispatcher import Dispatcher
-from mailpoller.engine.doubt import Doubt
-from mailpoller.engine.tally import Tally
+from mailpoller.engine.hangup_suspects import HangupSuspects
+from mailpoller.engine.pass_result import PassResult
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ async def pages_of(
             yield page
 
 
-class Agenda:
+class Batcher:
     """Cuts one mailbox's work into batches.
 
     ``in_hand``: batches that may be under way when the next one is asked for. ``largest``: octets of a message that
@@ -87,7 +87,7 @@ class Agenda:
         *,
         backlog: Backlog,
         dispatcher: Dispatcher,
-        doubt: Doubt,
+        hangup_suspects: HangupSuspects,
         limits: Limits,
         stop: Stop,
         reachable: frozenset[str] | None,
@@ -98,7 +98,7 @@ class Agenda:
         self._mailbox = mailbox
         self._backlog = backlog
         self._dispatcher = dispatcher
-        self._doubt = doubt
+        self._hangup_suspects = hangup_suspects
         self._limits = limits
         self._stop = stop
         self._reachable = reachable
@@ -110,7 +110,7 @@ class Agenda:
         """The suspects to be worked on next, before all else; those that are in doubt as well come last and alone."""
         if self.has_to_end():
             return []
-        doubted = self._doubt.uids(folder)
+        doubted = self._hangup_suspects.uids(folder)
         limit = SUSPECTS + len(doubted)
         refs = await self._backlog.suspects(folder, limit=limit, down=self._dispatcher.down())
         free = deque(ref for ref in refs if ref.uid not in doubted)
@@ -119,31 +119,37 @@ class Agenda:
         return self._cut(free, 1 if self._dispatcher.probing() else SUSPECTS, rest=True)
 
     async def batches(
-        self, folder: Folder, pages: AsyncGenerator[Page, None], tally: Tally, wanted: Wanted = None, *, whole: bool
+        self,
+        folder: Folder,
+        pages: AsyncGenerator[Page, None],
+        result: PassResult,
+        wanted: Wanted = None,
+        *,
+        whole: bool,
     ) -> AsyncGenerator[Batch, None]:
         """What is due, then what is pending, then what may take the session with it. ``whole``: the pages are of a
         full listing.
 
         Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
         """
-        doubted = self._doubt.uids(folder)
+        doubted = self._hangup_suspects.uids(folder)
         worked = set(doubted)
         async for piece in self._due(folder, worked, len(doubted)):
             yield piece
         if self.has_to_end():
             return
-        async with aclosing(self._pending(folder, pages, worked, tally, wanted, whole=whole)) as pending:
+        async with aclosing(self._pending(folder, pages, worked, result, wanted, whole=whole)) as pending:
             async for piece in pending:
                 yield piece
                 if self.has_to_end():
                     return
-        for refs in self._doubt.pieces(folder):
+        for refs in self._hangup_suspects.pieces(folder):
             waiting = deque(refs)
             while waiting:
                 if self.has_to_end():
                     return
                 yield Batch(self._cut(waiting, len(refs), rest=True), alone=True, doubted=True)
-        tally.exhausted = True
+        result.exhausted = True
 
     async def _due(self, folder: Folder, worked: set[str], doubted: int) -> AsyncGenerator[Batch, None]:
         """What the ledger says is due; ``worked`` gets the uids."""
@@ -165,7 +171,7 @@ class Agenda:
         folder: Folder,
         pages: AsyncGenerator[Page, None],
         worked: set[str],
-        tally: Tally,
+        result: PassResult,
         wanted: Wanted,
         *,
         whole: bool,
@@ -175,15 +181,15 @@ class Agenda:
         waiting: deque[MessageRef] = deque()
         covered: deque[tuple[int, Position]] = deque()
         async for page in pages:
-            if whole and not tally.listed and page.listed is not None:
+            if whole and not result.listed and page.listed is not None:
                 log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
-            tally.gap, tally.partial = page.gap, tally.partial or page.partial
+            result.gap, result.partial = page.gap, result.partial or page.partial
             if page.unwanted:
                 await self._skip(page.unwanted)
             refs = [ref for ref in page.refs if ref.uid not in worked] if worked else list(page.refs)
             if wanted is not None:
                 refs = [ref for ref in refs if wanted(ref)]
-            tally.listed += len(page.refs)
+            result.listed += len(page.refs)
             listed += len(refs)
             waiting += refs
             if page.position is not None:
@@ -212,7 +218,7 @@ class Agenda:
 
     def _new_at_once(self, begun: int) -> int:
         """How many new messages the next batch may have, after so many: one, while every queue that they could go to
-        wants one message first; else few at first, so that all stations are soon at work."""
+        wants one message first; else few at first, so that all stages are soon at work."""
         doubtful = self._dispatcher.down() | self._dispatcher.probing()
         if self._reachable and self._reachable <= doubtful:
             return 1

@@ -1,4 +1,4 @@
-"""The line that batches go along: in order, one at a station, and all stations at work at once."""
+"""The line that batches go along: in order, one at a stage, and all stages at work at once."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from random import Random
 
 import pytest
 
-from mailpoller.engine.line import Line, Place
+from mailpoller.engine.stages import Stages, StageSlot
 
-STATIONS = 4
+STAGES = 4
 
 
 class Walkers:
     """Things that walk along one line and write down where they are."""
 
     def __init__(self, count: int, seed: int = 1) -> None:
-        self.line = Line(STATIONS)
+        self.stages = Stages(STAGES)
         self.random = Random(seed)
-        self.at: list[list[int]] = [[] for _ in range(STATIONS)]
-        self.seen: list[list[int]] = [[] for _ in range(STATIONS)]
+        self.at: list[list[int]] = [[] for _ in range(STAGES)]
+        self.seen: list[list[int]] = [[] for _ in range(STAGES)]
         self.busiest = 0
-        self.places = [self.line.enter() for _ in range(count)]
+        self.places = [self.stages.enter() for _ in range(count)]
 
-    async def walk(self, number: int, place: Place, stations: int = STATIONS) -> None:
+    async def walk(self, number: int, place: StageSlot, stations: int = STAGES) -> None:
         try:
             for station in range(stations):
                 await place.on()
@@ -31,7 +31,7 @@ class Walkers:
                     if number in others:
                         others.remove(number)
                 self.at[station].append(number)
-                assert len(self.at[station]) == 1, "no station holds two"
+                assert len(self.at[station]) == 1, "no stage holds two"
                 self.seen[station].append(number)
                 self.busiest = max(self.busiest, sum(map(len, self.at)))
                 for _ in range(self.random.randrange(4)):
@@ -48,8 +48,8 @@ async def test_nobody_overtakes_and_no_station_holds_two(seed: int) -> None:
     walkers = Walkers(30, seed)
     async with asyncio.timeout(60):
         await asyncio.gather(*(walkers.walk(number, place) for number, place in enumerate(walkers.places)))
-    assert walkers.seen == [list(range(30))] * STATIONS
-    assert walkers.busiest == STATIONS, "all stations are at work at once"
+    assert walkers.seen == [list(range(30))] * STAGES
+    assert walkers.busiest == STAGES, "all stages are at work at once"
 
 
 async def test_who_leaves_in_the_middle_makes_room_for_the_next() -> None:
@@ -61,8 +61,8 @@ async def test_who_leaves_in_the_middle_makes_room_for_the_next() -> None:
 
 
 async def test_who_is_cancelled_while_it_waits_keeps_nothing() -> None:
-    line = Line(2)
-    ahead, behind, last = line.enter(), line.enter(), line.enter()
+    stages = Stages(2)
+    ahead, behind, last = stages.enter(), stages.enter(), stages.enter()
     await ahead.on()
     await ahead.on()
     await behind.on()

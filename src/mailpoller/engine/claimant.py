@@ -11,10 +11,10 @@ from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Clock
 from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, put_off
-from mailpoller.engine.hand import Pass
+from mailpoller.engine.in_flight import Pass
 from mailpoller.engine.observer import Observer
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.records import Records
-from mailpoller.engine.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +94,7 @@ class Claimant:
             self.open.pop(claim.mid, None)
 
     async def unfetchable(
-        self, claims: Sequence[Claim], reason: str, tally: Tally, error: TransientError | None
+        self, claims: Sequence[Claim], reason: str, result: PassResult, error: TransientError | None
     ) -> None:
         """Put off what was asked for and did not come; each reason is said once."""
         for claim in claims:
@@ -113,11 +113,11 @@ class Claimant:
                 until = self._clock.now() + MACHINE_AGAIN
             await self._records.claims.defer([claim], until=until, reason=reason, cause="machine" if ours else "")
             self._observer.deferred([claim], reason)
-            tally.put_off(1, until)
+            result.put_off(1, until)
         self.close(claims)
-        tally.unfetched += len(claims)
+        result.unfetched += len(claims)
 
-    async def defer(self, deferrals: Sequence[Deferral], tally: Tally) -> None:
+    async def defer(self, deferrals: Sequence[Deferral], result: PassResult) -> None:
         """Put off, in one commit, all that are put off alike."""
         alike: dict[tuple[object, ...], list[Deferral]] = {}
         for one in deferrals:
@@ -139,7 +139,7 @@ class Claimant:
             claims = [one.claim for one in several]
             self.close(claims)
             self._observer.deferred(claims, first.reason)
-            tally.put_off(len(several), first.until if first.queue is None else None)
+            result.put_off(len(several), first.until if first.queue is None else None)
             for one in several:
                 log.info(
                     "message.deferred", mid=one.claim.mid, mailbox=self._mailbox, queue=one.queue, reason=one.reason

@@ -10,7 +10,7 @@ from mailpoller.core.delivery import Question, Settlement
 from mailpoller.core.errors import SessionLost
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Session
-from mailpoller.engine.hand import Pass, Telling
+from mailpoller.engine.in_flight import Pass, Telling
 from mailpoller.engine.numbering import answer
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.records import Records
@@ -18,7 +18,7 @@ from mailpoller.engine.records import Records
 log = structlog.get_logger(__name__)
 
 
-class Teller:
+class Dispositions:
     """Has one mailbox's settlements carried out on its server, and the server's word recorded."""
 
     def __init__(self, mailbox: str, *, records: Records, observer: Observer) -> None:
@@ -102,7 +102,7 @@ class Teller:
         if other:
             log.warning("message.replaced", mailbox=self._mailbox, folder=now.folder.name, messages=len(other))
             self._observer.replaced(len(other))
-            now.tally.again = True
+            now.result.again = True
         strangers |= {ref.uid for ref in other}
         for one in settlements:
             if one.ref.uid in strangers:

@@ -1,4 +1,4 @@
-"""What the stations of a pass hand on: one batch on its way, and what all batches of the pass share."""
+"""What the stages of a pass hand on: one batch on its way, and what all batches of the pass share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Heirless, Session
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.engine.agenda import Batch
+from mailpoller.engine.batcher import Batch
 from mailpoller.engine.budget import Reservation
 from mailpoller.engine.dispatcher import Deferral, Judged
-from mailpoller.engine.tally import Tally
+from mailpoller.engine.pass_result import PassResult
 
 UNTOLD = 4
 """Settled batches that wait until the server is told of them."""
@@ -30,7 +30,7 @@ class Telling:
 
 
 @dataclass(slots=True)
-class Hand:
+class InFlight:
     """One batch on its way, filled from top to bottom: claimed, fetched, judged, delivered, settled."""
 
     batch: Batch
@@ -75,7 +75,7 @@ class Pass:
     session: Session
     folder: Folder
     suppress: bool
-    tally: Tally
+    result: PassResult
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what was judged and is not settled yet."""
     stood_for: set[str] = field(default_factory=set)

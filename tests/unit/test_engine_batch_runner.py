@@ -1,4 +1,4 @@
-"""The courier's promises, with everything failing around it."""
+"""The batch runner's promises, with everything failing around it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientErro
 from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
 from mailpoller.core.ports import Session, Start
 from mailpoller.engine import judge
+from mailpoller.engine.batch_runner import STAGES
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.courier import STATIONS
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
 from mailpoller.testing.fake_source import FakeSession
@@ -422,7 +422,7 @@ async def test_a_server_that_is_slow_to_be_told_holds_up_no_delivery_and_is_told
     session.settle = slowly  # type: ignore[method-assign]
     folder = await session.open("INBOX")
     state = await rig.ledger.open_folder(folder, rig.source.account)
-    carrying = asyncio.create_task(rig.courier.carry(session, folder, state.position, Start("all"), suppress=False))
+    carrying = asyncio.create_task(rig.runner.carry(session, folder, state.position, Start("all"), suppress=False))
     while (await rig.counts())["settled"] < 25:
         await asyncio.sleep(0.002)
     assert told == [5]
@@ -470,9 +470,9 @@ async def test_of_two_downloads_that_a_lost_session_ends_only_the_first_is_in_do
 
     session.fetch = cut  # type: ignore[assignment, method-assign]
     with pytest.raises(SessionLost):
-        await rig.courier.carry(session, folder, state.position, Start("all"), suppress=False)
+        await rig.runner.carry(session, folder, state.position, Start("all"), suppress=False)
     assert [len(claims) for claims in begun] == [5, 5]
-    assert set(rig.courier._doubt.uids(folder)) == {claim.ref.uid for claim in begun[0]}
+    assert set(rig.runner._hangup_suspects.uids(folder)) == {claim.ref.uid for claim in begun[0]}
     assert (await rig.counts())["claimed"] == 0
     await rig.carry()
     assert rig.subjects() == expected
@@ -627,12 +627,12 @@ async def test_pass_that_misses_much_ends_and_the_next_one_goes_on(monkeypatch: 
             yield Gone(claim)
 
     monkeypatch.setattr(FakeSession, "fetch", fetch)
-    monkeypatch.setattr("mailpoller.engine.courier.MOST_ABSENT", 5)
+    monkeypatch.setattr("mailpoller.engine.batch_runner.MOST_ABSENT", 5)
     rig = Rig(batch=1)
     rig.fill(60)
     seen = [0]
     while seen[-1] < 60:
         tally = await rig.carry()
         seen.append(len(rig.ledger.store.messages))
-        assert seen[-2] < seen[-1] <= seen[-2] + 5 + STATIONS
+        assert seen[-2] < seen[-1] <= seen[-2] + 5 + STAGES
     assert (await rig.carry()).exhausted and not tally.settled

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from mailpoller.core.message import Folder, MessageRef
 
 
-class Doubt:
+class HangupSuspects:
     """Messages that were asked for, and had not come, when a session was lost.
 
     There are servers that hang up whenever they are asked for certain messages. Which those are, only trying shows,

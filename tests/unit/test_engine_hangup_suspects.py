@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.engine.doubt import Doubt
+from mailpoller.engine.hangup_suspects import HangupSuspects
 
 INBOX = Folder("support", "INBOX", "1")
 
@@ -16,7 +16,7 @@ def refs(*uids: int) -> list[MessageRef]:
 
 def hunt(guilty: int, asked: int, *, shows: bool) -> tuple[int, bool]:
     """(sessions lost until somebody is blamed, is it the right one). ``shows``: what comes before it arrives first."""
-    doubt, lost = Doubt(), 1
+    doubt, lost = HangupSuspects(), 1
     doubt.lost(refs(*range(guilty if shows else 1, asked + 1)))
     while True:
         for piece in doubt.pieces(INBOX):
@@ -42,7 +42,7 @@ def test_where_nothing_came_it_takes_a_handful_of_sessions(guilty: int) -> None:
 
 
 def test_whoever_comes_is_not_in_doubt_any_more() -> None:
-    doubt = Doubt()
+    doubt = HangupSuspects()
     doubt.lost(refs(1, 2, 3, 4, 5, 6, 7, 8, 9))
     assert [[ref.uid for ref in piece] for piece in doubt.pieces(INBOX)] == [
         ["1"], ["2", "3"], ["4", "5"], ["6", "7"], ["8", "9"],
@@ -51,7 +51,7 @@ def test_whoever_comes_is_not_in_doubt_any_more() -> None:
 
 
 def test_one_message_lost_with_its_session_once_is_in_doubt_and_not_blamed() -> None:
-    doubt = Doubt()
+    doubt = HangupSuspects()
     assert not doubt.lost(refs(5))
     assert doubt.uids(INBOX) == {"5"}
     assert doubt.lost(refs(5))
@@ -60,7 +60,7 @@ def test_one_message_lost_with_its_session_once_is_in_doubt_and_not_blamed() -> 
 @pytest.mark.parametrize("shows", [True, False])
 def test_several_are_found_without_clearing_one_that_has_not_come(shows: bool) -> None:
     bad, came, found, sessions = {2, 5, 7}, set[int](), list[int](), 1
-    doubt = Doubt()
+    doubt = HangupSuspects()
     doubt.lost(refs(*range(2 if shows else 1, 9)))
     while doubt.uids(INBOX):
         for piece in doubt.pieces(INBOX):
@@ -82,7 +82,7 @@ def test_several_are_found_without_clearing_one_that_has_not_come(shows: bool) -
 
 
 def test_those_that_took_sessions_before_come_last_and_each_alone() -> None:
-    doubt = Doubt()
+    doubt = HangupSuspects()
     doubt.recall(refs(20, 21))
     doubt.lost(refs(1, 2, 3, 4, 5, 6, 7, 8, 9))
     assert [[ref.uid for ref in piece] for piece in doubt.pieces(INBOX)] == [
@@ -91,7 +91,7 @@ def test_those_that_took_sessions_before_come_last_and_each_alone() -> None:
 
 
 def test_another_folder_is_not_in_doubt() -> None:
-    doubt = Doubt()
+    doubt = HangupSuspects()
     doubt.lost(refs(1, 2))
     assert not list(doubt.pieces(Folder("support", "Sales", "1")))
     assert doubt.uids(INBOX) == {"1", "2"}

@@ -288,7 +288,9 @@ def _rank(kind: AnyKind) -> tuple[int, str]:
 
 @dataclass(slots=True)
 class Trouble:
-    """One alarm. ``told``: the mail about it was sent at that instant; ``ended_at``: it has ended, but that was not
+    """One alarm, while it is open and until its end is told.
+
+    ``told``: the mail about it was sent at that instant; ``ended_at``: it has ended, but that was not
     told yet.
 
     ``recorded``: the ledger has it. ``recalled``: an earlier run raised it, and nobody in this one has yet.

@@ -16,21 +16,21 @@ from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Clock, Session, Start
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.engine.agenda import Agenda, Batch, Limits, Stop, Wanted, pages_of
+from mailpoller.engine.batcher import Batch, Batcher, Limits, Stop, Wanted, pages_of
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.claims import Claimant
+from mailpoller.engine.claimant import Claimant
 from mailpoller.engine.conclusion import Conclusions
 from mailpoller.engine.dispatcher import Dispatcher
-from mailpoller.engine.doubt import Doubt
+from mailpoller.engine.dispositions import Dispositions
 from mailpoller.engine.fetcher import Fetcher, wary
-from mailpoller.engine.hand import UNTOLD, Hand, Pass, Telling
+from mailpoller.engine.hangup_suspects import HangupSuspects
+from mailpoller.engine.in_flight import UNTOLD, InFlight, Pass, Telling
 from mailpoller.engine.judge import Judge
-from mailpoller.engine.line import Line, Place
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.outcomes import tell
+from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.records import Records
-from mailpoller.engine.tally import Tally
-from mailpoller.engine.teller import Teller
+from mailpoller.engine.stages import Stages, StageSlot
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
 
-STATIONS = 6
+STAGES = 6
 """Of the line that batches go along: claimed, asked for, fetched, judged, delivered, settled."""
 
 HEIRLESS = 10_000
@@ -55,7 +55,7 @@ def _require(now: Pass) -> None:
         raise now.lost
 
 
-class Courier:
+class BatchRunner:
     """Carries one mailbox's messages: claim, fetch, judge, dispatch, settle.
 
     ``reachable``: the names of the queues that this mailbox's mail can go to, or None if that cannot be told; when
@@ -84,7 +84,7 @@ class Courier:
         self._records = records
         self._observer = observer
         self._claims = Claimant(mailbox, records=records, clock=clock, observer=observer, at_once=limits.batch_messages)
-        self._doubt = Doubt()
+        self._hangup_suspects = HangupSuspects()
         self._conclusions = Conclusions(
             mailbox,
             config,
@@ -97,30 +97,30 @@ class Courier:
         self._recalled: set[Folder] = set()
         self._pass: Pass | None = None
         """The one that is under way."""
-        self._teller = Teller(mailbox, records=records, observer=observer)
-        self._agenda = Agenda(
+        self._dispositions = Dispositions(mailbox, records=records, observer=observer)
+        self._batcher = Batcher(
             mailbox,
             backlog=records.backlog,
             dispatcher=dispatcher,
-            doubt=self._doubt,
+            hangup_suspects=self._hangup_suspects,
             limits=limits,
             stop=stop,
             reachable=reachable,
             largest=config.max_message_size,
-            in_hand=STATIONS + UNTOLD,
+            in_hand=STAGES + UNTOLD,
             skip=self._claims.skip,
         )
         self._fetcher = Fetcher(
             mailbox,
             backlog=records.backlog,
             claims=self._claims,
-            doubt=self._doubt,
-            agenda=self._agenda,
+            hangup_suspects=self._hangup_suspects,
+            batcher=self._batcher,
             budget=budget,
             largest=config.max_message_size,
         )
 
-    def take_over(self, former: Courier) -> None:
+    def take_over(self, former: BatchRunner) -> None:
         """Give back, before the next pass, the claims that ``former`` could not: it carried this mailbox's mail, and
         has ended."""
         self._claims.open.update(former._claims.open)
@@ -144,7 +144,7 @@ class Courier:
     def begin_anew(self, folder: Folder) -> None:
         """The folder's numbering was set back. A name that stayed in doubt here would be passed over by the listing,
         although nothing under it is recorded yet. Whoever keeps his name is to blame still, as his claim says."""
-        self._doubt.forget(folder)
+        self._hangup_suspects.forget(folder)
 
     # --- a pass ------------------------------------------------------------------------------------------------
     async def carry(
@@ -160,7 +160,7 @@ class Courier:
         planned: Sequence[Page] = (),
         listed: bool = False,
         heirless: bool = False,
-    ) -> Tally:
+    ) -> PassResult:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
         Several batches are under way at once, one behind the other; no more than four hold octets. ``suppress``:
@@ -171,22 +171,22 @@ class Courier:
         under another (``Ledger.heirless``). Ends early, between batches, when the service stops.
         However it ends, no claim stays in hand.
         """
-        tally = Tally()
+        result = PassResult()
         if self._claims.open:
             await self._claims.put_down(list(self._claims.open.values()))
         try:
             await self._recall(folder)
-            await self._carry_suspects(session, folder, suppress, tally, accepted=accepted)
-            now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
+            await self._carry_suspects(session, folder, suppress, result, accepted=accepted)
+            now = self._pass = Pass(session, folder, suppress, result, accepted=accepted)
             if heirless:
                 now.heirless += await self._records.bearers.heirless(folder, limit=HEIRLESS, earlier=suppress)
             pages = pages_of(session, folder, since, start, planned, listed)
-            async with aclosing(self._agenda.batches(folder, pages, tally, wanted, whole=since is None)) as batches:
+            async with aclosing(self._batcher.batches(folder, pages, result, wanted, whole=since is None)) as batches:
                 await self._carry_batches(now, batches)
             await self._conclusions.conclude(now)
             if not now.absent:
                 await self._conclusions.over(folder)
-            if absolved := self._doubt.absolved():
+            if absolved := self._hangup_suspects.absolved():
                 await self._records.backlog.absolve(absolved)
         finally:
             last, self._pass = self._pass, None
@@ -198,7 +198,7 @@ class Courier:
                 # A ledger that cannot commit now keeps them open; the next pass gives them back first.
                 with contextlib.suppress(LedgerUnavailable):
                     await self._claims.put_down(list(self._claims.open.values()))
-        return tally
+        return result
 
     async def plan(self, session: Session, folder: Folder, start: Start, wanted: Wanted = None) -> list[Page]:
         """List the folder for the first time and keep what that shows, before any of it is worked on: what ``start``
@@ -219,63 +219,63 @@ class Courier:
     async def _recall(self, folder: Folder) -> None:
         """Once: what earlier processes lost sessions with."""
         if folder not in self._recalled:
-            self._doubt.recall([ref for ref, _ in await self._records.backlog.blamed(folder)])
+            self._hangup_suspects.recall([ref for ref, _ in await self._records.backlog.blamed(folder)])
             self._recalled.add(folder)
 
     async def _carry_suspects(
-        self, session: Session, folder: Folder, suppress: bool, tally: Tally, *, accepted: bool
+        self, session: Session, folder: Folder, suppress: bool, result: PassResult, *, accepted: bool
     ) -> None:
         """Messages that an earlier process died with, before anything else.
 
         Each is parsed alone, so they may be fetched and delivered together; but one that has a strike comes after all
         innocents and is on its own all the way.
         """
-        while refs := await self._agenda.suspects(folder):
+        while refs := await self._batcher.suspects(folder):
             claims, _ = await self._claims.claim(refs)
             together = [claim for claim in claims if not claim.strikes] or claims[:1]
             if len(together) < len(claims):
                 await self._claims.put_down(claims[len(together) :])
             if not together:
                 return
-            now = self._pass = Pass(session, folder, suppress, tally, accepted=accepted)
-            doubted = len(together) == 1 and together[0].ref.uid in self._doubt.uids(folder)
-            await self._carry_together(now, Hand(Batch(refs, doubted=doubted), claims=together))
+            now = self._pass = Pass(session, folder, suppress, result, accepted=accepted)
+            doubted = len(together) == 1 and together[0].ref.uid in self._hangup_suspects.uids(folder)
+            await self._carry_together(now, InFlight(Batch(refs, doubted=doubted), claims=together))
             _require(now)
             await self._conclusions.conclude(now)
-            self._doubt.cleared([claim.ref for claim in together])
+            self._hangup_suspects.cleared([claim.ref for claim in together])
 
-    async def _carry_together(self, now: Pass, hand: Hand) -> None:
+    async def _carry_together(self, now: Pass, in_flight: InFlight) -> None:
         """Suspects, with nothing else under way. Poison is alone, and not parsed."""
-        suspect = hand.claims[0]
+        suspect = in_flight.claims[0]
         poison = self._judge.is_poison(suspect)
-        large = self._agenda.expected(suspect.ref) > MEMORY_THRESHOLD
+        large = self._batcher.expected(suspect.ref) > MEMORY_THRESHOLD
         try:
-            hand.fetching = asyncio.create_task(
-                self._fetcher.fetch(now.session, hand, POISON_HEAD if poison and large else self._largest),
+            in_flight.fetching = asyncio.create_task(
+                self._fetcher.fetch(now.session, in_flight, POISON_HEAD if poison and large else self._largest),
                 name=f"fetch {self._mailbox}",
             )
-            now.fetching.add(hand.fetching)
-            await self._fetcher.receive(now, hand)
-            if not hand.fetching.cancelled():
-                hand.fetching.result()
+            now.fetching.add(in_flight.fetching)
+            await self._fetcher.receive(now, in_flight)
+            if not in_flight.fetching.cancelled():
+                in_flight.fetching.result()
             if poison:
-                self._judge.condemn(hand)
+                self._judge.condemn(in_flight)
             else:
-                await self._judge.judge(now, hand)
-            await self._deliver(now, hand)
-            await self._commit(now, hand)
+                await self._judge.judge(now, in_flight)
+            await self._deliver(now, in_flight)
+            await self._commit(now, in_flight)
         finally:
-            self._let_go(now, hand)
+            self._let_go(now, in_flight)
         self._observer.progressed()
         if now.lost is None:
-            await self._teller.dispose(now.session, hand.settlements)
+            await self._dispositions.dispose(now.session, in_flight.settlements)
 
     async def _carry_batches(self, now: Pass, batches: AsyncGenerator[Batch, None]) -> None:
         """Send batch after batch along the line. What was begun is finished as far as it goes, then trouble is
         raised."""
-        self._teller.begin(now)
+        self._dispositions.begin(now)
         async with TaskGroup() as telling:
-            telling.create_task(self._teller.tell_settled(now), name=f"tell {self._mailbox}")
+            telling.create_task(self._dispositions.tell_settled(now), name=f"tell {self._mailbox}")
             async with now.tasks:
                 await self._feed(now, batches)
             await now.settled.put(None)
@@ -284,121 +284,121 @@ class Courier:
         _require(now)
 
     async def _feed(self, now: Pass, batches: AsyncGenerator[Batch, None]) -> None:
-        """Start each batch as soon as there is room at the first station, until there is none or trouble."""
-        line = Line(STATIONS)
+        """Start each batch as soon as there is room at the first stage, until there is none or trouble."""
+        stages = Stages(STAGES)
         try:
             while not now.over:
-                place = line.enter()
+                place = stages.enter()
                 await place.on()
                 enough = now.over or len(now.absent) >= MOST_ABSENT
                 batch = None if enough else await anext(batches, None)
                 if batch is None:
                     break
-                hand = Hand(batch)
-                walk = now.tasks.create_task(self._walk(now, hand, place), name=f"batch {self._mailbox}")
+                in_flight = InFlight(batch)
+                walk = now.tasks.create_task(self._walk(now, in_flight, place), name=f"batch {self._mailbox}")
                 if batch.doubted:
-                    await wary(now, hand, walk, self.give_up)
+                    await wary(now, in_flight, walk, self.give_up)
                 elif batch.alone:
                     await asyncio.wait([walk])
         except Exception as error:
             now.fail(error)
 
-    async def _walk(self, now: Pass, hand: Hand, place: Place) -> None:
-        """One batch along the line: the stations are all at work at once, each on another batch, and in order.
+    async def _walk(self, now: Pass, in_flight: InFlight, place: StageSlot) -> None:
+        """One batch along the line: the stages are all at work at once, each on another batch, and in order.
 
         Octets lie at four of them, from asked for to delivered. What is delivered is settled whatever fails meanwhile.
         Never raises but CancelledError.
         """
         try:
-            for station in (self._take, self._fetcher.ask, self._fetcher.receive, self._judge.judge, self._deliver):
+            for stage in (self._take, self._fetcher.ask, self._fetcher.receive, self._judge.judge, self._deliver):
                 if now.failure is not None:
                     return
-                await station(now, hand)
+                await stage(now, in_flight)
                 await place.on()
-            await self._commit(now, hand)
+            await self._commit(now, in_flight)
             self._observer.progressed()
-            if hand.owed:
-                await now.settled.put(Telling(hand.owed, owed=True))
-            if hand.settlements:
-                await now.settled.put(Telling(hand.settlements))
+            if in_flight.owed:
+                await now.settled.put(Telling(in_flight.owed, owed=True))
+            if in_flight.settlements:
+                await now.settled.put(Telling(in_flight.settlements))
         except Exception as error:
             now.fail(error)
         finally:
-            self._let_go(now, hand)
-            for digest, mid in hand.digests.items():
+            self._let_go(now, in_flight)
+            for digest, mid in in_flight.digests.items():
                 if now.digests.get(digest) == mid:
                     del now.digests[digest]
             place.leave()
 
-    def _let_go(self, now: Pass, hand: Hand) -> None:
+    def _let_go(self, now: Pass, in_flight: InFlight) -> None:
         """The end of a batch, however it comes."""
-        if hand.fetching is not None:
-            if now.given_up is not None and not hand.accounted:
-                now.unaccounted += hand.missing.values()
+        if in_flight.fetching is not None:
+            if now.given_up is not None and not in_flight.accounted:
+                now.unaccounted += in_flight.missing.values()
             # The pass waits for its end. To wait here would be to leave the rest undone when we are cancelled.
-            now.fetching.discard(hand.fetching)
-            hand.fetching.cancel()
-            hand.fetching.add_done_callback(lambda _: hand.release())
-        hand.release()
+            now.fetching.discard(in_flight.fetching)
+            in_flight.fetching.cancel()
+            in_flight.fetching.add_done_callback(lambda _: in_flight.release())
+        in_flight.release()
 
     # --- claim and fetch ---------------------------------------------------------------------------------------
-    async def _take(self, now: Pass, hand: Hand) -> None:
+    async def _take(self, now: Pass, in_flight: InFlight) -> None:
         """Claim a batch, and record how far the listing got by it."""
-        hand.claims, hand.owed = await self._claims.claim(hand.batch.refs, now)
+        in_flight.claims, in_flight.owed = await self._claims.claim(in_flight.batch.refs, now)
         if now.known:
             await self._claims.recognise(now)
-        if suspects := [claim for claim in hand.claims if claim.suspect]:
+        if suspects := [claim for claim in in_flight.claims if claim.suspect]:
             # Listed again before their time has come.
             await self._claims.put_down(suspects)
-            hand.claims = [claim for claim in hand.claims if not claim.suspect]
+            in_flight.claims = [claim for claim in in_flight.claims if not claim.suspect]
         down = self._dispatcher.down()
-        if in_vain := [claim for claim in hand.claims if claim.waits_for in down]:
+        if in_vain := [claim for claim in in_flight.claims if claim.waits_for in down]:
             # Listed again, where the mailbox has no position: what is due leaves them out.
             await self._claims.put_down(in_vain)
-            now.tally.put_off(len(in_vain), None)
-            hand.claims = [claim for claim in hand.claims if claim.waits_for not in down]
-        if hand.batch.alone:
-            claimed = {claim.ref.uid for claim in hand.claims}
-            self._doubt.untried([ref for ref in hand.batch.refs if ref.uid not in claimed])
-        elif doubted := [claim for claim in hand.claims if claim.doubts or claim.blame]:
+            now.result.put_off(len(in_vain), None)
+            in_flight.claims = [claim for claim in in_flight.claims if claim.waits_for not in down]
+        if in_flight.batch.alone:
+            claimed = {claim.ref.uid for claim in in_flight.claims}
+            self._hangup_suspects.untried([ref for ref in in_flight.batch.refs if ref.uid not in claimed])
+        elif doubted := [claim for claim in in_flight.claims if claim.doubts or claim.blame]:
             # Asked for alone, at the end of the pass.
             await self._claims.put_down(doubted)
-            self._doubt.recall([claim.ref for claim in doubted])
-            hand.claims = [claim for claim in hand.claims if not (claim.doubts or claim.blame)]
-        if hand.batch.position is not None and not now.questions:
-            await self._records.folders.advance(now.folder, hand.batch.position)
+            self._hangup_suspects.recall([claim.ref for claim in doubted])
+            in_flight.claims = [claim for claim in in_flight.claims if not (claim.doubts or claim.blame)]
+        if in_flight.batch.position is not None and not now.questions:
+            await self._records.folders.advance(now.folder, in_flight.batch.position)
         if now.last is not None:
-            now.last += hand.owed
-            hand.owed = []
+            now.last += in_flight.owed
+            in_flight.owed = []
 
     # --- deliver and settle ------------------------------------------------------------------------------------
-    async def _deliver(self, now: Pass, hand: Hand) -> None:
+    async def _deliver(self, now: Pass, in_flight: InFlight) -> None:
         """Bring what is judged to its queues, and release the octets."""
         self._observer.progressed()
-        now.absent += hand.gone
-        hand.gone = []
+        now.absent += in_flight.gone
+        in_flight.gone = []
         try:
-            if hand.judged:
-                outcomes, deferrals = await self._dispatcher.dispatch(hand.judged)
-                hand.outcomes += outcomes
-                hand.deferrals += deferrals
-                for judged in hand.judged:
+            if in_flight.judged:
+                outcomes, deferrals = await self._dispatcher.dispatch(in_flight.judged)
+                in_flight.outcomes += outcomes
+                in_flight.deferrals += deferrals
+                for judged in in_flight.judged:
                     if judged.spilled:
                         self._observer.fault("last_resort.used", judged.spilled, judged.claim.mid)
         finally:
-            hand.judged = []
-            hand.release()
+            in_flight.judged = []
+            in_flight.release()
 
-    async def _commit(self, now: Pass, hand: Hand) -> None:
+    async def _commit(self, now: Pass, in_flight: InFlight) -> None:
         """Record what has become of a batch."""
-        if hand.outcomes:
-            settlements = await self._records.claims.settle(hand.outcomes)
-            self._claims.close(outcome.claim for outcome in hand.outcomes)
-            self._teller.owe(settlements)
-            hand.settlements += settlements
-        if hand.deferrals:
-            await self._claims.defer(hand.deferrals, now.tally)
-        if hand.strangers:
-            await self._conclusions.replace_strangers(now, hand)
-        tell(hand.outcomes, self._mailbox, self._observer)
-        now.tally.settled += len(hand.outcomes)
+        if in_flight.outcomes:
+            settlements = await self._records.claims.settle(in_flight.outcomes)
+            self._claims.close(outcome.claim for outcome in in_flight.outcomes)
+            self._dispositions.owe(settlements)
+            in_flight.settlements += settlements
+        if in_flight.deferrals:
+            await self._claims.defer(in_flight.deferrals, now.result)
+        if in_flight.strangers:
+            await self._conclusions.replace_strangers(now, in_flight)
+        tell(in_flight.outcomes, self._mailbox, self._observer)
+        now.result.settled += len(in_flight.outcomes)
