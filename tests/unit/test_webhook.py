@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -26,6 +27,8 @@ from sink_runtime import HandClock
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.spool import Octets
+from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.queues import Queue
 from mailpoller.sinks.webhook.shapes import context_fields
 from mailpoller.sinks.webhook.sink import WebhookQueue
 from mailpoller.testing.deliveries import HOSTILE, make_delivery
@@ -150,7 +153,7 @@ async def test_retry_after_is_heeded(tmp_path: Path, status: int, dated: bool) -
     ids=["500", "502", "408", "409", "silence", "hang-up", "in-status", "in-body", "in-chunk", "no-HTTP", "stalls"],
 )  # fmt: skip
 async def test_no_complete_answer_is_no_receipt_and_comes_again(tmp_path: Path, broken: Reply) -> None:
-    async with service(tmp_path, broken, Reply(204), timeout="200ms") as (web, queue):
+    async with service(tmp_path, broken, Reply(204), timeout="500ms") as (web, queue):
         with pytest.raises(TransientError):
             await queue.deliver([order()])
         assert await kinds(queue, order()) == "+"
@@ -166,11 +169,11 @@ async def test_an_answer_that_drips_is_not_waited_for(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    queue = queue_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path, timeout="200ms")
+    queue = queue_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path, timeout="500ms")
     began = monotonic()
-    with pytest.raises(TransientError, match=r"no complete answer within 0.4\d* s"):
+    with pytest.raises(TransientError, match=r"no complete answer within 1\S* s"):
         await queue.deliver([order()])
-    assert monotonic() - began < 2
+    assert monotonic() - began < 4
     await queue.close()
     server.close()
 
@@ -226,6 +229,12 @@ async def test_a_message_that_always_fails_is_put_off_alone_once_others_are_take
         assert with_others in ("m+", "q+")
         assert await kinds(queue, order(2)) == "m"
         assert await kinds(queue, order(2)) == "q", "nobody was taken since"
+
+
+async def test_failures_with_others_taken_between_are_no_outage(tmp_path: Path) -> None:
+    replies = [Reply(500), Reply(204), Reply(502), Reply(204), Reply(503), Reply(204)]
+    async with service(tmp_path, *replies, connections=1) as (_, queue):
+        assert await kinds(queue, *(order(uid) for uid in range(6))) == "m+m+m+"
 
 
 async def test_a_service_that_fails_with_everything_is_down_and_no_message_is_blamed(tmp_path: Path) -> None:
@@ -403,9 +412,9 @@ async def test_a_batch_is_not_larger_than_is_good_for_memory(tmp_path: Path) -> 
 
 
 async def test_logs_in_by_basic_or_bearer_and_shows_neither(tmp_path: Path) -> None:
-    pair = base64.b64encode(b"me:correct horse").decode()
+    pair = base64.b64encode(b"ada@xy:correct horse").decode()
     said = Reply(401, {"error": "denied", "message": f"who is Basic {pair} with correct horse and k=s3cr"})
-    async with service(tmp_path, said, path="/x?k=s3cr", username="me", password="correct horse") as (web, queue):
+    async with service(tmp_path, said, path="/x?k=s3cr", username="ada@xy", password="correct horse") as (web, queue):
         with pytest.raises(TransientError, match="HTTP 401 denied") as caught:
             await queue.deliver([order()])
         assert web.asked[0].headers["authorization"] == f"Basic {pair}"
@@ -521,3 +530,52 @@ async def _listening(port: int) -> None:
                 return
             except OSError:
                 await asyncio.sleep(0.05)
+
+
+# --- as the engine sees it ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [401, 404, 301, 503, 429])
+async def test_a_service_in_trouble_is_one_alarm_and_its_mail_waits_until_it_is_mended(
+    tmp_path: Path, trouble: int
+) -> None:
+    edges: list[bool] = []
+    poison = order(1).delivery_id
+
+    async def listener(queue: Queue, up: bool, reason: str) -> None:
+        edges.append(up)
+
+    async with service(tmp_path, Reply(trouble), connections=1) as (web, sink):
+        queue = Queue(
+            "hook",
+            sink,
+            payload="parsed",
+            octets_wanted=False,
+            retry_interval=timedelta(seconds=0.02),
+            clock=SystemClock(),
+            listener=listener,
+        )
+        tending = asyncio.create_task(queue.tend())
+        batch = [order(uid) for uid in range(4)]
+        try:
+            for _ in range(4):
+                with pytest.raises(TransientError):
+                    await queue.deliver(batch)
+                await asyncio.sleep(0.03)
+            assert edges == [False]
+            web.answering = lambda asked: Reply(500 if asked.headers["webhook-id"] == poison else 204)
+            held: set[str] = set()
+            async with asyncio.timeout(10):
+                while len(held) < 3:
+                    await asyncio.sleep(0.02)
+                    if queue.takes_mail:
+                        left = [one for one in batch if one.delivery_id not in held]
+                        with contextlib.suppress(TransientError):
+                            answers = await queue.deliver(left)
+                            held |= {one.delivery_id for one in answers if isinstance(one, Receipt)}
+            assert poison not in held
+            assert edges[:2] == [False, True]
+            assert [asked.headers["webhook-id"] for asked in web.asked].count(batch[3].delivery_id) >= 1
+        finally:
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)

@@ -191,8 +191,8 @@ def test_a_url_shows_no_query(tmp_path: Path) -> None:
 
 async def test_no_error_shows_what_a_url_hides(tmp_path: Path) -> None:
     said = Reply(404, {"message": "no route for /hook/0123456789abcdef0123?key=s3cret (key s3cret)"})
-    async with Web(script(said, Reply(cut=0), Reply(raw=b"x\r\n\r\n"), Reply(pause=1))) as web:
-        queue = queue_to(f"{web.url}/hook/0123456789abcdef0123?key=s3cret", tmp_path, timeout="200ms")
+    async with Web(script(said, Reply(cut=0), Reply(raw=b"x\r\n\r\n"), Reply(pause=9))) as web:
+        queue = queue_to(f"{web.url}/hook/0123456789abcdef0123?key=s3cret", tmp_path, timeout="500ms")
         for uid in range(4):
             with pytest.raises(TransientError) as caught:
                 await queue.deliver([make_delivery(uid, place="inside")])

@@ -20,7 +20,7 @@ RFC822 = "message/rfc822"
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who we say we are, read now. ``now``: seconds since 1970."""
+    """Who we say we are. ``now``: when we ask, in seconds since 1970."""
 
     username: str
     password: str
