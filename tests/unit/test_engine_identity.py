@@ -465,11 +465,10 @@ async def test_who_was_in_doubt_beside_the_one_who_is_to_blame_is_not_in_doubt_a
     rig = Rig()
     hangs_up_at(monkeypatch, "1")
     rig.fill(3)
-    for _ in range(2):
-        await rig.watcher.drain()
     folder = Folder("support", "INBOX", "fake fake.example support 1")
+    for _ in range(3):
+        await rig.watcher.drain()
     assert [ref.uid for ref, _ in await rig.ledger.blamed(folder)] == ["1"]
-    await rig.watcher.drain()
     assert rig.subjects().total() == 2
 
 
@@ -715,6 +714,23 @@ async def test_a_second_mail_with_equal_octets_is_delivered_in_a_new_numbering()
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
+async def test_a_message_that_some_of_its_queues_hold_stays_itself_in_a_new_numbering() -> None:
+    """Under another mid the queue that holds it would have it twice, and could not know it again."""
+    rig = Rig(rules=[Routes("two", "support", "archive")])
+    down(rig, "archive")
+    expected = rig.fill(3, "two")
+    await rig.watcher.drain()
+    assert rig.subjects() == expected
+    mids = {held.mid for held in rig.sinks["support"].held.values()}
+    rig.mailbox.renumber()
+    await rig.watcher.drain()
+    up(rig, "archive")
+    rig.later(hours=1)
+    await rig.watcher.drain()
+    assert rig.subjects() == rig.subjects("archive") == expected
+    assert {held.mid for held in rig.sinks["archive"].held.values()} == mids
+
+
 async def test_a_recorded_queue_that_is_not_configured_any_more_never_counts_as_delivered(log: list[Any]) -> None:
     rig = Rig()
     rig.fill(1)
