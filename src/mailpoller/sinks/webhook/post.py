@@ -1,8 +1,7 @@
 """One POST, and the beginning of its answer: bounded in octets and time, on httpcore.
 
 :class:`mailpoller.wire.http.HttpClient` is for services that are asked for something. Here any answer is one, its body
-does not matter, and what is sent is large: so it goes in pieces, each of which may take its time. Connections are kept
-here and not in httpcore's pool: there a request that is cancelled while it waits leaves its place taken for ever.
+does not matter, and what is sent is large: so it goes in pieces, each of which may take its time.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from mailpoller.wire.tls import TlsPolicy
 
 if TYPE_CHECKING:
     import httpcore
+
+    from mailpoller.wire.http.connections import Connections
 
 BEGINNING = 4096
 """Octets of an answer's body that are kept, for the reason in it. No more than these are waited for."""
@@ -47,20 +48,30 @@ class Answer:
 class Post:
     """Sends to one service. ``host`` is whom to name in errors, ``way`` what leads there."""
 
-    def __init__(self, host: str, port: int, secure: bool, *, policy: TlsPolicy, way: Way, timeout: timedelta) -> None:
+    def __init__(
+        self, host: str, port: int, secure: bool, *, policy: TlsPolicy, way: Way, timeout: timedelta, connections: int
+    ) -> None:
         self._host = host
         self._port = port
         self._secure = secure
         self._policy = policy
         self._way = way
         self._seconds = timeout.total_seconds()
-        self._idle: list[httpcore.AsyncHTTP11Connection] = []
+        self._connections = connections
+        self._pool: Connections | None = None
 
     async def reach(self) -> None:
         """Connect, with TLS where it is wanted, and say nothing. Raises :class:`TransientError`, or
         :class:`ConfigError` for certificates of no use."""
-        stream = await self._connect()
-        await stream.aclose()
+        from mailpoller.wire.http.network import Backend
+
+        context = await asyncio.to_thread(self._policy.context)  # 40 ms the first time
+        stream = await Backend(self._policy, self._way, self._seconds).connect_tcp(self._host, self._port)
+        try:
+            if self._secure:  # by our own context; httpcore's interface wants to see one
+                stream = await stream.start_tls(context, self._host, self._seconds)
+        finally:
+            await stream.aclose()
 
     async def send(self, url: str, fields: Mapping[str, str], body: bytes) -> Answer:
         """POST, and return the answer, whatever its status is.
@@ -79,24 +90,30 @@ class Post:
             raise HttpError(f"{self._host}: no complete answer within {limit:.3g} s") from None
 
     async def close(self) -> None:
-        """Close the idle connections. A later request opens new ones."""
-        while self._idle:
-            await self._idle.pop().aclose()
+        """Close every connection. A later request opens new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
     async def _once(self, url: str, fields: Mapping[str, str], body: bytes) -> Answer:
-        connection, kept = await self._connection(url)
-        answered = False
+        import httpcore
+
+        pool = await self._opened()
+        answered = kept = False
         sent = _Body(body)
         header = {"content-length": str(len(body)), **fields}
         try:
             with faults(self._host, self._seconds):
-                async with connection.stream(
-                    "POST",
-                    url,
-                    headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in header.items()],
-                    content=sent.pieces(),
-                    extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)},
-                ) as response:
+                async with (
+                    pool.lend(httpcore.URL(url).origin, self._seconds) as (connection, kept),
+                    connection.stream(
+                        "POST",
+                        url,
+                        headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in header.items()],
+                        content=sent.pieces(),
+                        extensions={"timeout": {"read": self._seconds, "write": self._seconds}},
+                    ) as response,
+                ):
                     answered = True
                     framing = Framing(response, self._host)
                     taken = 200 <= response.status < 300
@@ -108,31 +125,14 @@ class Post:
             if answered or not kept:
                 raise
             raise _Stale(str(error)) from None
-        finally:
-            if connection.is_idle():
-                self._idle.append(connection)
-            else:
-                await connection.aclose()
 
-    async def _connection(self, url: str) -> tuple[httpcore.AsyncHTTP11Connection, bool]:
-        """One that is nobody else's; and whether it was kept."""
-        import httpcore
+    async def _opened(self) -> Connections:
+        if self._pool is None:
+            from mailpoller.wire.http.network import open_pool
 
-        while self._idle:
-            kept = self._idle.pop()
-            if kept.is_available() and not kept.has_expired():
-                return kept, True
-            await kept.aclose()
-        stream = await self._connect()
-        return httpcore.AsyncHTTP11Connection(httpcore.URL(url).origin, stream, keepalive_expiry=_KEPT), False
-
-    async def _connect(self) -> httpcore.AsyncNetworkStream:
-        from mailpoller.wire.http.network import Backend
-
-        context = await asyncio.to_thread(self._policy.context)  # 40 ms the first time
-        stream = await Backend(self._policy, self._way, self._seconds).connect_tcp(self._host, self._port)
-        # The policy's own is used; httpcore's interface wants to see one.
-        return await stream.start_tls(context, self._host, self._seconds) if self._secure else stream
+            made = await open_pool(self._policy, self._way, self._seconds, connections=self._connections, kept=_KEPT)
+            self._pool = self._pool or made  # somebody else may have been faster
+        return self._pool
 
 
 class _Body:

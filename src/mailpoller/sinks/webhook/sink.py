@@ -53,6 +53,7 @@ class WebhookQueue:
             policy=config.policy,
             way=config.proxy or Guard(allow_private=config.allow_private),
             timeout=config.timeout,
+            connections=config.connections,
         )
         self._lanes = config.connections
         self._hands = asyncio.Semaphore(config.connections)

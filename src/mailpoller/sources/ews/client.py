@@ -22,6 +22,7 @@ from mailpoller.sources.ews.reader import AnswerReader, Contents, Enough, Malfor
 from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
 from mailpoller.wire.http import HttpCut, HttpError, HttpSilence, faults, retry_after
+from mailpoller.wire.http.connections import Connections
 from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.http.network import open_pool
 from mailpoller.wire.pace import Pace
@@ -65,7 +66,7 @@ class EwsClient(Asked):
         self._login = login
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._pool: Connections | None = None
         self._pace = Pace(time.monotonic())
         self._used = False
         """The connection has carried an answer."""
@@ -227,7 +228,7 @@ class EwsClient(Asked):
             response.extensions[_FRAMING] = Framing(response, f"{self._config.host}: {doing}")
             yield response
 
-    async def _opened(self) -> httpcore.AsyncConnectionPool:
+    async def _opened(self) -> Connections:
         if self._pool is None:
             config = self._config
             # NTLM logs in a connection, so there is one and all that belongs together goes over it.

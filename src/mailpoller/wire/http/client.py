@@ -43,6 +43,8 @@ from mailpoller.wire.tls import TlsPolicy
 if TYPE_CHECKING:
     import httpcore
 
+    from mailpoller.wire.http.connections import Connections
+
 ANSWER_LIMIT = 4 << 20
 """Octets of an answer that is held in memory, unless a request says otherwise."""
 VALUES = 500_000
@@ -147,7 +149,7 @@ class HttpClient:
         self.octets_in = 0
         self._proxy = proxy
         self._headers = {"accept-encoding": "identity", "user-agent": "mailpoller", **(headers or {})}
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._pool: Connections | None = None
 
     async def request(
         self,
@@ -278,7 +280,7 @@ class HttpClient:
                 response.extensions[_FRAMING] = Framing(response, f"{self.host}: {doing}")
                 yield response
 
-    async def _opened(self) -> httpcore.AsyncConnectionPool:
+    async def _opened(self) -> Connections:
         if self._pool is None:
             from mailpoller.wire.http.network import open_pool
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpcore
 
 from mailpoller.wire.dial import Way, adopt, dial
+from mailpoller.wire.http.connections import Connections
 from mailpoller.wire.http.framing import Told
 from mailpoller.wire.tls import TlsPolicy, secure
 
@@ -54,20 +55,23 @@ class Backend(httpcore.AsyncNetworkBackend):
 
 async def open_pool(
     policy: TlsPolicy, proxy: Way | None, seconds: float, *, connections: int, kept: float
-) -> httpcore.AsyncConnectionPool:
-    """A pool of at most so many connections, each made by us within ``seconds``, and kept so many seconds while it is
-    idle.
+) -> Connections:
+    """At most so many connections, each made by us within ``seconds``, and kept so many seconds while it is idle.
 
     Raises :class:`~mailpoller.core.errors.ConfigError` for a CA file, or a certificate, of no use.
     """
     await asyncio.to_thread(policy.context)  # 40 ms the first time
-    return httpcore.AsyncConnectionPool(
-        # Ours is used instead, inside the backend: httpcore would write its ALPN names into the shared context.
-        ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        max_connections=connections,
-        keepalive_expiry=kept,
-        network_backend=Backend(policy, proxy, seconds),
-    )
+    backend = Backend(policy, proxy, seconds)
+
+    async def connect(origin: httpcore.Origin) -> httpcore.AsyncNetworkStream:
+        host = origin.host.decode("ascii")
+        stream = await backend.connect_tcp(host, origin.port, seconds)
+        if origin.scheme != b"https":
+            return stream
+        # Our own context is used; httpcore would write its ALPN names into it.
+        return await stream.start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), host, seconds)
+
+    return Connections(connect, most=connections, kept=kept)
 
 
 class _Wire(asyncio.Protocol):
