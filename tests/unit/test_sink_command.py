@@ -14,7 +14,7 @@ from sink_runtime import make_runtime
 
 from mailpoller.config import load
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.sinks.command import CommandQueueConfig, config, process
 from mailpoller.sinks.command.process import Ended, last_line
 from mailpoller.sinks.command.sink import CommandQueue
@@ -154,7 +154,7 @@ async def test_no_process_to_be_had_is_the_machines_trouble(tmp_path: Path, monk
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(process.subprocess, "Popen", full)
-    with pytest.raises(TransientError, match="Resource temporarily unavailable"):
+    with pytest.raises(MachineTrouble, match="this machine: Resource temporarily unavailable"):
         await said(tmp_path, "exit 0")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Literal
 
+from mailpoller.core.errors import MachineTrouble, TransientError, machine_trouble
 from mailpoller.core.spool import Octets
 from mailpoller.wire.redaction import spoken
 
@@ -48,8 +49,8 @@ class Ended:
     elapsed_s: float
 
 
-class NotStarted(Exception):
-    """There is no such program, or no process to be had. The text says which."""
+class NotStarted(TransientError):
+    """There is no such program, or it may not be run. The text says which."""
 
 
 class Stop:
@@ -87,7 +88,8 @@ def run(program: Program, environment: Mapping[bytes, bytes], content: Octets | 
 
     A pipe would end early if this process died, and half a message would look like a whole one. The group is killed
     unless the program exits with 0: what it left behind then goes on, for it may be what it promised. Blocks for the
-    time-out and two seconds at most, from when the program is started. Raises :class:`NotStarted`.
+    time-out and two seconds at most, from when the program is started. Raises :class:`NotStarted` and
+    :class:`~mailpoller.core.errors.MachineTrouble`.
     """
     with ExitStack() as stack:
         try:
@@ -101,8 +103,11 @@ def run(program: Program, environment: Mapping[bytes, bytes], content: Octets | 
                 stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             )  # fmt: skip
         except (OSError, MemoryError, subprocess.SubprocessError) as error:
+            if (lack := machine_trouble(error)) is not None:
+                raise MachineTrouble(f"{program.words[0]} cannot be started: {lack}") from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise NotStarted(f"{program.words[0]} cannot be started in {program.directory}: {reason}") from error
+            words = f"{program.words[0]} cannot be started in {program.directory}: {reason}"
+            raise NotStarted(words, advice="Look at command and directory, and who may run it.") from error
         assert child.stderr is not None
         stack.enter_context(child.stderr)
         return _attend(child, wake, began, program.timeout_s)

@@ -15,7 +15,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.sinks.command.process import Ended, NotStarted, Program, Stop, run
+from mailpoller.sinks.command.process import Ended, Program, Stop, run
 from mailpoller.sinks.command.verdict import in_words, verdict
 from mailpoller.storage.blame import Blame
 from mailpoller.storage.recent import Recent
@@ -66,7 +66,7 @@ class CommandQueue:
         }
         fresh = {one.delivery_id: one for one in batch if one.delivery_id not in answers}
         waiting = iter(sorted(fresh.values(), key=lambda one: one.delivery_id in self._blame))
-        troubles: list[str] = []
+        troubles: list[TransientError] = []
         busy: list[str] = []
         ends = monotonic() + _BUDGET_S
 
@@ -82,12 +82,13 @@ class CommandQueue:
                         return
                     answers[delivery.delivery_id] = await self._deliver(delivery)
                 except TransientError as error:
-                    troubles.append(str(error))
+                    troubles.append(error)
                 finally:
                     self._hands.release()
                 if len(self._row) >= _IN_A_ROW:
                     self._row.clear()
-                    troubles.append(f"{_IN_A_ROW} messages in a row were put off: {_reason(answers, delivery)}")
+                    words = f"{_IN_A_ROW} messages in a row were put off: {_reason(answers, delivery)}"
+                    troubles.append(TransientError(words))
 
         if fresh:
             async with TaskGroup() as group:
@@ -96,8 +97,8 @@ class CommandQueue:
         put_off = [one for one in answers.values() if isinstance(one, Refusal) and one.blame == "queue"]
         if len(put_off) == len(answers) and (troubles or len(put_off) > 1):
             # Nobody can tell whether it is the messages; but they have nothing in common, apart from the program.
-            raise TransientError(troubles[0] if troubles else put_off[0].reason)
-        return list(_in_order(batch, answers, (troubles or busy or [""])[0]))
+            raise troubles[0] if troubles else TransientError(put_off[0].reason)
+        return list(_in_order(batch, answers, str((troubles or busy or [""])[0])))
 
     async def _free_hand(self, within_s: float) -> bool:
         """Wait until one more program may run. False if that takes too long."""
@@ -149,8 +150,6 @@ class CommandQueue:
         try:
             async with asyncio.timeout(self._program.timeout_s + _HANGS_S):
                 return await asyncio.shield(work)
-        except NotStarted as error:
-            raise TransientError(str(error), advice="Look at command and directory, and who may run it.") from None
         except TimeoutError:
             raise TransientError(f"{self._program.words[0]} could not even be started: its disk hangs") from None
         finally:
