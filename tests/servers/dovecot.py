@@ -1,4 +1,4 @@
-"""A private Dovecot: IMAP, IMAPS and, if asked for, POP3, on free ports of 127.0.0.1.
+"""A private Dovecot: IMAP, IMAPS and, if asked for, POP3 and LMTP, on free ports of 127.0.0.1.
 
 Every user name logs in with :data:`PASSWORD` and has mailboxes (Maildir) of its own. Mail is delivered straight to
 disk, and what the server holds is asked with :mod:`imaplib`, so that nothing of mailpoller is needed to judge
@@ -119,6 +119,20 @@ service pop3-login {{
 }}
 """
 
+_LMTP = """\
+service lmtp {{
+  {chroot}
+  process_min_avail = 1
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {lmtp_port}
+  }}
+  unix_listener {directory}/lmtp {{
+    mode = 0666
+  }}
+}}
+"""
+
 _OAUTH = """\
 passdb {{
   driver = oauth2
@@ -149,14 +163,16 @@ class Dovecot:
         oauth: bool = False,
         mechanisms: str = "plain login",
         stored: str = PASSWORD,
+        lmtp: bool = False,
         extra: str = "",
     ) -> None:
         self.prefix = prefix
         self.separator = separator
-        self.imap_port, self.imaps_port, self.pop3_port, self.pop3s_port = free_ports(4)
+        self.imap_port, self.imaps_port, self.pop3_port, self.pop3s_port, self.lmtp_port = free_ports(5)
         self.directory = Path(tempfile.mkdtemp(prefix="dovecot-"))
         self.directory.chmod(0o755)
         self._pop3 = pop3
+        self._lmtp = lmtp
         self._oauth = oauth
         self._mechanisms = mechanisms + (" xoauth2 oauthbearer" if oauth else "")
         self._extra = extra
@@ -182,6 +198,8 @@ class Dovecot:
         binary = programs.find("dovecot")
         if self._pop3:
             programs.find("dovecot-pop3")
+        if self._lmtp:
+            programs.find("dovecot-lmtp")
         with (self.directory / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
                 [binary, "-F", "-c", str(self.directory / "dovecot.conf")],
@@ -222,7 +240,7 @@ class Dovecot:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
-        for port in (self.imap_port, self.imaps_port, self.pop3_port, self.pop3s_port):
+        for port in (self.imap_port, self.imaps_port, self.pop3_port, self.pop3s_port, self.lmtp_port):
             await_silence(port)
 
     def log(self) -> str:
@@ -248,7 +266,7 @@ class Dovecot:
         values = {
             "directory": self.directory,
             "instance": self.directory.name,
-            "protocols": "imap pop3" if self._pop3 else "imap",
+            "protocols": " ".join(["imap"] + ["pop3"] * self._pop3 + ["lmtp"] * self._lmtp),
             "login_user": "dovenull" if privileged else me,
             "internal_user": "dovecot" if privileged else me,
             "mail_user": owner.pw_uid,
@@ -262,12 +280,15 @@ class Dovecot:
             "imaps_port": self.imaps_port,
             "pop3_port": self.pop3_port,
             "pop3s_port": self.pop3s_port,
+            "lmtp_port": self.lmtp_port,
             "chroot": "" if privileged else "chroot =",
             "extra": self._extra,
         }
         if self._oauth:
             self._trust_tokens()
         pop3 = _POP3.format(**values) if self._pop3 else ""
+        if self._lmtp:
+            values["extra"] += _LMTP.format(**values)
         if not privileged:
             values["extra"] += f"\ndefault_internal_group = {os.getegid()}\n"
         (self.directory / "dovecot.conf").write_text(_CONFIGURATION.format(**values, pop3=pop3), "utf-8")

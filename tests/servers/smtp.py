@@ -212,6 +212,8 @@ class Scripted(Listener):
     read_mail: bool = True
     reader: Callable[[asyncio.StreamReader], Awaitable[bytes]] | None = None
     """Reads the mail in place of the usual, as slowly as it likes."""
+    cut_after_end: bool = False
+    """Hang up when the end of a mail was answered."""
     buffer: int = 0
     """Octets of the socket's receive buffer; 0: as the system has it."""
 
@@ -239,7 +241,7 @@ class Scripted(Listener):
             self.lines.append(line.rstrip())
             verb = line.split(b" ")[0].strip().upper().decode("latin-1")
             usual = b"250 Ok\r\n"
-            if verb == "EHLO":
+            if verb in ("EHLO", "LHLO"):
                 said = [b"relay.test", *(one.encode() for one in self.extensions)]
                 usual = b"".join(b"250-" + one + b"\r\n" for one in said[:-1]) + b"250 " + said[-1] + b"\r\n"
             elif verb == "DATA":
@@ -255,7 +257,7 @@ class Scripted(Listener):
                     self.mails.append(await self.reader(reader))
                 elif self.read_mail:
                     self.mails.append(await reader.readuntil(b"\r\n.\r\n"))
-                if not await self._answer("END", b"250 2.0.0 Ok: queued\r\n", writer):
+                if not await self._answer("END", b"250 2.0.0 Ok: queued\r\n", writer) or self.cut_after_end:
                     return
 
     async def _answer(self, stage: str, usual: bytes, writer: asyncio.StreamWriter) -> bool:

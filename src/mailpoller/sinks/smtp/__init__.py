@@ -1,5 +1,7 @@
-"""A queue that is a mail address: ``sink`` sends to it, ``partly`` remembers who has a mail that others wait for."""
+"""Queues that are mail addresses: ``sink`` sends notes to them, ``lmtp`` hands the messages themselves to a delivery
+agent, ``partly`` remembers who has a mail that others wait for."""
 
+from mailpoller.sinks.smtp.lmtp import LmtpQueueConfig
 from mailpoller.sinks.smtp.sink import SmtpQueue, SmtpQueueConfig
 
-__all__ = ["SmtpQueue", "SmtpQueueConfig"]
+__all__ = ["LmtpQueueConfig", "SmtpQueue", "SmtpQueueConfig"]

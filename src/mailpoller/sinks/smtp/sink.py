@@ -129,6 +129,8 @@ class SmtpQueue:
     """
 
     octets_place: OctetsPlace = "beside"
+    _lesser_forms = True
+    """The message may be carried in another form than its own."""
 
     def __init__(
         self, name: str, outgoing: Outgoing, recipients: tuple[str, ...], clock: Clock, partly: Partly
@@ -222,10 +224,10 @@ class SmtpQueue:
             try:
                 answer = await self._outgoing.send(mail)
             except NotCarried as error:
-                if error.lacks == "8BITMIME" and form == "whole":
+                if self._lesser_forms and error.lacks == "8BITMIME" and form == "whole":
                     form = "encoded"
                     continue
-                if error.lacks == "SIZE" and form != "header" and delivery.attributes.reason:
+                if self._lesser_forms and error.lacks == "SIZE" and form != "header" and delivery.attributes.reason:
                     form, too_large = "header", str(error)
                     continue
                 if error.lacks == "SMTPUTF8" and not "".join((mail.sender, self._outgoing.sender, *to)).isascii():
@@ -237,6 +239,9 @@ class SmtpQueue:
                     return await self._done(delivery, str(error), replace(share, refused=share.refused + to))
                 raise TransientError(str(error), advice=error.advice) from None
             except MessageRejected as error:
+                if share.taken:
+                    self._note((), dict.fromkeys(to, str(error)))
+                    return await self._done(delivery, str(error), replace(share, refused=share.refused + to))
                 return Refusal(delivery.delivery_id, too_large or str(error), permanent=True)
             except NotNow as error:
                 if share.taken:

@@ -1,4 +1,5 @@
-"""SMTP as a client speaks it (RFC 5321), on aiosmtplib: kept connections, deadlines, and errors that are decisions.
+"""SMTP and LMTP as a client speaks them (RFC 5321, RFC 2033), on aiosmtplib: kept connections, deadlines, and errors
+that are decisions.
 
 What aiosmtplib is not asked to do, and why:
 

@@ -72,6 +72,8 @@ class Line:
         """The steps that open the line, in order, with the names of their stages; each tells what it found."""
         greet = "tls" if self.settings.tls == "tls" else "greeting"
         steps = [("dns", self._resolve), ("tcp", self._connect), (greet, self._greet)]
+        if self.settings.socket is not None:
+            steps = [("socket", self._connect_socket), (greet, self._greet)]
         if self.settings.tls.startswith("starttls"):
             steps.append(("tls", self._secure))
         return [*steps, ("login", self._login)]
@@ -123,6 +125,14 @@ class Line:
             self._socket = await dial.connect(self._addresses, settings.place, seconds=self._timeout)
             return str(self._socket.getpeername()[0])
 
+    async def _connect_socket(self) -> str:
+        with self.faults("connecting"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.setblocking(False)
+            async with asyncio.timeout(self._timeout):
+                await asyncio.get_running_loop().sock_connect(self._socket, str(self.settings.socket))
+        return str(self.settings.socket)
+
     async def _greet(self) -> str:
         """TLS if it is implicit, the relay's greeting, and EHLO."""
         with self.faults("connecting"):
@@ -165,8 +175,15 @@ class Line:
             raise RelayUnavailable(str(error)) from None
 
     async def _hello(self) -> None:
-        """EHLO, or HELO where EHLO is not understood (RFC 5321 section 3.2)."""
+        """EHLO, or HELO where EHLO is not understood (RFC 5321 section 3.2); LHLO in LMTP (RFC 2033 section 4.1)."""
         name = self.settings.helo or _own_name() or _literal(self._told_by_transport("sockname"))
+        if self.settings.lmtp:
+            with self.faults("LHLO"):
+                answer = await self.client.execute_command(b"LHLO", name.encode("ascii"))
+                if answer.code != 250:
+                    raise SMTPHeloError(answer.code, answer.message)
+                self.client.last_ehlo_response = answer
+            return
         with self.faults("EHLO"):
             try:
                 await self.client.ehlo(hostname=name)
@@ -332,7 +349,9 @@ def _own_name() -> str | None:
     return name if "." in name.strip(".") and re.fullmatch(r"[A-Za-z0-9.-]+", name) else None
 
 
-def _literal(sockname: tuple[Any, ...]) -> str:
+def _literal(sockname: tuple[Any, ...] | str | bytes) -> str:
     """Our address as RFC 5321 section 4.1.3 writes it."""
+    if not isinstance(sockname, tuple):  # of a Unix socket, a name or nothing
+        return "localhost"
     address = str(sockname[0]).partition("%")[0]
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

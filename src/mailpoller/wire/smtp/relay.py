@@ -105,8 +105,12 @@ class Relay:
                     f"If the relay begins TLS in another way, say {other}; if its certificate is your own, name "
                     f"ca_file or pin."
                 )
+            case "socket":
+                return "Look whether the server runs, and whether mailpoller's user and group may use its socket."
             case "dns" | "tcp" | "tls":
                 usual = "Submission is 587 (STARTTLS) or 465 (TLS), relays often 25."
+                if settings.lmtp:
+                    usual = "LMTP is often 24; many servers only have a socket."
                 approach = Approach(settings.host, settings.port, settings.proxy, settings.timeout, usual=usual)
                 return approach.advice(stage, error)
             case "greeting":

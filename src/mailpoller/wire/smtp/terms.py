@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from aiosmtplib import SMTPResponse
 
@@ -30,10 +31,16 @@ class RelaySettings:
     connections: int = 2
     keep: timedelta = timedelta(seconds=15)
     proxy: Proxy | None = None
+    lmtp: bool = False
+    """Speak LMTP (RFC 2033): each recipient has an answer of its own."""
+    socket: Path | None = None
+    """The Unix socket where it is, in place of host and port."""
 
     @property
     def place(self) -> str:
-        """Host and port, for errors and logs."""
+        """Host and port, or the socket, for errors and logs."""
+        if self.socket is not None:
+            return str(self.socket)
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

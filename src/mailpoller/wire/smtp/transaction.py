@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +14,7 @@ from aiosmtplib import SMTPResponse
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.ports import Answer, Mail
 from mailpoller.core.tasks import TaskGroup
+from mailpoller.wire.smtp.answers import answers_to_each
 from mailpoller.wire.smtp.line import Line
 from mailpoller.wire.smtp.terms import (
     EnvelopeRefused,
@@ -75,13 +76,49 @@ async def _part(line: Line, mail: Mail) -> tuple[Answer, tuple[str, ...]]:
             raise RelayUnavailable(f"{line.settings.place} answered DATA with {words_of(answer)}")
         await reset(line)
         raise refused(line, mail, "mail", answer, unseen=True)
-    answer = await _transfer(line, mail.octets)
+    if line.settings.lmtp:
+        answer = await _each(line, mail, entry)
+    else:
+        answer = await _transfer(line, mail.octets)
     line.between_mails = answer.code != 421 and line.client.is_connected
     if answer.code == 421:
         raise RelayUnavailable(f"{line.settings.place} closes the connection: {words_of(answer)}")
     if not 200 <= answer.code < 300:
         raise refused(line, mail, "mail", answer)
     return _told(line, mail, entry, answer), entry.apart
+
+
+async def _each(line: Line, mail: Mail, entry: Entry) -> SMTPResponse:
+    """Send the octets, and note in ``entry`` for whom the server does not take them (RFC 2033 section 4.2). The answer
+    to one whom it took them for; if there is nobody, the one that tells most.
+
+    Whose answer did not come because the line was lost has perhaps been served, and is tried again; the others are
+    not. Raises :class:`RelayUncertain` if no answer came.
+    """
+    after = set(entry.apart)
+    asked = [one for one in mail.recipients if one not in entry.refused and one not in after]
+    with answers_to_each(line, len(asked)) as collected:
+        try:
+            await _transfer(line, mail.octets, collected.all_of_them)
+        except RelayUncertain as error:
+            if not collected.answers:
+                raise
+            line.client.close()
+            lost = SMTPResponse(451, f"4.4.2 no answer: {error}")
+            collected.answers += [lost] * (len(asked) - len(collected.answers))
+    said = dict(zip(asked, collected.answers, strict=True))
+    entry.refused.update((one, _softened(answer)) for one, answer in said.items() if not 200 <= answer.code < 300)
+    taken = [answer for one, answer in said.items() if one not in entry.refused]
+    return taken[0] if taken else min(map(_softened, collected.answers), key=lambda answer: answer.code)
+
+
+def _softened(answer: SMTPResponse) -> SMTPResponse:
+    """A mailbox that is full, or closed for now, is no trouble of the message's, however final the words are."""
+    status = status_of(answer)
+    mailbox = status in _MAILBOX if status else answer.code == 552 and bool(_FULL.search(answer.message))
+    if answer.code >= 500 and mailbox:
+        return SMTPResponse(452, f"{answer.message} (said with {answer.code})")
+    return answer
 
 
 def _told(line: Line, mail: Mail, entry: Entry, answer: SMTPResponse) -> Answer:
@@ -202,7 +239,9 @@ def _options(line: Line, mail: Mail) -> list[bytes]:
     return options
 
 
-async def _transfer(line: Line, octets: bytes) -> SMTPResponse:
+async def _transfer(
+    line: Line, octets: bytes, answered: Callable[[], Awaitable[SMTPResponse]] | None = None
+) -> SMTPResponse:
     """The octets in pieces, each with its own deadline; the answer is read meanwhile, because a relay may refuse
     half-way."""
     protocol = line.client.protocol
@@ -225,7 +264,7 @@ async def _transfer(line: Line, octets: bytes) -> SMTPResponse:
         with line.faults("the mail"):
             async with asyncio.timeout(limit), TaskGroup() as group:
                 uploading = group.create_task(upload(), name=f"upload {line.settings.place}")
-                answer = await protocol.read_response(timeout=None)
+                answer = await (protocol.read_response(timeout=None) if answered is None else answered())
                 uploading.cancel()
     except RelayUnavailable as error:
         if complete:
@@ -251,6 +290,7 @@ _ADDRESSES = "6.7"
 _SEND_AS = frozenset(("2.252", "7.60"))
 """Exchange's SendAsDenied. It looks at the mail first, and then speaks of the sender all the same."""
 _SENDER = _SEND_AS | {"1.7", "1.8"}
+_MAILBOX = frozenset(("2.1", "2.2", "3.1"))
 _FULL = re.compile(r"full|quota|storage|space", re.IGNORECASE)
 
 
@@ -297,13 +337,15 @@ def _envelope(line: Line, mail: Mail, what: str, answer: SMTPResponse) -> Envelo
     if what == "sender" or status in _SENDER or "sender" in answer.message.lower():
         part = "sender"
         advice = "Look at sender: many relays allow only the address of the login itself, or one that it may send as."
-        if not mail.sender:
+        if not mail.sender and line.settings.lmtp:
+            what, advice = "null sender", "Give a sender: the server does not want the null envelope sender."
+        elif not mail.sender:
             what, hint = "null sender", " (null_sender: false may help)"
             advice = (
                 "Say null_sender: false: the relay does not want the null envelope sender, and gets the address in "
                 "sender instead. If it refuses that too, look at sender."
             )
-    elif not mail.sender:
+    elif not mail.sender and not line.settings.lmtp:
         advice += " Some relays mean the null envelope sender by this: null_sender: false."
     return EnvelopeRefused(
         f"{line.settings.place} refused the {what}{hint}: {words_of(answer)}", part=part, advice=advice
