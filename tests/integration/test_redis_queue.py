@@ -88,30 +88,30 @@ async def until(true: Callable[[], object]) -> None:
 
 
 async def test_a_server_killed_in_the_middle_of_a_batch_costs_time_and_no_mail(server: RedisServer) -> None:
-    messages = batch(60, bytes(600_000))  # several calls of the script
+    messages = batch(24, bytes(1_000_000))  # several calls of the script
     async with queue(server.port) as sink:
         under_way = asyncio.ensure_future(sink.deliver(messages))
-        await until(lambda: len(held(server)) > 5)
+        await until(lambda: len(held(server)) > 2)
         server.kill()
         with pytest.raises(TransientError, match=f"127.0.0.1:{server.port}"):
             await under_way
         with pytest.raises(TransientError):
             await sink.check()
         server.start()
-        assert 0 < len(held(server)) < 60
+        assert 0 < len(held(server)) < 24
         await sink.check()
         await held_in_the_end(sink, messages, server)
 
 
 async def test_a_frozen_server_is_given_up_in_time_and_what_it_did_later_is_there_once(server: RedisServer) -> None:
-    async with queue(server.port, timeout=timedelta(milliseconds=400)) as sink:
+    async with queue(server.port, timeout=timedelta(seconds=1)) as sink:
         await sink.deliver(batch(1))
         server.freeze()
         began = time.monotonic()
-        for call in (sink.deliver(batch(3)), sink.check(), sink.holds(["x"])):
+        for call in (sink.deliver(batch(3)), sink.check()):
             with pytest.raises(TransientError, match="no answer within"):
                 await call
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 6
         server.thaw()
         await held_in_the_end(sink, batch(3), server)
 

@@ -34,8 +34,8 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 PASSWORD = "hunter2-never-shown"
 VERBS = [
     "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
-    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt", "oauth",
-    "oauth login", "conversation", "conversation mint",
+    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt",
+    "queue create", "oauth", "oauth login", "conversation", "conversation mint",
 ]  # fmt: skip
 
 

@@ -1,0 +1,154 @@
+"""The transactions of a queue: each says itself how it commits, and reads what its commit is worth.
+
+Nothing is kept at the server between two of them, for PgBouncer may give us another one each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from mailpoller.core.delivery import Delivery
+from mailpoller.core.durability import Durability
+from mailpoller.sinks.postgres.schema import PRIORITIES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from psycopg import AsyncConnection
+
+FORGOTTEN_AT_ONCE = 10_000
+"""Ids that a turn of the upkeep forgets at most."""
+
+# A process of ours that is stopped inside of a transaction must not hold the locks: the server ends it.
+_BEGIN = """
+SELECT set_config('synchronous_commit',
+        CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
+    set_config('statement_timeout', %(most)s, true), set_config('lock_timeout', %(ms)s, true),
+    set_config('idle_in_transaction_session_timeout', %(ms)s, true),
+    current_setting('fsync', true), current_setting('full_page_writes', true), pg_is_in_recovery(),
+    current_setting('server_encoding', true),
+    (SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
+        WHERE oid IN (to_regclass(%(table)s), to_regclass(%(known)s)) AND relpersistence <> 'p')
+"""
+
+
+class Tables:
+    """The statements of one queue. ``seconds``: how long the server waits for a lock, or for us inside of a
+    transaction; ``most``: for a statement of the largest message."""
+
+    def __init__(self, table: str, notify: str | None, *, seconds: float, most: float) -> None:
+        self.name = table
+        names = {"table": _identifier(table), "known": _identifier(f"{table}_known")}
+        self._begin = {
+            "ms": str(int(seconds * 1000)),
+            "most": str(int(most * 1000)),
+            "table": table,
+            "known": f"{table}_known",
+        }
+        self._notify = notify
+        self._know = sql.SQL(
+            "INSERT INTO {known} (delivery_id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING delivery_id"
+        ).format(**names)
+        self._insert = sql.SQL(
+            "INSERT INTO {table} (delivery_id, mid, topic, priority, tags, reason, detail, event, octets) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"
+        ).format(**names)
+        self._holds = sql.SQL("SELECT delivery_id FROM {known} WHERE delivery_id = ANY(%s)").format(**names)
+        old = sql.SQL("known_at < clock_timestamp() - %s::interval")
+        here = sql.SQL("EXISTS (SELECT 1 FROM {table} WHERE delivery_id = {known}.delivery_id)").format(**names)
+        self._gone = sql.SQL(
+            "UPDATE {known} SET gone_at = clock_timestamp() WHERE delivery_id IN "
+            "(SELECT delivery_id FROM {known} WHERE gone_at IS NULL AND {old} AND NOT {here} LIMIT %s)"
+        ).format(**names, old=old, here=here)
+        self._forget = sql.SQL(
+            "DELETE FROM {known} WHERE delivery_id IN (SELECT delivery_id FROM {known} "
+            "WHERE {old} AND gone_at < clock_timestamp() - %s::interval LIMIT %s)"
+        ).format(**names, old=old)
+
+    @asynccontextmanager
+    async def transaction(self, connection: AsyncConnection[Any]) -> AsyncIterator[tuple[Durability, str]]:
+        """A transaction whose commit is synced, what that is worth, and the database's encoding."""
+        async with connection.transaction():
+            found = await connection.execute(_BEGIN, self._begin)
+            row = await found.fetchone()
+            assert row is not None
+            commit, _, _, _, fsync, full_page_writes, standby, encoding, unlogged = row
+            yield _judged(commit, fsync, full_page_writes, standby, unlogged), encoding or ""
+
+    async def insert(self, connection: AsyncConnection[Any], part: Sequence[Delivery]) -> Collection[str]:
+        """Insert what is not known. Returns the ids of what was; all others were held before. In a transaction."""
+        # In one order, so that two of us that bring the same wait for one another in no circle.
+        wanted = {one.delivery_id: one for one in sorted(part, key=lambda one: one.delivery_id)}
+        found = await connection.execute(self._know, [list(wanted)])
+        new = [row[0] for row in await found.fetchall()]
+        taken = set(new)
+        rows = [_row(one) for one in part if one.delivery_id in taken and wanted[one.delivery_id] is one]
+        if rows:
+            async with connection.cursor() as cursor:
+                await cursor.executemany(self._insert, rows)
+            if self._notify is not None:
+                await connection.execute("SELECT pg_notify(%s, '')", [self._notify])
+        return taken
+
+    async def holds(self, connection: AsyncConnection[Any], wanted: Collection[str]) -> Collection[str]:
+        """Which of these ids are known."""
+        found = await connection.execute(self._holds, [list(wanted)])
+        return [row[0] for row in await found.fetchall()]
+
+    async def forget(self, connection: AsyncConnection[Any], remember: Any) -> None:
+        """Forget ids whose message was deleted ``remember`` ago, counted from when that was noticed. In a
+        transaction."""
+        await connection.execute(self._forget, [remember, remember, FORGOTTEN_AT_ONCE])
+        await connection.execute(self._gone, [remember, FORGOTTEN_AT_ONCE])
+
+    async def lack(self, connection: AsyncConnection[Any]) -> str:
+        """What keeps us from inserting, in words; else empty."""
+        found = await connection.execute(
+            "SELECT name, to_regclass(name) IS NULL, CASE WHEN to_regclass(name) IS NOT NULL THEN "
+            "has_table_privilege(to_regclass(name), 'INSERT') AND has_table_privilege(to_regclass(name), 'SELECT') END "
+            "FROM unnest(%s::text[]) AS name",
+            [[self.name, f"{self.name}_known"]],
+        )
+        for name, missing, allowed in await found.fetchall():
+            if missing:
+                return f"there is no table {name}: make it with mailpoller queue create"
+            if not allowed:
+                return f"it refuses us: no right to insert into {name}"
+        return ""
+
+
+def _identifier(table: str) -> sql.Identifier:
+    return sql.Identifier(*table.split("."))
+
+
+def _row(one: Delivery) -> tuple[Any, ...]:
+    said = one.attributes
+    octets = bytes(one.raw.octets.view()) if one.octets_wanted else None
+    return (
+        one.delivery_id, one.mid, said.topic, PRIORITIES.index(said.priority), list(said.tags), said.reason,
+        said.detail, one.event.structured().decode("utf-8"), octets,
+    )  # fmt: skip
+
+
+def _judged(
+    commit: str, fsync: str | None, full_page_writes: str | None, standby: bool, unlogged: str | None
+) -> Durability:
+    wrong: Mapping[str, str | None] = {"fsync": fsync, "full_page_writes": full_page_writes}
+    off = [name for name, value in wrong.items() if value == "off"]
+    if commit not in ("on", "remote_apply"):
+        off.append("synchronous_commit")
+    if standby:
+        return Durability("volatile", "it is a standby, and takes no writes", "SELECT pg_promote()")
+    if off:
+        commands = "; ".join(f"ALTER SYSTEM SET {name} = on" for name in off)
+        return Durability("volatile", f"it has {' off, '.join(off)} off", f"{commands}; SELECT pg_reload_conf()")
+    if unlogged:
+        commands = "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged.split(", "))
+        return Durability("volatile", f"not logged: {unlogged}", commands)
+    if fsync is None or full_page_writes is None:
+        return Durability("unknown", "it does not show fsync and full_page_writes", "SHOW fsync")
+    return Durability("synced", "it has fsync on, full_page_writes on, and each commit asks for synchronous_commit on")

@@ -1,0 +1,51 @@
+"""The tables of a queue: an interface for consumers in any language, so they change by migration only.
+
+``docs/sinks.md`` describes them. A consumer needs the first alone; the second is by what a repeat is known, also after
+the consumer deleted the row.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+PRIORITIES: tuple[Literal["low", "normal", "high"], ...] = ("low", "normal", "high")
+"""What ``priority`` counts: 0, 1, 2."""
+
+# json and not jsonb: it holds an event as it was written, also one with \u0000 in it, which jsonb refuses.
+_TABLES = """\
+CREATE TABLE IF NOT EXISTS {table} (
+    seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    delivery_id text        NOT NULL UNIQUE,
+    mid         text        NOT NULL,
+    topic       text        NOT NULL,
+    priority    smallint    NOT NULL,
+    tags        text[]      NOT NULL,
+    reason      text        NOT NULL,
+    detail      text        NOT NULL,
+    event       json        NOT NULL,
+    octets      bytea,
+    arrived_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS {bare}_next ON {table} (priority DESC, seq);
+CREATE TABLE IF NOT EXISTS {table}_known (
+    delivery_id text        PRIMARY KEY,
+    known_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    gone_at     timestamptz
+);
+CREATE INDEX IF NOT EXISTS {bare}_known_at ON {table}_known (known_at);
+"""
+
+_RIGHTS = """\
+GRANT SELECT, INSERT ON {table} TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {table}_known TO {role};
+"""
+
+
+def schema(table: str) -> str:
+    """The statements that make the tables of a queue; harmless where they are there already."""
+    return _TABLES.format(table=table, bare=table.rpartition(".")[2])
+
+
+def rights(table: str, role: str) -> str:
+    """The statements that give the service all rights that it needs, and no more."""
+    return _RIGHTS.format(table=table, role='"' + role.replace('"', '""') + '"')

@@ -1,0 +1,211 @@
+"""The sink of a PostgreSQL table: a batch is a transaction, and a delivery id is held once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, RaiseException
+
+from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.durability import NOT_DURABLE, Durability
+from mailpoller.core.errors import TransientError
+from mailpoller.core.ports import Clock, OctetsPlace, SinkDoubt
+from mailpoller.core.seals.sink import SealedReceipt
+from mailpoller.sinks.postgres.config import PostgresQueueSettings
+from mailpoller.sinks.postgres.connection import connect, in_words, within
+from mailpoller.sinks.postgres.insertion import Tables
+
+log = structlog.get_logger(__name__)
+
+PART_OCTETS = 16 << 20
+"""Octets of a transaction; one message may be more."""
+PART_MESSAGES = 500
+_OCTETS_PER_S = 1_000_000
+_OF_THE_MESSAGE = (DataError, ProgramLimitExceeded)
+"""What PostgreSQL cannot hold: NUL in text, a character that its encoding lacks, a size."""
+_OF_THE_TABLE = (IntegrityError, RaiseException)
+"""What a rule that somebody gave the table does not let in."""
+_OF_ONE = (*_OF_THE_MESSAGE, *_OF_THE_TABLE)
+
+_T = TypeVar("_T")
+
+
+class PostgresQueue:
+    """The sink, over one connection. What a commit is worth is read in every transaction, before anything is
+    written."""
+
+    octets_place: OctetsPlace = "beside"
+    doubts = (NOT_DURABLE,)
+
+    def __init__(self, name: str, config: PostgresQueueSettings, clock: Clock) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._place = f"postgres {config.socket or config.host}:{config.port}/{config.database}"
+        self._seconds = config.timeout.total_seconds()
+        self._tables = Tables(
+            config.table_of(name),
+            config.notify,
+            seconds=self._seconds,
+            most=self._seconds + config.max_size / _OCTETS_PER_S,
+        )
+        self._connection: AsyncConnection[Any] | None = None
+        self._turn = asyncio.Lock()
+        self._found: Durability | None = None
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` also if a part of the batch is
+        held; that part is a repeat then."""
+        answers: list[Receipt | Refusal] = []
+        for part in _parts(batch, self._config.max_size):
+            if _size(part[0]) > self._config.max_size:
+                answers.append(self._too_large(part[0]))
+            else:
+                answers += await self._hold(part)
+        return answers
+
+    async def check(self) -> None:
+        """See :class:`~mailpoller.core.ports.Sink`: connection, login, tables and rights, and what a commit is
+        worth."""
+
+        async def look(connection: AsyncConnection[Any]) -> str:
+            async with self._tables.transaction(connection) as (found, encoding):
+                self._judge(found)
+                if encoding != "UTF8":
+                    return f"the database's encoding is {encoding or 'unknown'}, which cannot hold every mail: UTF8 can"
+                return await self._tables.lack(connection)
+
+        if trouble := await self._do(look):
+            raise TransientError(f"{self._place}: {trouble}")
+
+    async def upkeep(self) -> Sequence[SinkDoubt]:
+        """Forget ids that are old enough; say what the configuration accepts though it may lose mail."""
+
+        async def forget(connection: AsyncConnection[Any]) -> None:
+            async with self._tables.transaction(connection) as (found, _):
+                self._judge(found)
+                await self._tables.forget(connection, self._config.remember)
+
+        await self._do(forget)
+        words = self._found.doubt() if self._found is not None else ""
+        return [SinkDoubt(NOT_DURABLE, f"{self._place}: {words}")] if words else []
+
+    async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """See :class:`~mailpoller.core.ports.Recalling`."""
+        return await self._do(lambda connection: self._tables.holds(connection, delivery_ids)) if delivery_ids else []
+
+    async def close(self) -> None:
+        """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
+        await self._let_go()
+
+    # --- delivering ----------------------------------------------------------------------------------------------
+
+    async def _hold(self, part: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        """All of them in a transaction; if one of them is at fault, each in its own."""
+
+        async def insert(connection: AsyncConnection[Any]) -> Collection[str]:
+            async with self._tables.transaction(connection) as (found, _):
+                self._judge(found)
+                return await self._tables.insert(connection, part)
+
+        try:
+            new = set(await self._do(insert, sum(map(_size, part)) / _OCTETS_PER_S, _OF_ONE))
+        except _OF_ONE as error:
+            if len(part) > 1:
+                return [answer for one in part for answer in await self._hold([one])]
+            reason = in_words("PostgreSQL cannot hold it", error)
+            return [Refusal(part[0].delivery_id, str(reason), permanent=isinstance(error, _OF_THE_MESSAGE))]
+        answers: list[Receipt | Refusal] = []
+        for one in part:
+            answers.append(SealedReceipt(one.delivery_id, self._tables.name, repeated=one.delivery_id not in new))
+            new.discard(one.delivery_id)
+        return answers
+
+    def _too_large(self, delivery: Delivery) -> Refusal:
+        reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
+        return Refusal(delivery.delivery_id, reason, permanent=True)
+
+    def _judge(self, found: Durability) -> None:
+        """Raise :class:`TransientError` if we do not take what a commit is worth."""
+        if found != self._found:
+            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
+        self._found = found
+        if refusal := found.refusal(self._config.durability):
+            raise TransientError(f"{self._place}: {refusal}")
+
+    # --- the connection ------------------------------------------------------------------------------------------
+
+    async def _do(
+        self,
+        work: Callable[[AsyncConnection[Any]], Awaitable[_T]],
+        more: float = 0,
+        told: tuple[type[psycopg.Error], ...] = (),
+    ) -> _T:
+        """What ``work`` does over our connection; it may take ``more`` seconds than usual. A connection that was lost
+        is no trouble yet, for servers and poolers close those that are idle: it is done once more over a new one.
+
+        Raises :class:`TransientError`; but ``told`` as psycopg raised it.
+        """
+        async with self._turn:
+            old = self._connection is not None
+            try:
+                return await self._try(work, more, told)
+            except psycopg.OperationalError as error:
+                if not old or self._connection is not None:
+                    raise in_words(self._place, error) from None
+            try:
+                return await self._try(work, more, told)
+            except psycopg.OperationalError as error:
+                raise in_words(self._place, error) from None
+
+    async def _try(
+        self,
+        work: Callable[[AsyncConnection[Any]], Awaitable[_T]],
+        more: float,
+        told: tuple[type[psycopg.Error], ...],
+    ) -> _T:
+        if self._connection is None:
+            self._connection = await connect(self._config, self._place)
+        connection = self._connection
+
+        async def begun() -> _T:
+            return await work(connection)
+
+        try:
+            return await within(connection, self._place, self._seconds + more, begun())
+        except psycopg.Error as error:
+            if isinstance(error, (*told, psycopg.OperationalError)):
+                raise
+            raise in_words(self._place, error) from None
+        finally:
+            if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+def _size(delivery: Delivery) -> int:
+    return delivery.event.size + (delivery.raw.octets.size if delivery.octets_wanted else 0)
+
+
+def _parts(batch: Sequence[Delivery], largest: int) -> Iterator[list[Delivery]]:
+    """The batch in transactions; what is too large is one of its own."""
+    part: list[Delivery] = []
+    octets = 0
+    for one in batch:
+        size = _size(one)
+        if part and (len(part) >= PART_MESSAGES or octets + size > PART_OCTETS or largest < max(size, octets)):
+            yield part
+            part, octets = [], 0
+        part.append(one)
+        octets += size
+    if part:
+        yield part
