@@ -176,7 +176,7 @@ async def test_quarantined_message_arrives_bit_for_bit(
 ) -> None:
     config = SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "office", "to": "quarantine@example.com"})
     sink = config.build("quarantine", replace(runtime(tmp_path), outgoings={"office": make()}))
-    (answer,) = await sink.deliver([replace(make_delivery(1, octets), reason="poison")])
+    (answer,) = await sink.deliver([make_delivery(1, octets, reason="poison")])
     assert isinstance(answer, Receipt)
     mail = sent(graph)
     assert mail["Auto-Submitted"] == "auto-generated"
@@ -191,7 +191,7 @@ async def test_quarantined_message_that_is_too_large_is_told_of_and_kept_here(
     config = SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "office", "to": "quarantine@example.com"})
     sink = config.build("quarantine", replace(runtime(tmp_path), outgoings={"office": make()}))
     octets = plain(subject="large") + b"x" * 60 * 50_000
-    (answer,) = await sink.deliver([replace(make_delivery(1, octets), reason="poison")])
+    (answer,) = await sink.deliver([make_delivery(1, octets, reason="poison")])
     assert isinstance(answer, Refusal)
     assert answer.permanent
     assert "larger than the relay takes" in sent(graph).get_payload()[0].get_payload()  # type: ignore[union-attr, index]

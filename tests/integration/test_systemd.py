@@ -20,7 +20,7 @@ import pytest
 
 from mailpoller.config.model import ServiceConfig
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import Delivery, Receipt
+from mailpoller.core.delivery import Delivery, Event, Receipt
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Sink
 from mailpoller.core.spool import Octets, Spool
@@ -178,6 +178,6 @@ async def _deliver_one(path: Path) -> Sink:
     sink = SqliteQueueConfig(type="sqlite", path=path).build("support", runtime)
     folder = Folder("support", "INBOX", "epoch")
     raw = RawMessage(Claim(MessageRef(folder, "1"), "mid"), Octets.of(b""))
-    (receipt,) = await sink.deliver([Delivery("delivery", "mid", "support", b"{}", raw)])
+    (receipt,) = await sink.deliver([Delivery("delivery", "mid", "support", Event(b"{}", (b"{}",)), raw)])
     assert isinstance(receipt, Receipt)
     return sink
