@@ -428,6 +428,33 @@ async def test_logs_in_by_basic_or_bearer_and_shows_neither(tmp_path: Path) -> N
             await queue.deliver([order()])
 
 
+async def test_logs_in_with_a_token_of_its_own_and_asks_for_another_once_it_is_refused(tmp_path: Path) -> None:
+    granted = iter(("first", "second", "third"))
+
+    def grant(asked: Asked) -> Reply:
+        assert (asked.form["grant_type"], asked.form["scope"]) == ("client_credentials", "hooks")
+        return Reply(200, {"access_token": next(granted), "token_type": "Bearer", "expires_in": 3600})
+
+    async with Web(grant) as provider:
+        auth = {
+            "type": "oauth2",
+            "grant": "client_credentials",
+            "token_url": f"{provider.url}/token",
+            "client_id": "mailpoller",
+            "client_secret": "client-secret",
+            "scopes": ["hooks"],
+        }
+        async with service(tmp_path, auth=auth) as (web, queue):
+            await queue.check()
+            assert await kinds(queue, order(1)) == "+"
+            web.answering = lambda asked: Reply(401 if asked.bearer == "first" else 204)  # revoked
+            assert await kinds(queue, order(2)) == "+"
+            assert [asked.bearer for asked in web.asked] == ["first", "first", "second"]
+            web.answering = script(Reply(401))
+            with pytest.raises(TransientError, match="HTTP 401"):
+                await queue.deliver([order(3)])
+
+
 async def test_a_client_certificate_is_shown_and_a_pin_is_checked_before_anything_is_sent(tmp_path: Path) -> None:
     own, authority = make_certificate(tmp_path), Authority(tmp_path)
     us = authority.issue("mailpoller")

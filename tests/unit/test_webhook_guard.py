@@ -143,6 +143,14 @@ async def test_localhost_is_the_operators_word_as_long_as_it_is_this_machine(
             await queue.check()
 
 
+TOKENS = {
+    "type": "oauth2",
+    "grant": "client_credentials",
+    "token_url": "https://login.example.com/token",
+    "client_id": "mailpoller",
+    "client_secret": "x",
+}
+
 # --- the configuration -------------------------------------------------------------------------------------------
 
 
@@ -172,6 +180,10 @@ async def test_localhost_is_the_operators_word_as_long_as_it_is_this_machine(
         ({"signing_secrets": ["a", "b", "c"]}, "at most 2"),
         ({"ca_file": "/x", "pin": "0" * 64}, "exclude"),
         ({"timeout": 0}, "100ms"),
+        ({"auth": {**TOKENS, "scopes": []}, "token": "x"}, "excludes"),
+        ({"auth": {**TOKENS, "token_url": None, "provider": "microsoft", "tenant": "x", "scopes": []}}, "say scopes"),
+        ({"auth": {**TOKENS, "grant": "refresh_token", "refresh_token": "x"}}, "client_credentials"),
+        ({"auth": TOKENS, "url": "http://hooks.example.com/", "tls": "none"}, "https:// only"),
     ],
 )
 def test_what_contradicts_itself_is_refused_and_no_secret_is_shown(keys: dict[str, Any], words: str) -> None:

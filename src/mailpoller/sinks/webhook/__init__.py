@@ -19,4 +19,4 @@ class WebhookQueueConfig(WebhookSettings):
         """The queue ``name``. Opens nothing."""
         from mailpoller.sinks.webhook.sink import WebhookQueue
 
-        return WebhookQueue(self, runtime.clock)
+        return WebhookQueue(self, runtime)

@@ -18,6 +18,7 @@ from mailpoller.sinks.webhook.shapes import Mode
 from mailpoller.sinks.webhook.url import HookUrl
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import Wait
+from mailpoller.wire.oauth import OAuthAuth
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
@@ -54,6 +55,9 @@ class WebhookSettings(SinkConfig):
     token: Secret | None = None
     """Log in with this token (``Authorization: Bearer``). With a preset, the program's own key: that of
     ``.gitlab_mailroom_secret``, an API key of Discourse or osTicket, Redmine's key for incoming mail."""
+    auth: OAuthAuth | None = None
+    """Log in with a token that is asked for, and renewed, by OAuth 2.0: ``auth: {type: oauth2, grant:
+    client_credentials, token_url: …, client_id: …, client_secret: …, scopes: […]}``."""
     ca_file: FilePath | None = None
     """Trust the certificates in this PEM file instead of the system's."""
     pin: Fingerprint | None = None
@@ -100,11 +104,23 @@ class WebhookSettings(SinkConfig):
             raise ValueError("password and token exclude each other: there is one way to log in")
         if (self.username is None) != (self.password is None) and self.program is None:
             raise ValueError("username and password go together")
+        if self.auth is not None:
+            self._check_auth(self.auth)
         if any(not "!" <= one <= "~" for one in self.username or ""):
             raise ValueError("a username is of ASCII, without spaces")
         if ":" in (self.username or "") and self.password is not None:
             raise ValueError("HTTP Basic knows no username with a colon")
         return self
+
+    def _check_auth(self, auth: OAuthAuth) -> None:
+        if self.password is not None or self.token is not None or self.program is not None:
+            raise ValueError("auth is for a service of your own, and excludes password, token and preset")
+        if auth.grant != "client_credentials":
+            raise ValueError("a webhook is asked by the service itself: grant: client_credentials")
+        if not auth.scopes and auth.provider is not None:
+            raise ValueError("say scopes in auth: those that a provider is known for are about mail")
+        if not self.url.secure and not is_loopback(self.url.host):
+            raise ValueError("a token goes over https:// only")
 
     def _check_place(self) -> None:
         host, secure = self.url.host, self.url.secure

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import ConfigError, TransientError
-from mailpoller.core.ports import Clock, OctetsPlace
+from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.webhook.answers import REFUSES, Gone, PutOff, Unavailable, trouble_of
 from mailpoller.sinks.webhook.config import WebhookSettings
@@ -20,7 +21,7 @@ from mailpoller.sinks.webhook.shapes import Request, request_of
 from mailpoller.sinks.webhook.signature import signing_key
 from mailpoller.sinks.webhook.work import Suspicion, Unit, Work
 from mailpoller.storage.recent import Recent
-from mailpoller.wire.http import HttpError, error_of, retry_after
+from mailpoller.wire.http import Bearer, HttpError, error_of, retry_after
 
 _THREAD_ABOVE = 1 << 17
 """Octets from which on a request is made in a thread."""
@@ -38,10 +39,11 @@ class WebhookQueue:
     by whether others are taken.
     """
 
-    def __init__(self, config: WebhookSettings, clock: Clock) -> None:
+    def __init__(self, config: WebhookSettings, runtime: Runtime) -> None:
         self.octets_place: OctetsPlace = "beside" if config.takes_octets else "inside"
         self._config = config
-        self._clock = clock
+        self._clock = runtime.clock
+        self._tokens = _tokens(config, runtime)
         preset = config.program
         self._url = config.url.whole(preset.path if preset else "")
         self._host = config.url.host
@@ -105,6 +107,8 @@ class WebhookQueue:
         :meth:`deliver`."""
         self._stand_ready()
         await asyncio.to_thread(self._read)
+        if self._tokens is not None:
+            await self._tokens.token()
         await self._post.reach()
 
     async def close(self) -> None:
@@ -163,14 +167,23 @@ class WebhookQueue:
         :class:`ConfigError`.
         """
         async with self._hands:
-            self._stand_ready()
-            login = replace(login, now=int(self._clock.now().timestamp()))
-            request = await self._request(unit, login, keys)
-            fields = {**_OURS, "host": self._config.url.netloc, **request.fields}
-            try:
-                answer = await self._post.send(self._url, fields, request.body)
-            except HttpError as error:
-                raise PutOff(str(error)) from None
+            for attempt in (1, 2):
+                self._stand_ready()
+                token = await self._tokens.token() if self._tokens is not None else login.token
+                login = replace(login, token=token, now=int(self._clock.now().timestamp()))
+                request = await self._request(unit, login, keys)
+                fields = {**_OURS, "host": self._config.url.netloc, **request.fields}
+                try:
+                    answer = await self._post.send(self._url, fields, request.body)
+                except HttpError as error:
+                    raise PutOff(str(error)) from None
+                if self._tokens is None:
+                    break
+                if answer.status != 401:
+                    self._tokens.taken(token)
+                    break
+                if not await self._tokens.refused(token) or attempt == 2:
+                    break
         told = self._told(answer, login, request)
         trouble = trouble_of(answer.status, told, retry_after(answer.headers, self._clock.now()), self._refuses)
         if trouble is None:
@@ -205,3 +218,11 @@ class WebhookQueue:
         if trouble.retry_after is not None:
             wait = trouble.retry_after.total_seconds()
             self._asleep_until = max(self._asleep_until, self._clock.monotonic() + wait)
+
+
+def _tokens(config: WebhookSettings, runtime: Runtime) -> Bearer | None:
+    if config.auth is None:
+        return None
+    from mailpoller.wire.oauth.tokens import token_source
+
+    return token_source(config.auth.terms("imap", ""), runtime.state_directory, runtime.clock)
