@@ -345,6 +345,7 @@ class FakeSession:
         await self._step("settle")
         results = []
         for number, settlement in enumerate(settlements):
+            self._current(settlement.ref.folder)  # a numbering that changed ends the session, and nothing is done
             if self._source.witness is not None:
                 self._source.witness(settlement)
             results.append(self._dispose(settlement))
