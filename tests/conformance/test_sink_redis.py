@@ -49,6 +49,14 @@ class TestRedisQueue(SinkSuite):
         )
         return config.build("support", Runtime(SystemClock(), Spool(directory / "spool"), directory))
 
+    def move(self, queue: Path, to: Path) -> None:
+        for key in self.client.keys(f"{_stream(queue)}*"):
+            self.client.rename(key, key.replace(_stream(queue).encode(), _stream(to).encode()))
+
+    def copy(self, queue: Path, to: Path) -> None:
+        for key in self.client.keys(f"{_stream(queue)}*"):
+            self.client.copy(key, key.replace(_stream(queue).encode(), _stream(to).encode()))
+
     def _entries(self, directory: Path) -> list[dict[bytes, bytes]]:
         return [fields for _, fields in self.client.xrange(_stream(directory))]
 

@@ -73,6 +73,14 @@ class SinkSuite:
         """The raw octets as a consumer sees them. Only called if ``holds_octets``."""
         raise NotImplementedError
 
+    def move(self, queue: Path, to: Path) -> None:
+        """What lies in one directory lies in the other from now on. To be overruled where it is not files."""
+        queue.rename(to)
+
+    def copy(self, queue: Path, to: Path) -> None:
+        """What lies in one directory lies in the other too."""
+        shutil.copytree(queue, to)
+
     @contextlib.contextmanager
     def failing_disk(self, directory: Path) -> Iterator[None]:
         """Inside, the sink cannot write. The default lets no file of this process grow beyond 100 kB."""
@@ -190,7 +198,7 @@ class SinkSuite:
             await sink.renewed()
         async with self.sink(other) as sink:
             await sink.deliver([self.order(sink, uid) for uid in range(10, 20)])
-        shutil.copytree(queue, copy)
+        self.copy(queue, copy)
         async with contextlib.AsyncExitStack() as stack:
             sink = await stack.enter_async_context(self.sink(queue))
             await sink.deliver([self.order(sink, 2)])
@@ -203,9 +211,9 @@ class SinkSuite:
             sink.expect(mark)
             if running:
                 await sink.deliver([self.order(sink, 3)])
-            queue.rename(tmp_path / "aside")
+            self.move(queue, tmp_path / "aside")
             if how != "gone":
-                (other if how == "another" else copy).rename(queue)
+                self.move(other if how == "another" else copy, queue)
             before = set(_tree(tmp_path))
             for _ in range(2):
                 with pytest.raises(QueueVanished):
@@ -216,7 +224,7 @@ class SinkSuite:
                     await sink.renewed()
             assert set(_tree(tmp_path)) <= before, "nothing was made"
             if how == "gone":
-                (tmp_path / "aside").rename(queue)
+                self.move(tmp_path / "aside", queue)
                 await sink.check()
                 assert isinstance((await sink.deliver([self.order(sink, 4)]))[0], Receipt), "it is back"
                 return

@@ -4,6 +4,9 @@ A script's writes reach the append-only file as one transaction, so that a serve
 or nothing. Entry before id: should the second fail, a message is there twice, and never an id without its message.
 Of a repeat the id's time begins anew. That is a write, so that the server syncs before it answers: what it tells to
 hold may have been written by one that was killed before its sync.
+
+A third key is the queue's mark: a random identity, and how many messages it was given. Where another one is expected
+nothing is written.
 """
 
 from __future__ import annotations
@@ -11,17 +14,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from uuid import uuid4
 
 from mailpoller.core.delivery import Delivery
+from mailpoller.core.ports import Mark
 
 SCRIPT = """\
+local identity = redis.call('HGET', KEYS[2], 'identity')
+local height = tonumber(redis.call('HGET', KEYS[2], 'height') or '0')
+if ARGV[3] ~= '' and (identity ~= ARGV[3] or height < tonumber(ARGV[4])) then
+  return {identity or '', height, false}
+end
 local answers = {}
-for i = 2, #KEYS do
-  local at = 3 + (i - 2) * 4
+local new = 0
+for i = 3, #KEYS do
+  local at = 6 + (i - 3) * 4
   local entry = redis.call('GET', KEYS[i])
   if entry then
     redis.call('EXPIRE', KEYS[i], ARGV[1])
-    answers[i - 1] = {1, entry}
+    answers[i - 2] = {1, entry}
   else
     local words = {'XADD', KEYS[1]}
     if ARGV[2] ~= '' then
@@ -34,10 +45,18 @@ for i = 2, #KEYS do
     end
     entry = redis.call(unpack(words))
     redis.call('SET', KEYS[i], entry, 'EX', ARGV[1])
-    answers[i - 1] = {0, entry}
+    answers[i - 2] = {0, entry}
+    new = new + 1
   end
 end
-return answers
+if #KEYS > 2 then
+  if not identity then
+    identity = ARGV[5]
+    redis.call('HSET', KEYS[2], 'identity', identity)
+  end
+  height = redis.call('HINCRBY', KEYS[2], 'height', new)
+end
+return {identity or '', height, answers}
 """
 
 SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -55,12 +74,19 @@ class Keys:
         """Where the id is remembered; the key's value is the number of its entry."""
         return f"{self._ids}:id:{delivery_id}"
 
+    @property
+    def mark(self) -> str:
+        """Where the queue's mark is: a hash of ``identity`` and ``height``."""
+        return f"{self._ids}:mark"
+
     def call(
-        self, batch: Iterable[Delivery], remember: int, maxlen: int | None
+        self, batch: Iterable[Delivery], remember: int, maxlen: int | None, expected: Mark | None
     ) -> tuple[list[str], list[bytes | str | int]]:
         """The script's keys and arguments for these deliveries, whose ids are kept for ``remember`` seconds."""
-        keys = [self.stream]
+        keys = [self.stream, self.mark]
         words: list[bytes | str | int] = [remember, "" if maxlen is None else maxlen]
+        words += ["", 0] if expected is None else [expected.identity, expected.height]
+        words.append(uuid4().hex)
         for one in batch:
             keys.append(self.of(one.delivery_id))
             octets = bytes(one.raw.octets.view()) if one.octets_wanted else b""

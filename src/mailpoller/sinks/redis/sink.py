@@ -11,8 +11,8 @@ from redis.exceptions import NoScriptError
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import LOOK_AGAIN, NOT_DURABLE, Durability
-from mailpoller.core.errors import TransientError
-from mailpoller.core.ports import Clock, OctetsPlace, SinkDoubt
+from mailpoller.core.errors import QueueVanished, TransientError
+from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.redis import durability
 from mailpoller.sinks.redis.client import ask, borrowed, close_pool, make_client, place_of
@@ -43,6 +43,7 @@ class RedisQueue:
         self._place = place_of(config)
         self._seconds = config.timeout.total_seconds()
         self._client = make_client(config, self._greet)
+        self._expected: Mark | None = None
         self._found: Durability | None = None
         self._found_at = 0.0
 
@@ -70,6 +71,8 @@ class RedisQueue:
     async def upkeep(self) -> Sequence[SinkDoubt]:
         """What the configuration accepts though it may lose mail. Reads the server's settings if that is long ago."""
         await self._look_again()
+        if self._expected is not None:
+            await self.renewed()
         words = self._found.doubt() if self._found is not None else ""
         return [SinkDoubt(NOT_DURABLE, f"{self._place}: {words}")] if words else []
 
@@ -80,6 +83,27 @@ class RedisQueue:
             return []
         found = await self._ask(lambda: self._client.mget([self._keys.of(one) for one in wanted]))
         return [one for one, entry in zip(wanted, found, strict=True) if entry is not None]
+
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        fields = ["identity", "height"]
+        identity, height = await self._ask(lambda: self._client.hmget(self._keys.mark, fields))
+        return None if identity is None else Mark(_text(identity), int(height or 0), self.place())
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`. The height is written with every message, so it needs no more."""
+        found = await self.mark()
+        if self._expected is not None and (trouble := self._expected.unlike(found, self.place())):
+            raise QueueVanished(trouble)
+        return found
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._expected = mark
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return f"{self._place} {self._keys.stream}"
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -93,13 +117,14 @@ class RedisQueue:
         if len(answers) != len(part):
             raise TransientError(f"{self._place}: it answered for {len(answers)} of {len(part)} messages")
         return [
-            SealedReceipt(one.delivery_id, entry.decode("ascii", "replace"), repeated=bool(known))
+            SealedReceipt(one.delivery_id, _text(entry), repeated=bool(known))
             for one, (known, entry) in zip(part, answers, strict=True)
         ]
 
     async def _call(self, part: Sequence[Delivery]) -> list[tuple[int, bytes]]:
         """Run the script; its answers, once enough replicas have what it wrote."""
-        keys, words = self._keys.call(part, int(self._config.remember.total_seconds()), self._config.maxlen)
+        expected = self._expected
+        keys, words = self._keys.call(part, int(self._config.remember.total_seconds()), self._config.maxlen, expected)
 
         async def run() -> list[Any]:
             async with self._client.pipeline(transaction=False) as pipe:
@@ -120,7 +145,13 @@ class RedisQueue:
                 return await run()
 
         more = sum(map(_size, part)) / _OCTETS_PER_S + (self._seconds if self._config.replicas else 0)
-        answers, *waited = await self._ask(run_known, more)
+        (identity, height, answers), *waited = await self._ask(run_known, more)
+        found = Mark(_text(identity), height, self.place()) if identity else None
+        if answers is None:
+            assert expected is not None
+            raise QueueVanished(expected.unlike(found, self.place()))
+        if found is not None and self._expected is not None and self._expected.height < found.height:
+            self._expected = found
         if waited and waited[0] < self._config.replicas:
             raise TransientError(f"{self._place}: {waited[0]} of {self._config.replicas} replicas have the messages")
         return list(answers)
@@ -168,6 +199,10 @@ class RedisQueue:
         self._found, self._found_at = found, self._clock.monotonic()
         if refusal := found.refusal(self._config.durability):
             raise TransientError(f"{self._place}: {refusal}")
+
+
+def _text(octets: bytes | str) -> str:
+    return octets.decode("ascii", "replace") if isinstance(octets, bytes) else octets
 
 
 def _size(delivery: Delivery) -> int:
