@@ -55,6 +55,19 @@ class TestPostgresQueue(SinkSuite):
         )  # fmt: skip
         return config.build("support", Runtime(SystemClock(), Spool(directory / "spool"), directory))
 
+    def move(self, queue: Path, to: Path) -> None:
+        for part in ("", "_known", "_mark"):
+            if self.client.execute(f"SELECT to_regclass('{_table(to)}{part}')").fetchone() != (None,):
+                self.client.execute(f"DROP TABLE {_table(to)}{part}")
+            self.client.execute(f"ALTER TABLE {_table(queue)}{part} RENAME TO {_table(to)}{part}")
+
+    def copy(self, queue: Path, to: Path) -> None:
+        for part in ("", "_known", "_mark"):
+            old, new = f"{_table(queue)}{part}", f"{_table(to)}{part}"
+            self.client.execute(f"CREATE TABLE {new} (LIKE {old} INCLUDING ALL)")
+            self.client.execute(f"INSERT INTO {new} OVERRIDING SYSTEM VALUE SELECT * FROM {old}")
+        self.client.execute(f"SELECT setval(pg_get_serial_sequence('{_table(to)}', 'seq'), 1000)")
+
     def _ask(self, directory: Path, what: str, delivery_id: str | None = None) -> list[Any]:
         which = "" if delivery_id is None else f" WHERE delivery_id = '{delivery_id}'"
         return [row[0] for row in self.client.execute(f"SELECT {what} FROM {_table(directory)}{which} ORDER BY seq")]

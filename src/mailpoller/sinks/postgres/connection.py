@@ -18,6 +18,7 @@ from mailpoller.sinks.postgres.config import PostgresQueueSettings
 from mailpoller.wire.names import resolve
 
 _SETTLING_S = 2.0
+_CREATE = "Make the tables with: mailpoller queue create QUEUE"
 
 _T = TypeVar("_T")
 
@@ -84,7 +85,7 @@ def in_words(place: str, error: psycopg.Error) -> TransientError:
     """The error for an operator. What PostgreSQL says beside its first line may quote the message, and is left out."""
     said = " ".join((error.diag.message_primary or str(error)).split())[:400]
     if isinstance(error, UndefinedTable):
-        return TransientError(f"{place}: {said}", advice="Make the tables with: mailpoller queue create QUEUE")
+        return TransientError(f"{place}: {said}; mailpoller queue create makes it", advice=_CREATE)
     if isinstance(error, DiskFull) or (error.sqlstate or "").startswith("53"):
         return TransientError(f"{place}: it is full: {said}")
     if isinstance(error, InsufficientPrivilege) or (error.sqlstate or "").startswith("28"):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from psycopg import sql
 
@@ -32,8 +34,19 @@ SELECT set_config('synchronous_commit',
     current_setting('fsync', true), current_setting('full_page_writes', true), pg_is_in_recovery(),
     current_setting('server_encoding', true),
     (SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
-        WHERE oid IN (to_regclass(%(table)s), to_regclass(%(known)s)) AND relpersistence <> 'p')
+        WHERE oid IN (to_regclass(%(table)s), to_regclass(%(known)s)) AND relpersistence <> 'p'),
+    (SELECT identity FROM {mark} LIMIT 1), (SELECT height FROM {mark} LIMIT 1)
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What was found at the begin of a transaction: what its commit is worth, the database's encoding, and the
+    queue's mark as identity and height."""
+
+    durability: Durability
+    encoding: str
+    mark: tuple[str, int] | None
 
 
 class Tables:
@@ -42,7 +55,15 @@ class Tables:
 
     def __init__(self, table: str, notify: str | None, *, seconds: float, most: float) -> None:
         self.name = table
-        names = {"table": _identifier(table), "known": _identifier(f"{table}_known")}
+        names = {
+            "table": _identifier(table),
+            "known": _identifier(f"{table}_known"),
+            "mark": _identifier(f"{table}_mark"),
+        }
+        self._begin_all = sql.SQL(_BEGIN).format(**names)
+        self._mark = sql.SQL("SELECT identity, height FROM {mark} LIMIT 1").format(**names)
+        self._first = sql.SQL("INSERT INTO {mark} VALUES (%s, %s) RETURNING identity, height").format(**names)
+        self._raise = sql.SQL("UPDATE {mark} SET height = height + %s RETURNING identity, height").format(**names)
         self._begin = {
             "ms": str(int(seconds * 1000)),
             "most": str(int(most * 1000)),
@@ -70,17 +91,26 @@ class Tables:
         ).format(**names, old=old)
 
     @asynccontextmanager
-    async def transaction(self, connection: AsyncConnection[Any]) -> AsyncIterator[tuple[Durability, str]]:
-        """A transaction whose commit is synced, what that is worth, and the database's encoding."""
+    async def transaction(self, connection: AsyncConnection[Any]) -> AsyncIterator[Begun]:
+        """A transaction whose commit is synced, and what was found at its begin."""
         async with connection.transaction():
-            found = await connection.execute(_BEGIN, self._begin)
+            found = await connection.execute(self._begin_all, self._begin)
             row = await found.fetchone()
             assert row is not None
-            commit, _, _, _, fsync, full_page_writes, standby, encoding, unlogged = row
-            yield _judged(commit, fsync, full_page_writes, standby, unlogged), encoding or ""
+            commit, _, _, _, fsync, full_page_writes, standby, encoding, unlogged, identity, height = row
+            durability = _judged(commit, fsync, full_page_writes, standby, unlogged)
+            yield Begun(durability, encoding or "", None if identity is None else (identity, height))
 
-    async def insert(self, connection: AsyncConnection[Any], part: Sequence[Delivery]) -> Collection[str]:
-        """Insert what is not known. Returns the ids of what was; all others were held before. In a transaction."""
+    async def mark(self, connection: AsyncConnection[Any]) -> tuple[str, int] | None:
+        """The queue's mark: identity and height."""
+        found = await connection.execute(self._mark)
+        return await found.fetchone()
+
+    async def insert(
+        self, connection: AsyncConnection[Any], part: Sequence[Delivery], mark: tuple[str, int] | None
+    ) -> tuple[Collection[str], tuple[str, int] | None]:
+        """Insert what is not known into the queue with this mark, or without one yet. Returns the ids of what was
+        inserted, all others were held before; and the mark then. In a transaction."""
         # In one order, so that two of us that bring the same wait for one another in no circle.
         wanted = {one.delivery_id: one for one in sorted(part, key=lambda one: one.delivery_id)}
         found = await connection.execute(self._know, [list(wanted)])
@@ -92,7 +122,12 @@ class Tables:
                 await cursor.executemany(self._insert, rows)
             if self._notify is not None:
                 await connection.execute("SELECT pg_notify(%s, '')", [self._notify])
-        return taken
+            if mark is None:
+                found = await connection.execute(self._first, [uuid4().hex, len(rows)])
+            else:
+                found = await connection.execute(self._raise, [len(rows)])
+            mark = await found.fetchone()
+        return taken, mark
 
     async def holds(self, connection: AsyncConnection[Any], wanted: Collection[str]) -> Collection[str]:
         """Which of these ids are known."""
@@ -111,7 +146,7 @@ class Tables:
             "SELECT name, to_regclass(name) IS NULL, CASE WHEN to_regclass(name) IS NOT NULL THEN "
             "has_table_privilege(to_regclass(name), 'INSERT') AND has_table_privilege(to_regclass(name), 'SELECT') END "
             "FROM unnest(%s::text[]) AS name",
-            [[self.name, f"{self.name}_known"]],
+            [[self.name, f"{self.name}_known", f"{self.name}_mark"]],
         )
         for name, missing, allowed in await found.fetchall():
             if missing:

@@ -1,7 +1,7 @@
 """The tables of a queue: an interface for consumers in any language, so they change by migration only.
 
 ``docs/sinks.md`` describes them. A consumer needs the first alone; the second is by what a repeat is known, also after
-the consumer deleted the row.
+the consumer deleted the row; the third says which queue this is, and how many messages it was given.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ CREATE TABLE IF NOT EXISTS {table}_known (
     gone_at     timestamptz
 );
 CREATE INDEX IF NOT EXISTS {bare}_known_at ON {table}_known (known_at);
+CREATE TABLE IF NOT EXISTS {table}_mark (
+    identity    text        NOT NULL,
+    height      bigint      NOT NULL
+);
 """
 
 _RIGHTS = """\
 GRANT SELECT, INSERT ON {table} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table}_known TO {role};
+GRANT SELECT, INSERT, UPDATE ON {table}_mark TO {role};
 """
 
 

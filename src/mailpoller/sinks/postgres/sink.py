@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 from psycopg import AsyncConnection
-from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, RaiseException
+from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, RaiseException, UndefinedTable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import NOT_DURABLE, Durability
-from mailpoller.core.errors import TransientError
-from mailpoller.core.ports import Clock, OctetsPlace, SinkDoubt
+from mailpoller.core.errors import QueueVanished, TransientError
+from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.postgres.config import PostgresQueueSettings
 from mailpoller.sinks.postgres.connection import connect, in_words, within
-from mailpoller.sinks.postgres.insertion import Tables
+from mailpoller.sinks.postgres.insertion import Begun, Tables
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +56,7 @@ class PostgresQueue:
         )
         self._connection: AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
+        self._expected: Mark | None = None
         self._found: Durability | None = None
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
@@ -74,10 +75,11 @@ class PostgresQueue:
         worth."""
 
         async def look(connection: AsyncConnection[Any]) -> str:
-            async with self._tables.transaction(connection) as (found, encoding):
-                self._judge(found)
-                if encoding != "UTF8":
-                    return f"the database's encoding is {encoding or 'unknown'}, which cannot hold every mail: UTF8 can"
+            async with self._tables.transaction(connection) as begun:
+                self._judge(begun)
+                if begun.encoding != "UTF8":
+                    named = begun.encoding or "unknown"
+                    return f"the database's encoding is {named}, which cannot hold every mail: UTF8 can"
                 return await self._tables.lack(connection)
 
         if trouble := await self._do(look):
@@ -87,8 +89,8 @@ class PostgresQueue:
         """Forget ids that are old enough; say what the configuration accepts though it may lose mail."""
 
         async def forget(connection: AsyncConnection[Any]) -> None:
-            async with self._tables.transaction(connection) as (found, _):
-                self._judge(found)
+            async with self._tables.transaction(connection) as begun:
+                self._judge(begun)
                 await self._tables.forget(connection, self._config.remember)
 
         await self._do(forget)
@@ -99,6 +101,27 @@ class PostgresQueue:
         """See :class:`~mailpoller.core.ports.Recalling`."""
         return await self._do(lambda connection: self._tables.holds(connection, delivery_ids)) if delivery_ids else []
 
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        try:
+            found = await self._do(self._tables.mark, told=(UndefinedTable,))
+        except UndefinedTable:
+            return None
+        return None if found is None else Mark(*found, self.place())
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`. The height is written with every message, so it needs no more."""
+        found = await self.mark()
+        return self._recognise(None if found is None else (found.identity, found.height))
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._expected = mark
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return f"{self._place} {self._tables.name}"
+
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
         await self._let_go()
@@ -108,18 +131,21 @@ class PostgresQueue:
     async def _hold(self, part: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """All of them in a transaction; if one of them is at fault, each in its own."""
 
-        async def insert(connection: AsyncConnection[Any]) -> Collection[str]:
-            async with self._tables.transaction(connection) as (found, _):
-                self._judge(found)
-                return await self._tables.insert(connection, part)
+        async def insert(connection: AsyncConnection[Any]) -> tuple[Collection[str], tuple[str, int] | None]:
+            async with self._tables.transaction(connection) as begun:
+                self._judge(begun)
+                return await self._tables.insert(connection, part, begun.mark)
 
         try:
-            new = set(await self._do(insert, sum(map(_size, part)) / _OCTETS_PER_S, _OF_ONE))
+            taken, mark = await self._do(insert, sum(map(_size, part)) / _OCTETS_PER_S, _OF_ONE)
         except _OF_ONE as error:
             if len(part) > 1:
                 return [answer for one in part for answer in await self._hold([one])]
             reason = in_words("PostgreSQL cannot hold it", error)
             return [Refusal(part[0].delivery_id, str(reason), permanent=isinstance(error, _OF_THE_MESSAGE))]
+        if mark is not None and self._expected is not None and self._expected.height < mark[1]:
+            self._expected = Mark(*mark, self.place())
+        new = set(taken)
         answers: list[Receipt | Refusal] = []
         for one in part:
             answers.append(SealedReceipt(one.delivery_id, self._tables.name, repeated=one.delivery_id not in new))
@@ -130,13 +156,22 @@ class PostgresQueue:
         reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
         return Refusal(delivery.delivery_id, reason, permanent=True)
 
-    def _judge(self, found: Durability) -> None:
-        """Raise :class:`TransientError` if we do not take what a commit is worth."""
+    def _judge(self, begun: Begun) -> None:
+        """Raise :class:`TransientError` if we do not take what a commit is worth, :class:`QueueVanished` if this is
+        not the queue that is expected."""
+        found = begun.durability
         if found != self._found:
             log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
         self._found = found
         if refusal := found.refusal(self._config.durability):
             raise TransientError(f"{self._place}: {refusal}")
+        self._recognise(begun.mark)
+
+    def _recognise(self, found: tuple[str, int] | None) -> Mark | None:
+        mark = None if found is None else Mark(*found, self.place())
+        if self._expected is not None and (trouble := self._expected.unlike(mark, self.place())):
+            raise QueueVanished(trouble)
+        return mark
 
     # --- the connection ------------------------------------------------------------------------------------------
 
@@ -179,6 +214,8 @@ class PostgresQueue:
         try:
             return await within(connection, self._place, self._seconds + more, begun())
         except psycopg.Error as error:
+            if isinstance(error, UndefinedTable) and self._expected is not None:
+                self._recognise(None)
             if isinstance(error, (*told, psycopg.OperationalError)):
                 raise
             raise in_words(self._place, error) from None
