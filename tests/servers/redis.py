@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -79,8 +81,13 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End it as a crash would, and a child of its that rewrites its file with it."""
         if self._process is not None:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("utf-8").split()
+            self._process.send_signal(signal.SIGSTOP)  # so that it begins no other
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(30)
             self._process = None
