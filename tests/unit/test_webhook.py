@@ -519,6 +519,35 @@ async def test_redmine_and_osticket_get_what_they_want(tmp_path: Path) -> None:
     assert (asked.target, asked.body, asked.headers["x-api-key"]) == ("/api/tickets.email", HOSTILE, "s3cret")
 
 
+async def test_mailgun_s_shape_is_signed_and_bears_one_token_for_one_delivery(tmp_path: Path) -> None:
+    octets = b"Subject: x=1&y\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"
+    forms = [
+        (await preset(tmp_path, octets, preset="mailgun", token="s3cret", clock=clock)).form for clock in _clocks()
+    ]
+    for form in forms:
+        assert form["body-mime"].encode() == octets
+        signed = (form["timestamp"] + form["token"]).encode()
+        assert form["signature"] == hmac.new(b"s3cret", signed, hashlib.sha256).hexdigest()
+    assert forms[0]["token"] == forms[1]["token"]
+    assert forms[0]["timestamp"] != forms[1]["timestamp"]
+
+
+@pytest.mark.parametrize(("status", "refused"), [(400, False), (401, False), (406, True), (413, True)])
+async def test_a_preset_has_its_own_table_of_answers(tmp_path: Path, status: int, refused: bool) -> None:
+    async with service(tmp_path, Reply(status), preset="mailgun", token="s3cret") as (_, queue):
+        if refused:
+            assert await kinds(queue, order()) == "!"
+        else:
+            with pytest.raises(TransientError, match=f"HTTP {status}"):
+                await queue.deliver([order()])
+
+
+def _clocks() -> list[HandClock]:
+    first, second = HandClock(), HandClock()
+    second.advance(timedelta(seconds=9))
+    return [first, second]
+
+
 async def test_a_preset_goes_where_the_url_says_if_it_says_it(tmp_path: Path) -> None:
     async with service(tmp_path, path="/sub/mail_handler?project=x", preset="redmine", token="s") as (web, queue):
         await queue.deliver([order()])

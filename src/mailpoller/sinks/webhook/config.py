@@ -38,7 +38,8 @@ class WebhookSettings(SinkConfig):
     preset: PresetName = "generic"
     """What takes it: ``generic`` (CloudEvents; see ``mode``), or a program that has its own way of taking mail:
     ``rails`` (Action Mailbox, ingress ``relay``), ``gitlab`` (as mail_room does), ``discourse``, ``redmine``,
-    ``osticket``. A preset knows the path, if the URL has none, and sends the message as it came."""
+    ``osticket``, ``mailgun`` (what takes Mailgun's raw MIME, such as django-anymail). A preset knows the path, if the
+    URL has none, and sends the message as it came."""
     mode: Mode = "structured"
     """``structured`` (the event, attributes and data in one JSON object), ``binary`` (the attributes as header fields
     ``ce-…``, the body is the data) or ``raw`` (the same fields, the body is the message as it came)."""
@@ -54,7 +55,8 @@ class WebhookSettings(SinkConfig):
     """The user's password."""
     token: Secret | None = None
     """Log in with this token (``Authorization: Bearer``). With a preset, the program's own key: that of
-    ``.gitlab_mailroom_secret``, an API key of Discourse or osTicket, Redmine's key for incoming mail."""
+    ``.gitlab_mailroom_secret``, an API key of Discourse or osTicket, Redmine's key for incoming mail, Mailgun's
+    signing key."""
     auth: OAuthAuth | None = None
     """Log in with a token that is asked for, and renewed, by OAuth 2.0: ``auth: {type: oauth2, grant:
     client_credentials, token_url: …, client_id: …, client_secret: …, scopes: […]}``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
@@ -50,6 +50,7 @@ def request_of(
     use."""
     fields: dict[str, str] = {}
     first = deliveries[0]
+    login = replace(login, about=first.delivery_id)
     if preset is not None:
         fields |= {"content-type": preset.content_type, **preset.fields(login)}
         body = preset.body(bytes(first.raw.octets.view()), login)
