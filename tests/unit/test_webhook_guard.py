@@ -16,6 +16,8 @@ from mailpoller.core.delivery import Receipt
 from mailpoller.core.errors import TransientError
 from mailpoller.sinks.webhook import guard
 from mailpoller.sinks.webhook.guard import Guard, effective, is_metadata, is_public
+from mailpoller.sinks.webhook.presets import Login
+from mailpoller.sinks.webhook.shapes import request_of
 from mailpoller.testing.deliveries import make_delivery
 from mailpoller.wire.names import Address
 from servers.web import Reply, Web, script
@@ -199,6 +201,14 @@ def test_a_url_shows_no_query(tmp_path: Path) -> None:
         assert "x=1" not in shown
     assert str(config.url) == "https://hooks.example.com:8443/services/T0?********"
     assert configured(str(config.url)).url.host == "hooks.example.com", "what is shown can be loaded"
+
+
+def test_what_is_sent_is_not_shown() -> None:
+    login = Login("ada", "pass-word", "t0ken", 1)
+    request = request_of([make_delivery()], mode="structured", preset=None, batched=False, login=login, keys=[])
+    assert "pass-word" not in repr(login) + repr(request)
+    assert "t0ken" not in repr(login)
+    assert "Hello." not in repr(request)
 
 
 async def test_no_error_shows_what_a_url_hides(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
 from urllib.parse import urlencode
@@ -25,8 +25,8 @@ class Login:
     """Who we say we are. ``now``: when we ask, in seconds since 1970; ``about``: the delivery id."""
 
     username: str
-    password: str
-    token: str
+    password: str = field(repr=False)
+    token: str = field(repr=False)
     now: int
     about: str = ""
 

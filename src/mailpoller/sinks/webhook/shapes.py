@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
@@ -24,10 +24,10 @@ _PLAIN = "".join(chr(one) for one in range(0x21, 0x7F) if chr(one) not in '"%')
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent."""
+    """What is sent. Its fields hold what we log in with, and its body is mail: neither is shown."""
 
-    fields: Mapping[str, str]
-    body: bytes
+    fields: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 def identity(deliveries: Sequence[Delivery]) -> str:
