@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiosmtplib.errors import SMTPResponseException
 from pydantic import ValidationError
 from sink_runtime import make_runtime
 
@@ -244,6 +245,24 @@ async def test_answers_are_told_apart_however_the_network_cuts_them() -> None:
         assert [(one.code, one.message) for one in collected.answers] == [
             (250, "2.1.5 one\ntwo"), (452, "4.2.2 full"), (550, ""),
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", [b"250-" + b"x" * 9000, b"250-more\r\n" * 5000, b"nonsense\r\n"])
+async def test_an_answer_without_end_or_sense_is_believed_no_longer(said: bytes) -> None:
+    collected = Collected(2, asyncio.get_running_loop().create_future())
+    collected.received(b"250 2.0.0 one\r\n" + said)
+    with pytest.raises(SMTPResponseException):
+        await asyncio.wait_for(collected.all_of_them(), 1)
+    assert len(collected.answers) == 1
+
+
+async def test_a_message_that_is_too_large_is_not_sent_twice(tmp_path: Path) -> None:
+    """What quarantine mail does, which goes as a note with the header where all of it does not pass."""
+    async with Scripted({"END": answers("552 5.3.4")}) as server:
+        async with queue(server, tmp_path, A) as sink:
+            (answer,) = await sink.deliver([make_delivery(reason="poison")])
+    assert isinstance(answer, Refusal) and answer.permanent
+    assert server.verbs.count("DATA") == 1
 
 
 async def test_several_messages_share_a_connection(tmp_path: Path) -> None:
