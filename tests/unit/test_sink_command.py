@@ -116,6 +116,14 @@ async def test_a_program_that_fails_at_everything_is_a_queue_that_is_down(tmp_pa
     assert len((tmp_path / "ran").read_text()) == 10, "nobody tries 400 times what failed ten times in a row"
 
 
+async def test_bad_messages_side_by_side_do_not_hide_the_good_ones_behind_them(tmp_path: Path) -> None:
+    sink = queue(tmp_path, '[ "$(cat)" != poison ]')
+    batch = [make_delivery(uid, b"poison" if uid < 15 else b"fine") for uid in range(100)]
+    answers = await sink.deliver(batch)
+    assert [isinstance(one, Receipt) for one in answers] == [False] * 15 + [True] * 85
+    assert all(one.blame == "queue" for one in answers if isinstance(one, Refusal))
+
+
 async def test_what_was_taken_before_the_trouble_is_told(tmp_path: Path) -> None:
     sink = queue(tmp_path, "echo >> ran; [ $(wc -l < ran) -lt 3 ] || exit 77")
     answers = await sink.deliver([make_delivery(uid) for uid in range(6)])

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from random import randrange
 from time import monotonic
 
 import structlog
@@ -28,6 +29,8 @@ _BUDGET_S = 90.0
 up on the batch."""
 _IN_A_ROW = 10
 """Different messages that are put off, with none taken between, before no more are tried."""
+_SIDE_BY_SIDE = 3
+"""Of these, the ones that are tried in their order."""
 _HANGS_S = 15.0
 """A program whose start takes so long is on a disk that hangs."""
 _LONGEST_VALUE = 200
@@ -65,21 +68,21 @@ class CommandQueue:
             if one.delivery_id in self._recent
         }
         fresh = {one.delivery_id: one for one in batch if one.delivery_id not in answers}
-        waiting = iter(sorted(fresh.values(), key=lambda one: one.delivery_id in self._blame))
+        waiting = sorted(fresh.values(), key=lambda one: one.delivery_id in self._blame)
         troubles: list[TransientError] = []
         busy: list[str] = []
         ends = monotonic() + _BUDGET_S
 
         async def lane() -> None:
-            for delivery in waiting:
-                if troubles or busy:
-                    return
+            while waiting and not (troubles or busy):
                 if not await self._free_hand(ends - monotonic()):
                     busy.append("the program is too slow for so many at once")
                     return
                 try:
-                    if troubles:
+                    if troubles or not waiting:
                         return
+                    # Bad ones may stand side by side: after some of them, others are looked for further on.
+                    delivery = waiting.pop(0 if len(self._row) < _SIDE_BY_SIDE else randrange(len(waiting)))
                     answers[delivery.delivery_id] = await self._deliver(delivery)
                 except TransientError as error:
                     troubles.append(error)
