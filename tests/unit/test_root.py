@@ -183,7 +183,7 @@ WRITING = [
     ["queue", "adopt", "q"], ["queue", "list", "q"], ["queue", "show", "q", "1"], ["queue", "take", "q"],
     ["queue", "ack", "q", "x"], ["queue", "return", "q", "x"], ["queue", "list", "{state}/q.db"],
 ]  # fmt: skip
-HARMLESS = {"check", "explain", "config", "schema", "demo", "conversation mint"}
+HARMLESS = {"check", "explain", "config", "schema", "demo", "conversation mint", "queue create"}
 """They open nothing of the service's (``check`` only with ``--live``)."""
 
 
