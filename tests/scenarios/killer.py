@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
 from typing import Any, NoReturn
 
 from scenarios import later
@@ -84,7 +85,8 @@ class Deadly:
 
 def arm(doom: Doom) -> None:
     """Put the wrappers where the engine is handed its ports."""
-    from mailpoller.engine import judge, queues, runner, watcher
+    from mailpoller.assembly import parts
+    from mailpoller.engine import judge, queues, watcher
 
     def wrap(owner: type, **kinds: str) -> None:
         original = owner.__init__
@@ -98,10 +100,16 @@ def arm(doom: Doom) -> None:
 
         owner.__init__ = init  # type: ignore[misc]
 
-    wrap(runner.BatchRunner, ledger="ledger")
-    wrap(judge.Judge, ledger="ledger")
     wrap(queues.Queue, sink="sink")
-    wrap(watcher.Watcher, ledger="ledger", source="source")
+    wrap(watcher.Watcher, source="source")
+    real_records = parts.records_of
+
+    def records_of(*arguments: Any) -> Any:
+        records = real_records(*arguments)
+        ports = {one.name: Deadly("ledger", getattr(records, one.name), doom) for one in fields(records)}
+        return replace(records, **ports)
+
+    parts.records_of = records_of  # type: ignore[assignment]
     real_parse = judge.parse
 
     def parse(raw: Any) -> Any:
