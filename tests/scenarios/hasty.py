@@ -30,7 +30,7 @@ def hurry() -> None:
     dispatcher._FIRST_DEFERRAL = timedelta(seconds=1)
     queues.DELIVER_DEADLINE = timedelta(seconds=2)
     queues.CHECK_DEADLINE = timedelta(seconds=2)
-    lifeline.PAUSE = lifeline.HUNG = timedelta(seconds=2)
+    lifeline.PAUSE, lifeline.HUNG = timedelta(seconds=2), timedelta(seconds=7)  # a lock is waited for five seconds
     thread.SEEN_OUT_S = 1.0
 
 

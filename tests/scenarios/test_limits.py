@@ -32,6 +32,10 @@ WEEK_S = 7 * 24 * 3600.0
 NOBODY = 54321
 """A user that no system has, and so one without processes."""
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+READABLE = pytest.mark.skipif(
+    not all(above.stat().st_mode & 0o001 for above in Path(__file__).parents),
+    reason="nobody else can read this checkout",
+)
 MOUNTS = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own")
 
 
@@ -192,6 +196,7 @@ async def test_a_clock_that_is_a_week_ahead_and_put_right_keeps_no_mail_waiting_
     unharmed(site)
 
 
+@READABLE
 @ROOT
 @pytest.mark.parametrize("threads", [2, 4])
 async def test_where_no_thread_can_be_begun_mail_waits_in_words_and_comes_when_one_can(

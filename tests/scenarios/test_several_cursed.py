@@ -16,7 +16,7 @@ from scenarios.outage import said, stopped, until
 from servers.scripted import Conversation, ScriptedImap
 
 CURSED = {2, 5, 7}
-AT_ONCE_S = 3.0
+AT_ONCE_S = 6.0
 """What new mail may wait for on a busy machine; a second on one that does nothing else."""
 
 
