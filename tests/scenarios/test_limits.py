@@ -34,7 +34,7 @@ NOBODY = 54321
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 READABLE = pytest.mark.skipif(
     not all(above.stat().st_mode & 0o001 for above in Path(__file__).parents),
-    reason="nobody else can read this checkout",
+    reason="others cannot read this checkout",
 )
 MOUNTS = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own")
 
