@@ -178,6 +178,16 @@ async def test_a_worker_heeds_no_stop_and_ends_with_the_daemon() -> None:
     assert await process.wait() == 0
 
 
+async def test_a_worker_has_no_secret_of_our_environment_and_says_nothing_of_a_mail(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIL_PASSWORD", "s3cr3t-sentinel")
+    await read(workers, raw())
+    (worker_process,) = workers._idle
+    assert b"s3cr3t-sentinel" not in Path(f"/proc/{worker_process.pid}/environ").read_bytes()
+    assert Path(f"/proc/{worker_process.pid}/fd/2").readlink() == Path("/dev/null")
+
+
 async def test_memory_that_a_message_wants_beyond_measure_is_refused_in_a_word(
     workers: Workers, instead: Callable[[str, int], list[int]]
 ) -> None:

@@ -211,10 +211,8 @@ class Judge:
         unparsed."""
         claim = raw.claim
         try:
-            if isinstance(apart, NoWorker):
+            if isinstance(apart, NoWorker | Unread):
                 raise apart
-            if isinstance(apart, Unread):
-                apart = await self._without_body(raw, apart)
             if raw.octets.size > LARGE:
                 message = await asyncio.get_running_loop().run_in_executor(
                     _parsers, _read, raw, apart is None and (claim.suspect or self._bodies_wanted)
@@ -258,19 +256,22 @@ class Judge:
         for raw in suspects:
             try:
                 found[raw.claim.mid] = await self._workers.read(raw)
-            except (Unread, NoWorker) as trouble:
+            except Unread as unread:
+                found[raw.claim.mid] = await self._without_body(self._workers, raw, unread)
+            except NoWorker as trouble:
                 found[raw.claim.mid] = trouble
             self._observer.progressed()
         return found
 
-    async def _without_body(self, raw: RawMessage, unread: Unread) -> Body:
-        """What stands for a body that held up or killed its worker. Raises :class:`Unread` if the header alone does
-        so, too."""
+    async def _without_body(self, workers: Workers, raw: RawMessage, unread: Unread) -> Body | Unread | NoWorker:
+        """What stands for a body that held up or killed its worker; :class:`Unread` if the header alone does, too."""
         claim = raw.claim
         log.warning("message.unread", mid=claim.mid, mailbox=self._mailbox, uid=claim.ref.uid, reason=str(unread))
         self._observer.fault("message.unread", f"its body could not be read: {unread}", claim.mid)
-        assert self._workers is not None
-        await self._workers.read(raw, header=True)
+        try:
+            await workers.read(raw, header=True)
+        except (Unread, NoWorker) as trouble:
+            return trouble
         return Body("", "", (), undone=(Undone("body", str(unread)),))
 
     def _unread(self, raw: RawMessage, verdict: Quarantine) -> Judged:

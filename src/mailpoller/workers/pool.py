@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ SPARE = 3
 REMEMBERED = timedelta(hours=1)
 """So long after a mail of its has hung or killed a worker, a mailbox has spare workers alone."""
 _FRAME = 1 << 16
+_INHERITED = ("LANG", "LC_ALL", "PATH", "PYTHONPATH")
+"""All that a worker has of our environment, where secrets may be (``env:``)."""
 
 
 class Unread(Exception):
@@ -116,10 +119,13 @@ class Workers:
         try:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # nothing that lies where the daemon was started is imported
                 "-m",
                 "mailpoller.workers.worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,  # it could quote a mail
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             )
         except (OSError, MemoryError) as error:
             raise NoWorker(f"no process can be begun to read mail in: {error}") from None
