@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,14 +17,13 @@ import structlog
 from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
-from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
+from mailpoller.assembly.parts import Bystander, Ports
+from mailpoller.assembly.plans import Rules, bare_plan, plan_of
 from mailpoller.assembly.shares import Bounds
 from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
 from mailpoller.config import Config
-from mailpoller.config.fields import references_of
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.registry import load_plugin
-from mailpoller.config.sections import CONVERSATIONS
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError
@@ -36,7 +35,6 @@ from mailpoller.core.ports import (
     Outgoing,
     Probed,
     QueueRecord,
-    Rule,
     Sink,
     Source,
     Stage,
@@ -45,14 +43,12 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Policy
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
-from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.lifeline import Lifeline
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
-from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.recognition import vanished
 from mailpoller.engine.supervisor import Supervisor
 from mailpoller.mail.compose import test_mail
@@ -141,12 +137,12 @@ async def assemble(
             lacking.outgoing(name, outgoing)
         for name, sink in config.queues.items():
             lacking.queue(name, sink)
-        rules = _Rules(config, runtime)
+        rules = Rules(config, runtime)
         for name, block in config.mailboxes.items():
             if only is not None and name != only:
                 continue
             if (reason := config.idle_reason(name)) is None:
-                lacking.mailbox(name, partial(plan_of, config, name, fleet, rules), _bare_plan(name, block))
+                lacking.mailbox(name, partial(plan_of, config, name, fleet, rules), bare_plan(name, block))
                 continue
             entry = health.register(name, block.poll_interval)
             entry.condition, entry.reason = Condition.NOT_POLLED, reason
@@ -365,100 +361,6 @@ def _last_resort(state: Path) -> SinkConfig:
     block = load_plugin("sinks", "maildir").model_validate({"type": "maildir", "path": state / QUARANTINE})
     assert isinstance(block, SinkConfig)
     return block
-
-
-def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
-    """How the configuration wants a mailbox to be polled. Its quarantine is made in the fleet if nobody has an equal
-    one."""
-    block = config.mailboxes[mailbox]
-    quarantine = config.quarantine_of(mailbox)
-    reachable = _reachable(config, block)
-    return MailboxPlan(
-        mailbox,
-        block,
-        pipeline_of(config, mailbox, rules),
-        quarantine=LAST_RESORT
-        if quarantine is None
-        else quarantine.queue
-        if isinstance(quarantine, QuarantineConfig)
-        else fleet.quarantine(mailbox, quarantine),
-        reachable=reachable,
-        bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in block.rules], reachable),
-    )
-
-
-def _bare_plan(mailbox: str, block: SourceConfig) -> MailboxPlan:
-    """Of a mailbox that is not polled yet: nothing is judged by it."""
-    return MailboxPlan(
-        mailbox,
-        block,
-        Pipeline(mailbox=mailbox, default_queue=None, rules=[]),
-        reachable=frozenset(),
-        bodies_wanted=False,
-    )
-
-
-class _Rules(Mapping[str, Rule]):
-    """The rules by name, each built when a mailbox first asks for it: one that cannot be built holds up no other
-    mailbox. Raises :class:`ConfigError`."""
-
-    def __init__(self, config: Config, runtime: Runtime) -> None:
-        self._blocks = config.rules
-        self._runtime = runtime
-        self._built: dict[str, Rule] = {}
-
-    def __getitem__(self, name: str) -> Rule:
-        if name not in self._built:
-            block = self._blocks[name]
-            self._built[name] = built(block, lambda: block.build(name, self._runtime))
-        return self._built[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-
-def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None) -> Pipeline:
-    """What judges the messages of a mailbox. ``rules``: those that are built already, by name."""
-    block = config.mailboxes[mailbox]
-    if rules is None:
-        bare = Runtime(SystemClock(), Spool(Path()), config.service.state_directory)
-        rules = {name: config.rules[name].build(name, bare) for name in block.rules}
-    conversations = config.of(CONVERSATIONS)
-    return Pipeline(
-        mailbox=mailbox,
-        default_queue=block.default_queue,
-        default_topic=block.default_topic,
-        force_default_queue=block.force_default_queue,
-        policies=block.policies(),
-        conversations=conversations.finder() if conversations is not None else None,
-        oversize=block.oversize,
-        marker=config.service.quarantine_marker,
-        rules=[rules[name] for name in block.rules],
-    )
-
-
-def _reachable(config: Config, block: SourceConfig) -> frozenset[str]:
-    """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own
-    references."""
-    names = {block.default_queue} if block.default_queue else set()
-    names.update(policy.queue for policy in block.policies().values() if policy.queue)
-    if not block.force_default_queue:
-        for rule in block.rules:
-            names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")
-    return frozenset(names)
-
-
-def _bodies_wanted(config: Config, rules: list[Rule], reachable: frozenset[str]) -> bool:
-    """True if a rule or a queue looks below the header, so that large bodies are worth parsing in a thread."""
-    conversations = config.of(CONVERSATIONS)
-    return (
-        (conversations is not None and "body" in conversations.look_in)
-        or any(getattr(rule, "needs_body", True) for rule in rules)
-        or any(config.queues[name].payload == "parsed" for name in reachable)
-    )
 
 
 def _former_names(config: Config) -> set[str]:

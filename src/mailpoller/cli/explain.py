@@ -71,7 +71,7 @@ class _Judge:
     """One mailbox's pipeline, fed from files."""
 
     def __init__(self, config: Config, mailbox: str, *, events: bool) -> None:
-        from mailpoller.app import pipeline_of
+        from mailpoller.assembly.plans import pipeline_of
 
         self._mailbox = mailbox
         self._events = events
