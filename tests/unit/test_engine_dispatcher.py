@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 
 import pytest
 from engine_rig import Rig, Routes, log  # noqa: F401
@@ -32,6 +33,17 @@ async def test_refused_for_good_by_one_of_two_queues_it_is_quarantined_and_the_o
     assert row.outcome is not None
     assert row.outcome.kind == "quarantined"
     assert set(row.receipts or ()) == {"support", "quarantine"}
+
+
+async def test_events_of_a_mailbox_say_what_it_is_also_in_quarantine() -> None:
+    rig = Rig(departments=["billing", "shop"], trusted=True)
+    rig.mailbox.deliver(auto_reply(subject="robot"))
+    rig.fill(1)
+    await rig.carry()
+    for place in ("support", "quarantine"):
+        (held,) = rig.sinks[place].held.values()
+        data = json.loads(held.event)["data"]
+        assert (data["trusted"], data["departments"]) == (True, ["billing", "shop"])
 
 
 async def test_what_the_quarantine_refuses_for_good_goes_to_the_last_resort() -> None:

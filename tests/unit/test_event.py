@@ -18,6 +18,7 @@ from mailpoller.core.attributes import Attributes
 from mailpoller.core.delivery import Event
 from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage
 from mailpoller.core.spool import Octets, Spool
+from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail import event as event_module
 from mailpoller.mail.event import EventRenderer
@@ -54,6 +55,16 @@ def checked(rendered: Event) -> dict[str, Any]:
     event: dict[str, Any] = json.loads(octets.decode("utf-8"))
     jsonschema.Draft202012Validator(schema()).validate(event)
     return event
+
+
+def test_event_says_what_the_mailbox_is():
+    standing = Standing(trusted=True, departments=("billing", "shop"))
+    renders = EventRenderer(parse(raw(OCTETS)), verdict=VERDICT, source="s", now=NOW, standing=standing)
+    told = checked(renders.render(queue="a", delivery_id="d", payload="summary"))["data"]
+    usual = checked(renderer().render(queue="a", delivery_id="d", payload="raw"))["data"]
+
+    assert (told["trusted"], told["departments"]) == (True, ["billing", "shop"])
+    assert (usual["trusted"], usual["departments"]) == (False, ["root"])
 
 
 def test_envelope_is_cloudevents():

@@ -13,6 +13,7 @@ from mailpoller.core.attributes import Attributes
 from mailpoller.core.classification import Classification
 from mailpoller.core.message import Address, Body, Message
 from mailpoller.core.policy import Policy
+from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine
 from mailpoller.engine.pipeline import Pipeline
 from unit.rule_message import BodyReads, a_message
@@ -56,6 +57,9 @@ class Broken:
 def classified(kind: str, *evidence: str) -> Any:
     """What classifies a message so."""
     return lambda message: Classification(kind, "", evidence)  # type: ignore[arg-type]
+
+
+FORCED = Standing(forced=True)
 
 
 def pipeline(*rules: Any, **settings: Any) -> Pipeline:
@@ -126,7 +130,7 @@ def test_every_asked_rule_is_told_with_its_answer() -> None:
 
 
 def test_forced_default_queue_skips_rules_and_keeps_the_checks() -> None:
-    forced = pipeline(Always("one", queues=("other",)), force_default_queue=True, oversize="quarantine")
+    forced = pipeline(Always("one", queues=("other",)), standing=FORCED, oversize="quarantine")
 
     assert forced.judge(a_message()).verdict == Deliver(("support",), Attributes("mail"))
     assert forced.judge(a_message()).asked == ()
@@ -257,14 +261,14 @@ class Asking(Always):
     asks_forced = True
 
     def judge(self, message: Message) -> Match | None:
-        return super().judge(message) if message.forced else None
+        return super().judge(message) if message.standing.forced else None
 
 
 def test_forced_default_queue_asks_the_rules_that_ask_for_it() -> None:
     tagging = Asking("one", tags=("x",), queues=("other",), by_class=True)
 
     def judged(*rules: Any) -> Any:
-        return pipeline(Always("zero", queues=("other",)), *rules, force_default_queue=True).judge(a_message()).verdict
+        return pipeline(Always("zero", queues=("other",)), *rules, standing=FORCED).judge(a_message()).verdict
 
     assert judged(tagging) == Deliver(("support",), Attributes("mail", "normal", ("x",)), ("one",))
     assert judged(Asking("one", discard=True)) == Discard("rule", ("one",))
@@ -272,12 +276,12 @@ def test_forced_default_queue_asks_the_rules_that_ask_for_it() -> None:
     assert judged(Asking("one", kind="bounce")).reason == "bounce"
     assert pipeline(Asking("one", discard=True)).judge(a_message()).verdict == Deliver(("support",), Attributes("mail"))
     # The queue that it names for a class has no effect, so the policy of the class is asked.
-    forced = pipeline(tagging, force_default_queue=True)
+    forced = pipeline(tagging, standing=FORCED)
     assert isinstance(forced.judge(a_message(**BOUNCE)).verdict, Quarantine)
 
 
 def test_forced_default_queue_keeps_the_policies() -> None:
-    forced = pipeline(Always("one", queues=("other",)), force_default_queue=True)
+    forced = pipeline(Always("one", queues=("other",)), standing=FORCED)
 
     assert isinstance(forced.judge(a_message(**BOUNCE)).verdict, Quarantine)
 
@@ -316,7 +320,7 @@ def test_body_is_needed_only_if_a_rule_may_ask_for_it() -> None:
     assert not pipeline().needs_body
     assert not pipeline(Never(), Always("one", topic="t")).needs_body
     assert pipeline(Never(), Silent()).needs_body
-    assert not pipeline(Silent(), force_default_queue=True).needs_body
+    assert not pipeline(Silent(), standing=FORCED).needs_body
 
 
 def test_judging_never_parses_the_body_by_itself() -> None:

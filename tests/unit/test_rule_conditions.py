@@ -14,6 +14,7 @@ from mailpoller.core.classification import Classification
 from mailpoller.core.component import Runtime
 from mailpoller.core.message import Body, Message
 from mailpoller.core.spool import Spool
+from mailpoller.core.standing import Standing
 from mailpoller.rules.match import MatchConfig, MatchRule
 from unit.rule_message import BodyReads, a_message, addresses, attached
 
@@ -84,6 +85,9 @@ LETTER = a_message(
         "{auto: false}",
         "{class: human}",
         "{force_default_queue: false}",
+        "{trusted: false}",
+        "{departments: root}",
+        "{departments: [billing, root]}",
         "{all: [{subject: rechnung}, {from: boss}]}",
         "{any: [{subject: offer}, {from: boss}]}",
         "{not: {subject: offer}}",
@@ -117,6 +121,8 @@ def test_condition_holds(when: str) -> None:
         "{auto: true}",
         "{class: [bounce, auto-reply]}",
         "{force_default_queue: true}",
+        "{trusted: true}",
+        "{departments: [billing, Root]}",
         "{all: [{subject: rechnung}, {from: nobody}]}",
         "{any: [{subject: offer}, {from: nobody}]}",
         "{not: {subject: rechnung}}",
@@ -176,6 +182,16 @@ def test_rule_that_asks_for_the_forced_queue_says_so() -> None:
     ):
         config = MatchConfig.model_validate({"name": "r", "when": yaml.safe_load(when), "then": {"discard": True}})
         assert config.build("r", Runtime(None, None, None)).asks_forced is asks  # type: ignore[arg-type]
+
+
+def test_root_is_a_department_like_any_other() -> None:
+    message = a_message()
+    message.standing = Standing(trusted=True, departments=("billing", "shop"))
+
+    assert why("{departments: [shop, claims]}", message) == 'department "shop"'
+    assert not holds("{departments: root}", message)
+    assert holds("{trusted: true}", message)
+    assert not holds("{trusted: false}", message)
 
 
 def test_automatic_mail_can_be_asked_for() -> None:

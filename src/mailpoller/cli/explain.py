@@ -76,6 +76,7 @@ class _Judge:
         self._mailbox = mailbox
         self._events = events
         self._limit = config.mailboxes[mailbox].max_message_size
+        self._standing = config.mailboxes[mailbox].standing()
         self._pipeline = pipeline_of(config, mailbox)
 
     def explain(self, octets: bytes) -> dict[str, Any]:
@@ -119,7 +120,11 @@ class _Judge:
             rendered = verdict if not isinstance(verdict, Discard) else Deliver(("",), rules=verdict.rules)
             queue = rendered.queues[0] if isinstance(rendered, Deliver) else "quarantine"
             renderer = EventRenderer(
-                message, verdict=rendered, source=f"mailpoller/{self._mailbox}", now=datetime.now(UTC)
+                message,
+                verdict=rendered,
+                source=f"mailpoller/{self._mailbox}",
+                now=datetime.now(UTC),
+                standing=self._standing,
             )
             story["event"] = json.loads(renderer.render(queue=queue, delivery_id="explain").structured())
         return story

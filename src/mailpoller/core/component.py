@@ -35,6 +35,7 @@ from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.spool import Spool
+from mailpoller.core.standing import ROOT, Department, Standing
 
 KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
 
@@ -258,6 +259,10 @@ class SourceConfig(Component):
     """The mailbox's earlier name: its ledger rows are taken over."""
     address: str | list[str] | None = None
     """The mailbox's own mail addresses, as they stand in To and Cc."""
+    trusted: bool = False
+    """true: what comes to this mailbox is trusted. The event and rules are told; mailpoller treats it as any other."""
+    departments: list[Department] = Field(default=[ROOT], min_length=1, max_length=100)
+    """The departments that it serves, for the event and for rules. ``root`` is one like any other, and none is all."""
 
     default_queue: QueueName | None = None
     """Where a message goes for which no rule names a queue."""
@@ -313,6 +318,17 @@ class SourceConfig(Component):
     ``mailpoller accept``."""
     keep: Duration = timedelta(days=90)
     """How long the ledger remembers settled messages that have left the mailbox."""
+
+    @field_validator("departments")
+    @classmethod
+    def _once_each(cls, departments: list[str]) -> list[str]:
+        if len(set(departments)) < len(departments):
+            raise ValueError("a department is named twice")
+        return departments
+
+    def standing(self) -> Standing:
+        """What its messages are told to be by where they came to."""
+        return Standing(self.trusted, tuple(self.departments), self.force_default_queue)
 
     def disposition_for(self, kind: str) -> Disposition:
         """The disposition of an outcome of this kind."""

@@ -11,6 +11,7 @@ from mailpoller.core.classification import HUMAN, Classification, MailClass
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
+from mailpoller.core.standing import USUAL_STANDING, Standing
 
 Position = NewType("Position", str)
 """How far a listing has got (UIDNEXT, delta link, history id …). Opaque: only the source that made it reads it."""
@@ -240,9 +241,9 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_classification", "_classify", "auto", "bcc", "cc", "conversation", "date", "forced", "from_",
-        "header_defects", "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references",
-        "reply_to", "return_path", "sender", "subject", "to",
+        "_body", "_classification", "_classify", "auto", "bcc", "cc", "conversation", "date", "from_", "header_defects",
+        "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to",
+        "return_path", "sender", "standing", "subject", "to",
     )  # fmt: skip
 
     def __init__(
@@ -296,8 +297,8 @@ class Message:
         without such a field."""
         self.conversation: Conversation | None = None
         """Which conversation it belongs to, once that was looked for."""
-        self.forced = False
-        """True while it is judged for a mailbox whose every message goes to its default queue."""
+        self.standing: Standing = USUAL_STANDING
+        """What is said of the mailbox that it is judged for, once it is."""
         self.load = load
         """What reads the body."""
         self._body: Body | None = None

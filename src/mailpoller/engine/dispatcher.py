@@ -133,6 +133,7 @@ class Dispatcher:
         clock: Clock,
     ) -> None:
         self._config = config
+        self._standing = config.standing()
         self._queues = queues
         self._clock = clock
         self._told: set[str] = set()
@@ -327,6 +328,7 @@ class Dispatcher:
             source=f"mailpoller/{judged.claim.ref.folder.mailbox}",
             now=self._clock.now(),
             repeat_of=judged.repeat_of,
+            standing=self._standing,
         )
 
     def _deferral(self, judged: Judged) -> Deferral:

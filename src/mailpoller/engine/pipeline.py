@@ -15,6 +15,7 @@ from mailpoller.core.errors import machine_trouble
 from mailpoller.core.message import Message
 from mailpoller.core.policy import USUAL, Policy, is_from
 from mailpoller.core.ports import Rule
+from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 from mailpoller.engine.listed import SenderList
 
@@ -66,7 +67,7 @@ class Pipeline:
         mailbox: str,
         default_queue: str | None = None,
         default_topic: str = "",
-        force_default_queue: bool = False,
+        standing: Standing = USUAL_STANDING,
         policies: Mapping[MailClass, Policy] = USUAL,
         oversize: Literal["truncate", "quarantine"] = "truncate",
         marker: str = "",
@@ -80,8 +81,9 @@ class Pipeline:
         self._lists = {path: SenderList(path) for policy in self._policies.values() for path in policy.files}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
-        self._forced = force_default_queue
-        self._rules = tuple(rule for rule in rules if not force_default_queue or getattr(rule, "asks_forced", False))
+        self._standing = standing
+        self._forced = standing.forced
+        self._rules = tuple(rule for rule in rules if not standing.forced or getattr(rule, "asks_forced", False))
         self._conversations = conversations
         self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules) or (
             conversations is not None and conversations.needs_body
@@ -94,7 +96,7 @@ class Pipeline:
         verdict = self._check(message)
         if verdict is not None:
             return Judgement(verdict)
-        message.forced = self._forced
+        message.standing = self._standing
         if self._conversations is not None:
             message.conversation = self._conversations.find(message)
         asked: Asked = []

@@ -11,6 +11,7 @@ import pybase64
 from mailpoller.core.classification import HUMAN, Bounce
 from mailpoller.core.delivery import Event, Payload
 from mailpoller.core.message import Forwarded, Message
+from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail.charset import scrub
 from mailpoller.mail.words import clean
@@ -32,7 +33,7 @@ class EventRenderer:
 
     ``source`` is the CloudEvents source, ``mailpoller/<mailbox>``. ``now`` (aware) stands in for the event's time if
     the server did not say when it received the message. ``repeat_of`` is the mid of an earlier message with equal
-    octets.
+    octets. ``standing``: what is said of its mailbox.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class EventRenderer:
         source: str,
         now: datetime,
         repeat_of: str | None = None,
+        standing: Standing = USUAL_STANDING,
     ) -> None:
         self._message = message
         self._verdict = verdict
         self._source = source
         self._now = now
         self._repeat_of = repeat_of
+        self._standing = standing
         self._summary: bytes = b""
         self._body: bytes = b""
         self._raw: bytes = b""
@@ -112,6 +115,8 @@ class EventRenderer:
         said = verdict.attributes
         return {
             "mailbox": ref.folder.mailbox,
+            "trusted": self._standing.trusted,
+            "departments": self._standing.departments,
             "folder": ref.folder.name,
             "epoch": ref.folder.epoch,
             "uid": ref.uid,

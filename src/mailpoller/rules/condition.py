@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema
 from mailpoller.core.classification import MAIL_CLASSES, MailClass
 from mailpoller.core.component import Block
 from mailpoller.core.literals import Size
+from mailpoller.core.standing import Department
 from mailpoller.rules.pattern import compile_pattern
 
 MAX_DEPTH = 8
@@ -37,6 +38,9 @@ _CLASSES_SCHEMA = {
         {"type": "array", "items": {"enum": list(MAIL_CLASSES)}, "minItems": 1},
     ]
 }
+
+
+_DEPARTMENTS = WithJsonSchema(_TEXTS_SCHEMA)
 
 
 def _one_or_more(written: object) -> object:
@@ -168,6 +172,12 @@ class Condition(Block):
     )
     """What kind of mail it is, one or a list of them: ``human``, ``auto-reply``, ``auto-generated``, ``bounce``,
     ``list``, ``bulk``, ``report``, ``calendar``, ``challenge``."""
+    trusted: bool | None = None
+    """true: the mailbox is ``trusted``; false: it is not."""
+    departments: (
+        Annotated[tuple[Department, ...], Field(min_length=1), BeforeValidator(_one_or_more), _DEPARTMENTS] | None
+    ) = None
+    """The mailbox serves one of these departments: a name, or a list of them."""
     auto: bool | None = None
     """true: automatic mail (RFC 3834); false: any other."""
     force_default_queue: bool | None = None

@@ -50,6 +50,10 @@ def compile_condition(condition: Condition) -> Predicate:
         parts.append(_class(condition.class_))
     if condition.force_default_queue is not None:
         parts.append(_forced(condition.force_default_queue))
+    if condition.trusted is not None:
+        parts.append(_trusted(condition.trusted))
+    if condition.departments is not None:
+        parts.append(_departments(condition.departments))
     if condition.auto is not None:
         parts.append(_auto(condition.auto))
     if condition.all is not None:
@@ -209,7 +213,19 @@ def _class(wanted: Sequence[str]) -> Predicate:
 
 def _forced(wanted: bool) -> Predicate:
     says = "force_default_queue" if wanted else "no force_default_queue"
-    return Predicate(lambda message: says if message.forced is wanted else "", says, asks_forced=True)
+    return Predicate(lambda message: says if message.standing.forced is wanted else "", says, asks_forced=True)
+
+
+def _trusted(wanted: bool) -> Predicate:
+    says = "a trusted mailbox" if wanted else "a mailbox that is not trusted"
+    return Predicate(lambda message: says if message.standing.trusted is wanted else "", says)
+
+
+def _departments(wanted: Sequence[str]) -> Predicate:
+    def holds(message: Message) -> str:
+        return next((f'department "{one}"' for one in message.standing.departments if one in wanted), "")
+
+    return Predicate(holds, "department " + " or ".join(f'"{one}"' for one in wanted))
 
 
 def _auto(wanted: bool) -> Predicate:
