@@ -152,7 +152,9 @@ async def assemble(
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
 
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
-        operations = Operations(ledger, health, fleet.queues, fleet.watchers, own=fleet.own, overdue=overdue)
+        operations = Operations(
+            ledger, health, fleet.queues, fleet.watchers, own=fleet.own, overdue=overdue, alarm=alarm
+        )
         control = ControlServer(service.control_socket, operations.handlers())
         supervisor = fleet.supervisor(
             notifier=Notifier(),

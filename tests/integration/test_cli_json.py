@@ -56,7 +56,13 @@ def test_every_key_that_is_printed_is_on_the_page(tmp_path: Path, dovecot: Dovec
         status = said("status", "--json")
         assert keys(status, ("failing_folders",)) <= documented("status")
         assert {box["condition"] for box in status["mailboxes"]} <= documented("status")
+        assert (status["ok"], status["level"]) == (False, "critical")
+        health = said("health", "--json")
+        assert keys(health) <= documented("health")
+        assert (health["ok"], health["pid"]) == (False, daemon.process.pid)
+        assert "mailbox locked" in [one["subject"] for one in health["findings"]]
         assert daemon.stop() == 0
+    assert keys(said("health", "--json")) <= documented("health")
     assert keys(said("status", "--json")) <= documented("status")
     assert keys(said("errors", "--json")) <= documented("errors")
     assert keys(said("errors", "--clear", "--json")) <= documented("errors")

@@ -58,8 +58,13 @@ def story(site: Site, term: str) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------
 def test_status_shows_the_running_daemon_and_then_what_the_ledger_knows(site: Site, running: Daemon) -> None:
     said = ask(site, "status", "--json")
-    assert said.code == 0
+    assert (said.code, said.json["ok"]) == (0, True)
     assert said.json["pid"] == running.process.pid
+    well = ask(site, "health")
+    assert (well.code, well.err) == (0, "")
+    assert re.fullmatch(
+        r"OK: 1 mailbox up, 1 queue; the oldest poll was \d+ s ago \| mailboxes=1 behind=0 alarms=0 stuck=0\n", well.out
+    )
     (box,) = said.json["mailboxes"]
     assert (box["mailbox"], box["behind"], box["ledger"]["settled"]) == ("support", False, 3)
     assert box["last_poll_at"]
@@ -69,8 +74,9 @@ def test_status_shows_the_running_daemon_and_then_what_the_ledger_knows(site: Si
     assert row.split("\t")[0] == "support"
     assert "support" in on_a_terminal("status", "--config", str(site.config)).out
     running.kill()
+    assert ask(site, "health").code == 2
     said = ask(site, "status", "--json")
-    assert said.code == 75
+    assert (said.code, said.json["ok"]) == (75, False)
     assert "no daemon answers" in said.json["line"]
     assert [(box["mailbox"], box["ledger"]["settled"]) for box in said.json["mailboxes"]] == [("support", 3)]
 

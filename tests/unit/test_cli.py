@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
@@ -33,8 +34,8 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 
 PASSWORD = "hunter2-never-shown"
 VERBS = [
-    "run", "check", "explain", "config", "schema", "status", "errors", "trace", "poll", "redeliver", "accept", "forget",
-    "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt",
+    "run", "check", "explain", "config", "schema", "health", "status", "errors", "trace", "poll", "redeliver", "accept",
+    "forget", "demo", "queue", "queue list", "queue show", "queue take", "queue ack", "queue return", "queue adopt",
     "queue create", "oauth", "oauth login", "conversation", "conversation mint",
 ]  # fmt: skip
 
@@ -286,7 +287,37 @@ def test_verbs_without_daemon_and_ledger_say_so_in_one_line_and_make_neither(con
     said = mailpoller("status", "--config", str(config), "--json")
     assert said.code == 75
     assert said.json["mailboxes"] == []
+    assert (said.json["ok"], said.json["level"]) == (False, "critical")
+    said = mailpoller("health", "--config", str(config))
+    assert (said.code, said.err) == (2, "")
+    assert re.fullmatch(r"CRITICAL: service: no daemon answers on [^\n]+\n", said.out)
+    said = mailpoller("health", "--config", str(config), "--json")
+    assert (said.code, said.json["ok"], said.json["level"]) == (2, False, "critical")
     assert [path.name for path in config.parent.iterdir()] == ["mailpoller.yaml"]
+
+
+def test_health_is_unknown_and_in_one_line_where_the_configuration_cannot_be_used(config: Path) -> None:
+    config.write_text("mailboxes: [\n", "utf-8")
+    for path in (config, config.parent / "missing.yaml"):
+        said = mailpoller("health", "--config", str(path))
+        assert (said.code, said.out.count("\n"), said.err) == (3, 1, "")
+        assert said.out.startswith("UNKNOWN: ")
+        said = mailpoller("health", "--json", "--config", str(path))
+        assert (said.code, said.json["ok"], said.json["level"]) == (3, False, "unknown")
+
+
+def test_a_daemon_that_does_not_answer_or_talks_nonsense_is_not_healthy(config: Path) -> None:
+    where = Path(yaml.safe_load(config.read_text("utf-8"))["service"]["control_socket"])
+
+    class Nonsense(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b'{"ok": true, "pid": 1, "mailboxes": [{}]}\n')
+
+    with socketserver.UnixStreamServer(str(where), Nonsense) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        said = mailpoller("health", "--config", str(config))
+    assert (said.code, said.out[:8]) == (3, "UNKNOWN:")
 
 
 def test_forget_asks_nobody_when_nobody_is_there(config: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from engine_rig import Rig, log  # noqa: F401
 
 from mailpoller.core.errors import MailpollerError, TransientError
+from mailpoller.engine.alarm import Kind
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.queues import State
 
@@ -46,3 +47,12 @@ async def test_what_is_absent_is_gone_once_an_operator_says_so_and_nobody_says_s
     assert (await rig.counts())["deferred"] == 0
     with pytest.raises(KeyError):
         await operations.accept({"mailbox": rig.name, "how": "else"})
+
+
+async def test_alarm_that_the_ledger_cannot_take_is_told_all_the_same() -> None:
+    rig = Rig()
+    operations = Operations(rig.ledger, rig.health, rig.queues, {}, alarm=rig.alarm)
+    rig.ledger.fail("raise_alarm", times=10)
+    await rig.alarm.raised(Kind.LEDGER_UNWRITABLE, "ledger", "disk full")
+    assert await rig.ledger.alarms() == []
+    assert [alarm["key"] for alarm in (await operations.status({}))["alarms"]] == ["ledger-unwritable:ledger"]

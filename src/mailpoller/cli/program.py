@@ -51,13 +51,28 @@ def _import_structlog() -> None:
         del sys.modules["rich"]
 
 
-from mailpoller.cli import check, config, conversation, demo, errors, explain, oauth, operate, queue, run, status, trace  # noqa: E402
+from mailpoller.cli import (  # noqa: E402
+    check,
+    config,
+    conversation,
+    demo,
+    errors,
+    explain,
+    health,
+    oauth,
+    operate,
+    queue,
+    run,
+    status,
+    trace,
+)
 
 program.command("run")(run.run)
 program.command("check")(check.check)
 program.command("explain")(explain.explain)
 program.command("config")(config.config)
 program.command("schema")(config.schema)
+program.command("health")(health.health)
 program.command("status")(status.status)
 program.command("errors")(errors.errors)
 program.command("trace")(trace.trace)

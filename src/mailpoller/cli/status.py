@@ -22,11 +22,13 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
     \b
     Examples:
       mailpoller status
+      mailpoller status --json | jq -e .ok
       mailpoller status --json | jq -r '.mailboxes[] | select(.behind) | .mailbox'
 
     Exits with 75 if no daemon answers, or it cannot read its ledger; what the other can tell is shown then too.
     """
     from mailpoller.cli.service import ask, entered
+    from mailpoller.engine.assessment import assess
 
     with explained():
         found = entered(config)
@@ -41,8 +43,9 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
                 "stuck": [],
                 **_from_the_ledger(found),
             }
+        assessment = assess(report)
         if as_json:
-            print_json(report)
+            print_json({"ok": assessment.ok, "level": assessment.level.name.lower(), **report})
         else:
             _show(report)
         if "pid" not in report or "ledger_error" in report:

@@ -27,7 +27,7 @@ import structlog
 
 from mailpoller import __version__
 from mailpoller.core.errors import MailpollerError, machine_trouble
-from mailpoller.core.ports import Answer, Clock, DoubtKind, Fault, Journal, Outgoing
+from mailpoller.core.ports import AlarmEdge, Answer, Clock, DoubtKind, Fault, Journal, Outgoing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm_texts import AnyKind, Flock, Kind, Trouble, alarm_key, sections_of, word_of
 from mailpoller.engine.backoff import Backoff
@@ -134,6 +134,15 @@ class Alarm:
         await self._recall()
         trouble = self._alarms.open.get(alarm_key(kind, subject, ""))
         return trouble is not None and trouble.ended_at is None and not (now and trouble.recalled)
+
+    @property
+    def unrecorded(self) -> Sequence[AlarmEdge]:
+        """The alarms that stand and that the ledger could not be told of yet."""
+        return [
+            AlarmEdge(key, one.group, one.detail, one.raised_at, one.told_at is not None)
+            for key, one in self._alarms.open.items()
+            if not one.recorded and one.ended_at is None
+        ]
 
     async def standing(self, kind: AnyKind) -> Sequence[str]:
         """The subjects of all alarms of this kind that have not ended, in this run or since an earlier one."""

@@ -11,6 +11,7 @@ import structlog
 from mailpoller import __version__
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Ledger
+from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
@@ -44,6 +45,7 @@ class Operations:
         *,
         own: Mapping[str, Queue] | None = None,
         overdue: Overdue | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         self._ledger = ledger
         self._health = health
@@ -51,6 +53,7 @@ class Operations:
         self._own = own if own is not None else {}
         self._watchers = watchers
         self._overdue = overdue
+        self._alarm = alarm
 
     def handlers(self) -> dict[str, Handler]:
         """Verb -> what carries it out."""
@@ -66,18 +69,21 @@ class Operations:
 
     async def status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """How everything fares; what only the ledger knows is left out when it cannot be read, and ``ledger_error``
-        says why."""
+        says why. Without ``counts`` the messages are not counted."""
         mailboxes = [entry | {"ledger": {}} for entry in self._health.report()]
-        told: dict[str, Any] = {"alarms": []}
+        told: dict[str, Any] = {}
+        alarms = [] if self._alarm is None else list(self._alarm.unrecorded)
         try:
-            for entry in mailboxes:
+            for entry in mailboxes if request.get("counts", True) else ():
                 entry["ledger"] = dict(await self._ledger.counts(entry["mailbox"]))
-            told["alarms"] = [
-                {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()}
-                for alarm in await self._ledger.alarms()
-            ]
+            recorded = await self._ledger.alarms()
+            known = {alarm.key for alarm in recorded}
+            alarms = [*recorded, *(alarm for alarm in alarms if alarm.key not in known)]
         except LedgerUnavailable as error:
             told["ledger_error"] = str(error)
+        told["alarms"] = [
+            {"key": alarm.key, "summary": alarm.summary, "raised_at": alarm.raised_at.isoformat()} for alarm in alarms
+        ]
         shown = [
             *self._queues.values(),
             *(queue for queue in self._own.values() if queue.concerns or not _is_dormant(queue)),
