@@ -116,7 +116,7 @@ async def assemble(
         closing.callback(prepare_spool(config))  # not before we hold the ledger: another instance may be using it
         alarm = Alarm(
             journal=ledger,
-            outgoing=runtime.outgoings[config.alerts.outgoing] if config.alerts else None,
+            outgoing=runtime.outgoings[config.alerts.outgoing or ""] if config.alerts else None,
             recipients=config.alerts.to if config.alerts else (),
             clock=clock,
             sender=config.alerts.sender if config.alerts else None,
@@ -124,7 +124,7 @@ async def assemble(
         )
         health = Health(clock)
         health.recall(await ledger.last_polls(), await ledger.first_runs())
-        alerts = config.alerts.outgoing if config.alerts else ""
+        alerts = (config.alerts.outgoing or "") if config.alerts else ""
         ports = Ports(ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander())
         bounds = Bounds.of(service, len(config.queues))
         polled = sum(config.runs(name) for name in config.mailboxes) if only is None else 1
@@ -134,7 +134,8 @@ async def assemble(
         closing.push_async_callback(fleet.close)
         lacking = Lacking(fleet)
         for name, outgoing in config.outgoing.items():
-            lacking.outgoing(name, outgoing)
+            if outgoing.enabled:
+                lacking.outgoing(name, outgoing)
         for name, sink in config.queues.items():
             lacking.queue(name, sink)
         rules = Rules(config, runtime)
@@ -223,7 +224,7 @@ def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runt
     except OSError as error:
         raise _unusable(state, error) from None
     bare = Runtime(clock=clock, spool=directory, state_directory=state)
-    outgoings = {name: outgoing_of(name, block, bare) for name, block in config.outgoing.items()}
+    outgoings = {name: outgoing_of(name, block, bare) for name, block in config.outgoing.items() if block.enabled}
     return Runtime(clock=clock, spool=directory, state_directory=state, outgoings=outgoings)
 
 

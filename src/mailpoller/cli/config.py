@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from mailpoller.cli.exits import explained
@@ -9,7 +11,12 @@ from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
 from mailpoller.cli.output import print_json
 
 
-def config(config: ConfigOption, environment: EnvironmentOption = None, as_json: JsonOption = False) -> None:
+def config(
+    config: ConfigOption,
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+    origin: Annotated[bool, typer.Option("--origin", help="A line for each key, with where it was written.")] = False,
+) -> None:
     """Print the effective configuration, secrets masked.
 
     Everything is merged and every default filled in: what a mailbox really has after defaults, extends and drop-ins.
@@ -18,6 +25,7 @@ def config(config: ConfigOption, environment: EnvironmentOption = None, as_json:
     Examples:
       mailpoller config
       mailpoller config --json | jq .mailboxes.support
+      mailpoller config --origin | grep outgoing     which outgoing holds where none is named, and why
     """
     from mailpoller.cli.service import loaded
 
@@ -25,8 +33,19 @@ def config(config: ConfigOption, environment: EnvironmentOption = None, as_json:
         import yaml
 
         from mailpoller.config import effective
+        from mailpoller.config.dump import origins
 
-        shown = effective(loaded(config, environment))
+        found = loaded(config, environment)
+        if origin:
+            told = origins(found)
+            if as_json:
+                print_json({path: {"value": value, "origin": where} for path, (value, where) in told.items()})
+                return
+            for path, (value, where) in told.items():
+                written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+                typer.echo(f"{path}: {written.removesuffix('...' + chr(10)).strip()}    # {where}")
+            return
+        shown = effective(found)
         if as_json:
             print_json(shown)
         else:

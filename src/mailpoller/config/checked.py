@@ -43,6 +43,8 @@ class Config:
     incomplete: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
     """mailbox -> what it lacks; only disabled ones, for all others it is an error. Such a mailbox has no attribute
     for a key that it lacks, and cannot be built: see :meth:`require`."""
+    chosen: Mapping[At, str] = field(default_factory=dict, repr=False)
+    """block -> why its ``outgoing`` is the one it is, of those that name none."""
     places: Mapping[At, Node] = field(default_factory=dict, repr=False, compare=False)
     """("mailboxes", name) -> the merged tree with the place of every key, for :mod:`mailpoller.config` alone."""
 
@@ -175,8 +177,11 @@ class Config:
         return [*self.missing_secrets(), *self.missing_files(), *self.missing_extras()]
 
     def _used(self) -> Iterator[tuple[At, Block]]:
-        """The blocks of which something is made here: not those of mailboxes that are not polled."""
+        """The blocks of which something is made here: not those of mailboxes that are not polled, or of outgoings that
+        are disabled."""
         for at, block in self.blocks():
+            if isinstance(block, OutgoingConfig) and not block.enabled:
+                continue
             if at[0] != sections.MAILBOXES.key or self.runs(at[1]):
                 yield at, block
 

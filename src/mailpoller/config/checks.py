@@ -15,7 +15,7 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.sections import noun_of
 from mailpoller.config.wording import locate
-from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.component import NO_OUTGOING, Block, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.message import Account
 
@@ -49,9 +49,23 @@ def agreement(config: Config) -> Iterator[Problem]:
             if getattr(block, key, None) == timedelta(0):
                 node, rest = locate(_node(config, at), (key,))
                 yield node.problem("must be more than 0s", key=rest)
+    if config.alerts is not None and config.alerts.outgoing is None:
+        yield _node(config, ("alerts",)).problem(NO_OUTGOING, key="outgoing")
     yield from _renames(config)
     yield from _folders(config)
     yield from _paths(config)
+
+
+def disabled(config: Config, outgoings: Iterable[str]) -> Iterator[Problem]:
+    """Alerts, queues and quarantines that are to be sent by an outgoing that sends nothing."""
+    off = set(outgoings)
+    for at, block in config.blocks():
+        if at[0] == "mailboxes" and len(at) == 2:
+            continue  # it does not send by it
+        for loc, section, name in references_of(block):
+            if section == "outgoing" and name in off:
+                node, rest = locate(_node(config, at), loc)
+                yield node.problem(f"the outgoing {name} is disabled: nothing is sent by it", key=rest)
 
 
 def _paths(config: Config) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from mailpoller.config import sections
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import key_of, may_be_size
+from mailpoller.config.node import Node, join
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Secret, write_disposition
 
@@ -37,11 +38,37 @@ def effective(config: Config) -> dict[str, Any]:
             whole[section.key] = {name: _block(block) for name, block in made.items()}
         elif made is not None:
             whole[section.key] = [_block(block) for block in made.values()]
+    for outgoing in whole["outgoing"].values():
+        outgoing.pop("extends", None)
     for name, mailbox in whole["mailboxes"].items():
         mailbox.pop("extends", None)
         if name in config.overrides:
             mailbox["quarantine"] = _block(config.overrides[name])
     return whole
+
+
+def origins(config: Config) -> dict[str, tuple[Any, str]]:
+    """path of a key -> its value, and where that comes from: ``FILE:LINE``, with the reason if it was chosen for the
+    block, or ``default``. In the order of :func:`effective`."""
+    found: dict[str, tuple[Any, str]] = {}
+
+    def walk(at: tuple[str, ...], node: Node | None, value: Any, path: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, child in value.items():
+                below = (*at, key)
+                inner = config.places.get(below) or (node.entries.get(key) if node is not None else None)
+                walk(below, inner, child, join(path, key))
+            return
+        origin = "default" if node is None else f"{node.file}:{node.line}"
+        if at[-1] == sections.OUTGOING.key and (why := config.chosen.get(at[:-1])):
+            origin += f" ({why})"
+        found[path] = (value, origin)
+
+    for key, value in effective(config).items():
+        if isinstance(value, list):  # of blocks with names
+            value = {block["name"]: block for block in value}
+        walk((key,), config.places.get((key,)), value, key)
+    return found
 
 
 def write_duration(value: timedelta) -> str:

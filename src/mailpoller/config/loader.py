@@ -14,6 +14,7 @@ from mailpoller.config import sections as table
 from mailpoller.config.checked import At, Config
 from mailpoller.config.fields import keys_of
 from mailpoller.config.files import read_files
+from mailpoller.config.identities import Chosen, is_off, usual, with_outgoing
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
 from mailpoller.config.merge import orphans as orphans_of
 from mailpoller.config.model import Quarantine, ServiceConfig
@@ -60,6 +61,8 @@ class _Loading:
         self._broken: list[tuple[Node, type[Block]]] = []
         self._locked: Mapping[str, Node] = {}
         self._incomplete: dict[str, tuple[Problem, ...]] = {}
+        self._usual: Chosen | None = None
+        self._chosen: dict[At, str] = {}
 
     def run(self) -> Config:
         files = read_files(self._path, self._problems)
@@ -68,12 +71,16 @@ class _Loading:
         self._files, self._complete = files.names, files.complete
         sections = join_files(files.main, files.drop_ins, self._problems)
         defaults, self._locked = self._defaults(sections)
+        outgoings = inherit(sections, None, self._problems, table.OUTGOING.key)
+        self._usual = usual(outgoings, self._problems)
         made: dict[str, Any] = {}
         overrides: dict[str, Quarantine] = {}
         for row in table.TABLE:
             if row is table.MAILBOXES:
                 mailboxes, overrides = self._mailboxes(sections, defaults)
                 made[row.key] = MappingProxyType(mailboxes)
+            elif row is table.OUTGOING:
+                made[row.key] = MappingProxyType(self._outgoings(sections, outgoings))
             elif row.many:
                 made[row.key] = MappingProxyType(self._named(sections, row))
             elif row.shape == "block":
@@ -84,10 +91,12 @@ class _Loading:
             files=self._files,
             overrides=MappingProxyType(overrides),
             incomplete=MappingProxyType(self._incomplete),
+            chosen=MappingProxyType(self._chosen),
             places=MappingProxyType(self._places),
         )
         if self._complete:
             self._problems += checks.references(config, sections.names, self._broken)
+        self._problems += checks.disabled(config, (name for name, node in outgoings.items() if is_off(node)))
         self._problems += checks.agreement(config)
         findings = list(lint.findings(config))
         self._problems += [one for one in findings if one.severity == "error"]
@@ -127,9 +136,44 @@ class _Loading:
                 made[name] = block
         return made
 
-    def _made(self, row: Section[Any], node: Node, at: At, written: Any = None) -> Block | None:
+    def _made(
+        self, row: Section[Any], node: Node, at: At, written: Any = None, identity: Chosen | None = None
+    ) -> Block | None:
         model = self._class(row, node) if row.kind else row.model
-        return cast("Block | None", self._block(model, node, at, written)) if model else None
+        if model is None:
+            return None
+        node = self._identified(model, node, at, identity or self._usual)
+        return cast("Block | None", self._block(model, node, at, written))
+
+    def _identified(self, model: type[Block], node: Node, at: At, chosen: Chosen | None) -> Node:
+        """The block with the outgoing that holds for it, if it has such a key and names none."""
+        if chosen is None or (found := with_outgoing(model, node, chosen)) is node:
+            return node
+        self._chosen[at] = chosen.why
+        return found
+
+    def _outgoings(self, sections: Sections, merged: Mapping[str, Node]) -> dict[str, Block]:
+        """Those that can be made; one that is disabled may lack what it needs, and is a template then."""
+        row, orphans = table.OUTGOING, orphans_of(sections, table.OUTGOING.key)
+        if self._complete:
+            self._problems += [
+                node.problem(dangling(row.noun, str(node.value), sections.names[row.key])) for node in orphans.values()
+            ]
+        made: dict[str, Block] = {}
+        for name, node in merged.items():
+            self._refuse_locked(sections, row, name)
+            before = len(self._problems)
+            if is_off(node) and "type" not in node.entries:
+                continue
+            model = self._class(row, node)
+            if model is not None:
+                own, known = sections.blocks[row.key][name].entries, keys_of(model)
+                fitted = node.like({key: child for key, child in node.entries.items() if key in known or key in own})
+                if (block := self._block(model, fitted, (row.key, name))) is not None:
+                    made[name] = block
+            if is_off(node) or name in orphans:
+                self._problems[before:] = [found for found in self._problems[before:] if not is_lack(found)]
+        return made
 
     def _class(self, row: Section[Any], node: Node) -> type[Block] | None:
         """What a block's ``type`` names."""
@@ -176,12 +220,14 @@ class _Loading:
         used: set[type[Block]] = set()
         for name, merged in inherit(sections, defaults, self._problems).items():
             before = len(self._problems)
-            disabled = (enabled := merged.entries.get("enabled")) is not None and enabled.value is False
+            disabled = is_off(merged)
             self._refuse_locked(sections, row, name)
             model = SourceConfig if disabled and "type" not in merged.entries else self._class(row, merged)
             if model is not None:
                 used.add(model)
-                node = self._fitted(name, merged, model, sections)
+                node = self._identified(
+                    model, self._fitted(name, merged, model, sections), (row.key, name), self._usual
+                )
                 mailbox = self._block(model, node, (row.key, name))
                 override = self._override(name, node, top)
                 if disabled and self._may_lack(name, before) and mailbox is None:
@@ -221,7 +267,10 @@ class _Loading:
             self._problems.append(own.problem(_EMPTY_QUARANTINE))
             return None
         at = (table.MAILBOXES.key, name, "quarantine")
-        return cast("Quarantine | None", self._made(table.QUARANTINE, merge(own, top) if top else own, at))
+        named = mailbox.entries.get(table.OUTGOING.key)
+        identity = Chosen(str(named.value), named, f"that of the mailbox {name}") if named and named.value else None
+        whole = merge(own, top) if top else own
+        return cast("Quarantine | None", self._made(table.QUARANTINE, whole, at, identity=identity))
 
     def _defaults(self, sections: Sections) -> tuple[Node | None, dict[str, Node]]:
         node = sections.single("defaults")

@@ -15,9 +15,9 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.config.wording import REQUIRED, unknown_key
 
-NOT_INHERITED = ("enabled", "extends", "formerly")
-"""Keys that ``extends`` does not copy: they are about the one mailbox, so that a disabled one can serve as a
-template."""
+NOT_INHERITED = ("enabled", "extends", "formerly", "default")
+"""Keys that ``extends`` does not copy: they are about the one mailbox or outgoing, so that a disabled one can serve as
+a template."""
 
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,40}"
 """What a mailbox, queue, rule or outgoing may be called."""
@@ -144,9 +144,12 @@ def _join_listed(key: str, section: Node, sections: Sections, problems: list[Pro
 
 # --- inheritance
 # -------------------------------------------------------------------------------------------------------
-def inherit(sections: Sections, defaults: Node | None, problems: list[Problem]) -> dict[str, Node]:
-    """name -> the mailbox over what it extends over ``defaults``. Those in or behind a circle are left out."""
-    mailboxes = sections.blocks["mailboxes"]
+def inherit(
+    sections: Sections, defaults: Node | None, problems: list[Problem], section: str = "mailboxes"
+) -> dict[str, Node]:
+    """name -> the mailbox (outgoing) over what it extends over ``defaults``. Those in or behind a circle are left
+    out."""
+    mailboxes = sections.blocks[section]
     done: dict[str, Node] = {}
     broken: set[str] = set()
     for name in mailboxes:
@@ -185,13 +188,13 @@ def _base(name: str, mailboxes: dict[str, Node]) -> str | None:
     return extends.value if extends and isinstance(extends.value, str) and extends.value in mailboxes else None
 
 
-def orphans(sections: Sections) -> dict[str, Node]:
-    """name -> where it says so, of the mailboxes that extend one that does not exist."""
-    written = {name: node.entries.get("extends") for name, node in sections.blocks["mailboxes"].items()}
+def orphans(sections: Sections, section: str = "mailboxes") -> dict[str, Node]:
+    """name -> where it says so, of the mailboxes (outgoings) that extend one that does not exist."""
+    written = {name: node.entries.get("extends") for name, node in sections.blocks[section].items()}
     return {
         name: extends
         for name, extends in written.items()
-        if extends and isinstance(extends.value, str) and extends.value not in sections.names["mailboxes"]
+        if extends and isinstance(extends.value, str) and extends.value not in sections.names[section]
     }
 
 

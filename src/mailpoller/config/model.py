@@ -137,8 +137,9 @@ class ServiceConfig(Block):
 class AlertsConfig(Block):
     """Mail to humans when something goes wrong, and when it is well again."""
 
-    outgoing: OutgoingName
-    """The outgoing that alerts are sent by."""
+    outgoing: OutgoingName | None = None
+    """The outgoing that alerts are sent by. Without it: the only one there is, or the one that says ``default:
+    true``."""
     to: MailAddresses
     """Who gets them: one address or a list. Not a mailbox that is polled here."""
     sender: MailAddress | None = None

@@ -36,8 +36,8 @@ def json_schema(registry: Registry = INSTALLED) -> Schema:
     lockable = {section.kind for section in sections.TABLE if section.lockable}
     defaults = _defaults(blocks["sources"], _keys(lockable, definitions), definitions)
     for name, definition in definitions.items():
-        if name.startswith("sources."):
-            # defaults or extends may supply what a mailbox needs, even its type, and a disabled one may lack it
+        if name.startswith(("sources.", "outgoings.")) and name.count(".") == 1:
+            # defaults or extends may supply what one needs, even its type, and a disabled one may lack it
             definition.pop("required", None)
     properties: Schema = {}
     for section in sections.TABLE:

@@ -29,13 +29,16 @@ from pydantic_core import CoreSchema
 from mailpoller.core.classification import MailClass
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.extras import Extra
-from mailpoller.core.literals import DispositionLiteral, Duration, FilePath, QueueName, RuleName, Size
+from mailpoller.core.literals import DispositionLiteral, Duration, FilePath, OutgoingName, QueueName, RuleName, Size
 from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.spool import Spool
 from mailpoller.core.standing import ROOT, Department, Standing
+
+NO_OUTGOING = "this key is required unless there is one outgoing alone, or one that says default: true"
+"""What is said of a block that is to send, and nobody knows by what."""
 
 KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
 
@@ -169,6 +172,14 @@ class OutgoingConfig(Component):
 
     kind: ClassVar[str] = "outgoings"
 
+    enabled: bool = True
+    """false keeps the definition and sends nothing. Such an outgoing may lack what it needs, and be extended by
+    others."""
+    extends: str | None = None
+    """Copy the settings of another outgoing; what is said here overrules them."""
+    default: bool = False
+    """Mail leaves by this one wherever no outgoing is named, if there are several."""
+
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""
         raise NotImplementedError
@@ -263,6 +274,9 @@ class SourceConfig(Component):
     """true: what comes to this mailbox is trusted. The event and rules are told; mailpoller treats it as any other."""
     departments: list[Department] = Field(default=[ROOT], min_length=1, max_length=100)
     """The departments that it serves, for the event and for rules. ``root`` is one like any other, and none is all."""
+    outgoing: OutgoingName | None = None
+    """The outgoing that this mailbox's own quarantine sends by if it names none. Without it: the only one there is, or
+    the one that says ``default: true``."""
 
     default_queue: QueueName | None = None
     """Where a message goes for which no rule names a queue."""

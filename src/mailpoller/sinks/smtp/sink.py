@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import structlog
 
-from mailpoller.core.component import Runtime, SinkConfig
+from mailpoller.core.component import NO_OUTGOING, Finding, Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import (
     ConfigError,
@@ -102,19 +102,25 @@ class SmtpQueueConfig(SinkConfig):
     """Send every message to a mail address, attached to a note. Made for the quarantine."""
 
     type: Literal["smtp"]
-    outgoing: OutgoingName
-    """The outgoing identity that sends it."""
+    outgoing: OutgoingName | None = None
+    """The outgoing identity that sends it. Without it: in a mailbox's own quarantine the mailbox's; elsewhere the only
+    one there is, or the one that says ``default: true``."""
     to: MailAddresses
     """The address, or a list of them. A mail counts as held when the relay has taken it for at least one and put
     nobody off."""
     payload: Payload = "summary"
     """The original is always attached; the event only serves the note."""
 
+    def findings(self) -> Iterable[Finding]:
+        yield from super().findings()
+        if self.outgoing is None:
+            yield Finding("outgoing", NO_OUTGOING, "error")
+
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink. Raises :class:`ConfigError` if there is no such outgoing."""
-        outgoing = runtime.outgoings.get(self.outgoing)
+        outgoing = runtime.outgoings.get(self.outgoing or "")
         if outgoing is None:
-            raise ConfigError(f"queue {name}: there is no outgoing named {self.outgoing}")
+            raise ConfigError(f"queue {name}: there is no outgoing named {self.outgoing or 'for it'}")
         file = runtime.state_directory / "recipients" / f"{quote(name, safe='')[:120]}.json"
         return SmtpQueue(name, outgoing, tuple(self.to), runtime.clock, Partly(file))
 
