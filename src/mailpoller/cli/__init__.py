@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
 def main() -> None:
     """The console script ``mailpoller``. Never returns: every way to end is an exit code of
     :mod:`mailpoller.cli.exits`."""
+    # What is imported stays: looking through it for cycles, a hundred times, was a seventh of every start.
+    gc.set_threshold(100_000, 20, 20)
     from mailpoller.cli.exits import exit_code
     from mailpoller.cli.program import program
 

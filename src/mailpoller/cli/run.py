@@ -205,7 +205,6 @@ def tune_interpreter() -> None:
     import gc
     import sys
 
-    gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     sys.setswitchinterval(0.0005)
