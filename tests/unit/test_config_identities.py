@@ -127,3 +127,37 @@ def test_what_is_shown_of_identities_loads_again(file: Path) -> None:
     config = loaded(file, SENDERS.replace("port: 26", "default: true") + "alerts: {to: a@example.com}\n")
     again = loaded(file, yaml.safe_dump(effective(config)))
     assert effective(again) == effective(config)
+
+
+def departments(**mailboxes: str) -> str:
+    return SENDERS + "mailboxes:\n" + "".join(f"  {name}: {{{MAILBOX}, {keys}}}\n" for name, keys in mailboxes.items())
+
+
+def test_a_mailbox_has_the_identity_of_its_departments_default_mailbox(file: Path) -> None:
+    config = loaded(
+        file,
+        departments(
+            a="departments: [quotes], folders: [A]",
+            b="departments: [sales, quotes], default_for: [quotes], outgoing: sales, folders: [B]",
+            c="departments: [quotes], outgoing: support, folders: [C]",
+        ),
+    )
+    assert {name: one.outgoing for name, one in config.mailboxes.items()} == {
+        "a": "sales",
+        "b": "sales",
+        "c": "support",
+    }
+    assert config.chosen["mailboxes", "a"] == "that of b, the default mailbox of quotes"
+
+
+def test_a_department_has_exactly_one_default_mailbox(file: Path) -> None:
+    none = departments(a="departments: [quotes], folders: [A]", b="departments: [quotes], folders: [B]")
+    assert problems(file, none) == ["mailboxes.a.default_for: quotes has no default mailbox: one of a, b must name it"]
+    both = none.replace("[quotes],", "[quotes], default_for: [quotes],")
+    assert problems(file, both) == ["mailboxes.b.default_for: quotes has a default mailbox already: a"]
+    strange = departments(a="default_for: [quotes]")
+    assert problems(file, strange) == ["mailboxes.a.default_for: the mailbox does not serve quotes"]
+
+
+def test_a_department_of_one_mailbox_and_one_that_nobody_names_need_no_default(file: Path) -> None:
+    loaded(file, departments(a="departments: [quotes], folders: [A]", b="folders: [B]", c="folders: [C]"))

@@ -18,6 +18,7 @@ from mailpoller.config.wording import locate
 from mailpoller.core.component import NO_OUTGOING, Block, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.message import Account
+from mailpoller.core.standing import ROOT
 
 
 def references(
@@ -51,6 +52,7 @@ def agreement(config: Config) -> Iterator[Problem]:
                 yield node.problem("must be more than 0s", key=rest)
     if config.alerts is not None and config.alerts.outgoing is None:
         yield _node(config, ("alerts",)).problem(NO_OUTGOING, key="outgoing")
+    yield from _departments(config)
     yield from _renames(config)
     yield from _folders(config)
     yield from _paths(config)
@@ -66,6 +68,30 @@ def disabled(config: Config, outgoings: Iterable[str]) -> Iterator[Problem]:
             if section == "outgoing" and name in off:
                 node, rest = locate(_node(config, at), loc)
                 yield node.problem(f"the outgoing {name} is disabled: nothing is sent by it", key=rest)
+
+
+def _departments(config: Config) -> Iterator[Problem]:
+    """Every department has one default mailbox: its only one, or the one that says so. ``root``, where everybody is
+    who names none, may have none."""
+    serving: dict[str, list[str]] = {}
+    default: dict[str, str] = {}
+    for name, mailbox in config.mailboxes.items():
+        node = _node(config, ("mailboxes", name))
+        if name in config.incomplete:
+            continue  # a template
+        for department in mailbox.departments:
+            serving.setdefault(department, []).append(name)
+        for department in mailbox.default_for:
+            written, rest = locate(node, ("default_for",))
+            if department not in mailbox.departments:
+                yield written.problem(f"the mailbox does not serve {department}", key=rest)
+            elif (first := default.setdefault(department, name)) != name:
+                yield written.problem(f"{department} has a default mailbox already: {first}", key=rest)
+    for department in sorted(serving.keys() - default.keys() - {ROOT}):
+        if len(serving[department]) > 1:
+            first, *others = serving[department]
+            message = f"{department} has no default mailbox: one of {', '.join([first, *others][:6])} must name it"
+            yield _node(config, ("mailboxes", first)).problem(message, key="default_for")
 
 
 def _paths(config: Config) -> Iterator[Problem]:

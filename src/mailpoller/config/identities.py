@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mailpoller.config.fields import keys_of, names_written
-from mailpoller.config.node import Node
+from mailpoller.config.node import Node, plain
 from mailpoller.config.problems import Problem
 from mailpoller.config.sections import OUTGOING
 from mailpoller.core.component import Block
+from mailpoller.core.standing import ROOT
 
 _KEY = OUTGOING.key
 
@@ -43,6 +44,29 @@ def usual(outgoings: Mapping[str, Node], problems: list[Problem]) -> Chosen | No
         ((name, node),) = enabled.items()
         return Chosen(name, node, f"{name} is the only outgoing")
     return None
+
+
+def by_department(mailboxes: Mapping[str, Node]) -> dict[str, Chosen]:
+    """department -> the outgoing that its default mailbox names."""
+    found: dict[str, Chosen] = {}
+    for name, node in mailboxes.items():
+        named = node.entries.get(_KEY)
+        if named is not None and isinstance(named.value, str):
+            for department in _texts(node, "default_for"):
+                why = f"that of {name}, the default mailbox of {department}"
+                found.setdefault(department, Chosen(named.value, named, why))
+    return found
+
+
+def of_department(mailbox: Node, identities: Mapping[str, Chosen]) -> Chosen | None:
+    """The outgoing of the first of a mailbox's departments that has one."""
+    departments = _texts(mailbox, "departments") or [ROOT]
+    return next((identities[one] for one in departments if one in identities), None)
+
+
+def _texts(node: Node, key: str) -> list[str]:
+    written = plain(node.entries[key]) if key in node.entries else None
+    return [one for one in written if isinstance(one, str)] if isinstance(written, list) else []
 
 
 def with_outgoing(model: type[Block], node: Node, chosen: Chosen) -> Node:

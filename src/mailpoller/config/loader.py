@@ -14,7 +14,7 @@ from mailpoller.config import sections as table
 from mailpoller.config.checked import At, Config
 from mailpoller.config.fields import keys_of
 from mailpoller.config.files import read_files
-from mailpoller.config.identities import Chosen, is_off, usual, with_outgoing
+from mailpoller.config.identities import Chosen, by_department, is_off, of_department, usual, with_outgoing
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
 from mailpoller.config.merge import orphans as orphans_of
 from mailpoller.config.model import Quarantine, ServiceConfig
@@ -35,7 +35,7 @@ _EMPTY_QUARANTINE = (
     "nothing is written: leave this key away to keep the quarantine that holds without it, "
     "or write what differs here, such as {type: queue, queue: NAME}"
 )
-_NEVER_DEFAULT = ("extends", "formerly")
+_NEVER_DEFAULT = ("extends", "formerly", "default_for")
 
 
 def load(path: Path, *, environment: str | None = None, registry: Registry = INSTALLED) -> Config:
@@ -218,16 +218,18 @@ class _Loading:
         mailboxes: dict[str, SourceConfig] = {}
         overrides: dict[str, Quarantine] = {}
         used: set[type[Block]] = set()
-        for name, merged in inherit(sections, defaults, self._problems).items():
+        inherited = inherit(sections, defaults, self._problems)
+        departments = by_department(inherited)
+        for name, merged in inherited.items():
             before = len(self._problems)
             disabled = is_off(merged)
             self._refuse_locked(sections, row, name)
             model = SourceConfig if disabled and "type" not in merged.entries else self._class(row, merged)
             if model is not None:
                 used.add(model)
-                node = self._identified(
-                    model, self._fitted(name, merged, model, sections), (row.key, name), self._usual
-                )
+                fitted = self._fitted(name, merged, model, sections)
+                chosen = of_department(fitted, departments) or self._usual
+                node = self._identified(model, fitted, (row.key, name), chosen)
                 mailbox = self._block(model, node, (row.key, name))
                 override = self._override(name, node, top)
                 if disabled and self._may_lack(name, before) and mailbox is None:

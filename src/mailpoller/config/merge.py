@@ -15,7 +15,7 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean, either
 from mailpoller.config.wording import REQUIRED, unknown_key
 
-NOT_INHERITED = ("enabled", "extends", "formerly", "default")
+NOT_INHERITED = ("enabled", "extends", "formerly", "default", "default_for")
 """Keys that ``extends`` does not copy: they are about the one mailbox or outgoing, so that a disabled one can serve as
 a template."""
 

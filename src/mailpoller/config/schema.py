@@ -125,7 +125,7 @@ def _defaults(sources: Schema, lockable: list[str], definitions: Schema) -> Sche
             known = keys.setdefault(key, [])
             if schema not in known:
                 known.append(schema)
-    for key in ("extends", "formerly"):
+    for key in ("extends", "formerly", "default_for"):
         keys.pop(key, None)
     properties = {key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for key, schemas in keys.items()}
     locked = {

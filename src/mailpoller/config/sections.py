@@ -154,7 +154,8 @@ MAILBOXES: Section[Mapping[str, SourceConfig]] = Section(
     kind="sources",
     drop_in=True,
     lockable=True,
-    place="Named blocks below `mailboxes:`. Every key but `extends` and `formerly` may stand below `defaults:`.",
+    place="Named blocks below `mailboxes:`. Every key but `extends`, `formerly` and `default_for` "
+    "may stand below `defaults:`.",
 )
 INCLUDE: Section[None] = Section(
     "include",

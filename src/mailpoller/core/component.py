@@ -274,9 +274,11 @@ class SourceConfig(Component):
     """true: what comes to this mailbox is trusted. The event and rules are told; mailpoller treats it as any other."""
     departments: list[Department] = Field(default=[ROOT], min_length=1, max_length=100)
     """The departments that it serves, for the event and for rules. ``root`` is one like any other, and none is all."""
+    default_for: list[Department] = Field(default=[], max_length=100)
+    """Those of its departments whose default mailbox it is: the others of such a department have its ``outgoing``."""
     outgoing: OutgoingName | None = None
-    """The outgoing that this mailbox's own quarantine sends by if it names none. Without it: the only one there is, or
-    the one that says ``default: true``."""
+    """The outgoing that this mailbox's own quarantine sends by if it names none. Without it: that of the default
+    mailbox of its department, else the only one there is, or the one that says ``default: true``."""
 
     default_queue: QueueName | None = None
     """Where a message goes for which no rule names a queue."""
