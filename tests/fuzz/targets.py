@@ -19,6 +19,7 @@ from typing import Any
 
 from mailpoller.config import effective, load
 from mailpoller.core.attributes import Attributes
+from mailpoller.core.authentication import EXCHANGE_ONLINE, GMAIL
 from mailpoller.core.component import Runtime
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.literals import Secret
@@ -29,6 +30,7 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.mail.compose import quarantine_mail
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
+from mailpoller.mail.understand.arrival import Arrival
 from mailpoller.remote.graph.client import _answer
 from mailpoller.remote.standins import stand_in
 from mailpoller.sources.ews.authentication import _Ntlm, certificate_hash, read_challenge
@@ -56,6 +58,8 @@ def _message(octets: bytes, *, truncated: bool = False) -> Message:
 def mail(data: bytes) -> None:
     """A message: parsed, rendered in every form, wrapped for quarantine."""
     message = _message(data, truncated=len(data) % 2 == 1)
+    for trust in (EXCHANGE_ONLINE, GMAIL):
+        Arrival(("a@example.com",), trust=trust).note(message)
     for verdict in (Deliver(("q",), Attributes("t")), Quarantine("reason", "detail")):
         renderer = EventRenderer(message, verdict=verdict, source="mailpoller/support", now=NOW)
         event = renderer.render(queue="q", delivery_id="d", payload="parsed", octets_inside=True)

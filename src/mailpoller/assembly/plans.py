@@ -18,6 +18,7 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.pipeline import Pipeline
+from mailpoller.mail.understand.arrival import Arrival
 
 
 def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
@@ -87,6 +88,7 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
         standing=block.standing(),
         policies=block.policies(),
         conversations=conversations.finder() if conversations is not None else None,
+        arrival=Arrival(block.own_addresses(), declared=block.address is not None, trust=block.trust()),
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
         rules=[rules[name] for name in block.rules],

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
 from mailpoller.core.classification import MailClass
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.extras import Extra
@@ -254,6 +255,24 @@ def _policy(written: PolicyWord | ClassPolicy) -> Policy:
     return Policy(written.action, written.queue or "", senders, files)
 
 
+class AuthenticationConfig(Block):
+    """Whose word is taken on who a message is from."""
+
+    trusted: (
+        Annotated[list[Annotated[str, StringConstraints(pattern=r'^[^\s;="()]{1,255}$')]], Field(max_length=100)]
+        | Literal["topmost_without_id"]
+    )
+    """The authserv-ids (RFC 8601) of the servers whose ``Authentication-Results`` are believed, such as
+    ``mx.example.com``: what stands there before the semicolon. They must be servers that remove such fields of
+    strangers. ``topmost_without_id``: Microsoft 365, which writes none. An empty list: nobody's."""
+
+    def trust(self) -> Trust:
+        """The same as the readers of mail have it."""
+        if isinstance(self.trusted, str):
+            return EXCHANGE_ONLINE
+        return Trust(frozenset(one.lower() for one in self.trusted))
+
+
 class SourceConfig(Component):
     """A mailbox: one configured account with one or more folders."""
 
@@ -269,7 +288,10 @@ class SourceConfig(Component):
     formerly: str | None = None
     """The mailbox's earlier name: its ledger rows are taken over."""
     address: str | list[str] | None = None
-    """The mailbox's own mail addresses, as they stand in To and Cc."""
+    """The mailbox's own mail addresses, as they stand in To and Cc: the principal one first, then its aliases."""
+    authentication: AuthenticationConfig | None = None
+    """Whose ``Authentication-Results`` (SPF, DKIM, DMARC) are believed: ``{trusted: [mx.example.com]}``. Left out it is
+    the server of Gmail or Microsoft 365 where the mailbox is there, and nobody's elsewhere."""
     trusted: bool = False
     """true: what comes to this mailbox is trusted. The event and rules are told; mailpoller treats it as any other."""
     departments: list[Department] = Field(default=[ROOT], min_length=1, max_length=100)
@@ -341,6 +363,22 @@ class SourceConfig(Component):
         if len(set(departments)) < len(departments):
             raise ValueError("a department is named twice")
         return departments
+
+    def own_addresses(self) -> Sequence[str]:
+        """The mailbox's addresses, as far as its keys tell: those of ``address``, else the login if it is one."""
+        if self.address is not None:
+            return [self.address] if isinstance(self.address, str) else self.address
+        account = self.polled_account()
+        return [account.user] if account is not None and "@" in account.user else []
+
+    def trust(self) -> Trust | None:
+        """Whose word on senders is taken; None: nobody's."""
+        return self.authentication.trust() if self.authentication is not None else self.usual_trust()
+
+    def usual_trust(self) -> Trust | None:
+        """Whose word is taken where nothing is said: that of a service whose own mailbox it is, and which removes what
+        strangers write in its place."""
+        return None
 
     def standing(self) -> Standing:
         """What its messages are told to be by where they came to."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NewType
 
+from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import HUMAN, Classification, MailClass
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.record import record
@@ -241,9 +242,9 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_classification", "_classify", "auto", "bcc", "cc", "conversation", "date", "from_", "header_defects",
-        "headers", "identity", "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to",
-        "return_path", "sender", "standing", "subject", "to",
+        "_body", "_classification", "_classify", "authentication", "auto", "bcc", "cc", "conversation", "date",
+        "delivered_to", "from_", "header_defects", "headers", "identity", "in_reply_to", "load", "looped", "message_id",
+        "raw", "references", "reply_to", "return_path", "sender", "standing", "subject", "to",
     )  # fmt: skip
 
     def __init__(
@@ -295,6 +296,11 @@ class Message:
         """16 octets of the identifying header fields (Message-ID, Date, From, Subject, Received), by which a message
         is told from another one under the same name, whatever a server does to its size, date and status; None
         without such a field."""
+        self.authentication: Authentication | None = None
+        """What a trusted server found of the sender, once that was looked for; None: nobody whose word is taken says
+        anything."""
+        self.delivered_to: str | None = None
+        """The address of the mailbox that it came to, once that was looked for; None if nothing tells."""
         self.conversation: Conversation | None = None
         """Which conversation it belongs to, once that was looked for."""
         self.standing: Standing = USUAL_STANDING

@@ -18,6 +18,7 @@ from mailpoller.core.ports import Rule
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 from mailpoller.engine.listed import SenderList
+from mailpoller.mail.understand.arrival import Arrival
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +74,7 @@ class Pipeline:
         marker: str = "",
         rules: Sequence[Rule] = (),
         conversations: ConversationFinder | None = None,
+        arrival: Arrival | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._default_queue = default_queue
@@ -85,6 +87,7 @@ class Pipeline:
         self._forced = standing.forced
         self._rules = tuple(rule for rule in rules if not standing.forced or getattr(rule, "asks_forced", False))
         self._conversations = conversations
+        self._arrival = arrival or Arrival()
         self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules) or (
             conversations is not None and conversations.needs_body
         )
@@ -93,6 +96,7 @@ class Pipeline:
 
     def judge(self, message: Message) -> Judgement:
         """The verdict, and every rule that was asked for it with its answer. Never raises but MemoryError."""
+        self._arrival.note(message)
         verdict = self._check(message)
         if verdict is not None:
             return Judgement(verdict)

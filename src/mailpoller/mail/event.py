@@ -163,7 +163,7 @@ def _understood(message: Message) -> bytes:
     """The class and what comes with it, and the conversation, as more keys of an object."""
     found = message.classification
     if found is HUMAN and message.conversation is None:
-        return _OF_A_HUMAN
+        return _OF_A_HUMAN + _arrived(message)
     return (
         b","
         + _dumps(
@@ -173,6 +173,16 @@ def _understood(message: Message) -> bytes:
                 "conversation": message.conversation,
             }
         )[1:-1]
+        + _arrived(message)
+    )
+
+
+def _arrived(message: Message) -> bytes:
+    """Where it came to and who vouches for its sender, as more keys of an object."""
+    if message.authentication is None:
+        return b"".join((b',"delivered_to":', _dumps(message.delivered_to), b',"authentication":null'))
+    return b"".join(
+        (b',"delivered_to":', _dumps(message.delivered_to), b',"authentication":', _dumps(message.authentication))
     )
 
 

@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mailpoller.core.authentication import Trust
 from mailpoller.core.component import Component, Finding, Runtime, SourceConfig
 from mailpoller.core.literals import FilePath, Secret
 from mailpoller.core.message import Account
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
 from mailpoller.wire.literals import HostName, Wait
-from mailpoller.wire.oauth.providers import provider_of
+from mailpoller.wire.oauth.providers import provider_of, trust_of
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
 
@@ -130,6 +131,10 @@ class MailboxServer(MailServer, SourceConfig):
         if provider_of(self.known_as) == "microsoft":
             return "Microsoft 365 takes no passwords any more: this login cannot work; it needs OAuth 2.0"
         return super().password_refused()
+
+    def usual_trust(self) -> Trust | None:
+        """That of Google or Microsoft, if the mailbox is with them."""
+        return trust_of(self.known_as)
 
     def polled_account(self) -> Account:
         """A server's usual ports lead to the same mail; another port may be another server."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from mailpoller.core.authentication import Trust
 from mailpoller.core.component import Block, Finding, SourceConfig
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
@@ -20,6 +21,7 @@ from mailpoller.wire.auth import kind_of, lacking_beside
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import Wait
 from mailpoller.wire.oauth import OAuthAuth
+from mailpoller.wire.oauth.providers import trust_of
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
@@ -160,6 +162,10 @@ class EwsSettings(SourceConfig):
         """That asking for news makes haste needless."""
         yield from super().findings()
         yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
+
+    def usual_trust(self) -> Trust | None:
+        """Microsoft's, if the mailbox is there; an Exchange server of one's own vouches for nothing."""
+        return trust_of(self.host)
 
     def polled_account(self) -> Account:
         """The mailbox's, at this server; without a ``mailbox`` the login's own."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from mailpoller.core.authentication import GMAIL, Trust
 from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
@@ -122,6 +123,10 @@ class GmailSettings(SourceConfig):
         """That asking for news makes haste needless."""
         yield from super().findings()
         yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
+
+    def usual_trust(self) -> Trust | None:
+        """Every mailbox of the service receives through it."""
+        return GMAIL
 
     def polled_account(self) -> Account:
         """The user's, at this service. Who is meant by ``me``, only the token tells: all of these count as one."""

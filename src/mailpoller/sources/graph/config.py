@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
 from mailpoller.core.component import Finding, SourceConfig
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath
@@ -77,6 +78,10 @@ class GraphSettings(SourceConfig):
         """That asking for news makes haste needless."""
         yield from super().findings()
         yield from doubtful.hasty(self.poll_interval, "news is asked for every notice_interval anyway")
+
+    def usual_trust(self) -> Trust | None:
+        """Every mailbox of the service receives through it."""
+        return EXCHANGE_ONLINE
 
     def polled_account(self) -> Account:
         """The user's, at this service."""

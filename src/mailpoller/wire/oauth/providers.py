@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mailpoller.core.authentication import EXCHANGE_ONLINE, GMAIL, Trust
+
 ProviderName = Literal["microsoft", "google"]
 CloudName = Literal["global", "us-gov", "us-dod", "china"]
 GrantName = Literal["client_credentials", "refresh_token", "device_code", "authorization_code", "service_account"]
@@ -52,6 +54,11 @@ def provider_of(host: str) -> ProviderName | None:
     return next(
         (one for one, domains in _DOMAINS.items() if name.endswith(tuple(f".{domain}" for domain in domains))), None
     )
+
+
+def trust_of(host: str) -> Trust | None:
+    """Whose word on senders is taken in a mailbox on this server; None if it is neither's."""
+    return {"microsoft": EXCHANGE_ONLINE, "google": GMAIL, None: None}[provider_of(host)]
 
 
 @dataclass(frozen=True, slots=True)
