@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import one_line, print_fields
-
-if TYPE_CHECKING:
-    from mailpoller.config import Config
 
 
 def explain(
@@ -41,13 +37,14 @@ def explain(
 
     Exits with 66 if a file cannot be read; the others are explained.
     """
+    from mailpoller.cli.explaining import Explainer
     from mailpoller.cli.service import known_mailbox, loaded
 
     with explained():
         found = loaded(config)
         if mailbox is None and len(found.mailboxes) != 1:
             refuse("name one of the mailboxes with --mailbox: " + ", ".join(found.mailboxes))
-        judge = _Judge(found, known_mailbox(found, mailbox or next(iter(found.mailboxes))), events=as_json)
+        explainer = Explainer(found, known_mailbox(found, mailbox or next(iter(found.mailboxes))), events=as_json)
         unreadable = False
         for number, mail in enumerate(mails):
             try:
@@ -56,7 +53,7 @@ def explain(
                 complain(f"{mail}: {error.strerror}")
                 unreadable = True
                 continue
-            story = {"mail": str(mail), **judge.explain(octets)}
+            story = {"mail": str(mail), **explainer.explain(octets)}
             if as_json:
                 typer.echo(json.dumps(story, ensure_ascii=False))
             else:
@@ -65,69 +62,6 @@ def explain(
                 _show(story)
         if unreadable:
             raise typer.Exit(NOINPUT)
-
-
-class _Judge:
-    """One mailbox's pipeline, fed from files."""
-
-    def __init__(self, config: Config, mailbox: str, *, events: bool) -> None:
-        from mailpoller.assembly.plans import pipeline_of
-
-        self._mailbox = mailbox
-        self._events = events
-        self._limit = config.mailboxes[mailbox].max_message_size
-        self._standing = config.mailboxes[mailbox].standing()
-        self._pipeline = pipeline_of(config, mailbox)
-
-    def explain(self, octets: bytes) -> dict[str, Any]:
-        """The judgement as plain data."""
-        from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
-        from mailpoller.core.spool import Octets
-        from mailpoller.core.verdict import Deliver, Discard, Quarantine
-        from mailpoller.mail.event import EventRenderer
-        from mailpoller.mail.parser import parse
-
-        kept = octets[: self._limit]
-        claim = Claim(MessageRef(Folder(self._mailbox, "explain", "explain"), "0", len(octets)), "explain")
-        raw = RawMessage(claim, Octets.of(kept), truncated=len(kept) < len(octets), announced=len(octets))
-        message = parse(raw)
-        judgement = self._pipeline.judge(message)
-        verdict = judgement.verdict
-        story: dict[str, Any] = {"mailbox": self._mailbox, "verdict": type(verdict).__name__.lower()}
-        if isinstance(verdict, Deliver):
-            story |= {
-                "queues": verdict.queues,
-                "topic": verdict.attributes.topic,
-                "priority": verdict.attributes.priority,
-                "tags": verdict.attributes.tags,
-            }
-        else:
-            story["reason"] = verdict.reason
-        if isinstance(verdict, Quarantine):
-            story["detail"] = verdict.detail
-        story["rules"] = [
-            {"rule": rule, "matched": match is not None, "why": match.why if match else ""}
-            for rule, match in judgement.asked
-        ]
-        found = message.classification
-        story["class"] = found.kind
-        story["subclass"] = found.subclass
-        story["evidence"] = found.evidence
-        story["auto"] = message.auto
-        story["defects"] = message.defects
-        if self._events:
-            # What is discarded is rendered too, as if it went to a queue without a name.
-            rendered = verdict if not isinstance(verdict, Discard) else Deliver(("",), rules=verdict.rules)
-            queue = rendered.queues[0] if isinstance(rendered, Deliver) else "quarantine"
-            renderer = EventRenderer(
-                message,
-                verdict=rendered,
-                source=f"mailpoller/{self._mailbox}",
-                now=datetime.now(UTC),
-                standing=self._standing,
-            )
-            story["event"] = json.loads(renderer.render(queue=queue, delivery_id="explain").structured())
-        return story
 
 
 def _show(story: dict[str, Any]) -> None:

@@ -64,12 +64,14 @@ from mailpoller.cli import (  # noqa: E402
     queue,
     run,
     status,
+    test,
     trace,
 )
 
 program.command("run")(run.run)
 program.command("check")(check.check)
 program.command("explain")(explain.explain)
+program.command("test")(test.test)
 program.command("config")(config.config)
 program.command("schema")(config.schema)
 program.command("health")(health.health)

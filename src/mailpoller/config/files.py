@@ -14,6 +14,8 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.storage.disk import accessible
 
+TESTS = ".test.yaml"
+"""How the name of a file ends that holds nothing but tests of rules: no wildcard means it."""
 MAX_FILES = 10_000
 """Drop-ins."""
 MAX_PATTERNS = 100
@@ -91,7 +93,7 @@ def _matching(node: Node, pattern: str, problems: list[Problem]) -> list[Path]:
         return []
     # Not Path.glob: that one takes hidden files, such as an editor's, and no absolute pattern.
     names = sorted(islice(glob.iglob(pattern, root_dir=here), MAX_FILES + 2))  # noqa: PTH207
-    files = [here / name for name in names if here / name != node.file]
+    files = [here / name for name in names if here / name != node.file and not name.endswith(TESTS)]
     if not files:
         problems.append(node.problem("no file matches this pattern", "warning"))
     return files

@@ -79,8 +79,10 @@ def join_files(main: Node, drop_ins: Iterable[Node], problems: list[Problem]) ->
             if key not in allowed:
                 problems.append(node.problem(_misplaced(key, allowed)))
             elif rows[key].many:
-                join = _join_listed if rows[key].shape == "listed" else _join_named
-                added = join(key, node, sections, problems)
+                if rows[key].shape == "listed":
+                    added = _join_listed(key, node, sections, problems, titled=rows[key].titled)
+                else:
+                    added = _join_named(key, node, sections, problems)
                 if file is not main:
                     sections.drop_ins.update((key, name) for name in added)
     return sections
@@ -114,7 +116,7 @@ def _join_named(key: str, section: Node, sections: Sections, problems: list[Prob
     return added
 
 
-def _join_listed(key: str, section: Node, sections: Sections, problems: list[Problem]) -> list[str]:
+def _join_listed(key: str, section: Node, sections: Sections, problems: list[Problem], *, titled: bool) -> list[str]:
     known = sections.blocks[key]
     if section.value is None:
         return []
@@ -130,7 +132,9 @@ def _join_listed(key: str, section: Node, sections: Sections, problems: list[Pro
             problems.append(node.problem(REQUIRED, key="name"))
         elif not isinstance(name.value, str):
             problems.append(name.problem("expected text: put the name in quotes"))
-        elif not _NAME.fullmatch(name.value):
+        elif titled and not is_title(name.value):
+            problems.append(name.problem("a name is at most 200 characters on one line"))
+        elif not titled and not _NAME.fullmatch(name.value):
             problems.append(name.problem("a name is letters, digits, - and _, at most 40"))
         elif name.value in known:
             first = known[name.value].entries["name"]
@@ -209,3 +213,8 @@ def dangling(noun: str, name: str, known: Iterable[str]) -> str:
 def is_name(text: str) -> bool:
     """True for what may be the name of a mailbox, queue, rule or outgoing."""
     return _NAME.fullmatch(text) is not None
+
+
+def is_title(text: str) -> bool:
+    """True for what may be the name of a test."""
+    return 0 < len(text) <= 200 and text.isprintable()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from mailpoller.config.model import AlertsConfig, ConversationsConfig, Quarantine, QuarantineConfig, ServiceConfig
+from mailpoller.config.tests_of_rules import RuleTest
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ class Section(Generic[T]):
     """A drop-in file may have it."""
     lockable: bool = False
     """A drop-in cannot set in it what ``defaults.locked`` names."""
+    titled: bool = False
+    """The names are sentences, which nothing refers to."""
     usual_type: str = ""
     """The type of a block that says none."""
     left_out: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
@@ -157,6 +160,18 @@ MAILBOXES: Section[Mapping[str, SourceConfig]] = Section(
     place="Named blocks below `mailboxes:`. Every key but `extends`, `formerly` and `default_for` "
     "may stand below `defaults:`.",
 )
+TESTS: Section[Mapping[str, RuleTest]] = Section(
+    "tests",
+    "listed",
+    summary="mails, and what the rules are to make of them; a list, for `mailpoller test`",
+    without="only files called `*.test.yaml` hold tests",
+    noun="test",
+    model=RuleTest,
+    drop_in=True,
+    titled=True,
+    place="A list below `tests:`, or in a file `*.test.yaml` beside the configuration, which the service never reads. "
+    "See\n[rules](rules.md#tests-of-rules).",
+)
 INCLUDE: Section[None] = Section(
     "include",
     "files",
@@ -176,6 +191,7 @@ TABLE: tuple[Section[Any], ...] = (
     CONVERSATIONS,
     DEFAULTS,
     MAILBOXES,
+    TESTS,
     INCLUDE,
 )
 """All of them, in the order in which they are made and shown."""

@@ -123,6 +123,7 @@ FilePath = Annotated[Path, NeededFile()]
 
 QueueName = Annotated[str, Reference("queues")]
 RuleName = Annotated[str, Reference("rules")]
+MailboxName = Annotated[str, Reference("mailboxes")]
 OutgoingName = Annotated[str, Reference("outgoing")]
 
 
