@@ -31,6 +31,8 @@ from mailpoller.mail.compose import quarantine_mail
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 from mailpoller.mail.understand.arrival import Arrival
+from mailpoller.mail.understand.flowed import join
+from mailpoller.mail.understand.html import render
 from mailpoller.remote.graph.client import _answer
 from mailpoller.remote.standins import stand_in
 from mailpoller.sources.ews.authentication import _Ntlm, certificate_hash, read_challenge
@@ -71,6 +73,14 @@ def mail(data: bytes) -> None:
     )  # fmt: skip
     assert b"\r\n\r\n" in sent.octets
     stand_in(message.raw.octets, len(data) * 2)
+
+
+def text(data: bytes) -> None:
+    """What people write: HTML, and lines that flow."""
+    written = data.decode("utf-8", "replace")
+    render(written).text.encode("utf-8")
+    for delsp in (False, True):
+        join(written, delsp=delsp)
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -247,6 +257,7 @@ def rules(data: bytes) -> None:
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "mail": mail,
+    "text": text,
     "imap": imap_responses,
     "pop3": pop3_answers,
     "http": http,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NewType
+from typing import Literal, NewType
 
 from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import HUMAN, Classification, MailClass
@@ -218,11 +218,16 @@ class Undone:
     why: str
 
 
+TextFrom = Literal["plain", "html", "none"]
+
+
 @record
 class Body:
     """What lies below the header: the message's own text and HTML (decoded, valid Unicode) and its attachments.
 
     ``forwarded``: the first message within it that was opened, or None; it is among the attachments all the same.
+    ``text_from``: what the text was made of; ``text_hidden``: characters of the HTML's text that nobody was to see,
+    and that are not in it.
     """
 
     text: str
@@ -231,6 +236,8 @@ class Body:
     defects: tuple[str, ...] = ()
     forwarded: Forwarded | None = None
     undone: tuple[Undone, ...] = ()
+    text_from: TextFrom = "none"
+    text_hidden: int = 0
 
 
 class Message:

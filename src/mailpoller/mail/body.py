@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
-from mailpoller.core.message import Attachment, Body, Forwarded, Undone
+from mailpoller.core.message import Attachment, Body, Forwarded, TextFrom, Undone
 from mailpoller.core.spool import Block
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.charset import decode
@@ -16,6 +16,8 @@ from mailpoller.mail.header import read_header
 from mailpoller.mail.signed import CONSIDERED, unwrap
 from mailpoller.mail.structure import CONTENT, Part, scan
 from mailpoller.mail.transfer import BASE64_MALFORMED, base64_end, decoded, is_base64
+from mailpoller.mail.understand.flowed import join
+from mailpoller.mail.understand.html import render
 from mailpoller.mail.words import readable
 
 TEXT_KEPT = 5_000_000
@@ -46,7 +48,7 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
     ``fields``: the message's Content fields by name in lower case. The message's own text is its first ``text/plain``
     part and its first ``text/html`` part that are neither named nor marked as attachments; further ones are appended
     to them, unless they stand in a ``multipart/alternative`` or ``related``, where they are attachments. Everything
-    else is an attachment.
+    else is an attachment. Where there is HTML alone, the text is made of it.
     """
     parts, defects = scan(octets, start, end, fields)
     part = parts[0] if len(parts) == 1 else None
@@ -56,9 +58,12 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
         and not part.name
         and part.disposition != "attachment"
         and part.encoding != "base64"
+        and not part.flowed
     ):  # most mail that people write to people, at two thirds of the price
         text = _text(octets, part, "text/plain", {"text/plain": TEXT_KEPT}, defects)
-        return Body(text, "", (), tuple(dict.fromkeys(defects)) if defects else ())
+        return Body(
+            text, "", (), tuple(dict.fromkeys(defects)) if defects else (), text_from="plain" if text else "none"
+        )
     return _Reader(octets).read(parts, defects)
 
 
@@ -80,13 +85,23 @@ class _Reader:
 
     def read(self, parts: list[Part], defects: list[str]) -> Body:
         self.take(parts, defects)
+        text, html = _joined(self.texts["text/plain"]), _joined(self.texts["text/html"])
+        made_of: TextFrom = "plain" if text else "none"
+        hidden = 0
+        if html and (not text or text.isspace()):
+            rendered = render(html)
+            text, made_of, hidden = rendered.text, "html", rendered.hidden
+            if rendered.cut:
+                self.undone.append(Undone("html", "too-large"))
         return Body(
-            _joined(self.texts["text/plain"]),
-            _joined(self.texts["text/html"]),
+            text,
+            html,
             tuple(self.attachments),
             tuple(dict.fromkeys(self.defects)),
             self.forwarded,
             tuple(dict.fromkeys(self.undone)),
+            made_of,
+            hidden,
         )
 
     def take(self, parts: list[Part], defects: list[str]) -> None:
@@ -123,7 +138,12 @@ class _Reader:
             self.defects.append(BASE64_MALFORMED)
             self.texts[kind].append(_text(self.octets, part._replace(end=stop), kind, self.room, self.defects))
             part = part._replace(start=stop, encoding="")
-        self.texts[kind].append(_text(self.octets, part, kind, self.room, self.defects))
+        text = _text(self.octets, part, kind, self.room, self.defects)
+        if part.flowed and kind == "text/plain":
+            text, whole = join(text, delsp=part.flowed == "delsp")
+            if not whole:
+                self.undone.append(Undone("flowed", "too-large"))
+        self.texts[kind].append(text)
 
     def other(self, part: Part) -> None:
         part = self.really(part)

@@ -201,6 +201,8 @@ def _parsed(message: Message) -> dict[str, Any]:
     body = message.body
     return {
         "text": body.text,
+        "text_from": body.text_from,
+        "text_hidden": body.text_hidden,
         "html": body.html,
         "attachments": body.attachments,
         "forwarded": _forwarded(body.forwarded) if body.forwarded is not None else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mailpoller.core.spool import Block
 from mailpoller.mail.header import read_header
@@ -46,7 +46,8 @@ class Part(NamedTuple):
     """A leaf. ``start`` and ``end`` bound its still encoded body in the message's octets.
 
     ``content_type`` and ``encoding`` in lower case; ``within`` is the subtype of the multipart around it, "" at the
-    top; ``opaque``: what we declined to look into, never the message's own text.
+    top; ``opaque``: what we declined to look into, never the message's own text; ``flowed``: of ``format=flowed``
+    (RFC 3676), and with ``delsp`` if it says so.
     """
 
     content_type: str
@@ -59,6 +60,7 @@ class Part(NamedTuple):
     content_id: str = ""
     within: str = ""
     opaque: bool = False
+    flowed: Literal["", "flowed", "delsp"] = ""
 
 
 def scan(octets: Block, start: int, end: int, fields: Mapping[str, str]) -> tuple[list[Part], list[str]]:
@@ -119,7 +121,8 @@ class _Scanner:
             encoding = encoding.partition(";")[0].strip().strip('"').lower()[:40]
         content_id = fields.get("content-id", "").strip()[:998]
         charset = values.get("charset", "").strip()
-        self.parts.append(Part(kind, charset, start, end, encoding, how, name, content_id, within, opaque))
+        flowed = _flowed(values) if "format" in values else ""
+        self.parts.append(Part(kind, charset, start, end, encoding, how, name, content_id, within, opaque, flowed))
 
     def multipart(self, boundary: str, start: int, end: int, subtype: str, depth: int) -> bool:
         """Look at every part between the boundaries; False if there is no boundary at all."""
@@ -174,6 +177,12 @@ class _Scanner:
             for found in _search(piece, needle, max(after - base, 0), len(piece), base, _PIECE):
                 after = found[1] - 1
                 yield found
+
+
+def _flowed(values: Mapping[str, str]) -> Literal["", "flowed", "delsp"]:
+    if values["format"].strip().lower() != "flowed":
+        return ""
+    return "delsp" if values.get("delsp", "").strip().lower() == "yes" else "flowed"
 
 
 def _search(piece: bytes, needle: bytes, begin: int, end: int, base: int, stop: int) -> Iterator[tuple[int, int, bool]]:

@@ -116,7 +116,9 @@ class Finder:
                 yield from (value[:_VALUE_CONSIDERED] for name, value in message.headers if name.lower() in _FIELDS)
             else:
                 body = message.body
-                yield (body.text or body.html)[:_CONSIDERED]
+                yield body.text[:_CONSIDERED]
+                if body.text_from == "html":  # a mark that nobody is to see is not in the text
+                    yield body.html[:_CONSIDERED]
 
     def _tokens(self, text: str) -> Iterator[tuple[str, bool]]:
         """(id, whether it is signed rightly) of each token."""
