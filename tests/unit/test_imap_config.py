@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.sources.imap import ImapConfig
-from mailpoller.sources.imap.session import epoch_of
+from mailpoller.sources.imap.opened import epoch_of
 from mailpoller.wire.tls import TlsPolicy
 from servers.dovecot import self_signed
 

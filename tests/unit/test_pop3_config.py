@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from mailpoller.config import load
 from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.sources.pop3 import Pop3Config
-from mailpoller.sources.pop3.session import epoch_of
+from mailpoller.sources.pop3.shown import epoch_of
 
 
 def config(**settings: Any) -> Pop3Config:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
@@ -24,6 +23,7 @@ from mailpoller.sources.ews.folders import Folders
 from mailpoller.sources.ews.listing import StateLost, arrivals, list_folder
 from mailpoller.sources.ews.looking import look_at
 from mailpoller.sources.ews.settling import Settling
+from mailpoller.wire.address import USER_LEFT, account_url
 from mailpoller.wire.http import iso_date
 
 PAGE = 500
@@ -35,9 +35,8 @@ REMEMBERED = 5_000
 def epoch_of(config: EwsSettings, folder_id: str) -> str:
     """``ews://owner@host/path;FOLDER=id``, host in lower case; a port other than the scheme's stands behind it."""
     parts = urlsplit(config.url)
-    port = "" if config.port in (80, 443) else f":{config.port}"
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    return f"ews://{percent(config.owner.lower(), safe='@')}@{host}{port}{parts.path.lower()};FOLDER={folder_id}"
+    account = account_url("ews", config.owner.lower(), config.host, config.port, (80, 443), left=USER_LEFT)
+    return f"{account}{parts.path.lower()};FOLDER={folder_id}"
 
 
 class EwsSession(PolledSession):

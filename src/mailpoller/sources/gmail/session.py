@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from urllib.parse import quote as percent
 from urllib.parse import urlsplit
 
 from mailpoller.core.errors import TransientError
@@ -24,6 +23,7 @@ from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.looking import looked_at
 from mailpoller.sources.gmail.settling import Settling
+from mailpoller.wire.address import USER_LEFT, account_url
 
 REMEMBERED = 5_000
 """Messages that were listed or fetched lately of which that is remembered."""
@@ -34,9 +34,9 @@ FRESH = 60.0
 def epoch_of(config: GmailSettings, user: str, label: str) -> str:
     """``gmail://user@host/;LABEL=id``, user and host in lower case. A new name of the label makes no other epoch: ids
     stay the same."""
-    parts = urlsplit(config.url)
-    port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
-    return f"gmail://{percent(user.lower(), safe='@')}@{config.host}{port}/;LABEL={label}"
+    port = urlsplit(config.url).port or 443
+    account = account_url("gmail", user.lower(), config.host, port, (443, 80), left=USER_LEFT)
+    return f"{account}/;LABEL={label}"
 
 
 class GmailSession(PolledSession):

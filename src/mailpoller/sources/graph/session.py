@@ -21,6 +21,7 @@ from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
 from mailpoller.sources.graph.listing import EndlessListing, Item, Listing, item_of
 from mailpoller.sources.graph.settling import Settling
+from mailpoller.wire.address import USER_LEFT, account_url
 
 REMEMBERED = 5_000
 """Messages that were listed lately of which is kept what the service said; of others it is asked again."""
@@ -29,9 +30,9 @@ REMEMBERED = 5_000
 def epoch_of(config: GraphSettings, folder_id: str) -> str:
     """``graph://user@host/;FOLDER=id``, user and host in lower case. Neither a new name of the folder nor another
     version of Graph makes another epoch: ids stay the same."""
-    parts = urlsplit(config.service)
-    port = "" if parts.port in (None, 443, 80) else f":{parts.port}"
-    return f"graph://{percent(config.user.lower(), safe='@')}@{config.host}{port}/;FOLDER={folder_id}"
+    port = urlsplit(config.service).port or 443
+    account = account_url("graph", config.user.lower(), config.host, port, (443, 80), left=USER_LEFT)
+    return f"{account}/;FOLDER={folder_id}"
 
 
 class GraphSession(PolledSession):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from urllib.parse import quote as percent
 
 import structlog
 
@@ -22,6 +20,7 @@ from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
 from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
+from mailpoller.sources.imap.opened import Mark, NewsPace, OpenFolder, Seen, epoch_of
 from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.responses import Status
 from mailpoller.sources.imap.selected import SelectedFolder
@@ -38,63 +37,8 @@ RESELECT = 15 * 60.0
 """Seconds after which an open folder is selected anew: only SELECT tells its UIDVALIDITY for sure."""
 PATIENCE_ASIDE = 10.0
 """Seconds for which downloads are waited for before another folder is opened for a while."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 10.0
-"""Seconds between two news after one that led to nothing; doubled each time that happens again, until it does not."""
 GOODBYE = 5.0
 """Seconds that LOGOUT may take."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """The folder that is selected."""
-
-    folder: Folder
-    wire: str
-    mailbox: SelectedFolder
-    selected_at: float
-    refreshed: bool = True
-    """The server has just had a chance to tell its news, and no listing has made use of that."""
-    heeded: int = 0
-    """Hints of news that a listing or a :meth:`ImapSession.wait` has taken care of."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """How far a folder was listed: to this position, when the server had given this many hints of news."""
-
-    position: Position | None
-    mailbox: SelectedFolder
-    news: int
-    gap: str
-    day: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """What was known of a folder when it was last listed or its news were told."""
-
-    uidvalidity: int | None
-    uidnext: int | None
-    exists: int
-
-    def moved(self, now: _Mark) -> bool:
-        """The folder has mail that was not there then; without UIDNEXT as well as can be told."""
-        if self.uidvalidity != now.uidvalidity:
-            return True
-        if self.uidnext is None or now.uidnext is None:
-            return now.exists > self.exists
-        return now.uidnext > self.uidnext
-
-
-def epoch_of(config: ImapSettings, uidvalidity: int) -> str:
-    """``imap://user@host/;UIDVALIDITY=n`` (after RFC 5092), host in lower case.
-
-    A port other than 143 and 993 stands behind the host. These two lead to the same mailboxes, and going over from one
-    to the other for the sake of TLS must not look like another server.
-    """
-    host = f"[{config.host}]" if ":" in config.host else config.host.lower()
-    port = "" if config.effective_port in (143, 993) else f":{config.effective_port}"
-    return f"imap://{percent(config.username, safe='')}@{host}{port}/;UIDVALIDITY={uidvalidity}"
 
 
 class ImapSession:
@@ -122,10 +66,10 @@ class ImapSession:
         self._protocol.on_odd = lambda text: log.warning("response.ignored", mailbox=name, text=text)
         self._protocol.on_downgrade = lambda numbers: log.warning("messages.downgraded", mailbox=name, numbers=numbers)
         self._folders = Folders(client.protocol)
-        self._open: _Open | None = None
-        self._seen: dict[str, _Seen] = {}
+        self._open: OpenFolder | None = None
+        self._seen: dict[str, Seen] = {}
         self._surveyed: dict[str, SelectedFolder] = {}
-        self._marks: dict[str, _Mark] = {}
+        self._marks: dict[str, Mark] = {}
         self._sightings = Sightings()
         self._named = False
         self._noted: dict[str, tuple[Position | None, Position]] = {}
@@ -136,10 +80,7 @@ class ImapSession:
         self._listing = asyncio.Lock()
         self._may_idle = config.idle
         ends = renew_in()  # this session's, whatever others are opened later
-        self._fruitless = 0
-        """How often news was told since a message came."""
-        self._news_from = 0.0
-        """When news may be told again, on the loop's clock."""
+        self._news = NewsPace()
         self._renew_at = float("inf") if ends is None else asyncio.get_running_loop().time() + ends
 
     @property
@@ -183,7 +124,7 @@ class ImapSession:
                 return opened.folder
             return await self._select(name)
 
-    async def _refresh(self, opened: _Open) -> bool:
+    async def _refresh(self, opened: OpenFolder) -> bool:
         """Let the server tell its news. False: it refuses even that, as Exchange does once it has lost the mailbox
         behind a session ("authenticated but not connected"), so that its silence means nothing."""
         opened.refreshed = (await self._protocol.run("NOOP")).status.ok
@@ -215,7 +156,7 @@ class ImapSession:
         if mailbox.uidvalidity is None:
             raise TransientError(f"the folder {name} has no UIDVALIDITY, so its messages cannot be told apart for long")
         folder = Folder(self._name, name, epoch_of(self._config, mailbox.uidvalidity))
-        self._open = _Open(folder, wire, mailbox, asyncio.get_running_loop().time())
+        self._open = OpenFolder(folder, wire, mailbox, asyncio.get_running_loop().time())
         return folder
 
     # --- messages --------------------------------------------------------------------------------------------
@@ -240,7 +181,7 @@ class ImapSession:
             and seen.mailbox is mailbox
         ):
             position = since if mailbox.uncounted else lowered(since, mailbox.exists)
-            self._seen[folder.name] = _Seen(position, mailbox, news, seen.gap, today)
+            self._seen[folder.name] = Seen(position, mailbox, news, seen.gap, today)
             yield Page((), position, gap=seen.gap)
             return
         async with self._listing:
@@ -251,7 +192,7 @@ class ImapSession:
         async for last in listing.pages(self._protocol):
             yield last
         if listing.complete:
-            self._seen[folder.name] = _Seen(last.position, mailbox, news, last.gap, today)
+            self._seen[folder.name] = Seen(last.position, mailbox, news, last.gap, today)
         self._heed(opened, news, listing.following)
 
     async def survey(self, folder: Folder, position: Position | None) -> Survey:
@@ -288,7 +229,7 @@ class ImapSession:
             while not download.complete:
                 for answer in download.arrived():
                     if isinstance(answer, RawMessage):
-                        self._fruitless, self._news_from = 0, 0.0
+                        self._news = NewsPace()
                     yield answer
                 await download.more()
         finally:
@@ -366,13 +307,13 @@ class ImapSession:
             self._check()
             left = deadline - loop.time()
             news = self._has_news()
-            if news and loop.time() >= self._news_from:
+            if news and loop.time() >= self._news.begins_at:
                 self._tell_news()
                 return Wake.NEWS
             if left <= 0:
                 return Wake.RENEW if deadline == self._renew_at else Wake.LIMIT
             if news:
-                await asyncio.sleep(min(left, self._news_from - loop.time(), 1.0))
+                await asyncio.sleep(min(left, self._news.begins_at - loop.time(), 1.0))
             elif protocol.busy or self._downloads.active:
                 await self._changed(left)
             elif idle and (self._open is None or self._open.folder.name != self._first):
@@ -404,7 +345,7 @@ class ImapSession:
         opened = self._open
         assert opened is not None
         mailbox = opened.mailbox
-        before, now = self._marks.get(self._first), _Mark(mailbox.uidvalidity, mailbox.uidnext, mailbox.exists)
+        before, now = self._marks.get(self._first), Mark(mailbox.uidvalidity, mailbox.uidnext, mailbox.exists)
         if before is None or before.moved(now):
             mailbox.news += 1  # found out by us instead of told
         return True
@@ -416,16 +357,13 @@ class ImapSession:
     def _tell_news(self) -> None:
         assert self._open is not None
         self._heed(self._open, self._open.mailbox.news, 0)
-        # Told too often and for nothing, it would be all that we do.
-        pause = min(FIRST_PAUSE * 2.0 ** min(self._fruitless, 20), LONGEST_PAUSE)
-        self._news_from = asyncio.get_running_loop().time() + pause
-        self._fruitless += 1
+        self._news.told(asyncio.get_running_loop().time())
 
-    def _heed(self, opened: _Open, news: int, listed_to: int) -> None:
+    def _heed(self, opened: OpenFolder, news: int, listed_to: int) -> None:
         mailbox = opened.mailbox
         opened.heeded = max(opened.heeded, news)
         uidnext = None if mailbox.uidnext is None else max(mailbox.uidnext, listed_to)
-        self._marks[opened.folder.name] = _Mark(mailbox.uidvalidity, uidnext, mailbox.exists)
+        self._marks[opened.folder.name] = Mark(mailbox.uidvalidity, uidnext, mailbox.exists)
 
     async def _changed(self, seconds: float) -> None:
         self._protocol.changed.clear()
@@ -452,7 +390,7 @@ class ImapSession:
         if self._protocol.lost is not None:
             raise self._protocol.loss()
 
-    def _require(self, *folders: Folder) -> _Open:
+    def _require(self, *folders: Folder) -> OpenFolder:
         self._check()
         opened = self._open
         if opened is None or opened.mailbox.renumbered or any(folder != opened.folder for folder in folders):

@@ -7,21 +7,20 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import TransientError
-from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage, Survey
+from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, Survey
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.sources.maildir import directory as on_disk
 from mailpoller.sources.maildir.directory import CUR, NEW, Entry, Scan, Stamps
+from mailpoller.sources.maildir.octets import Answer, close_all, instant, read_file
 from mailpoller.sources.maildir.position import Reached, digest
 
-CHUNK = 256 * 1024
-"""Octets of one read."""
 SWEEP_INTERVAL = timedelta(hours=1)
 """How often all is listed whatever the directories' time stamps say: those of a network file system may lie."""
 
@@ -35,7 +34,6 @@ _IMPOSSIBLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENAMET
 
 Listing = tuple[list[MessageRef], Position]
 State = Literal["applied", "failed", "pending"]
-Answer = RawMessage | Gone | OSError
 
 
 class StoreMissing(TransientError):
@@ -197,7 +195,7 @@ class PolledFolder:
         size = on_disk.announced_size(entry.name)
         if status is None:
             return MessageRef(self._folder, uid, size)
-        return MessageRef(self._folder, uid, status.st_size if size is None else size, _instant(status.st_mtime))
+        return MessageRef(self._folder, uid, status.st_size if size is None else size, instant(status.st_mtime))
 
     def _wanted(self, uid: str, start: Start) -> bool:
         if start.kind == "unseen":
@@ -233,7 +231,7 @@ class PolledFolder:
                 for claim in missing:
                     if (entry := self._entries.get(claim.ref.uid)) is not None:
                         try:
-                            answers.append(self._read(claim, entry, limit))
+                            answers.append(read_file(self._path(entry), claim, entry, self._spool, limit))
                             continue
                         except FileNotFoundError:
                             pass
@@ -247,40 +245,6 @@ class PolledFolder:
             close_all(answers)
             raise
         return [*answers, *(OSError(errno.EAGAIN, "the file is renamed all the time") for _ in missing)]
-
-    def _read(self, claim: Claim, entry: Entry, limit: int) -> Answer:
-        """Raises FileNotFoundError if the file is not there."""
-        try:
-            descriptor = _open_regular(self._path(entry))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            return error
-        if descriptor is None:
-            return Gone(claim)
-        intake = self._spool.begin(limit)
-        try:
-            before = os.fstat(descriptor)
-            while (room := limit - intake.size) > 0 and (chunk := os.read(descriptor, min(CHUNK, room))):
-                intake.write(chunk)
-            status = os.fstat(descriptor)
-        except OSError as error:
-            intake.abort()
-            return error
-        except BaseException:
-            intake.abort()
-            raise
-        finally:
-            os.close(descriptor)
-        return RawMessage(
-            claim,
-            intake.finish(),
-            truncated=status.st_size > intake.size,
-            announced=status.st_size,
-            received=_instant(status.st_mtime),
-            flags=on_disk.flags_of(entry.name),
-            doubt=_doubt(before.st_size, intake.size, status.st_size, limit),
-        )
 
     # --- settling ----------------------------------------------------------------------------------------------
     def settle(self, settlements: Sequence[Settlement]) -> list[Disposed]:
@@ -377,13 +341,6 @@ class PolledFolder:
             del self._entries[uid]
 
 
-def close_all(answers: Sequence[Answer]) -> None:
-    """Give back the octets of answers that nobody will take."""
-    for answer in answers:
-        if isinstance(answer, RawMessage):
-            answer.octets.close()
-
-
 def words(error: OSError) -> str:
     """What the operating system says, without the path."""
     return error.strerror or type(error).__name__
@@ -396,36 +353,3 @@ def _changed(reached: Reached, stamps: Stamps) -> set[str]:
         return {NEW, CUR}
     pairs = ((NEW, reached.new, stamps.new), (CUR, reached.cur, stamps.cur))
     return {part for part, then, now in pairs if then != now}
-
-
-def _doubt(before: int, taken: int, after: int, limit: int) -> str:
-    """Why what was read of a file may not be the message, or "". ``before`` and ``after``: the file's size then."""
-    if not after and not taken:
-        return "the file is empty, as a power cut leaves one"
-    if before != after or (taken < limit and taken != after):
-        return "the file changed while it was read"
-    return ""
-
-
-def _open_regular(path: Path) -> int | None:
-    """A descriptor of the file; None if it is no regular file. Never follows a link, never waits for a pipe's
-    writer."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        # ELOOP: a link by now. ENXIO: a socket.
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            return None
-        raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _instant(seconds: float) -> datetime | None:
-    """Aware; None for a time stamp that no calendar has."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

@@ -18,7 +18,8 @@ from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Posit
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.sources.maildir import directory as on_disk
-from mailpoller.sources.maildir.folder import PolledFolder, close_all, words
+from mailpoller.sources.maildir.folder import PolledFolder, words
+from mailpoller.sources.maildir.octets import close_all
 from mailpoller.storage.thread import Pool
 
 log = structlog.get_logger(__name__)

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from hashlib import sha256
-from typing import Protocol, overload
-from urllib.parse import quote as percent
+from typing import Protocol
 
 import structlog
 
@@ -17,13 +15,13 @@ from mailpoller.core.errors import MachineTrouble, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
-from mailpoller.sources.pop3.columns import Some
 from mailpoller.sources.pop3.config import Pop3Settings, impossible
 from mailpoller.sources.pop3.download import SPOILT, Download
 from mailpoller.sources.pop3.excerpt import Excerpt
 from mailpoller.sources.pop3.maildrop import CONFIRMED, Contents, Maildrop, State, contradictory, shared_name
 from mailpoller.sources.pop3.memory import Memory
 from mailpoller.sources.pop3.protocol import Pop3Protocol
+from mailpoller.sources.pop3.shown import Shown, digest_of, epoch_of, everything
 
 log = structlog.get_logger(__name__)
 
@@ -53,58 +51,6 @@ class Dialler(Protocol):
     @property
     def pause(self) -> timedelta:
         """How long the server still wants us to stay away; nothing if we may come at once."""
-
-
-def epoch_of(config: Pop3Settings, *, by_uidl: bool) -> str:
-    """``pop3://user@host/``, host in lower case; ``;UIDL=none`` behind it where the server has none, for then the
-    uids are others.
-
-    A port other than 110 and 995 stands behind the host. These two lead to the same maildrop, and going over from one
-    to the other for the sake of TLS must not look like another server.
-    """
-    host = f"[{config.host}]" if ":" in config.host else config.host.lower()
-    port = "" if config.effective_port in (110, 995) else f":{config.effective_port}"
-    return f"pop3://{percent(config.username, safe='')}@{host}{port}/{'' if by_uidl else ';UIDL=none'}"
-
-
-class Shown(Sequence[MessageRef]):
-    """Messages of a maildrop, each made when it is asked for."""
-
-    def __init__(self, folder: Folder, contents: Contents, uids: Sequence[str]) -> None:
-        self._folder = folder
-        self._contents = contents
-        self._uids = uids
-
-    def __len__(self) -> int:
-        return len(self._uids)
-
-    @overload
-    def __getitem__(self, index: int) -> MessageRef: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[MessageRef]: ...
-    def __getitem__(self, index: int | slice) -> MessageRef | list[MessageRef]:
-        if isinstance(index, slice):
-            return [self._ref(uid) for uid in self._uids[index]]
-        return self._ref(self._uids[index])
-
-    def _ref(self, uid: str) -> MessageRef:
-        return MessageRef(self._folder, uid, self._contents.size(uid))
-
-
-def everything(contents: Contents) -> Sequence[str]:
-    """The uids of all that is in it."""
-    return Some(contents.numbers, range(len(contents.numbers)))
-
-
-async def _digest(contents: Contents) -> bytes:
-    """Stands for all that is in it."""
-    found = sha256(repr(contents.whole).encode())
-    for place, uid in enumerate(contents.numbers):
-        number = contents.numbers.number(place)
-        found.update(repr((uid, number, contents.sizes.get(number))).encode())
-        if not place % 500:
-            await asyncio.sleep(0)
-    return found.digest()
 
 
 class Pop3Session:
@@ -271,7 +217,7 @@ class Pop3Session:
         """
         maildrop, contents = await self._present(folder)
         await self._confirm(maildrop, contents, position)
-        digest = contents.digest or await _digest(contents)
+        digest = contents.digest or await digest_of(contents)
         if digest == self._memory.surveyed and self._clock.monotonic() < self._memory.surveyed_again:
             return Survey()
         self._surveying = digest
