@@ -15,6 +15,7 @@ from mailpoller.remote.bearer import TokenTrouble
 from mailpoller.remote.polled_session import Asked
 from mailpoller.remote.throttle import LONGEST_PAUSE, Throttle
 from mailpoller.wire.http import HttpClient, HttpStatus, IntakeTrouble, Unauthorized
+from mailpoller.wire.retry import as_told
 
 TRIES = 4
 """How often a request that may pass later is made, all told, before the engine is left to wait."""
@@ -71,7 +72,8 @@ class WebClient(Asked):
         the error that the last refusal means, :class:`Busy`, :class:`TokenTrouble`, :class:`IntakeTrouble`, and what
         the tokens raise.
         """
-        for attempt in range(TRIES):
+
+        async def attempt() -> T:
             self.check()
             async with turn():
                 self.check()
@@ -79,19 +81,36 @@ class WebClient(Asked):
                     done = await once()
                 except (HttpStatus, Unauthorized) as error:
                     refusal = means(error)
-                    if refusal.throttled:
-                        wait = self._throttle.throttled(refusal.wish)  # the next turn is as far away
-                    else:
-                        wait = FIRST_WAIT * 2**attempt * random.uniform(0.8, 1.2)
-                    if not refusal.again or wait > LONGEST_PAUSE or attempt == TRIES - 1:
-                        raise refusal.error from None
+                    # The next turn is as far away as a service that is busy wishes.
+                    pause = self._throttle.throttled(refusal.wish) if refusal.throttled else None
+                    raise _Refused(refusal, pause) from None
                 except (TokenTrouble, IntakeTrouble):
                     raise
                 except TransientError as error:
                     raise self.lose(str(error), error.retry_after) from None
-                else:
-                    self._throttle.served()
-                    return done
-            if not refusal.throttled:
-                await self._throttle.clock.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+                self._throttle.served()
+                return done
+
+        try:
+            return await as_told(attempt, _wait, tries=TRIES, sleep=self._throttle.clock.sleep)
+        except _Refused as refused:
+            raise refused.refusal.error from None
+
+
+class _Refused(Exception):
+    """``pause``: how far away the next turn is, if the service is busy."""
+
+    def __init__(self, refusal: Refusal, pause: float | None) -> None:
+        super().__init__(str(refusal.error))
+        self.refusal = refusal
+        self.pause = pause
+
+
+def _wait(error: Exception, attempt: int) -> float | None:
+    """Seconds until the same is asked again, beside the turn's own; None if it is not."""
+    if not isinstance(error, _Refused) or not error.refusal.again:
+        return None
+    if error.pause is not None:
+        return 0.0 if error.pause <= LONGEST_PAUSE else None
+    wait = FIRST_WAIT * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+    return wait if wait <= LONGEST_PAUSE else None

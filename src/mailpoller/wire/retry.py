@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 T = TypeVar("T")
 
@@ -35,6 +42,37 @@ async def briefly(
         + wait_random(0, first_wait.total_seconds()),
         retry=retry_if_exception_type(on),
         reraise=True,
+    )
+    async for attempt in attempts:
+        with attempt:
+            return await work()
+    raise AssertionError("tenacity ends by returning or raising")
+
+
+async def as_told(
+    work: Callable[[], Awaitable[T]],
+    wait: Callable[[Exception, int], float | None],
+    *,
+    tries: int,
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """Do ``work``, and again as long as a peer says that it may: at most ``tries`` times in all; the last error is
+    raised as it came.
+
+    ``wait``: seconds from this error of the attempt of that number (from 1) to the next one, spent in ``sleep``; None
+    if there is none. It is asked after the last attempt too. A cancellation passes at once.
+    """
+    told = 0.0
+
+    def again(state: RetryCallState) -> bool:
+        nonlocal told
+        error = state.outcome.exception() if state.outcome is not None else None
+        seconds = wait(error, state.attempt_number) if isinstance(error, Exception) else None
+        told = seconds or 0.0
+        return seconds is not None
+
+    attempts = AsyncRetrying(
+        stop=stop_after_attempt(tries), wait=lambda _: told, retry=again, sleep=sleep, reraise=True
     )
     async for attempt in attempts:
         with attempt:

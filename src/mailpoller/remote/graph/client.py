@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,7 @@ from mailpoller.remote.web import TRIES, WebClient
 from mailpoller.wire.http import Bearer, HttpAnswer, HttpClient, HttpError, retry_after
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.redaction import spoken
+from mailpoller.wire.retry import as_told
 from mailpoller.wire.tls import TlsPolicy
 
 IMMUTABLE = 'IdType="ImmutableId"'
@@ -169,7 +171,9 @@ class GraphClient(WebClient):
     async def _batch(self, asks: Sequence[Ask], doing: str) -> list[Answer]:
         answers = [Answer(0, {})] * len(asks)
         left = list(range(len(asks)))
-        for attempt in range(TRIES):
+
+        async def rest() -> None:
+            nonlocal left
             body = {"requests": [self._part(number, asks[number]) for number in left]}
             # A batch is worked on by as many as may at a time, so it takes every place.
             answer = await self._ask(
@@ -179,11 +183,12 @@ class GraphClient(WebClient):
                 if number in left:
                     answers[number] = one
             left = [number for number in left if answers[number].status in BUSY]
-            if not left or attempt == TRIES - 1:
-                break
-            told = [one.retry_after for number in left if (one := answers[number]).retry_after is not None]
-            if self._gate.throttled(max((one for one in told if one is not None), default=None)) > LONGEST_PAUSE:
-                break
+            if left:
+                told = [one.retry_after for number in left if (one := answers[number]).retry_after is not None]
+                raise _Left(self._gate.throttled(max((one for one in told if one is not None), default=None)))
+
+        with contextlib.suppress(_Left):  # who was not served has the service's last word for an answer
+            await as_told(rest, _pause, tries=TRIES, sleep=self._gate.clock.sleep)
         return answers
 
     def _part(self, number: int, ask: Ask) -> dict[str, object]:
@@ -212,6 +217,19 @@ class GraphClient(WebClient):
             return answer.object()
         except HttpError as error:
             raise self.lose(str(error)) from None
+
+
+class _Left(Exception):
+    """Some parts of a batch were not served; ``pause``: how far away the next turn is."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__("the service is busy")
+        self.pause = pause
+
+
+def _pause(error: Exception, _attempt: int) -> float | None:
+    """See :func:`~mailpoller.wire.retry.as_told`; the next turn waits by itself."""
+    return 0.0 if isinstance(error, _Left) and error.pause <= LONGEST_PAUSE else None
 
 
 def _answer(response: object, asked: Sequence[str]) -> tuple[int, Answer] | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -27,11 +27,15 @@ from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.http.network import open_pool
 from mailpoller.wire.pace import Pace
 from mailpoller.wire.redaction import spoken
+from mailpoller.wire.retry import as_told
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 ANSWER_LIMIT = 16 << 20
 """Octets of an answer besides message content: 512 changes have 0.5 MB, a sync state of a huge folder some MB."""
+TRIES = 3
+"""How often the same is asked of a server that is busy."""
 PATIENCE = timedelta(seconds=10)
 """A back-off up to this is waited for; for a longer one the mailbox is given up until then."""
 UNSAID = timedelta(seconds=2)
@@ -94,18 +98,26 @@ class EwsClient(Asked):
         A server that is busy for up to ten seconds is waited for. Raises :class:`SessionLost` (:class:`Busy` for
         longer), :class:`CredentialsRefused`, :class:`HttpError`, or what a fault means.
         """
-        for attempt in (1, 2, 3):
-            try:
-                async with aclosing(self.answers(request, doing)) as answers:
-                    replies = [reply async for reply in answers]
-                for reply in replies:
-                    if reply.code in BUSY:
-                        # Of many parts some may have been done; what is asked for twice is done once.
-                        raise reply.trouble(doing)
-                return replies
-            except Busy as busy:
-                await self.rest(busy, last=attempt == 3)
-        raise AssertionError("the last attempt returns or raises")
+
+        async def once() -> list[Reply]:
+            async with aclosing(self.answers(request, doing)) as answers:
+                replies = [reply async for reply in answers]
+            for reply in replies:
+                if reply.code in BUSY:
+                    # Of many parts some may have been done; what is asked for twice is done once.
+                    raise reply.trouble(doing)
+            return replies
+
+        return await self.patiently(once)
+
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work``, and again while the server is busy, after as long as it wishes; :class:`Busy` is for the whole
+        session if that is long, or was in vain."""
+        try:
+            return await as_told(work, self._pause, tries=TRIES, sleep=self._clock.sleep)
+        except Busy as busy:
+            self.lost = self.lost or str(busy)
+            raise
 
     async def answers(
         self, request: Request, doing: str, contents: Contents | None = None
@@ -143,14 +155,15 @@ class EwsClient(Asked):
                     # any more.
                     await self._hang_up()
 
-    async def rest(self, busy: Busy, *, last: bool) -> None:
-        """Wait as long as the server wishes; raise ``busy`` for the whole session if that is long or was in vain."""
-        wish = UNSAID if busy.retry_after is None else busy.retry_after
-        if last or wish > PATIENCE:
-            self.lost = self.lost or str(busy)
-            raise busy
+    def _pause(self, error: Exception, _attempt: int) -> float | None:
+        """Seconds for which a server that is busy wants to be left alone; None for longer than we wait."""
+        if not isinstance(error, Busy):
+            return None
+        wish = UNSAID if error.retry_after is None else error.retry_after
+        if wish > PATIENCE:
+            return None
         log.debug("server.busy", host=self._config.host, wait_s=wish.total_seconds())
-        await self._clock.sleep(wish.total_seconds())
+        return wish.total_seconds()
 
     async def _hang_up(self) -> None:
         pool, self._pool, self._used = self._pool, None, False

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import pybase64
 
@@ -17,7 +18,7 @@ from mailpoller.remote.fetching import Fetching
 from mailpoller.sources.ews import soap
 from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.reader import CONTENT, Enough, Node
-from mailpoller.sources.ews.replies import BUSY, GONE, Busy, Reply
+from mailpoller.sources.ews.replies import BUSY, GONE, Reply
 from mailpoller.wire.http import HttpError, iso_date
 
 SET_MESSAGES = 50
@@ -139,19 +140,14 @@ class Download(Fetching):
 
     async def _fetch_all(self) -> None:
         try:
-            busy = 0
             while self._sets:
-                uids = self._sets.popleft()
-                try:
-                    await self._fetch(uids)
-                    busy = 0
-                except Busy as error:
-                    busy += 1
-                    await self._client.rest(error, last=busy > 2)
-                    if left := [uid for uid in uids if uid in self._waiting]:
-                        self._sets.appendleft(left)
+                await self._client.patiently(partial(self._fetch_left, self._sets.popleft()))
         finally:
             self._bodies.drop()
+
+    async def _fetch_left(self, uids: Sequence[str]) -> None:
+        if left := [uid for uid in uids if uid in self._waiting]:
+            await self._fetch(left)
 
     async def _fetch(self, uids: list[str]) -> None:
         """One request. Whatever is in doubt afterwards is asked for again, what may be to blame alone."""

@@ -93,17 +93,6 @@ class ImapProtocol(Connection):
         """True if the server has this extension, by its name or as part of IMAP4rev2 (RFC 9051 appendix E)."""
         return capability in self.capabilities or ("IMAP4REV2" in self.capabilities and capability in _IN_REV2)
 
-    async def execute(self, command: library.Command, scrub: str | None = None) -> library.Response:
-        """What the library's own methods end in. Mends: one FETCH at a time, others failed; a time-out followed by the
-        late answer killed the protocol. Here a command cannot time out alone: the connection does."""
-        arguments = [str(one) for one in command.args if one is not None]
-        answer = await self.run(
-            command.name, *arguments, within=self.mailbox if command.prefix else None,
-            wants=(command.untagged_resp_name.encode(),), tag=command.tag
-        )  # fmt: skip
-        texts = [response[0].split(b" ", 2)[-1] for response in answer.data if isinstance(response[0], bytes)]
-        return library.Response(answer.status.kind, [*texts, answer.status.text.encode()])
-
     # --- responses -------------------------------------------------------------------------------------------
     def _respond(self, response: Response) -> None:
         if self._upgrading:
