@@ -19,7 +19,7 @@ async def test_status_is_told_though_the_ledger_cannot_be_read() -> None:
     whole = await operations.status({})
     assert whole["mailboxes"][0]["ledger"]["settled"] == 1
     assert "ledger_error" not in whole
-    rig.ledger.fail("counts")
+    rig.ledger.fail("standings")
     part = await operations.status({})
     assert part["mailboxes"][0]["ledger"] == {}
     assert part["mailboxes"][0]["condition"]

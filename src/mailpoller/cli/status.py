@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -55,19 +56,20 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
 def _from_the_ledger(config: Config) -> dict[str, Any]:
     """What the ledger alone can tell; ``ledger_error`` if there is none, or none that can be read."""
     from mailpoller.cli.service import reader
+    from mailpoller.core.ports import Standing
     from mailpoller.engine.overdue import SHOWN_AFTER, stuck_report
 
     try:
         with reader(config) as ledger:
             held = {folder.mailbox: folder.held for folder in ledger.folders() if folder.present and folder.held}
-            polls = ledger.last_polls()
+            polls, standings = ledger.last_polls(), ledger.standings()
             mailboxes = [
                 {
                     "mailbox": name,
                     "condition": "held" if name in held else "no daemon",
                     "reason": held.get(name, ""),
                     "last_poll_at": polls[name].isoformat(timespec="seconds") if name in polls else None,
-                    "ledger": dict(ledger.counts(name)),
+                    "ledger": asdict(standings.get(name, Standing())),
                 }
                 for name in ledger.mailboxes()
             ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 import structlog
 
 from mailpoller import __version__
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
-from mailpoller.core.ports import Ledger
+from mailpoller.core.ports import Ledger, Standing
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
 from mailpoller.engine.dispatcher import LAST_RESORT
@@ -74,8 +75,10 @@ class Operations:
         told: dict[str, Any] = {}
         alarms = [] if self._alarm is None else list(self._alarm.unrecorded)
         try:
-            for entry in mailboxes if request.get("counts", True) else ():
-                entry["ledger"] = dict(await self._ledger.counts(entry["mailbox"]))
+            if request.get("counts", True):
+                standings = await self._ledger.standings()
+                for entry in mailboxes:
+                    entry["ledger"] = asdict(standings.get(entry["mailbox"], Standing()))
             recorded = await self._ledger.alarms()
             known = {alarm.key for alarm in recorded}
             alarms = [*recorded, *(alarm for alarm in alarms if alarm.key not in known)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ from mailpoller.core.delivery import (
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid, redeliveries
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Mark, QueueRecord, Sight, Traits
+from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Mark, QueueRecord, Sight, Standing, Traits
 from mailpoller.core.seals.ledger import SealedSettlement
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
@@ -543,6 +543,27 @@ class LedgerSuite:
         assert isinstance(held, Held)
         assert held.reason == "settled"
         assert await ledger.counts("support") == {"claimed": 0, "deferred": 0, "settled": 1, "undisposed": 0}
+        await ledger.close()
+
+    async def test_how_all_mailboxes_stand_is_how_each_of_them_stands(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        other = Folder("sales", INBOX.name, INBOX.epoch)
+        begun = clock.now()
+        for folder in (INBOX, RENUMBERED, other):
+            await ledger.open_folder(folder, ACCOUNT)
+            first, second, third, _ = claims(await ledger.claim(refs(folder, 1, 2, 3, 4)))
+            await ledger.settle([outcome(first), outcome(second, disposition=LEAVE)])
+            await ledger.defer([third], until=clock.now(), reason="queue-down", queue="support")
+            clock.move(timedelta(minutes=1))
+        standings = await ledger.standings()
+        assert set(standings) == {"support", "sales"}
+        for mailbox, standing in standings.items():
+            assert asdict(standing) == await ledger.counts(mailbox)
+        assert standings["support"] == Standing(claimed=1, deferred=1, settled=4, undisposed=1)
+        assert standings["sales"].waiting == 2
+        oldest = await ledger.oldest()
+        assert oldest["sales"] == begun + timedelta(minutes=2)
+        assert oldest["support"] == begun + timedelta(minutes=1), "what waits in a former epoch is nobody's work"
         await ledger.close()
 
     async def test_a_disposition_that_failed_is_tried_seldom_and_one_unknown_soon(

@@ -199,3 +199,19 @@ class QueueRecord:
     receipts: int
     first_at: datetime
     last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a mailbox's messages stand: how many are in hand, put off, settled, and settled with something still to be
+    done on the server."""
+
+    claimed: int = 0
+    deferred: int = 0
+    settled: int = 0
+    undisposed: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages without an outcome."""
+        return self.claimed + self.deferred

@@ -27,6 +27,7 @@ from mailpoller.core.ports import (
     Mark,
     QueueRecord,
     Sight,
+    Standing,
     Story,
     Stuck,
     Traits,
@@ -424,6 +425,12 @@ class SqliteLedger:
 
     async def counts(self, mailbox: str) -> Mapping[str, int]:
         return await self._read_aside(lambda c: stories.counts(c, mailbox))
+
+    async def standings(self) -> Mapping[str, Standing]:
+        return await self._read_aside(stories.standings)
+
+    async def oldest(self) -> Mapping[str, datetime]:
+        return await self._read_aside(stories.oldest)
 
     # --- queues ------------------------------------------------------------------------------------------------
     async def queue_mark(self, name: str) -> QueueRecord | None:

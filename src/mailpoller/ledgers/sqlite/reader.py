@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Story, Stuck
+from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Standing, Story, Stuck
 from mailpoller.ledgers.sqlite import alarms, folders, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
@@ -99,6 +99,10 @@ class LedgerReader:
     def counts(self, mailbox: str) -> Mapping[str, int]:
         """See :meth:`~mailpoller.core.ports.Ledger.counts`."""
         return stories.counts(self._connection, mailbox)
+
+    def standings(self) -> Mapping[str, Standing]:
+        """See :meth:`~mailpoller.core.ports.Ledger.standings`."""
+        return stories.standings(self._connection)
 
     def queue_mark(self, name: str) -> QueueRecord | None:
         """See :meth:`~mailpoller.core.ports.Ledger.queue_mark`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 from sqlite3 import Connection
 from typing import Any
 
@@ -11,7 +13,7 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MessageGone
 from mailpoller.core.identity import next_generation
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.core.ports import FormerOutcome, Story
+from mailpoller.core.ports import FormerOutcome, Standing, Story
 from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.values import (
     Key,
@@ -244,3 +246,41 @@ def counts(connection: Connection, mailbox: str) -> Mapping[str, int]:
         "settled": settled,
         "undisposed": open_work.get("settled", 0),
     }
+
+
+_PRESENT = """
+SELECT id, mailbox, turn = max(turn) OVER (PARTITION BY mailbox, name), settled FROM folder
+"""
+_OPEN = """
+SELECT folder, state, count(*) FROM message INDEXED BY message_due
+WHERE state IN ('claimed', 'suspect', 'deferred', 'settled') AND due_at IS NOT NULL GROUP BY state, folder
+"""
+_OLDEST = """
+SELECT folder, min(coalesce(received * 1000000, claimed_at)) FROM message INDEXED BY message_due
+WHERE state IN ('claimed', 'suspect', 'deferred') AND due_at IS NOT NULL GROUP BY folder
+"""
+_COLUMN = {"claimed": "claimed", "suspect": "deferred", "deferred": "deferred", "settled": "undisposed"}
+
+
+def standings(connection: Connection) -> dict[str, Standing]:
+    """See :meth:`Ledger.standings`; as :func:`counts` has them."""
+    folders = connection.execute(_PRESENT).fetchall()
+    present = {number: mailbox for number, mailbox, now, _ in folders if now}
+    counted: dict[str, Counter[str]] = {mailbox: Counter() for _, mailbox, _, _ in folders}
+    for _, mailbox, _, settled in folders:
+        counted[mailbox]["settled"] += settled
+    for number, state, count in connection.execute(_OPEN):
+        if number in present:
+            counted[present[number]][_COLUMN[state]] += count
+    return {mailbox: Standing(**counts) for mailbox, counts in counted.items()}
+
+
+def oldest(connection: Connection) -> dict[str, datetime]:
+    """See :meth:`Ledger.oldest`."""
+    present = {number: mailbox for number, mailbox, now, _ in connection.execute(_PRESENT) if now}
+    found: dict[str, int] = {}
+    for number, since in connection.execute(_OLDEST):
+        if number in present:
+            mailbox = present[number]
+            found[mailbox] = min(since, found.get(mailbox, since))
+    return {mailbox: instant(since) for mailbox, since in found.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from mailpoller.core.ports.records import Stuck
+from mailpoller.core.ports.records import Standing, Stuck
 
 
 class Mailboxes(Protocol):
@@ -38,3 +38,11 @@ class Mailboxes(Protocol):
 
     async def counts(self, mailbox: str) -> Mapping[str, int]:
         """How many messages are ``claimed``, ``deferred``, ``settled``, ``undisposed``."""
+
+    async def standings(self) -> Mapping[str, Standing]:
+        """The same of every mailbox that has rows, at once: for a thousand of them it costs little more than for
+        one."""
+
+    async def oldest(self) -> Mapping[str, datetime]:
+        """Mailbox -> since when the oldest of its messages without an outcome has been there: the server's date, or
+        when it was claimed. Costs a look at each such message."""
