@@ -24,6 +24,7 @@ from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoi
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.registry import load_plugin
+from mailpoller.config.sections import METRICS
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError
@@ -46,12 +47,15 @@ from mailpoller.engine.control import ControlServer
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.lifeline import Lifeline
+from mailpoller.engine.metrics import Metrics
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
 from mailpoller.engine.recognition import vanished
-from mailpoller.engine.supervisor import Supervisor
+from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.mail.compose import test_mail
+from mailpoller.monitoring.pages import serve as serve_metrics
+from mailpoller.monitoring.pages import sizes_of
 from mailpoller.storage.disk import make_directory
 
 log = structlog.get_logger(__name__)
@@ -157,6 +161,23 @@ async def assemble(
             ledger, health, fleet.queues, fleet.watchers, own=fleet.own, overdue=overdue, alarm=alarm
         )
         control = ControlServer(service.control_socket, operations.handlers())
+        watching: dict[str, Service] = {}
+        if (wanted := config.of(METRICS)) is not None:
+            metrics = Metrics(
+                health,
+                lambda: [*fleet.queues.values(), *fleet.own.values()],
+                fleet.watchers,
+                ledger,
+                clock,
+                budget=fleet.shares.budget,
+                memory=bounds.memory,
+                connections=fleet.shares.connections,
+                alarms=alarm.count,
+                expiring=fleet.expiring,
+                sizes=sizes_of(getattr(config.ledger, "path", None), service.state_directory),
+            )
+            report = partial(operations.status, {"counts": False})
+            watching["metrics"] = partial(serve_metrics, wanted, metrics, report)
         supervisor = fleet.supervisor(
             notifier=Notifier(),
             grace=service.stop_grace,
@@ -167,6 +188,7 @@ async def assemble(
                 "lacking": lacking.run,
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
+                **watching,
             },
         )
         yield App(supervisor, ledger, health, fleet, stop)

@@ -324,3 +324,30 @@ def test_mail_that_waits_for_its_queue_is_found_by_sender_message_id_and_mid_and
     assert told[0] in ask(site, "trace", "ada@customer.example", "--json").json
     Path(path).rmdir()
     assert site.once() == 0
+
+
+# --- metrics
+# -------------------------------------------------------------------------------------------------------------
+def test_figures_of_a_running_daemon_tell_its_mail_and_go_when_it_goes(site: Site, tmp_path: Path) -> None:
+    where = tmp_path / "metrics.sock"
+    site.settings["metrics"] = {"socket": str(where)}
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 3)
+        daemon.until(lambda: ask(site, "health").code == 0)
+        figures = scraped(where, "/metrics")
+        assert 'mailpoller_mailbox_messages_total{mailbox="support",kind="delivered"} 3\n' in figures
+        assert 'mailpoller_queue_latency_seconds_count{queue="support"} 3\n' in figures
+        assert 'mailpoller_mailbox_up{mailbox="support",host="127.0.0.1"} 1\n' in figures
+        assert re.search(r"^mailpoller_ledger_bytes [1-9]", figures, re.MULTILINE)
+        for page in ("/healthz", "/readyz"):
+            assert " 200 " in scraped(where, page).splitlines()[0]
+        assert daemon.stop() == 0
+    assert not where.exists()
+
+
+def scraped(where: Path, page: str) -> str:
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.connect(str(where))
+        wire.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
+        with wire.makefile("rb") as answer:
+            return answer.read().decode()

@@ -411,6 +411,9 @@ class Witness:
     def progressed(self) -> None:
         self._watcher.progressed()
 
+    def listed(self, count: int) -> None:
+        self._watcher.listed(count)
+
     def settled(self, outcome: Outcome) -> None:
         self._watcher.settled(outcome)
         self.settled_count += 1

@@ -160,6 +160,7 @@ class _Listener:
     def __init__(self, observer: Observer, recorder: _Recorder) -> None:
         self._recorder = recorder
         self.progressed = observer.progressed
+        self.listed = observer.listed
         self.disposed = observer.disposed
         self.absence = observer.absence
         self.replaced = observer.replaced

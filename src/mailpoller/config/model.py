@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from mailpoller.core.component import Block, SinkConfig
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, MailAddress, MailAddresses, OutgoingName, QueueName, Secret, Size
 from mailpoller.mail.understand.conversation import KEY_ID, Finder, compile_capturing
 
@@ -147,6 +149,25 @@ class AlertsConfig(Block):
     reminder: Annotated[Duration, _at_least(timedelta(minutes=1), "1m")] | None = None
     """Say again after this long that a trouble lasts. Without it there is one mail when it begins and one when it
     ends."""
+
+
+class MetricsConfig(Block):
+    """Figures and health over HTTP, for monitoring on this machine: ``/metrics``, ``/healthz`` and ``/readyz``."""
+
+    socket: Path | None = None
+    """A Unix socket, made with mode 0660: whoever is in the service's group may ask."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """A port of 127.0.0.1: whoever is on this machine may ask, and sees the names of mailboxes, queues and hosts."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.socket is None and self.port is None:
+            raise ValueError("socket or port has to be there")
+        return self
+
+    def extras(self) -> Iterator[Extra]:
+        """h11 speaks HTTP."""
+        yield Extra("port" if self.socket is None else "socket", "h11", "mailpoller[metrics]")
 
 
 class QuarantineConfig(Block):

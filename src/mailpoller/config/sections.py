@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from mailpoller.config.model import AlertsConfig, ConversationsConfig, Quarantine, QuarantineConfig, ServiceConfig
+from mailpoller.config.model import (
+    AlertsConfig,
+    ConversationsConfig,
+    MetricsConfig,
+    Quarantine,
+    QuarantineConfig,
+    ServiceConfig,
+)
 from mailpoller.config.tests_of_rules import RuleTest
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
 
@@ -120,6 +127,14 @@ ALERTS: Section[AlertsConfig | None] = Section(
     without="nobody; logs and `mailpoller status` only",
     model=AlertsConfig,
 )
+METRICS: Section[MetricsConfig | None] = Section(
+    "metrics",
+    "block",
+    summary="figures and health over HTTP, for monitoring on this machine",
+    without="none; `mailpoller health` needs none",
+    model=MetricsConfig,
+    place="One block, `metrics:`.",
+)
 RULES: Section[Mapping[str, RuleConfig]] = Section(
     "rules",
     "listed",
@@ -187,6 +202,7 @@ TABLE: tuple[Section[Any], ...] = (
     OUTGOING,
     QUARANTINE,
     ALERTS,
+    METRICS,
     RULES,
     CONVERSATIONS,
     DEFAULTS,

@@ -144,6 +144,10 @@ class Alarm:
             if not one.recorded and one.ended_at is None
         ]
 
+    def count(self) -> dict[str, int]:
+        """How many alarms stand, by kind, in this run or since an earlier one."""
+        return Counter(word_of(one.kind) for one in self._alarms.open.values() if one.ended_at is None)
+
     async def standing(self, kind: AnyKind) -> Sequence[str]:
         """The subjects of all alarms of this kind that have not ended, in this run or since an earlier one."""
         await self._recall()

@@ -109,6 +109,7 @@ class BatchRunner:
             largest=config.max_message_size,
             in_hand=STAGES + UNTOLD,
             skip=self._claims.skip,
+            listed=observer.listed,
         )
         self._fetcher = Fetcher(
             mailbox,

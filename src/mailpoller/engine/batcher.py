@@ -77,8 +77,9 @@ class Batcher:
     """Cuts one mailbox's work into batches.
 
     ``in_hand``: batches that may be under way when the next one is asked for. ``largest``: octets of a message that
-    are fetched at most. ``skip``: records messages that ``start`` does not want. ``reachable``: the queues that the
-    mailbox's mail can go to, or None if that cannot be told.
+    are fetched at most. ``skip``: records messages that ``start`` does not want. ``listed``: told
+    how many messages a listing shows. ``reachable``: the queues that the mailbox's mail can go to, or None if that
+    cannot be told.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Batcher:
         largest: int,
         in_hand: int,
         skip: Callable[[Sequence[MessageRef]], Awaitable[None]],
+        listed: Callable[[int], None],
     ) -> None:
         self._mailbox = mailbox
         self._backlog = backlog
@@ -105,6 +107,7 @@ class Batcher:
         self._largest = largest
         self._in_hand = in_hand
         self._skip = skip
+        self._listed = listed
 
     async def suspects(self, folder: Folder) -> list[MessageRef]:
         """The suspects to be worked on next, before all else; those that are in doubt as well come last and alone."""
@@ -181,8 +184,10 @@ class Batcher:
         waiting: deque[MessageRef] = deque()
         covered: deque[tuple[int, Position]] = deque()
         async for page in pages:
-            if whole and not result.listed and page.listed is not None:
-                log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
+            if not result.listed and page.listed is not None:
+                self._listed(page.listed)
+                if whole:
+                    log.info("folder.listed", mailbox=self._mailbox, folder=folder.name, listed=page.listed)
             result.gap, result.partial = page.gap, result.partial or page.partial
             if page.unwanted:
                 await self._skip(page.unwanted)

@@ -51,6 +51,10 @@ class Connections:
         """Places that are taken now."""
         return len(self._places)
 
+    def by_host(self) -> dict[str, int]:
+        """Places that are taken now, by host."""
+        return {host: count for host, count in self._on.items() if count}
+
     @property
     def waiting(self) -> int:
         """How many mailboxes wait for a place."""

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ from typing import Any
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, TransientError
-from mailpoller.storage.disk import make_directory
+from mailpoller.storage.local_socket import listen_at, remove
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +54,7 @@ class ControlServer:
     async def serve(self, ended: asyncio.Event) -> None:
         """Serve until ``ended``. A socket that cannot be made costs the control commands, not the mail."""
         try:
-            listening = self._listen()
+            listening = listen_at(self._path)
             made = self._path.lstat()
             server = await asyncio.start_unix_server(self._talk, sock=listening, limit=LONGEST_REQUEST)
         except OSError as error:
@@ -68,31 +64,7 @@ class ControlServer:
             async with server:
                 await ended.wait()
         finally:
-            with suppress(OSError):
-                if self._path.lstat().st_ino == made.st_ino:  # else somebody else listens there by now
-                    self._path.unlink()
-
-    def _listen(self) -> socket.socket:
-        """A socket in the place of one that an earlier process may have left. Anything else there is left alone.
-        Raises OSError."""
-        make_directory(self._path.parent, mode=0o750)
-        try:
-            if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise FileExistsError(errno.EEXIST, f"{self._path} is there, and is no socket")
-            if _answers(self._path):
-                raise FileExistsError(errno.EEXIST, f"another process listens on {self._path}")
-            self._path.unlink()
-        except FileNotFoundError:
-            pass
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            os.fchmod(listening.fileno(), 0o660)  # never more, whatever the umask is; and afterwards never less
-            listening.bind(str(self._path))
-            self._path.chmod(0o660)
-        except BaseException:
-            listening.close()
-            raise
-        return listening
+            remove(self._path, made)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
@@ -126,19 +98,6 @@ class ControlServer:
         except Exception:
             log.exception("control.failed", verb=str(request.get("do")))
             return {"ok": False, "error": "the request failed; the daemon's log says why"}
-
-
-def _answers(path: Path) -> bool:
-    """True if a living process listens there: one with another ledger, whose socket is not ours to remove."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
-        wire.settimeout(1)
-        try:
-            wire.connect(str(path))
-        except BlockingIOError:
-            return True  # so busy that it turns us away
-        except OSError:
-            return False
-        return True
 
 
 def _kind(error: MailpollerError) -> str:

@@ -9,7 +9,12 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from mailpoller.core.delivery import Outcome
 from mailpoller.core.ports import Clock, Stuck
+from mailpoller.engine.histogram import Histogram
+
+LATENCIES = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
+"""Seconds from the server's date of a message to the commit that a queue holds it: the bounds that are counted."""
 
 _WORDS = ("up", "starting", "retrying", "behind", "refused", "held", "not polled")
 """Of a status line, in this order."""
@@ -53,6 +58,16 @@ class MailboxHealth:
     rebuilt: deque[datetime] = field(default_factory=lambda: deque(maxlen=100))
     questioned: dict[str, list[Stuck]] = field(default_factory=dict)
     """By folder."""
+    polls: int = 0
+    sessions: int = 0
+    """Polls that were completed, and sessions that were opened, since the start."""
+    size: int = 0
+    """Octets of what was settled."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    """By kind of alarm, how often the mailbox waited out a failure."""
+    listed: int = 0
+    """Messages that the present listing shows and that are not settled yet, as far as it says how many it has."""
 
     def behind(self, now: datetime) -> bool:
         """True if no poll was completed for two intervals and a minute, or a folder is left out of them."""
@@ -61,6 +76,10 @@ class MailboxHealth:
         if self.failing:
             return True
         return self.waited(now) > 2 * self.poll_interval + timedelta(minutes=1)
+
+    def critical(self, now: datetime) -> bool:
+        """True if it is refused, held or behind: a human should look."""
+        return self.condition in (Condition.REFUSED, Condition.HELD) or self.behind(now)
 
     def waited(self, now: datetime) -> timedelta:
         """How long no poll was completed."""
@@ -75,6 +94,8 @@ class Health:
         self._clock = clock
         self.started_at = clock.now()
         self.mailboxes: dict[str, MailboxHealth] = {}
+        self.latencies: dict[str, Histogram] = {}
+        """By queue."""
         self._recalled: dict[str, tuple[datetime | None, datetime | None]] = {}
 
     def recall(self, last_polls: Mapping[str, datetime], first_runs: Mapping[str, datetime]) -> None:
@@ -114,7 +135,27 @@ class Health:
         """A poll of every folder that can be polled was completed."""
         health = self.mailboxes[name]
         health.last_poll_at = self._clock.now()
+        health.polls += 1
+        health.listed = 0
         self._recalled[name] = (health.last_poll_at, None)
+
+    def settled(self, name: str, outcome: Outcome) -> None:
+        """An outcome of a mailbox was committed."""
+        health = self.mailboxes[name]
+        health.settled += 1
+        health.outcomes[outcome.kind] += 1
+        health.size += outcome.size or 0
+        if health.listed:
+            health.listed -= 1
+        if outcome.kind == "quarantined":
+            health.quarantined += 1
+        if outcome.received is None or not outcome.receipts:
+            return
+        seconds = (self._clock.now() - outcome.received).total_seconds()
+        for queue in outcome.receipts:
+            if (found := self.latencies.get(queue)) is None:
+                found = self.latencies[queue] = Histogram(LATENCIES)
+            found.add(seconds)
 
     def rebuilt(self, name: str) -> None:
         """A mailbox's watcher got nowhere, or raised, and is built anew."""

@@ -15,6 +15,9 @@ class Observer(Protocol):
     def progressed(self) -> None:
         """A step got somewhere."""
 
+    def listed(self, count: int) -> None:
+        """A listing begins that shows so many messages."""
+
     def settled(self, outcome: Outcome) -> None:
         """An outcome was committed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
 from enum import Enum
@@ -21,7 +22,18 @@ from mailpoller.core.errors import (
     machine_trouble,
 )
 from mailpoller.core.extras import without
-from mailpoller.core.ports import Clock, Consumed, DoubtKind, QueueRecord, Sink, SinkDoubt, Unserving, Upkept
+from mailpoller.core.ports import (
+    Clock,
+    Consumed,
+    Deep,
+    Depth,
+    DoubtKind,
+    QueueRecord,
+    Sink,
+    SinkDoubt,
+    Unserving,
+    Upkept,
+)
 from mailpoller.core.tasks import TaskGroup, within
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
@@ -116,6 +128,14 @@ class Queue:
         """True while it is down because what lies in its place is not the queue that was delivered to."""
         self.concerns: dict[str, str] = {}
         """What an operator should know although it takes mail, by kind: ``sink``, ``untaken``, ``unserved``."""
+        self.receipts = 0
+        """Since the start, as all that follow."""
+        self.refusals: Counter[str] = Counter()
+        """``permanent`` and ``passing`` ones."""
+        self.failures = 0
+        """How often it went down."""
+        self.depth: Depth | None = None
+        """What it held a minute ago at most; None if it cannot tell."""
         self.recognition = recognition
         self._clock = clock
         self._listener = listener
@@ -221,7 +241,7 @@ class Queue:
                 await self._promptly(self.recognition.require())
             async with self._calls.turn(batch[0].raw.claim.ref.folder.mailbox, len(batch)):
                 answers = await self._call(batch)
-            received = sum(isinstance(answer, Receipt) for answer in answers)
+            received = self._count(answers)
             if self.recognition is not None and self.recognition.count(received):
                 await self._promptly(self.recognition.note())
             await self._hear_of_unserved()
@@ -251,6 +271,15 @@ class Queue:
             if len(batch) == 1:
                 return [Refusal(batch[0].delivery_id, "the sink failed in an unknown way; the log has the traceback")]
         return [answer for one in batch for answer in await self._bring([one])]
+
+    def _count(self, answers: Sequence[Receipt | Refusal]) -> int:
+        """How many of them are receipts."""
+        refusals = [answer for answer in answers if isinstance(answer, Refusal)]
+        for refusal in refusals:
+            self.refusals["permanent" if refusal.permanent else "passing"] += 1
+        received = len(answers) - len(refusals)
+        self.receipts += received
+        return received
 
     async def _promptly(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -286,6 +315,7 @@ class Queue:
             await self._down(reason, None, vanished=True)
 
     async def _down(self, reason: str, retry_after: timedelta | None, *, vanished: bool = False) -> None:
+        self.failures += 1
         wait = self._backoff.failed(at_least=retry_after)
         if self._lacking:
             wait = min(wait, UPKEEP_INTERVAL.total_seconds())
@@ -385,6 +415,8 @@ class Queue:
             await self._doubt(await self.sink.upkeep())
         if isinstance(self.sink, Consumed):
             await self._concern("untaken", await self.sink.untaken(), self._untaken)
+        if isinstance(self.sink, Deep):
+            self.depth = await self.sink.depth()
         await self._hear_of_unserved()
 
     async def _hear_of_unserved(self) -> None:

@@ -34,6 +34,9 @@ class Reports:
     def progressed(self) -> None:
         self._deadline.progressed()
 
+    def listed(self, count: int) -> None:
+        self._health.mailboxes[self._mailbox].listed = count
+
     def skipped(self, outcomes: Sequence[Outcome]) -> None:
         pass  # the folder says how many it passes over
 
@@ -57,15 +60,13 @@ class Reports:
         self._alarm.fault(self._mailbox, event, reason)
 
     def settled(self, outcome: Outcome) -> None:
-        health = self._health.mailboxes[self._mailbox]
-        health.settled += 1
+        self._health.settled(self._mailbox, outcome)
         self._patience.gained = True
         if outcome.kind == "doubtful":
             self._alarm.tell(
                 Kind.OCTETS_DOUBTFUL, self._mailbox, f"message {outcome.claim.mid}", group=self._attended.group
             )
         if outcome.kind == "quarantined":
-            health.quarantined += 1
             if outcome.reason == "poison":
                 self._alarm.tell(
                     Kind.POISON_QUARANTINED, self._mailbox, f"message {outcome.claim.mid}", group=self._attended.group

@@ -301,6 +301,7 @@ class Watcher:
         self._health.enter(
             self.mailbox, Condition.REFUSED if refused else Condition.RETRYING, str(error), retry_in=wait
         )
+        self._health.mailboxes[self.mailbox].failures[kind.value] += 1
         self._alarm.fault(self.mailbox, event, str(error), "")
         await self._alarm.raised(kind, self._subject(kind), str(error), group=self._group)
         await self._pause(wait)
@@ -335,6 +336,7 @@ class Watcher:
         self._health.enter(self.mailbox, Condition.CONNECTING)
         self.deadline.progressed()
         session = await self._connecting.connect(self.source)
+        self._health.mailboxes[self.mailbox].sessions += 1
         log.info("session.opened", mailbox=self.mailbox, host=self.source.account.host)
         self.deadline.progressed()
         self.deadline.count(session)

@@ -31,6 +31,8 @@ from mailpoller.core.ports.records import (
 from mailpoller.core.ports.rule import Rule
 from mailpoller.core.ports.sink import (
     Consumed,
+    Deep,
+    Depth,
     DoubtKind,
     Mark,
     Marked,
@@ -52,6 +54,8 @@ __all__ = [
     "Claims",
     "Clock",
     "Consumed",
+    "Deep",
+    "Depth",
     "DoubtKind",
     "Expiring",
     "Fault",

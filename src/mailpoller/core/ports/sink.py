@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
@@ -159,6 +159,24 @@ class Consumed(Protocol):
     async def untaken(self) -> str | None:
         """Called every minute. In words, since when nobody has taken from the queue although there is something to
         take, if that is too long ago; else None. May raise :class:`TransientError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What a queue holds: messages that are ready to be taken, and that somebody has; and when the oldest of them
+    came."""
+
+    ready: int
+    taken: int
+    oldest_at: datetime | None
+
+
+@runtime_checkable
+class Deep(Protocol):
+    """A sink that can tell how much its queue holds."""
+
+    async def depth(self) -> Depth | None:
+        """Called every minute. None if it cannot be told now. May raise :class:`TransientError`."""
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
-from mailpoller.core.ports import Clock
+from mailpoller.core.ports import Clock, Depth
 
 _LOOKED_AT = 1000
 """Messages at the front of the queue that are looked at: takers begin there."""
@@ -15,6 +15,17 @@ SELECT (SELECT arrived_at FROM message WHERE taken_until <= ?1 ORDER BY seq LIMI
     (SELECT acknowledged_at FROM acknowledged ORDER BY seq DESC LIMIT 1),
     (SELECT max(taken_until) FROM (SELECT taken_until FROM message ORDER BY priority DESC, seq LIMIT ?2))
 """
+
+_DEPTH = """
+SELECT count(*) FILTER (WHERE taken_until <= ?1), count(*) FILTER (WHERE taken_until > ?1),
+    (SELECT arrived_at FROM message ORDER BY seq LIMIT 1) FROM message
+"""
+
+
+def depth(connection: sqlite3.Connection, now: datetime) -> Depth:
+    """What the queue holds. Walks through an index of it."""
+    ready, taken, oldest = connection.execute(_DEPTH, (now.timestamp(),)).fetchone()
+    return Depth(ready, taken, None if oldest is None else datetime.fromtimestamp(oldest, UTC))
 
 
 class Consumption:

@@ -19,10 +19,10 @@ from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.literals import Duration, Size
-from mailpoller.core.ports import Clock, DoubtKind, Mark, OctetsPlace, SinkDoubt
+from mailpoller.core.ports import Clock, Depth, DoubtKind, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
-from mailpoller.sinks.sqlite.consumption import Consumption
+from mailpoller.sinks.sqlite.consumption import Consumption, depth
 from mailpoller.sinks.sqlite.insertion import Contents, Messages
 from mailpoller.sinks.sqlite.inspection import find_mark, inspect, read_mark
 from mailpoller.sinks.sqlite.octets import OctetsDirectory
@@ -169,6 +169,11 @@ class SqliteQueue:
     async def untaken(self) -> str | None:
         """See :class:`~mailpoller.core.ports.Consumed`."""
         return await self._database.read(self._consumption.untaken) if self._ready else None
+
+    async def depth(self) -> Depth | None:
+        """See :class:`~mailpoller.core.ports.Deep`."""
+        now = self._clock.now()
+        return await self._database.read(lambda connection: depth(connection, now)) if self._ready else None
 
     def trouble(self) -> str | None:
         """What an operator should know though deliveries succeed, or None: a reader lets the write-ahead log grow."""

@@ -114,7 +114,7 @@ class Listing:
             bookmark = self.ends if end == len(self.uids) else self._reached(page[-1], end)
             refs = [lines.ref(self.folder, uid) for uid in wanted]
             partial = self.partial and end == len(self.uids)
-            yield Page(refs, bookmark.write(), gap=bookmark.gap, partial=partial)
+            yield Page(refs, bookmark.write(), self._listed, gap=bookmark.gap, partial=partial)
             asked = ahead
         if not self.uids:
             yield Page((), self.ends.write(), gap=self.ends.gap, partial=self.partial)
@@ -126,6 +126,12 @@ class Listing:
         start = self.bookmark.start
         dated = self.dated or (start is not None and start.kind == "since" and page[0] < self.bookmark.first)
         return _Details(protocol, self.mailbox, page, WITNESS if dated else _SIZE_ONLY)
+
+    @property
+    def _listed(self) -> int | None:
+        """How many refs all pages have; not known where dates, which come a page at a time, decide."""
+        start = self.bookmark.start
+        return None if start is not None and start.kind == "since" else len(self.uids)
 
     def _wants(self, uid: int, received: datetime | None) -> bool:
         start = self.bookmark.start

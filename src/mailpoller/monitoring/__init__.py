@@ -1,0 +1,1 @@
+"""Figures and health for programs that watch the service."""
