@@ -28,6 +28,8 @@ from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.engine.clock import SystemClock
 from mailpoller.mail.compose import quarantine_mail
+from mailpoller.mail.contents.kinds import KINDS
+from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 from mailpoller.mail.understand.arrival import Arrival
@@ -81,6 +83,28 @@ def text(data: bytes) -> None:
     render(written).text.encode("utf-8")
     for delsp in (False, True):
         join(written, delsp=delsp)
+
+
+REPORTS = (
+    b"From: a@example.net\r\nContent-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n--b\r\n"
+    b"Content-Type: %s; name=x%s\r\n\r\n"
+)
+
+
+def contents(data: bytes) -> None:
+    """A part that takes a reader of its own: the first octet says which one."""
+    kinds = (
+        (b"application/gzip", b".xml.gz"),
+        (b"application/zip", b".zip"),
+        (b"application/tlsrpt+json", b".json"),
+        (b"message/feedback-report", b""),
+        (b"message/disposition-notification", b""),
+    )
+    kind, name = kinds[data[0] % len(kinds)] if data else kinds[0]
+    message = _message(REPORTS % (kind, name) + data[1:])
+    message.take_contents(read_contents(message, KINDS))
+    renderer = EventRenderer(message, verdict=Deliver(("q",)), source="mailpoller/support", now=NOW)
+    assert json.loads(renderer.render(queue="q", delivery_id="d").data())["undone"] is not None
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -257,6 +281,7 @@ def rules(data: bytes) -> None:
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "mail": mail,
+    "contents": contents,
     "text": text,
     "imap": imap_responses,
     "pop3": pop3_answers,

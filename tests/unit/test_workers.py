@@ -16,7 +16,7 @@ from mailpoller.core.message import Body, Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.mail.parser import parse
 from mailpoller.workers import pool, worker
-from mailpoller.workers.frames import answer, body_of
+from mailpoller.workers.frames import answer, found_in
 from mailpoller.workers.pool import NoWorker, Unread, Workers
 from waiting import until
 
@@ -193,7 +193,7 @@ async def test_memory_that_a_message_wants_beyond_measure_is_refused_in_a_word(
 ) -> None:
     greedy = (
         "import mailpoller.workers.worker as worker\n"
-        "def read(octets, *, header):\n    return [bytearray(1 << 27) for _ in range(40)]\n"
+        "def read(octets, **_):\n    return [bytearray(1 << 27) for _ in range(40)]\n"
         "worker.read = read\nworker.main()\n"
     )
     instead(greedy, 1)
@@ -203,7 +203,7 @@ async def test_memory_that_a_message_wants_beyond_measure_is_refused_in_a_word(
 
 def test_an_answer_is_what_was_read() -> None:
     body = parse(raw()).body
-    assert body_of(answer(body)[4:]) == body
+    assert found_in(answer(body)[4:]) == body
     for nonsense in (b"[]", b"{}", b'{"body": 3}', b"nonsense"):
         with pytest.raises(ValueError):
-            body_of(nonsense)
+            found_in(nonsense)

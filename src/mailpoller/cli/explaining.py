@@ -11,6 +11,7 @@ from mailpoller.config import Config
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets
 from mailpoller.core.verdict import Deliver, Discard, Quarantine
+from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 
@@ -40,6 +41,8 @@ class Explainer:
             received=received.astimezone(UTC) if received is not None else None,
         )
         message = parse(raw)
+        if (self._events or self._pipeline.needs_body) and message.closed:
+            message.take_contents(read_contents(message, message.closed))
         judgement = self._pipeline.judge(message)
         verdict = judgement.verdict
         story: dict[str, Any] = {"mailbox": self._mailbox, "verdict": type(verdict).__name__.lower()}

@@ -9,6 +9,7 @@ from typing import Literal, NewType
 
 from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import HUMAN, Classification, MailClass
+from mailpoller.core.contents import Report
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
@@ -228,6 +229,8 @@ class Body:
     ``forwarded``: the first message within it that was opened, or None; it is among the attachments all the same.
     ``text_from``: what the text was made of; ``text_hidden``: characters of the HTML's text that nobody was to see,
     and that are not in it.
+    ``closed``: the kinds of its parts that take a reader of their own (:class:`Contents`). ``report``: what such a
+    reader found.
     """
 
     text: str
@@ -238,6 +241,25 @@ class Body:
     undone: tuple[Undone, ...] = ()
     text_from: TextFrom = "none"
     text_hidden: int = 0
+    closed: tuple[str, ...] = ()
+    report: Report | None = None
+
+    def opened(self, contents: Contents) -> Body:
+        """This body with what was found in its closed parts."""
+        return replace(self, closed=(), report=contents.report, undone=(*self.undone, *contents.undone))
+
+
+@record
+class Contents:
+    """What readers found in the parts that a body left closed, and what they could not do."""
+
+    report: Report | None = None
+    undone: tuple[Undone, ...] = ()
+
+    @classmethod
+    def unread(cls, closed: Sequence[str], why: str) -> Contents:
+        """Of parts of these kinds that stay closed, for a reason in one constant word."""
+        return cls(undone=tuple(Undone(kind, why) for kind in closed))
 
 
 class Message:
@@ -328,6 +350,19 @@ class Message:
     def take_body(self, body: Body) -> None:
         """What somebody else has read is the body."""
         self._body = body
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """The kinds of parts that are still to be opened for this message. A report is, if it is of that class; any
+        archive might be one."""
+        closed = self.body.closed
+        if "report" in closed and self.classification.kind != "report":
+            return tuple(kind for kind in closed if kind != "report")
+        return closed
+
+    def take_contents(self, contents: Contents) -> None:
+        """What somebody has found in the parts that were closed."""
+        self._body = self.body.opened(contents)
 
     @property
     def classification(self) -> Classification:

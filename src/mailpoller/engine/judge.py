@@ -12,12 +12,13 @@ from datetime import timedelta
 import structlog
 
 from mailpoller.core.errors import MailpollerError, machine_trouble
-from mailpoller.core.message import Body, Claim, Message, RawMessage, Undone
+from mailpoller.core.message import Body, Claim, Contents, Message, RawMessage, Undone
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.in_flight import InFlight, Pass
 from mailpoller.engine.observer import Observer
+from mailpoller.engine.opening import Opener, Unopened
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.records import Records
 from mailpoller.engine.turns import Turns
@@ -79,6 +80,7 @@ class Judge:
         self._bodies_wanted = bodies_wanted
         self._observer = observer
         self._workers = workers
+        self._opener = Opener(mailbox, observer)
 
     async def judge(self, now: Pass, in_flight: InFlight) -> None:
         """Fill in what is judged, what need not be (a repeat from an earlier epoch), and what is put off. A suspect
@@ -90,6 +92,7 @@ class Judge:
         """
         suspects = [raw for raw in in_flight.fetched if raw.claim.suspect]
         apart = await self._read_apart([raw for raw in suspects if not raw.doubt])
+        closed: list[Unopened] = []
         if any(raw.claim.strikes for raw in suspects):
             await self._clock.sleep(random.uniform(0.0, SCATTERED))
         turn = self._turns.alone if suspects else self._turns.turn
@@ -98,11 +101,7 @@ class Judge:
             breath = time.perf_counter()
             for raw in in_flight.fetched:
                 if raw.doubt:
-                    one = self._doubtful(raw)
-                    if isinstance(one, Judged):
-                        in_flight.judged.append(one)
-                    else:
-                        in_flight.deferrals.append(one)
+                    _put(self._doubtful(raw), in_flight)
                     continue
                 digest = raw.octets.digest
                 if former and (stands_for := self._stands_for(now, raw, former)) is not None:
@@ -120,15 +119,27 @@ class Judge:
                 one = await self._judged(raw, repeat_of, apart.get(raw.claim.mid))
                 if raw.claim.suspect:
                     await self._records.backlog.cleared(raw.claim)
-                if isinstance(one, Judged) and _is_stranger(one):
-                    in_flight.strangers.append(raw)
-                elif isinstance(one, Judged):
-                    in_flight.judged.append(one)
+                if isinstance(one, Unopened):
+                    closed.append(one)
                 else:
-                    in_flight.deferrals.append(one)
+                    _put(one, in_flight)
                 if time.perf_counter() - breath > _BREATH:
                     await asyncio.sleep(0)
                     breath = time.perf_counter()
+        if closed:
+            await self._judge_closed(closed, in_flight)
+
+    async def _judge_closed(self, closed: Sequence[Unopened], in_flight: InFlight) -> None:
+        """Have the parts opened that take a reader of their own, while nobody waits for us; then judge."""
+        await self._opener.open(self._workers, closed)
+        async with self._turns.turn(self._mailbox, len(closed) + 1):
+            for one in closed:
+                judged = await self._judged(one.raw, one.repeat_of, one.trouble, message=one.message)
+                assert not isinstance(judged, Unopened)
+                _put(judged, in_flight)
+                await asyncio.sleep(0)
+        order = {raw.claim.mid: number for number, raw in enumerate(in_flight.fetched)}
+        in_flight.judged.sort(key=lambda one: order[one.claim.mid])
 
     def is_poison(self, claim: Claim) -> bool:
         """True if it has killed the process too often to be parsed again."""
@@ -177,7 +188,7 @@ class Judge:
         claim = raw.claim
         if claim.identity is not None or claim.route or claim.suspect or claim.generation or raw.truncated:
             return None
-        one = await self._judged(raw, None)
+        one: Judged | Deferral | Unopened = await self._judged(raw, None, opening=False)
         if not isinstance(one, Judged) or one.message.identity is None:
             return None
         size = claim.ref.size if claim.ref.size is not None else raw.announced
@@ -203,17 +214,26 @@ class Judge:
         return self._unread(raw, Quarantine("octets-doubtful", detail))
 
     async def _judged(
-        self, raw: RawMessage, repeat_of: str | None, apart: Body | Unread | NoWorker | None = None
-    ) -> Judged | Deferral:
-        """A message with verdict and events. ``apart``: what a worker made of it, if one was asked.
+        self,
+        raw: RawMessage,
+        repeat_of: str | None,
+        apart: Body | Unread | NoWorker | None = None,
+        *,
+        message: Message | None = None,
+        opening: bool = True,
+    ) -> Judged | Deferral | Unopened:
+        """A message with verdict and events; or with parts that are to be opened first. ``apart``: what a worker made
+        of it, if one was asked. ``message``: it is parsed, and its parts are open. ``opening``: false for a message of
+        which the identity alone is asked.
 
-        A failure here is a bug of ours: counted, and in the end quarantined
-        unparsed."""
+        A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
         claim = raw.claim
         try:
             if isinstance(apart, NoWorker | Unread):
                 raise apart
-            if raw.octets.size > LARGE:
+            if message is not None:
+                opening = False
+            elif raw.octets.size > LARGE:
                 message = await asyncio.get_running_loop().run_in_executor(
                     _parsers, _read, raw, apart is None and (claim.suspect or self._bodies_wanted)
                 )
@@ -221,6 +241,11 @@ class Judge:
                 message = _read(raw, apart is None and claim.suspect)
             if apart is not None:
                 message.take_body(apart)
+            if opening and self._bodies_wanted and message.closed:
+                if not claim.suspect:
+                    return Unopened(raw, message, repeat_of)
+                # Nobody opens it who could not die of it; a worker would have.
+                message.take_contents(Contents.unread(message.closed, "suspect"))
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
             self._dispatcher.prepare(judged)
             return judged
@@ -255,7 +280,7 @@ class Judge:
             return found
         for raw in suspects:
             try:
-                found[raw.claim.mid] = await self._workers.read(raw)
+                found[raw.claim.mid] = await self._opener.whole(self._workers, raw, contents=self._bodies_wanted)
             except Unread as unread:
                 found[raw.claim.mid] = await self._without_body(self._workers, raw, unread)
             except NoWorker as trouble:
@@ -278,6 +303,16 @@ class Judge:
         judged = Judged(raw.claim, unparsed(raw), verdict)
         self._dispatcher.prepare(judged)
         return judged
+
+
+def _put(one: Judged | Deferral, in_flight: InFlight) -> None:
+    """To where the next stage looks for it."""
+    if isinstance(one, Judged) and _is_stranger(one):
+        in_flight.strangers.append(one.message.raw)
+    elif isinstance(one, Judged):
+        in_flight.judged.append(one)
+    else:
+        in_flight.deferrals.append(one)
 
 
 def _is_stranger(one: Judged) -> bool:

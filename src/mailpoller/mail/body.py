@@ -11,6 +11,7 @@ from mailpoller.core.message import Attachment, Body, Forwarded, TextFrom, Undon
 from mailpoller.core.spool import Block
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.charset import decode
+from mailpoller.mail.contents.kinds import kind_of
 from mailpoller.mail.date import read_date
 from mailpoller.mail.header import read_header
 from mailpoller.mail.signed import CONSIDERED, unwrap
@@ -77,6 +78,7 @@ class _Reader:
         self.outer = outer
         self.defects: list[str] = []
         self.undone: list[Undone] = []
+        self.closed: dict[str, None] = {}
         self.forwarded: Forwarded | None = None
         self.unwrapped = False  # one is what a mail holds; a thousand would be opened for ever
         self.texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
@@ -102,6 +104,7 @@ class _Reader:
             tuple(dict.fromkeys(self.undone)),
             made_of,
             hidden,
+            tuple(self.closed),
         )
 
     def take(self, parts: list[Part], defects: list[str]) -> None:
@@ -146,6 +149,8 @@ class _Reader:
         self.texts[kind].append(text)
 
     def other(self, part: Part) -> None:
+        if not self.depth and (kind := kind_of(part)):
+            self.closed[kind] = None
         part = self.really(part)
         attachment = _attachment(self.octets, part, self.defects)
         if not self.outer:

@@ -206,6 +206,7 @@ def _parsed(message: Message) -> dict[str, Any]:
         "html": body.html,
         "attachments": body.attachments,
         "forwarded": _forwarded(body.forwarded) if body.forwarded is not None else None,
+        "report": body.report,
         "undone": body.undone,
     }
 

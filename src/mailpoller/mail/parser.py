@@ -192,10 +192,15 @@ def _load(raw: RawMessage, start: int, fields: dict[str, str], carriage_returns:
 
 def _open(raw: RawMessage, start: int, fields: dict[str, str]) -> tuple[Block, list[Part]]:
     """The octets and the parts in the first of them, which is where a report stands."""
-    octets = raw.octets.view()
-    if octets.find(b"\n", 0, _FIRST_LINE_WITHIN) < 0 and _ends_lines_with_cr(octets):
-        octets = _with_line_feeds(octets)
+    octets = with_line_feeds(raw.octets.view())
     return octets, scan(octets, start, min(len(octets), start + _OPENED), fields)[0]
+
+
+def with_line_feeds(octets: Block) -> Block:
+    """The octets as they are read: with a line feed for each carriage return, if none of their lines ends with one."""
+    if octets.find(b"\n", 0, _FIRST_LINE_WITHIN) < 0 and _ends_lines_with_cr(octets):
+        return _with_line_feeds(octets)
+    return octets
 
 
 def _ends_lines_with_cr(octets: Block) -> bool:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
 
-from mailpoller.core.message import Body
+from mailpoller.core.message import Body, Contents
 
 LENGTH = struct.Struct(">I")
 LARGEST = 64 << 20
 """Octets of an answer at most: text and HTML are 5 MB each, in JSON up to six times that."""
 
 _BODY = TypeAdapter(Body)
+_CONTENTS = TypeAdapter(Contents)
 
 
-def question(size: int, path: str | None, *, header: bool) -> bytes:
+def question(size: int, path: str | None, *, header: bool = False, closed: Sequence[str] = ()) -> bytes:
     """A frame that asks for a message to be parsed, and for its body; with ``header`` for that to be parsed and no
-    more. ``path``: the spool file that holds the message; None: its ``size`` octets follow the frame."""
-    return frame({"header": header, "size": size, "path": path})
+    more; with ``closed`` for what is in the parts of these kinds. ``path``: the spool file that holds the message;
+    None: its ``size`` octets follow the frame."""
+    return frame({"header": header, "closed": closed, "size": size, "path": path})
 
 
-def answer(body: Body) -> bytes:
-    """The frame with a body."""
-    return frame({"body": body})
+def answer(found: Body | Contents) -> bytes:
+    """The frame with a body, or with contents."""
+    return frame({"body" if isinstance(found, Body) else "contents": found})
 
 
 def refusal(reason: str) -> bytes:
@@ -39,11 +42,14 @@ def frame(value: Any) -> bytes:
     return LENGTH.pack(len(text)) + text
 
 
-def body_of(text: bytes) -> Body | str:
-    """The body of an answer, or why there is none. Raises :class:`ValueError` for what no worker of ours says."""
+def found_in(text: bytes) -> Body | Contents | str:
+    """The body or the contents of an answer, or why there are none. Raises :class:`ValueError` for what no worker of
+    ours says."""
     found = orjson.loads(text)
     if not isinstance(found, dict):
         raise ValueError("an answer is an object")
     if isinstance(reason := found.get("refused"), str):
         return reason
+    if "contents" in found:
+        return _CONTENTS.validate_python(found["contents"], strict=False)
     return _BODY.validate_python(found.get("body"), strict=False)

@@ -6,20 +6,22 @@ import asyncio
 import os
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import structlog
 
 from mailpoller.core.errors import MachineTrouble
-from mailpoller.core.message import Body, RawMessage
-from mailpoller.workers.frames import LARGEST, LENGTH, body_of, question
+from mailpoller.core.message import Body, Contents, RawMessage
+from mailpoller.workers.frames import LARGEST, LENGTH, found_in, question
 
 log = structlog.get_logger(__name__)
 
 DEADLINE = timedelta(seconds=20)
 """For one body. The largest honest ones take two seconds on a slow machine."""
+OPENING = timedelta(seconds=10)
+"""For the parts of one message that take a reader of their own; each of these ends by itself within a second."""
 IMPATIENT = timedelta(seconds=1)
 """Whoever has waited so long for a worker gets one more, of :data:`SPARE`."""
 SPARE = 3
@@ -57,11 +59,26 @@ class Workers:
     async def read(self, raw: RawMessage, *, header: bool = False) -> Body:
         """The body of a message, which was parsed for it whole; with ``header`` that alone was parsed, and the body is
         empty. Raises :class:`Unread` and :class:`NoWorker`."""
+        found = await self._answer(raw, question_of(raw, header=header), self._deadline)
+        if not isinstance(found, Body):
+            raise Unread("died")
+        return found
+
+    async def open(self, raw: RawMessage, closed: Sequence[str]) -> Contents:
+        """What is in the parts of a message that are ``closed``, by their kinds. Raises :class:`Unread` and
+        :class:`NoWorker`."""
+        deadline = min(self._deadline, OPENING.total_seconds())
+        found = await self._answer(raw, question_of(raw, closed=closed), deadline)
+        if not isinstance(found, Contents):
+            raise Unread("died")
+        return found
+
+    async def _answer(self, raw: RawMessage, asked: bytes, deadline: float) -> Body | Contents:
         mailbox = raw.claim.ref.folder.mailbox
         async with self._mailboxes[mailbox], self._place(mailbox):
             for last in (False, True):
                 try:
-                    return await self._read(raw, header=header)
+                    return await self._read(raw, asked, deadline)
                 except Unread as unread:
                     if last or str(unread) != "died":
                         self._hurt[mailbox] = asyncio.get_running_loop().time() + REMEMBERED.total_seconds()
@@ -91,11 +108,11 @@ class Workers:
         finally:
             places.release()
 
-    async def _read(self, raw: RawMessage, *, header: bool) -> Body:
+    async def _read(self, raw: RawMessage, asked: bytes, deadline: float) -> Body | Contents:
         worker = await self._worker()
         try:
-            async with asyncio.timeout(self._deadline):
-                found = await _ask(worker, raw, header=header)
+            async with asyncio.timeout(deadline):
+                found = await _ask(worker, raw, asked)
         except TimeoutError:
             await _end(worker)
             raise Unread("timed-out") from None
@@ -131,13 +148,19 @@ class Workers:
             raise NoWorker(f"no process can be begun to read mail in: {error}") from None
 
 
-async def _ask(worker: asyncio.subprocess.Process, raw: RawMessage, *, header: bool) -> Body | str:
+def question_of(raw: RawMessage, *, header: bool = False, closed: Sequence[str] = ()) -> bytes:
+    """What a worker is asked about a message."""
+    octets = raw.octets
+    return question(octets.size, None if octets.path is None else str(octets.path), header=header, closed=closed)
+
+
+async def _ask(worker: asyncio.subprocess.Process, raw: RawMessage, asked: bytes) -> Body | Contents | str:
     """What the worker says. Raises :class:`OSError`, :class:`EOFError` and :class:`ValueError` for one that died or
     talks nonsense."""
     stdin, stdout = worker.stdin, worker.stdout
     assert stdin is not None and stdout is not None
     octets = raw.octets
-    stdin.write(question(octets.size, None if octets.path is None else str(octets.path), header=header))
+    stdin.write(asked)
     if octets.path is None:
         view = octets.view()
         for begin in range(0, octets.size, _FRAME):
@@ -147,7 +170,7 @@ async def _ask(worker: asyncio.subprocess.Process, raw: RawMessage, *, header: b
     (size,) = LENGTH.unpack(await stdout.readexactly(LENGTH.size))
     if size > LARGEST:
         raise ValueError("an answer that is longer than any")
-    return body_of(await stdout.readexactly(size))
+    return found_in(await stdout.readexactly(size))
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:

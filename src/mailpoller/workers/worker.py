@@ -11,13 +11,15 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
 import orjson
 
-from mailpoller.core.message import Body, Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.message import Body, Claim, Contents, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Block, Octets
+from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.parser import parse
 from mailpoller.workers.frames import LENGTH, answer, refusal
 
@@ -56,17 +58,20 @@ def _answered(asked: bytes, source: BinaryIO) -> bytes:
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
             resource.setrlimit(resource.RLIMIT_AS, (ROOM + 3 * size, hard))
         octets = _exactly(source, size) if question["path"] is None else _mapped(question["path"])
-        return answer(read(octets, header=question["header"]))
+        return answer(read(octets, header=question["header"], closed=question["closed"]))
     except MemoryError:
         return refusal("out-of-memory")
     except RecursionError:
         return refusal("too-deep")
 
 
-def read(octets: Block, *, header: bool) -> Body:
-    """The body of a message, that has been parsed whole; an empty one for the ``header`` alone."""
+def read(octets: Block, *, header: bool, closed: Sequence[str] = ()) -> Body | Contents:
+    """The body of a message, that has been parsed whole; an empty one for the ``header`` alone; what is in its parts
+    of the kinds that are ``closed``."""
     nobody = Claim(MessageRef(Folder("", "", ""), "0", len(octets)), "")
     message = parse(RawMessage(nobody, Octets(octets, len(octets), b"")))
+    if closed:
+        return read_contents(message, closed)
     return Body("", "", ()) if header else message.body
 
 

@@ -1,0 +1,29 @@
+"""A part as the readers of contents are given it."""
+
+from __future__ import annotations
+
+from mailpoller.core.spool import Block
+from mailpoller.mail.structure import Part
+from mailpoller.mail.transfer import decoded
+
+LARGEST = 16 << 20
+"""Decoded octets of a part that is opened at most."""
+
+
+class Leaf:
+    """A part that is decoded when somebody asks."""
+
+    def __init__(self, octets: Block, part: Part) -> None:
+        self._octets = octets
+        self.part = part
+
+    def read(self) -> bytes | None:
+        """Its octets; None if there are more than :data:`LARGEST`."""
+        held: list[bytes] = []
+        size = 0
+        for piece in decoded(self._octets, self.part.start, self.part.end, self.part.encoding, []):
+            held.append(piece)
+            size += len(piece)
+            if size > LARGEST:
+                return None
+        return b"".join(held)
