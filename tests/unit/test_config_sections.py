@@ -94,7 +94,7 @@ def test_new_section_is_checked_with_file_and_line(write: Write) -> None:
         'mailpoller.yaml:8:27: tenants.other.plam: there is no such key; did you mean "plan"?',
         f"conf.d/a.yaml:2:3: tenants.acme: this name is taken by {path}:7:3",
         "conf.d/a.yaml:3:1: archive: only the main file may have this key; "
-        "a drop-in may define queues, outgoing, rules, mailboxes, tests, tenants",
+        "a drop-in may define queues, outgoing, rules, rule_sets, mailboxes, tests, tenants",
     ]
 
 

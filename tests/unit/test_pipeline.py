@@ -252,7 +252,7 @@ def test_list_of_excepted_senders_is_read_anew_when_it_has_changed(tmp_path: Pat
         listed.unlink()
         assert delivered("jane@example.com")  # the machine's trouble is no mail's
         assert delivered("jane@example.com")
-    assert [(entry["event"], entry["reason"]) for entry in logs] == [("senders.unread", "No such file or directory")]
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("list.unread", "No such file or directory")]
 
 
 class Asking(Always):

@@ -18,11 +18,12 @@ from mailpoller.core.standing import Standing
 from mailpoller.rules.match import MatchConfig, MatchRule
 from unit.rule_message import BodyReads, a_message, addresses, attached
 
+RUNTIME = Runtime(clock=None, spool=Spool(Path("unused")), state_directory=Path("unused"))  # type: ignore[arg-type]
 
-def rule(when: str, then: str = "{topic: found}") -> MatchRule:
-    config = MatchConfig.model_validate({"name": "r", "when": yaml.safe_load(when), "then": yaml.safe_load(then)})
-    runtime = Runtime(clock=None, spool=Spool(Path("unused")), state_directory=Path("unused"))  # type: ignore[arg-type]
-    return config.build("r", runtime)
+
+def rule(when: str, then: str = "{topic: found}", *, name: str = "r", runtime: Runtime = RUNTIME) -> MatchRule:
+    config = MatchConfig.model_validate({"name": name, "when": yaml.safe_load(when), "then": yaml.safe_load(then)})
+    return config.build(name, runtime)
 
 
 def holds(when: str, message: Message) -> bool:
@@ -91,6 +92,21 @@ LETTER = a_message(
         "{all: [{subject: rechnung}, {from: boss}]}",
         "{any: [{subject: offer}, {from: boss}]}",
         "{not: {subject: offer}}",
+        "{from: {domain: example.com}}",
+        "{from: {domain: [x.example, com]}}",
+        "{from: {local: {equals: boss}, domain: example.com}}",
+        "{to: {exists: true}}",
+        "{header: {List-Id: {exists: true}, X-Missing: {exists: false}}}",
+        "{subject: {words: rechnung}}",
+        "{subject: {words: [nothing, 'rechnung für die']}}",
+        "{subject: {words: fur, accents: insensitive}}",
+        "{attachment: {count: 2}}",
+        "{attachment: {type: image/, count: {below: 2}}}",
+        "{attachment: {name: nothing, count: {below: 1}}}",
+        "{importance: normal}",
+        "{conversation: false}",
+        "{none: [{subject: offer}, {from: nobody}]}",
+        "{event: {truncated: false, folder: INBOX}}",
         "{subject: rechnung, not: {from: nobody}, any: [{to: x}, {cc: archive}]}",
         "{not: {not: {all: [{any: [{subject: rechnung}]}]}}}",
     ],
@@ -126,6 +142,25 @@ def test_condition_holds(when: str) -> None:
         "{all: [{subject: rechnung}, {from: nobody}]}",
         "{any: [{subject: offer}, {from: nobody}]}",
         "{not: {subject: rechnung}}",
+        "{from: {domain: ample.com}}",
+        "{from: {local: secretary, domain: example.com}}",
+        "{from: {name: boss}}",
+        "{to: {exists: false}}",
+        "{header: {X-Missing: {exists: true}}}",
+        "{header: {List-Id: {exists: false}}}",
+        "{subject: {words: rech}}",
+        "{subject: {words: 'rechnung die'}}",
+        "{subject: {words: fur}}",
+        "{subject: {words: Rechnung, case: sensitive}}",
+        "{attachment: {count: {above: 2}}}",
+        "{attachment: {type: image/, count: 2}}",
+        "{importance: high}",
+        "{conversation: true}",
+        "{none: [{subject: offer}, {from: boss}]}",
+        "{event: {truncated: true}}",
+        "{event: {conversation.id: x}}",
+        "{age: {above: 1d}}",
+        "{received: {days: mon-sun}}",
         "{subject: rechnung, from: nobody}",
     ],
 )

@@ -9,11 +9,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from mailpoller.config.model import RuleSet
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.policy import POLICIES, USUAL, Policy
 from mailpoller.engine import pipeline
 from mailpoller.rules.condition import MAX_DEPTH, Condition
+from mailpoller.rules.fields import FIELDS
 from mailpoller.rules.match import Consequence, MatchConfig
+from mailpoller.rules.quantities import AgeTest, AttachmentTest, ReceivedTest
+from mailpoller.rules.texts import AddressTest, TextTest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text("utf-8")
 
@@ -22,11 +26,11 @@ def test_examples_load() -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     rules = [MatchConfig.model_validate(rule) for block in blocks for rule in yaml.safe_load(block).get("rules", ())]
 
-    assert [rule.name for rule in rules] == ["invoices", "executables", "vip"]
+    assert [rule.name for rule in rules] == ["invoices", "executables", "vip", "at-night", "forged", "known-case"]
 
 
 def test_policies_of_the_example_load() -> None:
-    (example,) = re.findall(r"^```yaml\n(mailboxes:.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (example,) = re.findall(r"^```yaml\n(mailboxes:\n  support:\n    auto.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     written = yaml.safe_load(example)["mailboxes"]["support"]
     policies = SourceConfig.model_validate({"type": "x", **written}).policies()
 
@@ -72,9 +76,15 @@ def test_wrong_policy_is_refused(written: object) -> None:
 
 
 def test_every_key_is_on_the_page() -> None:
-    for block in (Condition, Consequence):
+    for block in (Condition, Consequence, TextTest, AddressTest, AttachmentTest, ReceivedTest, AgeTest, RuleSet):
         for name, field in block.model_fields.items():
-            assert re.search(rf"`{field.alias or name}\b", PAGE), f"{block.__name__}.{name}"
+            assert re.search(rf"[`{{ ]{field.alias or name}\b", PAGE), f"{block.__name__}.{name}"
+
+
+def test_fields_of_the_event_are_those_of_the_page() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (yes|) \|$", PAGE, re.MULTILINE)
+
+    assert rows == [(path, "yes" if asked.needs_body else "") for path, asked in FIELDS.items()]
 
 
 def test_every_reason_of_the_pipeline_is_on_the_page() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import structlog
 
 from mailpoller.cli import exits
 from mailpoller.cli.mail_of_test import compose
@@ -52,6 +53,10 @@ class Place:
     def main(self, more: str = "") -> None:
         self.write("mailpoller.yaml", MAIN.format(state=self.directory / "state") + more)
 
+    def main_more(self, more: str) -> None:
+        main = self.directory / "mailpoller.yaml"
+        main.write_text(main.read_text("utf-8") + more, "utf-8")
+
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name
         path.write_text(text, "utf-8")
@@ -71,11 +76,13 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    logging = structlog.get_config()  # a verb that does not log says so to all of the process
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_COLOR", "1")
     (tmp_path / "rules").mkdir()
-    return Place(tmp_path / "rules", capsys, monkeypatch)
+    yield Place(tmp_path / "rules", capsys, monkeypatch)
+    structlog.configure(**logging)
 
 
 def a_test(expect: str, mail: str = "{subject: Invoice 17}", name: str = "one", more: str = "") -> str:
@@ -288,3 +295,41 @@ def test_spoilt_memory_of_what_passed_costs_nothing_but_time(place: Place) -> No
     for spoilt in ("", "[1]", '{"x": 1}', "\xff" * 9):
         memory.write_text(spoilt, "latin-1")
         assert len(place.json("--changed")["tests"]) == 1
+
+
+def test_rules_of_a_set_are_asked_before_the_mailbox_s_own_and_none_twice(place: Place) -> None:
+    rewritten(place, "rules: [invoices, executables, vip]", "rules: [invoices, vip], rule_sets: [house, more]")
+    place.main_more("rule_sets: {house: {rules: [vip, executables]}, more: {rules: [executables]}}\n")
+    place.write("a.test.yaml", a_test("{rules: [vip, invoices]}", "{from: boss@x, subject: invoice}"))
+
+    (told,) = place.json()["tests"]
+
+    assert [rule["rule"] for rule in told["rules"]] == ["vip", "executables", "invoices"]
+    assert told["result"] == "passed"
+
+
+def test_rule_may_name_another_and_no_circle(place: Place) -> None:
+    rewritten(place, "when: {from: boss@}", "when: {any: [{subject: x}, {rule: executables}]}")
+    rewritten(place, "when: {attachment: {name: {matches: '\\.(exe|scr|js)$'}}}", "when: {not: {rule: invoices}}")
+    place.write("a.test.yaml", a_test("{verdict: quarantine}", "{subject: hello}"))
+    assert place.run()[0] == 0
+    rewritten(place, "{subject: {contains: [invoice, Rechnung]}}", "{all: [{subject: y}, {rule: vip}]}")
+
+    assert place.run()[0] == 78
+    assert place.err.rpartition("yaml:")[2] == (
+        "11:18: rules[1].when.not.rule: the rules name one another in a circle: "
+        "invoices -> vip -> executables -> invoices\n"
+    )
+
+
+def test_mailbox_whose_list_is_missing_cannot_judge_and_others_can(place: Place) -> None:
+    rewritten(place, "{subject: {contains: [invoice, Rechnung]}}", "{subject: {list: /none/at/all}}")
+    place.main_more("tests: []\n")
+    rewritten(place, "mailboxes:\n", "mailboxes:\n  other: {type: maildir, path: /nowhere, default_queue: support}\n")
+    place.write("a.test.yaml", "mailbox: support\n" + a_test("{topic: x}"))
+    place.write("b.test.yaml", "mailbox: other\n" + a_test("{queues: support}"))
+
+    assert [(one["result"], one["error"]) for one in place.json()["tests"]] == [
+        ("error", "the mailbox support cannot judge: /none/at/all: No such file or directory"),
+        ("passed", ""),
+    ]

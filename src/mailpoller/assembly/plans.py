@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mailpoller.assembly.fleet import Fleet
@@ -26,7 +27,7 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
     one."""
     block = config.mailboxes[mailbox]
     quarantine = config.quarantine_of(mailbox)
-    reachable = _reachable(config, block)
+    reachable = _reachable(config, mailbox)
     return MailboxPlan(
         mailbox,
         block,
@@ -37,7 +38,7 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
         if isinstance(quarantine, QuarantineConfig)
         else fleet.quarantine(mailbox, quarantine),
         reachable=reachable,
-        bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in block.rules], reachable),
+        bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
     )
 
 
@@ -58,7 +59,7 @@ class Rules(Mapping[str, Rule]):
 
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self._blocks = config.rules
-        self._runtime = runtime
+        self._runtime = replace(runtime, rules=self)
         self._built: dict[str, Rule] = {}
 
     def __getitem__(self, name: str) -> Rule:
@@ -79,7 +80,7 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
     block = config.mailboxes[mailbox]
     if rules is None:
         bare = Runtime(SystemClock(), Spool(Path()), config.service.state_directory)
-        rules = {name: config.rules[name].build(name, bare) for name in block.rules}
+        rules = Rules(config, bare)
     conversations = config.of(CONVERSATIONS)
     return Pipeline(
         mailbox=mailbox,
@@ -91,17 +92,18 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
         arrival=Arrival(block.own_addresses(), declared=block.address is not None, trust=block.trust()),
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
-        rules=[rules[name] for name in block.rules],
+        rules=[rules[name] for name in config.rules_of(mailbox)],
     )
 
 
-def _reachable(config: Config, block: SourceConfig) -> frozenset[str]:
+def _reachable(config: Config, mailbox: str) -> frozenset[str]:
     """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own
     references."""
+    block = config.mailboxes[mailbox]
     names = {block.default_queue} if block.default_queue else set()
     names.update(policy.queue for policy in block.policies().values() if policy.queue)
     if not block.force_default_queue:
-        for rule in block.rules:
+        for rule in config.rules_of(mailbox):
             names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")
     return frozenset(names)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mailpoller import __version__
-from mailpoller.cli.trials import octets_of, rules_of
+from mailpoller.cli.trials import octets_of
 from mailpoller.config import Config, effective
 from mailpoller.config.node import plain
 from mailpoller.config.tests_found import FoundTest
@@ -69,7 +69,7 @@ class Passed:
 
     def _mailbox(self, name: str) -> str:
         if name not in self._of_mailbox:
-            settings, rules = self._settings, rules_of(self._config, name)
+            settings, rules = self._settings, self._config.rules_of(name)
             written = {rule["name"]: rule for rule in settings.get("rules", ())}
             asked = [written.get(rule) for rule in rules]
             files = [_content(path) for path in sorted(_paths([asked, settings["mailboxes"][name]]))]

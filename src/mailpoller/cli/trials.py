@@ -149,12 +149,7 @@ def said(value: Any) -> str:
     return text if len(text) <= 300 else text[:300] + "…"
 
 
-def rules_of(config: Config, mailbox: str) -> tuple[str, ...]:
-    """The rules that judge this mailbox's mail, in their order."""
-    return tuple(config.mailboxes[mailbox].rules)
-
-
 def unmatched(config: Config, matched: set[str]) -> list[str]:
     """The rules that some mailbox asks and none of the tests met."""
-    asked = dict.fromkeys(rule for mailbox in config.mailboxes for rule in rules_of(config, mailbox))
+    asked = dict.fromkeys(rule for mailbox in config.mailboxes for rule in config.rules_of(mailbox))
     return [rule for rule in asked if rule not in matched]

@@ -84,6 +84,12 @@ class Config:
     def rules(self) -> Mapping[str, RuleConfig]:
         return self.of(sections.RULES)
 
+    def rules_of(self, mailbox: str) -> tuple[str, ...]:
+        """The rules that judge this mailbox's messages, in their order: those of its sets, then its own, each once."""
+        block, sets = self.mailboxes[mailbox], self.of(sections.RULE_SETS)
+        named = [rule for one in block.rule_sets for rule in sets[one].rules]
+        return tuple(dict.fromkeys((*named, *block.rules)))
+
     @property
     def mailboxes(self) -> Mapping[str, SourceConfig]:
         return self.of(sections.MAILBOXES)

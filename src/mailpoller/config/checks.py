@@ -54,6 +54,7 @@ def agreement(config: Config) -> Iterator[Problem]:
         yield _node(config, ("alerts",)).problem(NO_OUTGOING, key="outgoing")
     yield from _departments(config)
     yield from _renames(config)
+    yield from _circles(config)
     yield from _folders(config)
     yield from _paths(config)
 
@@ -105,6 +106,35 @@ def _paths(config: Config) -> Iterator[Problem]:
         if first != at and not first[0] == at[0] == "mailboxes":
             node, rest = locate(_node(config, at), ("path",))
             yield node.problem(f"{'.'.join(first)} has the same path", key=rest)
+
+
+MAX_CHAIN = 20
+"""Rules that name one another, from the first to the last."""
+
+
+def _circles(config: Config) -> Iterator[Problem]:
+    """Rules whose conditions lead back to themselves, or go through more rules than anybody can follow."""
+    leads = {
+        name: [(loc, other) for loc, section, other in references_of(rule) if section == "rules"]
+        for name, rule in config.rules.items()
+    }
+    told: set[str] = set()
+    for name in leads:
+        ways: list[tuple[str, tuple[str, ...]]] = [(name, (name,))] if leads[name] else []
+        seen: set[str] = set()
+        while ways:
+            at, way = ways.pop()
+            for loc, other in leads.get(at, ()):
+                node, _ = locate(_node(config, ("rules", at)), loc)
+                if other == name and name not in told:
+                    told.update(way)
+                    yield node.problem(f"the rules name one another in a circle: {' -> '.join((*way, other))}")
+                elif len(way) > MAX_CHAIN:
+                    yield node.problem(f"more than {MAX_CHAIN} rules name one another")
+                    return
+                elif other not in seen:
+                    seen.add(other)
+                    ways.append((other, (*way, other)))
 
 
 def _renames(config: Config) -> Iterator[Problem]:

@@ -14,7 +14,16 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from mailpoller.core.component import Block, SinkConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.extras import Extra
-from mailpoller.core.literals import Duration, MailAddress, MailAddresses, OutgoingName, QueueName, Secret, Size
+from mailpoller.core.literals import (
+    Duration,
+    MailAddress,
+    MailAddresses,
+    OutgoingName,
+    QueueName,
+    RuleName,
+    Secret,
+    Size,
+)
 from mailpoller.mail.understand.conversation import KEY_ID, Finder, compile_capturing
 
 PRODUCTION = "production"
@@ -168,6 +177,13 @@ class MetricsConfig(Block):
     def extras(self) -> Iterator[Extra]:
         """h11 speaks HTTP."""
         yield Extra("port" if self.socket is None else "socket", "h11", "mailpoller[metrics]")
+
+
+class RuleSet(Block):
+    """Rules that several mailboxes share."""
+
+    rules: list[RuleName] = Field(min_length=1)
+    """The rules, in the order in which they are asked."""
 
 
 class QuarantineConfig(Block):

@@ -15,6 +15,7 @@ from mailpoller.config.model import (
     MetricsConfig,
     Quarantine,
     QuarantineConfig,
+    RuleSet,
     ServiceConfig,
 )
 from mailpoller.config.tests_of_rules import RuleTest
@@ -146,6 +147,16 @@ RULES: Section[Mapping[str, RuleConfig]] = Section(
     usual_type="match",
     place="A list below `rules:`. Without a `type` a rule is of the type `match`.",
 )
+RULE_SETS: Section[Mapping[str, RuleSet]] = Section(
+    "rule_sets",
+    "named",
+    summary="rules that mailboxes share, by name",
+    without="each mailbox names its rules itself",
+    noun="rule set",
+    model=RuleSet,
+    drop_in=True,
+    place="Named blocks below `rule_sets:`. A mailbox asks for them with its key `rule_sets`.",
+)
 CONVERSATIONS: Section[ConversationsConfig | None] = Section(
     "conversations",
     "block",
@@ -204,6 +215,7 @@ TABLE: tuple[Section[Any], ...] = (
     ALERTS,
     METRICS,
     RULES,
+    RULE_SETS,
     CONVERSATIONS,
     DEFAULTS,
     MAILBOXES,

@@ -30,7 +30,16 @@ from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
 from mailpoller.core.classification import MailClass
 from mailpoller.core.delivery import LEAVE, Disposition, Payload
 from mailpoller.core.extras import Extra
-from mailpoller.core.literals import DispositionLiteral, Duration, FilePath, OutgoingName, QueueName, RuleName, Size
+from mailpoller.core.literals import (
+    DispositionLiteral,
+    Duration,
+    FilePath,
+    OutgoingName,
+    QueueName,
+    RuleName,
+    RuleSetName,
+    Size,
+)
 from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
@@ -54,6 +63,9 @@ class Runtime:
     """Ours alone, mode 0700: spool, last-resort quarantine, tokens."""
     outgoings: Mapping[str, Outgoing] = field(default_factory=dict)
     """Those that are configured, by name; sinks that send mail look theirs up here."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    """Those that are configured, by name, each built when it is first asked for; rules that name one find it here.
+    Raises :class:`~mailpoller.core.errors.ConfigError` for one that cannot be built."""
 
 
 class Block(BaseModel):
@@ -210,7 +222,7 @@ class SenderFile(Block):
     """A file that lists senders, one a line; ``#`` begins a comment. It is read anew when it has changed."""
 
     file: FilePath
-    """At most 1 MiB."""
+    """At most 4 MiB."""
 
 
 class Excepted(Block):
@@ -309,8 +321,11 @@ class SourceConfig(Component):
     force_default_queue: bool = False
     """Everything goes to ``default_queue``, and only rules that ask for ``force_default_queue`` are asked: they may
     quarantine and discard. Size limit, quarantine marker, loop check and the policies of the classes still apply."""
+    rule_sets: list[RuleSetName] = Field(default_factory=list)
+    """Sets of rules that judge this mailbox's messages before its own ``rules``, in this order."""
     rules: list[RuleName] = Field(default_factory=list)
-    """The rules that judge this mailbox's messages, in this order."""
+    """The rules that judge this mailbox's messages, in this order. One that a set has named already is not asked
+    again."""
     auto_replies: PolicyWord | ClassPolicy = "quarantine"
     """What becomes of automatic answers: of the classes ``auto-reply`` (a bare null Return-Path among them) and
     ``challenge``. ``deliver``, ``quarantine``, ``discard``, ``{queue: NAME}``, or a block with ``except``."""

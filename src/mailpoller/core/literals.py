@@ -123,6 +123,7 @@ FilePath = Annotated[Path, NeededFile()]
 
 QueueName = Annotated[str, Reference("queues")]
 RuleName = Annotated[str, Reference("rules")]
+RuleSetName = Annotated[str, Reference("rule_sets")]
 MailboxName = Annotated[str, Reference("mailboxes")]
 OutgoingName = Annotated[str, Reference("outgoing")]
 

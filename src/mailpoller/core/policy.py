@@ -46,10 +46,11 @@ USUAL: Mapping[MailClass, Policy] = dict.fromkeys(("auto-reply", "challenge", "b
 
 def is_from(message: Message, senders: frozenset[str]) -> bool:
     """True if an address in From, or its domain or one above that, is one of ``senders``."""
-    return bool(senders) and any(_is_listed(sender.address, senders) for sender in message.from_[:10])
+    return bool(senders) and any(is_listed(sender.address, senders) for sender in message.from_[:10])
 
 
-def _is_listed(address: str, senders: frozenset[str]) -> bool:
+def is_listed(address: str, senders: frozenset[str]) -> bool:
+    """True if the address, or its domain or one above that, is one of ``senders``, which are in small letters."""
     whole = address[:1000].lower()
     domain = whole.rpartition("@")[2]
     while domain:

@@ -17,8 +17,8 @@ from mailpoller.core.policy import USUAL, Policy, is_from
 from mailpoller.core.ports import Rule
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
-from mailpoller.engine.listed import SenderList
 from mailpoller.mail.understand.arrival import Arrival
+from mailpoller.storage.listed import sender_list
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class Pipeline:
         self._default_queue = default_queue
         self._default_topic = default_topic
         self._policies = policies
-        self._lists = {path: SenderList(path) for policy in self._policies.values() for path in policy.files}
+        self._lists = {path: sender_list(path) for policy in self._policies.values() for path in policy.files}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
         self._standing = standing
@@ -169,7 +169,7 @@ class Pipeline:
     def _excepted(self, message: Message, policy: Policy) -> bool:
         """True if the policy leaves the sender alone."""
         return is_from(message, policy.senders) or any(
-            is_from(message, self._lists[path].senders()) for path in policy.files
+            is_from(message, self._lists[path].now()) for path in policy.files
         )
 
     def _failed(self, rule: Rule, error: Exception, message: Message, matched: list[str]) -> Quarantine:

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator, model_validator
-from pydantic_core import CoreSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from mailpoller.core.classification import MAIL_CLASSES, MailClass
 from mailpoller.core.component import Block
-from mailpoller.core.literals import Size
+from mailpoller.core.literals import RuleName
 from mailpoller.core.standing import Department
-from mailpoller.rules.pattern import compile_pattern
+from mailpoller.rules.fields import FIELDS
+from mailpoller.rules.quantities import AgeTest, AttachmentTest, ReceivedTest, SizeTest
+from mailpoller.rules.texts import TEXTS_SCHEMA, AddressTest, TextTest
 
 MAX_DEPTH = 8
-"""How deeply ``all``, ``any`` and ``not`` may be nested."""
-
-_TEXTS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-
-
-def _texts(written: object) -> object:
-    texts = (written,) if isinstance(written, str) else written
-    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError("a text or a list of texts is wanted; a number, yes or no is quoted")
-    return tuple(texts)
-
-
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), WithJsonSchema(_TEXTS_SCHEMA)]
-"""One text or a list of them, of which one suffices."""
-
+"""How deeply ``all``, ``any``, ``none`` and ``not`` may be nested."""
 
 _CLASSES_SCHEMA = {
     "anyOf": [
@@ -38,107 +25,19 @@ _CLASSES_SCHEMA = {
         {"type": "array", "items": {"enum": list(MAIL_CLASSES)}, "minItems": 1},
     ]
 }
-
-
-_DEPARTMENTS = WithJsonSchema(_TEXTS_SCHEMA)
+_DEPARTMENTS = WithJsonSchema(TEXTS_SCHEMA)
 
 
 def _one_or_more(written: object) -> object:
     return (written,) if isinstance(written, str) else written
 
 
-class TextTest(Block):
-    """A test of one text. Several keys must all hold for the same text; of a list one suffices.
-
-    A plain text or list means ``contains``.
-    """
-
-    contains: Texts | None = None
-    """The text has this in it."""
-    equals: Texts | None = None
-    """The text is this, from end to end."""
-    matches: Texts | None = None
-    """This regular expression (RE2) is found in the text. ``\\w``, ``\\d`` and ``\\b`` are ASCII; ``\\p{L}`` is any
-    letter."""
-    case: Literal["insensitive", "sensitive"] = "insensitive"
-    """Whether capital and small letters differ."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain(cls, written: Any) -> Any:
-        if isinstance(written, Mapping | cls):
-            return written
-        return {"contains": _texts(written)}
-
-    @field_validator("contains", "matches")
-    @classmethod
-    def _not_empty(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if texts is not None and "" in texts:
-            raise ValueError("an empty text is in every text; write what is looked for")
-        return texts
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.contains is None and self.equals is None and self.matches is None:
-            raise ValueError("a test is contains, equals or matches")
-        for pattern in self.matches or ():
-            compile_pattern(pattern, sensitive=self.case == "sensitive")
-        return self
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [*_TEXTS_SCHEMA["anyOf"], super().__get_pydantic_json_schema__(schema, handler)]}
-
-
-class SizeTest(Block):
-    """A test of a size in octets: more than ``above``, less than ``below``."""
-
-    above: Size | None = None
-    """More octets than this."""
-    below: Size | None = None
-    """Fewer octets than this."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.above is None and self.below is None:
-            raise ValueError("a size test is above or below, or both")
-        if self.below is not None and self.below - (self.above if self.above is not None else -1) < 2:
-            raise ValueError("no size is above the one and below the other")
-        return self
-
-
-class AttachmentTest(Block):
-    """A test of attachments: one and the same must pass ``name``, ``type`` and ``size``.
-
-    Pictures inside HTML are attachments too: a sender calls anything inline. ``true`` and ``false`` alone mean ``any``.
-    """
-
-    any: bool | None = None
-    """true: there is an attachment; false: there is none."""
-    name: TextTest | None = None
-    """The file name."""
-    type: TextTest | None = None
-    """The media type, such as ``application/pdf``."""
-    size: SizeTest | None = None
-    """Decoded octets."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain(cls, written: Any) -> Any:
-        return {"any": written} if isinstance(written, bool) else written
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        described = (self.name, self.type, self.size) != (None, None, None)
-        if self.any is None and not described:
-            raise ValueError("an attachment test is any, name, type or size")
-        if self.any is False and described:
-            raise ValueError("a message without attachments has none with a name, type or size")
-        return self
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"type": "boolean"}, super().__get_pydantic_json_schema__(schema, handler)]}
+def _truths(written: object) -> object:
+    """``truncated: true`` asks for the word that stands for it."""
+    if not isinstance(written, Mapping):
+        return written
+    words = {True: {"equals": "true"}, False: {"equals": "false"}}
+    return {path: words[test] if isinstance(test, bool) else test for path, test in written.items()}
 
 
 class Condition(Block):
@@ -151,15 +50,15 @@ class Condition(Block):
     """Header fields by name, any case. One of several fields of that name suffices; none at all never passes."""
     subject: TextTest | None = None
     """The subject, decoded."""
-    from_: TextTest | None = Field(default=None, alias="from")
+    from_: AddressTest | None = Field(default=None, alias="from")
     """An address in From."""
-    to: TextTest | None = None
+    to: AddressTest | None = None
     """An address in To or Cc."""
-    cc: TextTest | None = None
+    cc: AddressTest | None = None
     """An address in Cc."""
-    reply_to: TextTest | None = None
+    reply_to: AddressTest | None = None
     """An address in Reply-To."""
-    sender: TextTest | None = None
+    sender: AddressTest | None = None
     """The address in Sender."""
     body: TextTest | None = None
     """The text, or the HTML as it is written; the first million characters of each."""
@@ -167,11 +66,21 @@ class Condition(Block):
     """The whole message, also what was not downloaded."""
     attachment: AttachmentTest | None = None
     """The attachments."""
+    age: AgeTest | None = None
+    """How old the mail was when the server received it, by its Date. Where one of the two is not known, it does not
+    hold."""
+    received: ReceivedTest | None = None
+    """When the server received the mail: time of day, day of the week, dates, in a zone."""
+    importance: Literal["low", "normal", "high"] | None = None
+    """What the sender says of it: Importance, X-Priority, Priority or X-MSMail-Priority, in this order; ``normal`` if
+    he says nothing."""
     class_: Annotated[tuple[MailClass, ...] | None, BeforeValidator(_one_or_more), WithJsonSchema(_CLASSES_SCHEMA)] = (
         Field(default=None, alias="class", min_length=1)
     )
     """What kind of mail it is, one or a list of them: ``human``, ``auto-reply``, ``auto-generated``, ``bounce``,
     ``list``, ``bulk``, ``report``, ``calendar``, ``challenge``."""
+    conversation: bool | None = None
+    """true: it is known to belong to a conversation, or to a thread; false: it is not. ``event`` asks which."""
     trusted: bool | None = None
     """true: the mailbox is ``trusted``; false: it is not."""
     departments: (
@@ -180,13 +89,20 @@ class Condition(Block):
     """The mailbox serves one of these departments: a name, or a list of them."""
     auto: bool | None = None
     """true: automatic mail (RFC 3834); false: any other."""
+    event: Annotated[dict[str, TextTest] | None, BeforeValidator(_truths)] = Field(default=None, min_length=1)
+    """Other fields of the event, by their path below ``data``: ``authentication.dmarc: fail``. One of several texts
+    there suffices; none at all never passes."""
     force_default_queue: bool | None = None
     """true: the mailbox has ``force_default_queue``. Only a rule that asks this is asked there, and what it says of
     queues has no effect: it may still quarantine and discard."""
+    rule: RuleName | None = None
+    """The condition of this rule holds, whether or not the mailbox asks that rule itself."""
     all: list[Condition] | None = Field(default=None, min_length=1)
     """Every one of these holds."""
     any: list[Condition] | None = Field(default=None, min_length=1)
     """At least one of these holds."""
+    none: list[Condition] | None = Field(default=None, min_length=1)
+    """Not one of these holds."""
     not_: Condition | None = Field(default=None, alias="not")
     """This does not hold."""
 
@@ -199,6 +115,13 @@ class Condition(Block):
                 raise ValueError("the name of a header field is ASCII without colon and space")
         return header
 
+    @field_validator("event")
+    @classmethod
+    def _paths(cls, event: dict[str, TextTest] | None) -> dict[str, TextTest] | None:
+        if unknown := sorted(set(event or ()) - FIELDS.keys()):
+            raise ValueError(f"rules cannot ask the event for {' and '.join(unknown)}; docs/rules.md lists its fields")
+        return event
+
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not any(getattr(self, name) is not None for name in type(self).model_fields):
@@ -206,12 +129,13 @@ class Condition(Block):
         return self
 
     def depth(self) -> int:
-        """1 for a condition without ``all``, ``any`` and ``not``; one more for each of them around it."""
+        """1 for a condition without ``all``, ``any``, ``none`` and ``not``; one more for each of them around it."""
         return 1 + max((inner.depth() for inner in self.inner()), default=0)
 
     def inner(self) -> Iterator[Condition]:
-        """The conditions directly below ``all``, ``any`` and ``not``."""
+        """The conditions directly below ``all``, ``any``, ``none`` and ``not``."""
         yield from self.all or ()
         yield from self.any or ()
+        yield from self.none or ()
         if self.not_ is not None:
             yield self.not_

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
@@ -10,11 +12,14 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, 
 from mailpoller.core.attributes import Priority
 from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, RuleConfig, Runtime
+from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import QueueName
 from mailpoller.core.message import Message
+from mailpoller.core.ports import Rule
 from mailpoller.core.verdict import Effect, Match
+from mailpoller.rules.compiling import compile_condition
 from mailpoller.rules.condition import MAX_DEPTH, Condition
-from mailpoller.rules.predicate import Predicate, compile_condition
+from mailpoller.rules.predicate import Predicate
 
 QUARANTINED_BY_RULE = "rule"
 """The reason of a message that a rule quarantines without saying why."""
@@ -109,8 +114,8 @@ class Consequence(Block):
 
 
 class MatchConfig(RuleConfig):
-    """Ask about header, body, size and attachments; set topic, queue, priority and tags, quarantine, discard or
-    stop."""
+    """Ask about header, body, size, attachments, time and class; set topic, queue, priority and tags, quarantine,
+    discard or stop."""
 
     type: Literal["match"] = "match"
     when: Condition
@@ -122,24 +127,34 @@ class MatchConfig(RuleConfig):
     @classmethod
     def _not_too_deep(cls, when: Condition) -> Condition:
         if when.depth() > MAX_DEPTH:
-            raise ValueError(f"all, any and not are nested deeper than {MAX_DEPTH}")
+            raise ValueError(f"all, any, none and not are nested deeper than {MAX_DEPTH}")
         return when
 
     def build(self, name: str, runtime: Runtime) -> MatchRule:
-        """The rule, its patterns compiled."""
-        predicate = compile_condition(self.when)
+        """The rule, its patterns compiled. Raises :class:`ConfigError` if a file or a rule that it names is not to be
+        had."""
+        predicate = compile_condition(self.when, partial(_named, runtime.rules))
         return MatchRule(name, predicate, self.then.effect(by_class=predicate.asks_class))
+
+
+def _named(rules: Mapping[str, Rule], name: str) -> Rule:
+    try:
+        return rules[name]
+    except KeyError:
+        raise ConfigError(f"no rule is called {name}") from None
 
 
 class MatchRule:
     """A predicate and its effect. ``needs_body``: it may look below the header, so the body is worth parsing early.
-    ``asks_forced``: it is asked where ``force_default_queue`` skips the others."""
+    ``asks_class``: it holds of a message for its class. ``asks_forced``: it is asked where ``force_default_queue``
+    skips the others."""
 
-    __slots__ = ("_effect", "_holds", "asks_forced", "name", "needs_body")
+    __slots__ = ("_effect", "_holds", "asks_class", "asks_forced", "name", "needs_body")
 
     def __init__(self, name: str, predicate: Predicate, effect: Effect) -> None:
         self.name = name
         self.needs_body = predicate.needs_body
+        self.asks_class = predicate.asks_class
         self.asks_forced = predicate.asks_forced
         self._holds = predicate.holds
         self._effect = effect
