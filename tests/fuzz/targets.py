@@ -35,6 +35,7 @@ from mailpoller.mail.parser import parse
 from mailpoller.mail.understand.arrival import Arrival
 from mailpoller.mail.understand.flowed import join
 from mailpoller.mail.understand.html import render
+from mailpoller.mail.understand.reply import split
 from mailpoller.remote.graph.client import _answer
 from mailpoller.remote.standins import stand_in
 from mailpoller.sources.ews.authentication import _Ntlm, certificate_hash, read_challenge
@@ -80,7 +81,10 @@ def mail(data: bytes) -> None:
 def text(data: bytes) -> None:
     """What people write: HTML, and lines that flow."""
     written = data.decode("utf-8", "replace")
-    render(written).text.encode("utf-8")
+    for words in (written, render(written).text):
+        words.encode("utf-8")
+        said = split(words)
+        assert bool(words[slice(*said.reply)].strip()) == bool(words.strip())
     for delsp in (False, True):
         join(written, delsp=delsp)
 

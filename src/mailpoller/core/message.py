@@ -12,6 +12,7 @@ from mailpoller.core.classification import HUMAN, Classification, MailClass
 from mailpoller.core.contents import Report
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.record import record
+from mailpoller.core.said import Said
 from mailpoller.core.spool import Octets
 from mailpoller.core.standing import USUAL_STANDING, Standing
 
@@ -271,9 +272,9 @@ class Message:
     """
 
     __slots__ = (
-        "_body", "_classification", "_classify", "authentication", "auto", "bcc", "cc", "conversation", "date",
-        "delivered_to", "from_", "header_defects", "headers", "identity", "in_reply_to", "load", "looped", "message_id",
-        "raw", "references", "reply_to", "return_path", "sender", "standing", "subject", "to",
+        "_body", "_classification", "_classify", "_said", "_split", "authentication", "auto", "bcc", "cc",
+        "conversation", "date", "delivered_to", "from_", "header_defects", "headers", "identity", "in_reply_to", "load",
+        "looped", "message_id", "raw", "references", "reply_to", "return_path", "sender", "standing", "subject", "to",
     )  # fmt: skip
 
     def __init__(
@@ -299,6 +300,7 @@ class Message:
         load: Callable[[], Body],
         identity: bytes | None = None,
         classify: Callable[[Message], Classification] | None = None,
+        split: Callable[[str], Said] | None = None,
     ) -> None:
         self.raw = raw
         self.headers = headers
@@ -338,6 +340,8 @@ class Message:
         """What reads the body."""
         self._body: Body | None = None
         self._classify = classify
+        self._split = split
+        self._said: Said | None = None
         self._classification: Classification | None = None
 
     @property
@@ -373,6 +377,14 @@ class Message:
         if self._classification is None:
             self._classification = HUMAN if self._classify is None else self._classify(self)
         return self._classification
+
+    @property
+    def said(self) -> Said:
+        """What of the text is the reply, what it quotes and what is signature; found when somebody first asks."""
+        if self._said is None:
+            text = self.body.text
+            self._said = Said((0, len(text))) if self._split is None else self._split(text)
+        return self._said
 
     def reclassify(self, kind: MailClass) -> None:
         """Call it a mail of another class, because a rule says so; what was known stays, behind the evidence

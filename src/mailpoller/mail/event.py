@@ -10,10 +10,11 @@ import pybase64
 
 from mailpoller.core.classification import HUMAN, Bounce
 from mailpoller.core.delivery import Event, Payload
-from mailpoller.core.message import Forwarded, Message
+from mailpoller.core.message import Forwarded, Message, Undone
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail.charset import scrub
+from mailpoller.mail.understand.forward import inline
 from mailpoller.mail.words import clean
 
 RECEIVED = "org.mailpoller.message.received"
@@ -24,6 +25,7 @@ DATA_SCHEMA = "urn:mailpoller:schema:event:1"
 """The CloudEvents ``dataschema``, the ``$id`` of ``event.schema.json`` beside this file. Additions keep the number."""
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+_UNSPLIT = (Undone("reply", "too-large"),)
 _RAW_KEPT = 1 << 20
 _OF_A_HUMAN = b',"classification":{"class":"human","subclass":"","evidence":[]},"bounce":null,"conversation":null'
 
@@ -199,15 +201,20 @@ def _bounced(bounce: Bounce) -> dict[str, Any]:
 
 def _parsed(message: Message) -> dict[str, Any]:
     body = message.body
+    said = message.said
+    forwarded = body.forwarded if body.forwarded is not None else inline(message)
     return {
         "text": body.text,
+        "reply_text": said.reply,
+        "quoted": said.quoted,
+        "signature": said.signature,
         "text_from": body.text_from,
         "text_hidden": body.text_hidden,
         "html": body.html,
         "attachments": body.attachments,
-        "forwarded": _forwarded(body.forwarded) if body.forwarded is not None else None,
+        "forwarded": _forwarded(forwarded) if forwarded is not None else None,
         "report": body.report,
-        "undone": body.undone,
+        "undone": (*body.undone, *_UNSPLIT) if said.cut else body.undone,
     }
 
 

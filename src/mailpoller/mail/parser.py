@@ -17,6 +17,7 @@ from mailpoller.mail.header import read_header
 from mailpoller.mail.loop import LOOP_HEADER
 from mailpoller.mail.structure import CONTENT, Part, scan
 from mailpoller.mail.understand.classify import classify as classify_mail
+from mailpoller.mail.understand.reply import split
 from mailpoller.mail.words import clean, readable_fields
 
 FIELD_REPEATED = "field-repeated"
@@ -86,6 +87,7 @@ def parse(raw: RawMessage) -> Message:
         classify=lambda message: classify_mail(
             message, fields.first, content, lambda: _open(raw, header.body, content)
         ),
+        split=split,
     )
 
 

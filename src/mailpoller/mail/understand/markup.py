@@ -29,6 +29,7 @@ _LINES = frozenset(
 )  # fmt: skip
 _PARAGRAPHS = frozenset(("p", "h1", "h2", "h3", "h4", "h5", "h6", "dl"))
 _ENDED_BY_THEIR_LIKE = frozenset(("p", "li", "td", "th", "tr", "dd", "dt", "option"))
+_SIGNATURE = "-- "
 _RULE = "-" * 10
 
 
@@ -70,7 +71,7 @@ class Writer:
                 self.put(line)
         elif words := text.split():
             self.space = self.space or text[0].isspace()
-            self.put(" ".join(words))
+            self.put(" ".join(words) if words != ["--"] or text[-1] != " " else _SIGNATURE)
             self.space = text[-1].isspace()
         elif text and self.breaks and "\xa0" in text:
             self.breaks += 1  # a line with nothing in it
