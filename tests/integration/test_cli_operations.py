@@ -70,9 +70,17 @@ def test_status_shows_the_running_daemon_and_then_what_the_ledger_knows(site: Si
     assert box["last_poll_at"]
     table = ask(site, "status")
     header, row = table.out.splitlines()[1:3]
-    assert header.split("\t")[:2] == ["mailbox", "condition"]
-    assert row.split("\t")[0] == "support"
-    assert "support" in on_a_terminal("status", "--config", str(site.config)).out
+    assert header.split("\t")[:3] == ["mailbox", "state", "polled"]
+    assert row.split("\t")[:2] == ["support", "up"]
+    drawn = on_a_terminal("status", "--config", str(site.config), columns=80).out
+    assert re.search(r"support +\x1b\[32m", drawn)
+    assert "\x1b[3" not in on_a_terminal("status", "--config", str(site.config), NO_COLOR="1").out
+    assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in drawn.splitlines()) <= 80
+    assert "last poll at" in ask(site, "status", "support").out
+    assert ask(site, "status", "--failing", "--json").json["mailboxes"] == []
+    assert [box["mailbox"] for box in ask(site, "status", "--host", "127.0.0.1", "--json").json["mailboxes"]] == [
+        "support"
+    ]
     running.kill()
     assert ask(site, "health").code == 2
     said = ask(site, "status", "--json")

@@ -66,6 +66,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("x") else "s")
 
 
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def age(since: str | datetime | None, now: datetime) -> str:
+    """How long ago that was, in the largest unit of which there are two, or one of seconds: ``42 s``, ``90 min``,
+    ``3 d``; ``never`` for nothing."""
+    if since is None:
+        return "never"
+    then = datetime.fromisoformat(since) if isinstance(since, str) else since
+    seconds = max(0, round((now - then).total_seconds()))
+    size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
+    return f"{seconds // size} {unit}"
+
+
+def cut(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters; that something is left out is seen."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
 def coloured(text: str, colour: str) -> str:
     """``text`` in bold and colour, unless NO_COLOR is set; in a pipe the colour is dropped on the way out."""
     return text if os.environ.get("NO_COLOR") else typer.style(text, fg=colour, bold=True)

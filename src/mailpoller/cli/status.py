@@ -1,56 +1,106 @@
-"""``mailpoller status``: how the mailboxes, queues and alarms stand."""
+"""``mailpoller status``: how the mailboxes, queues, outgoings and alarms stand."""
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailpoller.cli.exits import TEMPFAIL, complain, explained
+from mailpoller.cli.exits import TEMPFAIL, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import one_line, print_json, print_table
+from mailpoller.cli.output import print_json
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mailpoller.config import Config
 
+PERIOD_S = 2.0
+"""Of ``--watch``."""
 
-def status(config: ConfigOption, as_json: JsonOption = False) -> None:
-    """Show how mailboxes, queues and alarms stand.
+
+def status(
+    config: ConfigOption,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A mailbox, queue or outgoing: all that is known of it.")
+    ] = None,
+    failing: Annotated[bool, typer.Option("--failing", help="Only what is not well.")] = False,
+    inbound: Annotated[bool, typer.Option("--inbound", help="Only mailboxes.")] = False,
+    outbound: Annotated[bool, typer.Option("--outbound", help="Only outgoings.")] = False,
+    department: Annotated[
+        str | None, typer.Option("--department", metavar="NAME", help="Only mailboxes that serve this department.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="HOST", help="Only what is at this host.")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", metavar="TEXT", help="Only where this is part of a name, user, address or host."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it anew every two seconds, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how mailboxes, queues and outgoings stand, worst first.
 
     \b
     Examples:
       mailpoller status
+      mailpoller status support
+      mailpoller status --failing --watch
+      mailpoller status --inbound --department sales
       mailpoller status --json | jq -e .ok
-      mailpoller status --json | jq -r '.mailboxes[] | select(.behind) | .mailbox'
+      mailpoller status --json | jq -r '.mailboxes[] | select(.state != "up") | .mailbox'
 
     Exits with 75 if no daemon answers, or it cannot read its ledger; what the other can tell is shown then too.
     """
-    from mailpoller.cli.service import ask, entered
-    from mailpoller.engine.assessment import assess
+    from mailpoller.cli.standing import Filter, shown
 
+    if watch and (as_json or not sys.stdout.isatty()):
+        refuse("--watch draws on a terminal: elsewhere ask again")
+    wanted = Filter(name, failing, inbound, outbound, department, host, search)
     with explained():
-        found = entered(config)
-        try:
-            report = ask(found, {"do": "status"}, seconds=10)
-        except TransientError as error:
-            report = {
-                "line": str(error),
-                "mailboxes": [],
-                "queues": [],
-                "alarms": [],
-                "stuck": [],
-                **_from_the_ledger(found),
-            }
-        assessment = assess(report)
+        found, report = _asked(config)
+        wanted.require_known(found, report)
+        while watch:
+            typer.echo("\x1b[2J\x1b[H", nl=False)
+            shown(wanted.of(report, found), name)
+            time.sleep(PERIOD_S)
+            found, report = _asked(config)
+        part = wanted.of(report, found)
         if as_json:
-            print_json({"ok": assessment.ok, "level": assessment.level.name.lower(), **report})
+            print_json(part)
         else:
-            _show(report)
+            shown(part, name)
+            if "ledger_error" in report:
+                complain(report["ledger_error"])
         if "pid" not in report or "ledger_error" in report:
             raise typer.Exit(TEMPFAIL)
+
+
+def _asked(path: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration, and how all that is in it stands; ``ok`` and ``level`` are of the whole."""
+    from mailpoller.cli.service import ask, entered
+    from mailpoller.cli.standing import outgoings_of
+    from mailpoller.engine.assessment import assess
+
+    found = entered(path)
+    try:
+        report = ask(found, {"do": "status"}, seconds=10)
+    except TransientError as error:
+        report = {
+            "line": str(error),
+            "mailboxes": [],
+            "queues": [],
+            "alarms": [],
+            "stuck": [],
+            **_from_the_ledger(found),
+        }
+    assessment = assess(report)
+    outgoings = outgoings_of(found, report)
+    return found, {"ok": assessment.ok, "level": assessment.level.name.lower(), **report, "outgoings": outgoings}
 
 
 def _from_the_ledger(config: Config) -> dict[str, Any]:
@@ -66,6 +116,7 @@ def _from_the_ledger(config: Config) -> dict[str, Any]:
             mailboxes = [
                 {
                     "mailbox": name,
+                    "state": "held" if name in held else "no daemon",
                     "condition": "held" if name in held else "no daemon",
                     "reason": held.get(name, ""),
                     "last_poll_at": polls[name].isoformat(timespec="seconds") if name in polls else None,
@@ -82,45 +133,3 @@ def _from_the_ledger(config: Config) -> dict[str, Any]:
             return {"mailboxes": mailboxes, "alarms": alarms, "stuck": stuck}
     except TransientError as error:
         return {"ledger_error": str(error)}
-
-
-def _show(report: dict[str, Any]) -> None:
-    typer.echo(one_line(report["line"]))
-    if "ledger_error" in report:
-        complain(report["ledger_error"])
-    print_table(
-        ("mailbox", "condition", "last poll", "next try", "waiting", "settled", "to dispose", "reason"),
-        (
-            (
-                box["mailbox"],
-                box["condition"] + (" (behind)" if box.get("behind") else ""),
-                box.get("last_poll_at") or "never",
-                box.get("next_try_at"),
-                box["ledger"].get("deferred", 0),
-                box["ledger"].get("settled", 0),
-                box["ledger"].get("undisposed", 0),
-                box.get("reason"),
-            )
-            for box in report["mailboxes"]
-        ),
-        empty="no mailbox is known",
-    )
-    if troubled := [queue for queue in report["queues"] if queue["state"] != "up" or queue.get("concerns")]:
-        rows = ((queue["queue"], queue["state"], queue["reason"]) for queue in troubled)
-        print_table(("queue", "state", "reason"), rows, empty="")
-    if report.get("stuck"):
-        waiting = (
-            (
-                one["mailbox"], one["folder"], one["uid"], one["what"], one["since"], one["received"] or "",
-                "" if one["size"] is None else one["size"], one["mid"], one["reason"],
-            )
-            for one in report["stuck"]
-        )  # fmt: skip
-        print_table(
-            ("mailbox", "folder", "uid", "stuck", "since", "received", "octets", "mid", "reason"), waiting, empty=""
-        )
-    if report["alarms"]:
-        rows = (
-            (datetime.fromisoformat(alarm["raised_at"]), alarm["key"], alarm["summary"]) for alarm in report["alarms"]
-        )
-        print_table(("alarm since", "what", "summary"), rows, empty="")

@@ -81,6 +81,17 @@ class MailboxHealth:
         """True if it is refused, held or behind: a human should look."""
         return self.condition in (Condition.REFUSED, Condition.HELD) or self.behind(now)
 
+    def state(self, now: datetime) -> str:
+        """How it is in one word, the same everywhere: ``up``, ``starting`` (no poll yet), ``retrying``, ``behind``,
+        ``refused``, ``held``, ``not polled``."""
+        if self.condition in (Condition.REFUSED, Condition.HELD, Condition.NOT_POLLED):
+            return str(self.condition.value)
+        if self.behind(now):
+            return "behind"
+        if self.condition is Condition.RETRYING:
+            return "retrying"
+        return "up" if self.last_poll_at else "starting"
+
     def waited(self, now: datetime) -> timedelta:
         """How long no poll was completed."""
         reference = self.last_poll_at or self.awaited_since
@@ -167,14 +178,7 @@ class Health:
         now = self._clock.now()
         words: Counter[str] = Counter()
         for health in self.mailboxes.values():
-            if health.condition in (Condition.REFUSED, Condition.HELD, Condition.NOT_POLLED):
-                words[health.condition.value] += 1
-            elif health.behind(now):
-                words["behind"] += 1
-            elif health.condition is Condition.RETRYING:
-                words["retrying"] += 1
-            else:
-                words["up" if health.last_poll_at else "starting"] += 1
+            words[health.state(now)] += 1
         polled = len(self.mailboxes)
         parts = [f"{words[word]} {word}" for word in _WORDS if words[word]]
         settled = sum(health.settled for health in self.mailboxes.values())
@@ -188,6 +192,7 @@ class Health:
         return [
             {
                 "mailbox": health.name,
+                "state": health.state(now),
                 "condition": health.condition.value,
                 "reason": health.reason or "; ".join(f"{name}: {why}" for name, why in health.failing.items()),
                 "since": _iso(health.since),
