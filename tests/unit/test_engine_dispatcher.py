@@ -126,8 +126,8 @@ async def test_a_message_that_a_queue_keeps_refusing_is_quarantined_after_hours_
         rig.later(hours=5)
     await rig.carry()
     (held,) = rig.sinks["quarantine"].held.values()
-    assert held.reason == "refused"
-    assert rig.downloads()["1"] == REFUSED_LIMIT + 1
+    assert held.reason == "refused-by-queue"
+    assert rig.downloads()["1"] == REFUSED_LIMIT + 1 == 20
 
 
 async def test_what_could_not_be_fetched_often_is_not_quarantined_for_one_refusal_or_one_failure(

@@ -15,6 +15,12 @@ from mailpoller.core.record import record
 QUARANTINE = "quarantine"
 """The reserved name of the queue that quarantined messages go to."""
 
+LAST_RESORT = "last-resort"
+"""The reserved name of the local directory that takes what the quarantine refuses, and our own mail that came back."""
+
+RESERVED = frozenset((QUARANTINE, LAST_RESORT))
+"""Names that no queue of a route may have."""
+
 Payload = Literal["summary", "parsed", "raw"]
 
 
@@ -96,13 +102,15 @@ class Refusal:
     """A sink's word that it did not take the delivery. ``permanent``: and never will; else try again later.
 
     ``blame``: whose trouble it is, as far as the sink can tell. What is the ``queue``'s is never counted against the
-    message, however often it happens.
+    message, however often it happens. ``unasked``: the sink refused it by itself (it is too large, say), so that this
+    says nothing of how the queue fares.
     """
 
     delivery_id: str
     reason: str
     permanent: bool = False
     blame: Literal["message", "queue"] = "message"
+    unasked: bool = False
 
 
 @record

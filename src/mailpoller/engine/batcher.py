@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from random import choice
 from typing import Protocol
 
 import structlog
@@ -27,6 +28,10 @@ FIRST = 50
 SUSPECTS = 100
 """Suspects that are fetched together: so many that a round trip counts for little, so few that other mailboxes soon
 have their turn."""
+
+
+AMONG = 100
+"""Due messages of which one, picked at random, tries a queue that was down: bad ones may stand first."""
 
 
 Wanted = Callable[[MessageRef], bool] | None
@@ -108,6 +113,9 @@ class Batcher:
         self._in_hand = in_hand
         self._skip = skip
         self._listed = listed
+        self._new_first = False
+        self._tried = ""
+        """The uid that tried a queue that was down, the last time."""
 
     async def suspects(self, folder: Folder) -> list[MessageRef]:
         """The suspects to be worked on next, before all else; those that are in doubt as well come last and alone."""
@@ -134,18 +142,30 @@ class Batcher:
         full listing.
 
         Each batch is cut when it is asked for, because a queue that went down meanwhile changes what is worth fetching.
+        While a queue is tried, every other pass begins with what is pending: what is due may all be bad.
         """
         doubted = self._hangup_suspects.uids(folder)
         worked = set(doubted)
-        async for piece in self._due(folder, worked, len(doubted)):
-            yield piece
-        if self.has_to_end():
-            return
+        new_first = self._new_first = bool(self._dispatcher.probing()) and not self._new_first
+        if not new_first:
+            async for piece in self._due(folder, worked, len(doubted)):
+                yield piece
+            if self.has_to_end():
+                return
+        begun: set[str] = set()
         async with aclosing(self._pending(folder, pages, worked, result, wanted, whole=whole)) as pending:
             async for piece in pending:
+                if new_first:
+                    begun.update(ref.uid for ref in piece.refs)
                 yield piece
                 if self.has_to_end():
                     return
+        if new_first:
+            worked |= begun
+            async for piece in self._due(folder, worked, len(doubted)):
+                yield piece
+            if self.has_to_end():
+                return
         for refs in self._hangup_suspects.pieces(folder):
             waiting = deque(refs)
             while waiting:
@@ -160,11 +180,14 @@ class Batcher:
             probing = self._dispatcher.probing()
             limit = 1 if probing else self._limits.batch_messages
             # What is in hand looks due still, and comes first.
-            asked = limit if probing else limit * (1 + self._in_hand)
+            asked = AMONG if probing else limit * (1 + self._in_hand)
             due = await self._backlog.due(folder, limit=asked + doubted, down=self._dispatcher.down())
             waiting = deque(ref for ref in due if ref.uid not in worked)
             if not waiting:
                 return
+            if probing:
+                waiting = deque([choice([ref for ref in waiting if ref.uid != self._tried] or waiting)])
+                self._tried = waiting[0].uid
             piece = self._cut(waiting, limit, rest=True)
             worked.update(ref.uid for ref in piece)
             yield Batch(piece, alone=bool(probing))

@@ -12,7 +12,18 @@ import structlog
 
 from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import LEAVE, QUARANTINE, Cause, Delivery, Disposition, Outcome, OutcomeKind, Receipt
+from mailpoller.core.delivery import LAST_RESORT as LAST_RESORT
+from mailpoller.core.delivery import (
+    LEAVE,
+    QUARANTINE,
+    RESERVED,
+    Cause,
+    Delivery,
+    Disposition,
+    Outcome,
+    OutcomeKind,
+    Receipt,
+)
 from mailpoller.core.errors import TransientError
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
@@ -25,14 +36,9 @@ from mailpoller.mail.parser import parse
 
 log = structlog.get_logger(__name__)
 
-LAST_RESORT = "last-resort"
-"""The reserved name of the local directory that takes what the quarantine refuses, and our own mail that came back."""
-
-_RESERVED = frozenset((QUARANTINE, LAST_RESORT))
-
-REFUSED_LIMIT = 11
-"""A message that a queue keeps refusing, though not for good, is quarantined after so many attempts (about six
-hours)."""
+REFUSED_LIMIT = 19
+"""A message that a queue keeps refusing, though not for good, is quarantined when it does so once more: after about
+two days."""
 
 _REASONS_TOLD = 1000
 
@@ -220,7 +226,7 @@ class Dispatcher:
         plain = claim.plain_id and (claim.ref.given_once or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
-        wanted = queue.octets_wanted or name in _RESERVED
+        wanted = queue.octets_wanted or name in RESERVED
         event = renderer.render(
             queue=name,
             delivery_id=delivery_id,
@@ -235,7 +241,7 @@ class Dispatcher:
             event=event,
             raw=judged.message.raw,
             octets_wanted=wanted,
-            attributes=_attributes(verdict, quarantined=name in _RESERVED),
+            attributes=_attributes(verdict, quarantined=name in RESERVED),
         )
 
     async def dispatch(self, batch: Sequence[Judged]) -> tuple[list[Outcome], list[Deferral]]:
@@ -286,15 +292,19 @@ class Dispatcher:
             if isinstance(answer, Receipt):
                 judged.receipts[name] = answer.reference
                 del judged.deliveries[name]
-            elif answer.permanent or (answer.blame == "message" and judged.claim.refusals >= REFUSED_LIMIT):
-                self._refused(judged, name, answer.reason)
+            elif answer.permanent:
+                self._refused(judged, name, "refused", answer.reason)
+            elif answer.blame == "message" and judged.claim.refusals >= REFUSED_LIMIT:
+                self._refused(judged, name, "refused-by-queue", answer.reason)
+            elif answer.blame == "queue" and not queue.takes_mail:
+                judged.waits_for, judged.trouble = name, answer.reason
             else:
                 judged.trouble = f"{name}: {answer.reason}"
                 judged.waits_for = ""
                 judged.refused = judged.refused or answer.blame == "message"
 
-    def _refused(self, judged: Judged, name: str, reason: str) -> None:
-        """The queue will never take it: on to the next place that might."""
+    def _refused(self, judged: Judged, name: str, word: str, reason: str) -> None:
+        """The queue will never take it: on to the next place that might. ``word``: why it is there."""
         log.warning("delivery.refused", mid=judged.claim.mid, queue=name, reason=reason)
         if name == LAST_RESORT:
             judged.waits_for, judged.trouble = "", reason
@@ -305,7 +315,7 @@ class Dispatcher:
         del judged.deliveries[name]
         judged.route = tuple(dict.fromkeys(place if step == name else step for step in judged.route))
         if isinstance(judged.verdict, Deliver):
-            judged.verdict = Quarantine("refused", f"{name}: {reason}", rules=judged.verdict.rules)
+            judged.verdict = Quarantine(word, f"{name}: {reason}", rules=judged.verdict.rules)
         if place not in judged.receipts and place not in judged.deliveries:
             judged.deliveries[place] = self._delivery(judged, place, self._renderer(judged))
 

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
 from enum import Enum
+from random import sample
 from typing import Any
 
 import structlog
 
-from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
+from mailpoller.core.delivery import RESERVED, Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsMissing,
     LedgerUnavailable,
+    MachineTrouble,
     MailpollerError,
     QueueVanished,
     TransientError,
@@ -29,6 +31,7 @@ from mailpoller.core.ports import (
     Depth,
     DoubtKind,
     QueueRecord,
+    Sifting,
     Sink,
     SinkDoubt,
     Unserving,
@@ -37,6 +40,7 @@ from mailpoller.core.ports import (
 from mailpoller.core.tasks import TaskGroup, within
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
+from mailpoller.engine.trials import IN_A_ROW, Trials
 from mailpoller.engine.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -51,9 +55,6 @@ BELIEVED_AFTER = timedelta(minutes=2)
 """A queue that passed its check, and that nobody brings mail to, counts as up after so long."""
 
 GONE = "the queue is no longer configured, or no longer so"
-
-PROBES = 3
-"""Messages that are tried after an outage before the queue is down again."""
 
 UPKEEP_INTERVAL = timedelta(minutes=1)
 
@@ -86,6 +87,10 @@ class State(Enum):
 
 def _blames_queue(answer: Receipt | Refusal) -> bool:
     return isinstance(answer, Refusal) and answer.blame == "queue"
+
+
+def _in_a_row(reason: str) -> str:
+    return f"{IN_A_ROW} different messages in a row were refused, and none taken: {reason}"
 
 
 class Queue:
@@ -148,6 +153,7 @@ class Queue:
         self._down_until = 0.0
         self._went_down = asyncio.Event()
         self._calls = calls or Turns(CONCURRENT_CALLS)
+        self._trials = Trials()
         self._first = asyncio.Lock()
         self._opened = asyncio.Event()
         self._opened.set()
@@ -165,10 +171,13 @@ class Queue:
 
     async def deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """Bring a batch: same order and length. Raises :class:`TransientError` when the queue is down or goes down by
-        it.
+        it, and nothing of the batch is known to be held.
 
         A failure that is no :class:`MailpollerError` (a bug, or one message that the sink cannot stomach) is tried
         again one by one, so that one message never defers the others; what still fails alone is refused, not for good.
+        So is a message at which a call failed, once others were taken since and it fails again, alone, while the
+        queue passes its check. Ten different messages that are refused in a row are the queue's trouble, and count
+        against none of them; what goes to a quarantine is not counted, as there is a next place for it.
         """
         if self._retired:
             raise TransientError(GONE)
@@ -181,7 +190,7 @@ class Queue:
             if self.state is State.PROBING:
                 async with self._first:
                     return await self._probe(batch)
-            return await self._bring(batch)
+            return await self._sort(batch)
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -217,23 +226,57 @@ class Queue:
     async def _probe(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """After an outage: one message first, the rest if it was taken. Others may have probed while we waited.
 
-        A refusal that is the queue's own trouble is no sign that it is back; nor may it be one message that keeps the
-        queue from all others, so a few are tried, one by one.
+        Only a receipt, or a word against this very message, is a sign that it is back. It may be one bad message that
+        keeps the queue from all others, so each time another one is tried.
         """
         if not self.takes_mail:
             raise TransientError(self.reason)
         if self.state is not State.PROBING:
+            return await self._sort(batch)
+        answers: dict[int, Receipt | Refusal] = {}
+        waiting = sample(range(len(batch)), len(batch))
+        while waiting:
+            chosen = waiting.pop()
+            (answer,) = await self._bring([batch[chosen]])
+            if isinstance(answer, Refusal) and answer.unasked:
+                answers[chosen] = answer  # which tells nothing of the queue
+                continue
+            if isinstance(answer, Refusal) and (not answer.permanent or self._trials.in_vain):
+                await self._failed(_in_a_row(answer.reason) if self._trials.in_vain else answer.reason, None)
+                raise TransientError(self.reason)
+            await self._up()
+            answers[chosen] = answer
+            break
+        rest = sorted(waiting)
+        try:
+            more = await self._sort([batch[index] for index in rest]) if rest else []
+        except TransientError as error:
+            more = [Refusal(batch[index].delivery_id, str(error), blame="queue") for index in rest]
+        answers.update(zip(rest, more, strict=True))
+        return [answers[index] for index in range(len(batch))]
+
+    async def _sort(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
+        """Bring the batch; what was part of a call that failed, alone and last."""
+        if isinstance(self.sink, Sifting) or len(batch) == 1:
             return await self._bring(batch)
-        answers: list[Receipt | Refusal] = []
-        for one in batch[:PROBES]:
-            answers += await self._bring([one])
-            if not _blames_queue(answers[-1]):
-                await self._up()
-                rest = batch[len(answers) :]
-                return answers + (await self._bring(rest) if rest else [])
-        reason = next(one.reason for one in answers if isinstance(one, Refusal))
-        await self._failed(reason, None)
-        raise TransientError(reason)
+        alone = [one for one in batch if one.delivery_id in self._trials]
+        if not alone:
+            return await self._bring(batch)
+        together = [one for one in batch if one.delivery_id not in self._trials]
+        answers = await self._bring(together) if together else []
+        trouble: TransientError | None = None
+        for one in alone:
+            try:
+                if not self.takes_mail:
+                    raise TransientError(self.reason)
+                answers += await self._bring([one])
+            except TransientError as error:
+                trouble = error
+                break
+        if trouble is not None and not answers:
+            raise trouble
+        said = {answer.delivery_id: answer for answer in answers}
+        return [said.get(one.delivery_id) or Refusal(one.delivery_id, str(trouble), blame="queue") for one in batch]
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         try:
@@ -244,6 +287,7 @@ class Queue:
             received = self._count(answers)
             if self.recognition is not None and self.recognition.count(received):
                 await self._promptly(self.recognition.note())
+            answers = await self._weighed(batch, answers)
             await self._hear_of_unserved()
             if not self._proven and not all(map(_blames_queue, answers)):
                 await self._prove()
@@ -254,7 +298,12 @@ class Queue:
             await self._lost(error)
             raise TransientError(self.reason) from error
         except TransientError as error:
+            suspected = self._may_be_its_own(batch, error)
+            if suspected and self._trials.alone_again(batch) and await self.trouble() is None:
+                return await self._weighed(batch, [Refusal(batch[0].delivery_id, str(error))])
             await self._failed(str(error), error.retry_after)
+            if suspected and await self.trouble() is None:
+                self._trials.failed(batch)
             raise
         except (ConfigError, CredentialsMissing, ModuleNotFoundError) as failure:
             lack = without(failure) if isinstance(failure, ModuleNotFoundError) else failure
@@ -269,7 +318,8 @@ class Queue:
                 raise TransientError(trouble) from failure
             log.exception("queue.crashed", queue=self.name, batch=len(batch))
             if len(batch) == 1:
-                return [Refusal(batch[0].delivery_id, "the sink failed in an unknown way; the log has the traceback")]
+                words = "the sink failed in an unknown way; the log has the traceback"
+                return await self._weighed(batch, [Refusal(batch[0].delivery_id, words)])
         return [answer for one in batch for answer in await self._bring([one])]
 
     def _count(self, answers: Sequence[Receipt | Refusal]) -> int:
@@ -280,6 +330,23 @@ class Queue:
         received = len(answers) - len(refusals)
         self.receipts += received
         return received
+
+    async def _weighed(self, batch: Sequence[Delivery], answers: list[Receipt | Refusal]) -> list[Receipt | Refusal]:
+        """The answers, once it is known whose trouble the refusals among them are."""
+        self._trials.answered(answer for one, answer in zip(batch, answers, strict=True) if one.queue not in RESERVED)
+        if not self._trials.in_vain or self.state is State.PROBING:
+            return answers
+        last = next((answer.reason for answer in reversed(answers) if isinstance(answer, Refusal)), "")
+        await self._failed(_in_a_row(last), None)
+        return [
+            answer if one.queue in RESERVED else self._trials.acquitted(answer)
+            for one, answer in zip(batch, answers, strict=True)
+        ]
+
+    def _may_be_its_own(self, batch: Sequence[Delivery], error: TransientError) -> bool:
+        """May a call have failed for the sake of one message? A queue that fails its check too has no such excuse."""
+        told = isinstance(self.sink, Sifting) or isinstance(error, MachineTrouble) or error.retry_after is not None
+        return not told and self.state is not State.DOWN and batch[0].queue not in RESERVED
 
     async def _promptly(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -29,9 +29,10 @@ class Blame:
         self._before.pop(delivery_id, None)
 
     def put_off(self, delivery_id: str) -> Literal["message", "queue"]:
-        """It was put off: the message's trouble if others were taken since the last time, else the queue's."""
+        """It was put off: the message's trouble if others were taken since it was before, else the queue's. Once it is
+        the message's it stays so until it is taken, also while no other mail comes."""
         before = self._before.pop(delivery_id, None)
-        self._before[delivery_id] = self._taken
+        self._before[delivery_id] = self._taken if before is None else before
         if len(self._before) > _LIMIT:
             del self._before[next(iter(self._before))]
         return "message" if before is not None and self._taken > before else "queue"

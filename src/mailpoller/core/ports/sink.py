@@ -76,6 +76,14 @@ class SinkDoubt:
 
 
 @runtime_checkable
+class Sifting(Protocol):
+    """A sink that brings its messages one by one and answers for each, so that one which its queue does not stomach
+    is told apart by itself. Of other sinks the engine brings alone what was part of a call that failed."""
+
+    sifts: Literal[True]
+
+
+@runtime_checkable
 class Upkept(Protocol):
     """A sink that has work to do now and then, also when nothing is delivered."""
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from random import randrange
 from time import monotonic
+from typing import Literal
 
 import structlog
 
@@ -46,6 +47,7 @@ class CommandQueue:
         self._name = name
         self._program = program
         self._events = events
+        self.sifts: Literal[True] = True
         self._lanes = concurrency
         self._hands = asyncio.Semaphore(concurrency)
         self._pool: Pool | None = None

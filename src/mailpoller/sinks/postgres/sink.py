@@ -154,7 +154,7 @@ class PostgresQueue:
 
     def _too_large(self, delivery: Delivery) -> Refusal:
         reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
-        return Refusal(delivery.delivery_id, reason, permanent=True)
+        return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
 
     def _judge(self, begun: Begun) -> None:
         """Raise :class:`TransientError` if we do not take what a commit is worth, :class:`QueueVanished` if this is

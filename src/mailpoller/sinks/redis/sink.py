@@ -158,7 +158,7 @@ class RedisQueue:
 
     def _too_large(self, delivery: Delivery) -> Refusal:
         reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
-        return Refusal(delivery.delivery_id, reason, permanent=True)
+        return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
 
     # --- what its answers are worth ------------------------------------------------------------------------------
 

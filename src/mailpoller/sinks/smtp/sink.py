@@ -56,6 +56,10 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "A queue refused this message for good.",
         "Mend the queue or the message, then bring it back with: mailpoller redeliver MID",
     ),
+    "refused-by-queue": (
+        "A queue that takes other mail failed at this message each time, for two days.",
+        "Look at what consumes the queue, then bring it back with: mailpoller redeliver MID",
+    ),
     "auto-reply": (
         "This is an automatic answer (an out-of-office notice, or the like), and the mailbox keeps that from its "
         "queue.",
@@ -143,6 +147,7 @@ class SmtpQueue:
     ) -> None:
         self._name = name
         self._outgoing = outgoing
+        self.sifts: Literal[True] = True
         self._recipients = recipients
         self._clock = clock
         self._recent = Recent()
@@ -238,7 +243,7 @@ class SmtpQueue:
                     continue
                 if error.lacks == "SMTPUTF8" and not "".join((mail.sender, self._outgoing.sender, *to)).isascii():
                     raise TransientError(str(error)) from None
-                return Refusal(delivery.delivery_id, str(error), permanent=True)
+                return Refusal(delivery.delivery_id, str(error), permanent=True, unasked=True)
             except EnvelopeRefused as error:
                 if share.taken and error.part == "recipients":
                     self._note((), dict.fromkeys(to, str(error)))
@@ -307,9 +312,9 @@ class SmtpQueue:
 
     def _put_off(self, delivery: Delivery, error: TransientError) -> Refusal:
         """The relay had the mail, and wants it later. That is the mail's trouble if others were taken since it was
-        last put off."""
+        first put off."""
         before = self._taken_before.pop(delivery.delivery_id, None)
-        self._taken_before[delivery.delivery_id] = self._taken
+        self._taken_before[delivery.delivery_id] = self._taken if before is None else before
         if len(self._taken_before) > self._recent.limit:
             del self._taken_before[next(iter(self._taken_before))]
         alone = before is not None and self._taken > before

@@ -380,7 +380,7 @@ def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dic
 
 def _too_large(delivery: Delivery) -> Refusal:
     reason = f"the event has {delivery.event.size:,} octets, and a row holds {LARGEST_ROW:,}"
-    return Refusal(delivery.delivery_id, reason, permanent=True)
+    return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
 
 
 def _answers(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
@@ -57,6 +58,7 @@ class WebhookQueue:
             timeout=config.timeout,
             connections=config.connections,
         )
+        self.sifts: Literal[True] = True
         self._lanes = config.connections
         self._hands = asyncio.Semaphore(config.connections)
         self._recent = Recent()
@@ -78,7 +80,7 @@ class WebhookQueue:
             if one.delivery_id in self._recent:
                 answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._host, repeated=True)
             elif too_large := self._too_large(one):
-                answers[one.delivery_id] = Refusal(one.delivery_id, too_large, permanent=True)
+                answers[one.delivery_id] = Refusal(one.delivery_id, too_large, permanent=True, unasked=True)
             else:
                 fresh[one.delivery_id] = one
         trouble = None

@@ -40,9 +40,9 @@ class Suspicion:
             self._failed_at.pop(one.delivery_id, None)
 
     def failed(self, delivery_id: str) -> int | None:
-        """It failed now. How many requests had been taken when it did so before; None if it never did."""
+        """It failed now. How many requests had been taken when it did so first; None if it never did."""
         before = self._failed_at.pop(delivery_id, None)
-        self._failed_at[delivery_id] = self.taken
+        self._failed_at[delivery_id] = self.taken if before is None else before
         if len(self._failed_at) > self._limit:
             del self._failed_at[next(iter(self._failed_at))]
         return before
