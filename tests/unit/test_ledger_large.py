@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef, Position
 from mailpoller.engine.notify import Notifier
-from mailpoller.ledgers.sqlite import SqliteLedger, clues, pruning
+from mailpoller.ledgers.sqlite import SqliteLedger, alike, clues, pruning
 from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
@@ -379,3 +380,52 @@ async def test_a_ledger_put_back_from_a_copy_never_makes_a_redelivery_that_a_que
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         os.replace(shutil.copy(tmp_path / "copy.db", tmp_path / "again.db"), path)
+
+
+# --- the same octets, again and again ---------------------------------------------------------------------------------
+class Steps:
+    """Counts what SQLite does."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.count = 0
+
+    def __enter__(self) -> Steps:
+        self.connection.set_progress_handler(self._more, 100)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.set_progress_handler(None, 0)
+
+    def _more(self) -> int:
+        self.count += 100
+        return 0
+
+
+async def ledger_of_copies(path: Path, copies: int) -> list[bytes]:
+    """A ledger with so many messages of the same octets, of which the first is the original, and two others."""
+    ledger = await SqliteLedger.open(path, SuiteClock())
+    await ledger.open_folder(INBOX, ACCOUNT)
+    taken = claims(await ledger.claim(refs(INBOX, *range(1, copies + 3))))
+    first = outcome(taken[0], octets=b"same")
+    copied = [replace(outcome(claim, octets=b"same"), repeat_of=first.claim.mid) for claim in taken[1:copies]]
+    others = [outcome(taken[-2], octets=b"one"), outcome(taken[-1], octets=b"other")]
+    await ledger.settle([first, *copied, *others])
+    await ledger.close()
+    return [one.fingerprint for one in (first, *others)]
+
+
+async def test_the_millionth_copy_costs_no_more_than_the_thousandth_and_names_the_original(tmp_path: Path) -> None:
+    asked = []
+    for copies in (5_000, 20_000):
+        path = tmp_path / f"{copies}.db"
+        fingerprints = await ledger_of_copies(path, copies)
+        with closing(sqlite3.connect(path)) as connection, Steps(connection) as steps:
+            found = alike.repeats(connection, INBOX.mailbox, [*fingerprints, b"\4" * 32])
+            asked.append(steps.count)
+            mids = dict(connection.execute("SELECT uid, lower(hex(mid)) FROM message"))
+        expected = [mids["1"], mids[str(copies + 1)], mids[str(copies + 2)]]
+        assert {fingerprint: mid.replace("-", "") for fingerprint, mid in found.items()} == dict(
+            zip(fingerprints, expected, strict=True)
+        )
+    assert asked[1] < 1.2 * asked[0], asked

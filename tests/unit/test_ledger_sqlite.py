@@ -21,7 +21,7 @@ from mailpoller.core.delivery import LEAVE, Disposed, Disposition, Held
 from mailpoller.core.errors import ConfigError, LedgerUnavailable
 from mailpoller.core.message import Folder, Position
 from mailpoller.core.ports import Fault
-from mailpoller.ledgers.sqlite import LedgerReader, SqliteLedger, SqliteLedgerConfig, claiming, messages
+from mailpoller.ledgers.sqlite import LedgerReader, SqliteLedger, SqliteLedgerConfig, alike, claiming, messages
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.testing.ledger_suite import ACCOUNT, INBOX, RENUMBERED, SuiteClock, claims, outcome, refs
@@ -331,7 +331,8 @@ def test_no_step_of_a_batch_walks_through_the_ledger() -> None:
         for script in SCHEMA.migrations:
             connection.executescript(script)
         steps = [(claiming, name) for name in ("_CLAIM", "_ROWS", "_DUE")]
-        steps += [(messages, name) for name in ("_SETTLE", "_DEFER", "_RELEASE", "_DISPOSED", "_REPEATS", "_FORMER")]
+        steps += [(messages, name) for name in ("_SETTLE", "_DEFER", "_RELEASE", "_DISPOSED")]
+        steps += [(alike, name) for name in ("_REPEATS", "_CROWDED", "_IN_A_CROWD", "_FORMER")]
         for module, name in steps:
             statement = getattr(module, name)
             plan = [

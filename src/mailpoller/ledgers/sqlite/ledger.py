@@ -33,7 +33,18 @@ from mailpoller.core.ports import (
     Traits,
 )
 from mailpoller.core.seals.ledger import SealedSettlement
-from mailpoller.ledgers.sqlite import alarms, bearers, claiming, folders, messages, pruning, queues, stories, waiting
+from mailpoller.ledgers.sqlite import (
+    alarms,
+    alike,
+    bearers,
+    claiming,
+    folders,
+    messages,
+    pruning,
+    queues,
+    stories,
+    waiting,
+)
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.reader import LedgerReader
@@ -350,11 +361,11 @@ class SqliteLedger:
         await self._write(lambda c: messages.disposed(c, keyed, now))
 
     async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
-        return await self._read(lambda c: messages.repeats(c, mailbox, fingerprints))
+        return await self._read(lambda c: alike.repeats(c, mailbox, fingerprints))
 
     async def former(self, folder: Folder, fingerprints: Sequence[bytes]) -> Mapping[bytes, Sequence[str]]:
         known = await self._find(folder)
-        return await self._read(lambda c: messages.former(c, known, fingerprints))
+        return await self._read(lambda c: alike.former(c, known, fingerprints))
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
         """As the port says; in pieces, so that no other write waits for all of it, and no more is in memory than a

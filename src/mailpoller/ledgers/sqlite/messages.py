@@ -16,10 +16,6 @@ from typing import Any
 from mailpoller.core.delivery import Disposed, Outcome
 from mailpoller.core.ports import Traits
 from mailpoller.ledgers.sqlite import clues
-from mailpoller.ledgers.sqlite.bearers import (
-    FORMER_NAMES,
-)
-from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
     Key,
@@ -27,9 +23,7 @@ from mailpoller.ledgers.sqlite.values import (
     disposition_text,
     document,
     mark,
-    mid_text,
     seconds,
-    undocument,
 )
 
 FAILED_AGAIN = timedelta(days=1)
@@ -226,56 +220,4 @@ def disposed(connection: Connection, results: Sequence[tuple[Key, Disposed]], no
 _DISPOSED = """
 UPDATE message SET disposition_state = ?3, disposition_reason = ?4, due_at = ?5, disposed_at = ?6
 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'
-"""
-
-
-def repeats(connection: Connection, mailbox: str, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
-    wanted = {fingerprint.hex().upper(): fingerprint for fingerprint in fingerprints}
-    marks = document([mark(fingerprint) for fingerprint in wanted.values()])
-    (found,) = connection.execute(_REPEATS, (marks, mailbox)).fetchone()
-    earliest: dict[bytes, str] = {}
-    for fingerprint, mid in undocument(found):
-        if fingerprint in wanted:  # and does not merely begin like one that is
-            earliest.setdefault(wanted[fingerprint], mid_text(bytes.fromhex(mid)))
-    return earliest
-
-
-# CROSS JOIN and INDEXED BY, because the planner would walk through the mailbox instead.
-_REPEATS = """
-SELECT json_group_array(json_array(hex(fingerprint), hex(mid))) FROM (
-    SELECT fingerprint, mid FROM message INDEXED BY message_mark CROSS JOIN folder ON folder.id = message.folder
-    WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND mailbox = ?2
-        AND (state = 'settled' OR receipts IS NOT NULL)
-    ORDER BY state <> 'settled', settled_at, mid
-)
-"""
-
-
-def former(connection: Connection, known: Known, fingerprints: Sequence[bytes]) -> dict[bytes, list[str]]:
-    """See :meth:`Ledger.former`."""
-    wanted = {fingerprint.hex().upper(): fingerprint for fingerprint in fingerprints}
-    marks = document([mark(fingerprint) for fingerprint in wanted.values()])
-    folders = document([known.id, *earlier_epochs(connection, known)])
-    (found,) = connection.execute(_FORMER, (marks, folders, known.id, FORMER_NAMES)).fetchone()
-    rows = [row for row in undocument(found) if row[0] in wanted]
-    # Whoever counts as a repeat of a message stands for it from then on.
-    stood_for = {repeat_of for _, _, repeat_of, _ in rows if repeat_of is not None}
-    free: defaultdict[bytes, list[str]] = defaultdict(list)
-    for fingerprint, mid, _, is_former in rows:
-        text = mid_text(bytes.fromhex(mid))
-        if is_former and text not in stood_for:
-            free[wanted[fingerprint]].append(text)
-    return free
-
-
-_FORMER = """
-SELECT json_group_array(json_array(hex(fingerprint), hex(mid), repeat_of, is_former)) FROM (
-    SELECT fingerprint, mid, iif(outcome = 'repeated', repeat_of, NULL) AS repeat_of,
-        folder <> ?3 OR uid LIKE ?4 AS is_former
-    FROM message INDEXED BY message_mark
-    WHERE mark IS NOT NULL AND mark IN (SELECT value FROM json_each(?1)) AND state = 'settled'
-        AND (outcome <> 'gone' OR generation > 0) -- of what is gone not every queue has got it
-        AND folder IN (SELECT value FROM json_each(?2))
-    ORDER BY settled_at, mid
-)
 """
