@@ -14,6 +14,7 @@ from mailpoller.core.component import SourceConfig
 from mailpoller.core.policy import POLICIES, USUAL, Policy
 from mailpoller.engine import pipeline
 from mailpoller.rules.condition import MAX_DEPTH, Condition
+from mailpoller.rules.extraction import Extract
 from mailpoller.rules.fields import FIELDS
 from mailpoller.rules.match import Consequence, MatchConfig
 from mailpoller.rules.quantities import AgeTest, AttachmentTest, ReceivedTest
@@ -26,7 +27,16 @@ def test_examples_load() -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     rules = [MatchConfig.model_validate(rule) for block in blocks for rule in yaml.safe_load(block).get("rules", ())]
 
-    assert [rule.name for rule in rules] == ["invoices", "executables", "vip", "at-night", "forged", "known-case"]
+    assert [rule.name for rule in rules] == [
+        "invoices",
+        "executables",
+        "vip",
+        "at-night",
+        "forged",
+        "known-case",
+        "order-form",
+        "tag-mail",
+    ]
 
 
 def test_policies_of_the_example_load() -> None:
@@ -76,7 +86,17 @@ def test_wrong_policy_is_refused(written: object) -> None:
 
 
 def test_every_key_is_on_the_page() -> None:
-    for block in (Condition, Consequence, TextTest, AddressTest, AttachmentTest, ReceivedTest, AgeTest, RuleSet):
+    for block in (
+        Condition,
+        Consequence,
+        TextTest,
+        AddressTest,
+        AttachmentTest,
+        ReceivedTest,
+        AgeTest,
+        RuleSet,
+        Extract,
+    ):
         for name, field in block.model_fields.items():
             assert re.search(rf"[`{{ ]{field.alias or name}\b", PAGE), f"{block.__name__}.{name}"
 

@@ -247,6 +247,13 @@ def test_fields_of_the_event_can_be_asked() -> None:
     assert not holds("{event: {conversation.forged: true}}", message)
 
 
+def test_reply_alone_can_be_asked_for() -> None:
+    message = read(b"Subject: Re: x\r\n\r\nPlease cancel.\r\n\r\nOn Monday Ada wrote:\r\n> A refund is due.\r\n")
+
+    assert holds("{event: {reply_text: {words: cancel}, quoted: {words: refund}}}", message)
+    assert not holds("{event: {reply_text: {words: refund}}}", message)
+
+
 def test_a_rule_that_asks_the_subclass_asks_the_class() -> None:
     assert rule("{event: {classification.subclass: hard}}").asks_class
     assert not rule("{event: {folder: x}}").asks_class
@@ -273,7 +280,7 @@ def test_every_field_that_can_be_asked_is_in_the_event_and_says_truly_whether_it
     for key in path.split("."):
         at_ = at_[0] if isinstance(at_, list) and at_ else at_
         if not isinstance(at_, dict):
-            assert key in ("what", "why") or path.startswith("forwarded."), path
+            assert key in ("what", "why") or path.startswith(("forwarded.", "report.")), path
             break
         assert key in at_, path
         at_ = at_[key]

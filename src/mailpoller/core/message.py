@@ -11,6 +11,7 @@ from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import HUMAN, Classification, MailClass
 from mailpoller.core.contents import Report
 from mailpoller.core.conversation import Conversation
+from mailpoller.core.formfields import NO_FIELDS, Fields
 from mailpoller.core.record import record
 from mailpoller.core.said import Said
 from mailpoller.core.spool import Octets
@@ -273,8 +274,9 @@ class Message:
 
     __slots__ = (
         "_body", "_classification", "_classify", "_said", "_split", "authentication", "auto", "bcc", "cc",
-        "conversation", "date", "delivered_to", "from_", "header_defects", "headers", "identity", "in_reply_to", "load",
-        "looped", "message_id", "raw", "references", "reply_to", "return_path", "sender", "standing", "subject", "to",
+        "conversation", "date", "delivered_to", "fields", "from_", "header_defects", "headers", "identity",
+        "in_reply_to", "load", "looped", "message_id", "raw", "references", "reply_to", "return_path", "sender",
+        "standing", "subject", "to",
     )  # fmt: skip
 
     def __init__(
@@ -334,6 +336,8 @@ class Message:
         """The address of the mailbox that it came to, once that was looked for; None if nothing tells."""
         self.conversation: Conversation | None = None
         """Which conversation it belongs to, once that was looked for."""
+        self.fields: Fields = NO_FIELDS
+        """What rules have set, and taken out of it, so far."""
         self.standing: Standing = USUAL_STANDING
         """What is said of the mailbox that it is judged for, once it is."""
         self.load = load

@@ -6,6 +6,7 @@ from dataclasses import field
 
 from mailpoller.core.attributes import NONE_SAID, Attributes, Priority
 from mailpoller.core.classification import MailClass
+from mailpoller.core.formfields import Fields
 from mailpoller.core.record import record
 
 
@@ -51,7 +52,8 @@ class Effect:
 
     ``quarantine`` (a reason) and ``discard`` end the judging; ``stop`` ends it after this rule's other wishes are
     noted. ``kind``: the class that the message is to be of. ``by_class``: the rule asked for the class, so that a queue
-    it names is meant for it, and the policy of the class is not asked.
+    it names is meant for it, and the policy of the class is not asked. ``fields``: of the event; they replace
+    those of the same name.
     """
 
     topic: str | None = None
@@ -63,6 +65,7 @@ class Effect:
     stop: bool = False
     kind: MailClass | None = None
     by_class: bool = False
+    fields: Fields = field(default_factory=dict, hash=False)
 
 
 @record

@@ -148,6 +148,8 @@ class Pipeline:
                 priority = effect.priority
             if effect.kind is not None:
                 message.reclassify(effect.kind)
+            if effect.fields:
+                message.fields = {**message.fields, **effect.fields}
             decided = decided or effect.stop
             if not self._forced:
                 queues.update(dict.fromkeys(effect.queues))

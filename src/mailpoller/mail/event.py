@@ -132,6 +132,7 @@ class EventRenderer:
             "topic": said.topic,
             "priority": said.priority,
             "tags": said.tags,
+            "fields": message.fields,
             "rules": verdict.rules,
             "quarantine": None if isinstance(verdict, Deliver) else {"reason": said.reason, "detail": said.detail},
             "subject": message.subject,

@@ -31,6 +31,7 @@ def compile_condition(condition: Condition, named: NamedRule) -> Predicate:
     for path, test in (condition.event or {}).items():
         asked = _field(path, FIELDS[path].texts, test, FIELDS[path].needs_body)
         parts.append(replace(asked, asks_class=path.startswith(("classification.", "bounce."))))
+    parts += [_field(f"field {name}", _noted(name), test) for name, test in (condition.fields or {}).items()]
     if condition.body is not None:
         parts.append(_field("body", lambda message: (message.body.text, message.body.html), condition.body, True))
     if condition.size is not None:
@@ -86,6 +87,18 @@ def _addresses(
 def _header(name: str) -> Values:
     wanted, length = name.lower(), len(name)
     return lambda message: [v for field, v in message.headers if len(field) == length and field.lower() == wanted]
+
+
+def _noted(name: str) -> Values:
+    def texts(message: Message) -> Iterable[str]:
+        value = message.fields.get(name)
+        if value is None:
+            return ()
+        if isinstance(value, tuple):
+            return value
+        return (str(value).lower() if isinstance(value, bool) else str(value),)
+
+    return texts
 
 
 def _field(label: str, values: Values, test: TextTest, needs_body: bool = False) -> Predicate:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, mo
 
 from mailpoller.core.classification import MAIL_CLASSES, MailClass
 from mailpoller.core.component import Block
+from mailpoller.core.formfields import FieldName
 from mailpoller.core.literals import RuleName
 from mailpoller.core.standing import Department
 from mailpoller.rules.fields import FIELDS
@@ -92,6 +93,8 @@ class Condition(Block):
     event: Annotated[dict[str, TextTest] | None, BeforeValidator(_truths)] = Field(default=None, min_length=1)
     """Other fields of the event, by their path below ``data``: ``authentication.dmarc: fail``. One of several texts
     there suffices; none at all never passes."""
+    fields: Annotated[dict[FieldName, TextTest] | None, BeforeValidator(_truths)] = Field(default=None, min_length=1)
+    """Fields that earlier rules have set, or taken out of the mail, by name; numbers as texts."""
     force_default_queue: bool | None = None
     """true: the mailbox has ``force_default_queue``. Only a rule that asks this is asked there, and what it says of
     queues has no effect: it may still quarantine and discard."""

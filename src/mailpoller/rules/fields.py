@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import Bounce
+from mailpoller.core.contents import Report
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Forwarded, Message
 
@@ -56,6 +57,10 @@ def _forwarded(get: Callable[[Forwarded], Iterable[str]]) -> Asked:
     return Asked(texts, needs_body=True)
 
 
+def _report(get: Callable[[Report], str]) -> Asked:
+    return Asked(lambda m: () if m.body.report is None else filter(None, (get(m.body.report),)), needs_body=True)
+
+
 FIELDS: Mapping[str, Asked] = {
     "mailbox": _one(lambda m: m.raw.claim.ref.folder.mailbox),
     "folder": _one(lambda m: m.raw.claim.ref.folder.name),
@@ -87,6 +92,11 @@ FIELDS: Mapping[str, Asked] = {
     "authentication.arc": _authentication(lambda a: a.arc),
     "authentication.by": _authentication(lambda a: a.by),
     "defects": Asked(lambda m: m.header_defects),
+    "reply_text": Asked(lambda m: (m.body.text[slice(*m.said.reply)],), needs_body=True),
+    "quoted": Asked(lambda m: (m.body.text[slice(*m.said.quoted)],) if m.said.quoted else (), needs_body=True),
+    "text_from": Asked(lambda m: (m.body.text_from,), needs_body=True),
+    "report.organization": _report(lambda r: r.organization),
+    "report.domain": _report(lambda r: r.domain),
     "text": Asked(lambda m: (m.body.text,), needs_body=True),
     "html": Asked(lambda m: (m.body.html,), needs_body=True),
     "forwarded.from": _forwarded(lambda f: [one.address for one in f.from_]),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
 
@@ -13,12 +14,15 @@ from mailpoller.core.attributes import Priority
 from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, RuleConfig, Runtime
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.formfields import FieldName
 from mailpoller.core.literals import QueueName
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.rules.compiling import compile_condition
 from mailpoller.rules.condition import MAX_DEPTH, Condition
+from mailpoller.rules.extracting import compile_extracts, needs_body
+from mailpoller.rules.extraction import Extract
 from mailpoller.rules.predicate import Predicate
 
 QUARANTINED_BY_RULE = "rule"
@@ -40,6 +44,10 @@ _REASON_SCHEMA = {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": f
 
 def _one_or_more(written: object) -> object:
     return [written] if isinstance(written, str) else written
+
+
+def _a_list(written: object) -> object:
+    return [written] if isinstance(written, Mapping) else written
 
 
 def _one_or_more_schema(what: str) -> WithJsonSchema:
@@ -69,6 +77,10 @@ class Consequence(Block):
         list[Text], Field(min_length=1), BeforeValidator(_one_or_more), _one_or_more_schema("tag or tags")
     ] | None = None  # fmt: skip
     """Words that the event bears."""
+    set_: dict[FieldName, str | bool | int | float | list[str]] | None = Field(default=None, alias="set", min_length=1)
+    """Fields of the event and their values: texts, numbers, true, false, or lists of texts."""
+    extract: Annotated[list[Extract], Field(min_length=1, max_length=50), BeforeValidator(_a_list)] | None = None
+    """Fields of the event that are taken out of the mail: a block, or a list of them."""
     class_: MailClass | None = Field(default=None, alias="class")
     """The class that the message is to be of, for later rules, the mailbox's policies and the event."""
     quarantine: Annotated[str | None, BeforeValidator(_reason), WithJsonSchema(_REASON_SCHEMA)] = None
@@ -77,6 +89,13 @@ class Consequence(Block):
     """Deliver the message nowhere; the ledger remembers it."""
     stop: bool = False
     """Ask no further rule."""
+
+    @field_validator("set_")
+    @classmethod
+    def _in_json(cls, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+        if any(isinstance(value, int | float) and not abs(value) <= 2**53 for value in (fields or {}).values()):
+            raise ValueError("a number of this size would not be read alike everywhere; put it in quotes")
+        return fields
 
     @field_validator("queue")
     @classmethod
@@ -87,19 +106,22 @@ class Consequence(Block):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        routes = [key for key in ("topic", "queue", "priority", "tags") if getattr(self, key) is not None]
-        routes += ["class"] if self.class_ is not None else []
+        keys = ("topic", "queue", "priority", "tags", "set_", "extract", "class_")
+        routes = [key.rstrip("_") for key in keys if getattr(self, key) is not None]
         if self.quarantine and self.discard:
             raise ValueError("a message cannot be both quarantined and discarded")
         if routes and (self.quarantine or self.discard):
             ending = "quarantine" if self.quarantine else "discard"
             raise ValueError(f"{ending} ends the judging: {', '.join(routes)} beside it would have no effect")
         if not (routes or self.quarantine or self.discard or self.stop):
-            raise ValueError("nothing follows: name a topic, queue, priority, tags, class, quarantine, discard or stop")
+            raise ValueError(
+                "nothing follows: name a topic, queue, priority, tags, set, extract, class, quarantine, discard or stop"
+            )
         return self
 
     def effect(self, *, by_class: bool = False) -> Effect:
         """The same as the engine's pipeline reads it. ``by_class``: the condition asks for the class."""
+        set_ = self.set_ or {}
         return Effect(
             topic=self.topic,
             queues=tuple(self.queue or ()),
@@ -110,12 +132,13 @@ class Consequence(Block):
             stop=self.stop,
             kind=self.class_,
             by_class=by_class,
+            fields={field: tuple(value) if isinstance(value, list) else value for field, value in set_.items()},
         )
 
 
 class MatchConfig(RuleConfig):
-    """Ask about header, body, size, attachments, time and class; set topic, queue, priority and tags, quarantine,
-    discard or stop."""
+    """Ask about header, body, size, attachments, time and class; set topic, queue, priority, tags and
+    fields, quarantine, discard or stop."""
 
     type: Literal["match"] = "match"
     when: Condition
@@ -134,7 +157,7 @@ class MatchConfig(RuleConfig):
         """The rule, its patterns compiled. Raises :class:`ConfigError` if a file or a rule that it names is not to be
         had."""
         predicate = compile_condition(self.when, partial(_named, runtime.rules))
-        return MatchRule(name, predicate, self.then.effect(by_class=predicate.asks_class))
+        return MatchRule(name, predicate, self.then.effect(by_class=predicate.asks_class), self.then.extract or ())
 
 
 def _named(rules: Mapping[str, Rule], name: str) -> Rule:
@@ -149,17 +172,22 @@ class MatchRule:
     ``asks_class``: it holds of a message for its class. ``asks_forced``: it is asked where ``force_default_queue``
     skips the others."""
 
-    __slots__ = ("_effect", "_holds", "asks_class", "asks_forced", "name", "needs_body")
+    __slots__ = ("_effect", "_holds", "_take", "asks_class", "asks_forced", "name", "needs_body")
 
-    def __init__(self, name: str, predicate: Predicate, effect: Effect) -> None:
+    def __init__(self, name: str, predicate: Predicate, effect: Effect, extracts: Sequence[Extract] = ()) -> None:
         self.name = name
-        self.needs_body = predicate.needs_body
+        self.needs_body = predicate.needs_body or any(map(needs_body, extracts))
         self.asks_class = predicate.asks_class
         self.asks_forced = predicate.asks_forced
         self._holds = predicate.holds
         self._effect = effect
+        self._take = compile_extracts(extracts) if extracts else None
 
     def judge(self, message: Message) -> Match | None:
         """The match with its reason in words, none of them from the message; None if the condition does not hold."""
         why = self._holds(message)
-        return Match(self._effect, why) if why else None
+        if not why:
+            return None
+        if self._take is None:
+            return Match(self._effect, why)
+        return Match(replace(self._effect, fields={**self._take(message), **self._effect.fields}), why)
