@@ -103,6 +103,8 @@ def contents(data: bytes) -> None:
         (b"application/tlsrpt+json", b".json"),
         (b"message/feedback-report", b""),
         (b"message/disposition-notification", b""),
+        (b"text/calendar", b".ics"),
+        (b"application/ms-tnef", b".dat"),
     )
     kind, name = kinds[data[0] % len(kinds)] if data else kinds[0]
     message = _message(REPORTS % (kind, name) + data[1:])

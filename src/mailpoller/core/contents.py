@@ -1,4 +1,4 @@
-"""What is in the parts of a message that take a reader of their own: reports, for one."""
+"""What is in the parts of a message that take a reader of their own: reports and calendars."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
+from mailpoller.core.address import Address
 from mailpoller.core.record import record
 
 ReportKind = Literal["dmarc", "tls-rpt", "arf", "mdn"]
@@ -30,3 +31,29 @@ class Report:
     rows: tuple[Mapping[str, str | int], ...] = ()
     rows_total: int = 0
     fields: tuple[tuple[str, str], ...] = ()
+
+
+@record
+class Moment:
+    """When something begins or ends. ``local``: as its clock shows it, ``2026-03-14T09:26:53``, or a day alone.
+    ``zone``: as it is named there, ``UTC``, or "" where the time is everybody's own. ``instant``: aware, in UTC; None
+    where nobody knows the zone.
+    """
+
+    local: str
+    zone: str = ""
+    instant: datetime | None = None
+
+
+@record
+class Calendar:
+    """The first event of a calendar (RFC 5545). ``method``, in small letters, is what it was sent for (RFC 5546):
+    ``request``, ``reply``, ``cancel`` …; "" for none."""
+
+    method: str = ""
+    uid: str = ""
+    organizer: Address | None = None
+    start: Moment | None = None
+    end: Moment | None = None
+    summary: str = ""
+    sequence: int = 0

@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal, NewType
 
+from mailpoller.core.address import Address as Address
 from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import HUMAN, Classification, MailClass
-from mailpoller.core.contents import Report
+from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.formfields import NO_FIELDS, Fields
 from mailpoller.core.record import record
@@ -172,19 +173,12 @@ class Gone:
 
 
 @record
-class Address:
-    """One mailbox of RFC 5322 section 3.4: display name (decoded, may be empty) and addr-spec as written."""
-
-    name: str
-    address: str
-
-
-@record
 class Attachment:
     """A leaf part that is not the message's own text.
 
     ``size`` and ``sha256`` (hex) are of the decoded octets. ``start`` and ``end`` bound the still encoded body in
     the raw octets, ``encoding`` is its Content-Transfer-Encoding, so that it can be cut out without a second parse.
+    ``within``: ``tnef`` if it lies inside of such an attachment, where no offsets lead; else "".
     """
 
     name: str
@@ -196,6 +190,7 @@ class Attachment:
     start: int = 0
     end: int = 0
     encoding: str = ""
+    within: str = ""
 
 
 @record
@@ -224,6 +219,10 @@ class Undone:
 TextFrom = Literal["plain", "html", "none"]
 
 
+RICH_TEXT = Undone("tnef", "rich-text")
+"""The text of a TNEF attachment is not plain, which matters where the mail has no other."""
+
+
 @record
 class Body:
     """What lies below the header: the message's own text and HTML (decoded, valid Unicode) and its attachments.
@@ -231,8 +230,8 @@ class Body:
     ``forwarded``: the first message within it that was opened, or None; it is among the attachments all the same.
     ``text_from``: what the text was made of; ``text_hidden``: characters of the HTML's text that nobody was to see,
     and that are not in it.
-    ``closed``: the kinds of its parts that take a reader of their own (:class:`Contents`). ``report``: what such a
-    reader found.
+    ``closed``: the kinds of its parts that take a reader of their own (:class:`Contents`). ``report`` and
+    ``calendar``: what such readers found.
     """
 
     text: str
@@ -245,10 +244,23 @@ class Body:
     text_hidden: int = 0
     closed: tuple[str, ...] = ()
     report: Report | None = None
+    calendar: Calendar | None = None
 
     def opened(self, contents: Contents) -> Body:
-        """This body with what was found in its closed parts."""
-        return replace(self, closed=(), report=contents.report, undone=(*self.undone, *contents.undone))
+        """This body with what was found in its closed parts. A text found there is its own if it has no other."""
+        worded = bool(self.text.strip() or self.html.strip())
+        own = "" if worded else contents.text
+        undone = [one for one in contents.undone if not (worded and one == RICH_TEXT)]
+        return replace(
+            self,
+            text=own or self.text,
+            text_from="plain" if own else self.text_from,
+            closed=(),
+            report=contents.report,
+            calendar=contents.calendar,
+            attachments=(*self.attachments, *contents.attachments),
+            undone=(*self.undone, *undone),
+        )
 
 
 @record
@@ -256,6 +268,9 @@ class Contents:
     """What readers found in the parts that a body left closed, and what they could not do."""
 
     report: Report | None = None
+    calendar: Calendar | None = None
+    attachments: tuple[Attachment, ...] = ()
+    text: str = ""
     undone: tuple[Undone, ...] = ()
 
     @classmethod

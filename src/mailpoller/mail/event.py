@@ -215,6 +215,7 @@ def _parsed(message: Message) -> dict[str, Any]:
         "attachments": body.attachments,
         "forwarded": _forwarded(forwarded) if forwarded is not None else None,
         "report": body.report,
+        "calendar": body.calendar,
         "undone": (*body.undone, *_UNSPLIT) if said.cut else body.undone,
     }
 

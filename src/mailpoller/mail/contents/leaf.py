@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailpoller.core.spool import Block
+from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.structure import Part
 from mailpoller.mail.transfer import decoded
 
@@ -17,13 +18,13 @@ class Leaf:
         self._octets = octets
         self.part = part
 
-    def read(self) -> bytes | None:
-        """Its octets; None if there are more than :data:`LARGEST`."""
+    def octets(self, most: int = LARGEST) -> bytes:
+        """All of them. Raises :class:`~mailpoller.mail.contents.unpack.Closed` if there are more than ``most``."""
         held: list[bytes] = []
         size = 0
         for piece in decoded(self._octets, self.part.start, self.part.end, self.part.encoding, []):
             held.append(piece)
             size += len(piece)
-            if size > LARGEST:
-                return None
+            if size > most:
+                raise Closed("too-large")
         return b"".join(held)

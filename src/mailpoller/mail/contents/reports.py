@@ -20,12 +20,8 @@ def read_report(leaves: Sequence[Leaf]) -> tuple[Report | None, str]:
     one; those whose type says so come first."""
     why = "malformed"
     for leaf in sorted(leaves, key=_rank)[:_TRIED]:
-        octets = leaf.read()
-        if octets is None:
-            why = "too-large"
-            continue
         try:
-            return _read(leaf.part.content_type, leaf.part.name.lower(), octets), ""
+            return _read(leaf.part.content_type, leaf.part.name.lower(), leaf.octets()), ""
         except Closed as closed:
             why = str(closed)
     return None, why
