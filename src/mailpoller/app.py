@@ -19,6 +19,8 @@ from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
 from mailpoller.assembly.parts import Bystander, Ports
 from mailpoller.assembly.plans import Rules, bare_plan, plan_of
+from mailpoller.assembly.reload import Reload
+from mailpoller.assembly.reloader import Reloader
 from mailpoller.assembly.shares import Bounds
 from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
 from mailpoller.config import Config
@@ -73,6 +75,8 @@ class App:
     health: Health
     fleet: Fleet
     stop: asyncio.Event
+    reloader: Reloader | None = None
+    """None if it was not told where a configuration is read from."""
 
     async def run(self) -> None:
         """Poll until :attr:`stop` is set."""
@@ -98,12 +102,13 @@ async def assemble(
     clock: Clock | None = None,
     bystander: Bystander | None = None,
     hung: Callable[[str], None] | None = None,
+    load: Callable[[], Config] | None = None,
 ) -> AsyncIterator[App]:
     """Open the ledger and put every part together; close them all at the end.
 
     ``only``: the one mailbox to poll. ``bystander`` sees what becomes of messages. ``hung`` is called with the
     reason if the ledger no longer answers: nothing but the end of the process helps then; without it the service is
-    told to stop.
+    told to stop. ``load`` reads the configuration anew, for a reload.
 
     Raises :class:`ConfigError` if the state directory cannot be used, and
     :class:`~mailpoller.core.errors.LedgerUnavailable` if the ledger cannot be opened.
@@ -157,10 +162,21 @@ async def assemble(
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
 
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
+        reloader: Reloader | None = None
+        if load is not None:
+            reloader = Reloader(Reload(config, fleet, lacking, load, only=only), health, Notifier())
         operations = Operations(
-            ledger, health, fleet.queues, fleet.watchers, own=fleet.own, overdue=overdue, alarm=alarm
+            ledger,
+            health,
+            fleet.queues,
+            fleet.watchers,
+            own=fleet.own,
+            overdue=overdue,
+            alarm=alarm,
+            more=reloader.report if reloader else dict,
         )
-        control = ControlServer(service.control_socket, operations.handlers())
+        handlers = operations.handlers() | ({"reload": reloader.handle} if reloader else {})
+        control = ControlServer(service.control_socket, handlers)
         watching: dict[str, Service] = {}
         if (wanted := config.of(METRICS)) is not None:
             metrics = Metrics(
@@ -189,9 +205,10 @@ async def assemble(
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
                 **watching,
+                **({"reload": reloader.run} if reloader else {}),
             },
         )
-        yield App(supervisor, ledger, health, fleet, stop)
+        yield App(supervisor, ledger, health, fleet, stop, reloader)
 
 
 def prepare_state(config: Config) -> None:

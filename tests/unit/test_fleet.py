@@ -17,7 +17,7 @@ import pytest
 from engine_rig import Routes, log  # noqa: F401
 from given import given
 
-from mailpoller.assembly import fleet as fleet_module
+from mailpoller.assembly import closing as closing_module
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
@@ -167,7 +167,7 @@ def harbour() -> Harbour:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(fleet_module, "CLOSING", timedelta(milliseconds=300))
+    monkeypatch.setattr(closing_module, "CLOSING", timedelta(milliseconds=300))
     yield
 
 

@@ -104,10 +104,11 @@ async def test_what_cannot_be_built_waits_with_an_alarm_while_all_others_run_and
         assert harbour.fleet.outgoings["mail"] is relay
         assert harbour.fleet.queues["sent"].sink.outgoing is relay  # type: ignore[attr-defined]
         assert harbour.fleet.queues["sales"].state is State.UP
-        async with asyncio.timeout(5):
-            await running
         await until(lambda: harbour.health.mailboxes["new"].condition is Condition.WAITING)
+        assert not lacking.reasons
         assert await harbour.alarms() == set()
+    async with asyncio.timeout(5):
+        await running
     assert [entry["part"] for entry in log if entry["event"] == "part.lacking"] == [
         "outgoing mail",
         "queue sales",

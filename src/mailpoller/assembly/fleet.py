@@ -4,29 +4,24 @@ the rest runs."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
-from mailpoller.assembly.parts import (
-    MailboxParts,
-    MailboxPlan,
-    Ports,
-    RouteQueues,
-    mailbox_parts,
-    queue_parts,
-)
+from mailpoller.assembly import closing
+from mailpoller.assembly.closing import closed
+from mailpoller.assembly.parts import MailboxParts, MailboxPlan, Ports, RouteQueues, mailbox_parts, queue_parts
 from mailpoller.assembly.shares import Bounds, Shares
 from mailpoller.assembly.standins import built
-from mailpoller.config.fields import references_of
+from mailpoller.assembly.users import brings_to, sending_by
 from mailpoller.core.component import OutgoingConfig, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Expiring, Outgoing, Sink, Source
-from mailpoller.core.tasks import within
+from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.alarm_texts import AnyKind
 from mailpoller.engine.dispatcher import LAST_RESORT
@@ -37,9 +32,6 @@ from mailpoller.engine.turns import WEIGHTS
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
-
-CLOSING = timedelta(seconds=30)
-"""How long one part that leaves may take to close."""
 
 
 class Fleet:
@@ -58,20 +50,20 @@ class Fleet:
     def __init__(self, ports: Ports, bounds: Bounds, last_resort: SinkConfig) -> None:
         self.outgoings: dict[str, Outgoing] = dict(ports.runtime.outgoings)
         self.ports = replace(ports, runtime=replace(ports.runtime, outgoings=self.outgoings))
+        self.alerts = ports.alerts
+        """The outgoing that the alarm sends by; empty if it mails nobody. Changed by whoever tells the alarm so."""
         self.shares = Shares(bounds, ports.runtime.clock)
         self.queues: dict[str, Queue] = {}
         self.own: dict[str, Queue] = {}
         self.watchers: dict[str, Watcher] = {}
         self.parts: dict[str, MailboxParts] = {}
         self.expiring: dict[str, Expiring] = {}
-        self._blocks: dict[str, SinkConfig] = {}
-        """What the queues are made of, configured and own."""
+        self._blocks: dict[str, SinkConfig] = {}  # of the configured and of the own ones
         self._left: dict[str, MailboxParts] = {}
-        """Mailboxes that were removed while the ledger could not be told that their claims are given back."""
+        """Mailboxes that left while the ledger could not be told that their claims are given back."""
         self._leaving: list[Queue] = []
-        """Those that nobody finds any more and that are not closed yet."""
         self._supervisor: Supervisor | None = None
-        self._grace = CLOSING
+        self._grace = closing.CLOSING
         self._changing = asyncio.Lock()
         for name, outgoing in self.outgoings.items():
             self._note_expiring(f"outgoing {name}", outgoing)
@@ -95,12 +87,12 @@ class Fleet:
 
     async def close(self) -> None:
         """Close the queues, then the outgoings, then what the mailboxes shared. Nothing may be running."""
-        async with AsyncExitStack() as closing:
-            closing.push_async_callback(_closed, "workers", self.shares.close)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(closed, "workers", self.shares.close)
             for name, outgoing in self.outgoings.items():
-                closing.push_async_callback(_closed, f"outgoing {name}", outgoing.close)
+                stack.push_async_callback(closed, f"outgoing {name}", outgoing.close)
             for queue in [*self._every_queue(), *self._leaving]:
-                closing.push_async_callback(_closed, f"queue {queue.name}", queue.close)
+                stack.push_async_callback(closed, f"queue {queue.name}", queue.close)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
     def add_mailbox(self, plan: MailboxPlan, *, stand_in: Source | None = None) -> MailboxParts:
@@ -134,43 +126,83 @@ class Fleet:
         Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`KeyError` if there is no
         such mailbox.
         """
-        async with self._changing:
-            former = self.parts[plan.name]
-            parts = self._make_mailbox(plan)
-            await self._end(former)
-            health = self.ports.health.mailboxes[plan.name]
-            health.poll_interval = plan.block.poll_interval
-            kept = tuple(plan.block.named_folders())
-            await self._forget_folders(plan.name, [folder for folder in health.failing if folder not in kept])
-            # The new watcher says these again if they are still so; what the former one knew of them is gone.
-            await self.ports.alarm.ended(Kind.MAILBOX_HELD, plan.name)
-            self.ports.alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, plan.name)
-            parts.runner.take_over(former.runner)
-            self._begin(parts)
-            log.info("fleet.changed", change="replaced", part=f"mailbox {plan.name}")
-            await self._sweep()
-            return parts
+        if failed := await self.replace_mailboxes({plan.name: lambda: plan}):
+            raise failed[plan.name]
+        return self.parts[plan.name]
 
-    async def remove_mailbox(self, name: str) -> None:
-        """One mailbox less, and nothing is said of it any more; what the ledger knows of it stays.
+    async def replace_mailboxes(self, plans: Mapping[str, Callable[[], MailboxPlan]]) -> dict[str, ConfigError]:
+        """Other plans for several mailboxes, by name: they end side by side, and each begins when its former one has
+        ended. Those that cannot be built stay what they were; why, is returned.
 
-        Raises :class:`KeyError` if there is no such mailbox.
+        Raises :class:`KeyError` if there is no such mailbox; then none is replaced.
         """
         async with self._changing:
-            parts = self.parts[name]
-            await self._end(parts)
-            alarm, health = self.ports.alarm, self.ports.health
-            await self._forget_folders(name, list(health.mailboxes[name].failing))
-            for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.MAILBOX_HELD):
-                await alarm.ended(kind, name)
-            alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, name)  # behind what was told and is not taken up yet
-            if parts.runner.holds_claims:
-                self._left[name] = parts
-            del self.parts[name], self.watchers[name], health.mailboxes[name]
-            self.shares.weights.pop(name, None)
-            self.expiring.pop(f"mailbox {name}", None)
-            log.info("fleet.changed", change="removed", part=f"mailbox {name}")
+            formers = {name: self.parts[name] for name in plans}
+            made: dict[str, MailboxParts] = {}
+            failed: dict[str, ConfigError] = {}
+            for name, plan in plans.items():
+                try:
+                    # Asked for now: a quarantine that it makes would be swept away by whoever changed something first.
+                    made[name] = self._make_mailbox(plan())
+                except ConfigError as error:
+                    failed[name] = error
+
+            async def one(name: str) -> None:
+                try:
+                    await self._succeed(formers[name], made[name])
+                except Exception as error:  # it may have ended without a successor; another try begins where this was
+                    log.exception("fleet.crashed", part=f"mailbox {name}")
+                    failed[name] = ConfigError(f"{type(error).__name__}; the log has more")
+
+            async with TaskGroup() as group:
+                for name in made:
+                    group.create_task(one(name), name=f"replace {name}")
             await self._sweep()
+            return failed
+
+    async def _succeed(self, former: MailboxParts, parts: MailboxParts) -> None:
+        name, alarm, health = parts.plan.name, self.ports.alarm, self.ports.health.mailboxes[parts.plan.name]
+        await self._end(former)
+        health.poll_interval = parts.plan.block.poll_interval
+        kept = tuple(parts.plan.block.named_folders())
+        await self._forget_folders(name, [folder for folder in health.failing if folder not in kept])
+        # The new watcher says these again if they are still so; what the former one knew of them is gone.
+        await alarm.ended(Kind.MAILBOX_HELD, name)
+        alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, name)
+        parts.runner.take_over(former.runner)
+        self._begin(parts)
+        log.info("fleet.changed", change="replaced", part=f"mailbox {name}")
+
+    async def remove_mailbox(self, name: str) -> None:
+        """:meth:`remove_mailboxes` of one."""
+        await self.remove_mailboxes([name])
+
+    async def remove_mailboxes(self, names: Iterable[str]) -> None:
+        """These mailboxes less, which end side by side, and nothing is said of them any more; what the ledger knows
+        of them stays.
+
+        Raises :class:`KeyError` if there is no such mailbox; then all stay."""
+        async with self._changing:
+            leaving = [self.parts[name] for name in names]
+            async with TaskGroup() as group:
+                for parts in leaving:
+                    group.create_task(self._end(parts), name=f"remove {parts.plan.name}")
+            for parts in leaving:
+                await self._forget(parts)
+            await self._sweep()
+
+    async def _forget(self, parts: MailboxParts) -> None:
+        name, alarm, health = parts.plan.name, self.ports.alarm, self.ports.health
+        await self._forget_folders(name, list(health.mailboxes[name].failing))
+        for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.MAILBOX_HELD):
+            await alarm.ended(kind, name)
+        alarm.tell_end(Kind.DISPOSITION_IMPOSSIBLE, name)  # behind what was told and is not taken up yet
+        if parts.runner.holds_claims:
+            self._left[name] = parts
+        del self.parts[name], self.watchers[name], health.mailboxes[name]
+        self.shares.weights.pop(name, None)
+        self.expiring.pop(f"mailbox {name}", None)
+        log.info("fleet.changed", change="removed", part=f"mailbox {name}")
 
     def _make_mailbox(self, plan: MailboxPlan, source: Source | None = None) -> MailboxParts:
         unknown = {*(plan.reachable or ()), plan.quarantine} - self.queues.keys() - self.own.keys()
@@ -246,15 +278,11 @@ class Fleet:
         go to it, and :class:`KeyError` if there is no such queue."""
         async with self._changing:
             queue = self.queues[name]
-            users = [
-                mailbox
-                for mailbox, parts in self.parts.items()
-                if parts.plan.reachable is None or name in parts.plan.reachable or parts.plan.quarantine == name
-            ]
-            if users:
+            if users := [mailbox for mailbox, parts in self.parts.items() if brings_to(parts.plan, name)]:
                 raise ConfigError(f"the queue {name} cannot go: mail of {', '.join(sorted(users))} is brought to it")
             del self.queues[name], self._blocks[name]
             await self._see_off(queue)
+            self._ready()  # what was owed to it goes elsewhere, now
             log.info("fleet.changed", change="removed", part=f"queue {name}")
 
     def _make_queue(self, name: str, block: SinkConfig, sink: Sink | None = None) -> Queue:
@@ -286,7 +314,7 @@ class Fleet:
         if self._supervisor is not None:
             await self._supervisor.untend(queue)
         await queue.retire(self._grace)
-        await _closed(f"queue {queue.name}", queue.close)
+        await closed(f"queue {queue.name}", queue.close)
         self._leaving.remove(queue)
         over: list[AnyKind] = [*queue.doubts, Kind.QUEUE_UNTAKEN, Kind.RECIPIENT_REFUSED]
         for kind in over:
@@ -307,16 +335,18 @@ class Fleet:
         return [*self.queues.values(), *self.own.values()]
 
     def _ready(self) -> None:
-        for watcher in self.watchers.values():
-            watcher.rouse()
+        for one in self.watchers.values():
+            one.rouse()
 
     # --- outgoings -----------------------------------------------------------------------------------------------
-    def add_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
-        """One outgoing more. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built,
-        :class:`ValueError` if there is one of this name."""
+    def add_outgoing(self, name: str, block: OutgoingConfig, *, stand_in: Outgoing | None = None) -> Outgoing:
+        """One outgoing more; with ``stand_in`` in its place, if it cannot be built.
+
+        Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built, :class:`ValueError` if there is one
+        of this name."""
         if name in self.outgoings:
             raise ValueError(f"there is an outgoing {name}")
-        outgoing = self.outgoings[name] = self._make_outgoing(name, block)
+        outgoing = self.outgoings[name] = stand_in or built(block, lambda: block.build(name, self.ports.runtime))
         self._note_expiring(f"outgoing {name}", outgoing)
         self._say_added(f"outgoing {name}")
         return outgoing
@@ -329,19 +359,19 @@ class Fleet:
         :class:`KeyError` if there is no such outgoing."""
         async with self._changing:
             former = self.outgoings[name]
-            outgoing = self.outgoings[name] = self._make_outgoing(name, block)
+            outgoing = self.outgoings[name] = built(block, lambda: block.build(name, self.ports.runtime))
             try:
-                queues = [self._make_queue(queue, self._blocks[queue]) for queue in self._sending_by(name)]
+                queues = [self._make_queue(queue, self._blocks[queue]) for queue in sending_by(self._blocks, name)]
             except BaseException:
                 self.outgoings[name] = former
                 raise
             self.expiring.pop(f"outgoing {name}", None)
             self._note_expiring(f"outgoing {name}", outgoing)
-            if name == self.ports.alerts:
+            if name == self.alerts:
                 self.ports.alarm.send_by(outgoing)
             for queue in queues:
                 await self._swap(queue, self._blocks[queue.name])
-            await _closed(f"outgoing {name}", former.close)
+            await closed(f"outgoing {name}", former.close)
             log.info("fleet.changed", change="replaced", part=f"outgoing {name}")
             return outgoing
 
@@ -350,24 +380,14 @@ class Fleet:
         it, and :class:`KeyError` if there is no such outgoing."""
         async with self._changing:
             outgoing = self.outgoings[name]
-            users = [f"queue {queue}" for queue in self._sending_by(name)]
-            users += ["alerts"] if name == self.ports.alerts else []
+            users = [f"queue {queue}" for queue in sending_by(self._blocks, name)]
+            users += ["alerts"] if name == self.alerts else []
             if users:
                 raise ConfigError(f"the outgoing {name} cannot go: {', '.join(users)} send by it")
             del self.outgoings[name]
             self.expiring.pop(f"outgoing {name}", None)
-            await _closed(f"outgoing {name}", outgoing.close)
+            await closed(f"outgoing {name}", outgoing.close)
             log.info("fleet.changed", change="removed", part=f"outgoing {name}")
-
-    def _make_outgoing(self, name: str, block: OutgoingConfig) -> Outgoing:
-        return built(block, lambda: block.build(name, self.ports.runtime))
-
-    def _sending_by(self, outgoing: str) -> list[str]:
-        return [
-            name
-            for name, block in self._blocks.items()
-            if any(section == "outgoing" and found == outgoing for _, section, found in references_of(block))
-        ]
 
     def _say_added(self, part: str) -> None:
         if self._supervisor is not None:  # what is there from the start is no change
@@ -376,16 +396,3 @@ class Fleet:
     def _note_expiring(self, name: str, part: object) -> None:
         if isinstance(part, Expiring):
             self.expiring[name] = part
-
-
-async def _run(close: Callable[[], Awaitable[None]]) -> None:
-    await close()
-
-
-async def _closed(part: str, close: Callable[[], Awaitable[None]]) -> None:
-    """Close a part that leaves. Whatever comes of that, nobody waits for it for long, and nobody else suffers from
-    it."""
-    try:
-        await within(CLOSING.total_seconds(), _run(close))
-    except Exception as error:
-        log.warning("fleet.unclosed", part=part, reason=str(error) or type(error).__name__)

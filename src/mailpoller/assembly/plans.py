@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,20 @@ from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import MailboxPlan
 from mailpoller.assembly.standins import built
 from mailpoller.config import Config
+from mailpoller.config.difference import written_out
 from mailpoller.config.fields import references_of
-from mailpoller.config.model import QuarantineConfig
-from mailpoller.config.sections import CONVERSATIONS
-from mailpoller.core.component import Runtime, SourceConfig
+from mailpoller.config.model import RELOADED_KEYS, QuarantineConfig
+from mailpoller.config.sections import CONVERSATIONS, QUARANTINE, RULES, TABLE
+from mailpoller.core.component import RuleConfig, Runtime, SourceConfig
 from mailpoller.core.ports import Rule
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.mail.understand.arrival import Arrival
+
+_FOR_ALL = [one for one in TABLE if one.on_reload == "mailboxes" and one.shape == "block" and one is not QUARANTINE]
+"""What every mailbox is made with."""
 
 
 def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
@@ -40,6 +44,33 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
         reachable=reachable,
         bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
     )
+
+
+def recipe_of(config: Config, mailbox: str) -> object:
+    """All that a plan is made of: two configurations for which it is equal want the mailbox polled alike."""
+    block = config.mailboxes[mailbox]
+    reachable = _reachable(config, mailbox)
+    return (
+        written_out(block),
+        config.quarantine_of(mailbox),
+        config.rules_of(mailbox),
+        _concerned(config, config.rules_of(mailbox)),
+        [config.made.get(one.key) for one in _FOR_ALL],
+        reachable,
+        any(config.queues[name].payload == "parsed" for name in reachable),
+        [getattr(config.service, key) for key in sorted(RELOADED_KEYS)],
+    )
+
+
+def _concerned(config: Config, rules: Iterable[str]) -> dict[str, RuleConfig]:
+    """These rules, and those that they ask for, and so on."""
+    found: dict[str, RuleConfig] = {}
+    ahead = list(rules)
+    while ahead:
+        if (name := ahead.pop()) not in found:
+            found[name] = config.rules[name]
+            ahead += [other for _, section, other in references_of(found[name]) if section == RULES.key]
+    return found
 
 
 def bare_plan(mailbox: str, block: SourceConfig) -> MailboxPlan:

@@ -62,6 +62,7 @@ from mailpoller.cli import (  # noqa: E402
     oauth,
     operate,
     queue,
+    reload,
     run,
     status,
     test,
@@ -70,6 +71,7 @@ from mailpoller.cli import (  # noqa: E402
 
 program.command("run")(run.run)
 program.command("check")(check.check)
+program.command("reload")(reload.reload)
 program.command("explain")(explain.explain)
 program.command("test")(test.test)
 program.command("config")(config.config)

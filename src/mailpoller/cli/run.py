@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -85,7 +87,8 @@ def run(
             well = rehearse(loaded, mailbox, as_json=as_json, terminal=terminal)
         else:
             _announce(loaded)
-            well = _logging_bugs(loaded, once, mailbox, terminal) if once else _served(loaded, mailbox)
+            again = partial(load, config.absolute(), environment=environment)
+            well = _logging_bugs(loaded, once, mailbox, terminal) if once else _served(loaded, mailbox, again)
         if not well:
             raise typer.Exit(TEMPFAIL)
 
@@ -130,13 +133,13 @@ def _announce(config: Config) -> None:
     )
 
 
-def _served(config: Config, only: str | None) -> bool:
+def _served(config: Config, only: str | None, load: Callable[[], Config]) -> bool:
     """Run as a daemon. 75 says that another process lives and holds the ledger, and that alone: systemd is told to
     leave it at that, while a ledger that cannot be used for now is tried again."""
     from mailpoller.core.errors import LedgerLocked, TransientError
 
     try:
-        return _logging_bugs(config, False, only, None)
+        return _logging_bugs(config, False, only, None, load)
     except LedgerLocked:
         raise
     except (TransientError, ExceptionGroup) as error:
@@ -148,12 +151,14 @@ def _served(config: Config, only: str | None) -> bool:
         raise typer.Exit(IOERR) from None
 
 
-def _logging_bugs(config: Config, once: bool, only: str | None, terminal: Terminal | None) -> bool:
+def _logging_bugs(
+    config: Config, once: bool, only: str | None, terminal: Terminal | None, load: Callable[[], Config] | None = None
+) -> bool:
     """Run; what nobody foresaw is in the log with its traceback before it ends the process."""
     from mailpoller.core.errors import machine_trouble
 
     try:
-        return run_loop(_run(config, once=once, only=only, terminal=terminal))
+        return run_loop(_run(config, once=once, only=only, terminal=terminal, load=load))
     except Exception as error:
         if not expected_errors(error) and machine_trouble(error) is None:
             import structlog
@@ -162,8 +167,15 @@ def _logging_bugs(config: Config, once: bool, only: str | None, terminal: Termin
         raise
 
 
-async def _run(config: Config, *, once: bool, only: str | None, terminal: Terminal | None) -> bool:
-    """True if all went well."""
+async def _run(
+    config: Config,
+    *,
+    once: bool,
+    only: str | None,
+    terminal: Terminal | None,
+    load: Callable[[], Config] | None,
+) -> bool:
+    """True if all went well. ``load`` reads the configuration anew, for a reload; a drain does without."""
     from mailpoller.app import assemble
     from mailpoller.cli.terminal import progress
 
@@ -172,7 +184,7 @@ async def _run(config: Config, *, once: bool, only: str | None, terminal: Termin
         leave(IOERR)
 
     allow_files()
-    async with assemble(config, only=only, hung=hung) as app:
+    async with assemble(config, only=only, hung=hung, load=load) as app:
         stop_on_signals(app, config.service.stop_grace.total_seconds())
         tune_interpreter()
         if not once:
@@ -213,8 +225,8 @@ def tune_interpreter() -> None:
 def stop_on_signals(app: App, grace_s: float) -> None:
     """SIGTERM, Ctrl-C and a terminal that is closed finish what is in hand; a second Ctrl-C does not wait for that.
 
-    SIGHUP without a terminal asks a daemon to read its configuration anew, which this one does not: it says so and
-    goes on. To die of it, as is the default, would be an end that systemd takes for intended.
+    SIGHUP without a terminal has a daemon read its configuration anew. To die of it, as is the default, would be an
+    end that systemd takes for intended.
     """
     loop = asyncio.get_running_loop()
 
@@ -227,18 +239,18 @@ def stop_on_signals(app: App, grace_s: float) -> None:
         stop()
         loop.remove_signal_handler(signal.SIGINT)
 
+    def again() -> None:
+        if app.reloader is not None:
+            app.reloader.hung_up()
+            return
+        import structlog
+
+        structlog.get_logger(__name__).warning("signal.ignored", signal="SIGHUP", reason="a drain ends by itself")
+
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        loop.add_signal_handler(signal.SIGHUP, stop if os.isatty(0) or os.isatty(2) else _hung_up)
-
-
-def _hung_up() -> None:
-    import structlog
-
-    structlog.get_logger(__name__).warning(
-        "signal.ignored", signal="SIGHUP", reason="the configuration is read at the start only: restart the service"
-    )
+        loop.add_signal_handler(signal.SIGHUP, stop if os.isatty(0) or os.isatty(2) else again)
 
 
 def carried(app: App) -> str:

@@ -39,6 +39,21 @@ def entered(path: Path) -> Config:
     return config
 
 
+def daemon_of(path: Path) -> Path:
+    """Where the daemon of this configuration listens, also if the file has errors by now: it runs with what it read
+    before. From here on root is who owns that place."""
+    from mailpoller.cli.identity import work_as_owner_of
+    from mailpoller.config import ConfigErrors
+    from mailpoller.config.glimpse import control_socket
+
+    try:
+        return entered(path).service.control_socket
+    except ConfigErrors:
+        socket = control_socket(path)
+        work_as_owner_of(socket)
+        return socket
+
+
 def known_mailbox(config: Config, name: str) -> str:
     """``name``, if the configuration has a mailbox of that name; else the command line is wrong."""
     return _known("mailbox", name, config.mailboxes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +18,7 @@ from mailpoller.core.errors import TransientError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailpoller.config import Config
+    from mailpoller.config import Config, ConfigErrors
 
 PERIOD_S = 2.0
 """Of ``--watch``."""
@@ -54,7 +54,8 @@ def status(
       mailpoller status --json | jq -e .ok
       mailpoller status --json | jq -r '.mailboxes[] | select(.state != "up") | .mailbox'
 
-    Exits with 75 if no daemon answers, or it cannot read its ledger; what the other can tell is shown then too.
+    Exits with 75 if no daemon answers, or it cannot read its ledger; what the other can tell is shown then too. With
+    78 if the configuration on disk cannot be used; a daemon goes on with the one that it read before, and is shown.
     """
     from mailpoller.cli.standing import Filter, shown
 
@@ -62,34 +63,52 @@ def status(
         refuse("--watch draws on a terminal: elsewhere ask again")
     wanted = Filter(name, failing, inbound, outbound, department, host, search)
     with explained():
-        found, report = _asked(config)
-        wanted.require_known(found, report)
+        found, report, wrong = _asked(config)
+        if wrong is None:
+            wanted.require_known(found, report)
         while watch:
             typer.echo("\x1b[2J\x1b[H", nl=False)
             shown(wanted.of(report, found), name)
             time.sleep(PERIOD_S)
-            found, report = _asked(config)
+            found, report, wrong = _asked(config)
         part = wanted.of(report, found)
         if as_json:
             print_json(part)
         else:
             shown(part, name)
+            _show_reload(report.get("configuration"))
             if "ledger_error" in report:
                 complain(report["ledger_error"])
+        if wrong is not None:
+            raise wrong
         if "pid" not in report or "ledger_error" in report:
             raise typer.Exit(TEMPFAIL)
 
 
-def _asked(path: Path) -> tuple[Config, dict[str, Any]]:
-    """The configuration, and how all that is in it stands; ``ok`` and ``level`` are of the whole."""
-    from mailpoller.cli.service import ask, entered
-    from mailpoller.cli.standing import outgoings_of
-    from mailpoller.engine.assessment import assess
+def _asked(path: Path) -> tuple[Config, dict[str, Any], ConfigErrors | None]:
+    """The configuration, and how all that is in it stands; ``ok`` and ``level`` are of the whole.
 
-    found = entered(path)
+    If the configuration cannot be used, why, and an empty one: a daemon goes on with what it read before. Raises that
+    if none answers.
+    """
+    from mailpoller.cli.service import daemon_of, entered
+    from mailpoller.cli.standing import outgoings_of
+    from mailpoller.config import ConfigErrors
+    from mailpoller.config.glimpse import empty
+    from mailpoller.engine.assessment import assess
+    from mailpoller.engine.control import ask
+
+    wrong: ConfigErrors | None = None
     try:
-        report = ask(found, {"do": "status"}, seconds=10)
+        found = entered(path)
+        socket = found.service.control_socket
+    except ConfigErrors as error:
+        found, socket, wrong = empty(path), daemon_of(path), error
+    try:
+        report = ask(socket, {"do": "status"}, deadline=timedelta(seconds=10))
     except TransientError as error:
+        if wrong is not None:
+            raise wrong from None
         report = {
             "line": str(error),
             "mailboxes": [],
@@ -99,8 +118,21 @@ def _asked(path: Path) -> tuple[Config, dict[str, Any]]:
             **_from_the_ledger(found),
         }
     assessment = assess(report)
-    outgoings = outgoings_of(found, report)
-    return found, {"ok": assessment.ok, "level": assessment.level.name.lower(), **report, "outgoings": outgoings}
+    told = {"ok": assessment.ok, "level": assessment.level.name.lower(), **report}
+    return found, told | {"outgoings": outgoings_of(found, report)}, wrong
+
+
+def _show_reload(reload: dict[str, Any] | None) -> None:
+    """What came of the last reload, as far as somebody has to do something about it."""
+    if reload is None:
+        return
+    if reload["outcome"] not in ("same", "applied"):
+        complain(f"the reload at {reload['at']} was {reload['outcome']}")
+    wrong = [one["text"] for one in reload["problems"] if one["severity"] == "error"]
+    for line in (*wrong, *reload["refusals"], *reload["failed"]):
+        complain(line)
+    for part in reload["restart"]:
+        complain(f"needs a restart: {part}")
 
 
 def _from_the_ledger(config: Config) -> dict[str, Any]:

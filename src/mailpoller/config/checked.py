@@ -169,6 +169,14 @@ class Config:
             for _, secret in secrets_of(model):
                 secret.hold()
 
+    def hold_as(self, former: Config) -> None:
+        """Have every secret remembered that ``former`` remembers: this process may not be able to read it any more."""
+        held = {(one.kind, one.location): one for _, model in former.blocks() for _, one in secrets_of(model)}
+        for _, model in self.blocks():
+            for _, secret in secrets_of(model):
+                if (known := held.get((secret.kind, secret.location))) is not None and secret.kind != "plain":
+                    secret.hold_as(known)
+
     def missing_extras(self) -> list[Problem]:
         """A problem for each optional package that is not installed, of all that would be used here, where it is
         asked for. Whoever needs it waits for it."""

@@ -145,6 +145,10 @@ class ServiceConfig(Block):
         return self
 
 
+RELOADED_KEYS = frozenset(("quarantine_marker",))
+"""Of the service: what a reload brings into force. All other keys say how the process was put together."""
+
+
 class AlertsConfig(Block):
     """Mail to humans when something goes wrong, and when it is well again."""
 

@@ -80,6 +80,18 @@ INSTALLED = Registry()
 """What this Python has installed."""
 
 
+def installed_now() -> frozenset[tuple[str, str, str]]:
+    """Every plug-in with its package and version, read anew: what differs from an earlier answer was installed, or
+    removed, since then, and this process does not have it. Reads files."""
+    found = entry_points()
+    return frozenset(
+        (f"{kind} {entry.name}", entry.dist.name, entry.dist.version)
+        for kind in KINDS
+        for entry in found.select(group=f"mailpoller.{kind}")
+        if entry.dist is not None
+    )
+
+
 def load_plugin(kind: str, type_: str) -> type[Component]:
     """:meth:`Registry.load_plugin` of what is installed."""
     return INSTALLED.load_plugin(kind, type_)

@@ -27,6 +27,11 @@ Shape = Literal["block", "named", "listed", "keys", "files"]
 """``block``: one. ``named``: many, below their names. ``listed``: a list of many, each with its ``name``. ``keys``:
 for other blocks. ``files``: names of files."""
 
+OnReload = Literal["restart", "parts", "mailboxes"]
+"""``restart``: what changed comes into force when the service is started anew, and a reload says so. ``parts``: each
+block is a part that is added, replaced or removed. ``mailboxes``: what mailboxes are made with; those that it concerns
+are replaced."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Section(Generic[T]):
@@ -56,6 +61,8 @@ class Section(Generic[T]):
     """The type of a block that says none."""
     left_out: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
     """What it is made of if it is left out, given what was made of the sections before it; None: it is not made."""
+    on_reload: OnReload = "restart"
+    """What becomes of a change while the service runs."""
 
     @property
     def many(self) -> bool:
@@ -100,6 +107,7 @@ QUEUES: Section[Mapping[str, SinkConfig]] = Section(
     kind="sinks",
     drop_in=True,
     place="Named blocks below `queues:`. Each type may stand as `quarantine:`, too.",
+    on_reload="parts",
 )
 OUTGOING: Section[Mapping[str, OutgoingConfig]] = Section(
     "outgoing",
@@ -111,6 +119,7 @@ OUTGOING: Section[Mapping[str, OutgoingConfig]] = Section(
     drop_in=True,
     lockable=True,
     place="Named blocks below `outgoing:`.",
+    on_reload="parts",
 )
 QUARANTINE: Section[Quarantine | None] = Section(
     "quarantine",
@@ -120,6 +129,7 @@ QUARANTINE: Section[Quarantine | None] = Section(
     kind="sinks",
     model=QuarantineConfig,
     place="One block, `quarantine:`, of any type that a queue may have, or of the type `queue`.",
+    on_reload="mailboxes",
 )
 ALERTS: Section[AlertsConfig | None] = Section(
     "alerts",
@@ -127,6 +137,7 @@ ALERTS: Section[AlertsConfig | None] = Section(
     summary="who is told by mail when something goes wrong",
     without="nobody; logs and `mailpoller status` only",
     model=AlertsConfig,
+    on_reload="parts",
 )
 METRICS: Section[MetricsConfig | None] = Section(
     "metrics",
@@ -146,6 +157,7 @@ RULES: Section[Mapping[str, RuleConfig]] = Section(
     drop_in=True,
     usual_type="match",
     place="A list below `rules:`. Without a `type` a rule is of the type `match`.",
+    on_reload="mailboxes",
 )
 RULE_SETS: Section[Mapping[str, RuleSet]] = Section(
     "rule_sets",
@@ -156,6 +168,7 @@ RULE_SETS: Section[Mapping[str, RuleSet]] = Section(
     model=RuleSet,
     drop_in=True,
     place="Named blocks below `rule_sets:`. A mailbox asks for them with its key `rule_sets`.",
+    on_reload="mailboxes",
 )
 CONVERSATIONS: Section[ConversationsConfig | None] = Section(
     "conversations",
@@ -164,6 +177,7 @@ CONVERSATIONS: Section[ConversationsConfig | None] = Section(
     without="`conversation` is `null` in events",
     model=ConversationsConfig,
     place="One block, `conversations:`.",
+    on_reload="mailboxes",
 )
 DEFAULTS: Section[None] = Section(
     "defaults",
@@ -185,6 +199,7 @@ MAILBOXES: Section[Mapping[str, SourceConfig]] = Section(
     lockable=True,
     place="Named blocks below `mailboxes:`. Every key but `extends`, `formerly` and `default_for` "
     "may stand below `defaults:`.",
+    on_reload="parts",
 )
 TESTS: Section[Mapping[str, RuleTest]] = Section(
     "tests",
@@ -195,6 +210,7 @@ TESTS: Section[Mapping[str, RuleTest]] = Section(
     model=RuleTest,
     drop_in=True,
     titled=True,
+    on_reload="mailboxes",
     place="A list below `tests:`, or in a file `*.test.yaml` beside the configuration, which the service never reads. "
     "See\n[rules](rules.md#tests-of-rules).",
 )

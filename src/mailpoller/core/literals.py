@@ -153,6 +153,10 @@ class Secret:
         except ConfigError:
             return  # whoever wants it is told
 
+    def hold_as(self, former: Secret) -> None:
+        """Remember what ``former``, which is kept in the same place, remembers."""
+        self._held = former._held if self._held is None else self._held
+
     def reveal(self) -> str:
         """The secret's text, read anew at every call so that a rotated file is noticed.
 

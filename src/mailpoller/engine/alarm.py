@@ -172,6 +172,14 @@ class Alarm:
             self._outgoing = outgoing
             self._next_try = 0.0
 
+    def address(
+        self, outgoing: Outgoing | None, recipients: Sequence[str], *, sender: str | None, policy: Policy
+    ) -> None:
+        """Mail these from now on, as :class:`Alarm` has it. What stands and was told is not told again."""
+        self._outgoing = outgoing if recipients else None
+        self._recipients, self._sender, self._policy = tuple(recipients), sender, policy
+        self._next_try = 0.0
+
     # --- for as long as the service runs -----------------------------------------------------------------------
     async def run(self, stop: asyncio.Event) -> None:
         """Send what is due, until ``stop``; then what is due then. Takes eight seconds to end at most, and never

@@ -76,6 +76,10 @@ def _findings(report: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(Level.CRITICAL, f"queue {queue['queue']}", f"down: {queue['reason']}")
         elif queue["state"] != "up" or queue.get("concerns"):
             yield Finding(Level.WARNING, f"queue {queue['queue']}", queue["reason"] or queue["state"])
+    reload = report.get("configuration") or {"outcome": "same"}
+    if reload["outcome"] not in ("same", "applied"):
+        why = next((one["text"] for one in reload["problems"] if one["severity"] == "error"), "see status")
+        yield Finding(Level.WARNING, "configuration", f"the last reload was {reload['outcome']}: {why}")
     for alarm in report.get("alarms", ()):
         level = Level.CRITICAL if alarm["key"].partition(":")[0] in _CRITICAL_ALARMS else Level.WARNING
         yield Finding(level, f"alarm {alarm['key']}", alarm["summary"])

@@ -120,6 +120,8 @@ def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST
         raise TransientError(f"{path}: permission denied; members of the service's group may ask the daemon") from None
     except (OSError, ValueError) as error:
         raise TransientError(f"no daemon answers on {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not answer:
+        raise TransientError(f"the daemon on {path} hung up without an answer")
     if not answer.pop("ok", False):
         words = str(answer.get("error") or "the daemon did not answer")
         raise _KINDS.get(str(answer.get("kind")), MailpollerError)(words)

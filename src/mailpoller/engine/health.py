@@ -107,6 +107,8 @@ class Health:
         self.mailboxes: dict[str, MailboxHealth] = {}
         self.latencies: dict[str, Histogram] = {}
         """By queue."""
+        self.notice = ""
+        """What the status line says beside the mailboxes."""
         self._recalled: dict[str, tuple[datetime | None, datetime | None]] = {}
 
     def recall(self, last_polls: Mapping[str, datetime], first_runs: Mapping[str, datetime]) -> None:
@@ -184,7 +186,9 @@ class Health:
         settled = sum(health.settled for health in self.mailboxes.values())
         mailboxes = "1 mailbox" if polled == 1 else f"{polled} mailboxes"
         messages = "1 message" if settled == 1 else f"{settled} messages"
-        return f"{mailboxes}: {', '.join(parts) or 'none'}; {messages} settled since the start"
+        return f"{mailboxes}: {', '.join(parts) or 'none'}; {messages} settled since the start" + (
+            f"; {self.notice}" if self.notice else ""
+        )
 
     def report(self) -> list[dict[str, Any]]:
         """Every mailbox as plain data, instants in ISO 8601."""

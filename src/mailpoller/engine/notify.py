@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -45,6 +46,10 @@ class Notifier:
     def ready(self) -> None:
         """Configuration and ledger are open."""
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is read anew; :meth:`ready` follows, whatever comes of it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -34,7 +34,8 @@ def _is_dormant(queue: Queue) -> bool:
 class Operations:
     """Carries out requests from the control socket. Each takes the request and returns plain data.
 
-    ``queues`` are those that are configured, ``own`` those that only quarantined mail goes to.
+    ``queues`` are those that are configured, ``own`` those that only quarantined mail goes to. ``more``: what else
+    ``status`` tells.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Operations:
         own: Mapping[str, Queue] | None = None,
         overdue: Overdue | None = None,
         alarm: Alarm | None = None,
+        more: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._ledger = ledger
         self._health = health
@@ -55,6 +57,7 @@ class Operations:
         self._watchers = watchers
         self._overdue = overdue
         self._alarm = alarm
+        self._more = more
 
     def handlers(self) -> dict[str, Handler]:
         """Verb -> what carries it out."""
@@ -110,6 +113,7 @@ class Operations:
             "queues": queues,
             "stuck": [] if self._overdue is None else stuck_report(self._overdue.stuck),
             **told,
+            **self._more(),
         }
 
     async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,7 +156,7 @@ class Operations:
         name = str(request["mailbox"])
         if name in self._watchers:
             raise MailpollerError(
-                f"the mailbox {name} is being polled; remove it from the configuration and restart first"
+                f"the mailbox {name} is being polled; remove it from the configuration and reload first"
             )
         if name not in await self._ledger.mailboxes():
             raise MailpollerError(f"the ledger knows no mailbox {name}")

@@ -475,6 +475,7 @@ class LedgerSuite:
         assert await due("billing") == ["2", "3"]
         assert await due("billing", "support") == ["3"]
         assert await due() == ["1", "2", "3"]
+        assert [await ledger.owed(queue) for queue in ("billing", "support", "other")] == [1, 1, 0]
         await ledger.close()
 
     async def test_mail_that_is_given_back_unworked_still_waits_for_its_queue(

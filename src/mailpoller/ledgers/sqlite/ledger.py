@@ -447,6 +447,9 @@ class SqliteLedger:
     async def queue_mark(self, name: str) -> QueueRecord | None:
         return await self._read(lambda c: queues.queue_mark(c, name))
 
+    async def owed(self, name: str) -> int:
+        return await self._read_aside(lambda c: queues.owed(c, name))
+
     async def note_queue(self, name: str, mark: Mark, receipts: int) -> None:
         now = self._now()
         await self._write(lambda c: queues.note_queue(c, name, mark, receipts, now))

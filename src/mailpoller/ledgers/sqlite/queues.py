@@ -16,6 +16,16 @@ def queue_mark(connection: Connection, name: str) -> QueueRecord | None:
     return None if row is None else _record(row)
 
 
+def owed(connection: Connection, name: str) -> int:
+    # The states that wait, so that what is settled, which is most of the index, is passed over.
+    row = connection.execute(
+        "SELECT count(*) FROM message INDEXED BY message_due WHERE state IN ('claimed', 'suspect', 'deferred') AND "
+        "due_at IS NOT NULL AND waits_for = ?",
+        (name,),
+    ).fetchone()
+    return int(row[0])
+
+
 def note_queue(connection: Connection, name: str, mark: Mark, receipts: int, now: int) -> None:
     connection.execute(
         "INSERT INTO queue (name, identity, height, place, receipts, first_at, last_at) VALUES (?1, ?2, ?3, ?4, ?5, "

@@ -9,7 +9,10 @@ from mailpoller.core.ports.sink import Mark
 
 
 class QueueMarks(Protocol):
-    """A mark for each queue that receipts came from."""
+    """A mark for each queue that receipts came from, and what is owed to it."""
+
+    async def owed(self, name: str) -> int:
+        """How many messages wait for the queue of this name."""
 
     async def queue_mark(self, name: str) -> QueueRecord | None:
         """What is known of the queue of this name; None if no receipt of it was noted, or it was adopted since."""

@@ -1,0 +1,68 @@
+"""What a configuration would remove although it is in use, or still holds something."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from mailpoller.assembly.fleet import Fleet
+from mailpoller.config import Config
+from mailpoller.config.fields import references_of
+
+
+class Removals:
+    """Looks at what would go. To disable comes first: what nobody uses and what holds nothing goes without a word."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    async def refusals(self, before: Config, after: Config, allowed: Collection[str]) -> list[str]:
+        """Why not, of each that is not ``allowed`` by name. Raises :class:`LedgerUnavailable`."""
+        found = [
+            f"the mailbox {name} {why}: {_first('enabled: false', name)}"
+            for name in _gone(before.mailboxes, after.mailboxes)
+            if name not in allowed and (why := await self._mailbox(before, name))
+        ]
+        found += [
+            f"the queue {name} {why}: {_first('let nobody send to it', name)}"
+            for name in _gone(before.queues, after.queues)
+            if name not in allowed and (why := await self._queue(before, name))
+        ]
+        found += [
+            f"the outgoing {name} is in use ({', '.join(users)}): {_first('let nobody send by it', name)}"
+            for name in _gone(before.outgoing, after.outgoing)
+            if name not in allowed
+            and before.outgoing[name].enabled
+            and (users := list(_users(before, "outgoing", name)))
+        ]
+        return found
+
+    async def _mailbox(self, config: Config, name: str) -> str:
+        if config.runs(name):
+            return "is polled"
+        counts = await self._fleet.ports.ledger.counts(name)
+        held = sum(counts.get(word, 0) for word in ("claimed", "deferred", "undisposed"))
+        return f"still has {held:,} in hand" if held else ""
+
+    async def _queue(self, config: Config, name: str) -> str:
+        if users := list(_users(config, "queues", name)):
+            return f"is in use ({', '.join(users[:10])})"
+        owed = await self._fleet.ports.ledger.owed(name)
+        return f"is still owed {owed:,}" if owed else ""
+
+
+def _gone(before: Collection[str], after: Collection[str]) -> list[str]:
+    """What has another name now is not gone."""
+    formerly = {getattr(block, "formerly", None) for block in after.values()}  # type: ignore[attr-defined]
+    return [name for name in before if name not in after and name not in formerly]
+
+
+def _users(config: Config, section: str, name: str) -> Iterator[str]:
+    """The blocks that name it, without mailboxes that are not polled here."""
+    for at, block in config.blocks():
+        idle = at[0] == "mailboxes" and not config.runs(at[1])
+        if not idle and any(of == section and found == name for _, of, found in references_of(block)):
+            yield " ".join(at)
+
+
+def _first(what: str, name: str) -> str:
+    return f"{what} first, or say --remove {name}"
