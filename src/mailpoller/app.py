@@ -32,6 +32,7 @@ from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import (
     Clock,
+    Durable,
     Inquiring,
     Ledger,
     Marked,
@@ -393,9 +394,10 @@ async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[St
         trouble = str(error)
         advice = getattr(error, "advice", "")
         advice = advice or "look at the queue's path or address, its rights, and the room there is"
-    yield Stage(
-        "check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes deliveries", advice
-    )
+    detail = trouble or "takes deliveries"
+    if not trouble and isinstance(sink, Durable) and (found := sink.durability) is not None:
+        detail += f"; {found.finding}: {found.setting}"
+    yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
 def _last_resort(state: Path) -> SinkConfig:

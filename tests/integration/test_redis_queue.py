@@ -19,8 +19,8 @@ import pytest
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import NOT_DURABLE
 from mailpoller.core.errors import TransientError
+from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.redis import RedisQueueConfig

@@ -16,7 +16,7 @@ import yaml
 from mailpoller.cli import exits
 from mailpoller.config import load
 from mailpoller.core import delivery, errors
-from mailpoller.core.durability import NOT_DURABLE
+from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.engine.alarm_texts import Kind
 from mailpoller.sinks.sqlite.sink import SqliteQueue
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from mailpoller.core.ports import DoubtKind
-
 Finding = Literal["synced", "promised", "unknown", "volatile"]
 """``synced``: it answers when the write is on its disk; its setting was read. ``promised``: its setting cannot be read,
 but that is its contract. ``unknown``: it does not let us see. ``volatile``: it answers before it syncs."""
@@ -17,13 +15,6 @@ DurabilityWord = Literal["strict", "declared", "warn"]
 
 LOOK_AGAIN = timedelta(hours=1)
 """How often a setting is read again while a connection lasts."""
-
-NOT_DURABLE = DoubtKind(
-    "not-durable",
-    "The queue {subject} is not known to survive a power cut, and its block accepts that",
-    "The queue {subject} would survive a power cut",
-    "Change the server's setting that is named above; then say durability: strict for the queue.",
-)
 
 _TAKEN: dict[Finding, tuple[DurabilityWord, ...]] = {
     "synced": ("strict", "declared", "warn"),
@@ -41,6 +32,11 @@ class Durability:
     finding: Finding
     setting: str
     mend: str = ""
+
+    @staticmethod
+    def promised(by: str) -> Durability:
+        """It is the other side's contract. ``by``: whose word it is, in words."""
+        return Durability("promised", f"{by} is the other side's word that it holds the message")
 
     def refusal(self, word: DurabilityWord) -> str:
         """Why a queue with this word does not take it, what mends it, and what accepts it; empty if it takes it."""

@@ -101,6 +101,7 @@ class Operations:
                 "reason": queue.reason or "; ".join(queue.concerns.values()),
                 "vanished": queue.vanished,
                 "concerns": dict(queue.concerns),
+                "durability": None if (found := queue.durability) is None else asdict(found),
             }
             for queue in shown
         ]

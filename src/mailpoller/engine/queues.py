@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from mailpoller.core.delivery import RESERVED, Delivery, Payload, Receipt, Refusal
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsMissing,
@@ -30,6 +31,7 @@ from mailpoller.core.ports import (
     Deep,
     Depth,
     DoubtKind,
+    Durable,
     QueueRecord,
     Sifting,
     Sink,
@@ -434,6 +436,7 @@ class Queue:
         """Is it the queue that it was? Where there is nothing to deliver, a check's word is enough for that it is
         up."""
         await self._recognise()
+        await self._weigh_receipts()
         await self._clock.sleep(BELIEVED_AFTER.total_seconds())
         if not self._proven and self.state is State.UP and await self.trouble() is None:
             await self._prove()
@@ -494,6 +497,26 @@ class Queue:
         if words is not None and words != self._unserved_said:
             self._unserved_said = words
             await self._concern("unserved", words or None, self._unserved)
+
+    @property
+    def durability(self) -> Durability | None:
+        """What a receipt is worth in a power cut; None if the sink does not say, or nobody looked yet."""
+        return self.sink.durability if isinstance(self.sink, Durable) else None
+
+    async def _weigh_receipts(self) -> None:
+        """At the start: a server whose answers are worth too little is told of before there is mail for it."""
+        if not isinstance(self.sink, Durable):
+            return
+        if self.durability is None:
+            trouble = await self.trouble()
+            found = self.durability
+            if trouble is not None and found is not None and found.doubt() and self.state is State.UP:
+                await self._failed(trouble, None)
+            return  # who asks a server logs what it said, whenever that is another thing
+        if (found := self.durability) is not None:
+            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
+            if words := found.doubt():
+                log.warning("queue.doubted", queue=self.name, reason=words)
 
     @property
     def doubts(self) -> Collection[DoubtKind]:

@@ -22,6 +22,7 @@ import structlog
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock, Mark, OctetsPlace
@@ -40,6 +41,7 @@ from mailpoller.storage.disk import (
     write_octets,
 )
 from mailpoller.storage.markfile import MarkFile
+from mailpoller.storage.power_cut import durability_of
 from mailpoller.storage.recent import Recent
 from mailpoller.storage.thread import Pool, Worker
 
@@ -126,6 +128,11 @@ class MaildirQueue:
     def place(self) -> str:
         """See :class:`~mailpoller.core.ports.Marked`."""
         return str(self.path)
+
+    @property
+    def durability(self) -> Durability:
+        """See :class:`~mailpoller.core.ports.Durable`: what a sync is worth where it lies."""
+        return durability_of(self.path)
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

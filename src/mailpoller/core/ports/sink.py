@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.durability import Durability
 
 OctetsPlace = Literal["inside", "beside"]
 """``inside``: in the event, as Base64 under ``data.raw``. ``beside``: in ``Delivery.raw``."""
@@ -73,6 +74,16 @@ class SinkDoubt:
 
     kind: DoubtKind
     detail: str
+
+
+@runtime_checkable
+class Durable(Protocol):
+    """A sink that says what a receipt of its queue is worth in a power cut."""
+
+    @property
+    def durability(self) -> Durability | None:
+        """What was found when it was looked at last; None as long as nobody looked. Asks nobody: ``check``, a delivery
+        and ``upkeep`` look."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from typing import Literal
 import structlog
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
@@ -170,6 +171,11 @@ class CommandQueue:
         trouble = await asyncio.get_running_loop().run_in_executor(self._looks, _missing, self._program)
         if trouble:
             raise TransientError(trouble, advice="Look at command and directory, and who may run it.")
+
+    @property
+    def durability(self) -> Durability:
+        """See :class:`~mailpoller.core.ports.Durable`."""
+        return Durability.promised("the exit code 0")
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

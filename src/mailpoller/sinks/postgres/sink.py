@@ -12,8 +12,9 @@ from psycopg import AsyncConnection
 from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, RaiseException, UndefinedTable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import NOT_DURABLE, Durability
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import QueueVanished, TransientError
+from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.postgres.config import PostgresQueueSettings
@@ -121,6 +122,11 @@ class PostgresQueue:
     def place(self) -> str:
         """See :class:`~mailpoller.core.ports.Marked`."""
         return f"{self._place} {self._tables.name}"
+
+    @property
+    def durability(self) -> Durability | None:
+        """See :class:`~mailpoller.core.ports.Durable`."""
+        return self._found
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

@@ -10,8 +10,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import LOOK_AGAIN, NOT_DURABLE, Durability
+from mailpoller.core.durability import LOOK_AGAIN, Durability
 from mailpoller.core.errors import QueueVanished, TransientError
+from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.redis import durability
@@ -104,6 +105,11 @@ class RedisQueue:
     def place(self) -> str:
         """See :class:`~mailpoller.core.ports.Marked`."""
         return f"{self._place} {self._keys.stream}"
+
+    @property
+    def durability(self) -> Durability | None:
+        """See :class:`~mailpoller.core.ports.Durable`."""
+        return self._found
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

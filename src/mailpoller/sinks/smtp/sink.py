@@ -15,6 +15,7 @@ import structlog
 
 from mailpoller.core.component import NO_OUTGOING, Finding, Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsMissing,
@@ -372,6 +373,11 @@ class SmtpQueue:
         outgoing = self._outgoing
         stages = outgoing.inquire(self._recipients) if isinstance(outgoing, Inquiring) else outgoing.probe()
         return [stage async for stage in stages if not stage.ok]
+
+    @property
+    def durability(self) -> Durability:
+        """See :class:`~mailpoller.core.ports.Durable`."""
+        return Durability.promised("an answer of 250")
 
     async def close(self) -> None:
         """Nothing: the outgoing is closed by whoever made it."""

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Clock, Depth, DoubtKind, Mark, OctetsPlace, SinkDoubt
@@ -41,6 +42,7 @@ from mailpoller.storage.disk import (
     sync_file,
     transient,
 )
+from mailpoller.storage.power_cut import durability_of
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
 from mailpoller.storage.thread import Worker
 
@@ -220,6 +222,11 @@ class SqliteQueue:
     def place(self) -> str:
         """See :class:`~mailpoller.core.ports.Marked`."""
         return str(self.path)
+
+    @property
+    def durability(self) -> Durability:
+        """See :class:`~mailpoller.core.ports.Durable`: what a sync is worth where it lies."""
+        return durability_of(self.path)
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

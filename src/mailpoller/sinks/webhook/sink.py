@@ -10,6 +10,7 @@ from typing import Literal
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
@@ -112,6 +113,11 @@ class WebhookQueue:
         if self._tokens is not None:
             await self._tokens.token()
         await self._post.reach()
+
+    @property
+    def durability(self) -> Durability:
+        """See :class:`~mailpoller.core.ports.Durable`."""
+        return Durability.promised("an answer of 2xx")
 
     async def close(self) -> None:
         """Close the connections."""
