@@ -40,12 +40,12 @@ from mailpoller.remote.graph.client import _answer
 from mailpoller.remote.standins import stand_in
 from mailpoller.sources.ews.authentication import _Ntlm, certificate_hash, read_challenge
 from mailpoller.sources.graph.listing import _told_at
-from mailpoller.sources.imap import reader as imap_reader
-from mailpoller.sources.imap import responses as imap
 from mailpoller.sources.pop3 import reader as pop3_reader
 from mailpoller.sources.pop3.listing import Listing, NameLines, SizeLines, counted, totalled
 from mailpoller.sources.pop3.protocol import Reply
 from mailpoller.wire.http import HttpAnswer, error_of, http_date, iso_date, retry_after
+from mailpoller.wire.imap import reader as imap_reader
+from mailpoller.wire.imap import responses as imap
 from mailpoller.wire.sasl import CramMd5, OAuthBearer, ScramSha256, decoded
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)

@@ -16,13 +16,13 @@ import pytest
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.ports import Start, Wake
-from mailpoller.sources.imap import protocol as protocol_module
 from mailpoller.sources.imap.details import Order, hits, merged, within
 from mailpoller.sources.imap.listing import _gaps
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.reader import MAX_EARLY, TURN, ProtocolViolation, ResponseReader
-from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, count_set, read_set, read_values
 from mailpoller.wire import unasked
+from mailpoller.wire.imap import protocol as protocol_module
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.reader import MAX_EARLY, TURN, ProtocolViolation, ResponseReader
+from mailpoller.wire.imap.responses import MAX_UIDS, Fetched, count_set, read_set, read_values
 from mailpoller.wire.unasked import Allowance
 from servers.mailboxes import claims_of, fetched, imap_source, session_of
 from servers.scripted import Conversation, ScriptedImap
@@ -144,7 +144,7 @@ UNASKED = [
 @pytest.mark.parametrize("response", UNASKED)
 async def test_what_nobody_asked_for_has_one_budget(response: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unasked, "AT_ONCE", 50_000)
-    monkeypatch.setattr("mailpoller.sources.imap.reader.MAX_BLANK", 500)
+    monkeypatch.setattr("mailpoller.wire.imap.reader.MAX_BLANK", 500)
     protocol, wire = connected()
     for _ in range(20):
         protocol.data_received(response * 10)

@@ -15,11 +15,11 @@ import pytest
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, RawMessage
 from mailpoller.core.ports import Progressing, Session
-from mailpoller.sources.imap import reader
-from mailpoller.sources.imap.authentication import authenticate
-from mailpoller.sources.imap.command import MAX_DATA_OF, Request
-from mailpoller.sources.imap.protocol import ImapClient
 from mailpoller.sources.imap.session import ImapSession
+from mailpoller.wire.imap import reader
+from mailpoller.wire.imap.authentication import authenticate
+from mailpoller.wire.imap.command import MAX_DATA_OF, Request
+from mailpoller.wire.imap.protocol import ImapClient
 from mailpoller.wire.sasl import XOAuth2
 from servers.mailboxes import ALL, claims_of, fetched, imap_source, listed, session_of
 from servers.scripted import Conversation, ScriptedImap
@@ -270,7 +270,7 @@ async def test_a_download_that_goes_on_slowly_is_not_given_up(tmp_path: Path) ->
 async def test_a_body_over_a_thin_line_may_take_as_long_as_it_takes_if_a_kilobyte_comes_a_second(
     piece: int, goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE_FETCH", 4)
+    monkeypatch.setattr("mailpoller.wire.imap.connection.PATIENCE_FETCH", 4)
     mail = MAIL + b"a line of text, and no more\r\n" * (60 * piece // 29)
 
     async def slow(conversation: Conversation, tag: str, arguments: str) -> bytes:
@@ -306,7 +306,7 @@ async def test_a_server_that_stalls_in_a_body_is_given_up(tmp_path: Path) -> Non
 
 
 async def test_a_server_that_chatters_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE", 2)
+    monkeypatch.setattr("mailpoller.wire.imap.connection.PATIENCE", 2)
 
     async def chatter(conversation: Conversation, tag: str, arguments: str) -> None:
         while not conversation.writer.is_closing():

@@ -231,7 +231,7 @@ async def test_a_line_that_answers_nothing_is_passed_over_and_told(tmp_path: Pat
 async def test_a_server_that_talks_nonsense_without_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.protocol.MAX_ODD_LINES", 20)
+    monkeypatch.setattr("mailpoller.wire.imap.protocol.MAX_ODD_LINES", 20)
     async with (
         ScriptedImap({"NOOP": b"blah\r\n" * 21 + b"%T OK\r\n"}) as server,
         session_of(imap_source(tmp_path, server.port, "joe")) as session,

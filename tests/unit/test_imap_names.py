@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailpoller.sources.imap.names import Namespace, decode_name, encode_name, quotable, quote, uid_set, uid_sets
+from mailpoller.wire.imap.names import Namespace, decode_name, encode_name, quotable, quote, uid_set, uid_sets
 from servers import dovecot
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=30)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailpoller.core.spool import Intake, Octets, Spool
-from mailpoller.sources.imap import reader as module
-from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader, SpoolFailure, literal_size
+from mailpoller.wire.imap import reader as module
+from mailpoller.wire.imap.reader import ProtocolViolation, Response, ResponseReader, SpoolFailure, literal_size
 
 
 def plain(response: Response) -> list[bytes]:

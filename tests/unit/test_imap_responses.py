@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from mailpoller.core.spool import Octets
-from mailpoller.sources.imap.names import Namespace
-from mailpoller.sources.imap.reader import ProtocolViolation, Response
-from mailpoller.sources.imap.responses import (
+from mailpoller.wire.imap.names import Namespace
+from mailpoller.wire.imap.reader import ProtocolViolation, Response
+from mailpoller.wire.imap.responses import (
     Literal,
     read_date,
     read_esearch,

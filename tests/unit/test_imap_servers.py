@@ -527,7 +527,7 @@ async def test_a_server_may_say_goodbye_at_any_point(tmp_path: Path, when: str, 
 async def test_idle_that_does_not_begin_or_end_is_given_up_however_lively_the_server_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE", 2)
+    monkeypatch.setattr("mailpoller.wire.imap.connection.PATIENCE", 2)
     async with (
         ScriptedImap({when: chatter}) as server,
         session_of(imap_source(tmp_path, server.port, "joe", command_timeout="200ms")) as session,
@@ -538,7 +538,7 @@ async def test_idle_that_does_not_begin_or_end_is_given_up_however_lively_the_se
 
 
 async def test_a_quiet_idle_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE", 2)
+    monkeypatch.setattr("mailpoller.wire.imap.connection.PATIENCE", 2)
     async with (
         ScriptedImap({"DONE": b"%T OK\r\n"}) as server,
         session_of(imap_source(tmp_path, server.port, "joe", command_timeout="100ms")) as session,
@@ -577,7 +577,7 @@ async def test_an_idle_that_ends_in_bad_is_no_end_of_the_session(tmp_path: Path)
 
 
 async def test_a_server_that_stops_reading_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailpoller.sources.imap.connection.PATIENCE", 2)
+    monkeypatch.setattr("mailpoller.wire.imap.connection.PATIENCE", 2)
 
     async def deaf(conversation: Conversation, tag: str, arguments: str) -> None:
         conversation.writer.transport.pause_reading()  # type: ignore[attr-defined]

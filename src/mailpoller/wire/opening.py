@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.wire.dial import adopt, dial
-from mailpoller.wire.server import MailboxServer
+from mailpoller.wire.server import KeptServer
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def attempt() -> Iterator[None]:
 
 @asynccontextmanager
 async def connected(
-    protocol: asyncio.Protocol, server: MailboxServer, lose: Callable[[str], None]
+    protocol: asyncio.Protocol, server: KeptServer, lose: Callable[[str], None]
 ) -> AsyncIterator[float]:
     """For all that opens a session on ``protocol``, once it is connected to ``server``: if that fails, the connection
     is given up by ``lose``, which is told why.

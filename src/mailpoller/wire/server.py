@@ -104,8 +104,8 @@ class MailServer(Component):
         )
 
 
-class MailboxServer(MailServer, SourceConfig):
-    """A mailbox on such a server, over one connection that is kept."""
+class KeptServer(MailServer):
+    """A server where one connection is kept."""
 
     port: int = Field(default=0, ge=0, le=65535)
     """0: the usual one, which follows ``tls``."""
@@ -120,6 +120,10 @@ class MailboxServer(MailServer, SourceConfig):
     def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
         """A password, or what else the way of logging in needs."""
         return lacking_beside(written.get("auth"), written)
+
+
+class MailboxServer(KeptServer, SourceConfig):
+    """A mailbox on such a server."""
 
     def findings(self) -> Iterator[Finding]:
         """Those of every server, unless it is disabled: then nobody connects."""

@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.component import Finding, Runtime
 from mailpoller.core.delivery import Disposition
-from mailpoller.sources.imap.names import composed
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.wire.imap.names import composed
 from mailpoller.wire.server import MailboxServer
 
 _SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}

@@ -8,10 +8,10 @@ from typing import Protocol
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.sources.imap.details import newest
 from mailpoller.sources.imap.effects import Effects
-from mailpoller.sources.imap.names import uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.responses import Fetched
-from mailpoller.sources.imap.selected import SelectedFolder
+from mailpoller.wire.imap.names import uid_sets
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.responses import Fetched
+from mailpoller.wire.imap.selected import SelectedFolder
 
 _RECENT = 2000
 """Uids at the end of a folder among which a copy of ours is looked for, beside some for each message."""

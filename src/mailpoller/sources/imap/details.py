@@ -14,12 +14,12 @@ from typing import overload
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.sources.imap.command import Request
-from mailpoller.sources.imap.names import uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.reader import ProtocolViolation, Response
-from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
-from mailpoller.sources.imap.selected import SelectedFolder
+from mailpoller.wire.imap.command import Request
+from mailpoller.wire.imap.names import uid_sets
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.reader import ProtocolViolation, Response
+from mailpoller.wire.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
+from mailpoller.wire.imap.selected import SelectedFolder
 from mailpoller.wire.pace import REST
 
 MAX_UID = 0xFFFFFFFF

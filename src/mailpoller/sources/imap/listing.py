@@ -19,7 +19,6 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Start
 from mailpoller.sources.imap.bookmark import MAX_GAPS, Bookmark, Gap
-from mailpoller.sources.imap.command import Request
 from mailpoller.sources.imap.details import (
     MAX_UID,
     WITNESS,
@@ -32,9 +31,10 @@ from mailpoller.sources.imap.details import (
     search,
     within,
 )
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.responses import MONTH_NAMES
-from mailpoller.sources.imap.selected import SelectedFolder
+from mailpoller.wire.imap.command import Request
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.responses import MONTH_NAMES
+from mailpoller.wire.imap.selected import SelectedFolder
 
 log = structlog.get_logger(__name__)
 

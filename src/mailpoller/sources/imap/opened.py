@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from mailpoller.core.message import Folder, Position
 from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.wire.address import account_url
+from mailpoller.wire.imap.selected import SelectedFolder
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 10.0
 """Seconds between two news after one that led to nothing; doubled each time that happens again, until it does not."""

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Sequence
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.ports import Stage
-from mailpoller.sources.imap import connecting
 from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.protocol import ImapClient
-from mailpoller.sources.imap.responses import Literal, read_values
 from mailpoller.sources.imap.settling import objection
 from mailpoller.wire.auth import Credentials
+from mailpoller.wire.imap import connecting
+from mailpoller.wire.imap.folders import Folders
+from mailpoller.wire.imap.protocol import ImapClient
+from mailpoller.wire.imap.responses import Literal, read_values
 from mailpoller.wire.oauth import provider_of
 from mailpoller.wire.probe.server import ServerTrial
 from mailpoller.wire.tls import agreed, secure

@@ -16,16 +16,16 @@ from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.connecting import name_ourselves
 from mailpoller.sources.imap.download import Downloads, Trust
-from mailpoller.sources.imap.folders import Folders
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
 from mailpoller.sources.imap.opened import Mark, NewsPace, OpenFolder, Seen, epoch_of
-from mailpoller.sources.imap.protocol import ImapClient
-from mailpoller.sources.imap.responses import Status
-from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.sources.imap.settling import Settling, State
 from mailpoller.sources.imap.survey import look_at, survey_folder
+from mailpoller.wire.imap.connecting import name_ourselves
+from mailpoller.wire.imap.folders import Folders
+from mailpoller.wire.imap.protocol import ImapClient
+from mailpoller.wire.imap.responses import Status
+from mailpoller.wire.imap.selected import SelectedFolder
 
 log = structlog.get_logger(__name__)
 

@@ -10,11 +10,11 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.sources.imap.copies import Aside, copies
 from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.effects import Done, Effects, messages
-from mailpoller.sources.imap.folders import Folders
-from mailpoller.sources.imap.names import composed, uid_sets
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.responses import Status
-from mailpoller.sources.imap.selected import SelectedFolder
+from mailpoller.wire.imap.folders import Folders
+from mailpoller.wire.imap.names import composed, uid_sets
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.responses import Status
+from mailpoller.wire.imap.selected import SelectedFolder
 
 State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")

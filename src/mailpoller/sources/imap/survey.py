@@ -10,8 +10,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position, Survey
 from mailpoller.sources.imap.bookmark import Bookmark
 from mailpoller.sources.imap.details import WITNESS, Lines, Shown, search, within, witnesses
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.selected import SelectedFolder
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.selected import SelectedFolder
 
 FAMILIAR = 20
 """Messages that are compared, the newest ones."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from mailpoller.sources.imap.names import Namespace, composed
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.reader import Response
-from mailpoller.sources.imap.responses import Listed, read_list, read_namespace, readable
+from mailpoller.wire.imap.names import Namespace, composed
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.reader import Response
+from mailpoller.wire.imap.responses import Listed, read_list, read_namespace, readable
 from mailpoller.wire.pace import REST
 
 _TURN = 100

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from aioimaplib import aioimaplib as library
 
 from mailpoller.core.errors import SessionLost
-from mailpoller.sources.imap.reader import ProtocolViolation, Response, octets_of
-from mailpoller.sources.imap.responses import MAX_UIDS, Fetched, Status, count_set
-from mailpoller.sources.imap.selected import SelectedFolder
+from mailpoller.wire.imap.reader import ProtocolViolation, Response, octets_of
+from mailpoller.wire.imap.responses import MAX_UIDS, Fetched, Status, count_set
+from mailpoller.wire.imap.selected import SelectedFolder
 from mailpoller.wire.unasked import PIECE
 
 MAX_DATA = 1 << 20

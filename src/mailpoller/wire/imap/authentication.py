@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
-from mailpoller.sources.imap.names import quotable, quote
-from mailpoller.sources.imap.protocol import ImapProtocol
-from mailpoller.sources.imap.responses import Status
 from mailpoller.wire.auth import Credentials
+from mailpoller.wire.imap.names import quotable, quote
+from mailpoller.wire.imap.protocol import ImapProtocol
+from mailpoller.wire.imap.responses import Status
 from mailpoller.wire.redaction import without
 from mailpoller.wire.sasl import Exchange, answered, encoded, initial
 

@@ -12,8 +12,8 @@ from itertools import zip_longest
 from typing import Literal as Literal_
 
 from mailpoller.core.spool import Octets
-from mailpoller.sources.imap.names import Namespace, decode_name
-from mailpoller.sources.imap.reader import Piece, ProtocolViolation, Response
+from mailpoller.wire.imap.names import Namespace, decode_name
+from mailpoller.wire.imap.reader import Piece, ProtocolViolation, Response
 
 MAX_UIDS = 1_200_000
 """How many uids one answer may name, in all its pieces; ``1:4294967295`` is short to send and long to expand."""

@@ -1,8 +1,8 @@
 """aioimaplib's protocol and client, mended: what the server says, and whom it is for.
 
 Of the library is kept: life cycle and states, the command table, tags, the command with its event, LOGOUT,
-CAPABILITY, ID. It is subclassed here, in :mod:`~mailpoller.sources.imap.connection` and in
-:mod:`~mailpoller.sources.imap.command`, and nowhere else. Every override says which fault it mends.
+CAPABILITY, ID. It is subclassed here, in :mod:`~mailpoller.wire.imap.connection` and in
+:mod:`~mailpoller.wire.imap.command`, and nowhere else. Every override says which fault it mends.
 An answer finds its command by its tag, a message its taker by its UID (sequence numbers are never used), and other
 data the first command that wants it.
 """
@@ -18,11 +18,11 @@ from typing import Any
 from aioimaplib import aioimaplib as library
 
 from mailpoller.core.spool import Octets
-from mailpoller.sources.imap.command import Request
-from mailpoller.sources.imap.connection import Connection
-from mailpoller.sources.imap.names import quote_name
-from mailpoller.sources.imap.reader import MAX_EARLY, ProtocolViolation, Response, octets_of
-from mailpoller.sources.imap.responses import (
+from mailpoller.wire.imap.command import Request
+from mailpoller.wire.imap.connection import Connection
+from mailpoller.wire.imap.names import quote_name
+from mailpoller.wire.imap.reader import MAX_EARLY, ProtocolViolation, Response, octets_of
+from mailpoller.wire.imap.responses import (
     Fetched,
     Status,
     count_set,
@@ -50,7 +50,7 @@ _IN_REV2 = {"ESEARCH", "IDLE", "MOVE", "NAMESPACE", "SASL-IR", "UIDPLUS", "UNSEL
 
 
 class ImapProtocol(Connection):
-    """A connection that understands what it is told; see :class:`~mailpoller.sources.imap.connection.Connection`."""
+    """A connection that understands what it is told; see :class:`~mailpoller.wire.imap.connection.Connection`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stall: float) -> None:
         super().__init__(loop, stall)
@@ -328,7 +328,7 @@ class ImapClient(library.IMAP4):  # type: ignore[misc]
     """The library's client with :class:`ImapProtocol` in it.
 
     Mends: the connection was made in a task without an owner, by ``create_connection`` with a TLS context of its
-    own; here :mod:`~mailpoller.sources.imap.connecting` makes it step by step.
+    own; here :mod:`~mailpoller.wire.imap.connecting` makes it step by step.
     """
 
     protocol: ImapProtocol

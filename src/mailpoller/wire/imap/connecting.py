@@ -9,21 +9,21 @@ import structlog
 
 from mailpoller import __version__
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.sources.imap import authentication
-from mailpoller.sources.imap.command import Request
-from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.names import quote
-from mailpoller.sources.imap.protocol import ImapClient, ImapProtocol
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.dial import left_until
+from mailpoller.wire.imap import authentication
+from mailpoller.wire.imap.command import Request
+from mailpoller.wire.imap.names import quote
+from mailpoller.wire.imap.protocol import ImapClient, ImapProtocol
 from mailpoller.wire.opening import connected
+from mailpoller.wire.server import KeptServer
 from mailpoller.wire.tls import secure
 
 log = structlog.get_logger(__name__)
 
 
-async def open_client(name: str, config: ImapSettings, credentials: Credentials) -> ImapClient:
-    """Connect, secure, log in: all of the steps below. ``name`` is the mailbox's, for the log.
+async def open_client(name: str, config: KeptServer, credentials: Credentials) -> ImapClient:
+    """Connect, secure, log in: all of the steps below. ``name`` is for the log: the mailbox's, or the queue's.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
     """
@@ -36,7 +36,7 @@ async def open_client(name: str, config: ImapSettings, credentials: Credentials)
     return client
 
 
-async def protect(client: ImapClient, config: ImapSettings, seconds: float) -> None:
+async def protect(client: ImapClient, config: KeptServer, seconds: float) -> None:
     """TLS as configured, and the greeting, within ``seconds``. Raises :class:`TransientError`."""
     protocol = client.protocol
     if config.tls == "tls":
@@ -59,7 +59,7 @@ async def greeting(protocol: ImapProtocol, seconds: float) -> None:
         ) from None
 
 
-async def start_tls(client: ImapClient, config: ImapSettings, seconds: float) -> None:
+async def start_tls(client: ImapClient, config: KeptServer, seconds: float) -> None:
     """STARTTLS (RFC 3501 section 6.2.1). Nothing that was said before it survives: not a capability, not an octet.
 
     Raises :class:`TransientError`, also where the mode demands TLS and the server has none, or if somebody slipped

@@ -1,6 +1,6 @@
 """A connection and its commands: sent in turn, as soon as those before allow it, and failed together when it is lost.
 
-Commands are pipelined: any number may be under way. Whose an answer is, :mod:`~mailpoller.sources.imap.protocol`
+Commands are pipelined: any number may be under way. Whose an answer is, :mod:`~mailpoller.wire.imap.protocol`
 finds.
 """
 
@@ -18,11 +18,11 @@ from aioimaplib import aioimaplib as library
 
 from mailpoller.core.errors import MailpollerError, SessionLost, TransientError
 from mailpoller.core.spool import Intake
-from mailpoller.sources.imap.command import Answer, Request
-from mailpoller.sources.imap.reader import ProtocolViolation, Response, ResponseReader
-from mailpoller.sources.imap.responses import Fetched, Status
-from mailpoller.sources.imap.selected import SelectedFolder
 from mailpoller.wire.dial import keep_alive
+from mailpoller.wire.imap.command import Answer, Request
+from mailpoller.wire.imap.reader import ProtocolViolation, Response, ResponseReader
+from mailpoller.wire.imap.responses import Fetched, Status
+from mailpoller.wire.imap.selected import SelectedFolder
 from mailpoller.wire.pace import REST, Pace
 from mailpoller.wire.redaction import spoken
 from mailpoller.wire.unasked import Allowance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailpoller.sources.imap.responses import Status, read_flags
+from mailpoller.wire.imap.responses import Status, read_flags
 
 
 @dataclass(slots=True)
