@@ -17,7 +17,7 @@ from given import given
 from structlog.testing import capture_logs
 
 from mailpoller.assembly.fleet import Fleet
-from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports
+from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports, Scope
 from mailpoller.assembly.shares import Bounds
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.message import Message
@@ -30,7 +30,7 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
 from mailpoller.engine.pass_result import PassResult
-from mailpoller.engine.pipeline import Pipeline
+from mailpoller.engine.pipeline import ConversationFinder, Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
@@ -97,6 +97,8 @@ class Rig:
         reachable: frozenset[str] | None = None,
         budget: timedelta = timedelta(minutes=15),
         kind: type[SourceConfig] = SourceConfig,
+        conversations: ConversationFinder | None = None,
+        scope: Scope = "mailbox",
         **config: Any,
     ) -> None:
         self.name = name
@@ -129,10 +131,14 @@ class Rig:
         quarantine = self.fleet.quarantine(name, self._sink("quarantine", retry))
         self.queues = {**self.fleet.queues, **self.fleet.own}
         pipeline = Pipeline(
-            mailbox=name, default_queue=self.config.default_queue, policies=self.config.policies(), rules=rules
+            mailbox=name,
+            default_queue=self.config.default_queue,
+            policies=self.config.policies(),
+            rules=rules,
+            conversations=conversations,
         )
         parts = self.fleet.add_mailbox(
-            MailboxPlan(name, self.config, pipeline, quarantine=quarantine, reachable=reachable)
+            MailboxPlan(name, self.config, pipeline, quarantine=quarantine, reachable=reachable, scope=scope)
         )
         self.watcher, self.runner, self.judge = parts.watcher, parts.runner, parts.judge
         self.dispatcher, self.budget = parts.dispatcher, parts.budget

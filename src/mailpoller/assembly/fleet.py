@@ -209,7 +209,7 @@ class Fleet:
         if unknown:
             raise ConfigError(f"mailbox {plan.name}: there is no queue named {', '.join(sorted(unknown))}")
         queues = RouteQueues(self.queues, self.own, plan.quarantine)
-        return mailbox_parts(plan, queues, self.ports, self.shares, source)
+        return mailbox_parts(plan, queues, self.ports, self.shares, self.parts, source)
 
     def _begin(self, parts: MailboxParts) -> None:
         name = parts.plan.name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -28,6 +28,7 @@ from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.recognition import Recognition
 from mailpoller.engine.records import records_of
+from mailpoller.engine.threads import ThreadFinder
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -59,12 +60,15 @@ class Ports:
     bystander: Bystander = field(default_factory=Bystander)
 
 
+Scope = Literal["mailbox", "departments", "all"]
+
+
 @dataclass(frozen=True, slots=True)
 class MailboxPlan:
     """A mailbox that is to be polled. ``quarantine``: the name of the queue that takes what is quarantined.
 
     ``reachable``: the queues that its mail can go to, None if that cannot be told. ``bodies_wanted``: some rule or
-    queue looks below the header.
+    queue looks below the header. ``scope``: among whose mail the conversations of answers are looked for.
     """
 
     name: str
@@ -73,6 +77,7 @@ class MailboxPlan:
     quarantine: str = LAST_RESORT
     reachable: frozenset[str] | None = None
     bodies_wanted: bool = True
+    scope: Scope = "mailbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +96,17 @@ class MailboxParts:
 
 
 def mailbox_parts(
-    plan: MailboxPlan, queues: Mapping[str, Queue], ports: Ports, shares: Shares, source: Source | None = None
+    plan: MailboxPlan,
+    queues: Mapping[str, Queue],
+    ports: Ports,
+    shares: Shares,
+    beside: Mapping[str, MailboxParts],
+    source: Source | None = None,
 ) -> MailboxParts:
     """Build the mailbox's source (unless one is given), and an engine around it that brings mail to ``queues``, by the
     names that routes have.
 
+    ``beside``: the mailboxes that run, whenever one asks.
     The mailbox must be registered with the health. Raises :class:`~mailpoller.core.errors.ConfigError` if the source
     cannot be built; nothing is connected.
     """
@@ -125,6 +136,7 @@ def mailbox_parts(
         pipeline=plan.pipeline,
         dispatcher=dispatcher,
         records=records,
+        threads=ThreadFinder(plan.pipeline, records.threads, partial(_related, plan, beside)),
         clock=clock,
         turns=shares.judging,
         max_strikes=bounds.limits.max_strikes,
@@ -147,6 +159,17 @@ def mailbox_parts(
         observer=observer,
     )
     return MailboxParts(plan, source, watcher, runner, judge, dispatcher, budget, ending)
+
+
+def _related(plan: MailboxPlan, beside: Mapping[str, MailboxParts]) -> Collection[str] | None:
+    """The mailboxes whose mail one of this mailbox may answer; None: any."""
+    if plan.scope == "all":
+        return None
+    related = {plan.name}
+    if plan.scope == "departments":
+        departments = frozenset(plan.block.departments)
+        related.update(name for name, one in beside.items() if not departments.isdisjoint(one.plan.block.departments))
+    return related
 
 
 _RESERVED = frozenset((QUARANTINE, LAST_RESORT))

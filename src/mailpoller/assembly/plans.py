@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mailpoller.assembly.fleet import Fleet
-from mailpoller.assembly.parts import MailboxPlan
+from mailpoller.assembly.parts import MailboxPlan, Scope
 from mailpoller.assembly.standins import built
 from mailpoller.config import Config
 from mailpoller.config.difference import written_out
@@ -43,6 +43,7 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
         else fleet.quarantine(mailbox, quarantine),
         reachable=reachable,
         bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
+        scope=_scope(config),
     )
 
 
@@ -137,6 +138,12 @@ def _reachable(config: Config, mailbox: str) -> frozenset[str]:
         for rule in config.rules_of(mailbox):
             names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")
     return frozenset(names)
+
+
+def _scope(config: Config) -> Scope:
+    """Among whose mail the conversations of answers are looked for."""
+    conversations = config.of(CONVERSATIONS)
+    return "mailbox" if conversations is None else conversations.scope
 
 
 def _bodies_wanted(config: Config, rules: list[Rule], reachable: frozenset[str]) -> bool:

@@ -64,6 +64,9 @@ class ConversationsConfig(Block):
     )
     """Regular expressions (RE2) with a group named ``id``: ``\\[#(?P<id>[0-9]+)\\]``. What they find anybody can
     write, so it is never ``verified``."""
+    scope: Literal["mailbox", "departments", "all"] = "departments"
+    """Among whose mail the messages are looked for that another one answers: the mailbox's own, that of all mailboxes
+    which have a department with it in common, or any."""
     look_in: list[Literal["subject", "headers", "body"]] = Field(default=["subject", "headers"], min_length=1)
     """Where tokens and patterns are looked for, in the order subject, headers, body, and the first counts. The body is
     then read of every message."""

@@ -154,6 +154,8 @@ class Outcome:
 
     ``receipts``: queue -> the sink's word, of every queue that holds it. ``fingerprint``: SHA-256 of the octets, or
     None if they were never held whole. ``identity`` and ``received`` are by what the name's bearer is known again.
+    ``conversation``: the id that its event tells, "" if none could be told, or None if nobody looked; what answers it
+    belongs there too.
     The rest serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an
     earlier message with equal octets).
     """
@@ -171,6 +173,7 @@ class Outcome:
     repeat_of: str | None = None
     identity: bytes | None = None
     received: datetime | None = None
+    conversation: str | None = None
 
 
 @final

@@ -117,7 +117,8 @@ class Claim:
     was recorded, else None; a retry goes to these. ``receipts``: queue -> the sink's word, of those that already hold
     it. ``generation``: see :func:`mailpoller.core.identity.mint_delivery_id`. ``attempts``: how often it could not be
     fetched, or its queue had trouble with it: decides nothing but how long it waits. ``failures``: how often it could
-    not be processed; ``refusals``: how often a queue did not take it for its own sake. What the machine is to blame
+    not be processed; ``refusals``: how often a queue did not take it for its own sake. ``conversation``: the one that a
+    queue was told it belongs to, "" for none, or None if nobody was told. What the machine is to blame
     for counts nowhere. ``identity``: that of the message that bore the name when it was fetched last, or None (see
     :attr:`Message.identity`). ``absent_at``: when a look missed it first, of the
     looks that have missed it since it was seen. ``doubts``: how often its octets came without a proper end, since
@@ -144,6 +145,7 @@ class Claim:
     waits_for: str | None = None
     failures: int = 0
     refusals: int = 0
+    conversation: str | None = None
 
 
 @record

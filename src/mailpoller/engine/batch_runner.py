@@ -329,6 +329,9 @@ class BatchRunner:
             for digest, mid in in_flight.digests.items():
                 if now.digests.get(digest) == mid:
                     del now.digests[digest]
+            for message_id, conversation in in_flight.threads.items():
+                if now.threads.get(message_id) == conversation:
+                    del now.threads[message_id]
             place.leave()
 
     def _let_go(self, now: Pass, in_flight: InFlight) -> None:

@@ -31,6 +31,7 @@ from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
 from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.threads import told
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 
@@ -122,6 +123,7 @@ def traits_of(judged: Judged) -> Traits:
         message_id=message.message_id,
         sender=message.from_[0].address if message.from_ else "",
         fingerprint=message.raw.octets.digest if judged.receipts and not message.raw.truncated else None,
+        conversation=told(message) if judged.receipts else None,
     )
 
 
@@ -383,6 +385,7 @@ class Dispatcher:
             repeat_of=judged.repeat_of,
             identity=message.identity,
             received=raw.received,
+            conversation=told(message),
         )
 
     def gone(self, claim: Claim) -> Outcome:

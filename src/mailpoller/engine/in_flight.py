@@ -56,6 +56,8 @@ class InFlight:
     """What was fetched by the name of another message."""
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what is held whole: the ledger knows of them only once they are settled."""
+    threads: dict[str, str] = field(default_factory=dict)
+    """Message-ID -> conversation of what was judged, likewise."""
 
     def release(self) -> None:
         """Give back octets and room. Harmless when repeated."""
@@ -78,6 +80,8 @@ class Pass:
     result: PassResult
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what was judged and is not settled yet."""
+    threads: dict[str, str] = field(default_factory=dict)
+    """Message-ID -> the conversation of what was judged and is not settled yet."""
     stood_for: set[str] = field(default_factory=set)
     """Mids of former messages that a message of this pass counts as a repeat of."""
     heirless: list[Heirless] = field(default_factory=list)

@@ -21,6 +21,7 @@ from mailpoller.engine.observer import Observer
 from mailpoller.engine.opening import Opener, Unopened
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.records import Records
+from mailpoller.engine.threads import ThreadFinder, begun
 from mailpoller.engine.turns import Turns
 from mailpoller.mail.parser import UNPARSED, parse, unparsed
 from mailpoller.storage.thread import Pool
@@ -52,8 +53,8 @@ class Judge:
     """Parses and judges what one mailbox's batch runner has fetched, and has the events rendered.
 
     ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the
-    process, or our code, with it. ``bodies_wanted``: some rule or queue looks below the header. ``workers``: who
-    reads what may do harm; None: we do.
+    process, or our code, with it. ``threads``: what finds the conversations of answers. ``bodies_wanted``: some rule
+    or queue looks below the header. ``workers``: who reads what may do harm; None: we do.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Judge:
         pipeline: Pipeline,
         dispatcher: Dispatcher,
         records: Records,
+        threads: ThreadFinder,
         clock: Clock,
         turns: Turns,
         max_strikes: int,
@@ -74,6 +76,7 @@ class Judge:
         self._pipeline = pipeline
         self._dispatcher = dispatcher
         self._records = records
+        self._threads = threads
         self._clock = clock
         self._turns = turns
         self._max_strikes = max_strikes
@@ -92,7 +95,7 @@ class Judge:
         """
         suspects = [raw for raw in in_flight.fetched if raw.claim.suspect]
         apart = await self._read_apart([raw for raw in suspects if not raw.doubt])
-        closed: list[Unopened] = []
+        later: list[Unopened] = []
         if any(raw.claim.strikes for raw in suspects):
             await self._clock.sleep(random.uniform(0.0, SCATTERED))
         turn = self._turns.alone if suspects else self._turns.turn
@@ -120,20 +123,28 @@ class Judge:
                 if raw.claim.suspect:
                     await self._records.backlog.cleared(raw.claim)
                 if isinstance(one, Unopened):
-                    closed.append(one)
+                    later.append(one)
                 else:
                     _put(one, in_flight)
                 if time.perf_counter() - breath > _BREATH:
                     await asyncio.sleep(0)
                     breath = time.perf_counter()
-        if closed:
-            await self._judge_closed(closed, in_flight)
+        if later:
+            await self._judge_later(now, later, in_flight)
+        if self._pipeline.tells_conversations:
+            for one in in_flight.judged:
+                if one.message.message_id:
+                    in_flight.threads[one.message.message_id] = begun(one.message)
+            now.threads.update(in_flight.threads)
 
-    async def _judge_closed(self, closed: Sequence[Unopened], in_flight: InFlight) -> None:
-        """Have the parts opened that take a reader of their own, while nobody waits for us; then judge."""
-        await self._opener.open(self._workers, closed)
-        async with self._turns.turn(self._mailbox, len(closed) + 1):
-            for one in closed:
+    async def _judge_later(self, now: Pass, later: Sequence[Unopened], in_flight: InFlight) -> None:
+        """Have the parts opened that take a reader of their own, and the conversations found of what answers earlier
+        mails, while nobody waits for us; then judge."""
+        await self._threads.find([one.message for one in later], [one.message for one in in_flight.judged], now.threads)
+        if self._bodies_wanted:
+            await self._opener.open(self._workers, [one for one in later if one.message.closed])
+        async with self._turns.turn(self._mailbox, len(later) + 1):
+            for one in later:
                 judged = await self._judged(one.raw, one.repeat_of, one.trouble, message=one.message)
                 assert not isinstance(judged, Unopened)
                 _put(judged, in_flight)
@@ -241,11 +252,14 @@ class Judge:
                 message = _read(raw, apart is None and claim.suspect)
             if apart is not None:
                 message.take_body(apart)
-            if opening and self._bodies_wanted and message.closed:
-                if not claim.suspect:
+            if opening:
+                closed, answers = self._bodies_wanted and message.closed, self._threads.waits(message)
+                if (closed or answers) and not claim.suspect:
                     return Unopened(raw, message, repeat_of)
-                # Nobody opens it who could not die of it; a worker would have.
-                message.take_contents(Contents.unread(message.closed, "suspect"))
+                if closed:  # nobody opens it who could not die of it; a worker would have
+                    message.take_contents(Contents.unread(message.closed, "suspect"))
+                if answers:
+                    await self._threads.find([message], (), {})
             judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
             self._dispatcher.prepare(judged)
             return judged

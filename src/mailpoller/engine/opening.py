@@ -27,7 +27,8 @@ _openers = Pool("open", 4)
 
 @dataclass(slots=True)
 class Unopened:
-    """A message with parts that are to be opened before it is judged; ``trouble``: why that cannot be now."""
+    """A message that is judged later: it has parts that are to be opened first, or answers one that is to be looked
+    for. ``trouble``: why that cannot be now."""
 
     raw: RawMessage
     message: Message

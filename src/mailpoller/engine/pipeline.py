@@ -101,11 +101,21 @@ class Pipeline:
         if verdict is not None:
             return Judgement(verdict)
         message.standing = self._standing
-        if self._conversations is not None:
-            message.conversation = self._conversations.find(message)
+        if message.conversation is None:
+            self.converse(message)
         asked: Asked = []
         verdict = self._ask(message, asked)
         return Judgement(verdict, tuple(asked))
+
+    @property
+    def tells_conversations(self) -> bool:
+        """True if conversations are looked for at all."""
+        return self._conversations is not None
+
+    def converse(self, message: Message) -> None:
+        """Note the conversation, as far as the message itself tells it."""
+        if self._conversations is not None:
+            message.conversation = self._conversations.find(message)
 
     def _check(self, message: Message) -> Verdict | None:
         """Everything that is decided before a rule is asked."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.message import Claim, MessageRef
-from mailpoller.core.ports import Backlog, Bearers, Claims, Folders, Ledger, Mailboxes, Traits
+from mailpoller.core.ports import Backlog, Bearers, Claims, Folders, Ledger, Mailboxes, Threads, Traits
 from mailpoller.engine.turns import Turns
 
 
@@ -22,11 +22,12 @@ class Records:
     bearers: Bearers
     backlog: Backlog
     mailboxes: Mailboxes
+    threads: Threads
 
 
 def records_of(ledger: Ledger, turns: Turns, mailbox: str) -> Records:
     """The long writes wait for ``mailbox``'s turn. Whatever is not about a batch goes straight through."""
-    return Records(InTurn(ledger, turns, mailbox), ledger, ledger, ledger, ledger)
+    return Records(InTurn(ledger, turns, mailbox), ledger, ledger, ledger, ledger, ledger)
 
 
 class InTurn:

@@ -1099,6 +1099,77 @@ class LedgerSuite:
         assert len(await ledger.trace(old_there.mid)) == 1
         await ledger.close()
 
+    async def test_a_message_is_found_by_what_answers_it_in_its_mailboxes_alone(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        one, two, three, four, five = claims(await ledger.claim(refs(INBOX, 1, 2, 3, 4, 5)))
+        await ledger.settle(
+            [
+                replace(outcome(one, octets=b"1", message_id="<One@example.com>")),
+                replace(outcome(two, octets=b"2", message_id="<two@example.com>"), conversation="case 4711"),
+                replace(outcome(three, octets=b"3", message_id="<three@example.com>"), conversation=""),
+                replace(outcome(four, octets=b"1", message_id="<four@example.com>"), repeat_of=one.mid),
+            ]
+        )
+        await ledger.defer([five], until=clock.now(), reason="x", traits=[Traits(message_id="<five@example.com>")])
+        asked = [f"<{name}@example.com>" for name in ("One", "two", "three", "four", "five", "six", "one")]
+        known = {
+            "<One@example.com>": one.mid,
+            "<two@example.com>": "case 4711",
+            "<three@example.com>": three.mid,
+            "<four@example.com>": one.mid,
+        }
+        assert await ledger.conversations(asked, None) == known
+        assert await ledger.conversations(asked, ["support", "sales"]) == known
+        assert await ledger.conversations(asked, ["sales"]) == {}
+        assert await ledger.conversations([], None) == {}
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert await ledger.conversations(asked, ["support"]) == known
+        await ledger.close()
+
+    async def test_a_message_that_was_pruned_is_not_found_by_what_answers_it(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        one, two = claims(await ledger.claim(refs(INBOX, 1, 2)))
+        await ledger.settle([outcome(one, octets=b"1", message_id="<one@example.com>", disposition=LEAVE)])
+        answer = outcome(two, octets=b"2", message_id="<two@example.com>", disposition=LEAVE)
+        await ledger.settle([replace(answer, conversation=one.mid)])
+        clock.move(timedelta(days=91))
+        for _ in range(2):
+            await ledger.prune(INBOX, {"2"}, before=clock.now() - timedelta(days=90))
+            clock.move(timedelta(hours=25))
+        asked = ["<one@example.com>", "<two@example.com>"]
+        assert await ledger.conversations(asked, None) == {"<two@example.com>": one.mid}
+        await ledger.close()
+
+    async def test_the_conversation_that_a_queue_was_told_stays_the_same(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (one,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert one.conversation is None
+        for said in (None, "case 1", "case 2", None):
+            await ledger.defer(
+                [one],
+                until=clock.now(),
+                reason="down",
+                queue="q",
+                receipts={"r": "1"},
+                traits=[Traits(conversation=said)],
+            )
+            (one,) = claims(await ledger.claim(refs(INBOX, 1)))
+            assert one.conversation == (None if said is None and not one.conversation else "case 1")
+        await ledger.settle([replace(outcome(one, octets=b"1"), conversation="case 3")])
+        await ledger.reopen(one.mid)
+        (one,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert one.conversation == "case 1"
+        await ledger.close()
+
     async def test_a_former_epoch_is_forgotten_once_the_present_one_is_complete(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:

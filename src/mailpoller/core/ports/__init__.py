@@ -11,6 +11,7 @@ from mailpoller.core.ports.ledger import (
     Mailboxes,
     QueueMarks,
     Stories,
+    Threads,
 )
 from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
@@ -93,6 +94,7 @@ __all__ = [
     "Stories",
     "Story",
     "Stuck",
+    "Threads",
     "Tokened",
     "Traits",
     "Unserving",

@@ -179,6 +179,7 @@ class Traits:
     bearer is known.
 
     ``fingerprint``: of octets that a queue holds already, so that a repeat under another mid can say what it repeats.
+    ``conversation``: what such a queue was told, as an outcome has it.
     """
 
     identity: bytes | None = None
@@ -187,6 +188,7 @@ class Traits:
     message_id: str = ""
     sender: str = ""
     fingerprint: bytes | None = None
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ SELECT json_group_array(json_array(folder, uid, state, due_at, hex(mid), suspect
     message_id, NULL),
     identity IS NULL AND received IS NULL AND state = 'settled' AND disposition_state = 'applied'
         AND coalesce(disposition ->> '$.delete' OR disposition ->> '$.move' IS NOT NULL, 0), blame, waits_for,
-    failures, refusals))
+    failures, refusals, conversation))
 FROM message WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2))
 """
 
@@ -165,7 +165,7 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
     (
         _, _, state, due_at, mid, suspect, strikes, route, receipts, generation, attempts, outcome, disposition,
         listed, received, identity, absent_at, doubts, doubted_at, bearer, plain_id, _, left_out_at, message_id,
-        removed, blame, waits_for, failures, refusals,
+        removed, blame, waits_for, failures, refusals, conversation,
     ) = row  # fmt: skip
     waits = due_at is not None and now < due_at <= now + LATEST_DUE // MICROSECOND
     witnessed = identity or message_id or left_out_at is not None
@@ -197,6 +197,7 @@ def _claim_known(ref: MessageRef, row: _Row, now: int) -> Claim | Held | Settlem
         plain_id=bool(plain_id),
         blame=blame,
         waits_for=waits_for,
+        conversation=conversation,
     )
 
 

@@ -127,17 +127,28 @@ def find(connection: Connection, marks: Sequence[str], limit: int) -> list[Key]:
     ]
 
 
-# The batches that exist, the newest first, each by a leap in the index.
-_FIND = """
+def batches(connection: Connection) -> list[int]:
+    """The batches that exist, the newest first."""
+    return [number for (number,) in connection.execute(_NUMBERS) if number is not None]
+
+
+# Each by a leap in the index.
+_BATCHES = """
 WITH RECURSIVE batches (number) AS (
     SELECT max(batch) FROM clue
     UNION ALL
     SELECT (SELECT max(batch) FROM clue WHERE batch < number) FROM batches WHERE number IS NOT NULL
 )
+"""
+_NUMBERS = f"{_BATCHES} SELECT number FROM batches"  # noqa: S608
+_FIND = (
+    _BATCHES
+    + """
 SELECT folder, name FROM batches CROSS JOIN json_each(?1) AS mark CROSS JOIN clue
 WHERE clue.batch = batches.number AND clue.name >= mark.value AND clue.name < mark.value || char(1114111)
 LIMIT ?2
 """
+)
 
 
 # --- ledgers of before ------------------------------------------------------------------------------------------------

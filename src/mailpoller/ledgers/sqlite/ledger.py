@@ -43,6 +43,7 @@ from mailpoller.ledgers.sqlite import (
     pruning,
     queues,
     stories,
+    threads,
     waiting,
 )
 from mailpoller.ledgers.sqlite.folders import Known
@@ -483,6 +484,11 @@ class SqliteLedger:
     # --- operators ---------------------------------------------------------------------------------------------
     async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
         return await self._read_aside(lambda c: stories.trace(c, term, limit))
+
+    async def conversations(self, message_ids: Collection[str], mailboxes: Collection[str] | None) -> Mapping[str, str]:
+        if not message_ids:
+            return {}
+        return await self._read_aside(lambda c: threads.conversations(c, message_ids, mailboxes))
 
     async def reopen(self, mid: str) -> MessageRef:
         key = await self._read_aside(lambda c: stories.find(c, mid))

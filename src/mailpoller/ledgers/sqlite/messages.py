@@ -66,7 +66,19 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
                 batch,
             ),
         ).rowcount
+    told = [(*key, clean(one.conversation)) for key, one in outcomes if one.conversation is not None]
+    if told:
+        connection.execute(_CONVERSE, (document(told),))
     return settled == len({key for key, _ in outcomes})
+
+
+# What was said once is not said otherwise: it was recorded with the first receipt, or is recorded now.
+_CONVERSE = """
+UPDATE message SET conversation = told.conversation FROM (
+    SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid, json_extract(value, '$[2]') AS
+        conversation FROM json_each(?1)
+) AS told WHERE message.folder = told.folder AND message.uid = told.uid AND message.conversation IS NULL
+"""
 
 
 FINGERPRINT_OCTETS = 32
@@ -144,6 +156,13 @@ def defer(
             b"".join([NO_FINGERPRINT if known is None else known.fingerprint or NO_FINGERPRINT for known in traits]),
         ),
     )
+    told = [
+        (*key, clean(known.conversation))
+        for key, known in zip(keys, traits, strict=True)
+        if known is not None and known.conversation is not None
+    ]
+    if told:
+        connection.execute(_CONVERSE, (document(told),))
 
 
 def _traits(traits: Traits | None) -> tuple[Any, ...]:

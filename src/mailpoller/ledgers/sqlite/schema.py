@@ -197,10 +197,15 @@ ALTER TABLE message ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
 """
 
+# The conversation that a queue was told, and to which whatever answers the message belongs too.
+_CONVERSATIONS = """
+ALTER TABLE message ADD COLUMN conversation TEXT;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
-    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS),
+    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS, _CONVERSATIONS),
     works={3: shelve_all},
 )
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to

@@ -15,11 +15,23 @@ from mailpoller.core.ports.ledger.journal import Journal
 from mailpoller.core.ports.ledger.mailboxes import Mailboxes
 from mailpoller.core.ports.ledger.queue_marks import QueueMarks
 from mailpoller.core.ports.ledger.stories import Stories
+from mailpoller.core.ports.ledger.threads import Threads
 
-__all__ = ["Backlog", "Bearers", "Claims", "Folders", "Journal", "Ledger", "Mailboxes", "QueueMarks", "Stories"]
+__all__ = [
+    "Backlog",
+    "Bearers",
+    "Claims",
+    "Folders",
+    "Journal",
+    "Ledger",
+    "Mailboxes",
+    "QueueMarks",
+    "Stories",
+    "Threads",
+]
 
 
-class Ledger(Claims, Folders, Bearers, Backlog, Mailboxes, QueueMarks, Journal, Stories, Protocol):
+class Ledger(Claims, Folders, Bearers, Backlog, Mailboxes, QueueMarks, Journal, Stories, Threads, Protocol):
     """The durable record of claims, receipts and outcomes.
 
     Every method that changes something has committed before it returns, in one transaction, and raises
