@@ -52,6 +52,7 @@ def own_until(headers: Sequence[tuple[str, str]], received: Sequence[int], trust
     return received[min(len(received), HOPS) - 1]
 
 
+@lru_cache(maxsize=1024)  # the same servers, mail after mail
 def _is_internal(value: str, receiver: str, home: tuple[str, ...], trust: Trust) -> bool:
     """True if the peer that ``receiver`` was given this by was one of ours, too; ``value`` ends before it is named."""
     if not value.startswith(" from "):
@@ -72,6 +73,7 @@ def _is_internal(value: str, receiver: str, home: tuple[str, ...], trust: Trust)
     return bool(verified) and f".{verified[-1]}".endswith(home)
 
 
+@lru_cache(maxsize=1024)
 def _is_private(address: str) -> bool:
     try:
         found: IPv4Address | IPv6Address = ip_address(address)
