@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,19 +17,18 @@ import structlog
 from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
-from mailpoller.assembly.parts import Bystander, Ports
-from mailpoller.assembly.plans import Rules, bare_plan, plan_of
+from mailpoller.assembly.parts import NOTICES, Bystander, Ports
+from mailpoller.assembly.plans import Rules, bare_plan, plan_of, set_up_quarantine
 from mailpoller.assembly.reload import Reload
 from mailpoller.assembly.reloader import Reloader
 from mailpoller.assembly.shares import Bounds
 from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
-from mailpoller.config.registry import load_plugin
 from mailpoller.config.sections import METRICS
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError
+from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError, TransientError
 from mailpoller.core.ports import (
     Clock,
     Durable,
@@ -43,14 +42,16 @@ from mailpoller.core.ports import (
     Source,
     Stage,
 )
+from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Spool
-from mailpoller.engine.alarm import Alarm, Policy
+from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.lifeline import Lifeline
 from mailpoller.engine.metrics import Metrics
+from mailpoller.engine.notices import Notices
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
@@ -59,10 +60,13 @@ from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.mail.compose import test_mail
 from mailpoller.monitoring.pages import serve as serve_metrics
 from mailpoller.monitoring.pages import sizes_of
+from mailpoller.quarantine import StoreConfig
+from mailpoller.quarantine.takeover import take_over
 from mailpoller.storage.disk import make_directory
 
 log = structlog.get_logger(__name__)
 
+TAKE_OVER_AGAIN = timedelta(minutes=1)
 LISTED = 10
 """Mailboxes that one line names."""
 
@@ -140,7 +144,9 @@ async def assemble(
         polled = sum(config.runs(name) for name in config.mailboxes) if only is None else 1
         if 0 < bounds.connections < min(polled, service.max_connections or polled):
             log.warning("connections.bounded", connections=bounds.connections, mailboxes=polled)
-        fleet = Fleet(ports, bounds, _last_resort(service.state_directory))
+        block_of_store = quarantine_block(config)
+        store = block_of_store.build(QUARANTINE, runtime)
+        fleet = Fleet(ports, bounds, block_of_store, store)
         closing.push_async_callback(fleet.close)
         lacking = Lacking(fleet)
         for name, outgoing in config.outgoing.items():
@@ -149,6 +155,7 @@ async def assemble(
         for name, sink in config.queues.items():
             lacking.queue(name, sink)
         rules = Rules(config, runtime)
+        set_up_quarantine(config, fleet)
         for name, block in config.mailboxes.items():
             if only is not None and name != only:
                 continue
@@ -161,6 +168,30 @@ async def assemble(
             say("mailbox.not_polled", mailbox=name, reason=reason)
         for name in set(await ledger.mailboxes()) - set(config.mailboxes) - _former_names(config):
             log.warning("mailbox.removed", mailbox=name, advice=f"mailpoller forget {name}")
+
+        def refused(held: Quarantined, reason: str) -> None:
+            alarm.fault(held.mailbox, "notice.refused", reason, held.mid)
+            alarm.tell(Kind.NOTICE_REFUSED, held.mailbox, reason)
+
+        notices = Notices(
+            store,
+            fleet.told_of,
+            clock,
+            refused=refused,
+            taken=lambda mailbox: alarm.tell_end(Kind.NOTICE_REFUSED, mailbox),
+            standing=fleet.standing_of,
+            workers=fleet.shares.workers,
+        )
+
+        async def bring_over(ended: asyncio.Event) -> None:
+            while not ended.is_set():
+                try:
+                    await take_over(store.path, store, ledger, runtime.spool)
+                    return
+                except TransientError as error:
+                    log.warning("quarantine.not_taken_over", reason=str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), TAKE_OVER_AGAIN.total_seconds())
 
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
         reloader: Reloader | None = None
@@ -203,6 +234,8 @@ async def assemble(
                 "overdue": overdue.run,
                 "control": control.serve,
                 "lacking": lacking.run,
+                "notices": notices.run,
+                "takeover": bring_over,
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
                 **watching,
@@ -294,7 +327,7 @@ async def parts_to_probe(
                 sink = _sink(sink_block, name, runtime)
                 closing.push_async_callback(sink.close)
                 parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
-            for title, own in _own_quarantines(config).items():
+            for title, own in _own_notices(config).items():
                 sink = _sink(own, title, runtime)
                 closing.push_async_callback(sink.close)
                 parts[title] = _probe_sink(sink, None)
@@ -323,15 +356,15 @@ def _sink(block: SinkConfig, name: str, runtime: Runtime) -> Sink:
         return AbsentSink(str(error))
 
 
-def _own_quarantines(config: Config) -> dict[str, SinkConfig]:
-    """The quarantines of the mailboxes that are polled here which are not somebody else's queue, by name; alike ones
-    once."""
+def _own_notices(config: Config) -> dict[str, SinkConfig]:
+    """Where notices of quarantined mail go, of the mailboxes that are polled here, unless that is somebody else's
+    queue; by name, alike ones once."""
     found: dict[str, SinkConfig] = {}
     for mailbox in filter(config.runs, config.mailboxes):
         block = config.quarantine_of(mailbox)
         if block is None or isinstance(block, QuarantineConfig) or block in found.values():
             continue
-        found[QUARANTINE if not found else f"{QUARANTINE} of {mailbox}"] = block
+        found[NOTICES if not found else f"{NOTICES} of {mailbox}"] = block
     return found
 
 
@@ -400,11 +433,11 @@ async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[St
     yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
-def _last_resort(state: Path) -> SinkConfig:
-    """A Maildir under the state directory: needs nothing but the disk that the ledger is on too."""
-    block = load_plugin("sinks", "maildir").model_validate({"type": "maildir", "path": state / QUARANTINE})
-    assert isinstance(block, SinkConfig)
-    return block
+def quarantine_block(config: Config) -> StoreConfig:
+    """The quarantine: under the state directory, so that it needs nothing but the disk that the ledger is on too."""
+    said = config.quarantine_store
+    path = config.service.state_directory / QUARANTINE
+    return StoreConfig(path=path, keep=said.keep, max_size=said.max_size)
 
 
 def _former_names(config: Config) -> set[str]:

@@ -164,15 +164,16 @@ async def test_the_original_arrives_bit_for_bit_whatever_the_relay_carries(octet
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_what_is_too_large_for_the_relay_is_noted_and_left_to_the_last_resort(announced: bool) -> None:
+async def test_of_what_is_too_large_for_the_relay_the_header_is_told_as_the_quarantine_holds_the_whole(
+    announced: bool,
+) -> None:
     large = b"Subject: large\r\n\r\n" + b"all of it\r\n" * 10_000
     async with Relay(size_limit=20_000, announce_size=announced) as relay, quarantine(relay.port) as sink:
         (answer,) = await sink.deliver([order(octets=large)])
-    assert isinstance(answer, Refusal)
-    assert answer.permanent, "a note is not the message: whoever keeps the whole of it says that it is held"
-    assert "a note with its header was sent" in answer.reason
+    assert isinstance(answer, Receipt)
+    assert "a note with the header alone" in answer.reference
     (received,) = relay.received
-    assert "kept in the local quarantine directory" in note(received)
+    assert "The whole is in the quarantine" in note(received)
     attached = list(read(received).iter_parts())[1]
     assert attached.get_content_type() == "text/rfc822-headers"
     assert "all of it" not in received.octets.decode()

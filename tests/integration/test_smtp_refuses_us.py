@@ -78,14 +78,6 @@ def stages(site: Site, part: str) -> list[dict[str, Any]]:
     return [row for row in ask(site, "check", "--live", "--json").json["stages"] if row["part"] == part]
 
 
-def in_last_resort(site: Site) -> int:
-    return sum(
-        1
-        for file in (site.directory / "state" / "quarantine").rglob("*")
-        if file.is_file() and "@" not in file.name and file.parent.name in ("new", "cur")
-    )
-
-
 @pytest.mark.parametrize("refuse", REFUSALS, ids=lambda one: next(f"{at} {said[:9]}" for at, said in one.items()))
 def test_mail_stays_in_its_mailbox_while_the_relay_refuses_us(
     site: Site, relay: Relay, box: mailbox.Maildir, refuse: dict[str, str]
@@ -93,7 +85,7 @@ def test_mail_stays_in_its_mailbox_while_the_relay_refuses_us(
     relay.refuse.update(refuse)
     assert site.once() == 75
     assert len(list(box.keys())) == 3
-    assert in_last_resort(site) == 0
+    assert site.quarantined() == []
     (alarm,) = ask(site, "status", "--json").json["alarms"]
     assert alarm["key"] == "queue-failing:q"
     assert next(iter(refuse.values()))[:9] in alarm["summary"]
@@ -135,7 +127,7 @@ def test_a_recipient_that_is_refused_beside_another_is_one_alarm_and_the_mail_is
     relay.refuse["RCPT gone@example.org"] = "550 5.1.1 user unknown"
     assert site.once() == 0
     assert (len(list(box.keys())), len(relay.received)) == (0, 3)
-    assert in_last_resort(site) == 0
+    assert site.quarantined() == []
     (alarm,) = ask(site, "status", "--json").json["alarms"]
     assert alarm["key"] == "recipient-refused:q"
     assert "(at example.org)" in alarm["summary"]
@@ -189,7 +181,7 @@ def test_a_refusal_of_the_message_is_the_messages(
     relay.refuse.update(refuse)
     assert site.once() == 0
     assert list(box.keys()) == []
-    assert in_last_resort(site) == 3
+    assert len(site.quarantined()) == 3
     assert ask(site, "status", "--json").json["alarms"] == []
 
 
@@ -204,43 +196,44 @@ def by_mail(site: Site) -> Site:
     return site
 
 
-def test_quarantine_that_is_refused_is_down_with_an_alarm_and_a_line_in_status(
+def test_notices_that_are_refused_wait_with_an_alarm_and_a_line_in_status_and_keep_no_mail_in_its_mailbox(
     by_mail: Site, relay: Relay, box: mailbox.Maildir
 ) -> None:
     relay.refuse["MAIL"] = NULL
     with by_mail.run() as daemon:
-        daemon.until(lambda: daemon.count("queue.failed", queue="quarantine") >= 2)
+        daemon.until(lambda: daemon.count("queue.failed", queue="notices") >= 2)
         status = ask(by_mail, "status", "--json").json
-        assert ("quarantine", "down") in [(one["queue"], one["state"]) for one in status["queues"]]
-        assert [one["key"] for one in status["alarms"]] == ["queue-failing:quarantine"]
-        assert "quarantine" in ask(by_mail, "status").out
-        assert len(list(box.keys())) == 3
-        (stage,) = stages(by_mail, "quarantine")
+        assert ("notices", "down") in [(one["queue"], one["state"]) for one in status["queues"]]
+        assert [one["key"] for one in status["alarms"]] == ["queue-failing:notices"]
+        assert "notices" in ask(by_mail, "status").out
+        daemon.until(lambda: list(box.keys()) == [])
+        (stage,) = stages(by_mail, "notices")
         assert not stage["ok"]
         assert "null_sender: false" in stage["advice"]
         relay.refuse.clear()
-        daemon.until(lambda: list(box.keys()) == [])
-        daemon.until_said("alarm.ended", kind="queue-failing", subject="quarantine")
-    assert in_last_resort(by_mail) == 0
+        daemon.until(lambda: len(relay.received) == 3)
+        daemon.until_said("alarm.ended", kind="queue-failing", subject="notices")
+    assert len(by_mail.quarantined()) == 3
 
 
-def test_use_of_the_last_resort_is_told_and_so_is_its_end(by_mail: Site, relay: Relay, box: mailbox.Maildir) -> None:
+def test_a_notice_that_is_refused_for_good_is_told_and_so_is_the_end_of_it(
+    by_mail: Site, relay: Relay, box: mailbox.Maildir
+) -> None:
     relay.refuse["END"] = "554 5.7.1 Spam"
     with by_mail.run() as daemon:
         daemon.until(lambda: list(box.keys()) == [])
-        daemon.until_said("alarm.raised", kind="last-resort-used", subject="support")
-        assert daemon.count("last_resort.used") == 1, "one reason, one warning"
+        daemon.until_said("alarm.raised", kind="notice-refused", subject="support")
         daemon.until(lambda: len(ask(by_mail, "errors", "support", "--json").json) == 3)
         faults = ask(by_mail, "errors", "support", "--json").json
-        assert {one["event"] for one in faults} == {"last_resort.used"}
+        assert {one["event"] for one in faults} == {"notice.refused"}
         assert "554 5.7.1 Spam" in faults[0]["detail"]
         status = ask(by_mail, "status", "--json").json
-        assert [one["key"] for one in status["alarms"]] == ["last-resort-used:support"]
-        assert "last-resort-used:support" in ask(by_mail, "status").out
-        assert in_last_resort(by_mail) == 3
+        assert [one["key"] for one in status["alarms"]] == ["notice-refused:support"]
+        assert "notice-refused:support" in ask(by_mail, "status").out
+        assert len(by_mail.quarantined()) == 3
         relay.refuse.clear()
         deliver(box, "four")
-        daemon.until_said("alarm.ended", kind="last-resort-used", subject="support")
+        daemon.until_said("alarm.ended", kind="notice-refused", subject="support")
 
 
 # --- several recipients ----------------------------------------------------------------------------------------------

@@ -120,6 +120,11 @@ class Site:
                 counts["undisposed"] += count
         return counts
 
+    def quarantined(self) -> list[bytes]:
+        """The octets of every message in the quarantine."""
+        held = self.directory / "state" / "quarantine" / "held"
+        return [path.read_bytes().partition(b"\n")[2] for path in sorted(held.glob("*-*"))]
+
     def subjects(self, queue: Path | None = None) -> Counter[str]:
         """How often each subject stands in a queue file."""
         return Counter(event["data"]["subject"] for event in self.events(queue))

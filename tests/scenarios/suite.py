@@ -245,7 +245,7 @@ def assert_all_is_well(site: Site, mailbox: Mailbox, expected: Counter[str]) -> 
     mailbox.assert_settled(expected.total())
     counts = site.ledger_counts("support")
     assert counts == {"claimed": 0, "deferred": 0, "settled": expected.total(), "undisposed": 0}
-    assert not any((site.directory / "state" / "quarantine").glob("new/*"))
+    assert site.quarantined() == []
     assert_no_secret_is_on_disk(site, mailbox)
 
 

@@ -83,3 +83,4 @@ class TestImap(MailboxSuite):
         held = list((quarantine / "new").iterdir())
         assert len(held) == 1
         assert held[0].read_bytes() == poison
+        assert site.quarantined() == [poison]

@@ -73,7 +73,7 @@ def unharmed(site: Site, ledger: Path | None = None) -> None:
     """Nothing was counted against a message."""
     with sqlite3.connect(f"file:{ledger or site.directory / 'ledger.db'}?mode=ro", uri=True, timeout=10) as database:
         assert database.execute("SELECT sum(strikes), sum(suspect) FROM message").fetchone() == (0, 0)
-    assert not any((site.directory / "state" / "quarantine").glob("new/*"))
+    assert site.quarantined() == []
 
 
 async def all_over(daemon: Daemon, bell: Relay) -> None:

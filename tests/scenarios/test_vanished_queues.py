@@ -327,7 +327,7 @@ def test_a_vanished_queue_stops_no_mail_for_another(site: Site) -> None:
     assert len((site.directory / "queue" / "lines" / "events.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_quarantine_that_vanished_is_adopted_by_the_name_that_the_alert_gives_it(site: Site) -> None:
+def test_a_queue_for_notices_that_vanished_is_adopted_by_the_name_that_the_alert_gives_it(site: Site) -> None:
     site.settings["quarantine"] = {"type": "maildir", "path": str(site.directory / "bad"), "min_free": 0}
     site.settings["mailboxes"]["support"]["oversize"] = "quarantine"
     site.settings["mailboxes"]["support"]["max_message_size"] = "1KB"
@@ -336,12 +336,29 @@ def test_a_quarantine_that_vanished_is_adopted_by_the_name_that_the_alert_gives_
     assert len(list((site.directory / "bad" / "new").iterdir())) == 1
     shutil.rmtree(site.directory / "bad")
     bring(site, "larger" + "x" * 3000)
-    assert site.once() == 75
+    assert site.once() == 0
     assert not (site.directory / "bad").exists()
+    assert len(site.quarantined()) == 2
     name = f"quarantine at {site.directory / 'bad'}"
     said = ask(site, "queue", "adopt", name)
     assert said.code == 0, said
     assert site.once() == 0
+    assert len(list((site.directory / "bad" / "new").iterdir())) == 1
+
+
+def test_the_quarantine_itself_that_vanished_is_not_begun_anew_until_it_is_adopted(site: Site) -> None:
+    site.settings["mailboxes"]["support"]["oversize"] = "quarantine"
+    site.settings["mailboxes"]["support"]["max_message_size"] = "1KB"
+    bring(site, "large" + "x" * 3000)
+    assert site.once() == 0
+    place = site.directory / "state" / "quarantine"
+    shutil.rmtree(place)
+    bring(site, "larger" + "x" * 3000)
+    assert site.once() == 75
+    assert not place.exists()
+    assert ask(site, "queue", "adopt", f"quarantine at {place}").code == 0
+    assert site.once() == 0
+    assert len(site.quarantined()) == 1
 
 
 def test_adopt_without_a_daemon_says_when_there_is_nothing_to_adopt(site: Site) -> None:

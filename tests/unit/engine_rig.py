@@ -27,7 +27,6 @@ from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.batcher import Limits
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import ConversationFinder, Pipeline
@@ -81,8 +80,8 @@ class Routes:
 
 
 class Rig:
-    """``queues`` are ``support`` and ``archive``, with ``sinks`` of the same names, and ``quarantine`` and
-    ``last-resort``."""
+    """``queues`` are ``support`` and ``archive``, with ``sinks`` of the same names, and
+    ``quarantine``."""
 
     def __init__(
         self,
@@ -124,11 +123,10 @@ class Rig:
                 poll_budget=budget,
                 judging=1,
             ),
-            self._sink(LAST_RESORT, retry),
+            self._sink("quarantine", retry),
         )
         for one in ("support", "archive"):
             self.fleet.add_queue(one, self._sink(one, retry))
-        quarantine = self.fleet.quarantine(name, self._sink("quarantine", retry))
         self.queues = {**self.fleet.queues, **self.fleet.own}
         pipeline = Pipeline(
             mailbox=name,
@@ -137,9 +135,7 @@ class Rig:
             rules=rules,
             conversations=conversations,
         )
-        parts = self.fleet.add_mailbox(
-            MailboxPlan(name, self.config, pipeline, quarantine=quarantine, reachable=reachable, scope=scope)
-        )
+        parts = self.fleet.add_mailbox(MailboxPlan(name, self.config, pipeline, reachable=reachable, scope=scope))
         self.watcher, self.runner, self.judge = parts.watcher, parts.runner, parts.judge
         self.dispatcher, self.budget = parts.dispatcher, parts.budget
 

@@ -41,7 +41,6 @@ from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.batcher import Limits
-from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.numbering import HEAD
@@ -494,7 +493,7 @@ class Process:
                 connections=world.connections,
                 judging=1,
             ),
-            self._sink(LAST_RESORT),
+            self._sink(QUARANTINE),
         )
         self.budgets = [fleet.shares.budget]
         for name in QUEUES:
@@ -510,11 +509,6 @@ class Process:
         parts.watcher.runner = Checked(parts.runner)
         self.budgets.append(parts.budget)
 
-    @functools.cached_property
-    def quarantine(self) -> SinkConfig:
-        """Both mailboxes have the same."""
-        return self._sink(QUARANTINE)
-
     def _plan(self, name: str) -> MailboxPlan:
         config = given(
             SourceConfig,
@@ -529,7 +523,6 @@ class Process:
             name,
             config,
             Pipeline(mailbox=name, default_queue="support", rules=[Oracle(self)]),
-            quarantine=self.fleet.quarantine(name, self.quarantine),
             reachable=self.world.reachable,
             bodies_wanted=False,
         )

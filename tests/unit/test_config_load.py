@@ -378,7 +378,7 @@ def test_empty_quarantine_of_a_mailbox_is_an_error_that_names_the_choices(write:
     ]
 
 
-def test_no_quarantine_is_the_last_resort(write: Write) -> None:
+def test_without_a_quarantine_nobody_is_told_of_what_is_held(write: Write) -> None:
     assert load(write(f"{QUEUES}\nmailboxes: {{m: {{{IMAP}}}}}\n")).quarantine_of("m") is None
 
 
@@ -493,8 +493,8 @@ def test_durations_and_sizes_are_read_back_as_written(number: int) -> None:
         ("poll_interval: "
          "5s", "poll_interval: below 10s many servers refuse or throttle; with IDLE new mail arrives at once anyway"),
         ("disposition: "
-         "delete", "disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a "
-                   "local directory only"),
+         "delete", "disposition: deletes mail, and nobody is told of what cannot be processed: it is in the "
+                   "quarantine only"),
         ("host: Outlook.Office365.com", "password: Microsoft 365 takes no passwords any more: this login cannot "
                                         "work; it needs OAuth 2.0"),
         ("host: imap.gmail.com", "password: Google refuses the account's own password: this login can only work with "
@@ -533,8 +533,8 @@ OFTEN = "poll_interval: every poll by POP3 is a login, and"
         ("poll_interval: 59s", [f"{OFTEN} below 1m many servers refuse or throttle"]),
         ("poll_interval: 5s, host: localhost", []),
         ("disposition: "
-         "delete", ["disposition: deletes mail, but there is no quarantine: what cannot be processed is kept in a "
-                    "local directory only"]),
+         "delete", ["disposition: deletes mail, and nobody is told of what cannot be processed: it is in the "
+                    "quarantine only"]),
         ("disposition: delete, mode: shadow", []),
         ("host: outlook.office365.com", [MICROSOFT]),
         ("host: Pop-Mail.Outlook.com", [MICROSOFT]),

@@ -18,6 +18,7 @@ from mailpoller.config import load
 from mailpoller.core import delivery, errors
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.engine.alarm_texts import Kind
+from mailpoller.quarantine import Store
 from mailpoller.sinks.sqlite.sink import SqliteQueue
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_operations_explain_every_exit_code_and_every_alarm() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \| EX_", text, re.MULTILINE)} == codes
     assert set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)*)` \|", text, re.MULTILINE)) == {
         *(kind.value for kind in Kind),
-        *(kind.name for sink in (SqliteQueue,) for kind in sink.doubts),
+        *(kind.name for sink in (SqliteQueue, Store) for kind in sink.doubts),
         NOT_DURABLE.name,
     }
 

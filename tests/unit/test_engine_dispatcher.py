@@ -12,7 +12,7 @@ from mailpoller.core.delivery import Delivery, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.core.message import Message, RawMessage
 from mailpoller.engine import judge as judge_module
-from mailpoller.engine.dispatcher import LAST_RESORT, REFUSED_LIMIT
+from mailpoller.engine.dispatcher import REFUSED_LIMIT
 from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
 from mailpoller.testing.fake_sink import FakeSink, failing, refusing
@@ -46,19 +46,6 @@ async def test_events_of_a_mailbox_say_what_it_is_also_in_quarantine() -> None:
         assert (data["trusted"], data["departments"]) == (True, ["billing", "shop"])
 
 
-async def test_what_the_quarantine_refuses_for_good_goes_to_the_last_resort() -> None:
-    rig = Rig()
-    rig.sinks["quarantine"].doubt = refusing(["1"], "550 no such user")
-    mail = auto_reply(subject="robot")
-    rig.mailbox.deliver(mail)
-    expected = rig.fill(3)
-    await rig.carry()
-    assert rig.subjects() == expected
-    (held,) = rig.sinks[LAST_RESORT].held.values()
-    assert (held.octets, held.reason) == (mail, "auto-reply")
-    assert (await rig.counts())["settled"] == 4
-
-
 async def test_refused_by_every_place_the_message_stays_in_the_mailbox_and_the_others_go_on() -> None:
     rig = Rig()
     for sink in rig.sinks.values():
@@ -72,7 +59,7 @@ async def test_refused_by_every_place_the_message_stays_in_the_mailbox_and_the_o
         sink.doubt = refusing([])
     rig.later(hours=5)
     await rig.carry()
-    assert {held.reason for held in rig.sinks[LAST_RESORT].held.values()} == {"refused"}
+    assert {held.reason for held in rig.sinks["quarantine"].held.values()} == {"refused"}
     assert len(rig.source.applied) == expected.total()
 
 
@@ -262,15 +249,6 @@ async def test_a_message_that_was_cut_is_never_deleted() -> None:
     assert rig.mailbox.uids() == ["1"]
     assert rig.mailbox.folders["INBOX"].mails["1"].flags == {"\\Seen"}
     assert rig.subjects().total() == 2
-
-
-async def test_our_own_mail_that_comes_back_goes_to_the_local_directory_and_never_out_by_mail() -> None:
-    rig = Rig()
-    rig.mailbox.deliver(plain(headers={"X-Mailpoller-Loop": "alert"}))
-    rig.mailbox.deliver(auto_reply())
-    await rig.carry()
-    assert len(rig.sinks["quarantine"].held) == 1
-    assert len(rig.sinks[LAST_RESORT].held) == 1
 
 
 async def test_a_refusal_carries_its_reason_into_the_ledger() -> None:

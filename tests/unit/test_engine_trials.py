@@ -132,18 +132,6 @@ async def test_what_was_never_asked_says_nothing_of_the_queue() -> None:
     assert rig.queues["support"].state is State.PROBING, "nobody has seen it take anything"
 
 
-async def test_a_quarantine_that_refuses_everything_has_the_last_resort() -> None:
-    rig = Rig()
-    rig.sinks["support"].doubt = refusing([str(number) for number in range(1, 10)])
-    rig.sinks["quarantine"].doubt = refusing_all
-    rig.fill(9)
-    await rig.carry()
-    rig.sinks["support"].doubt = refusing([str(number) for number in range(11, 20)])
-    rig.fill(10)
-    await rig.carry()
-    assert len(rig.sinks["last-resort"].held) == 18
-
-
 @pytest.mark.parametrize("queue_fails_its_check", [True, False], ids=["outage", "blip"])
 async def test_what_failed_with_its_queue_counts_against_no_message(queue_fails_its_check: bool) -> None:
     rig = Rig()

@@ -22,13 +22,13 @@ from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
 from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig, SourceConfig
+from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, TransientError
 from mailpoller.core.literals import OutgoingName
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batcher import Limits
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.notify import Notifier
@@ -99,7 +99,7 @@ class Harbour:
         self.fleet = Fleet(
             Ports(self.ledger, self.alarm, self.health, runtime, self.stop, alerts="relay" if alerts else ""),
             Bounds(16_000_000, 8_000_000, Limits(5, 8_000_000, 3), timedelta(minutes=15)),
-            self.sink(LAST_RESORT),
+            self.sink(QUARANTINE),
         )
         self.grace = timedelta(seconds=grace)
 
@@ -114,7 +114,7 @@ class Harbour:
         *queues: str,
         source: type[FakeSource] = FakeSource,
         rules: tuple[Any, ...] = (),
-        quarantine: str = LAST_RESORT,
+        notices: str = "",
         **block: Any,
     ) -> MailboxPlan:
         box = self.boxes.setdefault(name, FakeMailbox())
@@ -124,7 +124,7 @@ class Harbour:
             name,
             given(SourceConfig, self.sources[name], **settings),
             Pipeline(mailbox=name, default_queue=queues[0], rules=list(rules)),
-            quarantine=quarantine,
+            notices=notices,
             reachable=frozenset(queues),
         )
 
@@ -490,21 +490,21 @@ async def test_a_queue_that_leaves_under_mail_on_its_way_to_it_costs_an_attempt_
         assert set(row.receipts) == {"support"}
 
 
-async def test_a_quarantine_goes_with_the_last_mailbox_that_has_it(harbour: Harbour) -> None:
+async def test_a_queue_for_notices_goes_with_the_last_mailbox_that_has_it(harbour: Harbour) -> None:
     fleet = harbour.fleet
     block = harbour.sink("vault")
-    name = fleet.quarantine("old", block)
+    name = fleet.notices("old", block)
     async with harbour.running():
-        await fleet.replace_mailbox(harbour.plan("old", "support", quarantine=name))
-        assert fleet.quarantine("new", block) == name
-        fleet.add_mailbox(harbour.plan("new", "support", quarantine=name))
+        await fleet.replace_mailbox(harbour.plan("old", "support", notices=name))
+        assert fleet.notices("new", block) == name
+        fleet.add_mailbox(harbour.plan("new", "support", notices=name))
         await fleet.remove_mailbox("old")
         assert name in fleet.own
         assert not harbour.sinks["vault"].closed
-        other = fleet.quarantine("new", harbour.sink("other"))
+        other = fleet.notices("new", harbour.sink("other"))
         assert other != name
-        await fleet.replace_mailbox(harbour.plan("new", "support", quarantine=other))
-        assert set(fleet.own) == {LAST_RESORT, other}
+        await fleet.replace_mailbox(harbour.plan("new", "support", notices=other))
+        assert set(fleet.own) == {QUARANTINE, other}
         assert harbour.sinks["vault"].closed
 
 

@@ -1,4 +1,4 @@
-"""Which mailboxes share a queue for what is quarantined."""
+"""Which mailboxes share a queue for notices of what is quarantined."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ async def built(found: Config, **overrides: Vault) -> list[tuple[str, str]]:
 async def test_quarantines_that_differ_in_a_secret_alone_are_two_queues(tmp_path: Path) -> None:
     found = config(tmp_path, "a", "b")
     both = await built(found, a=Vault(token=Secret("first")), b=Vault(token=Secret("second")))
-    assert both == [("quarantine", "first"), ("quarantine of b", "second")]
+    assert both == [("notices", "first"), ("notices of b", "second")]
 
 
 async def test_mailboxes_whose_quarantines_are_equal_share_one_queue(tmp_path: Path) -> None:
     found = config(tmp_path, "a", "b")
     alike = {name: Vault(token=Secret("same"), labels=["one"]) for name in ("a", "b")}
-    assert await built(found, **alike) == [("quarantine", "same")]
+    assert await built(found, **alike) == [("notices", "same")]

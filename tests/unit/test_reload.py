@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -312,3 +313,23 @@ async def test_hang_ups_that_come_while_one_is_heeded_are_heeded_once(place: Pla
         await asyncio.sleep(0.1)
         assert len(reads) == 2
         assert reloader.last is not None
+
+
+async def test_bounds_and_notices_of_the_quarantine_are_taken_up_and_nobody_s_session_is_for_the_bounds(
+    place: Place,
+) -> None:
+    place.tree["quarantine"] = {"keep": "30d", "notice": {"type": "shelf", "payload": "summary"}}
+    place.box("one", auto_replies="quarantine")
+    async with place.running():
+        place.tree["quarantine"]["keep"] = "10d"
+        report = await place.reload()
+        assert (report.outcome, report.restart) == ("applied", ())
+        assert [(change.part, [key.key for key in change.keys]) for change in report.changes] == [
+            ("quarantine", ["keep"])
+        ]
+        store = place.app.fleet.store
+        assert store is not None and store._keep == timedelta(days=10)  # type: ignore[attr-defined]
+        assert Box.opened == {"one": 1}
+        del place.tree["quarantine"]["notice"]
+        await place.reload()
+        assert place.app.fleet.told_of("one") is None

@@ -13,18 +13,19 @@ import structlog
 
 from mailpoller.assembly import closing
 from mailpoller.assembly.closing import closed
-from mailpoller.assembly.parts import MailboxParts, MailboxPlan, Ports, RouteQueues, mailbox_parts, queue_parts
+from mailpoller.assembly.parts import NOTICES, MailboxParts, MailboxPlan, Ports, RouteQueues, mailbox_parts, queue_parts
 from mailpoller.assembly.shares import Bounds, Shares
 from mailpoller.assembly.standins import built
 from mailpoller.assembly.users import brings_to, sending_by
 from mailpoller.core.component import OutgoingConfig, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.ports import Expiring, Outgoing, Sink, Source
+from mailpoller.core.ports import Expiring, Outgoing, QuarantineStore, Sink, Source
+from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.alarm_texts import AnyKind
-from mailpoller.engine.dispatcher import LAST_RESORT
+from mailpoller.engine.notices import Unknown
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.supervisor import Service, Supervisor
@@ -37,9 +38,9 @@ log = structlog.get_logger(__name__)
 class Fleet:
     """The mailboxes, queues and outgoings of a process.
 
-    ``queues`` are those that are configured; ``own`` those that only quarantined mail goes to, the last resort among
-    them. ``watchers`` and ``parts`` are by mailbox, ``expiring`` by what the alarm calls a part that knows of dates.
-    All of them are always up to date, and may be held by others.
+    ``queues`` are those that are configured; ``own`` the quarantine, which ``quarantine`` describes and ``store`` is,
+    if it is given, and those that only its notices go to. ``watchers`` and ``parts`` are by mailbox, ``expiring`` by
+    what the alarm calls a part that knows of dates. All of them are always up to date, and may be held by others.
 
     A part that is added works as soon as the service does. One that is removed ends what it has in hand within the
     grace; one that is replaced does so before its successor begins. If a method raises, the fleet is what it was. If
@@ -47,7 +48,9 @@ class Fleet:
     Changes wait for one another.
     """
 
-    def __init__(self, ports: Ports, bounds: Bounds, last_resort: SinkConfig) -> None:
+    def __init__(
+        self, ports: Ports, bounds: Bounds, quarantine: SinkConfig, store: QuarantineStore | None = None
+    ) -> None:
         self.outgoings: dict[str, Outgoing] = dict(ports.runtime.outgoings)
         self.ports = replace(ports, runtime=replace(ports.runtime, outgoings=self.outgoings))
         self.alerts = ports.alerts
@@ -67,7 +70,10 @@ class Fleet:
         self._changing = asyncio.Lock()
         for name, outgoing in self.outgoings.items():
             self._note_expiring(f"outgoing {name}", outgoing)
-        self._join(self.own, self._make_queue(LAST_RESORT, last_resort), last_resort)
+        self.usual_notices: str | None = ""
+        """The queue that is told of quarantined mail of mailboxes that are not here (any more). As in a plan."""
+        self.store = store
+        self._join(self.own, self._make_queue(QUARANTINE, quarantine, store), quarantine)
 
     def supervisor(self, *, notifier: Notifier, grace: timedelta, services: Mapping[str, Service]) -> Supervisor:
         """What runs them, and whoever joins. ``grace``: how long a part that leaves may take to end what it has in
@@ -205,10 +211,10 @@ class Fleet:
         log.info("fleet.changed", change="removed", part=f"mailbox {name}")
 
     def _make_mailbox(self, plan: MailboxPlan, source: Source | None = None) -> MailboxParts:
-        unknown = {*(plan.reachable or ()), plan.quarantine} - self.queues.keys() - self.own.keys()
+        unknown = {*(plan.reachable or ()), plan.notices or QUARANTINE} - self.queues.keys() - self.own.keys()
         if unknown:
             raise ConfigError(f"mailbox {plan.name}: there is no queue named {', '.join(sorted(unknown))}")
-        queues = RouteQueues(self.queues, self.own, plan.quarantine)
+        queues = RouteQueues(self.queues, self.own)
         return mailbox_parts(plan, queues, self.ports, self.shares, self.parts, source)
 
     def _begin(self, parts: MailboxParts) -> None:
@@ -242,22 +248,36 @@ class Fleet:
         self._say_added(f"queue {name}")
         return queue
 
-    def quarantine(self, mailbox: str, block: SinkConfig) -> str:
-        """The name of the queue that this block describes. Mailboxes with equal blocks share one, and its back-off.
+    def notices(self, mailbox: str, block: SinkConfig) -> str:
+        """The name of the queue that this block describes, for notices of quarantined mail. Mailboxes with equal
+        blocks share one, and its back-off.
 
         One that no mailbox has goes when a mailbox is next replaced or removed.
         """
         # Blocks are compared by equality alone. A third party's need not be hashable, and a ``repr`` masks the
         # secrets that two of them may differ by.
         for name in self.own:
-            if name != LAST_RESORT and self._blocks[name] == block:
+            if name != QUARANTINE and self._blocks[name] == block:
                 return name
-        name, number = QUARANTINE, 1
+        name, number = NOTICES, 1
         while name in self.own:
-            name = f"{QUARANTINE} of {mailbox}" + (f" ({number})" if number > 1 else "")
+            name = f"{NOTICES} of {mailbox}" + (f" ({number})" if number > 1 else "")
             number += 1
         self._join(self.own, self._make_queue(name, block), block)
         return name
+
+    def told_of(self, mailbox: str) -> Queue | None:
+        """The queue that is told of quarantined mail of a mailbox; None if nobody is. Raises :class:`Unknown`."""
+        parts = self.parts.get(mailbox)
+        name = self.usual_notices if parts is None else parts.plan.notices
+        if name is None:
+            raise Unknown
+        return self.queues.get(name) or self.own.get(name) if name else None
+
+    def standing_of(self, mailbox: str) -> Standing:
+        """What its configuration says of a mailbox; of one that is not here, what holds where nothing is said."""
+        parts = self.parts.get(mailbox)
+        return USUAL_STANDING if parts is None else parts.plan.block.standing()
 
     async def replace_queue(self, name: str, block: SinkConfig) -> Queue:
         """Another block for a configured queue. Mail for it waits until the former sink has answered and is closed.
@@ -324,8 +344,8 @@ class Fleet:
                 await self.ports.alarm.ended(edge, queue.name)
 
     async def _sweep(self) -> None:
-        """End the quarantines that no mailbox has any more."""
-        used = {LAST_RESORT, *(parts.plan.quarantine for parts in self.parts.values())}
+        """End the queues for notices that no mailbox has any more."""
+        used = {QUARANTINE, self.usual_notices, *(parts.plan.notices for parts in self.parts.values())}
         for name in [name for name in self.own if name not in used]:
             queue = self.own.pop(name)
             del self._blocks[name]

@@ -19,7 +19,7 @@ from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.dispatcher import LAST_RESORT, Dispatcher
+from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.ending import Ending
 from mailpoller.engine.health import Health
 from mailpoller.engine.judge import Judge
@@ -32,6 +32,10 @@ from mailpoller.engine.threads import ThreadFinder
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
+
+
+NOTICES = "notices"
+"""What a queue is called that only notices of quarantined mail go to."""
 
 
 class Bystander:
@@ -65,7 +69,8 @@ Scope = Literal["mailbox", "departments", "all"]
 
 @dataclass(frozen=True, slots=True)
 class MailboxPlan:
-    """A mailbox that is to be polled. ``quarantine``: the name of the queue that takes what is quarantined.
+    """A mailbox that is to be polled. ``notices``: the name of the queue that is told of what is quarantined; empty:
+    nobody is told; None: that is not known yet, and the notices wait.
 
     ``reachable``: the queues that its mail can go to, None if that cannot be told. ``bodies_wanted``: some rule or
     queue looks below the header. ``scope``: among whose mail the conversations of answers are looked for.
@@ -74,7 +79,7 @@ class MailboxPlan:
     name: str
     block: SourceConfig
     pipeline: Pipeline
-    quarantine: str = LAST_RESORT
+    notices: str | None = ""
     reachable: frozenset[str] | None = None
     bodies_wanted: bool = True
     scope: Scope = "mailbox"
@@ -172,39 +177,30 @@ def _related(plan: MailboxPlan, beside: Mapping[str, MailboxParts]) -> Collectio
     return related
 
 
-_RESERVED = frozenset((QUARANTINE, LAST_RESORT))
-
-
 class RouteQueues(Mapping[str, Queue]):
-    """The queues by the names that one mailbox's routes have: all that are configured, its quarantine, the last resort.
+    """The queues by the names that routes have: all that are configured, and the quarantine.
 
     A view: a queue that joins or leaves does so here too.
     """
 
-    def __init__(self, configured: Mapping[str, Queue], own: Mapping[str, Queue], quarantine: str) -> None:
+    def __init__(self, configured: Mapping[str, Queue], own: Mapping[str, Queue]) -> None:
         self._configured = configured
         self._own = own
-        self._quarantine = quarantine
 
     def __getitem__(self, name: str) -> Queue:
-        if name == QUARANTINE:
-            return self._configured.get(self._quarantine) or self._own[self._quarantine]
-        if name == LAST_RESORT:
-            return self._own[LAST_RESORT]
-        return self._configured[name]
+        return self._own[QUARANTINE] if name == QUARANTINE else self._configured[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         """As every mapping has it; asked several times for each message, so without the detour over an exception."""
         found = self._configured.get(name)
-        return found if found is not None and name not in _RESERVED else super().get(name, default)
+        return found if found is not None and name != QUARANTINE else super().get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._configured
         yield QUARANTINE
-        yield LAST_RESORT
 
     def __len__(self) -> int:
-        return len(self._configured) + 2
+        return len(self._configured) + 1
 
 
 def queue_parts(
@@ -274,7 +270,7 @@ def queue_parts(
 
 
 def _known_as(name: str, sink: Sink) -> str:
-    """What the ledger knows a queue by: its name; the place of a quarantine, whose name only says whose it was
-    first."""
-    quarantine = name == QUARANTINE or name.startswith(f"{QUARANTINE} of ")
+    """What the ledger knows a queue by: its name; the place of the quarantine, and of one for notices, whose name only
+    says whose it was first."""
+    quarantine = name in (QUARANTINE, NOTICES) or name.startswith(f"{NOTICES} of ")
     return f"{QUARANTINE} at {sink.place()}" if quarantine and isinstance(sink, Marked) else name

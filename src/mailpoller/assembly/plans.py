@@ -15,10 +15,10 @@ from mailpoller.config.fields import references_of
 from mailpoller.config.model import RELOADED_KEYS, QuarantineConfig
 from mailpoller.config.sections import CONVERSATIONS, QUARANTINE, RULES, TABLE
 from mailpoller.core.component import RuleConfig, Runtime, SourceConfig
+from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Rule
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.mail.understand.arrival import Arrival
 
@@ -27,24 +27,28 @@ _FOR_ALL = [one for one in TABLE if one.on_reload == "mailboxes" and one.shape =
 
 
 def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
-    """How the configuration wants a mailbox to be polled. Its quarantine is made in the fleet if nobody has an equal
-    one."""
+    """How the configuration wants a mailbox to be polled. The queue for its notices is made in the fleet if nobody has
+    an equal one."""
     block = config.mailboxes[mailbox]
-    quarantine = config.quarantine_of(mailbox)
     reachable = _reachable(config, mailbox)
     return MailboxPlan(
         mailbox,
         block,
         pipeline_of(config, mailbox, rules),
-        quarantine=LAST_RESORT
-        if quarantine is None
-        else quarantine.queue
-        if isinstance(quarantine, QuarantineConfig)
-        else fleet.quarantine(mailbox, quarantine),
+        notices=notices_of(config, mailbox, fleet),
         reachable=reachable,
         bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
         scope=_scope(config),
     )
+
+
+def notices_of(config: Config, mailbox: str, fleet: Fleet) -> str:
+    """The queue that is told of a mailbox's quarantined mail, made in the fleet if nobody has an equal one; empty:
+    nobody is told. Raises :class:`~mailpoller.core.errors.ConfigError` if it cannot be built."""
+    block = config.quarantine_of(mailbox)
+    if block is None:
+        return ""
+    return block.queue if isinstance(block, QuarantineConfig) else fleet.notices(mailbox, block)
 
 
 def recipe_of(config: Config, mailbox: str) -> object:
@@ -74,12 +78,23 @@ def _concerned(config: Config, rules: Iterable[str]) -> dict[str, RuleConfig]:
     return found
 
 
+def set_up_quarantine(config: Config, fleet: Fleet) -> None:
+    """Give the quarantine its bounds, and those a place for notices whose mailbox is not here."""
+    try:
+        fleet.usual_notices = notices_of(config, "", fleet)
+    except ConfigError:
+        fleet.usual_notices = None  # the mailboxes that have it say so
+    if fleet.store is not None:
+        fleet.store.limit(config.quarantine_store.keep, config.quarantine_store.max_size)
+
+
 def bare_plan(mailbox: str, block: SourceConfig) -> MailboxPlan:
     """Of a mailbox that is not polled yet: nothing is judged by it."""
     return MailboxPlan(
         mailbox,
         block,
         Pipeline(mailbox=mailbox, default_queue=None, rules=[]),
+        notices=None,
         reachable=frozenset(),
         bodies_wanted=False,
     )

@@ -11,14 +11,14 @@ import structlog
 
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
-from mailpoller.assembly.plans import Rules, bare_plan, plan_of, recipe_of
+from mailpoller.assembly.plans import Rules, bare_plan, plan_of, recipe_of, set_up_quarantine
 from mailpoller.assembly.reloaded import Reloaded
 from mailpoller.assembly.removals import Removals
 from mailpoller.assembly.secret_marks import SecretMarks
 from mailpoller.config import Config
 from mailpoller.config.difference import Change, changes, left_behind, taken_over
 from mailpoller.config.registry import installed_now
-from mailpoller.config.sections import ALERTS, MAILBOXES, OUTGOING, QUEUES, noun_of
+from mailpoller.config.sections import ALERTS, MAILBOXES, OUTGOING, QUARANTINE, QUEUES, noun_of
 from mailpoller.core.component import OutgoingConfig
 from mailpoller.core.errors import ConfigError, MailpollerError, machine_trouble
 from mailpoller.engine.health import Condition
@@ -125,6 +125,8 @@ class Reload:
                 await self._step(QUEUES.key, name, partial(lacking.replace_queue, name, sink), former)
         if former.alerts != target.alerts:
             await self._step(ALERTS.key, "", partial(_now, self._redirect_alerts, target), former)
+        if (former.quarantine, former.quarantine_store) != (target.quarantine, target.quarantine_store):
+            await self._step(QUARANTINE.key, "", partial(_now, set_up_quarantine, target, fleet), former)
         await self._mailboxes(former, target)
         for name in [name for name in former.queues if name not in target.queues]:
             lacking.forget(f"queue {name}")

@@ -11,7 +11,7 @@ from mailpoller.core.component import SinkConfig
 
 def brings_to(plan: MailboxPlan, queue: str) -> bool:
     """True if the mailbox's mail can go to the queue."""
-    return plan.reachable is None or queue in plan.reachable or plan.quarantine == queue
+    return plan.reachable is None or queue in plan.reachable or plan.notices == queue
 
 
 def sending_by(blocks: Mapping[str, SinkConfig], outgoing: str) -> list[str]:

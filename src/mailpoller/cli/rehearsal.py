@@ -15,7 +15,6 @@ from typing import Any, Literal
 from mailpoller.assembly.parts import Bystander
 from mailpoller.cli.service import denied, reader
 from mailpoller.config import Config
-from mailpoller.config.model import QuarantineConfig
 from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import ConfigError
@@ -80,14 +79,14 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
         yield (
             replace(
                 config,
-                overrides={name: _quarantine(block, recorder) for name, block in config.overrides.items()},
+                overrides={},
             ).but(
                 service=service,
                 ledger=ledger,
                 queues={name: _nowhere(block, recorder) for name, block in config.queues.items()},
                 outgoing={},
                 alerts=None,
-                quarantine=_quarantine(config.quarantine, recorder),
+                quarantine=None,  # nobody is told
                 mailboxes={
                     name: block.model_copy(update={"mode": "shadow"}) for name, block in config.mailboxes.items()
                 },
@@ -113,10 +112,6 @@ def _copied(config: Config, target: Path) -> tuple[LedgerConfig, dict[str, Story
 
 def _nowhere(block: SinkConfig, recorder: _Recorder) -> SinkConfig:
     return _Nowhere(type="rehearsal", payload=block.payload, raw=block.raw, recorder=recorder)
-
-
-def _quarantine(block: Any, recorder: _Recorder) -> Any:
-    return block if block is None or isinstance(block, QuarantineConfig) else _nowhere(block, recorder)
 
 
 class _Nowhere(SinkConfig):

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 from mailpoller.config import sections
 from mailpoller.config.extras import missing_extras
 from mailpoller.config.fields import needed_files_of, secrets_of
-from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, ServiceConfig
+from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, QuarantineStoreConfig, ServiceConfig
 from mailpoller.config.node import Node, join
 from mailpoller.config.problems import ConfigErrors, Problem
 from mailpoller.config.sections import Section
@@ -40,6 +40,8 @@ class Config:
     """The files that were read, the main one first."""
     overrides: Mapping[str, Quarantine] = field(default_factory=dict, repr=False)
     """mailbox -> its own quarantine, merged; only of those that have one."""
+    around: Mapping[str, Block] = field(default_factory=dict, repr=False)
+    """section -> the block that stands around its block, of those that may have one."""
     incomplete: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
     """mailbox -> what it lacks; only disabled ones, for all others it is an error. Such a mailbox has no attribute
     for a key that it lacks, and cannot be built: see :meth:`require`."""
@@ -77,6 +79,12 @@ class Config:
         return self.of(sections.QUARANTINE)
 
     @property
+    def quarantine_store(self) -> QuarantineStoreConfig:
+        """How quarantined messages are held."""
+        found = self.around.get(sections.QUARANTINE.key)
+        return found if isinstance(found, QuarantineStoreConfig) else QuarantineStoreConfig()
+
+    @property
     def alerts(self) -> AlertsConfig | None:
         return self.of(sections.ALERTS)
 
@@ -107,7 +115,7 @@ class Config:
                 yield from (((section.key, name, "quarantine"), block) for name, block in self.overrides.items())
 
     def quarantine_of(self, mailbox: str) -> Quarantine | None:
-        """Where this mailbox's quarantined messages go; None: to the local directory of last resort."""
+        """Where notices of this mailbox's quarantined messages go; None: nobody is told."""
         return self.overrides.get(mailbox, self.quarantine)
 
     def runs(self, mailbox: str) -> bool:

@@ -76,7 +76,7 @@ def taken_over(before: Config, after: Config) -> Config:
     }
     live = {key: getattr(after.service, key) for key in RELOADED_KEYS}
     made[sections.SERVICE.key] = before.service.model_copy(update=live)
-    return after.but(**made)
+    return after.but(**made)  # and with what stands around a block: none of that needs a restart
 
 
 def left_behind(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -98,6 +98,8 @@ def _changed(section: Section[Any], name: str, keys: list[KeyChange]) -> list[Ch
 def _blocks(config: Config, section: Section[Any], tree: Mapping[str, Any]) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     """name -> (what is compared, what is shown)."""
     made = config.made.get(section.key)
+    if (around := config.around.get(section.key)) is not None:
+        return {"": ((around, made), tree[section.key])}
     if made is None:
         return {}
     if isinstance(made, Block):

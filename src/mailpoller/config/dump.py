@@ -32,7 +32,10 @@ def effective(config: Config) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for section in sections.TABLE:
         made: Any = config.made.get(section.key)
-        if isinstance(made, BaseModel):
+        if section.key in config.around:
+            inside = {sections.INSIDE: _block(made)} if isinstance(made, BaseModel) else {}
+            whole[section.key] = _block(config.around[section.key]) | inside
+        elif isinstance(made, BaseModel):
             whole[section.key] = _block(made)
         elif made is not None and section.shape == "named":
             whole[section.key] = {name: _block(block) for name, block in made.items()}

@@ -52,7 +52,7 @@ def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Probl
         yield _warn(
             node,
             deletes[0],
-            "deletes mail, but there is no quarantine: what cannot be processed is kept in a local directory only",
+            "deletes mail, and nobody is told of what cannot be processed: it is in the quarantine only",
         )
 
 

@@ -17,7 +17,7 @@ from mailpoller.config.files import read_files
 from mailpoller.config.identities import Chosen, by_department, is_off, of_department, usual, with_outgoing
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
 from mailpoller.config.merge import orphans as orphans_of
-from mailpoller.config.model import Quarantine, ServiceConfig
+from mailpoller.config.model import Quarantine, QuarantineStoreConfig, ServiceConfig
 from mailpoller.config.node import Node, plain
 from mailpoller.config.partial import partial
 from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
@@ -63,6 +63,7 @@ class _Loading:
         self._incomplete: dict[str, tuple[Problem, ...]] = {}
         self._usual: Chosen | None = None
         self._chosen: dict[At, str] = {}
+        self._around: dict[str, Block] = {}
 
     def run(self) -> Config:
         files = read_files(self._path, self._problems)
@@ -90,6 +91,7 @@ class _Loading:
             MappingProxyType(made),  # a section that is wrong is missing in it: then nobody sees it
             files=self._files,
             overrides=MappingProxyType(overrides),
+            around=MappingProxyType(self._around),
             incomplete=MappingProxyType(self._incomplete),
             chosen=MappingProxyType(self._chosen),
             places=MappingProxyType(self._places),
@@ -108,12 +110,24 @@ class _Loading:
     # --- blocks ----------------------------------------------------------------------------------------------------
     def _single(self, sections: Sections, row: Section[Any], made: Mapping[str, Any]) -> Block | None:
         node = sections.single(row.key)
+        if row.around is not None:
+            node = self._inside(row, row.around, node)
         if node is None:
             if row.left_out is None:
                 return None
             at = Node(None, self._path, 1, 1, row.key)
             node = at.like({key: at.like(value) for key, value in row.left_out(made).items()})
         return self._made(row, node, (row.key,), self._here(node) if row is table.SERVICE else None)
+
+    def _inside(self, row: Section[Any], around: type[Block], node: Node | None) -> Node | None:
+        """The block of a section that may stand inside of another one, if there is one; that one is made."""
+        inside, outer = _parted(around, node)
+        if outer is not None:
+            made, problems = validate(around, outer, plain(outer))
+            self._problems += problems
+            if made is not None:
+                self._around[row.key] = made
+        return inside
 
     def _here(self, service: Node) -> Any:
         """The service's keys, with the environment from the command line or the environment."""
@@ -210,7 +224,8 @@ class _Loading:
         self, sections: Sections, defaults: Node | None
     ) -> tuple[dict[str, SourceConfig], dict[str, Quarantine]]:
         row = table.MAILBOXES
-        top, orphans = sections.single("quarantine"), orphans_of(sections)
+        top, _ = _parted(QuarantineStoreConfig, sections.single(table.QUARANTINE.key))
+        orphans = orphans_of(sections)
         if self._complete:
             self._problems += [
                 node.problem(dangling(row.noun, str(node.value), sections.names[row.key])) for node in orphans.values()
@@ -267,6 +282,11 @@ class _Loading:
             return None
         if own.value is None:
             self._problems.append(own.problem(_EMPTY_QUARANTINE))
+            return None
+        own, outer = _parted(QuarantineStoreConfig, own)
+        for key, child in outer.entries.items() if outer is not None else ():
+            self._problems.append(child.problem(f"{key} is about all mailboxes: write it below quarantine itself"))
+        if own is None:
             return None
         at = (table.MAILBOXES.key, name, "quarantine")
         named = mailbox.entries.get(table.OUTGOING.key)
@@ -346,3 +366,15 @@ class _Loading:
                 else "there is no queue for this mailbox's mail: define one below queues"
             )
             self._problems.append(mailbox.problem(message, key="default_queue"))
+
+
+def _parted(around: type[Block], node: Node | None) -> tuple[Node | None, Node | None]:
+    """A block, and the one that it stands inside of: that is one without a ``type``, and with a key of ``around``."""
+    if node is None or not isinstance(node.value, dict) or "type" in node.entries:
+        return node, None
+    if not node.entries.keys() & {table.INSIDE, *keys_of(around)}:
+        return node, None
+    inside = node.entries.get(table.INSIDE)
+    if inside is not None and inside.value is None:
+        inside = None
+    return inside, node.like({key: child for key, child in node.entries.items() if key != table.INSIDE})

@@ -1,4 +1,4 @@
-"""The blocks that are no plug-ins: the process, alerts, and a quarantine that is somebody's queue."""
+"""The blocks that are no plug-ins: the process, alerts, the quarantine."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class ServiceConfig(Block):
     """What this installation is for. Mailboxes of another environment are not polled; those without one are polled
     only in ``production``. ``--environment`` and ``MAILPOLLER_ENVIRONMENT`` overrule it."""
     state_directory: Path = Path("/var/lib/mailpoller")
-    """Spool, tokens and the last-resort quarantine. Created with mode 0750."""
+    """Spool, tokens and the quarantine. Created with mode 0750."""
     control_socket: Path = Path("/run/mailpoller/control.sock")
     """Where ``mailpoller status``, ``poll`` and the like reach the running service; its group may use it."""
     stop_grace: Annotated[Duration, _at_least(timedelta(0), "0s")] = timedelta(seconds=20)
@@ -193,8 +193,19 @@ class RuleSet(Block):
     """The rules, in the order in which they are asked."""
 
 
+class QuarantineStoreConfig(Block):
+    """The quarantine: a directory below the state directory, and who is told of what is put there."""
+
+    keep: Annotated[Duration, _at_least(timedelta(hours=1), "1h")] = timedelta(days=90)
+    """So long quarantined mail is kept at least. What will be removed within seven days (or half of this, if that is
+    less) is an alarm, and what the alarm did not tell of so long is not removed; nor is that whose notice is owed."""
+    max_size: Size = Field(default=5_000_000_000, ge=1_000_000)
+    """Octets of all quarantined mail together. Where there is no room for more, such mail stays on its server, and an
+    alarm says so."""
+
+
 class QuarantineConfig(Block):
-    """Quarantined messages go to one of the configured queues."""
+    """Notices of quarantined messages go to one of the configured queues."""
 
     type: Literal["queue"]
     queue: QueueName

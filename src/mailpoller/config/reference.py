@@ -61,6 +61,9 @@ def reference(registry: Registry = INSTALLED) -> str:
         parts.append(f"## {section.key}\n\n{place}\n")
         if section.shape == "keys":
             parts.append(_LOCKED)
+        if section.around is not None:
+            place = f"Around `{sections.INSIDE}`, which is a block as told below"
+            parts.append(_block(f"{section.key}: itself", section.around, place=place, level=3))
         if section.kind and section.kind not in described:
             described.add(section.kind)
             parts += _types(section.key, section.kind, registry)

@@ -89,7 +89,14 @@ def _block(section: Section[Any], blocks: Mapping[str, Schema], definitions: Sch
         for type_ in section.own_types
         if section.model
     }
-    return _one_of(own | blocks[section.kind])
+    alone = _one_of(own | blocks[section.kind])
+    if section.around is None:
+        return alone
+    around = dict(definitions[_define(f"{section.key}.around", section.around, definitions)["$ref"].split("/")[-1]])
+    definitions[f"{section.key}.around"] = around | {
+        "properties": {**around.get("properties", {}), sections.INSIDE: alone}
+    }
+    return {"anyOf": [*alone["anyOf"], {"$ref": f"#/$defs/{section.key}.around"}]}
 
 
 def _shaped(section: Section[Any], block: Schema) -> Schema:

@@ -15,6 +15,7 @@ from mailpoller.config.model import (
     MetricsConfig,
     Quarantine,
     QuarantineConfig,
+    QuarantineStoreConfig,
     RuleSet,
     ServiceConfig,
 )
@@ -33,6 +34,10 @@ block is a part that is added, replaced or removed. ``mailboxes``: what mailboxe
 are replaced."""
 
 
+INSIDE = "notice"
+"""The key of the block that stands inside of another one."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Section(Generic[T]):
     """A top-level key; ``T`` is what is made of it."""
@@ -49,6 +54,8 @@ class Section(Generic[T]):
     """The kind of plug-in that a block's ``type`` names. Empty: every block is of ``model``."""
     model: type[Block] | None = None
     """The class of a block; beside a ``kind``: one more type that a block may have."""
+    around: type[Block] | None = None
+    """The class of a block that may stand around it, which has it below :data:`INSIDE`. What it says is told apart."""
     place: str = ""
     """Where and how it is written, for the reference."""
     drop_in: bool = False
@@ -124,11 +131,14 @@ OUTGOING: Section[Mapping[str, OutgoingConfig]] = Section(
 QUARANTINE: Section[Quarantine | None] = Section(
     "quarantine",
     "block",
-    summary="where messages go that could not, or must not, be processed",
-    without="a directory in `service.state_directory`",
+    summary="how messages are held that could not, or must not, be processed, and who is told of them",
+    without="they are held for 90 days, and nobody is told",
     kind="sinks",
     model=QuarantineConfig,
-    place="One block, `quarantine:`, of any type that a queue may have, or of the type `queue`.",
+    around=QuarantineStoreConfig,
+    place="One block, `quarantine:`. Its key `notice` is a block of any type that a queue may have, or of the type "
+    "`queue`:\nit gets a copy of every message. Such a block may also stand as `quarantine:` itself, and that is how "
+    "a\nmailbox has one of its own.",
     on_reload="mailboxes",
 )
 ALERTS: Section[AlertsConfig | None] = Section(

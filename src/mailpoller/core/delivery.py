@@ -15,12 +15,6 @@ from mailpoller.core.record import record
 QUARANTINE = "quarantine"
 """The reserved name of the queue that quarantined messages go to."""
 
-LAST_RESORT = "last-resort"
-"""The reserved name of the local directory that takes what the quarantine refuses, and our own mail that came back."""
-
-RESERVED = frozenset((QUARANTINE, LAST_RESORT))
-"""Names that no queue of a route may have."""
-
 Payload = Literal["summary", "parsed", "raw"]
 
 

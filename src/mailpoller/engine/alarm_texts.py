@@ -31,7 +31,7 @@ class Kind(Enum):
     MAILBOX_LACKING = "mailbox-lacking"
     MAILBOX_HELD = "mailbox-held"
     DISPOSITION_IMPOSSIBLE = "disposition-impossible"
-    LAST_RESORT_USED = "last-resort-used"
+    NOTICE_REFUSED = "notice-refused"
     ENVIRONMENT = "environment"
     QUEUE_UNTAKEN = "queue-untaken"
     RECIPIENT_REFUSED = "recipient-refused"
@@ -153,13 +153,13 @@ MANNERS = {
         "The mail itself is safe in its queue. Look at rights, quota and the folder that the disposition names.",
         silence=timedelta(hours=26),
     ),
-    Kind.LAST_RESORT_USED: Manner(
-        "Quarantined mail of {subject}{place} lies in the local directory",
-        "Quarantined mail of {count} mailboxes{place} lies in the local directory",
-        "The quarantine of {subject}{place} holds mail again",
-        "The quarantines of {count} mailboxes{place} hold mail again",
-        "The quarantine refused it for good, so it was put into the directory quarantine under "
-        "service.state_directory. Look there, and at what the quarantine said.",
+    Kind.NOTICE_REFUSED: Manner(
+        "Nobody can be told of quarantined mail of {subject}{place}",
+        "Nobody can be told of quarantined mail of {count} mailboxes{place}",
+        "Quarantined mail of {subject}{place} is told of again",
+        "Quarantined mail of {count} mailboxes{place} is told of again",
+        "The mail is safe in the quarantine. Where its notice should go refused it for good: look at what was said, "
+        "and at the mail: mailpoller quarantine list",
         silence=timedelta(hours=26),
     ),
     Kind.ENVIRONMENT: Manner(

@@ -386,9 +386,6 @@ class BatchRunner:
                 outcomes, deferrals = await self._dispatcher.dispatch(in_flight.judged)
                 in_flight.outcomes += outcomes
                 in_flight.deferrals += deferrals
-                for judged in in_flight.judged:
-                    if judged.spilled:
-                        self._observer.fault("last_resort.used", judged.spilled, judged.claim.mid)
         finally:
             in_flight.judged = []
             in_flight.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,11 +11,9 @@ import structlog
 
 from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.component import SourceConfig
-from mailpoller.core.delivery import LAST_RESORT as LAST_RESORT
 from mailpoller.core.delivery import (
     LEAVE,
     QUARANTINE,
-    RESERVED,
     Cause,
     Delivery,
     Disposition,
@@ -37,11 +34,13 @@ from mailpoller.mail.parser import parse
 
 log = structlog.get_logger(__name__)
 
+_LAST_RESORT = "last-resort"
+"""What an earlier version called the directory that took what the quarantine refused; its mail is in the quarantine
+now."""
+
 REFUSED_LIMIT = 19
 """A message that a queue keeps refusing, though not for good, is quarantined when it does so once more: after about
 two days."""
-
-_REASONS_TOLD = 1000
 
 _FIRST_DEFERRAL = timedelta(seconds=10)
 _LONGEST_DEFERRAL = timedelta(hours=4)
@@ -66,13 +65,11 @@ class Judged:
     trouble: str = ""
     refused: bool = False
     """A queue did not take it for its own sake, though not for good."""
-    spilled: str = ""
-    """Why the quarantine does not hold it and the last resort has to."""
 
     @property
     def quarantined(self) -> bool:
         """True if it is held where a human looks."""
-        return QUARANTINE in self.receipts or LAST_RESORT in self.receipts
+        return QUARANTINE in self.receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +127,7 @@ def traits_of(judged: Judged) -> Traits:
 class Dispatcher:
     """Brings one mailbox's judged messages to their queues.
 
-    ``queues``: those that are configured; under the name of the quarantine, this mailbox's; under that of the last
-    resort, a local one that takes what the quarantine refuses for good. They may change while mail is under way.
+    ``queues``: those that are configured, and the quarantine. They may change while mail is under way.
     """
 
     def __init__(
@@ -144,7 +140,6 @@ class Dispatcher:
         self._standing = config.standing()
         self._queues = queues
         self._clock = clock
-        self._told: set[str] = set()
 
     def queue(self, name: str) -> Queue | None:
         """The queue behind a name of a route; None if it is no longer configured."""
@@ -207,7 +202,7 @@ class Dispatcher:
             case Deliver(queues=queues):
                 return queues
             case Quarantine():
-                return (LAST_RESORT,) if judged.message.looped else (QUARANTINE,)
+                return (QUARANTINE,)
             case Discard():
                 return ()
 
@@ -215,6 +210,8 @@ class Dispatcher:
         """A queue's name now, by one that it had before."""
         if self.queue(name) is not None:
             return name
+        if name == _LAST_RESORT:
+            return QUARANTINE
         return next((one for one, queue in self._queues.items() if queue.formerly == name), name)
 
     def _delivery(self, judged: Judged, name: str, renderer: EventRenderer) -> Delivery:
@@ -228,7 +225,7 @@ class Dispatcher:
         plain = claim.plain_id and (claim.ref.given_once or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
-        wanted = queue.octets_wanted or name in RESERVED
+        wanted = queue.octets_wanted or name == QUARANTINE
         event = renderer.render(
             queue=name,
             delivery_id=delivery_id,
@@ -243,19 +240,18 @@ class Dispatcher:
             event=event,
             raw=judged.message.raw,
             octets_wanted=wanted,
-            attributes=_attributes(verdict, quarantined=name in RESERVED),
+            attributes=_attributes(verdict, quarantined=name == QUARANTINE),
         )
 
     async def dispatch(self, batch: Sequence[Judged]) -> tuple[list[Outcome], list[Deferral]]:
         """Bring every prepared message to the queues that miss it: an outcome or a deferral for each.
 
-        What a queue refuses for good goes to quarantine, keeping the receipts of the others; what quarantine
-        refuses for good goes to the last resort. Never raises for a queue's sake.
+        What a queue refuses for good goes to quarantine, keeping the receipts of the others. Never raises for a
+        queue's sake.
         """
         await self._round(batch)
-        for _ in (QUARANTINE, LAST_RESORT):
-            if again := [judged for judged in batch if judged.deliveries and judged.waits_for is None]:
-                await self._round(again)
+        if again := [judged for judged in batch if judged.deliveries and judged.waits_for is None]:
+            await self._round(again)
         outcomes: list[Outcome] = []
         deferrals: list[Deferral] = []
         for judged in batch:
@@ -306,30 +302,18 @@ class Dispatcher:
                 judged.refused = judged.refused or answer.blame == "message"
 
     def _refused(self, judged: Judged, name: str, word: str, reason: str) -> None:
-        """The queue will never take it: on to the next place that might. ``word``: why it is there."""
+        """The queue will never take it: on to the quarantine. What that does not take stays in its mailbox. ``word``:
+        why it is there."""
         log.warning("delivery.refused", mid=judged.claim.mid, queue=name, reason=reason)
-        if name == LAST_RESORT:
+        if name == QUARANTINE:
             judged.waits_for, judged.trouble = "", reason
             return
-        place = LAST_RESORT if name == QUARANTINE else QUARANTINE
-        if place == LAST_RESORT:
-            self._spilled(judged, reason)
         del judged.deliveries[name]
-        judged.route = tuple(dict.fromkeys(place if step == name else step for step in judged.route))
+        judged.route = tuple(dict.fromkeys(QUARANTINE if step == name else step for step in judged.route))
         if isinstance(judged.verdict, Deliver):
             judged.verdict = Quarantine(word, f"{name}: {reason}", rules=judged.verdict.rules)
-        if place not in judged.receipts and place not in judged.deliveries:
-            judged.deliveries[place] = self._delivery(judged, place, self._renderer(judged))
-
-    def _spilled(self, judged: Judged, reason: str) -> None:
-        """A human looks into the quarantine and not into the last resort, so its use is told: in the log once for
-        each reason."""
-        judged.spilled = reason
-        alike = re.sub(r"[0-9]+", "0", reason)
-        if alike not in self._told and len(self._told) < _REASONS_TOLD:
-            self._told.add(alike)
-            mailbox = judged.claim.ref.folder.mailbox
-            log.warning("last_resort.used", mailbox=mailbox, mid=judged.claim.mid, reason=reason)
+        if QUARANTINE not in judged.receipts and QUARANTINE not in judged.deliveries:
+            judged.deliveries[QUARANTINE] = self._delivery(judged, QUARANTINE, self._renderer(judged))
 
     def _renderer(self, judged: Judged) -> EventRenderer:
         verdict = judged.verdict

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import structlog
 
 from mailpoller import __version__
+from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Ledger, Standing
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
-from mailpoller.engine.dispatcher import LAST_RESORT
 from mailpoller.engine.health import Health
 from mailpoller.engine.overdue import Overdue, stuck_report
 from mailpoller.engine.queues import Queue, State
@@ -27,15 +27,15 @@ _DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay"
 
 
 def _is_dormant(queue: Queue) -> bool:
-    """True of a last resort that nothing is wrong with: every service has one, and hardly any uses it."""
-    return queue.name == LAST_RESORT and queue.state is State.UP
+    """True of a quarantine that nothing is wrong with: every service has one."""
+    return queue.name == QUARANTINE and queue.state is State.UP
 
 
 class Operations:
     """Carries out requests from the control socket. Each takes the request and returns plain data.
 
-    ``queues`` are those that are configured, ``own`` those that only quarantined mail goes to. ``more``: what else
-    ``status`` tells.
+    ``queues`` are those that are configured, ``own`` the quarantine and those that only its notices go to. ``more``:
+    what else ``status`` tells.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from mailpoller.core.delivery import RESERVED, Delivery, Payload, Receipt, Refusal
+from mailpoller.core.delivery import QUARANTINE, Delivery, Payload, Receipt, Refusal
 from mailpoller.core.durability import Durability
 from mailpoller.core.errors import (
     ConfigError,
@@ -335,20 +335,20 @@ class Queue:
 
     async def _weighed(self, batch: Sequence[Delivery], answers: list[Receipt | Refusal]) -> list[Receipt | Refusal]:
         """The answers, once it is known whose trouble the refusals among them are."""
-        self._trials.answered(answer for one, answer in zip(batch, answers, strict=True) if one.queue not in RESERVED)
+        self._trials.answered(answer for one, answer in zip(batch, answers, strict=True) if one.queue != QUARANTINE)
         if not self._trials.in_vain or self.state is State.PROBING:
             return answers
         last = next((answer.reason for answer in reversed(answers) if isinstance(answer, Refusal)), "")
         await self._failed(_in_a_row(last), None)
         return [
-            answer if one.queue in RESERVED else self._trials.acquitted(answer)
+            answer if one.queue == QUARANTINE else self._trials.acquitted(answer)
             for one, answer in zip(batch, answers, strict=True)
         ]
 
     def _may_be_its_own(self, batch: Sequence[Delivery], error: TransientError) -> bool:
         """May a call have failed for the sake of one message? A queue that fails its check too has no such excuse."""
         told = isinstance(self.sink, Sifting) or isinstance(error, MachineTrouble) or error.retry_after is not None
-        return not told and self.state is not State.DOWN and batch[0].queue not in RESERVED
+        return not told and self.state is not State.DOWN and batch[0].queue != QUARANTINE
 
     async def _promptly(self, work: Coroutine[Any, Any, None]) -> None:
         try:

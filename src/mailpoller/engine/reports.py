@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailpoller.core.delivery import QUARANTINE, Disposed, Outcome, Question
+from mailpoller.core.delivery import Disposed, Outcome, Question
 from mailpoller.core.message import Claim, Folder
 from mailpoller.core.ports import Stuck
 from mailpoller.engine.alarm import Kind
@@ -66,13 +66,10 @@ class Reports:
             self._alarm.tell(
                 Kind.OCTETS_DOUBTFUL, self._mailbox, f"message {outcome.claim.mid}", group=self._attended.group
             )
-        if outcome.kind == "quarantined":
-            if outcome.reason == "poison":
-                self._alarm.tell(
-                    Kind.POISON_QUARANTINED, self._mailbox, f"message {outcome.claim.mid}", group=self._attended.group
-                )
-            if QUARANTINE in outcome.receipts:
-                self._alarm.tell_end(Kind.LAST_RESORT_USED, self._mailbox)
+        if outcome.kind == "quarantined" and outcome.reason == "poison":
+            self._alarm.tell(
+                Kind.POISON_QUARANTINED, self._mailbox, f"message {outcome.claim.mid}", group=self._attended.group
+            )
 
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
         if failed:
@@ -97,8 +94,6 @@ class Reports:
 
     def fault(self, event: str, detail: str, mid: str) -> None:
         self._alarm.fault(self._mailbox, event, detail, mid)
-        if event == "last_resort.used":
-            self._alarm.tell(Kind.LAST_RESORT_USED, self._mailbox, detail, group=self._attended.group)
 
     async def gap(self, name: str, result: PassResult) -> None:
         """One alarm for a folder whose listing lacks messages that are there, until a listing that came to its end

@@ -15,6 +15,7 @@ from mailpoller.core.ports.ledger import (
 )
 from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
+from mailpoller.core.ports.quarantine import QuarantineStore
 from mailpoller.core.ports.records import (
     AlarmEdge,
     Census,
@@ -78,6 +79,7 @@ __all__ = [
     "Outgoing",
     "Probed",
     "Progressing",
+    "QuarantineStore",
     "QueueMarks",
     "QueueRecord",
     "Recalling",

@@ -270,8 +270,8 @@ class SmtpQueue:
                 return self._put_off(delivery, error)
             self._taken += 1
             if too_large:
-                # A note is not the message: only whoever keeps all of it may say that it is held.
-                return Refusal(delivery.delivery_id, f"{too_large}; a note with its header was sent", permanent=True)
+                # A note is not the message, but the quarantine holds that: whoever is told of it has been told.
+                answer = f"{answer}; a note with the header alone: {too_large}"
             log.debug("message.mailed", queue=self._name, mid=delivery.mid, form=form)
             self._taken_before.pop(delivery.delivery_id, None)
             later: tuple[str, ...] = getattr(answer, "later", ())
@@ -388,7 +388,7 @@ def _form_words(delivery: Delivery, form: Form) -> str:
     if form == "header":
         return (
             f"The message ({raw.octets.size} octets) is larger than the relay takes, so only its header is attached. "
-            "The whole is not lost: it is kept in the local quarantine directory on the host that sent this note."
+            "The whole is in the quarantine on the host that sent this note: mailpoller quarantine export MID"
         )
     if raw.truncated:
         return (

@@ -1,0 +1,152 @@
+"""The last resort of earlier versions, a Maildir in the quarantine's place, is taken over with its mails."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
+
+import structlog
+
+from mailpoller.core.errors import TransientError
+from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.ports import Ledger, Story
+from mailpoller.core.quarantined import Quarantined
+from mailpoller.core.spool import Octets, Spool
+from mailpoller.mail.parser import parse
+from mailpoller.quarantine.store import Store
+from mailpoller.storage.disk import transient
+
+log = structlog.get_logger(__name__)
+
+FORMER_NAME = "last-resort"
+"""What the ledger's receipts call it."""
+_FOLDERS = ("new", "cur")
+_OURS = re.compile(r"(\d{1,12})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[^:/]+(?::.*)?")
+_AT_ONCE = 20
+_PIECE = 1 << 20
+
+
+async def take_over(place: Path, store: Store, ledger: Ledger, spool: Spool) -> int:
+    """Hold every mail of the Maildir at ``place`` in the store, and remove it there; how many there were.
+
+    Whose each was the ledger says, by the digest of its octets and the name of its receipt; where it does not know,
+    the mail is held as nobody's. Its notice is not owed: it was refused, or nobody was to be told. Killed at any
+    moment, the next call goes on. Raises :class:`~mailpoller.core.errors.TransientError`.
+    """
+    taken = 0
+    while paths := await asyncio.to_thread(_listed, place):
+        opened: list[tuple[Path, Octets]] = []
+        try:
+            for path in paths:
+                octets = await asyncio.to_thread(_read, path, spool)
+                opened += [] if octets is None else [(path, octets)]
+            stories = await _stories(ledger, opened)
+            for path, octets in opened:
+                await store.take_over(await asyncio.to_thread(_described, path, octets, stories.get(path.name)), octets)
+        finally:
+            for _, octets in opened:
+                octets.close()
+        await asyncio.to_thread(_remove, paths)
+        taken += len(opened)
+    if taken:
+        log.info("quarantine.taken_over", messages=taken)
+    await asyncio.to_thread(_tidy, place)
+    return taken
+
+
+def _listed(place: Path) -> list[Path]:
+    found: list[Path] = []
+    with transient(f"list {place}"):
+        for folder in _FOLDERS:
+            if (place / folder).is_dir() and not (place / folder).is_symlink():
+                found += [path for path in (place / folder).iterdir() if path.is_file() and not path.is_symlink()]
+    return sorted(found)[:_AT_ONCE]
+
+
+def _read(path: Path, spool: Spool) -> Octets | None:
+    with transient(f"read {path}"), suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+        intake = spool.begin(1 << 62)
+        try:
+            while chunk := file.read(_PIECE):
+                intake.write(chunk)
+        except BaseException:
+            intake.abort()
+            raise
+        return intake.finish()
+    return None
+
+
+async def _stories(ledger: Ledger, opened: Sequence[tuple[Path, Octets]]) -> Mapping[str, Story]:
+    """The name of a file -> the story of its message, of those that the ledger knows."""
+    found: dict[str, Story] = {}
+    with suppress(TransientError):
+        digests = [octets.digest for _, octets in opened]
+        for mailbox in await ledger.mailboxes():
+            mids = await ledger.repeats(mailbox, digests)
+            for path, octets in opened:
+                for story in await ledger.trace(mids[octets.digest]) if octets.digest in mids else ():
+                    if story.receipts.get(FORMER_NAME) in (path.name, path.name.partition(":")[0]):
+                        found[path.name] = story
+    return found
+
+
+def _described(path: Path, octets: Octets, story: Story | None) -> Quarantined:
+    ours = _OURS.fullmatch(path.name)
+    delivery_id = ours[2] if ours else str(uuid5(NAMESPACE_OID, f"{path.name}\0{octets.digest.hex()}"))
+    held = Quarantined(
+        delivery_id=delivery_id,
+        mid=delivery_id,
+        mailbox="",
+        folder="",
+        epoch="",
+        uid="",
+        reason=FORMER_NAME,
+        detail="it was in the directory of last resort of an earlier version",
+        rules=(),
+        held_at=datetime.fromtimestamp(int(ours[1]) if ours else path.stat().st_mtime, UTC),
+        size=octets.size,
+        digest=octets.digest,
+        notice_owed=False,
+        # Nobody knows whether it was ever understood.
+        parsed=False,
+    )
+    if story is None:
+        return held
+    ref = MessageRef(Folder(story.mailbox, story.folder, story.epoch), story.uid, story.size)
+    held = replace(
+        held,
+        mid=story.mid,
+        mailbox=story.mailbox,
+        folder=story.folder,
+        epoch=story.epoch,
+        uid=story.uid,
+        reason=story.reason or FORMER_NAME,
+        rules=tuple(story.rules),
+        sender=story.sender,
+        message_id=story.message_id,
+        repeat_of=story.repeat_of,
+        parsed=story.reason not in ("poison", "unprocessable", "octets-doubtful"),
+    )
+    if not held.parsed:
+        return held
+    message = parse(RawMessage(Claim(ref, story.mid), octets))
+    return replace(held, subject=message.subject[:1000])
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with transient(f"remove {path}"):
+            path.unlink(missing_ok=True)
+
+
+def _tidy(place: Path) -> None:
+    """Remove what is empty now. Something that is not ours may lie there: then it stays."""
+    for folder in ("new", "cur"):
+        with suppress(OSError):
+            (place / folder).rmdir()

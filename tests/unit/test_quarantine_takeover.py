@@ -1,0 +1,101 @@
+"""The last resort of earlier versions is taken over into the quarantine with its mails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from mailpoller.core.delivery import LEAVE, Outcome
+from mailpoller.core.message import Account, Claim, Folder, MessageRef
+from mailpoller.core.quarantined import Selection
+from mailpoller.core.spool import Octets
+from mailpoller.ledgers.sqlite import SqliteLedgerConfig
+from mailpoller.quarantine import Store, StoreConfig
+from mailpoller.quarantine.takeover import take_over
+from mailpoller.sinks.maildir import MaildirQueueConfig
+from mailpoller.testing.builders import auto_reply
+from mailpoller.testing.deliveries import make_delivery
+from unit.sink_runtime import HandClock, make_runtime
+
+ALL = Selection()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    (tmp_path / "spool").mkdir()
+    runtime = make_runtime(tmp_path, HandClock())
+    made = StoreConfig.model_validate({"path": tmp_path / "quarantine", "min_free": 0}).build("quarantine", runtime)
+    yield made
+    await made.close()
+
+
+async def last_resort(tmp_path: Path, *mails: bytes) -> list[str]:
+    """As an earlier version leaves it: the words of its receipts."""
+    block = {"type": "maildir", "path": tmp_path / "quarantine", "min_free": 0}
+    sink = MaildirQueueConfig.model_validate(block).build("last-resort", make_runtime(tmp_path, HandClock()))
+    answers = await sink.deliver([make_delivery(uid, mail, queue="last-resort") for uid, mail in enumerate(mails)])
+    await sink.close()
+    return [getattr(answer, "reference", "") for answer in answers]
+
+
+async def test_every_mail_is_held_with_what_the_ledger_knows_of_it_and_the_maildir_is_empty(
+    tmp_path: Path, store: Store
+) -> None:
+    mails = [auto_reply(subject="known"), b"Subject: unknown\r\n\r\nx\r\n"]
+    words = await last_resort(tmp_path, *mails)
+    clock = HandClock()
+    ledger = await SqliteLedgerConfig.model_validate({"type": "sqlite", "path": tmp_path / "l.db"}).open(clock)
+    try:
+        folder = Folder("support", "INBOX", "epoch")
+        await ledger.open_folder(folder, Account("imap", "imap.example.com", "support"))
+        (claim,) = await ledger.claim([MessageRef(folder, "7", len(mails[0]))])
+        assert isinstance(claim, Claim)
+        digest = Octets.of(mails[0]).digest
+        receipts = {"last-resort": words[0]}
+        await ledger.settle(
+            [Outcome(claim, "quarantined", LEAVE, receipts, "auto-reply", fingerprint=digest, size=len(mails[0]))]
+        )
+        spool = make_runtime(tmp_path).spool
+        assert await take_over(store.path, store, ledger, spool) == 2
+        assert await take_over(store.path, store, ledger, spool) == 0
+    finally:
+        await ledger.close()
+    held = {one.mailbox: one for one in await store.find(ALL, limit=9)}
+    known, unknown = held["support"], held[""]
+    assert (known.mid, known.uid, known.reason, known.subject) == (claim.mid, "7", "auto-reply", "known")
+    assert (unknown.reason, unknown.parsed) == ("last-resort", False)
+    for one, mail in ((known, mails[0]), (unknown, mails[1])):
+        octets = await store.octets(one)
+        assert bytes(octets.view()) == mail
+        octets.close()
+    assert await store.owed(clock.now() + timedelta(days=9), but=[], limit=9) == []
+    assert not (store.path / "new").exists()
+
+
+async def test_killed_between_two_mails_it_goes_on_and_holds_none_twice(tmp_path: Path, store: Store) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Ledger:
+        async def mailboxes(self) -> list[str]:
+            return []
+
+    await last_resort(tmp_path, *(f"Subject: {number}\r\n\r\n".encode() for number in range(5)))
+    spool, held, original = make_runtime(tmp_path).spool, [], store.take_over
+
+    async def deadly(one: object, octets: Octets) -> None:
+        await original(one, octets)  # type: ignore[arg-type]
+        held.append(one)
+        if len(held) == 3:
+            raise Killed
+
+    store.take_over = deadly  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        await take_over(store.path, store, Ledger(), spool)  # type: ignore[arg-type]
+    assert len(list((store.path / "new").iterdir())) == 5
+    await take_over(store.path, store, Ledger(), spool)  # type: ignore[arg-type]
+    assert len(await store.find(ALL, limit=9)) == 5
+    assert not (store.path / "new").exists()
