@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 from pydantic import Discriminator, Tag
 
 from mailpoller.core.component import Block
-from mailpoller.core.errors import ConfigError, CredentialsRefused, KeysMissing, MailpollerError, TransientError
-from mailpoller.core.literals import Secret
+from mailpoller.core.errors import CredentialsRefused, KeysMissing, MailpollerError, TransientError
 from mailpoller.core.ports import Clock
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.oauth import OAuthAuth, ServiceName, TokenRefused
 from mailpoller.wire.oauth.advice import token_not_taken
+from mailpoller.wire.password import Password, Written
 from mailpoller.wire.sasl import Exchange, External, PasswordMechanism, by_password, by_token, pinned
 from mailpoller.wire.tls import TlsMode
 
@@ -84,7 +83,7 @@ def lacking_beside(auth: object, around: Mapping[str, object]) -> dict[str, str]
     return {key: more} if key and around.get(key) is None else {}
 
 
-def check_auth(auth: AnyAuth, *, password: Secret | None, tls: TlsMode, client_certificate: Path | None) -> None:
+def check_auth(auth: AnyAuth, *, password: Written, tls: TlsMode, client_certificate: Path | None) -> None:
     """What ``auth`` needs of the block around it. Raises ValueError, for a validator."""
     if auth.type != "password" and password is not None:
         raise ValueError(f"auth: {{type: {auth.type}}} logs in without a password: leave password away")
@@ -106,7 +105,7 @@ class Credentials:
         *,
         service: ServiceName,
         username: str,
-        password: Secret | None,
+        password: Written,
         host: str,
         port: int,
         state_directory: Path,
@@ -115,7 +114,8 @@ class Credentials:
         self.username = username
         self._auth = auth
         self._service = service
-        self._password = password
+        self._password = Password(password)
+        self._has_password = password is not None
         self._host = host
         self._port = port
         self._private = is_loopback(host)
@@ -167,7 +167,7 @@ class Credentials:
     async def in_clear(self, *, encrypted: bool) -> tuple[str, str]:
         """User name and password, for a command that shows both to whoever listens. Raises :class:`TransientError` if
         nobody has allowed that."""
-        if self._password is None:
+        if not self._has_password:
             raise TransientError("the server wants a password, and there is none")
         if not self._may_be_clear(encrypted):
             raise TransientError(
@@ -176,8 +176,16 @@ class Credentials:
             )
         return self.username, await self._secret()
 
-    async def refused(self, exchange: Exchange) -> bool:
-        """The server said no. True if another try, with another token, may do; at most once for each token."""
+    async def ready(self) -> None:
+        """Have the password that a program tells at hand before a connection is made, which is of no use without.
+        Raises :class:`ConfigError`."""
+        await self._password.ready()
+
+    async def refused(self, exchange: Exchange | None) -> bool:
+        """The server said no; without an exchange, to a password in clear. True if another try may do, with another
+        token, or with the password that a program tells now; at most once for each of them that was taken before."""
+        if self.tokens is None:
+            return await self._password.refused()
         token = getattr(exchange, "token", None)
         return self.tokens is not None and isinstance(token, str) and await self.tokens.refused(token)
 
@@ -200,6 +208,10 @@ class Credentials:
             )
         return ""
 
+    def accepted(self) -> None:
+        """The server took the login."""
+        self._password.accepted()
+
     def renew_in(self) -> float | None:
         """Seconds until the session that was opened last should be renewed, for its token ends; None if it has none.
 
@@ -209,6 +221,7 @@ class Credentials:
 
     def begun(self) -> None:
         """The session is open: from now on :meth:`renew_in` is about it."""
+        self.accepted()
         lease = self._lease
         if lease is not None:
             if self.tokens is not None:
@@ -218,6 +231,7 @@ class Credentials:
 
     def ask_anew(self) -> None:
         """See :class:`~mailpoller.core.ports.Tokened`."""
+        self._password.forget()
         if self.tokens is not None:
             self.tokens.ask_anew()
 
@@ -233,9 +247,7 @@ class Credentials:
         return encrypted or self._private or self.mechanism in ("plain", "login", "user")
 
     async def _secret(self) -> str:
-        if self._password is None:
-            raise ConfigError("there is no password")
-        return await asyncio.to_thread(self._password.reveal)
+        return await self._password.text()
 
     _renew_at = float("inf")
     _tried = ""

@@ -17,6 +17,7 @@ from mailpoller.wire import doubtful
 from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.oauth.providers import provider_of, trust_of
+from mailpoller.wire.password import PasswordCommand
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
 
@@ -50,8 +51,9 @@ class MailServer(Component):
     """Connect by way of a proxy."""
     username: str | None = None
     """Whom to log in as."""
-    password: Secret | None = None
-    """``env:NAME``, ``file:/path`` or ``credential:name``. Left out with OAuth 2.0 and ``external``."""
+    password: Secret | PasswordCommand | None = None
+    """``env:NAME``, ``file:/path`` or ``credential:name``, or ``{command: [PROGRAM, …]}``, which is run when the
+    password is first needed, and again when a login is refused. Left out with OAuth 2.0 and ``external``."""
 
     @model_validator(mode="after")
     def _check_trust(self) -> Self:

@@ -37,6 +37,7 @@ class ImapSource:
 
     async def connect(self) -> Session:
         """See the port."""
+        await self._credentials.ready()
         client = await open_client(self._name, self._config, self._credentials)
         return ImapSession(
             self._name, self._config, client, self._runtime.spool, self._trust, self._runtime.clock,

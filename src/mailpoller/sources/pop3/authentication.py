@@ -49,15 +49,15 @@ async def log_in(protocol: Pop3Protocol, credentials: Credentials) -> None:
         if command == "apop" and stamp is None:
             raise TransientError("the server offers no APOP: its greeting has no stamp")
         shown = exchange is None or exchange.readable
-        if stamp is not None and (command == "apop" or (command == "auto" and not encrypted and shown)):
-            # Not in clear, whatever the line is: APOP shows nobody the password.
-            await _apop(protocol, stamp, *await credentials.in_clear(encrypted=True))
-            break
-        if exchange is None:
-            await _user(protocol, *await credentials.in_clear(encrypted=encrypted))
-            break
         try:
-            await authenticate(protocol, exchange)
+            if stamp is not None and (command == "apop" or (command == "auto" and not encrypted and shown)):
+                exchange = None
+                # Not in clear, whatever the line is: APOP shows nobody the password.
+                await _apop(protocol, stamp, *await credentials.in_clear(encrypted=True))
+            elif exchange is None:
+                await _user(protocol, *await credentials.in_clear(encrypted=encrypted))
+            else:
+                await authenticate(protocol, exchange)
             break
         except CredentialsRefused:
             if not await credentials.refused(exchange):

@@ -57,6 +57,7 @@ class Pop3Source:
             raise TransientError(f"the server wants the next login in {seconds:.0f} s", retry_after=pause)
         if pause:
             await self._runtime.clock.sleep(pause.total_seconds())
+        await self._credentials.ready()
         protocol = await open_connection(self._name, self._config, self._credentials)
         self._welcome_at = self._runtime.clock.monotonic() + login_delay(protocol).total_seconds()
         return protocol

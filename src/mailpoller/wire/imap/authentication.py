@@ -51,16 +51,16 @@ async def log_in(protocol: ImapProtocol, credentials: Credentials, *, encrypted:
         # Pinned, ``login`` means the command, which servers have without saying so.
         command = credentials.tokens is None and credentials.mechanism == "login"
         exchange = None if command else await credentials.exchange(offered, encrypted=encrypted)
-        if exchange is None:
-            if "LOGINDISABLED" in protocol.capabilities:
-                raise TransientError(
-                    "the server allows no login with a password on this connection (LOGINDISABLED): "
-                    "it wants TLS first, or another way to authenticate"
-                )
-            await login(protocol, *await credentials.in_clear(encrypted=encrypted))
-            break
+        if exchange is None and "LOGINDISABLED" in protocol.capabilities:
+            raise TransientError(
+                "the server allows no login with a password on this connection (LOGINDISABLED): "
+                "it wants TLS first, or another way to authenticate"
+            )
         try:
-            await authenticate(protocol, exchange)
+            if exchange is None:
+                await login(protocol, *await credentials.in_clear(encrypted=encrypted))
+            else:
+                await authenticate(protocol, exchange)
             break
         except CredentialsRefused:
             if not await credentials.refused(exchange):

@@ -227,6 +227,7 @@ class Line:
                     raise
                 continue
             if unknown is None:
+                credentials.accepted()
                 return exchange.name
             said = unknown
             if exchange.name not in offered:
