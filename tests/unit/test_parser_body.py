@@ -117,7 +117,7 @@ def test_attachment_names(name, expected):
 @pytest.mark.parametrize("name", ["..", ".", "a/", "/", "a\\\\", "C:\\a\\..", "a/..", ""])
 def test_a_name_that_is_only_a_directory_is_none(name):
     octets = mime("\r\nt", f'Content-Type: image/png; name="{name}"\r\n\r\nx')
-    assert [a.name for a in read(octets).body.attachments] == [""]
+    assert [a.name for a in read(octets).body.attachments] == ["part-1.png"]
 
 
 def test_a_windows_path_is_no_escape():

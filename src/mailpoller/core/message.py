@@ -180,7 +180,9 @@ class Attachment:
 
     ``size`` and ``sha256`` (hex) are of the decoded octets. ``start`` and ``end`` bound the still encoded body in
     the raw octets, ``encoding`` is its Content-Transfer-Encoding, so that it can be cut out without a second parse.
-    ``within``: ``tnef`` if it lies inside of such an attachment, where no offsets lead; else "".
+    ``within``: ``tnef`` if it lies inside of such an attachment, where no offsets lead; else "". ``detected_type``:
+    what its octets are of, "" if they have no signature. ``macros``: it holds programs that run when it is opened.
+    ``encrypted``: it cannot be read without a key. All three are told without unpacking anything.
     """
 
     name: str
@@ -193,6 +195,9 @@ class Attachment:
     end: int = 0
     encoding: str = ""
     within: str = ""
+    detected_type: str = ""
+    macros: bool = False
+    encrypted: bool = False
 
 
 @record
@@ -233,7 +238,8 @@ class Body:
     ``text_from``: what the text was made of; ``text_hidden``: characters of the HTML's text that nobody was to see,
     and that are not in it.
     ``closed``: the kinds of its parts that take a reader of their own (:class:`Contents`). ``report`` and
-    ``calendar``: what such readers found.
+    ``calendar``: what such readers found. ``encryption``: ``pgp`` or ``smime`` if the mail can be read with a key
+    alone, else "".
     """
 
     text: str
@@ -247,6 +253,7 @@ class Body:
     closed: tuple[str, ...] = ()
     report: Report | None = None
     calendar: Calendar | None = None
+    encryption: Literal["", "pgp", "smime"] = ""
 
     def opened(self, contents: Contents) -> Body:
         """This body with what was found in its closed parts. A text found there is its own if it has no other."""

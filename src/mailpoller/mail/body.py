@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 from mailpoller.core.message import Attachment, Body, Forwarded, TextFrom, Undone
 from mailpoller.core.spool import Block
 from mailpoller.mail.address import parse_addresses
+from mailpoller.mail.attachment import attachment_of, shown_in
 from mailpoller.mail.charset import decode
 from mailpoller.mail.contents.kinds import kind_of
 from mailpoller.mail.date import read_date
+from mailpoller.mail.embedded import embedded, without
 from mailpoller.mail.header import read_header
-from mailpoller.mail.signed import CONSIDERED, unwrap
+from mailpoller.mail.naming import type_of
+from mailpoller.mail.parameters import file_name
+from mailpoller.mail.signed import CONSIDERED, is_enveloped, unwrap
 from mailpoller.mail.structure import CONTENT, Part, scan
 from mailpoller.mail.transfer import BASE64_MALFORMED, base64_end, decoded, is_base64
 from mailpoller.mail.understand.flowed import join
@@ -35,6 +38,7 @@ _TEXT_FOR_PROGRAMS = frozenset(
     ("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory", "text/csv", "text/css",
      "text/javascript", "text/xml", "text/rfc822-headers", "text/rtf", "text/x-amp-html", "text/tab-separated-values")
 )  # fmt: skip
+_PGP_BEGINS = "-----BEGIN PGP MESSAGE-----"
 _OPENED_UP_TO = 16 << 20
 _DEEPEST = 3
 _FEW_WORDS = 4096
@@ -61,10 +65,12 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
         and part.encoding != "base64"
         and not part.flowed
     ):  # most mail that people write to people, at two thirds of the price
-        text = _text(octets, part, "text/plain", {"text/plain": TEXT_KEPT}, defects)
-        return Body(
-            text, "", (), tuple(dict.fromkeys(defects)) if defects else (), text_from="plain" if text else "none"
-        )
+        found = list(defects)
+        text = _text(octets, part, "text/plain", {"text/plain": TEXT_KEPT}, found)
+        if "begin " not in text and _PGP_BEGINS not in text:
+            return Body(
+                text, "", (), tuple(dict.fromkeys(found)) if found else (), text_from="plain" if text else "none"
+            )
     return _Reader(octets).read(parts, defects)
 
 
@@ -84,6 +90,7 @@ class _Reader:
         self.texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
         self.room = {"text/plain": TEXT_KEPT, "text/html": TEXT_KEPT}
         self.attachments: list[Attachment] = []
+        self.encryption: Literal["", "pgp", "smime"] = ""
 
     def read(self, parts: list[Part], defects: list[str]) -> Body:
         self.take(parts, defects)
@@ -98,13 +105,14 @@ class _Reader:
         return Body(
             text,
             html,
-            tuple(self.attachments),
+            tuple(shown_in(html, self.attachments)),
             tuple(dict.fromkeys(self.defects)),
             self.forwarded,
             tuple(dict.fromkeys(self.undone)),
             made_of,
             hidden,
             tuple(self.closed),
+            encryption=self.encryption or ("pgp" if _PGP_BEGINS in text else ""),
         )
 
     def take(self, parts: list[Part], defects: list[str]) -> None:
@@ -139,9 +147,11 @@ class _Reader:
         end = part.end
         if part.encoding == "base64" and (stop := base64_end(self.octets, part.start, end)) < end:
             self.defects.append(BASE64_MALFORMED)
-            self.texts[kind].append(_text(self.octets, part._replace(end=stop), kind, self.room, self.defects))
+            self.texts[kind].append(
+                _text(self.octets, part._replace(end=stop), kind, self.room, self.defects, self.files)
+            )
             part = part._replace(start=stop, encoding="")
-        text = _text(self.octets, part, kind, self.room, self.defects)
+        text = _text(self.octets, part, kind, self.room, self.defects, self.files)
         if part.flowed and kind == "text/plain":
             text, whole = join(text, delsp=part.flowed == "delsp")
             if not whole:
@@ -152,15 +162,31 @@ class _Reader:
         if not self.depth and (kind := kind_of(part)):
             self.closed[kind] = None
         part = self.really(part)
-        attachment = _attachment(self.octets, part, self.defects)
-        if not self.outer:
-            attachment = replace(attachment, start=0, end=0)
-        self.attachments.append(attachment)
+        attachment = self.attached(self.octets, part, outer=self.outer)
+        if part.content_type == "application/pgp-encrypted":
+            self.encryption = "pgp"
         if part.content_type in _MESSAGES and self.forwarded is None and not self.depth and part.within != "report":
             self.forwarded = self.opened(part, attachment.size)
         elif part.content_type in _SIGNED and self.depth < _DEEPEST and not self.unwrapped:
             self.unwrapped = True
             self.unwrap(part, attachment.size)
+
+    def attached(self, octets: Block, part: Part, *, outer: bool) -> Attachment:
+        attachment = attachment_of(octets, part, len(self.attachments) + 1, self.defects, outer=outer)
+        self.attachments.append(attachment)
+        return attachment
+
+    def files(self, part: Part, data: bytes) -> bytes:
+        """Take the files out of a text that stand in it encoded."""
+        found = embedded(data)
+        plain = part.encoding in _AS_IT_IS and self.outer
+        for one in found:
+            name = file_name({"filename": one.name}, {})
+            at = part.start if plain else 0
+            octets = self.octets if plain else data
+            held = Part(type_of(name), "", at + one.start, at + one.end, one.encoding, "attachment", name)
+            self.attached(octets, held, outer=plain)
+        return without(data, found) if found else data
 
     def really(self, part: Part) -> Part:
         """The part with the encoding that its octets have."""
@@ -201,8 +227,11 @@ class _Reader:
         if size > CONSIDERED:
             self.undone.append(Undone("signed-data", "too-large"))
             return
-        content = unwrap(self.decoded(part))
+        held = self.decoded(part)
+        content = unwrap(held)
         if content is None:
+            if is_enveloped(held):
+                self.encryption = "smime"
             return
         self.undone.append(Undone("signature", "unchecked"))
         header = read_header(content, 0, len(content))
@@ -240,7 +269,14 @@ def _joined(texts: list[str]) -> str:
     return "".join(texts)
 
 
-def _text(octets: Block, part: Part, kind: str, room: dict[str, int], defects: list[str]) -> str:
+def _text(
+    octets: Block,
+    part: Part,
+    kind: str,
+    room: dict[str, int],
+    defects: list[str],
+    files: Callable[[Part, bytes], bytes] | None = None,
+) -> str:
     left = room[kind]
     pieces: list[bytes] = []
     size = 0
@@ -256,6 +292,8 @@ def _text(octets: Block, part: Part, kind: str, room: dict[str, int], defects: l
         size = left
         defects.append(TEXT_CUT)
     room[kind] = left - size
+    if files is not None and kind == "text/plain" and (b"begin " in data or b"=ybegin " in data):
+        data = files(part, data)
     charset = part.charset
     if not charset and kind == "text/html":
         meta = _META_CHARSET.search(data, 0, _META_CONSIDERED)
@@ -281,23 +319,3 @@ def _never_encoded(octets: Block, part: Part) -> str:
     if part.end - part.start > _FEW_WORDS or not _WORDS_ALONE(held.strip()):
         return ""
     return held.decode("ascii")
-
-
-def _attachment(octets: Block, part: Part, defects: list[str]) -> Attachment:
-    digest = sha256()
-    size = 0
-    for piece in decoded(octets, part.start, part.end, part.encoding, defects):
-        digest.update(piece)
-        size += len(piece)
-    inline = part.disposition == "inline" or (not part.disposition and bool(part.content_id))
-    return Attachment(
-        name=part.name,
-        content_type=part.content_type,
-        size=size,
-        sha256=digest.hexdigest(),
-        inline=inline,
-        content_id=readable(part.content_id),
-        start=part.start,
-        end=part.end,
-        encoding=readable(part.encoding),
-    )

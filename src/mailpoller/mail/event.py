@@ -214,6 +214,7 @@ def _parsed(message: Message) -> dict[str, Any]:
         "html": body.html,
         "attachments": body.attachments,
         "forwarded": _forwarded(forwarded) if forwarded is not None else None,
+        "encryption": body.encryption or None,
         "report": body.report,
         "calendar": body.calendar,
         "undone": (*body.undone, *_UNSPLIT) if said.cut else body.undone,

@@ -8,6 +8,8 @@ from __future__ import annotations
 CONSIDERED = 16 << 20
 """Octets of one that are looked at; a larger one stays closed."""
 
+_ENVELOPED = (bytes.fromhex("2a864886f70d010703"), bytes.fromhex("2a864886f70d0109100117"))
+"""EnvelopedData (RFC 5652 section 6) and AuthEnvelopedData (RFC 5083)."""
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
 _SEQUENCE, _OCTETS, _OCTETS_IN_PIECES, _OID, _EXPLICIT = 0x30, 0x04, 0x24, 0x06, 0xA0
 _PIECES_KEPT = 20_000
@@ -35,6 +37,16 @@ def unwrap(octets: bytes) -> bytes | None:
         return body.text()
     except (_Malformed, IndexError):
         return None
+
+
+def is_enveloped(octets: bytes) -> bool:
+    """True for CMS that is encrypted."""
+    try:
+        body = _Walk(octets)
+        body.enter(_SEQUENCE)
+        return body.value(_OID) in _ENVELOPED
+    except (_Malformed, IndexError):
+        return False
 
 
 class _Walk:

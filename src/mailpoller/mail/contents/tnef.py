@@ -13,7 +13,8 @@ from typing import NamedTuple
 from mailpoller.core.message import Attachment
 from mailpoller.mail.charset import decode
 from mailpoller.mail.contents.unpack import Closed
-from mailpoller.mail.naming import type_of
+from mailpoller.mail.filetype import Looker
+from mailpoller.mail.naming import suffix_of, type_of
 from mailpoller.mail.parameters import file_name
 from mailpoller.mail.words import clean
 
@@ -149,16 +150,22 @@ class _Reader:
         kind = clean(current.kind).strip().lower()
         if "/" not in kind or len(kind) > 100:
             kind = "application/ms-tnef" if message else type_of(name)
+        looker = Looker()
+        looker.feed(bytes(octets))
+        look = looker.look()
         content_id = clean(current.content_id).strip()[:998]
         self.attachments.append(
             Attachment(
-                name=name,
+                name=name or f"part-{len(self.attachments) + 1}.{suffix_of(kind)}",
                 content_type=kind,
                 size=len(octets),
                 sha256=sha256(octets).hexdigest(),
                 inline=bool(content_id),
                 content_id=content_id and f"<{content_id.strip('<>')}>",
                 within="tnef",
+                detected_type=look.kind,
+                macros=look.macros,
+                encrypted=look.encrypted,
             )
         )
         if message and depth < _DEEPEST:
