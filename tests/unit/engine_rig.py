@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports, Scope
+from mailpoller.assembly.plans import brake_of
 from mailpoller.assembly.shares import Bounds
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.message import Message
@@ -134,6 +135,7 @@ class Rig:
             policies=self.config.policies(),
             rules=rules,
             conversations=conversations,
+            brake=brake_of(self.config),
         )
         parts = self.fleet.add_mailbox(MailboxPlan(name, self.config, pipeline, reachable=reachable, scope=scope))
         self.watcher, self.runner, self.judge = parts.watcher, parts.runner, parts.judge

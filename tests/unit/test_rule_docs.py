@@ -110,7 +110,7 @@ def test_fields_of_the_event_are_those_of_the_page() -> None:
 def test_every_reason_of_the_pipeline_is_on_the_page() -> None:
     reasons = [value for name, value in vars(pipeline).items() if name.isupper() and isinstance(value, str)]
 
-    assert len(reasons) == 6
+    assert len(reasons) == 8
     assert [reason for reason in reasons if f"`{reason}`" not in PAGE] == []
 
 

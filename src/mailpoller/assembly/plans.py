@@ -14,10 +14,11 @@ from mailpoller.config.difference import written_out
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import RELOADED_KEYS, QuarantineConfig
 from mailpoller.config.sections import CONVERSATIONS, QUARANTINE, RULES, TABLE
-from mailpoller.core.component import RuleConfig, Runtime, SourceConfig
+from mailpoller.core.component import RuleConfig, Runtime, SourceConfig, spared
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Rule
 from mailpoller.core.spool import Spool
+from mailpoller.engine.brake import Brake
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.mail.understand.arrival import Arrival
@@ -34,7 +35,7 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
     return MailboxPlan(
         mailbox,
         block,
-        pipeline_of(config, mailbox, rules),
+        pipeline_of(config, mailbox, rules, brake=brake_of(block)),
         notices=notices_of(config, mailbox, fleet),
         reachable=reachable,
         bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
@@ -122,8 +123,19 @@ class Rules(Mapping[str, Rule]):
         return len(self._blocks)
 
 
-def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None) -> Pipeline:
-    """What judges the messages of a mailbox. ``rules``: those that are built already, by name."""
+def brake_of(block: SourceConfig) -> Brake | None:
+    """The mailbox's brake; None if it has none."""
+    if (written := block.brake) is None:
+        return None
+    senders, files = spared(written.except_)
+    return Brake(written.mails, written.window, spared=senders, files=files)
+
+
+def pipeline_of(
+    config: Config, mailbox: str, rules: Mapping[str, Rule] | None = None, brake: Brake | None = None
+) -> Pipeline:
+    """What judges the messages of a mailbox. ``rules``: those that are built already, by name. ``brake``: only where
+    mail comes in; what is judged for a trial counts nowhere."""
     block = config.mailboxes[mailbox]
     if rules is None:
         bare = Runtime(SystemClock(), Spool(Path()), config.service.state_directory)
@@ -139,6 +151,8 @@ def pipeline_of(config: Config, mailbox: str, rules: Mapping[str, Rule] | None =
         arrival=Arrival(block.own_addresses(), declared=block.address is not None, trust=block.trust()),
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
+        max_hops=block.max_hops,
+        brake=brake,
         rules=[rules[name] for name in config.rules_of(mailbox)],
     )
 

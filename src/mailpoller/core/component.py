@@ -258,12 +258,35 @@ class ClassPolicy(Block):
         return self
 
 
+class BrakeConfig(Block):
+    """How many mails of one sender are no flood."""
+
+    mails: int = Field(ge=2, le=10_000)
+    """So many, received within ``window``, are delivered; what comes beyond is quarantined until there are fewer."""
+    window: Duration = timedelta(minutes=10)
+    """Counted by when the server received them. At most a day."""
+    except_: Excepted | None = Field(default=None, alias="except")
+    """Who may send any number."""
+
+    @field_validator("window")
+    @classmethod
+    def _bounded(cls, window: timedelta) -> timedelta:
+        if not timedelta(seconds=1) <= window <= timedelta(days=1):
+            raise ValueError("a window is 1s to 1d")
+        return window
+
+
+def spared(excepted: Excepted | None) -> tuple[frozenset[str], tuple[Path, ...]]:
+    """Senders in small letters, and files that list more of them."""
+    written = excepted.senders if excepted is not None else ()
+    senders = frozenset(one.lower().lstrip("@") for one in written if isinstance(one, str))
+    return senders, tuple(one.file for one in written if isinstance(one, SenderFile))
+
+
 def _policy(written: PolicyWord | ClassPolicy) -> Policy:
     if not isinstance(written, ClassPolicy):
         return Policy(written)
-    spared = written.except_.senders if written.except_ is not None else ()
-    senders = frozenset(one.lower().lstrip("@") for one in spared if isinstance(one, str))
-    files = tuple(one.file for one in spared if isinstance(one, SenderFile))
+    senders, files = spared(written.except_)
     return Policy(written.action, written.queue or "", senders, files)
 
 
@@ -339,6 +362,12 @@ class SourceConfig(Component):
     """The same for the class ``bulk``."""
     reports: PolicyWord | ClassPolicy = "deliver"
     """The same for the class ``report``."""
+
+    brake: BrakeConfig | None = None
+    """Quarantines what one sender writes beyond a number of mails, as two programs do that answer one another. None:
+    any number."""
+    max_hops: int = Field(default=100, ge=10, le=10_000)
+    """A mail that has gone through more servers than this (its Received fields) goes in a circle: quarantined."""
 
     disposition: DispositionLiteral = Disposition(seen=True)
     """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag:

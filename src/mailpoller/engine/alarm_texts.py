@@ -43,6 +43,7 @@ class Kind(Enum):
     NUMBERING_CHANGED = "numbering-changed"
     OCTETS_DOUBTFUL = "octets-doubtful"
     POISON_QUARANTINED = "poison-quarantined"
+    FLOOD_QUARANTINED = "flood-quarantined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,15 @@ MANNERS = {
         "",
         "",
         "They were not parsed. What became of each: mailpoller trace MID",
+        lasts=False,
+    ),
+    Kind.FLOOD_QUARANTINED: Manner(
+        "A sender floods the mailbox {subject}{place}, and what is too much is quarantined",
+        "Senders flood {count} mailboxes{place}, and what is too much is quarantined",
+        "",
+        "",
+        "Two programs that answer one another, or an attack. Who it is: mailpoller trace MID. Whoever may send so much "
+        "is named in the mailbox's brake, under except.",
         lasts=False,
     ),
 }

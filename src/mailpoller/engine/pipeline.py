@@ -17,6 +17,7 @@ from mailpoller.core.policy import USUAL, Policy, is_from
 from mailpoller.core.ports import Rule
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
+from mailpoller.engine.brake import Brake
 from mailpoller.mail.understand.arrival import Arrival
 from mailpoller.storage.listed import sender_list
 
@@ -26,6 +27,8 @@ OWN_MAIL = "own-mail"
 TEST_MESSAGE = "test-message"
 OVERSIZE = "oversize"
 BY_RULE = "rule"
+TOO_MANY_HOPS = "too-many-hops"
+FLOOD = "flood"
 RULE_FAILED = "rule-failed"
 NO_QUEUE = "no-queue"
 """The reasons that the pipeline gives, beside those that a rule names, and the classes that a policy speaks of."""
@@ -50,13 +53,15 @@ class Pipeline:
       keeps in the local directory: by mail it would go in a circle, and a stranger may have forged the header.
     2. A subject with the quarantine ``marker`` is quarantined as ``test-message``; an empty marker is never found.
     3. A message that was cut because it is too large, if ``oversize`` is ``quarantine``.
-    4. The rules in order; with ``force_default_queue`` those alone that ask for it, and no queue that they name. Later
+    4. A message that has gone through more than ``max_hops`` servers is quarantined as ``too-many-hops``, and one of
+      which the ``brake`` says that its sender writes too often as ``flood``.
+    5. The rules in order; with ``force_default_queue`` those alone that ask for it, and no queue that they name. Later
        rules add queues and tags, and overrule topic, priority and class; quarantine and discard end it; stop
        ends it after that rule's other wishes are noted.
-    5. The policy of the message's class, if there is one that does not except its sender: quarantined or discarded
+    6. The policy of the message's class, if there is one that does not except its sender: quarantined or discarded
        with the class for a reason, or a queue in place of those that rules named. It is not asked if a rule ended the
        judging, or named a queue because of the class.
-    6. ``default_queue`` if no rule named one; without it the message is quarantined as ``no-queue``.
+    7. ``default_queue`` if no rule named one; without it the message is quarantined as ``no-queue``.
 
     A rule that raises has a bug that every retry would meet again: the message is quarantined as ``rule-failed``,
     which neither loses it nor lets it come back for ever.
@@ -75,6 +80,8 @@ class Pipeline:
         rules: Sequence[Rule] = (),
         conversations: ConversationFinder | None = None,
         arrival: Arrival | None = None,
+        max_hops: int = 100,
+        brake: Brake | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._default_queue = default_queue
@@ -83,6 +90,8 @@ class Pipeline:
         self._lists = {path: sender_list(path) for policy in self._policies.values() for path in policy.files}
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
+        self._max_hops = max_hops
+        self._brake = brake
         self._standing = standing
         self._forced = standing.forced
         self._rules = tuple(rule for rule in rules if not standing.forced or getattr(rule, "asks_forced", False))
@@ -125,6 +134,10 @@ class Pipeline:
             return Quarantine(TEST_MESSAGE, "the subject bears the quarantine marker")
         if message.raw.truncated and self._quarantines_oversize:
             return Quarantine(OVERSIZE, "the message is larger than max_message_size")
+        if len(message.headers) > self._max_hops and (hops := len(message.header("Received"))) > self._max_hops:
+            return Quarantine(TOO_MANY_HOPS, f"the message has gone through {hops} servers, which is a circle")
+        if self._brake is not None and self._brake.stops(message):
+            return Quarantine(FLOOD, "its sender writes more often than brake allows")
         return None
 
     def _ask(self, message: Message, asked: Asked) -> Verdict:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
 
 from mailpoller.core.delivery import Disposed, Outcome, Question
 from mailpoller.core.message import Claim, Folder
@@ -13,6 +16,12 @@ from mailpoller.engine.deadline import Deadline
 from mailpoller.engine.numbering import Numbering
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.patience import Patience
+from mailpoller.engine.pipeline import FLOOD
+
+log = structlog.get_logger(__name__)
+
+_CALM = timedelta(hours=1)
+"""Without a mail that is one too many, a flood is over."""
 
 
 class Reports:
@@ -28,6 +37,8 @@ class Reports:
         self._patience = patience
         self._numbering = numbering
         self._disposition_failing = False
+        self._flood: datetime | None = None
+        """When a mail was one too many last."""
         self._gaps: dict[str, str] = {}
         """Folder -> what its listing does not show."""
 
@@ -70,6 +81,18 @@ class Reports:
             self._alarm.tell(
                 Kind.POISON_QUARANTINED, self._mailbox, f"message {outcome.claim.mid}", group=self._attended.group
             )
+        if outcome.kind == "quarantined" and outcome.reason == FLOOD:
+            self._flooded(outcome)
+
+    def _flooded(self, outcome: Outcome) -> None:
+        """Told once, however many mails there are, until none was one too many for an hour."""
+        now = self._clock.now()
+        if self._flood is None or not timedelta(0) <= now - self._flood < _CALM:
+            detail = f"message {outcome.claim.mid} is the first of them"
+            self._alarm.tell(Kind.FLOOD_QUARANTINED, self._mailbox, detail, group=self._attended.group)
+            self._alarm.fault(self._mailbox, "sender.braked", "its sender writes too often", outcome.claim.mid)
+            log.warning("sender.braked", mailbox=self._mailbox, mid=outcome.claim.mid)
+        self._flood = now
 
     def disposed(self, failed: Sequence[Disposed], applied: Sequence[Disposed]) -> None:
         if failed:
