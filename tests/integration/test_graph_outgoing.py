@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mailpoller.core.delivery import Receipt, Refusal
+from mailpoller.core.delivery import Receipt
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.ports import Mail
 from mailpoller.mail.compose import test_mail as made_test_mail
@@ -185,15 +185,14 @@ async def test_quarantined_message_arrives_bit_for_bit(
     assert attached.get_content_type() == "application/octet-stream"  # type: ignore[union-attr]
 
 
-async def test_quarantined_message_that_is_too_large_is_told_of_and_kept_here(
+async def test_of_a_quarantined_message_that_is_too_large_the_header_is_told(
     graph: Graph, make: Callable[..., GraphOutgoing], tmp_path: Path
 ) -> None:
     config = SmtpQueueConfig.model_validate({"type": "smtp", "outgoing": "office", "to": "quarantine@example.com"})
     sink = config.build("quarantine", replace(runtime(tmp_path), outgoings={"office": make()}))
     octets = plain(subject="large") + b"x" * 60 * 50_000
     (answer,) = await sink.deliver([make_delivery(1, octets, reason="poison")])
-    assert isinstance(answer, Refusal)
-    assert answer.permanent
+    assert isinstance(answer, Receipt)
     assert "larger than the relay takes" in sent(graph).get_payload()[0].get_payload()  # type: ignore[union-attr, index]
 
 
