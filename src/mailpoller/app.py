@@ -17,6 +17,7 @@ import structlog
 from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
+from mailpoller.assembly.noting import note_configuration, note_start
 from mailpoller.assembly.parts import NOTICES, Bystander, Ports
 from mailpoller.assembly.plans import Rules, bare_plan, plan_of, set_up_quarantine
 from mailpoller.assembly.reload import Reload
@@ -55,6 +56,7 @@ from mailpoller.engine.notices import Notices
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
+from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.recognition import vanished
 from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.mail.compose import test_mail
@@ -139,7 +141,10 @@ async def assemble(
         health = Health(clock)
         health.recall(await ledger.last_polls(), await ledger.first_runs())
         alerts = (config.alerts.outgoing or "") if config.alerts else ""
-        ports = Ports(ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander())
+        pauses = Pauses(await ledger.pauses())
+        ports = Ports(
+            ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander(), pauses=pauses
+        )
         bounds = Bounds.of(service, len(config.queues))
         polled = sum(config.runs(name) for name in config.mailboxes) if only is None else 1
         if 0 < bounds.connections < min(polled, service.max_connections or polled):
@@ -196,7 +201,12 @@ async def assemble(
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
         reloader: Reloader | None = None
         if load is not None:
-            reloader = Reloader(Reload(config, fleet, lacking, load, only=only), health, Notifier())
+            reloader = Reloader(
+                Reload(config, fleet, lacking, load, only=only),
+                health,
+                Notifier(),
+                after=lambda now: note_configuration(now, ledger),
+            )
         operations = Operations(
             ledger,
             health,
@@ -206,8 +216,9 @@ async def assemble(
             overdue=overdue,
             alarm=alarm,
             more=reloader.report if reloader else dict,
+            pauses=pauses,
         )
-        handlers = operations.handlers() | ({"reload": reloader.handle} if reloader else {})
+        handlers = operations.handlers() | ({"reload": operations.noted("reload", reloader.handle)} if reloader else {})
         control = ControlServer(service.control_socket, handlers)
         watching: dict[str, Service] = {}
         if (wanted := config.of(METRICS)) is not None:
@@ -238,6 +249,7 @@ async def assemble(
                 "takeover": bring_over,
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": Forecast(fleet.expiring, alarm, clock).run,
+                "changes": lambda _: note_start(config, ledger),
                 **watching,
                 **({"reload": reloader.run} if reloader else {}),
             },

@@ -65,6 +65,7 @@ def test_every_key_that_is_printed_is_on_the_page(tmp_path: Path, dovecot: Dovec
     assert keys(said("health", "--json")) <= documented("health")
     assert keys(said("status", "--json")) <= documented("status")
     assert keys(said("errors", "--json")) <= documented("errors")
+    assert keys(said("changes", "--json")) <= documented("changes")
     assert keys(said("errors", "--clear", "--json")) <= documented("errors")
     mid = said("trace", "ada@customer.example", "--json")[0]["mid"]
     assert mailpoller("redeliver", mid, "--config", str(site.config)).code == 0

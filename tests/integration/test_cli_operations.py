@@ -359,3 +359,32 @@ def scraped(where: Path, page: str) -> str:
         wire.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
         with wire.makefile("rb") as answer:
             return answer.read().decode()
+
+
+# --- pause and changes
+# ------------------------------------------------------------------------------------------------------------------
+def test_a_pause_holds_across_a_restart_and_is_told_with_who_it_was(site: Site, dovecot: Dovecot, user: str) -> None:
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 3)
+        assert ask(site, "pause", "support").out == "mailbox support is paused\n"
+        daemon.until(lambda: ask(site, "status", "--json").json["mailboxes"][0]["state"] == "paused")
+        assert ask(site, "health").code == 1
+        assert ask(site, "poll", "support").code == 65
+        assert daemon.stop() == 0
+    dovecot.deliver(user, mail("four"))
+    with site.run() as daemon:
+        daemon.until(lambda: ask(site, "status", "--json").json["mailboxes"][0]["state"] == "paused")
+        assert daemon.count("message.delivered") == 0
+        assert ask(site, "resume", "support").code == 0
+        daemon.until(lambda: daemon.count("message.delivered") == 1)
+        assert daemon.stop() == 0
+    assert ask(site, "pause", "--queue", "support").code == 0, "without a daemon, too"
+    assert ask(site, "resume", "--all").code == 65
+    told = ask(site, "changes", "--since", "1h", "--json").json
+    events = [one["event"] for one in reversed(told)]
+    assert events == ["service.started", "verb.pause", "service.started", "verb.resume", "verb.pause"]
+    assert all(one["who"] for one in told if one["event"].startswith("verb."))
+    site.settings["mailboxes"]["support"]["poll_interval"] = "7m"
+    with site.run() as daemon:
+        daemon.until(lambda: "poll_interval" in ask(site, "changes").out)
+        assert daemon.stop() == 0

@@ -34,7 +34,8 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 
 PASSWORD = "hunter2-never-shown"
 VERBS = [
-    "run", "check", "reload", "explain", "test", "config", "schema", "health", "status", "errors", "trace", "poll",
+    "run", "check", "reload", "explain", "test", "config", "schema", "health",
+    "changes", "pause", "resume", "status", "errors", "trace", "poll",
     "redeliver", "accept", "forget", "demo", "queue", "queue list", "queue show", "queue take", "queue ack",
     "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation", "conversation mint",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from mailpoller.engine.ending import Ending
 from mailpoller.engine.health import Health
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.observer import Observer
+from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.recognition import Recognition
@@ -62,6 +63,7 @@ class Ports:
     alerts: str = ""
     """The outgoing that the alarm sends by; empty if it mails nobody."""
     bystander: Bystander = field(default_factory=Bystander)
+    pauses: Pauses = field(default_factory=Pauses)
 
 
 Scope = Literal["mailbox", "departments", "all"]
@@ -133,6 +135,7 @@ def mailbox_parts(
         connecting=shares.connecting,
         connections=shares.connections,
         require=partial(require_secrets, block) if any(secrets_of(block)) else None,
+        pauses=ports.pauses,
     )
     observer = ports.bystander.observer(name, watcher.reports)
     dispatcher = Dispatcher(block, queues, clock)
@@ -264,6 +267,7 @@ def queue_parts(
         recognition=Recognition(_known_as(name, sink), sink, ports.ledger, ports.runtime.clock),
         calls=shares.calls(),
         formerly=block.formerly,
+        paused=partial(ports.pauses.of_queue, name),
     )
     alarm.learn(queue.doubts)
     return queue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import structlog
 
 from mailpoller.assembly.reload import Reload
 from mailpoller.assembly.reloaded import Reloaded
+from mailpoller.config import Config
 from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.health import Health
@@ -26,14 +27,22 @@ REMEMBERED = 16
 class Reloader:
     """Carries out reloads while the service runs; systemd is told when one begins and ends.
 
-    ``last`` is what came of the last one that was no dry run.
+    ``last`` is what came of the last one that was no dry run. ``after`` is given what holds after each of those.
     """
 
-    def __init__(self, reload: Reload, health: Health, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        reload: Reload,
+        health: Health,
+        notifier: Notifier,
+        *,
+        after: Callable[[Config], Awaitable[None]] | None = None,
+    ) -> None:
         self.last: Reloaded | None = None
         self._reload = reload
         self._health = health
         self._notifier = notifier
+        self._after = after
         self._turn = asyncio.Lock()
         self._group: TaskGroup | None = None
         self._asked = False
@@ -114,6 +123,8 @@ class Reloader:
         self._notifier.reloading()
         try:
             report = self.last = await self._reload.run(remove=remove)
+            if self._after is not None:
+                await self._after(self._reload.holding)
         finally:
             self._notifier.ready()
         self._health.notice = "" if report.well else "the configuration on disk is not the one that holds"

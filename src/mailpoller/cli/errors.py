@@ -10,6 +10,7 @@ import typer
 from mailpoller.cli.exits import explained
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import counted, print_json, print_table
+from mailpoller.cli.since import SinceOption, instant_of
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -21,6 +22,7 @@ def errors(
         str | None, typer.Argument(metavar="NAME", help="A mailbox or outgoing; all of them if left out.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")] = 50,
+    since: SinceOption = None,
     clear: Annotated[bool, typer.Option("--clear", help="Forget them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,10 +33,12 @@ def errors(
     \b
     Examples:
       mailpoller errors support
+      mailpoller errors --since 1h
       mailpoller errors --clear
     """
     from mailpoller.cli.service import carry_out, entered, reader
 
+    begin = instant_of(since)
     with explained():
         found = entered(config)
         if clear:
@@ -45,7 +49,7 @@ def errors(
                 typer.echo(f"{counted(cleared, 'error')} cleared")
             return
         with reader(found) as ledger:
-            faults = ledger.faults(subject, limit=limit)
+            faults = ledger.faults(subject, limit=limit, since=begin)
         if as_json:
             print_json([asdict(fault) for fault in faults])
             return

@@ -14,8 +14,12 @@ from mailpoller.cli.output import counted
 MailboxArgument = Annotated[str, typer.Argument(metavar="MAILBOX", help="The mailbox's name.")]
 
 
-def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
-    """Have the running daemon poll a mailbox now.
+def poll(
+    config: ConfigOption,
+    mailbox: Annotated[str | None, typer.Argument(metavar="[MAILBOX]", help="The mailbox's name.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every mailbox that is not paused.")] = False,
+) -> None:
+    """Have the daemon poll a mailbox, or all, now.
 
     Also while it waits out a failure or a refused login: after a password was mended, say.
 
@@ -25,8 +29,15 @@ def poll(config: ConfigOption, mailbox: MailboxArgument) -> None:
     """
     from mailpoller.cli.service import ask, entered, known_mailbox
 
+    if (mailbox is None) is not everything:
+        refuse("say either a mailbox or --all")
     with explained():
         found = entered(config)
+        if mailbox is None:
+            answer = ask(found, {"do": "poll", "all": True})
+            paused = f"; {answer['paused']} paused" if answer["paused"] else ""
+            typer.echo(f"{counted(answer['polled'], 'mailbox')} being polled{paused}")
+            return
         ask(found, {"do": "poll", "mailbox": known_mailbox(found, mailbox)})
         typer.echo(f"{mailbox} is being polled")
 

@@ -52,6 +52,7 @@ def _import_structlog() -> None:
 
 
 from mailpoller.cli import (  # noqa: E402
+    changes,
     check,
     config,
     conversation,
@@ -61,6 +62,7 @@ from mailpoller.cli import (  # noqa: E402
     health,
     oauth,
     operate,
+    pause,
     queue,
     reload,
     run,
@@ -83,6 +85,9 @@ program.command("trace")(trace.trace)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(oauth.oauth, name="oauth")
 program.add_typer(conversation.conversation, name="conversation")
+program.command("changes")(changes.changes)
+program.command("pause")(pause.pause)
+program.command("resume")(pause.resume)
 program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -99,7 +100,17 @@ def ask(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> d
     """Ask the running daemon. Raises TransientError if none answers."""
     from mailpoller.engine.control import ask as ask_socket
 
-    return ask_socket(config.service.control_socket, request, deadline=timedelta(seconds=seconds))
+    return ask_socket(config.service.control_socket, {"who": who(), **request}, deadline=timedelta(seconds=seconds))
+
+
+def who() -> str:
+    """Who asks, as the journal names them: whoever called sudo, or the user."""
+    if (name := os.environ.get("SUDO_USER")) and os.environ.get("SUDO_UID"):
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def carry_out(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,6 +141,6 @@ async def _alone(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
     ledger = await config.ledger.open(clock)
     try:
         handlers = Operations(ledger, Health(clock), {}, {}).handlers()
-        return dict(await handlers[str(request["do"])](request))
+        return dict(await handlers[str(request["do"])]({"who": who(), **request}))
     finally:
         await ledger.close()

@@ -65,6 +65,9 @@ def _findings(report: Mapping[str, Any]) -> Iterator[Finding]:
         return
     if "ledger_error" in report:
         yield Finding(Level.CRITICAL, "ledger", report["ledger_error"])
+    reloaded = report.get("configuration") or {}
+    if reloaded.get("outcome") in ("bad", "refused", "partly"):
+        yield Finding(Level.WARNING, "configuration", f"the last reload was {reloaded['outcome']}: status says more")
     boxes = report.get("mailboxes", ())
     if all(box["condition"] == "not polled" for box in boxes):
         yield Finding(Level.CRITICAL, "service", "no mailbox is polled")
@@ -74,6 +77,8 @@ def _findings(report: Mapping[str, Any]) -> Iterator[Finding]:
     for queue in report.get("queues", ()):
         if queue["state"] == "down":
             yield Finding(Level.CRITICAL, f"queue {queue['queue']}", f"down: {queue['reason']}")
+        elif queue["state"] == "paused":
+            yield Finding(Level.WARNING, f"queue {queue['queue']}", queue["reason"])
         elif queue["state"] != "up" or queue.get("concerns"):
             yield Finding(Level.WARNING, f"queue {queue['queue']}", queue["reason"] or queue["state"])
     reload = report.get("configuration") or {"outcome": "same"}
@@ -95,6 +100,8 @@ def _mailbox(box: Mapping[str, Any]) -> tuple[Level, str] | None:
         return Level.CRITICAL, f"{condition}: {reason}"
     if box["behind"]:
         return Level.CRITICAL, f"behind, {condition}" + (f": {reason}" if reason else "")
+    if condition == "paused":
+        return Level.WARNING, reason
     if condition == "retrying":
         return Level.WARNING, f"retrying: {reason}"
     if box["last_poll_at"] is None:

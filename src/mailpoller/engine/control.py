@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pwd
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +35,9 @@ _KINDS: Mapping[str, type[MailpollerError]] = {
     "transient": TransientError,
 }
 """The errors that a refusal tells apart; all others are plain :class:`MailpollerError` on the other side."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""pid, uid, gid."""
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -74,7 +79,7 @@ class ControlServer:
             async with asyncio.timeout(READ_DEADLINE.total_seconds()):
                 line = await reader.readline()
             async with self._turns, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
-                answer = await self._answer(line)
+                answer = await self._answer(line, _peer(writer))
                 writer.write(json.dumps(answer, default=str).encode() + b"\n")
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):
@@ -83,14 +88,14 @@ class ControlServer:
             self._connections -= 1
             writer.close()
 
-    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+    async def _answer(self, line: bytes, peer: str) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
             handler = self._handlers[request["do"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": "not a request that this daemon knows"}
         try:
-            return {"ok": True, **await handler(request)}
+            return {"ok": True, **await handler({**request, "peer": peer})}
         except MailpollerError as error:
             return {"ok": False, "error": str(error), "kind": _kind(error)}
         except (KeyError, ValueError, TypeError):
@@ -98,6 +103,19 @@ class ControlServer:
         except Exception:
             log.exception("control.failed", verb=str(request.get("do")))
             return {"ok": False, "error": "the request failed; the daemon's log says why"}
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    """The name of the user at the other end, as the kernel tells it (SO_PEERCRED, unix(7))."""
+    try:
+        told = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        uid = _CREDENTIALS.unpack(told)[1]
+    except (OSError, AttributeError, struct.error):
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _kind(error: MailpollerError) -> str:

@@ -16,7 +16,7 @@ from mailpoller.engine.histogram import Histogram
 LATENCIES = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
 """Seconds from the server's date of a message to the commit that a queue holds it: the bounds that are counted."""
 
-_WORDS = ("up", "starting", "retrying", "behind", "refused", "held", "not polled")
+_WORDS = ("up", "starting", "retrying", "behind", "refused", "held", "paused", "not polled")
 """Of a status line, in this order."""
 
 
@@ -31,6 +31,7 @@ class Condition(Enum):
     RETRYING = "retrying"
     REFUSED = "refused"
     HELD = "held"
+    PAUSED = "paused"
     NOT_POLLED = "not polled"
 
 
@@ -71,7 +72,7 @@ class MailboxHealth:
 
     def behind(self, now: datetime) -> bool:
         """True if no poll was completed for two intervals and a minute, or a folder is left out of them."""
-        if self.condition is Condition.NOT_POLLED:
+        if self.condition in (Condition.NOT_POLLED, Condition.PAUSED):
             return False
         if self.failing:
             return True
@@ -83,8 +84,8 @@ class MailboxHealth:
 
     def state(self, now: datetime) -> str:
         """How it is in one word, the same everywhere: ``up``, ``starting`` (no poll yet), ``retrying``, ``behind``,
-        ``refused``, ``held``, ``not polled``."""
-        if self.condition in (Condition.REFUSED, Condition.HELD, Condition.NOT_POLLED):
+        ``refused``, ``held``, ``paused``, ``not polled``."""
+        if self.condition in (Condition.REFUSED, Condition.HELD, Condition.PAUSED, Condition.NOT_POLLED):
             return str(self.condition.value)
         if self.behind(now):
             return "behind"
@@ -176,7 +177,7 @@ class Health:
 
     def line(self) -> str:
         """One line for ``systemctl status``: mailboxes up, starting (no poll yet), retrying, behind, refused, held,
-        not polled."""
+        paused, not polled."""
         now = self._clock.now()
         words: Counter[str] = Counter()
         for health in self.mailboxes.values():

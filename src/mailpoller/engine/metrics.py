@@ -20,7 +20,7 @@ from mailpoller.core.tasks import within
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
 from mailpoller.engine.health import Condition, Health, MailboxHealth
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 from mailpoller.engine.watcher import Watcher
 
 REST = 20
@@ -188,7 +188,7 @@ class Metrics:
     def _of_queues(self, now: datetime) -> Iterator[tuple[Family, Iterable[Sample]]]:
         queues = list(self._queues())
         deep = [(queue.name, queue.depth) for queue in queues if queue.depth is not None]
-        yield QUEUE_UP, (_at(queue.name, float(queue.state is not State.DOWN)) for queue in queues)
+        yield QUEUE_UP, (_at(queue.name, float(queue.takes_mail)) for queue in queues)
         yield QUEUE_FAILURES, (_at(queue.name, queue.failures) for queue in queues)
         yield RECEIPTS, (_at(queue.name, queue.receipts) for queue in queues)
         yield (
@@ -226,7 +226,7 @@ class Metrics:
 
 
 def _up(box: MailboxHealth, now: datetime) -> bool:
-    return box.last_poll_at is not None and not box.critical(now)
+    return box.last_poll_at is not None and box.condition is not Condition.PAUSED and not box.critical(now)
 
 
 def _of(box: MailboxHealth, value: float) -> Sample:
@@ -275,7 +275,7 @@ def _number(value: float) -> str:
 
 START = Family("mailpoller_start_time_seconds", "gauge", "When the daemon started, in seconds since 1970.")
 MAILBOX_UP = Family(
-    "mailpoller_mailbox_up", "gauge", "1 if it was polled in time and is neither refused nor held, else 0."
+    "mailpoller_mailbox_up", "gauge", "1 if it was polled in time and is neither refused, held nor paused, else 0."
 )
 POLL_AGE = Family(
     "mailpoller_mailbox_poll_age_seconds",
@@ -304,7 +304,7 @@ OLDEST = Family(
     "Age of the oldest message without an outcome, by the server's date; missing where none waits.",
 )
 HOST_SESSIONS = Family("mailpoller_host_sessions", "gauge", "Sessions that are open to a host.")
-QUEUE_UP = Family("mailpoller_queue_up", "gauge", "1 if the queue takes mail, 0 if it is down.")
+QUEUE_UP = Family("mailpoller_queue_up", "gauge", "1 if the queue takes mail, 0 if it is down or paused.")
 QUEUE_FAILURES = Family("mailpoller_queue_failures_total", "counter", "How often the queue went down.")
 RECEIPTS = Family("mailpoller_queue_receipts_total", "counter", "Deliveries that the queue holds durably.")
 REFUSALS = Family("mailpoller_queue_refusals_total", "counter", "Deliveries that it refused, passing or permanent.")

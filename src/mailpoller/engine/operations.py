@@ -17,6 +17,7 @@ from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
 from mailpoller.engine.health import Health
 from mailpoller.engine.overdue import Overdue, stuck_report
+from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.queues import Queue, State
 from mailpoller.engine.watcher import Watcher
 
@@ -24,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 Decision = Literal["baseline", "replay", "absence"]
 _DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay", "absence": "absence"}
+
+
+_UNSAID = frozenset({"do", "who", "peer", "dry_run"})
 
 
 def _is_dormant(queue: Queue) -> bool:
@@ -49,6 +53,7 @@ class Operations:
         overdue: Overdue | None = None,
         alarm: Alarm | None = None,
         more: Callable[[], Mapping[str, Any]] = dict,
+        pauses: Pauses | None = None,
     ) -> None:
         self._ledger = ledger
         self._health = health
@@ -58,18 +63,38 @@ class Operations:
         self._overdue = overdue
         self._alarm = alarm
         self._more = more
+        self._pauses = pauses or Pauses()
 
     def handlers(self) -> dict[str, Handler]:
-        """Verb -> what carries it out."""
-        return {
-            "status": self.status,
+        """Verb -> what carries it out; what changes something is kept for ``mailpoller changes``."""
+        changing = {
             "poll": self.poll,
             "accept": self.accept,
             "adopt-queue": self.adopt_queue,
             "forget": self.forget,
             "redeliver": self.redeliver,
             "clear-errors": self.clear_errors,
+            "pause": self.pause,
+            "resume": self.resume,
         }
+        return {"status": self.status, **{verb: self.noted(verb, work) for verb, work in changing.items()}}
+
+    def noted(self, verb: str, work: Handler) -> Handler:
+        """``work``, which is kept for ``mailpoller changes`` once it is done, unless it was a dry run. That it cannot
+        be kept undoes nothing, and is logged."""
+
+        async def noted(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            answer = await work(request)
+            if request.get("dry_run") or request.get("number") is not None:  # of a reload that is kept already
+                return answer
+            words = [f"{key} {value}" for key, value in request.items() if value and key not in _UNSAID]
+            try:
+                await self._ledger.record(f"verb.{verb}", who_of(request), ", ".join(words))
+            except LedgerUnavailable as error:
+                log.warning("change.unrecorded", verb=verb, reason=str(error))
+            return answer
+
+        return noted
 
     async def status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """How everything fares; what only the ledger knows is left out when it cannot be read, and ``ledger_error``
@@ -97,8 +122,8 @@ class Operations:
         queues = [
             {
                 "queue": queue.name,
-                "state": queue.state.value,
-                "reason": queue.reason or "; ".join(queue.concerns.values()),
+                "state": "paused" if queue.paused() else queue.state.value,
+                "reason": queue.paused() or queue.reason or "; ".join(queue.concerns.values()),
                 "vanished": queue.vanished,
                 "concerns": dict(queue.concerns),
                 "durability": None if (found := queue.durability) is None else asdict(found),
@@ -118,9 +143,50 @@ class Operations:
         }
 
     async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Poll a mailbox now, also if it is waiting out a failure."""
-        self._watcher(request).insist()
+        """Poll a mailbox, or all of them, now, also if it is waiting out a failure. Those that are paused stay so."""
+        watchers = list(self._watchers.values()) if request.get("all") else [self._watcher(request)]
+        free = [one for one in watchers if not self._is_paused(one)]
+        if not free and watchers:
+            one = watchers[0]
+            raise MailpollerError(self._pauses.of_mailbox(one.mailbox, one.source.account.host))
+        for watcher in free:
+            watcher.insist()
+        return {"polled": len(free), "paused": len(watchers) - len(free)}
+
+    async def pause(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Stop polling, or bringing mail to a queue, until it is resumed: ``what`` is ``mailbox NAME``, ``queue
+        NAME``, ``host NAME`` or ``all``. What is in hand is finished."""
+        what, who = str(request["what"]), who_of(request)
+        if not await self._ledger.pause(what, who):
+            raise MailpollerError(f"{what} is paused already")
+        log.info("operator.paused", what=what, who=who)
+        await self._take_up_pauses()
         return {}
+
+    async def resume(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Undo :meth:`pause`."""
+        what, who = str(request["what"]), who_of(request)
+        if not await self._ledger.resume(what):
+            raise MailpollerError(f"{what} is not paused")
+        log.info("operator.resumed", what=what, who=who)
+        await self._take_up_pauses()
+        return {}
+
+    async def _take_up_pauses(self) -> None:
+        """What the ledger has is what holds; whoever it concerns looks at once."""
+        standing = dict(await self._ledger.pauses())
+        watchers, queues = list(self._watchers.values()), [*self._queues.values(), *self._own.values()]
+        before = [self._is_paused(one) for one in watchers], [bool(queue.paused()) for queue in queues]
+        self._pauses.standing = standing
+        for watcher, was in zip(watchers, before[0], strict=True):
+            if self._is_paused(watcher) is not was:
+                watcher.stir()
+        for queue, was in zip(queues, before[1], strict=True):
+            if was and not queue.paused():
+                queue.resumed()
+
+    def _is_paused(self, watcher: Watcher) -> bool:
+        return bool(self._pauses.of_mailbox(watcher.mailbox, watcher.source.account.host))
 
     async def accept(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Decide about a held mailbox, or about absences: ``how`` is baseline, replay or absence."""
@@ -183,6 +249,12 @@ class Operations:
         if name not in self._watchers:
             raise MailpollerError(f"no mailbox {name} is being polled")
         return self._watchers[name]
+
+
+def who_of(request: Mapping[str, Any]) -> str:
+    """Who asks: as they call themselves, and as the system knows them if that is another name."""
+    who, peer = str(request.get("who") or "")[:100], str(request.get("peer") or "")
+    return who if not peer or who == peer else f"{who} (as {peer})" if who else peer
 
 
 def _names(queue: Queue) -> tuple[str, ...]:

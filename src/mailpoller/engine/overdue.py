@@ -121,7 +121,7 @@ class Overdue:
     # --- mailboxes -----------------------------------------------------------------------------------------------
     async def _judge(self, health: MailboxHealth, now: datetime) -> None:
         name, waited = health.name, health.waited(now)
-        polled = health.condition is not Condition.NOT_POLLED
+        polled = health.condition not in (Condition.NOT_POLLED, Condition.PAUSED)
         late = polled and waited > 2 * health.poll_interval + timedelta(minutes=1)
         if late:
             self._say(health, waited)

@@ -122,6 +122,7 @@ class Queue:
         recognition: Recognition | None = None,
         calls: Turns | None = None,
         formerly: str | None = None,
+        paused: Callable[[], str] = str,
     ) -> None:
         self.name = name
         self.formerly = formerly
@@ -143,6 +144,8 @@ class Queue:
         """How often it went down."""
         self.depth: Depth | None = None
         """What it held a minute ago at most; None if it cannot tell."""
+        self.paused = paused
+        """Why an operator wants nothing to be brought, in words, or nothing."""
         self.recognition = recognition
         self._clock = clock
         self._listener = listener
@@ -169,7 +172,7 @@ class Queue:
     @property
     def takes_mail(self) -> bool:
         """False while there is no point in bringing anything."""
-        return self.state is not State.DOWN
+        return self.state is not State.DOWN and not self.paused()
 
     async def deliver(self, batch: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """Bring a batch: same order and length. Raises :class:`TransientError` when the queue is down or goes down by
@@ -183,6 +186,8 @@ class Queue:
         """
         if self._retired:
             raise TransientError(GONE)
+        if reason := self.paused():
+            raise TransientError(reason)
         self._under_way += 1
         try:
             if not self._opened.is_set():
@@ -197,6 +202,10 @@ class Queue:
             self._under_way -= 1
             if not self._under_way:
                 self._empty.set()
+
+    def resumed(self) -> None:
+        """It is paused no more: whoever waits with mail may bring it."""
+        self._on_ready()
 
     def hold(self) -> None:
         """Let whoever brings something wait until :meth:`open`: another queue of this name has to end first."""

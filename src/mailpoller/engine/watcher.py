@@ -37,6 +37,7 @@ from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.numbering import Numbering
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.patience import Patience
+from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.polling import Polls
 from mailpoller.engine.records import Records
 from mailpoller.engine.remainder import Remainder
@@ -78,6 +79,7 @@ class Watcher:
         connecting: asyncio.Semaphore,
         connections: Connections | None = None,
         require: Callable[[], None] | None = None,
+        pauses: Pauses | None = None,
     ) -> None:
         self.mailbox = mailbox
         self.config = config
@@ -89,7 +91,8 @@ class Watcher:
         self.polls = 0
         """Polls that were completed."""
         self.deadline = Deadline(clock, budget)
-        self.patience = Patience(stop)
+        self._pauses = pauses or Pauses()
+        self.patience = Patience(stop, self._paused)
         self._records = records
         self._clock = clock
         self._health = health
@@ -139,7 +142,9 @@ class Watcher:
         """Session after session until the service stops; returns then. Raises only what is a bug."""
         while not self._stop.is_set():
             try:
-                if await self._attend_in_turn():
+                if reason := self._paused():
+                    await self._rest_until_resumed(reason)
+                elif await self._attend_in_turn():
                     await self._rest()
             except Stopped:
                 return
@@ -159,6 +164,16 @@ class Watcher:
                     raise
                 await self._trouble(Kind.MAILBOX_DOWN, MachineTrouble(trouble), self._backoff)
 
+    def _paused(self) -> str:
+        """Why an operator wants it not to be polled now, in words, or nothing."""
+        return self._pauses.of_mailbox(self.mailbox, self._group)
+
+    async def _rest_until_resumed(self, reason: str) -> None:
+        """Without a connection until somebody stirs us; who resumes it does."""
+        self._health.enter(self.mailbox, Condition.PAUSED, reason)
+        self.deadline.lift()
+        await self._sleep.unless_stirred(lambda: self._clock.sleep(LONGEST_RETRY.total_seconds()))
+
     async def _attend_in_turn(self) -> bool:
         """One session, once there may be one; True if it ended to make room for another mailbox."""
         place = await self._admitted()
@@ -171,10 +186,10 @@ class Watcher:
             return place.yielding
 
     async def _admitted(self) -> ConnectionSlot | None:
-        """The right to connect, once it is our turn; None when the service stops."""
+        """The right to connect, once it is our turn; None when the service stops, or we are paused."""
         self._health.enter(self.mailbox, Condition.QUEUING)
         self.deadline.lift()
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._paused():
             interval = self.config.poll_interval.total_seconds()
             wish = functools.partial(self._connections.take, self.mailbox, self._group, self._due_at, interval)
             if (place := await self._sleep.unless_stirred(wish)) is not None:
@@ -193,12 +208,12 @@ class Watcher:
         """Poll and wait until the session ends, wants to be renewed, or is asked to make room."""
         everything = True
         next_poll = self._clock.monotonic()
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._paused():
             names = list(await session.folders())
             # The first folder comes last, so that it is the one that is open, and watched, while we wait.
             chosen = [*names[1:], names[0]] if everything else names[:1]
             result = await self._poll(session, chosen, names)
-            if place.yielding and not result.exhausted:
+            if (place.yielding or self._paused()) and not result.exhausted:
                 self._due_at = self._clock.monotonic()
                 return
             if everything:
@@ -352,6 +367,9 @@ class Watcher:
         return self.remainder.nothing
 
     async def _drained(self) -> Remainder:
+        if reason := self._paused():
+            self._health.enter(self.mailbox, Condition.PAUSED, reason)
+            return Remainder(reason)
         try:
             trouble = await self._carry_all()
             if not self._stop.is_set() and await self._records.mailboxes.hasten(self.mailbox):

@@ -26,7 +26,19 @@ from mailpoller.core.delivery import (
 from mailpoller.core.errors import LedgerUnavailable, MessageGone
 from mailpoller.core.identity import mint_mid, redeliveries
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
-from mailpoller.core.ports import Clock, Fault, FormerOutcome, Ledger, Mark, QueueRecord, Sight, Standing, Traits
+from mailpoller.core.ports import (
+    Change,
+    Clock,
+    Fault,
+    FormerOutcome,
+    Ledger,
+    Mark,
+    Pause,
+    QueueRecord,
+    Sight,
+    Standing,
+    Traits,
+)
 from mailpoller.core.seals.ledger import SealedSettlement
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
@@ -544,6 +556,53 @@ class LedgerSuite:
         assert isinstance(held, Held)
         assert held.reason == "settled"
         assert await ledger.counts("support") == {"claimed": 0, "deferred": 0, "settled": 1, "undisposed": 0}
+        await ledger.close()
+
+    async def test_what_is_paused_stays_so_until_it_is_resumed_also_over_a_restart(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        assert await ledger.pause("mailbox support", "ada")
+        assert not await ledger.pause("mailbox support", "bob"), "who paused it first is kept"
+        assert await ledger.pause("queue tickets", "bob")
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert await ledger.pauses() == {
+            "mailbox support": Pause(clock.now(), "ada"), "queue tickets": Pause(clock.now(), "bob")
+        }  # fmt: skip
+        assert await ledger.resume("mailbox support")
+        assert not await ledger.resume("mailbox support")
+        assert set(await ledger.pauses()) == {"queue tickets"}
+        await ledger.close()
+
+    async def test_changes_are_kept_newest_first_and_alarms_among_them(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.record("verb.poll", "ada", "mailbox support")
+        clock.move(timedelta(hours=1))
+        begin = clock.now()
+        await ledger.raise_alarm("mailbox-down:support", "imap.example.com", "connection refused")
+        await ledger.raise_alarm("mailbox-down:support", "imap.example.com", "connection refused")
+        clock.move(timedelta(hours=1))
+        await ledger.clear_alarm("mailbox-down:support")
+        await ledger.clear_alarm("mailbox-down:support")
+        found = await ledger.changes(begin)
+        assert [(one.event, one.who, one.detail) for one in found] == [
+            ("alarm.ended", "", "mailbox-down:support"),
+            ("alarm.raised", "", "mailbox-down:support: connection refused"),
+        ]
+        assert len(await ledger.changes(begin, limit=1)) == 1
+        (first,) = (await ledger.changes(begin - timedelta(days=1)))[2:]
+        assert first == Change(begin - timedelta(hours=1), "verb.poll", "ada", "mailbox support")
+        await ledger.close()
+
+    async def test_what_the_configuration_was_is_told_once_it_is_another(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        first, second = {"a": {"x": "1"}, "b": {"y": "2"}}, {"b": {"y": "3"}, "c": {}}
+        assert await ledger.configured(first) == {}
+        assert await ledger.configured(second) == first
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert await ledger.configured(second) == second
         await ledger.close()
 
     async def test_how_all_mailboxes_stand_is_how_each_of_them_stands(self, tmp_path: Path, clock: SuiteClock) -> None:

@@ -217,3 +217,22 @@ class Standing:
     def waiting(self) -> int:
         """Messages without an outcome."""
         return self.claimed + self.deferred
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Something that an operator paused: since when, and who it was."""
+
+    at: datetime
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of ``mailpoller changes``: when, what happened (``verb.pause``, ``alarm.raised``,
+    ``configuration.changed``, …), who did it (empty: nobody), in words."""
+
+    at: datetime
+    event: str
+    who: str
+    detail: str

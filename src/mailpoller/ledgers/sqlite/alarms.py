@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from mailpoller.core.ports import AlarmEdge, Fault
+from mailpoller.ledgers.sqlite.changes import record
 from mailpoller.ledgers.sqlite.values import clean, document, instant, micros
 
 FAULTS_KEPT = 1000
@@ -13,20 +14,26 @@ FAULTS_KEPT = 1000
 
 
 def raise_alarm(connection: Connection, key: str, group: str, summary: str, now: int) -> bool:
-    return (
+    edge = (
         connection.execute(
             "INSERT INTO alarm (key, source, summary, raised_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (key, group, clean(summary), now),
         ).rowcount
         == 1
     )
+    if edge:
+        record(connection, "alarm.raised", "", f"{key}: {summary}" if summary else key, now)
+    return edge
 
 
-def clear_alarm(connection: Connection, key: str) -> AlarmEdge | None:
+def clear_alarm(connection: Connection, key: str, now: int) -> AlarmEdge | None:
     row = connection.execute(
         "DELETE FROM alarm WHERE key = ? RETURNING key, source, summary, raised_at, notified", (key,)
     ).fetchone()
-    return None if row is None else _edge(row)
+    if row is None:
+        return None
+    record(connection, "alarm.ended", "", key, now)
+    return _edge(row)
 
 
 def alarms(connection: Connection) -> list[AlarmEdge]:
@@ -66,13 +73,13 @@ DELETE FROM fault WHERE subject = ?1
 """
 
 
-def faults(connection: Connection, subject: str | None, limit: int) -> list[Fault]:
-    """Newest first."""
+def faults(connection: Connection, subject: str | None, limit: int, since: int = 0) -> list[Fault]:
+    """Newest first, those of ``since`` and later."""
+    wanted = "?1 IS NULL" if subject is None else "subject = ?1"
     rows = connection.execute(
-        "SELECT at, subject, event, detail, mid FROM fault WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2"
-        if subject is None
-        else "SELECT at, subject, event, detail, mid FROM fault WHERE subject = ?1 ORDER BY id DESC LIMIT ?2",
-        (subject, limit),
+        f"SELECT at, subject, event, detail, mid FROM fault WHERE {wanted} AND at >= ?3 "  # noqa: S608
+        "ORDER BY id DESC LIMIT ?2",
+        (subject, limit, since),
     )
     return [Fault(instant(at), *rest) for at, *rest in rows]
 

@@ -20,11 +20,13 @@ from mailpoller.core.message import Account, Claim, Folder, MessageRef, Position
 from mailpoller.core.ports import (
     AlarmEdge,
     Census,
+    Change,
     Clock,
     Fault,
     FolderState,
     Heirless,
     Mark,
+    Pause,
     QueueRecord,
     Sight,
     Standing,
@@ -37,6 +39,7 @@ from mailpoller.ledgers.sqlite import (
     alarms,
     alike,
     bearers,
+    changes,
     claiming,
     folders,
     messages,
@@ -464,7 +467,8 @@ class SqliteLedger:
         return await self._write(lambda c: alarms.raise_alarm(c, key, group, summary, now))
 
     async def clear_alarm(self, key: str) -> AlarmEdge | None:
-        return await self._write(lambda c: alarms.clear_alarm(c, key))
+        now = self._now()
+        return await self._write(lambda c: alarms.clear_alarm(c, key, now))
 
     async def alarms(self) -> Sequence[AlarmEdge]:
         return await self._read(alarms.alarms)
@@ -482,6 +486,26 @@ class SqliteLedger:
         return await self._write(lambda c: alarms.clear_faults(c, subject))
 
     # --- operators ---------------------------------------------------------------------------------------------
+    async def record(self, event: str, who: str, detail: str) -> None:
+        now = self._now()
+        await self._write(lambda c: changes.record(c, event, who, detail, now))
+
+    async def changes(self, since: datetime, *, limit: int = 1000) -> Sequence[Change]:
+        return await self._read(lambda c: changes.changes(c, micros(since), limit))
+
+    async def pause(self, what: str, who: str) -> bool:
+        now = self._now()
+        return await self._write(lambda c: changes.pause(c, what, who, now))
+
+    async def resume(self, what: str) -> bool:
+        return await self._write(lambda c: changes.resume(c, what))
+
+    async def pauses(self) -> Mapping[str, Pause]:
+        return await self._read(changes.pauses)
+
+    async def configured(self, blocks: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        return await self._write(lambda c: changes.configured(c, blocks))
+
     async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
         return await self._read_aside(lambda c: stories.trace(c, term, limit))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import AlarmEdge, Fault, QueueRecord, Standing, Story, Stuck
-from mailpoller.ledgers.sqlite import alarms, folders, queues, stories, waiting
+from mailpoller.core.ports import AlarmEdge, Change, Fault, Pause, QueueRecord, Standing, Story, Stuck
+from mailpoller.ledgers.sqlite import alarms, changes, folders, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
 from mailpoller.storage.sqlite import SqliteUnavailable, connect_read_only
@@ -88,9 +88,11 @@ class LedgerReader:
         """The stories of all messages that are put off."""
         return stories.deferred(self._connection)
 
-    def faults(self, subject: str | None = None, *, limit: int = 1000) -> Sequence[Fault]:
+    def faults(
+        self, subject: str | None = None, *, limit: int = 1000, since: datetime | None = None
+    ) -> Sequence[Fault]:
         """Newest first."""
-        return alarms.faults(self._connection, subject, limit)
+        return alarms.faults(self._connection, subject, limit, 0 if since is None else micros(since))
 
     def alarms(self) -> Sequence[AlarmEdge]:
         """Every alarm that is raised, oldest first."""
@@ -103,6 +105,14 @@ class LedgerReader:
     def standings(self) -> Mapping[str, Standing]:
         """See :meth:`~mailpoller.core.ports.Ledger.standings`."""
         return stories.standings(self._connection)
+
+    def changes(self, since: datetime, *, limit: int = 1000) -> Sequence[Change]:
+        """See :meth:`~mailpoller.core.ports.Ledger.changes`."""
+        return changes.changes(self._connection, micros(since), limit)
+
+    def pauses(self) -> Mapping[str, Pause]:
+        """See :meth:`~mailpoller.core.ports.Ledger.pauses`."""
+        return changes.pauses(self._connection)
 
     def queue_mark(self, name: str) -> QueueRecord | None:
         """See :meth:`~mailpoller.core.ports.Ledger.queue_mark`."""

@@ -202,10 +202,32 @@ _CONVERSATIONS = """
 ALTER TABLE message ADD COLUMN conversation TEXT;
 """
 
+# What operators did and asked for: see changes.py.
+_CHANGES = """
+CREATE TABLE change (
+    id     INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    event  TEXT    NOT NULL,
+    who    TEXT    NOT NULL,
+    detail TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE pause (
+    what TEXT    NOT NULL PRIMARY KEY,
+    at   INTEGER NOT NULL,
+    who  TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE configuration (
+    block TEXT NOT NULL PRIMARY KEY,
+    sums  TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
-    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS, _CONVERSATIONS),
+    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS, _CONVERSATIONS, _CHANGES),
     works={3: shelve_all},
 )
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to

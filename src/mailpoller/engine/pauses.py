@@ -1,0 +1,36 @@
+"""What operators have paused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailpoller.core.ports import Pause
+
+EVERYTHING = "all"
+"""Every mailbox; queues take what is in hand."""
+
+
+class Pauses:
+    """What is paused, by what it is: ``mailbox NAME``, ``queue NAME``, ``host NAME`` or ``all``. The ledger has it
+    first, so it survives a restart."""
+
+    def __init__(self, standing: Mapping[str, Pause] | None = None) -> None:
+        self.standing = dict(standing or {})
+
+    def of_mailbox(self, name: str, host: str) -> str:
+        """Why a mailbox at this host is not polled now, in words; empty if it is."""
+        if not self.standing:  # asked between two batches
+            return ""
+        for what in (f"mailbox {name}", f"host {host}", EVERYTHING):
+            if (pause := self.standing.get(what)) is not None:
+                return _words(what, pause)
+        return ""
+
+    def of_queue(self, name: str) -> str:
+        """Why nothing is brought to a queue now, in words; empty if it is."""
+        pause = self.standing.get(f"queue {name}") if self.standing else None
+        return "" if pause is None else _words(f"queue {name}", pause)
+
+
+def _words(what: str, pause: Pause) -> str:
+    return f"{what} was paused by {pause.who or 'somebody'} at {pause.at:%Y-%m-%d %H:%M} UTC: mailpoller resume"

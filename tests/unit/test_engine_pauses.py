@@ -1,0 +1,103 @@
+"""What operators pause rests, nothing of it is lost, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from engine_rig import Rig, log  # noqa: F401
+
+from mailpoller.core.errors import MailpollerError
+from mailpoller.engine.health import Condition
+from mailpoller.engine.operations import Operations, who_of
+
+
+def operations_of(rig: Rig) -> Operations:
+    return Operations(
+        rig.ledger, rig.health, rig.queues, {rig.name: rig.watcher}, alarm=rig.alarm, pauses=rig.fleet.ports.pauses
+    )
+
+
+async def until(seen: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not seen():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", ["mailbox support", "host {host}", "all"])
+async def test_a_paused_mailbox_has_no_session_and_goes_on_where_it_was(what: str) -> None:
+    rig = Rig()
+    operations = operations_of(rig)
+    what = what.format(host=rig.watcher.source.account.host)
+    condition = rig.health.mailboxes[rig.name]
+    task = asyncio.create_task(rig.watcher.run())
+    try:
+        await until(lambda: condition.condition is Condition.WAITING)
+        await operations.pause({"what": what, "who": "ada"})
+        await until(lambda: condition.condition is Condition.PAUSED)
+        assert "by ada" in condition.reason
+        polls = condition.polls
+        rig.fill(3)
+        await asyncio.sleep(0.05)
+        assert (condition.polls, condition.settled) == (polls, 0)
+        with pytest.raises(MailpollerError, match="paused by ada"):
+            await operations.poll({"mailbox": rig.name})
+        with pytest.raises(MailpollerError, match="is paused already"):
+            await operations.pause({"what": what})
+        await operations.resume({"what": what})
+        await until(lambda: condition.settled == 3)
+        with pytest.raises(MailpollerError, match="is not paused"):
+            await operations.resume({"what": what})
+    finally:
+        task.cancel()
+
+
+async def test_a_paused_mailbox_is_neither_behind_nor_well() -> None:
+    from mailpoller.engine.assessment import Level, assess
+
+    rig = Rig()
+    operations = operations_of(rig)
+    await operations.pause({"what": "mailbox support", "who": "ada"})
+    assert not await rig.watcher.drain()
+    rig.later(hours=5)
+    told = await operations.status({})
+    (box,) = told["mailboxes"]
+    assert (box["state"], box["behind"]) == ("paused", False)
+    assert assess(told).level is Level.WARNING
+
+
+async def test_mail_for_a_paused_queue_waits_and_no_alarm_says_that_it_fails() -> None:
+    rig = Rig()
+    operations = operations_of(rig)
+    await operations.pause({"what": "queue support", "who": "ada"})
+    rig.fill(2)
+    assert not await rig.watcher.drain()
+    told = await operations.status({})
+    assert [(one["queue"], one["state"]) for one in told["queues"] if one["queue"] == "support"] == [
+        ("support", "paused")
+    ]
+    assert told["alarms"] == []
+    assert (await rig.counts())["settled"] == 0
+    await operations.resume({"what": "queue support"})
+    rig.later(hours=1)
+    assert await rig.watcher.drain()
+    assert (await rig.counts())["settled"] == 2
+
+
+async def test_what_operators_do_is_kept_with_their_names_and_what_failed_is_not() -> None:
+    rig = Rig()
+    handlers = operations_of(rig).handlers()
+    await handlers["pause"]({"do": "pause", "what": "all", "who": "ada", "peer": "mailpoller"})
+    with pytest.raises(MailpollerError):
+        await handlers["pause"]({"do": "pause", "what": "all", "who": "bob"})
+    await handlers["status"]({"do": "status"})
+    (change,) = await rig.ledger.changes(rig.health.started_at)
+    assert (change.event, change.who, change.detail) == ("verb.pause", "ada (as mailpoller)", "what all")
+
+
+def test_who_asks_is_who_the_system_says_beside_what_they_say() -> None:
+    assert who_of({"who": "ada", "peer": "ada"}) == "ada"
+    assert who_of({"who": "ada", "peer": "root"}) == "ada (as root)"
+    assert who_of({"peer": "root"}) == "root"
+    assert who_of({}) == ""
