@@ -17,7 +17,7 @@ from mailpoller.mail.embedded import embedded, without
 from mailpoller.mail.header import read_header
 from mailpoller.mail.naming import type_of
 from mailpoller.mail.parameters import file_name
-from mailpoller.mail.signed import CONSIDERED, is_enveloped, unwrap
+from mailpoller.mail.signed import CONSIDERED, SIGNED, is_enveloped, unwrap
 from mailpoller.mail.structure import CONTENT, Part, scan
 from mailpoller.mail.transfer import BASE64_MALFORMED, base64_end, decoded, is_base64
 from mailpoller.mail.understand.flowed import join
@@ -32,7 +32,6 @@ NUL = "nul"
 """Defect: a NUL in the text; it was replaced, since many databases and programs cannot hold one."""
 
 _MESSAGES = frozenset(("message/rfc822", "message/global"))
-_SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _AS_IT_IS = frozenset(("", "7bit", "8bit", "binary"))
 _TEXT_FOR_PROGRAMS = frozenset(
     ("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory", "text/csv", "text/css",
@@ -82,6 +81,7 @@ class _Reader:
         self.octets = octets
         self.depth = depth
         self.outer = outer
+        self.own = not depth  # what it holds is the message's, and not that of one within
         self.defects: list[str] = []
         self.undone: list[Undone] = []
         self.closed: dict[str, None] = {}
@@ -159,7 +159,7 @@ class _Reader:
         self.texts[kind].append(text)
 
     def other(self, part: Part) -> None:
-        if not self.depth and (kind := kind_of(part)):
+        if self.own and (kind := kind_of(part)):
             self.closed[kind] = None
         part = self.really(part)
         attachment = self.attached(self.octets, part, outer=self.outer)
@@ -167,7 +167,7 @@ class _Reader:
             self.encryption = "pgp"
         if part.content_type in _MESSAGES and self.forwarded is None and not self.depth and part.within != "report":
             self.forwarded = self.opened(part, attachment.size)
-        elif part.content_type in _SIGNED and self.depth < _DEEPEST and not self.unwrapped:
+        elif part.content_type in SIGNED and self.depth < _DEEPEST and not self.unwrapped:
             self.unwrapped = True
             self.unwrap(part, attachment.size)
 
@@ -237,6 +237,7 @@ class _Reader:
         header = read_header(content, 0, len(content))
         reader = _Reader(content, self.depth + 1, outer=False)
         reader.texts, reader.room, reader.attachments = self.texts, self.room, self.attachments
+        reader.own, reader.closed = self.own, self.closed
         reader.take(*scan(content, header.body, len(content), content_fields(header.fields)))
         self.defects += (*header.defects, *reader.defects)
         self.undone += reader.undone

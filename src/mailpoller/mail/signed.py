@@ -5,6 +5,8 @@ No key is needed for that, and nothing is checked: a few lengths of BER are foll
 
 from __future__ import annotations
 
+SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
+"""Types of such parts."""
 CONSIDERED = 16 << 20
 """Octets of one that are looked at; a larger one stays closed."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.message import Attachment, Contents, Message, Undone
+from mailpoller.core.spool import Block
 from mailpoller.mail.body import content_fields
 from mailpoller.mail.contents import kinds
 from mailpoller.mail.contents.calendar import CONSIDERED, read_calendar
@@ -16,6 +17,7 @@ from mailpoller.mail.contents.tnef import read_tnef
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.header import read_header
 from mailpoller.mail.parser import with_line_feeds
+from mailpoller.mail.signed import SIGNED, unwrap
 from mailpoller.mail.structure import scan
 
 _TRIED = 5
@@ -28,10 +30,7 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
 
     Never raises but MemoryError; bounded in time and memory.
     """
-    octets = with_line_feeds(message.raw.octets.view())
-    header = read_header(octets, 0, len(octets), top=True)
-    parts, _ = scan(octets, header.body, len(octets), content_fields(header.fields))
-    leaves = [Leaf(octets, part) for part in parts]
+    leaves = _leaves(with_line_feeds(message.raw.octets.view()), top=True)
     found = _Found()
     for kind, read in (
         (kinds.REPORT, _report),
@@ -43,6 +42,21 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
         why = read([leaf for leaf in leaves if kinds.kind_of(leaf.part) == kind], found)
         found.undone += [Undone(kind, word) for word in why]
     return Contents(found.report, found.calendar, tuple(found.attachments), found.text, tuple(found.undone))
+
+
+def _leaves(octets: Block, *, top: bool) -> list[Leaf]:
+    """The parts of a message, and those that lie in its first opaque signature, as a body is read, too."""
+    header = read_header(octets, 0, len(octets), top=top)
+    parts, _ = scan(octets, header.body, len(octets), content_fields(header.fields))
+    leaves = [Leaf(octets, part) for part in parts]
+    signed = next((leaf for leaf in leaves if leaf.part.content_type in SIGNED), None) if top else None
+    if signed is not None:
+        try:
+            content = unwrap(signed.octets())
+        except Closed:
+            content = None
+        leaves += _leaves(content, top=False) if content is not None else []
+    return leaves
 
 
 @dataclass(slots=True)
