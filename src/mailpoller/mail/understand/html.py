@@ -16,12 +16,13 @@ CHARACTERS = 500_000
 TAGS = 20_000
 """Tags that are looked at: a tag costs a hundred times what a character does."""
 
-_MARKUP = re.compile(r"<(?:(/?+)([A-Za-z][^\s/>]*+)|(!--)|[!?])")
-_PLAIN_TAG = re.compile(r"[^>\"']*+>")
-_QUOTED_TAG = re.compile(r"(?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
+_TAG = re.compile(r"<(/?+)([A-Za-z][^\s/>]*+)((?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+)>")
+_BROKEN_TAG = re.compile(r"<(/?+)([A-Za-z][^\s/>]*+)([^>]*+)>")
 _LONGEST_TAG = 1 << 16
 _FAILURES = 20
 
+_NAMES = frozenset(("a", "b", "br", "div", "p", "span", "td", "tr"))
+"""Those that are most often written, in the letters that we know."""
 _UNREAD = frozenset(("script", "style", "title", "template", "xml"))
 _CLOSES = {name: re.compile(rf"</{name}(?![\w-])", re.IGNORECASE) for name in _UNREAD}
 
@@ -52,31 +53,40 @@ def _read(html: str, writer: Writer) -> bool:
     at = failures = 0
     unclosed: set[str] = set()
     for _ in range(TAGS):
-        found = _MARKUP.search(html, at)
-        if found is None:
+        begin = html.find("<", at)
+        if begin < 0:
             writer.text(html[at:])
             return False
-        begin, end = found.span()
+        tag = _TAG.match(html, begin, begin + _LONGEST_TAG) if failures < _FAILURES else None
+        if tag is None:
+            end = html.find(">", begin) + 1
+            if not end:  # no tag ends any more, so none begins
+                writer.text(html[at:])
+                return False
+            tag = _BROKEN_TAG.match(html, begin, end)
+            failures += tag is not None  # it has a quote that is never closed, or is very long
+        if tag is None:
+            if html.startswith("<!--", begin):
+                if begin > at:
+                    writer.text(html[at:begin])
+                stop = -1 if "--" in unclosed else html.find("-->", begin + 2)
+                if stop < 0:
+                    unclosed.add("--")
+                at = stop + 3 if stop >= 0 else begin + 4
+            elif html[begin + 1] in "!?":
+                if begin > at:
+                    writer.text(html[at:begin])
+                at = end
+            else:  # a sign, and no tag
+                writer.text(html[at : begin + 1])
+                at = begin + 1
+            continue
         if begin > at:
             writer.text(html[at:begin])
-        closing, name, comment = found.groups()
-        if comment:
-            stop = -1 if "--" in unclosed else html.find("-->", begin + 2)
-            if stop < 0:
-                unclosed.add("--")
-            at = stop + 3 if stop >= 0 else end
-            continue
-        plain = _PLAIN_TAG.match(html, end)
-        if plain is None and failures < _FAILURES:
-            plain = _QUOTED_TAG.match(html, end, end + _LONGEST_TAG)
-            failures += plain is None
-        at = plain.end() if plain is not None else html.find(">", end) + 1
-        if not at:  # no tag ends any more, so none begins
-            writer.text(html[begin:])
-            return False
-        if not name:
-            continue
-        name = name.lower()
+        at = tag.end()
+        closing, name, rest = tag.groups()
+        if name not in _NAMES:
+            name = name.lower()
         if closing:
             writer.end(name)
         elif name in _UNREAD:
@@ -86,5 +96,5 @@ def _read(html: str, writer: Writer) -> bool:
             else:
                 at = close.start()
         else:
-            writer.begin(name, html[end : at - 1])
+            writer.begin(name, rest)
     return at < len(html)

@@ -14,7 +14,7 @@ _QUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 _HIDDEN_WORD = re.compile(r"\shidden(?![\w:.-])")
 _NO_SIZE = re.compile(r"font-size:0*+(?:\.0*+)?(?:px|pt|em|rem|%)?(?![.\w])")
 _NO_COLOUR = re.compile(r"opacity:0*+(?:\.0*+)?(?![.\w])")
-_MAY_HIDE = ("display", "visibility", "hidden", "font-size", "opacity")
+_WITHOUT_LAYOUT = frozenset(("b", "span", "font", "strong", "i", "em", "u", "small", "o:p", "col", "meta"))
 _ADDRESSES = ("http://", "https://", "mailto:", "tel:", "ftp://")
 _LONGEST_ADDRESS = 2000
 _DEEPEST = 10
@@ -120,9 +120,15 @@ class Writer:
         folded = ""
         if rest:
             folded = rest.lower()
-            if any(word in folded for word in _MAY_HIDE):
+            if (
+                "display" in folded
+                or "visib" in folded
+                or "hidden" in folded
+                or "font-size" in folded
+                or "opacity" in folded
+            ):
                 self.effect(name, folded)
-        if self.unseen:
+        if self.unseen or name in _WITHOUT_LAYOUT:
             return
         if name == "br":
             self.breaks += 1
@@ -165,7 +171,7 @@ class Writer:
                 self.nested -= 1
             else:
                 self.leave()
-        if self.unseen:
+        if self.unseen or name in _WITHOUT_LAYOUT:
             return
         if name in _LINES or name in ("tr", "li"):
             self.line(1)

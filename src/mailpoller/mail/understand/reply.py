@@ -28,7 +28,6 @@ _WRAPPED = 60
 _HEADERS = 200
 _FEW = 6
 _FOOTER = "_" * 20
-_WROTE = re.compile("|".join(map(re.escape, WROTE))).search
 
 Lines = tuple[int, int]
 """The first line, and the one behind the last."""
@@ -55,7 +54,15 @@ def _may_be_quoted(text: str) -> bool:
         or "\n--" in text
         or "\n__" in text
         or text.startswith((">", "--", "__"))
-        or (":" in text and (":\n" in text or ": \n" in text or ":*\n" in text or text.count(":") > 2))
+        or (
+            ":" in text
+            and (
+                ":\n" in text
+                or ": \n" in text
+                or ":*\n" in text
+                or text.count(": ") + text.count(":\t") + text.count(":*") > 2
+            )
+        )
         or ("：" in text and ("：\n" in text or text.count("：") > 2))
     )
 
@@ -231,7 +238,8 @@ class _Lines:
 
 def _tells(text: str, *, marked: bool) -> bool:
     """True for what says who wrote something when: the less sure, the more it has to say."""
-    wrote = _WROTE(text.lower()) is not None
+    folded = text.lower()
+    wrote = any(word in folded for word in WROTE)
     if marked and wrote:
         return True
     named = text.rstrip(_AROUND + ":：").endswith((">", "]"))
