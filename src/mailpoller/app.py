@@ -18,6 +18,7 @@ from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
 from mailpoller.assembly.noting import note_configuration, note_start
+from mailpoller.assembly.outbox import outbox_parts
 from mailpoller.assembly.parts import NOTICES, Bystander, Ports
 from mailpoller.assembly.plans import Rules, bare_plan, plan_of, set_up_quarantine
 from mailpoller.assembly.reload import Reload
@@ -199,10 +200,11 @@ async def assemble(
                     await asyncio.wait_for(ended.wait(), TAKE_OVER_AGAIN.total_seconds())
 
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
+        outbox = outbox_parts(config, fleet)
         reloader: Reloader | None = None
         if load is not None:
             reloader = Reloader(
-                Reload(config, fleet, lacking, load, only=only),
+                Reload(config, fleet, lacking, load, only=only, heed=outbox.heed),
                 health,
                 Notifier(),
                 after=lambda now: note_configuration(now, ledger),
@@ -218,8 +220,9 @@ async def assemble(
             more=reloader.report if reloader else dict,
             pauses=pauses,
         )
-        handlers = operations.handlers() | ({"reload": operations.noted("reload", reloader.handle)} if reloader else {})
-        control = ControlServer(service.control_socket, handlers)
+        told = {"reload": operations.noted("reload", reloader.handle)} if reloader else {}
+        handlers = operations.handlers() | outbox.handlers | told
+        control = ControlServer(service.control_socket, handlers, outbox.bodies)
         watching: dict[str, Service] = {}
         if (wanted := config.of(METRICS)) is not None:
             metrics = Metrics(
@@ -244,6 +247,7 @@ async def assemble(
                 "alarm": lambda _: alarm.run(overdue.over),  # what the last look finds is to be sent, too
                 "overdue": overdue.run,
                 "control": control.serve,
+                "outbox": outbox.postman.run,
                 "lacking": lacking.run,
                 "notices": notices.run,
                 "takeover": bring_over,

@@ -38,6 +38,7 @@ VERBS = [
     "changes", "pause", "resume", "status", "errors", "trace", "poll",
     "redeliver", "accept", "forget", "demo", "queue", "queue list", "queue show", "queue take", "queue ack",
     "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation", "conversation mint",
+    "send", "outbox", "outbox list", "outbox show", "outbox retry", "outbox cancel",
 ]  # fmt: skip
 
 

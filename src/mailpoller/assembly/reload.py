@@ -34,6 +34,7 @@ class Reload:
 
     ``holding`` is what holds now: the configuration that was read last, but for what needs a restart, and for what
     could not be done. ``load`` reads the files, in a thread. ``only``: the one mailbox that this process polls.
+    ``heed`` is told of what holds after every reload.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Reload:
         load: Callable[[], Config],
         *,
         only: str | None = None,
+        heed: Callable[[Config], None] = lambda _: None,
     ) -> None:
+        self._heed = heed
         self.holding = holding
         self._fleet = fleet
         self._lacking = lacking
@@ -134,6 +137,7 @@ class Reload:
         for name in [name for name in fleet.outgoings if name not in _sending(target)]:
             lacking.forget(f"outgoing {name}")
             await self._step(OUTGOING.key, name, partial(fleet.remove_outgoing, name), former)
+        self._heed(self.holding)
 
     async def _mailboxes(self, former: Config, target: Config) -> None:
         fleet, lacking, rules = self._fleet, self._lacking, Rules(target, self._fleet.ports.runtime)

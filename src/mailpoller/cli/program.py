@@ -62,10 +62,12 @@ from mailpoller.cli import (  # noqa: E402
     health,
     oauth,
     operate,
+    outbox,
     pause,
     queue,
     reload,
     run,
+    send,
     status,
     test,
     trace,
@@ -88,6 +90,8 @@ program.add_typer(conversation.conversation, name="conversation")
 program.command("changes")(changes.changes)
 program.command("pause")(pause.pause)
 program.command("resume")(pause.resume)
+program.command("send")(send.send)
+program.add_typer(outbox.outbox, name="outbox")
 program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)

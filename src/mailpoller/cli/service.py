@@ -96,11 +96,14 @@ def denied(path: Path, mode: int = os.R_OK) -> bool:
     return not accessible(path, mode)
 
 
-def ask(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> dict[str, Any]:
+def ask(
+    config: Config, request: Mapping[str, Any], *, seconds: float = 30, body: bytes | None = None
+) -> dict[str, Any]:
     """Ask the running daemon. Raises TransientError if none answers."""
     from mailpoller.engine.control import ask as ask_socket
 
-    return ask_socket(config.service.control_socket, {"who": who(), **request}, deadline=timedelta(seconds=seconds))
+    asked = {"who": who(), **request}
+    return ask_socket(config.service.control_socket, asked, deadline=timedelta(seconds=seconds), body=body)
 
 
 def who() -> str:
@@ -136,11 +139,12 @@ async def _alone(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
     from mailpoller.engine.clock import SystemClock
     from mailpoller.engine.health import Health
     from mailpoller.engine.operations import Operations
+    from mailpoller.engine.outbox_operations import OutboxOperations
 
     clock = SystemClock()
     ledger = await config.ledger.open(clock)
     try:
-        handlers = Operations(ledger, Health(clock), {}, {}).handlers()
+        handlers = {**Operations(ledger, Health(clock), {}, {}).handlers(), **OutboxOperations(ledger).handlers()}
         return dict(await handlers[str(request["do"])]({"who": who(), **request}))
     finally:
         await ledger.close()

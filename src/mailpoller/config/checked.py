@@ -122,6 +122,16 @@ class Config:
         """True if the mailbox is polled."""
         return self.idle_reason(mailbox) is None
 
+    def holds_back(self, outgoing: str) -> str:
+        """Why nothing that is handed in is sent by this outgoing, in words; nothing if it is."""
+        block, here = self.outgoing[outgoing], self.service.environment
+        if not block.enabled:
+            return "it is disabled (enabled: false)"
+        if (block.environment or PRODUCTION) != here:
+            belongs = f"it belongs to the environment {block.environment}" if block.environment else "it names none"
+            return f"{belongs}, and this environment is {here}"
+        return ""
+
     def require(self, mailbox: str) -> SourceConfig:
         """The mailbox, to build it or to log in to it. Raises :class:`ConfigErrors` with all that it lacks."""
         if lacking := self.incomplete.get(mailbox):

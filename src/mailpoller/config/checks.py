@@ -140,6 +140,7 @@ def _circles(config: Config) -> Iterator[Problem]:
 def _renames(config: Config) -> Iterator[Problem]:
     yield from _renamed(config, "mailboxes", "mailbox", config.mailboxes)
     yield from _renamed(config, "queues", "queue", config.queues)
+    yield from _renamed(config, "outgoing", "outgoing", config.outgoing)
 
 
 def _renamed(config: Config, section: str, kind: str, blocks: Mapping[str, Renamed]) -> Iterator[Problem]:

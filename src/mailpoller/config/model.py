@@ -24,6 +24,7 @@ from mailpoller.core.literals import (
     Secret,
     Size,
 )
+from mailpoller.core.standing import Department
 from mailpoller.mail.understand.conversation import KEY_ID, Finder, compile_capturing
 
 PRODUCTION = "production"
@@ -202,6 +203,32 @@ class QuarantineStoreConfig(Block):
     max_size: Size = Field(default=5_000_000_000, ge=1_000_000)
     """Octets of all quarantined mail together. Where there is no room for more, such mail stays on its server, and an
     alarm says so."""
+
+
+class OutboxConfig(Block):
+    """Mail that people and programs hand in, until it is sent."""
+
+    max_size: Size = Field(default=1_000_000_000, ge=1)
+    """Octets that wait at most; beyond that nothing is accepted."""
+    max_mail: Size = Field(default=25_000_000, ge=1, le=100_000_000)
+    """The largest entry in octets, as it is handed in."""
+    max_recipients: int = Field(default=100, ge=1, le=10_000)
+    """Recipients of one mail at most."""
+    give_up: Annotated[Duration, _at_least(timedelta(minutes=1), "1m")] = timedelta(days=5)
+    """After so long who has not got a mail never will. Between two tries it waits from a minute to two hours."""
+    keep: Annotated[Duration, _at_least(timedelta(days=1), "1d")] = timedelta(days=180)
+    """How long it is known what became of a mail, and which keys of entries were used."""
+
+
+class IntakeConfig(Block):
+    """A way in for mail that is to be sent."""
+
+    type: Literal["socket"]
+    """``socket``: ``mailpoller send``, by the control socket."""
+    departments: list[Department] = Field(min_length=1, max_length=100)
+    """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
+    users: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] = Field(default_factory=list)
+    """The Unix users that may use it, beside root. Without any: everybody who may use the control socket."""
 
 
 class QuarantineConfig(Block):

@@ -12,7 +12,9 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from mailpoller.config.model import (
     AlertsConfig,
     ConversationsConfig,
+    IntakeConfig,
     MetricsConfig,
+    OutboxConfig,
     Quarantine,
     QuarantineConfig,
     QuarantineStoreConfig,
@@ -157,6 +159,24 @@ METRICS: Section[MetricsConfig | None] = Section(
     model=MetricsConfig,
     place="One block, `metrics:`.",
 )
+OUTBOX: Section[OutboxConfig] = Section(
+    "outbox",
+    "block",
+    summary="bounds of the mail that is handed in to be sent",
+    without="all defaults",
+    model=OutboxConfig,
+    left_out=lambda _: {},
+)
+INTAKES: Section[Mapping[str, IntakeConfig]] = Section(
+    "intakes",
+    "named",
+    summary="ways in for mail that is to be sent, by name",
+    without="nothing can be handed in",
+    noun="intake",
+    model=IntakeConfig,
+    on_reload="parts",
+    place="Named blocks below `intakes:`.",
+)
 RULES: Section[Mapping[str, RuleConfig]] = Section(
     "rules",
     "listed",
@@ -240,6 +260,8 @@ TABLE: tuple[Section[Any], ...] = (
     QUARANTINE,
     ALERTS,
     METRICS,
+    OUTBOX,
+    INTAKES,
     RULES,
     RULE_SETS,
     CONVERSATIONS,

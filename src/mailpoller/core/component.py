@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +35,7 @@ from mailpoller.core.literals import (
     DispositionLiteral,
     Duration,
     FilePath,
+    MailAddress,
     OutgoingName,
     QueueName,
     RuleName,
@@ -44,6 +46,7 @@ from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
+from mailpoller.core.sender import Sender
 from mailpoller.core.spool import Spool
 from mailpoller.core.standing import ROOT, Department, Standing
 
@@ -180,6 +183,21 @@ class LedgerConfig(Component):
         raise NotImplementedError
 
 
+def _one_line(written: str) -> str:
+    if not written.isprintable():
+        raise ValueError("must be on one line")
+    return written
+
+
+class Signature(Block):
+    """What is put below a reply."""
+
+    text: Annotated[str, StringConstraints(max_length=10_000)] = ""
+    """Below ``-- `` in the text."""
+    html: Annotated[str, StringConstraints(max_length=100_000)] = ""
+    """At the end of the HTML, as it is."""
+
+
 class OutgoingConfig(Component):
     """An outgoing identity: how mail is sent."""
 
@@ -192,6 +210,29 @@ class OutgoingConfig(Component):
     """Copy the settings of another outgoing; what is said here overrules them."""
     default: bool = False
     """Mail leaves by this one wherever no outgoing is named, if there are several."""
+    formerly: str | None = None
+    """The outgoing's earlier name: what waits to be sent by it is sent by this one."""
+    environment: str | None = None
+    """Send what people and programs hand in only where the service runs in this environment. An outgoing without one
+    sends it only in ``production``. Quarantine and alerts are sent in any."""
+    from_: MailAddress | None = Field(default=None, alias="from")
+    """Whom replies are from, in the header and in the envelope; the same as ``sender`` if it is not given."""
+    display_name: Annotated[str, AfterValidator(_one_line), StringConstraints(max_length=200)] = ""
+    """The name beside that address."""
+    reply_to: MailAddress | None = None
+    """Where answers to replies are to go, if not to that address."""
+    signature: Signature | None = None
+    """What is put below replies that are made from text or HTML."""
+    divert_to: MailAddress | None = None
+    """Everybody's replies go to this address instead: for tests."""
+    rate: int | None = Field(default=None, ge=1, le=100_000)
+    """Replies a minute at most."""
+
+    def author(self) -> Sender:
+        """Whom replies are from."""
+        signature = self.signature or Signature()
+        address = self.from_ or str(getattr(self, "sender", ""))
+        return Sender(address, self.display_name, self.reply_to or "", signature.text, signature.html)
 
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""

@@ -80,6 +80,10 @@ class MessageRejected(MailpollerError):
     """The peer will never accept this message: quarantine it."""
 
 
+class EntryRefused(MailpollerError):
+    """What was handed in to be sent cannot be sent as it is. The text is the reason, for whoever handed it in."""
+
+
 class CredentialsRefused(MailpollerError):
     """The server refused who we say we are: wait, retry slowly, tell a human; never disable for good."""
 

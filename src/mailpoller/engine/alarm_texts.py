@@ -23,6 +23,8 @@ class Kind(Enum):
     LEDGER_UNWRITABLE = "ledger-unwritable"
     QUEUE_VANISHED = "queue-vanished"
     QUEUE_FAILING = "queue-failing"
+    OUTGOING_FAILING = "outgoing-failing"
+    OUTBOX_HELD = "outbox-held"
     MAILBOX_DOWN = "mailbox-down"
     MAILBOX_OVERDUE = "mailbox-overdue"
     WATCHER_FAILING = "watcher-failing"
@@ -90,6 +92,22 @@ MANNERS = {
         "{count} queues{place} take mail again",
         "Mail for it waits in the mailboxes; other mail goes on.",
         timedelta(minutes=2),
+    ),
+    Kind.OUTGOING_FAILING: Manner(
+        "Replies cannot be sent by {subject}",
+        "Replies cannot be sent by {count} outgoings{place}",
+        "Replies are sent by {subject} again",
+        "Replies are sent by {count} outgoings{place} again",
+        "They wait in the outbox and are tried again by themselves. What waits: mailpoller outbox list",
+        timedelta(minutes=5),
+    ),
+    Kind.OUTBOX_HELD: Manner(
+        "Replies wait, for nothing is sent by {subject}",
+        "Replies wait, for nothing is sent by {count} outgoings{place}",
+        "Replies are sent by {subject} again",
+        "Replies are sent by {count} outgoings{place} again",
+        "The outgoing is disabled, gone, or of another environment. Mend that, or: mailpoller outbox list, cancel",
+        timedelta(minutes=5),
     ),
     Kind.MAILBOX_DOWN: Manner(
         "The mailbox {subject}{place} is down",

@@ -8,6 +8,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ READ_DEADLINE = timedelta(seconds=5)
 REQUEST_DEADLINE = timedelta(seconds=60)
 REQUESTS = 16
 """Carried out at once; the others wait."""
+BODIES = 2
+"""Requests with a body that are taken at once: each is in memory."""
 CONNECTIONS = 100
 """Open at once; who comes then is turned away."""
 
@@ -48,11 +51,16 @@ class ControlServer:
     A request is ``{"do": VERB, …}``; the answer is the handler's object with ``"ok": true``, or ``{"ok": false,
     "error": TEXT, "kind": KIND}``. Whoever may write to the socket may ask: its mode is 0660, its group the
     service's. Who connects and says nothing keeps nobody else from asking.
+
+    ``bodies``: verb -> octets that may follow its request at most, as many as ``body`` says. Its handler finds them as
+    ``octets``. Every handler finds the number of the user who asks as ``peer`` (SO_PEERCRED).
     """
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], bodies: Mapping[str, int] | None = None) -> None:
         self._path = path
         self._handlers = handlers
+        self._bodies = bodies or {}
+        self._carrying = asyncio.Semaphore(BODIES)
         self._turns = asyncio.Semaphore(REQUESTS)
         self._connections = 0
 
@@ -78,24 +86,47 @@ class ControlServer:
                 return
             async with asyncio.timeout(READ_DEADLINE.total_seconds()):
                 line = await reader.readline()
+            request = self._request(line)
+            if request is not None and request["do"] in self._bodies:
+                async with self._carrying, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
+                    await self._reply(writer, await self._with_body(request, reader, writer))
+                return
             async with self._turns, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
-                answer = await self._answer(line, _peer(writer))
-                writer.write(json.dumps(answer, default=str).encode() + b"\n")
-                await writer.drain()
-        except (OSError, ValueError, TimeoutError):
+                await self._reply(writer, await self._answer(request, writer))
+        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
             pass
         finally:
             self._connections -= 1
             writer.close()
 
-    async def _answer(self, line: bytes, peer: str) -> Mapping[str, Any]:
+    async def _reply(self, writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
+        writer.write(json.dumps(answer, default=str).encode() + b"\n")
+        await writer.drain()
+
+    def _request(self, line: bytes) -> dict[str, Any] | None:
+        """What is asked, if it is a request that we know."""
         try:
             request = json.loads(line)
-            handler = self._handlers[request["do"]]
+            return request if isinstance(request, dict) and request["do"] in self._handlers else None
         except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    async def _with_body(
+        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Mapping[str, Any]:
+        size, most = request.get("body"), self._bodies[request["do"]]
+        if not isinstance(size, int) or size < 0:
+            return {"ok": False, "error": "the request lacks something, or has it wrong"}
+        if size > most:
+            return {"ok": False, "error": f"{size} octets are more than {most}", "kind": "refused"}
+        return await self._answer({**request, "octets": await reader.readexactly(size)}, writer)
+
+    async def _answer(self, request: dict[str, Any] | None, writer: asyncio.StreamWriter) -> Mapping[str, Any]:
+        if request is None:
             return {"ok": False, "error": "not a request that this daemon knows"}
+        handler = self._handlers[request["do"]]
         try:
-            return {"ok": True, **await handler({**request, "peer": peer})}
+            return {"ok": True, **await handler({**request, "peer": _peer(writer)})}
         except MailpollerError as error:
             return {"ok": False, "error": str(error), "kind": _kind(error)}
         except (KeyError, ValueError, TypeError):
@@ -122,8 +153,10 @@ def _kind(error: MailpollerError) -> str:
     return next((kind for kind, known in _KINDS.items() if isinstance(error, known)), "refused")
 
 
-def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST_DEADLINE) -> dict[str, Any]:
-    """Ask a running daemon and return its answer.
+def ask(
+    path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST_DEADLINE, body: bytes | None = None
+) -> dict[str, Any]:
+    """Ask a running daemon and return its answer. ``body``: octets that follow the request.
 
     Raises :class:`TransientError` if none listens there, and the daemon's own error, in its words, if it refuses.
     """
@@ -131,7 +164,11 @@ def ask(path: Path, request: Mapping[str, Any], *, deadline: timedelta = REQUEST
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
             wire.settimeout(deadline.total_seconds())
             wire.connect(str(path))
-            wire.sendall(json.dumps(request, default=str).encode() + b"\n")
+            asked = request if body is None else {**request, "body": len(body)}
+            wire.sendall(json.dumps(asked, default=str).encode() + b"\n")
+            if body:
+                with suppress(BrokenPipeError, ConnectionResetError):  # it has said why before it has read it all
+                    wire.sendall(body)
             with wire.makefile("rb") as answers:
                 answer: dict[str, Any] = json.loads(answers.readline(LONGEST_ANSWER) or b"{}")
     except PermissionError:

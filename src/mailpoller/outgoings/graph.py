@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from email.parser import BytesHeaderParser
 from email.policy import compat32
@@ -21,7 +21,7 @@ from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, MailAddress, Size
-from mailpoller.core.ports import Mail, Outgoing, Stage
+from mailpoller.core.ports import Mail, Outgoing, Said, Stage
 from mailpoller.remote.graph import GraphClient, gate_for
 from mailpoller.remote.graph.address import check_installed, check_url, check_user, service_url
 from mailpoller.remote.graph.errors import LOGIN_ADVICE
@@ -30,7 +30,7 @@ from mailpoller.wire.oauth import OAuthAuth
 from mailpoller.wire.oauth.tokens import token_source
 from mailpoller.wire.probe import WebApproach, token_step
 from mailpoller.wire.proxy import Proxy
-from mailpoller.wire.smtp import EnvelopeRefused, NotCarried, RelayUnavailable
+from mailpoller.wire.smtp import EnvelopeRefused, NotCarried, RelayUnavailable, posted
 from mailpoller.wire.tls import Fingerprint, TlsPolicy, check_trust
 
 log = structlog.get_logger(__name__)
@@ -211,6 +211,10 @@ class GraphOutgoing:
             return "Try again; if it stays, the code in the words above is what Microsoft's support asks for."
 
         return way.probe([token_step(self._tokens), ("right", right)], advice, client.close)
+
+    async def post(self, mail: Mail) -> Mapping[str, Said]:
+        """See :class:`~mailpoller.core.ports.Posting`. Graph answers before it has looked at the recipients."""
+        return await posted(self.send, mail)
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""

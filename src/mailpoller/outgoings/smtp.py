@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.literals import Duration, MailAddress, Size
-from mailpoller.core.ports import Answer, Mail, Outgoing, Stage
+from mailpoller.core.ports import Answer, Mail, Outgoing, Said, Stage
 from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.wire.oauth import provider_of
 from mailpoller.wire.server import MailServer
-from mailpoller.wire.smtp import Relay, RelaySettings
+from mailpoller.wire.smtp import Relay, RelaySettings, posted
 from mailpoller.wire.tls import TlsMode
 
 log = structlog.get_logger(__name__)
@@ -128,6 +128,10 @@ class SmtpOutgoing:
             answer=answer,
         )
         return answer
+
+    async def post(self, mail: Mail) -> Mapping[str, Said]:
+        """See :class:`~mailpoller.core.ports.Posting`."""
+        return await posted(self.send, mail)
 
     def probe(self) -> AsyncIterator[Stage]:
         """Every stage up to the login."""

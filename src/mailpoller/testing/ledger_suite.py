@@ -33,8 +33,12 @@ from mailpoller.core.ports import (
     FormerOutcome,
     Ledger,
     Mark,
+    OutboxBacklog,
+    OutboxMail,
+    OutboxRecipient,
     Pause,
     QueueRecord,
+    RecipientState,
     Sight,
     Standing,
     Traits,
@@ -79,6 +83,31 @@ def refs(folder: Folder, *uids: int | str, size: int | None = 1000) -> list[Mess
 def told(number: int) -> MessageRef:
     """A ref whose size and date were told."""
     return MessageRef(INBOX, str(number), 1000, T0)
+
+
+def outbox_mail(name: str, clock: SuiteClock, *recipients: str) -> OutboxMail:
+    """A mail of 1,000 octets that was accepted now."""
+    now, digest = clock.now(), sha256(name.encode()).digest()
+    to = tuple(map(OutboxRecipient, recipients or ("ada@x.example",)))
+    late = now + timedelta(days=5)
+    return OutboxMail(
+        name,
+        "desk",
+        "",
+        digest,
+        "relay",
+        "support",
+        "",
+        f"<{name}@x>",
+        "s@x.example",
+        1000,
+        digest,
+        now,
+        late,
+        now,
+        0,
+        to,
+    )
 
 
 def settlement_of(claim: Claim) -> Settlement:
@@ -1475,6 +1504,79 @@ class LedgerSuite:
         await ledger.open_folder(RENUMBERED, ACCOUNT)
         with pytest.raises(MessageGone):
             await ledger.reopen(claim.mid)
+        await ledger.close()
+
+    # --- outbox ------------------------------------------------------------------------------------------------
+    async def test_a_mail_is_due_until_nobody_is_to_get_it_any_more(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        mail = outbox_mail("a1", clock, "ada@x.example", "bob@x.example")
+        assert await ledger.outbox_accept(mail) == mail
+        assert await ledger.outbox_due("relay", limit=10) == [mail]
+        assert await ledger.outbox_due("other", limit=10) == []
+        again = clock.now() + timedelta(minutes=1)
+        said: dict[str, tuple[RecipientState, str]] = {
+            "ada@x.example": ("accepted", "250 Ok"),
+            "bob@x.example": ("deferred", "451 later"),
+        }
+        await ledger.outbox_answered("a1", said, again)
+        assert await ledger.outbox_due("relay", limit=10) == []
+        assert (await ledger.outbox_backlog())["relay"] == OutboxBacklog(1, 1000, again)
+        clock.move(timedelta(minutes=1))
+        (due,) = await ledger.outbox_due("relay", limit=10)
+        assert (due.open, due.attempts) == (("bob@x.example",), 1)
+        await ledger.outbox_answered("a1", {"bob@x.example": ("refused", "550 no")}, None)
+        assert await ledger.outbox_backlog() == {}
+        found = await ledger.outbox_mail("a1")
+        assert found is not None
+        assert [(one.state, one.words) for one in found.recipients] == [("accepted", "250 Ok"), ("refused", "550 no")]
+        await ledger.close()
+
+    async def test_a_key_is_known_for_ever_and_of_its_intake_alone(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        mail = replace(outbox_mail("a1", clock), key="order-17")
+        await ledger.outbox_accept(mail)
+        assert (await ledger.outbox_accept(replace(outbox_mail("a2", clock), key="order-17"))).id == "a1"
+        other = replace(outbox_mail("a3", clock), key="order-17", intake="shop")
+        assert (await ledger.outbox_accept(other)).id == "a3"
+        await ledger.outbox_answered("a1", {"ada@x.example": ("accepted", "250 Ok")}, None)
+        assert (known := await ledger.outbox_known("desk", "order-17")) is not None and known.id == "a1"
+        assert await ledger.outbox_known("desk", "order-18") is None
+        assert {one.id for one in await ledger.outbox_list(all=True, limit=10)} == {"a1", "a3"}
+        assert [one.id for one in await ledger.outbox_list(limit=10)] == ["a3"]
+        await ledger.close()
+
+    async def test_what_is_cancelled_is_due_no_more_and_what_is_retried_is_due_now(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        for name in ("a1", "b2"):
+            await ledger.outbox_accept(outbox_mail(name, clock, "ada@x.example", "bob@x.example"))
+            said: dict[str, tuple[RecipientState, str]] = {"ada@x.example": ("accepted", "250 Ok")}
+            await ledger.outbox_answered(name, said, clock.now() + timedelta(hours=1))
+        assert await ledger.outbox_due("relay", limit=10) == []
+        assert await ledger.outbox_retry("a1") == 1
+        assert [one.id for one in await ledger.outbox_due("relay", limit=10)] == ["a1"]
+        assert await ledger.outbox_cancel("a1") == 1
+        assert await ledger.outbox_cancel("a1") == await ledger.outbox_retry("a1") == 0
+        assert await ledger.outbox_due("relay", limit=10) == []
+        found = await ledger.outbox_mail("a1")
+        assert found is not None and [one.state for one in found.recipients] == ["accepted", "cancelled"]
+        assert await ledger.outbox_rename("relay", "support") == 1
+        assert list(await ledger.outbox_backlog()) == ["support"]
+        await ledger.close()
+
+    async def test_a_file_is_done_with_when_every_mail_of_it_is(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        for name in ("a1", "b2"):
+            await ledger.outbox_accept(outbox_mail(name, clock))
+        same, unknown = sha256(b"a1").digest(), sha256(b"nobody's").digest()
+        assert await ledger.outbox_done([same, unknown]) == []
+        await ledger.outbox_answered("a1", {"ada@x.example": ("accepted", "250 Ok")}, None)
+        assert await ledger.outbox_done([same, unknown]) == [same]
+        assert await ledger.outbox_forget(clock.now()) == 0
+        clock.move(timedelta(days=1))
+        assert await ledger.outbox_forget(clock.now()) == 1
+        assert [one.id for one in await ledger.outbox_list(all=True, limit=10)] == ["b2"]
         await ledger.close()
 
     # --- concurrency -------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from mailpoller.core.ports.ledger import (
     Journal,
     Ledger,
     Mailboxes,
+    Outbox,
     QueueMarks,
     Stories,
     Threads,
 )
-from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing
+from mailpoller.core.ports.ledger.outbox import OutboxBacklog, OutboxMail, OutboxRecipient, RecipientState
+from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing, Posting, Said
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
 from mailpoller.core.ports.quarantine import QuarantineStore
 from mailpoller.core.ports.records import (
@@ -79,15 +81,22 @@ __all__ = [
     "Mark",
     "Marked",
     "OctetsPlace",
+    "Outbox",
+    "OutboxBacklog",
+    "OutboxMail",
+    "OutboxRecipient",
     "Outgoing",
     "Pause",
+    "Posting",
     "Probed",
     "Progressing",
     "QuarantineStore",
     "QueueMarks",
     "QueueRecord",
     "Recalling",
+    "RecipientState",
     "Rule",
+    "Said",
     "Session",
     "Sifting",
     "Sight",

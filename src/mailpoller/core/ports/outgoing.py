@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.ports.probing import Stage
 
@@ -54,6 +54,23 @@ class Outgoing(Protocol):
         """Try every stage up to the login, sending nothing; ends after the first failed stage."""
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What became of a mail for one recipient, with the relay's words."""
+
+    state: Literal["accepted", "deferred", "refused"]
+    words: str
+
+
+@runtime_checkable
+class Posting(Protocol):
+    """An outgoing that tells of each recipient what became of a mail for him."""
+
+    async def post(self, mail: Mail) -> Mapping[str, Said]:
+        """Of every recipient. Raises :class:`TransientError`, :class:`CredentialsRefused` or :class:`ConfigError` for
+        the outgoing's own trouble, when no other mail would fare better now: then nobody has got the mail."""
 
 
 @runtime_checkable

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import AlarmEdge, Change, Fault, Pause, QueueRecord, Standing, Story, Stuck
-from mailpoller.ledgers.sqlite import alarms, changes, folders, queues, stories, waiting
+from mailpoller.core.ports import AlarmEdge, Change, Fault, OutboxMail, Pause, QueueRecord, Standing, Story, Stuck
+from mailpoller.ledgers.sqlite import alarms, changes, folders, outbox, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
 from mailpoller.storage.sqlite import SqliteUnavailable, connect_read_only
@@ -117,6 +117,14 @@ class LedgerReader:
     def queue_mark(self, name: str) -> QueueRecord | None:
         """See :meth:`~mailpoller.core.ports.Ledger.queue_mark`."""
         return queues.queue_mark(self._connection, name)
+
+    def outbox(self, *, identity: str | None = None, all: bool = False, limit: int = 1000) -> Sequence[OutboxMail]:
+        """See :meth:`~mailpoller.core.ports.Ledger.outbox_list`."""
+        return outbox.listed(self._connection, identity, all, limit)
+
+    def outbox_mail(self, id: str) -> OutboxMail | None:
+        """See :meth:`~mailpoller.core.ports.Ledger.outbox_mail`."""
+        return outbox.mail(self._connection, id)
 
     def last_polls(self) -> Mapping[str, datetime]:
         """See :meth:`~mailpoller.core.ports.Ledger.last_polls`."""

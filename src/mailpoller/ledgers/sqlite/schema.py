@@ -224,10 +224,48 @@ CREATE TABLE configuration (
 ) STRICT, WITHOUT ROWID;
 """
 
+# Mail that was accepted to be sent; its octets are files. `due_at`: NULL once nobody is to get it any more.
+_OUTBOX = """
+CREATE TABLE outbox (
+    number      INTEGER PRIMARY KEY,
+    id          TEXT    NOT NULL UNIQUE,
+    intake      TEXT    NOT NULL,
+    key         TEXT,
+    content     BLOB    NOT NULL,
+    identity    TEXT    NOT NULL,
+    mailbox     TEXT    NOT NULL,
+    mid         TEXT    NOT NULL,
+    message_id  TEXT    NOT NULL,
+    sender      TEXT    NOT NULL,
+    size        INTEGER NOT NULL,
+    digest      BLOB    NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    gives_up_at INTEGER NOT NULL,
+    due_at      INTEGER,
+    done_at     INTEGER,
+    attempts    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE UNIQUE INDEX outbox_key ON outbox (intake, key) WHERE key IS NOT NULL;
+CREATE INDEX outbox_due ON outbox (identity, due_at, size) WHERE due_at IS NOT NULL;
+CREATE INDEX outbox_digest ON outbox (digest);
+CREATE INDEX outbox_done ON outbox (done_at) WHERE done_at IS NOT NULL;
+
+CREATE TABLE outbox_recipient (
+    mail    INTEGER NOT NULL,
+    number  INTEGER NOT NULL,
+    address TEXT    NOT NULL,
+    state   TEXT    NOT NULL,
+    words   TEXT    NOT NULL,
+    at      INTEGER,
+    PRIMARY KEY (mail, number)
+) STRICT, WITHOUT ROWID;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
-    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS, _CONVERSATIONS, _CHANGES),
+    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS, _CONVERSATIONS, _CHANGES, _OUTBOX),
     works={3: shelve_all},
 )
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to

@@ -12,6 +12,7 @@ What aiosmtplib is not asked to do, and why:
   literal.
 """
 
+from mailpoller.wire.smtp.posting import posted
 from mailpoller.wire.smtp.relay import Relay
 from mailpoller.wire.smtp.terms import (
     EnvelopeRefused,
@@ -32,4 +33,5 @@ __all__ = [
     "RelaySettings",
     "RelayUnavailable",
     "RelayUncertain",
+    "posted",
 ]

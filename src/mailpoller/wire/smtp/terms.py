@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -59,13 +60,19 @@ class RelayUncertain(RelayUnavailable):
 
 class NotNow(TransientError):
     """The relay put us off (4xx) before it had seen an octet of the mail: whatever the reason is, it is not the
-    mail."""
+    mail. ``part`` and ``said`` as in :class:`EnvelopeRefused`."""
+
+    def __init__(self, message: str, *, part: str = "sender") -> None:
+        super().__init__(message)
+        self.part = part
+        self.said: Mapping[str, SMTPResponse] = {}
 
 
 class EnvelopeRefused(MessageRejected):
     """The relay refused the mail for its sender or its recipients, or before it had seen an octet of it.
 
-    ``part`` is ``sender``, ``recipients`` or ``mail``. Where sender and recipients are the configuration's, every
+    ``part`` is ``sender``, ``recipients`` or ``mail``; ``said``: the relay's answer to each recipient, as far as it
+    came to them. Where sender and recipients are the configuration's, every
     other mail would fare the same until a human has done something: then it is we who are refused, and ``advice``
     says what to do.
     """
@@ -74,6 +81,7 @@ class EnvelopeRefused(MessageRejected):
         super().__init__(message)
         self.part = part
         self.advice = advice
+        self.said: Mapping[str, SMTPResponse] = {}
 
 
 class NotCarried(MessageRejected):

@@ -69,7 +69,10 @@ async def _part(line: Line, mail: Mail) -> tuple[Answer, tuple[str, ...]]:
     entry = await enter(line, mail, options)
     if entry.refusal is not None:
         await reset(line)
-        raise await _attributed(line, mail, options, entry)
+        error = await _attributed(line, mail, options, entry)
+        if isinstance(error, EnvelopeRefused | NotNow):
+            error.said = entry.refused
+        raise error
     answer = await line.ask("DATA", b"DATA")
     if answer.code != 354:
         if answer.code < 400:
@@ -309,7 +312,7 @@ def refused(
     if answer.code in (530, 534, 535, 538):
         return CredentialsRefused(said)
     if answer.code < 500:
-        return NotNow(said) if unseen else TransientError(said)
+        return NotNow(said, part=what) if unseen else TransientError(said)
     if _too_large(what, answer, options):
         return NotCarried(said, lacks="SIZE")
     if unseen and status == _ADDRESSES:

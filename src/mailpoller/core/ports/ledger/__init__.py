@@ -13,6 +13,7 @@ from mailpoller.core.ports.ledger.claims import Claims
 from mailpoller.core.ports.ledger.folders import Folders
 from mailpoller.core.ports.ledger.journal import Journal
 from mailpoller.core.ports.ledger.mailboxes import Mailboxes
+from mailpoller.core.ports.ledger.outbox import Outbox
 from mailpoller.core.ports.ledger.queue_marks import QueueMarks
 from mailpoller.core.ports.ledger.stories import Stories
 from mailpoller.core.ports.ledger.threads import Threads
@@ -25,13 +26,14 @@ __all__ = [
     "Journal",
     "Ledger",
     "Mailboxes",
+    "Outbox",
     "QueueMarks",
     "Stories",
     "Threads",
 ]
 
 
-class Ledger(Claims, Folders, Bearers, Backlog, Mailboxes, QueueMarks, Journal, Stories, Threads, Protocol):
+class Ledger(Claims, Folders, Bearers, Backlog, Mailboxes, QueueMarks, Journal, Stories, Threads, Outbox, Protocol):
     """The durable record of claims, receipts and outcomes.
 
     Every method that changes something has committed before it returns, in one transaction, and raises

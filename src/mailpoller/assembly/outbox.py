@@ -1,0 +1,43 @@
+"""The outbox, put together: what takes entries, and what sends them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailpoller.assembly.fleet import Fleet
+from mailpoller.assembly.senders import senders_of
+from mailpoller.config import Config
+from mailpoller.config.sections import OUTBOX
+from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
+from mailpoller.engine.control import Handler
+from mailpoller.engine.outbox_operations import OutboxOperations
+from mailpoller.engine.postman import Postman
+from mailpoller.storage.octet_files import OctetFiles
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxParts:
+    """What takes entries and what sends them. Nothing of it runs yet."""
+
+    acceptance: Acceptance
+    postman: Postman
+    handlers: dict[str, Handler]
+    bodies: dict[str, int]
+    """Verb -> octets of an entry at most."""
+
+    def heed(self, config: Config) -> None:
+        """Let another configuration hold for who may send as whom."""
+        self.acceptance.senders = self.postman.senders = senders_of(config)
+        self.postman.insist()
+
+
+def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
+    """For the outgoings of a fleet."""
+    block, ports, senders, room = config.of(OUTBOX), fleet.ports, senders_of(config), OutboxRoom()
+    ledger, clock = ports.ledger, ports.runtime.clock
+    files = OctetFiles(ports.runtime.state_directory / "outbox")
+    postman = Postman(ledger, files, fleet.outgoings, senders, ports.alarm, clock, room, keep=block.keep)
+    bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
+    acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake)
+    handlers = OutboxOperations(ledger, acceptance, postman).handlers()
+    return OutboxParts(acceptance, postman, handlers, {"send": block.max_mail})

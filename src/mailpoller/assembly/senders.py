@@ -1,0 +1,52 @@
+"""Who may send as whom, read off the configuration."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from mailpoller.config import Config
+from mailpoller.config.sections import INTAKES
+from mailpoller.engine.senders import Answering, Identity, Intake, Senders
+
+
+def senders_of(config: Config) -> Senders:
+    """Identities, mailboxes that can be answered from (also those that are not polled), departments and intakes."""
+    mailboxes = {
+        name: Answering(block.outgoing or "", tuple(block.departments))
+        for name, block in config.mailboxes.items()
+        if name not in config.incomplete
+    }
+    holding: defaultdict[str, set[str]] = defaultdict(set)
+    serving: defaultdict[str, set[str]] = defaultdict(set)
+    for one in mailboxes.values():
+        holding[one.identity].update(one.departments)
+        for department in one.departments:
+            serving[department].add(one.identity)
+    defaults = {department: next(iter(found)) for department, found in serving.items() if len(found) == 1}
+    for name in mailboxes:
+        block = config.mailboxes[name]
+        defaults |= dict.fromkeys(block.default_for, block.outgoing or "")
+    return Senders(
+        {name: _identity(config, name, frozenset(holding[name])) for name in config.outgoing},
+        mailboxes,
+        defaults,
+        {
+            name: Intake(name, tuple(block.departments), frozenset(block.users))
+            for name, block in config.of(INTAKES).items()
+        },
+    )
+
+
+def _identity(config: Config, name: str, departments: frozenset[str]) -> Identity:
+    block = config.outgoing[name]
+    return Identity(
+        name,
+        block.author(),
+        held=config.holds_back(name),
+        divert_to=block.divert_to or "",
+        rate=block.rate,
+        lanes=getattr(block, "connections", 2),
+        max_size=getattr(block, "max_size", 50_000_000),
+        departments=departments,
+        formerly=block.formerly or "",
+    )

@@ -1,0 +1,61 @@
+"""``mailpoller send``: hand in a mail that is to be sent."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mailpoller.cli.exits import explained, refuse
+from mailpoller.cli.options import ConfigOption, JsonOption
+from mailpoller.cli.output import print_json
+
+
+def send(
+    config: ConfigOption,
+    reply_to: Annotated[
+        str, typer.Option("--reply-to", metavar="MID", help="The message that is answered, by its mid.")
+    ] = "",
+    identity: Annotated[str, typer.Option("--identity", metavar="NAME", help="The outgoing that it is from.")] = "",
+    department: Annotated[str, typer.Option("--department", help="It is from this department's default mailbox.")] = "",
+    mailbox: Annotated[str, typer.Option("--mailbox", help="It is from this mailbox.")] = "",
+    key: Annotated[
+        str, typer.Option("--key", help="What is handed in twice under one key is accepted once. Kept 180 days.")
+    ] = "",
+    intake: Annotated[str, typer.Option("--intake", metavar="NAME", help="If there are several.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Hand in a mail that is to be sent.
+
+    It is accepted when this returns, and survives a power cut. Standard input is a JSON object (to, cc, bcc, subject,
+    text, html, attachments …), or a whole mail, of which the recipients are those in its header. The sender, the
+    Message-ID and the date are ours in either case. Says the id of the mail, for outbox show. Refused with the reason:
+    exit code 65; not accepted now: 75.
+
+    \b
+    Examples:
+      mailpoller send --reply-to 5b1c9f0e-4a3d-5f5b-8c2e-0d8a5b3f9f6a < answer.json
+      mailpoller send --department sales --key order-17 < confirmation.eml
+    """
+    from mailpoller.cli.service import ask, loaded
+
+    with explained():
+        found = loaded(config)
+        octets = sys.stdin.buffer.read()
+        if not octets.strip():
+            refuse("there is nothing on standard input")
+        choices = {
+            "reply_to": reply_to,
+            "identity": identity,
+            "department": department,
+            "mailbox": mailbox,
+            "key": key,
+        }
+        form = "entry" if octets.lstrip()[:1] == b"{" else "mail"
+        request = {"do": "send", "form": form, "intake": intake, "choices": choices}
+        answer = ask(found, request, seconds=60, body=octets)
+        if as_json:
+            print_json(answer)
+        else:
+            typer.echo(answer["id"])

@@ -1,0 +1,109 @@
+"""Mail that was accepted to be sent, and what became of it for each recipient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+RecipientState = Literal["waiting", "deferred", "accepted", "refused", "cancelled"]
+"""``waiting``: not tried yet. ``deferred``: put off, to be tried again. ``accepted``: the relay took it. ``refused``:
+it never will. ``cancelled``: an operator did not want it any more."""
+
+OPEN: frozenset[RecipientState] = frozenset(("waiting", "deferred"))
+"""The states in which a recipient is still to get the mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRecipient:
+    """One recipient of a mail: where it stands, and the relay's last words."""
+
+    address: str
+    state: RecipientState = "waiting"
+    words: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxMail:
+    """A mail that was accepted to be sent. Its octets lie in a file, under ``digest`` (SHA-256).
+
+    ``key`` names it within its intake, where one was given; ``content`` is the SHA-256 of what was handed in.
+    ``mailbox`` and ``mid``: what it answers, or nothing. ``sender``: the envelope's. ``due_at``: when it is to be tried
+    next, None if nobody is to get it any more.
+    """
+
+    id: str
+    intake: str
+    key: str
+    content: bytes
+    identity: str
+    mailbox: str
+    mid: str
+    message_id: str
+    sender: str
+    size: int
+    digest: bytes
+    accepted_at: datetime
+    gives_up_at: datetime
+    due_at: datetime | None
+    attempts: int = 0
+    recipients: tuple[OutboxRecipient, ...] = ()
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Who is still to get it."""
+        return tuple(one.address for one in self.recipients if one.state in OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxBacklog:
+    """What waits to be sent by one identity: mails, their octets, and when the first of them is due."""
+
+    mails: int
+    octets: int
+    due_at: datetime
+
+
+class Outbox(Protocol):
+    """Accepted mail by identity, until its last recipient has it or never will."""
+
+    async def outbox_accept(self, mail: OutboxMail) -> OutboxMail:
+        """Record a mail; if its intake knows its key already, the one that was recorded under it, and nothing else."""
+
+    async def outbox_known(self, intake: str, key: str) -> OutboxMail | None:
+        """The mail that was accepted under this key."""
+
+    async def outbox_due(self, identity: str, *, limit: int) -> Sequence[OutboxMail]:
+        """What is due now, the longest due first."""
+
+    async def outbox_backlog(self) -> Mapping[str, OutboxBacklog]:
+        """identity -> what waits to be sent by it, of those that have something."""
+
+    async def outbox_answered(
+        self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None
+    ) -> None:
+        """One attempt: what became of recipients, with the relay's words, and when the mail is to be tried again. Of
+        whom nothing is said, nothing changes."""
+
+    async def outbox_list(self, *, identity: str | None = None, all: bool = False, limit: int) -> Sequence[OutboxMail]:
+        """The mails that somebody is still to get, oldest first; ``all``: those that are done with, too."""
+
+    async def outbox_mail(self, id: str) -> OutboxMail | None:
+        """One mail, by its id or the beginning of it, if no other begins so."""
+
+    async def outbox_retry(self, id: str) -> int:
+        """Make a mail due at once; to how many recipients. None are left of one that is done with."""
+
+    async def outbox_cancel(self, id: str) -> int:
+        """Nobody who has not got the mail is to get it any more; how many that are."""
+
+    async def outbox_done(self, digests: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of these files that belong to mails that nobody is to get any more."""
+
+    async def outbox_forget(self, before: datetime) -> int:
+        """Forget mails that were done with before this instant; how many."""
+
+    async def outbox_rename(self, former: str, name: str) -> int:
+        """What was to be sent by an identity is to be sent by it under its new name; how many mails."""

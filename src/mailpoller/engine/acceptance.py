@@ -1,0 +1,252 @@
+"""What is handed in to be sent: checked, made a mail of, and on the disk before anybody is told so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story
+from mailpoller.engine.senders import Identity, Intake, Senders
+from mailpoller.mail.compose import ascii_address
+from mailpoller.mail.letter import Letter, addresses, letter_of, line
+from mailpoller.mail.letter_form import letter_octets
+from mailpoller.mail.letter_given import GivenMail, given_mail
+from mailpoller.storage.octet_files import OctetFiles
+
+log = structlog.get_logger(__name__)
+
+_CHOICES = ("identity", "department", "mailbox", "reply_to", "key")
+_THREAD_ABOVE = 1 << 14
+"""Octets of an entry above which it is worked on in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxBounds:
+    """See the block ``outbox`` of the configuration."""
+
+    max_size: int = 1_000_000_000
+    max_recipients: int = 100
+    give_up: timedelta = timedelta(days=5)
+
+
+@dataclass(slots=True)
+class OutboxRoom:
+    """Octets that wait to be sent. One for all who add to it and take from it."""
+
+    octets: int = 0
+
+
+class OutboxLedger(Outbox, Stories, Protocol):
+    """What acceptance asks of the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was handed in: ``said`` without its key, or the whole mail with what was said beside it."""
+
+    choices: Mapping[str, str]
+    content: bytes
+    letter: Letter
+    given: GivenMail | None
+
+
+class Acceptance:
+    """Takes entries. What it has accepted survives a power cut: the octets are synced, then the ledger has committed.
+
+    ``senders`` may be replaced at any time. ``accepted`` is called with the identity of every mail.
+    """
+
+    def __init__(
+        self,
+        ledger: OutboxLedger,
+        files: OctetFiles,
+        senders: Senders,
+        clock: Clock,
+        bounds: OutboxBounds,
+        room: OutboxRoom,
+        accepted: Callable[[str], None],
+    ) -> None:
+        self.senders = senders
+        self._ledger = ledger
+        self._files = files
+        self._clock = clock
+        self._bounds = bounds
+        self._room = room
+        self._accepted = accepted
+        self._doubtful: dict[str, bytes] = {}
+        """Mails of which the ledger could not say whether it has recorded them: id -> file."""
+
+    async def hand_in(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Carry out a request of the control socket: its ``octets`` are an entry in JSON or, if ``form`` is ``mail``, a
+        whole mail; ``choices`` overrule what an entry says; ``peer`` is who asks, as the kernel knows him.
+
+        Raises :class:`EntryRefused` with the reason, and :class:`TransientError` if it may be accepted later.
+        """
+        intake = self.senders.intake(str(request.get("intake") or ""))
+        _admit(intake, str(request["peer"]))
+        octets, form = bytes(request["octets"]), str(request.get("form") or "entry")
+        choices = {key: str(value) for key, value in dict(request.get("choices") or {}).items() if value}
+        read = _read_mail if form == "mail" else _read_entry
+        entry = read(octets, choices) if len(octets) < _THREAD_ABOVE else await asyncio.to_thread(read, octets, choices)
+        mail, repeated = await self.accept(intake, entry)
+        return {"id": mail.id, "message_id": mail.message_id, "recipients": len(mail.recipients), "repeated": repeated}
+
+    async def accept(self, intake: Intake, entry: Entry) -> tuple[OutboxMail, bool]:
+        """The mail, and whether it had been accepted before under the same key. Raises as :meth:`hand_in`."""
+        choices = entry.choices
+        key = line(choices.get("key"), "key", 200)
+        if key and (earlier := await self._ledger.outbox_known(intake.name, key)) is not None:
+            return _same(earlier, entry), True
+        story = await self._answered(choices["reply_to"]) if choices.get("reply_to") else None
+        mailbox = choices.get("mailbox") or (story.mailbox if story is not None else "")
+        identity = self.senders.chosen(
+            intake,
+            identity=choices.get("identity", ""),
+            department=choices.get("department", ""),
+            mailbox=mailbox,
+        )
+        letter = _addressed(entry.letter, story)
+        if not letter.recipients:
+            raise EntryRefused("there is no recipient")
+        if len(letter.recipients) > self._bounds.max_recipients:
+            most = self._bounds.max_recipients
+            raise EntryRefused(f"{len(letter.recipients)} recipients are more than outbox.max_recipients, {most}")
+        now = self._clock.now()
+        number = uuid.uuid4().hex
+        message_id = f"<{number}@{_domain(identity)}>"
+
+        def make() -> tuple[bytes, bytes]:
+            octets = (
+                letter_octets(letter, identity.sender, message_id=message_id, at=now)
+                if entry.given is None
+                else entry.given.octets(identity.sender, message_id=message_id, at=now, letter=letter)
+            )
+            self._require_room(identity, len(octets))
+            return octets, self._files.keep(octets)
+
+        octets, digest = await asyncio.to_thread(make)
+        mail = OutboxMail(
+            number,
+            intake.name,
+            key,
+            entry.content,
+            identity.name,
+            mailbox,
+            story.mid if story is not None else "",
+            message_id,
+            ascii_address(identity.sender.address),
+            len(octets),
+            digest,
+            now,
+            now + self._bounds.give_up,
+            now,
+            recipients=tuple(map(OutboxRecipient, letter.recipients)),
+        )
+        try:
+            kept = await self._ledger.outbox_accept(mail)
+        except LedgerUnavailable:
+            self._doubtful[number] = digest
+            raise
+        await self._resolve_doubts()
+        if kept.id != mail.id:  # somebody came first with the same key
+            await asyncio.to_thread(self._files.drop, [digest])
+            return _same(kept, entry), True
+        self._room.octets += mail.size
+        log.info(
+            "outbox.accepted",
+            id=mail.id,
+            intake=intake.name,
+            identity=identity.name,
+            mailbox=mailbox,
+            mid=mail.mid,
+            recipients=len(mail.recipients),
+            size_bytes=mail.size,
+        )
+        self._accepted(identity.name)
+        return mail, False
+
+    async def _resolve_doubts(self) -> None:
+        """Remove the files of mails that were not recorded after all."""
+        for id, digest in list(self._doubtful.items()):
+            recorded = await self._ledger.outbox_mail(id)
+            self._doubtful.pop(id, None)
+            if recorded is None:
+                await asyncio.to_thread(self._files.drop, [digest])
+            else:
+                self._room.octets += recorded.size
+                self._accepted(recorded.identity)
+
+    def _require_room(self, identity: Identity, size: int) -> None:
+        if size > identity.max_size:
+            raise EntryRefused(f"{size} octets are more than the outgoing takes (max_size), {identity.max_size}")
+        if self._room.octets + size > self._bounds.max_size:
+            raise TransientError(f"the outbox is full: {self._room.octets} octets wait already (outbox.max_size)")
+
+    async def _answered(self, mid: str) -> Story:
+        mid = mid.strip().lower()
+        found = [one for one in await self._ledger.trace(mid, limit=5) if one.mid == mid]
+        if not found:
+            raise EntryRefused("the ledger knows no message of that mid, so it cannot be answered")
+        return found[0]
+
+
+def _admit(intake: Intake, peer: str) -> None:
+    """Raise :class:`EntryRefused` unless this user may use the intake."""
+    if intake.users and peer != "root" and peer not in intake.users:
+        raise EntryRefused(f"the user {peer or 'who asks'} may not use the intake {intake.name}")
+
+
+def _read_entry(octets: bytes, choices: Mapping[str, str]) -> Entry:
+    try:
+        said = orjson.loads(octets)
+    except (ValueError, RecursionError):
+        raise EntryRefused("this is no JSON") from None
+    if not isinstance(said, dict):
+        raise EntryRefused("an entry is one JSON object")
+    said = {**said, **choices}
+    chosen = {key: line(said.get(key), key, 500) for key in _CHOICES}
+    letter = letter_of(said)
+    said.pop("key", None)
+    return Entry(chosen, sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).digest(), letter, None)
+
+
+def _read_mail(octets: bytes, choices: Mapping[str, str]) -> Entry:
+    unknown = set(choices) - {*_CHOICES}
+    if unknown:
+        raise EntryRefused("a whole mail goes with an identity, department, mailbox, reply_to and key alone")
+    given = given_mail(octets)
+    chosen = {key: line(choices.get(key), key, 500) for key in _CHOICES}
+    beside = orjson.dumps({**chosen, "key": ""}, option=orjson.OPT_SORT_KEYS)
+    return Entry(chosen, sha256(beside + octets).digest(), given.letter, given)
+
+
+def _same(earlier: OutboxMail, entry: Entry) -> OutboxMail:
+    if earlier.content != entry.content:
+        raise EntryRefused("this key was used already, for something else")
+    return earlier
+
+
+def _addressed(letter: Letter, story: Story | None) -> Letter:
+    """The letter with the thread of the message that it answers, and to its sender if it names nobody."""
+    if story is None:
+        return letter
+    if not letter.recipients and story.sender:
+        letter = replace(letter, to=addresses(story.sender, "the sender of that message"))
+    if story.message_id and not letter.in_reply_to:
+        answered = story.message_id if story.message_id.startswith("<") else f"<{story.message_id}>"
+        letter = replace(letter, in_reply_to=line(answered, "the Message-ID of that message", 990))
+    return letter
+
+
+def _domain(identity: Identity) -> str:
+    return ascii_address(identity.sender.address).rpartition("@")[2] or os.uname().nodename

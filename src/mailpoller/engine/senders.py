@@ -1,0 +1,94 @@
+"""Who may send as whom: identities, departments and intakes, as the configuration has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mailpoller.core.errors import EntryRefused
+from mailpoller.core.sender import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An outgoing as what is handed in is sent by it.
+
+    ``held``: why nothing is sent by it here, in words, or nothing. ``divert_to``: who gets everybody's mail, or
+    nothing. ``rate``: mails a minute, None if there is no bound. ``lanes``: mails on their way at once.
+    ``departments``: those of the mailboxes whose outgoing it is.
+    """
+
+    name: str
+    sender: Sender
+    held: str = ""
+    divert_to: str = ""
+    rate: int | None = None
+    lanes: int = 2
+    max_size: int = 50_000_000
+    departments: frozenset[str] = frozenset()
+    formerly: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A way in. ``users``: the Unix users that may use it; none: everybody who reaches it."""
+
+    name: str
+    departments: tuple[str, ...]
+    users: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A mailbox that can be answered from: by which identity, for which departments."""
+
+    identity: str
+    departments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """All of them. ``defaults``: department -> the identity of its default mailbox."""
+
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+    mailboxes: Mapping[str, Answering] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    intakes: Mapping[str, Intake] = field(default_factory=dict)
+
+    def intake(self, name: str) -> Intake:
+        """The intake of this name, or the only one. Raises :class:`EntryRefused`."""
+        if not self.intakes:
+            raise EntryRefused("no intake is configured: nothing can be handed in (intakes)")
+        if not name and len(self.intakes) == 1:
+            return next(iter(self.intakes.values()))
+        if name not in self.intakes:
+            raise EntryRefused("there are several intakes: name one" if not name else "there is no such intake")
+        return self.intakes[name]
+
+    def chosen(self, intake: Intake, *, identity: str, department: str, mailbox: str) -> Identity:
+        """Whom an entry is from: by name, else the mailbox's, else the department's, else that of the intake's only
+        department. Raises :class:`EntryRefused` for whatever the intake may not use."""
+        allowed = set(intake.departments)
+        if department:
+            if department not in allowed:
+                raise EntryRefused("this intake may not send for that department")
+            allowed = {department}
+        answering = self._answering(mailbox, allowed) if mailbox else None
+        name = identity or (answering.identity if answering is not None else "")
+        if not name:
+            only = department or (intake.departments[0] if len(intake.departments) == 1 else "")
+            name = self.defaults.get(only, "")
+            if not name:
+                raise EntryRefused("say an identity, a mailbox or a department: nothing tells whom this is from")
+        found = self.identities.get(name)
+        if found is None or not found.departments & allowed:
+            raise EntryRefused("this intake may not send by that identity: none of its departments holds it")
+        return found
+
+    def _answering(self, mailbox: str, allowed: set[str]) -> Answering:
+        found = self.mailboxes.get(mailbox)
+        if found is None or not allowed.intersection(found.departments):
+            raise EntryRefused("this intake may not answer for that mailbox: it serves none of its departments")
+        if not found.identity:
+            raise EntryRefused("that mailbox has no outgoing, so it cannot be answered from")
+        return found

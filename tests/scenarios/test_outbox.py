@@ -1,0 +1,168 @@
+"""The outbox of the real command: handed in by the command line, killed at any step, sent by a real relay."""
+
+from __future__ import annotations
+
+import json
+import time
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenarios.harness import Site
+from servers.command import Said, mailpoller
+from servers.dovecot import Dovecot
+from servers.ports import free_port
+from servers.smtp import Relay, relay_in_a_thread
+
+ENTRY = {"to": "ada@customer.example", "subject": "Re: order", "text": "Grüße", "bcc": "archive@x.example"}
+
+
+def desk(tmp_path: Path, port: int) -> Site:
+    """A mailbox that can be answered from and is not polled."""
+    site = Site(tmp_path)
+    site.imap("support", 1, "nobody", enabled=False, address="support@x.example")
+    site.settings["outgoing"] = {
+        "relay": {
+            "type": "smtp", "host": "127.0.0.1", "port": port, "tls": "none", "sender": "system@x.example",
+            "from": "support@x.example", "display_name": "Support",
+        }
+    }  # fmt: skip
+    site.settings["intakes"] = {"desk": {"type": "socket", "departments": ["root"]}}
+    return site
+
+
+def ask(site: Site, *words: str, stdin: object = b"") -> Said:
+    octets = stdin if isinstance(stdin, bytes) else json.dumps(stdin).encode()
+    return mailpoller(*words, "--config", str(site.config), stdin=octets)
+
+
+def until(true: Any, seconds: float = 60.0) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def ids(relay: Relay) -> list[str]:
+    return [str(message_from_bytes(one.octets)["Message-ID"]) for one in relay.received]
+
+
+def test_a_mailbox_that_is_not_polled_is_answered_from(tmp_path: Path) -> None:
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            said = ask(site, "send", "--mailbox", "support", "--key", "1", "--json", stdin=ENTRY)
+            assert said.code == 0, said.err
+            again = ask(site, "send", "--mailbox", "support", "--key", "1", "--json", stdin=ENTRY)
+            assert again.json["id"] == said.json["id"] and again.json["repeated"]
+            other = ask(site, "send", "--key", "1", stdin={**ENTRY, "text": "other"})
+            assert (other.code, "key" in other.err) == (65, True)
+            until(lambda: relay.received)
+            whole = b"To: bob@customer.example\nSubject: whole\n\nbody\n"
+            assert ask(site, "send", stdin=whole).code == 0
+            until(lambda: len(relay.received) == 2)
+            until(lambda: ask(site, "outbox", "list", "--json").json == [])
+            shown = ask(site, "outbox", "show", said.json["id"][:8], "--json").json
+    first = relay.received[0]
+    assert (first.sender, first.recipients) == ("support@x.example", ("ada@customer.example", "archive@x.example"))
+    assert b"archive@" not in first.octets
+    assert [one["state"] for one in shown["recipients"]] == ["accepted", "accepted"]
+    assert ask(site, "outbox", "retry", said.json["id"]).code == 65
+    assert ask(site, "outbox", "show", "0000").code == 66
+
+
+def test_without_a_service_nothing_is_accepted(tmp_path: Path) -> None:
+    said = ask(desk(tmp_path, 1), "send", stdin=ENTRY)
+    assert (said.code, said.out) == (75, "")
+
+
+@pytest.mark.parametrize("entry", [b"{", b"{}", b"no mail", {**ENTRY, "to": "a@x.example\r\nBcc: b@x.example"}])
+def test_what_is_refused_is_told_and_leaves_nothing(tmp_path: Path, entry: object) -> None:
+    site = desk(tmp_path, 1)
+    with site.run() as daemon:
+        daemon.until_said("service.started")
+        said = ask(site, "send", stdin=entry)
+        assert (said.code, said.out, bool(said.err)) == (65, "", True)
+        assert ask(site, "outbox", "list", "--all", "--json").json == []
+        assert list((tmp_path / "state").glob("outbox/*")) == []
+
+
+def test_a_copy_of_the_service_sends_nothing_and_says_so(tmp_path: Path) -> None:
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        site.settings["service"]["environment"] = "staging"
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            assert ask(site, "send", stdin=ENTRY).code == 0
+            daemon.until_said("outbox.held")
+            until(lambda: ask(site, "errors", "relay", "--json").json)
+        assert relay.received == []
+
+
+@pytest.mark.parametrize(
+    ("when", "step", "told", "least"),
+    [
+        ("before", "outbox.outbox_accept", False, 0),
+        ("after", "outbox.outbox_accept", False, 1),
+        ("before", "outbox.outbox_answered", True, 2),
+        ("after", "outbox.outbox_answered", True, 1),
+    ],
+)
+def test_killed_at_any_step_nothing_accepted_is_lost_and_a_repeat_can_be_recognised(
+    tmp_path: Path, when: str, step: str, told: bool, least: int
+) -> None:
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        with site.run(kill=(when, step, 1)) as daemon:
+            daemon.until_said("service.started")
+            said = ask(site, "send", "--key", "k", stdin=ENTRY)
+            assert (said.code == 0) is told
+            daemon.wait()
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            again = ask(site, "send", "--key", "k", "--json", stdin=ENTRY)  # what a program does that was not told
+            assert again.code == 0
+            assert again.json["repeated"] is (step != "outbox.outbox_accept" or when == "after")
+            until(lambda: ask(site, "outbox", "list", "--json").json == [])
+        assert len(set(ids(relay))) == 1
+        assert max(1, least) <= len(relay.received) <= 2
+
+
+def test_a_relay_that_comes_back_gets_what_waited(tmp_path: Path) -> None:
+    port = free_port()
+    site = desk(tmp_path, port)
+    with site.run() as daemon:
+        daemon.until_said("service.started")
+        answer = ask(site, "send", "--json", stdin=ENTRY).json
+        daemon.until_said("outbox.down")
+        with relay_in_a_thread(port=port) as relay:
+            assert ask(site, "outbox", "retry", answer["id"][:10]).code == 0
+            until(lambda: relay.received)
+            until(lambda: ask(site, "outbox", "list", "--json").json == [])
+
+
+def test_a_customers_mail_is_answered_and_the_answer_finds_the_thread(
+    tmp_path: Path, dovecot: Dovecot, user: str
+) -> None:
+    mail = (
+        b"From: Ada <ada@customer.example>\r\nTo: support@x.example\r\nSubject: order\r\n"
+        b"Message-ID: <question@customer.example>\r\n\r\ntext\r\n"
+    )
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        site.imap("support", dovecot.imap_port, user, address="support@x.example")
+        dovecot.deliver_all(user, [mail])
+        with site.run() as daemon:
+            daemon.until(lambda: site.events())
+            (story,) = ask(site, "trace", "ada@customer.example", "--json").json
+            mid = story["mid"]
+            said = ask(site, "send", "--reply-to", mid, stdin={"subject": "Re: order", "text": "Thanks"})
+            assert said.code == 0, said.err
+            until(lambda: relay.received)
+    (got,) = relay.received
+    reply = message_from_bytes(got.octets)
+    assert got.recipients == ("ada@customer.example",)
+    assert reply["In-Reply-To"] == reply["References"] == "<question@customer.example>"
