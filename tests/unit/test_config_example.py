@@ -38,7 +38,8 @@ def test_example_loads_with_every_key_switched_on(tmp_path: Path) -> None:
     config = load(tmp_path / "mailpoller.yaml", environment="production")
     assert {mailbox.type for mailbox in config.mailboxes.values()} == set(registry.known("sources"))
     assert {queue.type for queue in config.queues.values()} == set(registry.known("sinks"))
-    assert [problem.path for problem in config.warnings] == ["include"]
+    doubts = [problem.path for problem in config.warnings if "nobody names" not in problem.message]
+    assert doubts == ["include"]
 
 
 def test_example_mentions_every_key_of_every_block() -> None:

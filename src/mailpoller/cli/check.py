@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ from mailpoller.cli.terminal import Terminal, error_terminal, progress
 from mailpoller.core.tasks import TaskGroup
 
 if TYPE_CHECKING:
-    from mailpoller.config import Config
+    from mailpoller.config import Config, Problem
     from mailpoller.core.ports import Stage
 
 PROBES_AT_ONCE = 16
@@ -49,14 +50,16 @@ def check(
             help="With --live: send a test mail to this address through each outgoing that answers.",
         ),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors: exit code 78.")] = False,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the configuration, and with --live all that it names.
 
-    Warnings go to standard error and change nothing about the exit code: 0 if the configuration can be used, 78 if
-    not, and 69 if a live probe fails. What a part lacks on this machine is a warning, since all others run without
-    it: a secret (some exist only inside the systemd unit), or an optional package, with what pip installs.
+    Warnings go to standard error, one for each cause, and change nothing about the exit code (but for --strict): 0 if
+    the configuration can be used, 78 if not, and 69 if a live probe fails. What a part lacks on this machine is a
+    warning, since all others run without it: a secret (some exist only inside the systemd unit), or an optional
+    package, with what pip installs.
 
     \b
     Examples:
@@ -76,23 +79,26 @@ def check(
         try:
             found = loaded(path, environment)
         except ConfigError as error:
-            if not as_json:
-                raise
             problems = getattr(error, "problems", ())
+            if not as_json:
+                _tell(problems)
+                if not problems:
+                    raise
+                _summarise(path, problems, [(getattr(error, "mailboxes", 0), "mailbox")])
+                raise typer.Exit(CONFIG) from None
             print_json({"ok": False, "problems": [_problem(one) for one in problems] or [{"message": str(error)}]})
             raise typer.Exit(CONFIG) from None
         if mailbox is not None:
             known_mailbox(found, mailbox)
         doubts = [*found.warnings, *found.missing()]
         if not as_json:
-            for doubt in doubts:
-                typer.echo(f"warning: {doubt}", err=True)
+            told = [replace(one, severity="warning") for one in doubts]  # all others run without what a part lacks
+            _tell(told)
             polled = sum(found.runs(name) for name in found.mailboxes)
-            counts = [(len(found.queues), "queue"), (len(found.rules), "rule"), (len(doubts), "warning")]
-            typer.echo(
-                f"{path}: no errors; {counted(len(found.mailboxes), 'mailbox')} ({polled:,} polled here), "
-                + ", ".join(counted(*count) for count in counts)
-            )
+            counts = [(len(found.queues), "queue"), (len(found.rules), "rule")]
+            _summarise(path, told, [(len(found.mailboxes), "mailbox"), *counts], f" ({polled:,} polled here)")
+        if strict and doubts and not live:
+            raise typer.Exit(CONFIG)
         if live:
             work_as_owner(found)
         results = run_loop(_probe(found, mailbox, send_to, quiet=as_json)) if live else []
@@ -101,6 +107,25 @@ def check(
             print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})
         if not well:
             raise typer.Exit(UNAVAILABLE)
+        if strict and doubts:
+            raise typer.Exit(CONFIG)
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    """A line for each cause: the first place, and how many more there are."""
+    from mailpoller.config.problems import by_cause
+
+    for problem, count in by_cause(problems):
+        more = f" (and {count - 1:,} more of this kind)" if count > 1 else ""
+        typer.echo(one_line(f"{'warning: ' if problem.severity == 'warning' else ''}{problem}{more}"), err=True)
+
+
+def _summarise(path: Path, problems: Sequence[Problem], counts: Sequence[tuple[int, str]], note: str = "") -> None:
+    """``mailpoller.yaml: 3 errors, 2 warnings, 14 mailboxes (12 polled here), 1 queue, no rules``."""
+    errors = sum(problem.severity == "error" for problem in problems)
+    said = [counted(errors, "error") if errors else "no errors", counted(len(problems) - errors, "warning")]
+    first, *others = [counted(*count) for count in counts]
+    typer.echo(f"{path}: {', '.join([*said, first + note, *others])}")
 
 
 def _check_send_to(address: str, *, live: bool, mailbox: str | None) -> None:

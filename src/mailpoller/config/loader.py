@@ -15,6 +15,7 @@ from mailpoller.config.checked import At, Config
 from mailpoller.config.fields import keys_of
 from mailpoller.config.files import read_files
 from mailpoller.config.identities import Chosen, by_department, is_off, of_department, usual, with_outgoing
+from mailpoller.config.idle import without_effect
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
 from mailpoller.config.merge import orphans as orphans_of
 from mailpoller.config.model import Quarantine, QuarantineStoreConfig, ServiceConfig
@@ -103,8 +104,8 @@ class _Loading:
         findings = list(lint.findings(config))
         self._problems += [one for one in findings if one.severity == "error"]
         if any(problem.severity == "error" for problem in self._problems):
-            raise ConfigErrors(in_order(self._problems, self._files))
-        warnings = in_order([*self._problems, *findings, *lint.doubts(config)], self._files)
+            raise ConfigErrors(in_order(self._problems, self._files), mailboxes=len(sections.names["mailboxes"]))
+        warnings = in_order([*self._problems, *findings, *lint.doubts(config), *without_effect(config)], self._files)
         return replace(config, warnings=warnings)
 
     # --- blocks ----------------------------------------------------------------------------------------------------

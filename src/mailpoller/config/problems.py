@@ -35,11 +35,12 @@ class Problem:
 
 class ConfigErrors(ConfigError):
     """Everything that is wrong with a configuration, at once: ``problems``, errors and warnings, in order of file and
-    line."""
+    line. ``mailboxes``: how many are defined, as far as that could be read."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], *, mailboxes: int = 0) -> None:
         super().__init__("\n".join(str(problem) for problem in problems if problem.severity == "error"))
         self.problems = tuple(problems)
+        self.mailboxes = mailboxes
 
 
 def in_order(problems: Iterable[Problem], files: Sequence[Path]) -> tuple[Problem, ...]:
@@ -51,6 +52,15 @@ def in_order(problems: Iterable[Problem], files: Sequence[Path]) -> tuple[Proble
             key=lambda p: (rank.get(p.file, len(rank)), p.line, p.column, p.path, p.message),
         )
     )
+
+
+def by_cause(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
+    """The first problem of each cause, and how many there are of it: what is said of a thousand mailboxes in the same
+    words is one thing to mend."""
+    found: dict[tuple[str, str, str], list[Problem]] = {}
+    for one in problems:
+        found.setdefault((one.message, one.path.rpartition(".")[2], one.severity), []).append(one)
+    return [(several[0], len(several)) for several in found.values()]
 
 
 def did_you_mean(written: object, known: Iterable[str]) -> str:

@@ -53,6 +53,21 @@ _BOUNDS = {
     "multiple_of": ("multiple_of", "must be a multiple of"),
 }
 _NO_SECRET = ("", "env:", "file:", "credential:")
+_ELSEWHERE = {
+    "ssl": "tls: tls", "use_ssl": "tls: tls", "starttls": "tls: starttls-required", "sslproto": "tls",
+    "encryption": "tls", "security": "tls", "server": "host", "hostname": "host", "address_of_server": "host",
+    "imap_host": "host", "imap_server": "host", "user": "username", "login": "username", "user_name": "username",
+    "pass": "password", "passwd": "password", "passwordeval": "password: {command: [PROGRAM, …]}",
+    "passcmd": "password: {command: [PROGRAM, …]}", "folder": "folders", "mailbox": "folders",
+    "interval": "poll_interval", "delay": "poll_interval", "polling_interval": "poll_interval",
+    "delete": "disposition: delete", "expunge": "disposition: delete", "nokeep": "disposition: delete",
+    "leave_on_server": "disposition: leave", "mark_as_read": "disposition: seen", "mark_seen": "disposition: seen",
+    "move_to": "disposition: {move: FOLDER}", "archive": "disposition: {move: FOLDER}", "protocol": "type",
+    "proto": "type", "queue": "default_queue", "destination": "default_queue", "filters": "rules", "filter": "rules",
+    "max_size": "max_message_size", "size_limit": "max_message_size", "sslcertfile": "ca_file", "cafile": "ca_file",
+    "active": "enabled", "disabled": "enabled: false",
+}  # fmt: skip
+"""What other programs call a key of ours."""
 _BUILT_IN = frozenset(get_args(core_schema.ErrorType))
 _SHOWN_KEYS = 12
 _SHORT_BLOCK = 4
@@ -219,6 +234,8 @@ def _literal(expected: str, node: Node) -> str:
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """The sentence about a key that nobody knows. The key itself is in the problem's path, its value nowhere."""
+    if (other := _ELSEWHERE.get(key.casefold().replace("-", "_"))) and other.partition(":")[0] in known:
+        return f"there is no such key; here it is {other}"
     if hint := did_you_mean(key, known):
         return f"there is no such key{hint}"
     if 0 < len(known) <= _SHOWN_KEYS:
