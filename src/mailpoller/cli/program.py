@@ -60,6 +60,7 @@ from mailpoller.cli import (  # noqa: E402
     errors,
     explain,
     health,
+    messages,
     oauth,
     operate,
     outbox,
@@ -83,6 +84,7 @@ program.command("schema")(config.schema)
 program.command("health")(health.health)
 program.command("status")(status.status)
 program.command("errors")(errors.errors)
+program.command("messages")(messages.messages)
 program.command("trace")(trace.trace)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(oauth.oauth, name="oauth")

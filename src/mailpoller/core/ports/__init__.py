@@ -33,6 +33,7 @@ from mailpoller.core.ports.records import (
     Story,
     Stuck,
     Traits,
+    Wanted,
 )
 from mailpoller.core.ports.rule import Rule
 from mailpoller.core.ports.sink import (
@@ -115,4 +116,5 @@ __all__ = [
     "Unserving",
     "Upkept",
     "Wake",
+    "Wanted",
 ]

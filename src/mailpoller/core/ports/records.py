@@ -236,3 +236,17 @@ class Change:
     event: str
     who: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which settled messages are wanted: settled from ``since`` to before ``until``, and whatever else is not None.
+    ``domain``: of the sender's address. ``queue``: one that holds it."""
+
+    since: datetime
+    until: datetime | None = None
+    mailbox: str | None = None
+    outcome: str | None = None
+    sender: str | None = None
+    domain: str | None = None
+    queue: str | None = None

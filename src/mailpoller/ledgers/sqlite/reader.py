@@ -10,8 +10,19 @@ from pathlib import Path
 from types import TracebackType
 
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import AlarmEdge, Change, Fault, OutboxMail, Pause, QueueRecord, Standing, Story, Stuck
-from mailpoller.ledgers.sqlite import alarms, changes, folders, outbox, queues, stories, waiting
+from mailpoller.core.ports import (
+    AlarmEdge,
+    Change,
+    Fault,
+    OutboxMail,
+    Pause,
+    QueueRecord,
+    Standing,
+    Story,
+    Stuck,
+    Wanted,
+)
+from mailpoller.ledgers.sqlite import alarms, changes, folders, lately, outbox, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
 from mailpoller.storage.sqlite import SqliteUnavailable, connect_read_only
@@ -83,6 +94,14 @@ class LedgerReader:
     def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
         """See :meth:`~mailpoller.core.ports.Ledger.trace`."""
         return stories.trace(self._connection, term, limit)
+
+    def messages(self, wanted: Wanted, *, limit: int = 50) -> Sequence[Story]:
+        """The stories of settled messages, those that were settled last first."""
+        return lately.messages(self._connection, wanted, limit)
+
+    def per_hour(self, wanted: Wanted) -> Sequence[tuple[datetime, str, int]]:
+        """How many messages were settled in each hour (UTC) in which any was: its beginning, outcome, number."""
+        return lately.per_hour(self._connection, wanted)
 
     def deferred(self) -> Sequence[Story]:
         """The stories of all messages that are put off."""

@@ -262,10 +262,25 @@ CREATE TABLE outbox_recipient (
 ) STRICT, WITHOUT ROWID;
 """
 
+# What was settled lately. Each commit adds to its end, so it costs the drain next to nothing.
+_LATELY = """
+CREATE INDEX message_settled_at ON message (settled_at) WHERE settled_at IS NOT NULL;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
-    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _QUEUES, _COUNTERS, _CONVERSATIONS, _CHANGES, _OUTBOX),
+    migrations=(
+        _VERSION_1,
+        _VERSION_2,
+        _VERSION_3,
+        _QUEUES,
+        _COUNTERS,
+        _CONVERSATIONS,
+        _CHANGES,
+        _OUTBOX,
+        _LATELY,
+    ),
     works={3: shelve_all},
 )
 """``message.state`` is one of these words; what is due when is in ``due_at``, which is NULL once nothing remains to

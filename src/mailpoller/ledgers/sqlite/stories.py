@@ -32,13 +32,14 @@ FORMER_KEPT = 20
 _MID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-_STORIES = """
+STORIES = """
 SELECT mid, mailbox, name, epoch, uid, state, outcome, reason, rules, receipts, disposition, disposition_state,
     disposition_reason, size, listed, message_id, sender, repeat_of, strikes, attempts, claimed_at, due_at, settled_at,
     disposed_at, former
 FROM {source} JOIN folder ON folder.id = message.folder
 WHERE {where} ORDER BY coalesce(settled_at, claimed_at) DESC, claimed_at DESC LIMIT ?2
 """
+"""What :func:`story` is made of."""
 
 
 def is_mid(term: str) -> bool:
@@ -61,7 +62,7 @@ def trace(connection: Connection, term: str, limit: int) -> list[Story]:
             (term,),
         ).fetchall()
         rows = connection.execute(_BY_TERM, (document(keys), limit, term))
-    return [_story(*row) for row in rows]
+    return [story(*row) for row in rows]
 
 
 def mid_of(term: str) -> str:
@@ -87,18 +88,18 @@ _KEYED = """(
     SELECT DISTINCT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?1)
 ) AS wanted CROSS JOIN message ON message.folder = its_folder AND message.uid = its_uid"""
 _FIND = f"SELECT message.folder, message.uid FROM {_KEYED} WHERE mid = ?2"  # noqa: S608
-_BY_MID = _STORIES.format(source=_KEYED, where="mid = ?3")
-_BY_TERM = _STORIES.format(source=_KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE)")
-_DEFERRED = _STORIES.format(source="message", where="state = 'deferred' AND due_at IS NOT NULL AND ?1 IS NULL")
+_BY_MID = STORIES.format(source=_KEYED, where="mid = ?3")
+_BY_TERM = STORIES.format(source=_KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE)")
+_DEFERRED = STORIES.format(source="message", where="state = 'deferred' AND due_at IS NOT NULL AND ?1 IS NULL")
 
 
 def deferred(connection: Connection) -> list[Story]:
     """The stories of all messages that are put off."""
     rows = connection.execute(_DEFERRED, (None, -1))
-    return [_story(*row) for row in rows]
+    return [story(*row) for row in rows]
 
 
-def _story(
+def story(
     mid: bytes,
     mailbox: str,
     folder: str,

@@ -1,0 +1,61 @@
+"""What was settled lately: the stories of it, and how many there were in each hour."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from sqlite3 import Connection
+from typing import Any
+
+from mailpoller.core.ports import Story, Wanted
+from mailpoller.ledgers.sqlite.stories import STORIES, story
+from mailpoller.ledgers.sqlite.values import instant, micros
+
+HOUR = 3_600_000_000
+"""In microseconds."""
+
+_FROM = "message INDEXED BY message_settled_at CROSS"
+_COUNT = """
+SELECT settled_at / 3600000000, {outcome}, count(*) FROM message INDEXED BY message_settled_at WHERE {where}
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+
+def messages(connection: Connection, wanted: Wanted, limit: int) -> list[Story]:
+    """See :meth:`LedgerReader.messages`."""
+    where, values = _where(wanted)
+    statement = STORIES.format(source=_FROM, where=where).replace("LIMIT ?2", "LIMIT :limit")
+    # The index has the order already; by the expression that other stories are sorted by all would be sorted again.
+    statement = statement.replace("coalesce(settled_at, claimed_at) DESC, claimed_at DESC", "settled_at DESC")
+    return [story(*row) for row in connection.execute(statement, values | {"limit": limit})]
+
+
+def per_hour(connection: Connection, wanted: Wanted) -> list[tuple[datetime, str, int]]:
+    """See :meth:`LedgerReader.per_hour`."""
+    where, values = _where(wanted)
+    rows = connection.execute(_COUNT.format(outcome="outcome", where=where), values)
+    return [(instant(hour * HOUR), outcome or "", count) for hour, outcome, count in rows]
+
+
+def _where(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    """The condition, of constant words, and its values."""
+    terms, values = ["settled_at >= :since", "settled_at IS NOT NULL"], {"since": micros(wanted.since)}
+    named: dict[str, Any] = values
+    if wanted.until is not None:
+        terms.append("settled_at < :until")
+        named["until"] = micros(wanted.until)
+    if wanted.mailbox is not None:
+        terms.append("message.folder IN (SELECT id FROM folder WHERE mailbox = :mailbox)")
+        named["mailbox"] = wanted.mailbox
+    if wanted.outcome is not None:
+        terms.append("outcome = :outcome")
+        named["outcome"] = wanted.outcome
+    if wanted.sender is not None:
+        terms.append("sender = :sender COLLATE NOCASE")
+        named["sender"] = wanted.sender
+    if wanted.domain is not None:
+        terms.append("substr(sender, instr(sender, '@') + 1) = :domain COLLATE NOCASE")
+        named["domain"] = wanted.domain
+    if wanted.queue is not None:
+        terms.append("EXISTS (SELECT 1 FROM json_each(receipts) WHERE key = :queue)")
+        named["queue"] = wanted.queue
+    return " AND ".join(terms), named
