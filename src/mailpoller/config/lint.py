@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from mailpoller.config import rule_lint
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import secrets_of
 from mailpoller.config.node import Node
@@ -36,6 +37,7 @@ def doubts(config: Config) -> Iterator[Problem]:
         yield Problem(config.files[0], 1, 1, "mailboxes", "no mailbox is defined: nothing is polled", "warning")
     for name, mailbox in config.mailboxes.items():
         yield from _mailbox(config, name, mailbox)
+    yield from rule_lint.doubts(config)
     yield from _loops(config)
     yield from _forgetful(config)
     yield from _exposed(config)

@@ -7,7 +7,7 @@ A plug-in is one file and one entry point line. The entry point's group is ``mai
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -164,6 +164,31 @@ class RuleConfig(Component):
     type: str = "match"
     name: str
     """The rule's name, by which mailboxes ask for it."""
+
+    # What ``check`` asks, to tell of rules that can have no effect. Who cannot tell leaves them as they are.
+    @property
+    def ends_judging(self) -> bool:
+        """True if no rule is asked after it wherever it matches."""
+        return False
+
+    @property
+    def asks_forced(self) -> bool | None:
+        """True if it is asked in a mailbox with ``force_default_queue``; None: that cannot be told yet."""
+        return None
+
+    @property
+    def makes_fields(self) -> Collection[str]:
+        """The fields of the event that it may set."""
+        return ()
+
+    def covers(self, other: RuleConfig) -> bool:
+        """True if it matches wherever ``other`` does; False if that is not known."""
+        return False
+
+    def unmet(self, mailboxes: Sequence[SourceConfig], fields: Collection[str]) -> str:
+        """Why it matches in none of these mailboxes, in words; "" if nothing says so. ``fields``: those that rules
+        before it may set."""
+        return ""
 
     def build(self, name: str, runtime: Runtime) -> Rule:
         """The rule. Raises :class:`ConfigError` if it cannot ever work."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Self
@@ -12,17 +12,19 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, 
 
 from mailpoller.core.attributes import Priority
 from mailpoller.core.classification import MailClass
-from mailpoller.core.component import Block, RuleConfig, Runtime
+from mailpoller.core.component import Block, Finding, RuleConfig, Runtime, SourceConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.formfields import FieldName
 from mailpoller.core.literals import QueueName
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule
 from mailpoller.core.verdict import Effect, Match
+from mailpoller.mail.understand.conversation import compile_capturing
 from mailpoller.rules.compiling import compile_condition
 from mailpoller.rules.condition import MAX_DEPTH, Condition
 from mailpoller.rules.extracting import compile_extracts, needs_body
 from mailpoller.rules.extraction import Extract
+from mailpoller.rules.implication import atoms, contradiction, covers
 from mailpoller.rules.predicate import Predicate
 
 QUARANTINED_BY_RULE = "rule"
@@ -119,6 +121,13 @@ class Consequence(Block):
             )
         return self
 
+    def fields(self) -> set[str]:
+        """The fields of the event that may be there afterwards."""
+        found = set(self.set_ or ())
+        for one in self.extract or ():
+            found.update(one.wanted if one.pattern is None else compile_capturing(one.pattern).groupindex)
+        return found
+
     def effect(self, *, by_class: bool = False) -> Effect:
         """The same as the engine's pipeline reads it. ``by_class``: the condition asks for the class."""
         set_ = self.set_ or {}
@@ -153,11 +162,52 @@ class MatchConfig(RuleConfig):
             raise ValueError(f"all, any, none and not are nested deeper than {MAX_DEPTH}")
         return when
 
+    def findings(self) -> Iterable[Finding]:
+        """A condition that can never hold."""
+        yield from super().findings()
+        if why := contradiction(self.when):
+            yield Finding("when", f"this can never hold: {why}")
+
+    @property
+    def ends_judging(self) -> bool:
+        return bool(self.then.quarantine or self.then.discard or self.then.stop)
+
+    @property
+    def asks_forced(self) -> bool | None:
+        return _asks_forced(self.when)
+
+    @property
+    def makes_fields(self) -> set[str]:
+        return self.then.fields()
+
+    def covers(self, other: RuleConfig) -> bool:
+        return isinstance(other, MatchConfig) and covers(self.when, other.when)
+
+    def unmet(self, mailboxes: Sequence[SourceConfig], fields: Collection[str]) -> str:
+        for key, value in atoms(self.when):
+            kind, _, name = key.partition(":")
+            if kind == "departments" and not any(set(value) & set(one.departments) for one in mailboxes):
+                return f"no mailbox that asks this rule serves the department {' or '.join(value)}"
+            if kind == "trusted" and not any(one.trusted is value for one in mailboxes):
+                return f"every mailbox that asks this rule is {'not ' if value else ''}trusted"
+            if kind == "force_default_queue" and not any(one.force_default_queue is value for one in mailboxes):
+                return f"force_default_queue is {'not ' if value else ''}set in every mailbox that asks this rule"
+            if kind == "fields" and name not in fields and value.exists is not False:
+                return f"no rule before it sets the field {name}"
+        return ""
+
     def build(self, name: str, runtime: Runtime) -> MatchRule:
         """The rule, its patterns compiled. Raises :class:`ConfigError` if a file or a rule that it names is not to be
         had."""
         predicate = compile_condition(self.when, partial(_named, runtime.rules))
         return MatchRule(name, predicate, self.then.effect(by_class=predicate.asks_class), self.then.extract or ())
+
+
+def _asks_forced(when: Condition) -> bool | None:
+    if when.force_default_queue is not None:
+        return True
+    answers = {_asks_forced(inner) for inner in when.inner()} | ({None} if when.rule is not None else set())
+    return True if True in answers else None if None in answers else False
 
 
 def _named(rules: Mapping[str, Rule], name: str) -> Rule:

@@ -47,6 +47,16 @@ def attachment(test: AttachmentTest) -> Predicate:
         by_type, says_type = text_probe(test.type)
         probes.append(lambda one: by_type(one.content_type[:TEXT_LIMIT]))
         words.append(f"type {says_type}")
+    if test.detected_type is not None:
+        by_octets, says_detected = text_probe(test.detected_type)
+        probes.append(lambda one: by_octets(one.detected_type))
+        words.append(f"detected type {says_detected}")
+    if (macros := test.macros) is not None:
+        probes.append(lambda one: "macros" if one.macros is macros else "")
+        words.append("macros" if macros else "no macros")
+    if (encrypted := test.encrypted) is not None:
+        probes.append(lambda one: "encrypted" if one.encrypted is encrypted else "")
+        words.append("encryption" if encrypted else "no encryption")
     if test.size is not None:
         fits, bounds = _bounds(test.size)
         probes.append(lambda one: bounds if fits(one.size) else "")

@@ -62,7 +62,7 @@ class CountTest(Block):
 
 
 class AttachmentTest(Block):
-    """A test of attachments: one and the same must pass ``name``, ``type`` and ``size``.
+    """A test of attachments: one and the same must pass all but ``count``.
 
     Pictures inside HTML are attachments too: a sender calls anything inline. ``true`` and ``false`` alone mean ``any``.
     """
@@ -73,6 +73,12 @@ class AttachmentTest(Block):
     """The file name."""
     type: TextTest | None = None
     """The media type as it is declared, such as ``application/pdf``."""
+    detected_type: TextTest | None = None
+    """The media type that its octets show, whatever is declared; those of texts show none."""
+    macros: bool | None = None
+    """Whether it holds programs that run when it is opened, such as macros of an office."""
+    encrypted: bool | None = None
+    """Whether it cannot be read without a key, as an archive with a password."""
     size: SizeTest | None = None
     """Decoded octets."""
     count: CountTest | None = None
@@ -85,9 +91,9 @@ class AttachmentTest(Block):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        described = (self.name, self.type, self.size, self.count) != (None, None, None, None)
+        described = any(getattr(self, name) is not None for name in type(self).model_fields if name != "any")
         if self.any is None and not described:
-            raise ValueError("an attachment test is any, name, type, size or count")
+            raise ValueError("an attachment test is any, name, type, detected_type, macros, encrypted, size or count")
         if self.any is False and described:
             raise ValueError("a message without attachments has none with a name, type or size")
         return self
