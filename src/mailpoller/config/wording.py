@@ -55,10 +55,10 @@ _BOUNDS = {
 _NO_SECRET = ("", "env:", "file:", "credential:")
 _ELSEWHERE = {
     "ssl": "tls: tls", "use_ssl": "tls: tls", "starttls": "tls: starttls-required", "sslproto": "tls",
-    "encryption": "tls", "security": "tls", "server": "host", "hostname": "host", "address_of_server": "host",
-    "imap_host": "host", "imap_server": "host", "user": "username", "login": "username", "user_name": "username",
-    "pass": "password", "passwd": "password", "passwordeval": "password: {command: [PROGRAM, …]}",
-    "passcmd": "password: {command: [PROGRAM, …]}", "folder": "folders", "mailbox": "folders",
+    "encryption": "tls", "security": "tls", "server": "host", "hostname": "host",
+    "user": "username", "login": "username", "user_name": "username",
+    "pass": "password", "passwd": "password", "passwordeval": "password",
+    "passcmd": "password", "folder": "folders", "mailbox": "folders",
     "interval": "poll_interval", "delay": "poll_interval", "polling_interval": "poll_interval",
     "delete": "disposition: delete", "expunge": "disposition: delete", "nokeep": "disposition: delete",
     "leave_on_server": "disposition: leave", "mark_as_read": "disposition: seen", "mark_seen": "disposition: seen",
