@@ -56,6 +56,7 @@ def agreement(config: Config) -> Iterator[Problem]:
     yield from _renames(config)
     yield from _circles(config)
     yield from _folders(config)
+    yield from _fed(config)
     yield from _paths(config)
 
 
@@ -197,6 +198,24 @@ def _folders(config: Config) -> Iterator[Problem]:
                 whose = "this mailbox" if other_ == name else f"the mailbox {other_}"
                 node, _ = locate(_node(config, ("mailboxes", name)), (key, "move"))
                 yield node.problem(f"{whose} polls the folder that messages are moved to")
+
+
+def _fed(config: Config) -> Iterator[Problem]:
+    """What a queue puts into a mailbox that is polled here comes back for ever."""
+    polled = {
+        (account.host, account.user, key): name
+        for name, mailbox in config.mailboxes.items()
+        if mailbox.enabled
+        for account, key in _polled(mailbox)
+    }
+    for name, queue in config.queues.items():
+        if (fed := queue.fed_folder()) is None:
+            continue
+        account, key = fed
+        # By whatever protocol it is polled: INBOX is the same one over all of them.
+        if (other := polled.get((account.host, account.user, key))) is not None:
+            node = _node(config, ("queues", name))
+            yield node.problem(f"the mailbox {other} polls the folder that this queue puts mail into")
 
 
 def _polled(mailbox: SourceConfig) -> list[Polled]:

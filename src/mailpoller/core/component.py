@@ -147,6 +147,12 @@ class SinkConfig(Component):
     formerly: str | None = None
     """The queue's earlier name: what was brought there, or is on its way there, counts for this one."""
 
+    def fed_folder(self) -> tuple[Account, str] | None:
+        """The folder of a mailbox that it puts mail into: its account and its key, as a source has them
+        (:meth:`SourceConfig.polled_account`, :meth:`SourceConfig.folder_key`). None if it does not, or the keys do not
+        tell. So that nobody polls what is put there."""
+        return None
+
     @property
     def octets_wanted(self) -> bool:
         """True if the queue is to hold the raw octets."""

@@ -123,6 +123,12 @@ class KeptServer(MailServer):
         """A password, or what else the way of logging in needs."""
         return lacking_beside(written.get("auth"), written)
 
+    @property
+    def account(self) -> Account:
+        """Whose mail it is. A server's usual ports lead to the same mail; another port may be another server."""
+        usual = not self.port or self.port in self.usual_ports.values()
+        return Account(self.type, self.known_as + ("" if usual else f":{self.port}"), self.username)
+
 
 class MailboxServer(KeptServer, SourceConfig):
     """A mailbox on such a server."""
@@ -143,6 +149,5 @@ class MailboxServer(KeptServer, SourceConfig):
         return trust_of(self.known_as)
 
     def polled_account(self) -> Account:
-        """A server's usual ports lead to the same mail; another port may be another server."""
-        usual = not self.port or self.port in self.usual_ports.values()
-        return Account(self.type, self.known_as + ("" if usual else f":{self.port}"), self.username)
+        """See the parent's."""
+        return self.account

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
@@ -12,12 +11,9 @@ from mailpoller.core.component import Finding, Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
+from mailpoller.wire.imap.flags import check_flag
 from mailpoller.wire.imap.names import composed
 from mailpoller.wire.server import MailboxServer
-
-_SYSTEM_FLAGS = {"\\seen", "\\answered", "\\flagged", "\\deleted", "\\draft"}
-_KEYWORD = r"[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|~\[-]+"
-"""An atom (RFC 3501 section 9): what is left of ASCII without (){ %*\"]\\ and controls."""
 
 
 class ImapSettings(MailboxServer):
@@ -49,11 +45,7 @@ class ImapSettings(MailboxServer):
     @classmethod
     def _check_flags(cls, disposition: Disposition | None) -> Disposition | None:
         for flag in () if disposition is None else disposition.flags:
-            if flag.lower() not in _SYSTEM_FLAGS and not re.fullmatch(_KEYWORD, flag):
-                raise ValueError(
-                    f"{flag!r} is no IMAP flag: a keyword such as $Done has no spaces and only ASCII, "
-                    "a system flag is \\Seen, \\Answered, \\Flagged, \\Deleted or \\Draft"
-                )
+            check_flag(flag)
         return disposition
 
     @model_validator(mode="after")

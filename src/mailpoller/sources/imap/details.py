@@ -17,8 +17,9 @@ from mailpoller.core.message import Folder, MessageRef
 from mailpoller.wire.imap.command import Request
 from mailpoller.wire.imap.names import uid_sets
 from mailpoller.wire.imap.protocol import ImapProtocol
-from mailpoller.wire.imap.reader import ProtocolViolation, Response
-from mailpoller.wire.imap.responses import MAX_UIDS, Fetched, read_esearch, read_search
+from mailpoller.wire.imap.reader import ProtocolViolation
+from mailpoller.wire.imap.responses import MAX_UIDS, Fetched
+from mailpoller.wire.imap.search import hits
 from mailpoller.wire.imap.selected import SelectedFolder
 from mailpoller.wire.pace import REST
 
@@ -197,18 +198,6 @@ async def search(protocol: ImapProtocol, mailbox: SelectedFolder, criteria: str)
         raise TransientError(f"the server does not list the folder: {answer.status}")
     with protocol.reading():
         return hits(answer.data)
-
-
-def hits(answers: Sequence[Response]) -> array[int]:
-    """The uids in answers to a SEARCH, as they come. Raises :class:`ProtocolViolation`."""
-    found: array[int] = array("I")
-    for response in answers:
-        line = response[0]
-        assert isinstance(line, bytes)
-        _, keyword, *rest = line.split(b" ", 2)
-        words, left = rest[0] if rest else b"", MAX_UIDS - len(found)
-        found.extend(read_search(words, left) if keyword.upper() == b"SEARCH" else read_esearch(words, left))
-    return found
 
 
 async def newest(protocol: ImapProtocol, mailbox: SelectedFolder) -> tuple[int, int]:

@@ -16,11 +16,11 @@ from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Octets, Spool
 from mailpoller.remote.standins import LONGEST, stand_in
-from mailpoller.sources.imap.details import hits
 from mailpoller.wire.imap.names import uid_set
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.reader import ProtocolViolation, Response, SpoolFailure
 from mailpoller.wire.imap.responses import Fetched, Status, read_fetch
+from mailpoller.wire.imap.search import hits
 
 WINDOW = 8 << 20
 """Octets asked for and not yet received, at most (one set may exceed it)."""

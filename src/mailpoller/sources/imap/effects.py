@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from mailpoller.sources.imap.details import hits
 from mailpoller.wire.imap.command import Request
 from mailpoller.wire.imap.names import uid_set
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.reader import ProtocolViolation
 from mailpoller.wire.imap.responses import Fetched, Status
+from mailpoller.wire.imap.search import hits
 from mailpoller.wire.imap.selected import SelectedFolder
 
 _NO_FLAGS: frozenset[str] = frozenset()

@@ -22,7 +22,7 @@ from mailpoller.wire.tls import secure
 log = structlog.get_logger(__name__)
 
 
-async def open_client(name: str, config: KeptServer, credentials: Credentials) -> ImapClient:
+async def open_client(name: str, config: KeptServer, credentials: Credentials, *, utf8: bool = True) -> ImapClient:
     """Connect, secure, log in: all of the steps below. ``name`` is for the log: the mailbox's, or the queue's.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`; then nothing is left open.
@@ -32,7 +32,7 @@ async def open_client(name: str, config: KeptServer, credentials: Credentials) -
         await protect(client, config, left_until(deadline))
         if client.protocol.state != "AUTH" and config.tls == "starttls" and not is_protected(client.protocol):
             log.warning("tls.not_offered", mailbox=name, host=config.host, tls=config.tls)
-        await log_in(client, credentials)
+        await log_in(client, credentials, utf8=utf8)
     return client
 
 
@@ -94,8 +94,9 @@ def is_protected(protocol: ImapProtocol) -> bool:
     return protocol.transport is not None and protocol.transport.get_extra_info("ssl_object") is not None
 
 
-async def log_in(client: ImapClient, credentials: Credentials) -> None:
-    """Authenticate, unless the server did that by itself (PREAUTH), and say who we are.
+async def log_in(client: ImapClient, credentials: Credentials, *, utf8: bool = True) -> None:
+    """Authenticate, unless the server did that by itself (PREAUTH), and say who we are. ``utf8``: have mail with
+    headers in UTF-8 shown as it is.
 
     Raises :class:`CredentialsRefused` or :class:`TransientError`.
     """
@@ -106,7 +107,7 @@ async def log_in(client: ImapClient, credentials: Credentials) -> None:
         # Providers (163.com, 126.com) let nobody select a folder who has not said who he is (RFC 2971). Not waited for.
         with contextlib.suppress(SessionLost):
             name_ourselves(protocol)
-    if reason := await protocol.enable_utf8():
+    if utf8 and (reason := await protocol.enable_utf8()):
         log.warning("unicode.refused", host=client.host, reason=reason)
 
 

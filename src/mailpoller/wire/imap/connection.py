@@ -92,6 +92,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self._upgrading = False
         self._pause: timedelta | None = None
         self._progress_at = 0.0
+        self._unsent = 0
         self.pace = Pace(loop.time())
         self._watch: asyncio.TimerHandle | None = None
 
@@ -287,6 +288,11 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         if not waiting or self.lost is not None:
             return
         now = self.loop.time()
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        if 0 < self._unsent < before:  # a large message on its way to the server, over a thin line
+            self._progress_at = now
+            for one in waiting:
+                one.expires_at += self.stall
         quiet = now - self._progress_at
         # A large message over a thin line, or the listing of a huge folder: who waits behind it waits with it.
         if (credit := self.pace.credit(now)) and waiting[0].name in ("FETCH", "SEARCH"):
