@@ -137,6 +137,7 @@ def mailbox_parts(
         require=partial(require_secrets, block) if any(secrets_of(block)) else None,
         pauses=ports.pauses,
     )
+    ports.health.mailboxes[name].costs = plan.pipeline.costs
     observer = ports.bystander.observer(name, watcher.reports)
     dispatcher = Dispatcher(block, queues, clock)
     judge = Judge(

@@ -379,6 +379,11 @@ class Message:
             self._body = self.load()
         return self._body
 
+    @property
+    def is_read(self) -> bool:
+        """True if the body has been parsed."""
+        return self._body is not None
+
     def take_body(self, body: Body) -> None:
         """What somebody else has read is the body."""
         self._body = body

@@ -12,6 +12,7 @@ from typing import Any
 from mailpoller.core.delivery import Outcome
 from mailpoller.core.ports import Clock, Stuck
 from mailpoller.engine.histogram import Histogram
+from mailpoller.engine.rule_costs import RuleCosts
 
 LATENCIES = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
 """Seconds from the server's date of a message to the commit that a queue holds it: the bounds that are counted."""
@@ -67,6 +68,8 @@ class MailboxHealth:
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     """By kind of alarm, how often the mailbox waited out a failure."""
+    costs: RuleCosts | None = None
+    """What the rules of it cost."""
     listed: int = 0
     """Messages that the present listing shows and that are not settled yet, as far as it says how many it has."""
 
@@ -199,7 +202,9 @@ class Health:
                 "mailbox": health.name,
                 "state": health.state(now),
                 "condition": health.condition.value,
-                "reason": health.reason or "; ".join(f"{name}: {why}" for name, why in health.failing.items()),
+                "reason": health.reason
+                or "; ".join(f"{name}: {why}" for name, why in health.failing.items())
+                or _slow(health),
                 "since": _iso(health.since),
                 "last_poll_at": _iso(health.last_poll_at),
                 "next_try_at": _iso(health.next_try_at),
@@ -209,9 +214,28 @@ class Health:
                 "quarantined": health.quarantined,
                 "deferred": health.deferred,
                 "failing_folders": dict(health.failing),
+                "rules": _rules(health),
             }
             for health in self.mailboxes.values()
         ]
+
+
+def _slow(health: MailboxHealth) -> str:
+    return "" if health.costs is None else health.costs.slowest()
+
+
+def _rules(health: MailboxHealth) -> list[dict[str, Any]]:
+    """What each rule costs, the dearest first."""
+    costs = health.costs.costs.items() if health.costs is not None else ()
+    return [
+        {
+            "rule": name,
+            "timed": cost.timed,
+            "mean_us": round(cost.mean * 1_000_000, 1),
+            "worst_us": round(cost.worst * 1_000_000, 1),
+        }
+        for name, cost in sorted(costs, key=lambda item: -item[1].mean)
+    ]
 
 
 def _iso(instant: datetime | None) -> str | None:

@@ -18,6 +18,7 @@ from mailpoller.core.ports import Rule
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 from mailpoller.engine.brake import Brake
+from mailpoller.engine.rule_costs import RuleCosts
 from mailpoller.mail.understand.arrival import Arrival
 from mailpoller.storage.listed import sender_list
 
@@ -95,6 +96,8 @@ class Pipeline:
         self._standing = standing
         self._forced = standing.forced
         self._rules = tuple(rule for rule in rules if not standing.forced or getattr(rule, "asks_forced", False))
+        self.costs = RuleCosts(mailbox, self._rules)
+        """What the rules cost."""
         self._conversations = conversations
         self._arrival = arrival or Arrival()
         self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules) or (
@@ -148,7 +151,7 @@ class Pipeline:
         tags: dict[str, None] = {}
         matched: list[str] = []
         decided = False  # by a rule that knew the class, or let nothing else speak
-        for rule in self._rules:
+        for rule in (self.costs.timed() or self._rules) if self._rules else ():
             try:
                 match = rule.judge(message)
             except Exception as error:
