@@ -388,3 +388,35 @@ def test_a_pause_holds_across_a_restart_and_is_told_with_who_it_was(site: Site, 
     with site.run() as daemon:
         daemon.until(lambda: "poll_interval" in ask(site, "changes").out)
         assert daemon.stop() == 0
+
+
+# --- reconcile
+# ------------------------------------------------------------------------------------------------------------------
+def test_reconcile_finds_what_is_missing_and_nothing_else(site: Site, dovecot: Dovecot, user: str) -> None:
+    assert ask(site, "reconcile", "support").code == 75, "there is no ledger yet"
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 3)
+        said = ask(site, "reconcile", "support", "--json")
+        assert (said.code, said.json["ok"]) == (0, True), said.err
+        (inbox,) = said.json["folders"]
+        assert (inbox["held"], inbox["settled"], inbox["missing"]) == (3, 3, 0)
+        dovecot.deliver(user, mail("four"))
+        said = ask(site, "reconcile", "support", "--json")
+        assert said.code == 0, "what came a moment ago is polled first"
+        assert daemon.stop() == 0
+    with sqlite3.connect(site.directory / "ledger.db") as ledger:
+        ledger.execute("DELETE FROM message WHERE uid = '2'")
+    said = ask(site, "reconcile", "support")
+    assert said.code == 66
+    assert said.out.splitlines()[-1] == "1 message missing"
+    assert re.search(r"^INBOX\tmissing\t2\t20", said.out, re.MULTILINE)
+    assert ask(site, "reconcile", "support", "--since", "2099-01-01").code == 0
+    with sqlite3.connect(site.directory / "ledger.db") as ledger:
+        ledger.execute("UPDATE message SET state = 'deferred', due_at = 1, outcome = NULL, uid = '99' WHERE uid = '1'")
+    missing = [one["uid"] for one in ask(site, "reconcile", "support", "--json").json["folders"][0]["messages"]]
+    assert sorted(missing) == ["1", "2", "99"], "what waits and is not there is missing, too"
+    with sqlite3.connect(site.directory / "ledger.db") as ledger:
+        ledger.execute("UPDATE message SET uid = '300' WHERE uid = '3'")
+    (inbox,) = ask(site, "reconcile", "support", "--json").json["folders"]
+    assert (inbox["elsewhere"], inbox["missing"]) == (1, 3), "a message stands for one other"
+    assert ask(site, "reconcile", "suport").code == 64

@@ -35,7 +35,7 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 PASSWORD = "hunter2-never-shown"
 VERBS = [
     "run", "check", "reload", "explain", "test", "config", "schema", "health",
-    "changes", "pause", "resume", "status", "errors", "messages", "trace", "poll",
+    "changes", "pause", "resume", "status", "errors", "messages", "trace", "reconcile", "poll",
     "redeliver", "accept", "forget", "demo", "queue", "queue list", "queue show", "queue take", "queue ack",
     "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation", "conversation mint",
     "send", "outbox", "outbox list", "outbox show", "outbox retry", "outbox cancel",

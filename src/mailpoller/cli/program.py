@@ -66,6 +66,7 @@ from mailpoller.cli import (  # noqa: E402
     outbox,
     pause,
     queue,
+    reconcile,
     reload,
     run,
     send,
@@ -86,6 +87,7 @@ program.command("status")(status.status)
 program.command("errors")(errors.errors)
 program.command("messages")(messages.messages)
 program.command("trace")(trace.trace)
+program.command("reconcile")(reconcile.reconcile)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(oauth.oauth, name="oauth")
 program.add_typer(conversation.conversation, name="conversation")
