@@ -75,14 +75,21 @@ def test_trusted_server_is_believed_where_it_writes(lines: tuple[str, ...]) -> N
         (RECEIVED, STRANGE, PASS),
         (PASS,),  # no server says that it received this
         # What the peer calls itself, and what it sends along:
-        (RECEIVED.replace("from out.example.net (out", "from mx.example.com (out"), STORED, PASS),
-        ("Received: from [10.0.0.1] (unknown [198.51.100.7]) by mx.example.com", STORED, PASS),
-        ("Received: from x ([198.51.100.7] helo=[10.0.0.1]) by mx.example.com with esmtp (Exim 4)", STORED, PASS),
-        ("Received: from unknown (HELO (10.0.0.1)) (198.51.100.7) by mx.example.com", STORED, PASS),
-        ("Received: from x (mx.example.com [192.0.2.25] (may be forged)) by mx.example.com", STORED, PASS),
-        ("Received: from x (mx.example.com.example.net [198.51.100.7]) by mx.example.com", STORED, PASS),
-        ("Received: from x", STORED, PASS),
-        ("Received:", STORED, PASS),
+        (RECEIVED.replace("from out.example.net (out", "from mx.example.com (out"), STORED, PASS, STRANGE),
+        ("Received: from [10.0.0.1] (unknown [198.51.100.7]) by mx.example.com", STORED, PASS, STRANGE),
+        (
+            "Received: from x ([198.51.100.7] helo=[10.0.0.1]) by mx.example.com with esmtp (Exim 4)",
+            STORED,
+            PASS,
+            STRANGE,
+        ),
+        ("Received: from unknown (HELO (10.0.0.1)) (198.51.100.7) by mx.example.com", STORED, PASS, STRANGE),
+        ("Received: from x (mx.example.com [192.0.2.25] (may be forged)) by mx.example.com", STORED, PASS, STRANGE),
+        ("Received: from x (mx.example.com [192.0.2.25]) (may be forged) by mx.example.com", STORED, PASS, STRANGE),
+        ("Received: from x (helo=[10.0.0.1]) by mx.example.com with esmtp (Exim 4)", STORED, PASS, STRANGE),
+        ("Received: from x (mx.example.com.example.net [198.51.100.7]) by mx.example.com", STORED, PASS, STRANGE),
+        ("Received: from x", STORED, PASS, STRANGE),
+        ("Received:", STORED, PASS, STRANGE),
     ],
 )
 def test_what_a_stranger_may_have_written_is_evidence_of_nothing(lines: tuple[str, ...]) -> None:
@@ -142,8 +149,8 @@ def test_what_passed_the_gate_of_microsoft_365_is_not_inside() -> None:
     """Another customer's servers have names of the same domain, and write the same field."""
     gate = "Received: from DB9PR01.outbound.protection.outlook.com (40.107.1.1) by VI1.mail.protection.outlook.com"
     field = EXCHANGE[2]
-    assert authentication(gate, EXCHANGE[0], field, trust=EXCHANGE_ONLINE) is None
-    assert authentication(EXCHANGE[0], gate, EXCHANGE[0], field, trust=EXCHANGE_ONLINE) is None
+    assert authentication(gate, EXCHANGE[0], field, STRANGE, trust=EXCHANGE_ONLINE) is None
+    assert authentication(EXCHANGE[0], gate, EXCHANGE[0], field, STRANGE, trust=EXCHANGE_ONLINE) is None
 
 
 GOOGLE = (

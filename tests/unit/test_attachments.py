@@ -129,9 +129,14 @@ def test_octets_tell_what_a_file_is(octets: bytes, found: Look) -> None:
         assert look(octets, 5000) == found
 
 
-@pytest.mark.parametrize("size", [600, 1000, 1129])
+@pytest.mark.parametrize("size", [600, 1129, 3720, 3850])
 def test_names_across_pieces_are_found(size: int) -> None:
     assert look(ole(*["x"] * 20, "Workbook", "_VBA_PROJECT"), size) == Look("application/vnd.ms-excel", macros=True)
+
+
+def test_word_across_pieces_is_found() -> None:
+    octets = PDF.replace(b"{}", b"/Encrypt 5 0 R")
+    assert look(octets, octets.index(b"/Encrypt 5") + 4).encrypted
 
 
 HOSTILE = {

@@ -10,6 +10,7 @@ import tracemalloc
 import zipfile
 import zlib
 from base64 import encodebytes
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 from mailpoller.core.contents import Report
 from mailpoller.core.message import Contents, Message, Undone
 from mailpoller.core.verdict import Deliver
-from mailpoller.mail.contents.dmarc import ROWS_COUNTED, ROWS_KEPT
+from mailpoller.mail.contents import unpack
+from mailpoller.mail.contents.dmarc import ROWS_COUNTED, ROWS_KEPT, read_dmarc
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.understand.subjects import is_dmarc
@@ -185,6 +187,32 @@ def test_bombs_end_within_a_second_and_200_mb(name: str) -> None:
     began = time.process_time()
     read_contents(message, ("report",))
     assert time.process_time() - began < 1.0
+
+
+def test_archive_gives_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    spaces = aggregate(" " * 3_000_000)
+    for octets in (gzip.compress(spaces), zipped(spaces)):
+        assert opened(mail("application/gzip", octets, "x.gz")).undone == (Undone("report", "too-large"),)
+    honest = gzip.compress(aggregate(rows(200)))
+    assert opened(mail("application/gzip", honest, "x.gz")).report is not None
+    monkeypatch.setattr(unpack, "LARGEST", 50_000)
+    assert opened(mail("application/gzip", honest, "x.gz")).undone == (Undone("report", "too-large"),)
+
+
+def test_tag_that_does_not_end_is_not_begun_anew_for_ever() -> None:
+    """A parser looks at an unfinished tag from its begin at every piece, which takes quadratic time."""
+    taken = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        yield b"<feedback><a "
+        for _ in range(1000):
+            taken += 1
+            yield b"x" * 65_536
+
+    with pytest.raises(unpack.Closed, match="malformed"):
+        read_dmarc(pieces())
+    assert taken < 20
 
 
 def test_bombs_take_little_memory() -> None:

@@ -205,6 +205,11 @@ def test_bombs_take_little_memory(name: str) -> None:
         tracemalloc.stop()
 
 
+def test_endless_attributes_are_not_gone_through() -> None:
+    with pytest.raises(Closed, match="too-large"):
+        read_tnef(BOMBS["zeros"])
+
+
 def test_too_many_attachments_are_said() -> None:
     message = mail(stream(*[attribute(2, 0x00069002, b"")] * (ATTACHMENTS_KEPT + 2)))
     assert read_contents(message, ("tnef",)).undone == (Undone("tnef", "too-large"),)
