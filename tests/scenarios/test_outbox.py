@@ -144,25 +144,31 @@ def test_a_relay_that_comes_back_gets_what_waited(tmp_path: Path) -> None:
             until(lambda: ask(site, "outbox", "list", "--json").json == [])
 
 
-def test_a_customers_mail_is_answered_and_the_answer_finds_the_thread(
+def test_a_customers_mail_is_answered_and_the_next_one_finds_the_same_conversation(
     tmp_path: Path, dovecot: Dovecot, user: str
 ) -> None:
-    mail = (
-        b"From: Ada <ada@customer.example>\r\nTo: support@x.example\r\nSubject: order\r\n"
-        b"Message-ID: <question@customer.example>\r\n\r\ntext\r\n"
-    )
+    def mail(name: str, more: str = "") -> bytes:
+        head = f"From: Ada <ada@customer.example>\r\nTo: support@x.example\r\nSubject: order\r\n{more}"
+        return f"{head}Message-ID: <{name}@customer.example>\r\n\r\ntext\r\n".encode()
+
     with relay_in_a_thread() as relay:
         site = desk(tmp_path, relay.port)
         site.imap("support", dovecot.imap_port, user, address="support@x.example")
-        dovecot.deliver_all(user, [mail])
+        site.settings["conversations"] = {"keys": [{"id": "a", "secret": "0123456789abcdef0123"}]}
+        dovecot.deliver_all(user, [mail("question")])
         with site.run() as daemon:
             daemon.until(lambda: site.events())
+            daemon.until(lambda: ask(site, "trace", "ada@customer.example", "--json").json)
             (story,) = ask(site, "trace", "ada@customer.example", "--json").json
-            mid = story["mid"]
-            said = ask(site, "send", "--reply-to", mid, stdin={"subject": "Re: order", "text": "Thanks"})
+            said = ask(site, "send", "--reply-to", story["mid"], stdin={"subject": "AW: Re: order", "text": "Thanks"})
             assert said.code == 0, said.err
             until(lambda: relay.received)
-    (got,) = relay.received
-    reply = message_from_bytes(got.octets)
-    assert got.recipients == ("ada@customer.example",)
+            reply = message_from_bytes(relay.received[0].octets)
+            # A reader that keeps only what it answers: the token alone leads back.
+            dovecot.deliver_all(user, [mail("again", f"In-Reply-To: {reply['Message-ID']}\r\n")])
+            daemon.until(lambda: len(site.events()) == 2)
+            second = site.events()[1]["data"]["conversation"]
+    assert relay.received[0].recipients == ("ada@customer.example",)
     assert reply["In-Reply-To"] == reply["References"] == "<question@customer.example>"
+    assert reply["Subject"] == "Re: order"
+    assert (second["id"], second["verified"]) == (story["mid"], True)

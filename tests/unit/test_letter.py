@@ -16,6 +16,7 @@ from mailpoller.mail.compose import data_domain
 from mailpoller.mail.letter import letter_of
 from mailpoller.mail.letter_form import REFERENCES, letter_octets
 from mailpoller.mail.letter_given import given_mail
+from mailpoller.mail.letter_thread import once_answered
 
 AT = datetime(2026, 11, 30, 15, 0, tzinfo=UTC)
 SENDER = Sender("support@bücher.example", "Grüße, Support", "answers@x.example", "Yours", "<p>Yours</p>")
@@ -214,3 +215,25 @@ def test_a_whole_mail_keeps_its_body_and_gets_our_sender() -> None:
 def test_a_whole_mail_that_is_none_is_refused(octets: bytes) -> None:
     with pytest.raises(EntryRefused):
         given_mail(octets)
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        ("Re: order", "Re: order"),
+        ("order", "order"),
+        ("RE: AW: Re[2]: SV: order", "Re: order"),
+        ("回复：Re: 订单", "Re: 订单"),
+        ("Re: Fwd: order", "Re: Fwd: order"),
+        ("Reorder: 7", "Reorder: 7"),
+        ("Antw: Odp: YNT: RES: x", "Re: x"),
+        ("Re:", "Re: "),
+        ("", ""),
+    ],
+)
+def test_a_subject_is_answered_once_in_any_language(subject: str, expected: str) -> None:
+    assert once_answered(subject) == expected
+
+
+def test_a_subject_of_nothing_but_answers_takes_no_time() -> None:
+    assert once_answered("Re: " * 500).startswith("Re: Re: ")

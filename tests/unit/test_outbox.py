@@ -21,6 +21,7 @@ from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.postman import Postman, waiting_time
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
+from mailpoller.mail.understand.conversation import mint
 from mailpoller.storage.octet_files import OctetFiles
 from mailpoller.testing.memory_ledger import MemoryLedger
 
@@ -244,6 +245,21 @@ async def test_what_is_no_entry_is_refused_and_nothing_else_suffers(site: Site, 
 async def test_a_mid_that_nobody_knows_cannot_be_answered(site: Site) -> None:
     with pytest.raises(EntryRefused, match="mid"):
         await site.hand_in({**ENTRY, "reply_to": "5b1c9f0e-4a3d-5f5b-8c2e-0d8a5b3f9f6a"})
+
+
+async def test_a_conversation_is_signed_into_the_message_id(site: Site) -> None:
+    site.acceptance.mint = lambda conversation: mint(conversation, "a", b"0123456789abcdef")
+    answer = await site.hand_in({**ENTRY, "conversation": "case 4711"})
+    token = mint("case 4711", "a", b"0123456789abcdef")
+    mail = await site.mail(answer["id"])
+    assert answer["message_id"] == f"<{token}.{mail.id}@x.example>"
+    with pytest.raises(EntryRefused, match="conversation"):
+        await site.hand_in({**ENTRY, "conversation": "x" * 200})
+
+
+async def test_without_a_key_a_conversation_that_is_named_is_refused(site: Site) -> None:
+    with pytest.raises(EntryRefused, match="key"):
+        await site.hand_in({**ENTRY, "conversation": "4711"})
 
 
 # --- sending ---------------------------------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.senders import senders_of
 from mailpoller.config import Config
-from mailpoller.config.sections import OUTBOX
-from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
+from mailpoller.config.sections import CONVERSATIONS, OUTBOX
+from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
 from mailpoller.engine.control import Handler
 from mailpoller.engine.outbox_operations import OutboxOperations
 from mailpoller.engine.postman import Postman
+from mailpoller.mail.understand.conversation import mint
 from mailpoller.storage.octet_files import OctetFiles
 
 
@@ -28,7 +29,17 @@ class OutboxParts:
     def heed(self, config: Config) -> None:
         """Let another configuration hold for who may send as whom."""
         self.acceptance.senders = self.postman.senders = senders_of(config)
+        self.acceptance.mint = mint_of(config)
         self.postman.insist()
+
+
+def mint_of(config: Config) -> Mint:
+    """Makes tokens with the first key of the configuration; none without one."""
+    block = config.of(CONVERSATIONS)
+    if block is None or not block.keys:
+        return lambda _: ""
+    key = block.keys[0]
+    return lambda conversation: mint(conversation, key.id, key.secret.reveal().encode("utf-8"))
 
 
 def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
@@ -38,6 +49,6 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
     files = OctetFiles(ports.runtime.state_directory / "outbox")
     postman = Postman(ledger, files, fleet.outgoings, senders, ports.alarm, clock, room, keep=block.keep)
     bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
-    acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake)
+    acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config))
     handlers = OutboxOperations(ledger, acceptance, postman).handlers()
     return OutboxParts(acceptance, postman, handlers, {"send": block.max_mail})

@@ -20,6 +20,9 @@ def send(
     identity: Annotated[str, typer.Option("--identity", metavar="NAME", help="The outgoing that it is from.")] = "",
     department: Annotated[str, typer.Option("--department", help="It is from this department's default mailbox.")] = "",
     mailbox: Annotated[str, typer.Option("--mailbox", help="It is from this mailbox.")] = "",
+    conversation: Annotated[
+        str, typer.Option("--conversation", metavar="ID", help="The help desk's id, which answers bring back.")
+    ] = "",
     key: Annotated[
         str, typer.Option("--key", help="What is handed in twice under one key is accepted once. Kept 180 days.")
     ] = "",
@@ -50,6 +53,7 @@ def send(
             "identity": identity,
             "department": department,
             "mailbox": mailbox,
+            "conversation": conversation,
             "key": key,
         }
         form = "entry" if octets.lstrip()[:1] == b"{" else "mail"

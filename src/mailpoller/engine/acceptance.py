@@ -14,18 +14,22 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
-from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story
+from mailpoller.core.errors import ConfigError, EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.letter import Letter, addresses, letter_of, line
 from mailpoller.mail.letter_form import letter_octets
 from mailpoller.mail.letter_given import GivenMail, given_mail
+from mailpoller.mail.letter_thread import message_id_of, once_answered
 from mailpoller.storage.octet_files import OctetFiles
 
 log = structlog.get_logger(__name__)
 
-_CHOICES = ("identity", "department", "mailbox", "reply_to", "key")
+_CHOICES = ("identity", "department", "mailbox", "reply_to", "key", "conversation")
+Mint = Callable[[str], str]
+"""The token of a conversation; nothing if no key is configured. Raises ValueError for an id that none is made of, and
+:class:`~mailpoller.core.errors.ConfigError` if the key cannot be read."""
 _THREAD_ABOVE = 1 << 14
 """Octets of an entry above which it is worked on in a thread."""
 
@@ -46,7 +50,7 @@ class OutboxRoom:
     octets: int = 0
 
 
-class OutboxLedger(Outbox, Stories, Protocol):
+class OutboxLedger(Outbox, Stories, Threads, Protocol):
     """What acceptance asks of the ledger."""
 
 
@@ -63,7 +67,7 @@ class Entry:
 class Acceptance:
     """Takes entries. What it has accepted survives a power cut: the octets are synced, then the ledger has committed.
 
-    ``senders`` may be replaced at any time. ``accepted`` is called with the identity of every mail.
+    ``senders`` and ``mint`` may be replaced at any time. ``accepted`` is called with the identity of every mail.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class Acceptance:
         bounds: OutboxBounds,
         room: OutboxRoom,
         accepted: Callable[[str], None],
+        mint: Mint = lambda _: "",
     ) -> None:
         self.senders = senders
+        self.mint = mint
         self._ledger = ledger
         self._files = files
         self._clock = clock
@@ -123,7 +129,10 @@ class Acceptance:
             raise EntryRefused(f"{len(letter.recipients)} recipients are more than outbox.max_recipients, {most}")
         now = self._clock.now()
         number = uuid.uuid4().hex
-        message_id = f"<{number}@{_domain(identity)}>"
+        token = await self._token(choices.get("conversation", ""), story)
+        message_id = message_id_of(number, _domain(identity), token)
+        if letter.in_reply_to or letter.references:
+            letter = replace(letter, subject=once_answered(letter.subject))
 
         def make() -> tuple[bytes, bytes]:
             octets = (
@@ -192,6 +201,27 @@ class Acceptance:
         if self._room.octets + size > self._bounds.max_size:
             raise TransientError(f"the outbox is full: {self._room.octets} octets wait already (outbox.max_size)")
 
+    async def _token(self, conversation: str, story: Story | None) -> str:
+        """What brings an answer back to the conversation: the one that was named, else that of the message that is
+        answered. Without a key there is none, and the thread alone tells."""
+        try:
+            if conversation:
+                if token := self.mint(conversation):
+                    return token
+                raise EntryRefused("no key is configured that a conversation could be signed with (conversations.keys)")
+            if story is None or not story.message_id:
+                return ""
+            found = (await self._ledger.conversations([story.message_id], None)).get(story.message_id, "")
+            return self.mint(found) if found else ""
+        except ValueError as error:
+            if conversation:
+                raise EntryRefused(f"conversation: {error}") from None
+            return ""
+        except ConfigError as error:
+            if conversation:
+                raise TransientError(f"the conversation cannot be signed now: {error}") from None
+            return ""
+
     async def _answered(self, mid: str) -> Story:
         mid = mid.strip().lower()
         found = [one for one in await self._ledger.trace(mid, limit=5) if one.mid == mid]
@@ -223,7 +253,7 @@ def _read_entry(octets: bytes, choices: Mapping[str, str]) -> Entry:
 def _read_mail(octets: bytes, choices: Mapping[str, str]) -> Entry:
     unknown = set(choices) - {*_CHOICES}
     if unknown:
-        raise EntryRefused("a whole mail goes with an identity, department, mailbox, reply_to and key alone")
+        raise EntryRefused(f"a whole mail goes with {', '.join(_CHOICES)} alone")
     given = given_mail(octets)
     chosen = {key: line(choices.get(key), key, 500) for key in _CHOICES}
     beside = orjson.dumps({**chosen, "key": ""}, option=orjson.OPT_SORT_KEYS)

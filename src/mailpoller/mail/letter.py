@@ -20,8 +20,8 @@ from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.compose import ascii_address
 
 KEYS = (
-    "attachments", "bcc", "cc", "department", "html", "identity", "in_reply_to", "key", "mailbox", "references",
-    "reply_to", "subject", "text", "to",
+    "attachments", "bcc", "cc", "conversation", "department", "html", "identity", "in_reply_to", "key", "mailbox",
+    "references", "reply_to", "subject", "text", "to",
 )  # fmt: skip
 """What an entry may say. ``reply_to`` is the mid of the message that is answered."""
 
@@ -31,7 +31,7 @@ LONGEST_LIST = 1 << 20
 """Characters of all addresses of a field."""
 MOST_ATTACHMENTS = 100
 
-_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,250}>")
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,500}>")
 _LOCAL = re.compile(
     r"[^\x00-\x20\"(),:;<>@\[\\\]\x7f]{1,64}|\"(?:[^\x00-\x20\"\\\x7f]|\\[!-~]){1,62}\"",
 )
