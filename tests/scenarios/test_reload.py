@@ -150,3 +150,26 @@ async def test_a_kill_in_the_middle_of_a_reload_loses_nothing_and_brings_nothing
     assert await asyncio.to_thread(site.once) == 0
     assert site.subjects() + site.subjects(second) == expected
     assert site.subjects(second)
+
+
+async def test_a_mistake_in_one_mailbox_costs_that_one_alone_and_is_mended_by_a_reload(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    site.imap("wrong", dovecot.imap_port, f"{user}-wrong", pasword="secret")
+    first = await asyncio.to_thread(fill, dovecot, user, "first", 2)
+    second = await asyncio.to_thread(fill, dovecot, f"{user}-wrong", "second", 2)
+    with site.run() as daemon:
+        await said(daemon, "mailbox.refused", mailbox="wrong", kind="mailbox-lacking")
+        await until(daemon, lambda: site.subjects() == first)
+        assert any(
+            "mailboxes.wrong.pasword" in line["reason"] for line in daemon.log if line["event"] == "config.wrong"
+        )
+        assert (await command(site, "check")).returncode == 78
+        assert (await command(site, "reload")).returncode == 78
+        forgotten = await command(site, "forget", "wrong", "--yes")
+        assert forgotten.returncode != 0
+        del site.settings["mailboxes"]["wrong"]["pasword"]
+        assert (await command(site, "reload")).returncode == 0
+        await until(daemon, lambda: site.subjects() == first + second)
+        assert sessions(daemon) == {"support": 1, "wrong": 1}
+        assert await stopped(daemon) == 0

@@ -29,8 +29,8 @@ _FOR_ALL = [one for one in TABLE if one.on_reload == "mailboxes" and one.shape =
 
 def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule]) -> MailboxPlan:
     """How the configuration wants a mailbox to be polled. The queue for its notices is made in the fleet if nobody has
-    an equal one."""
-    block = config.mailboxes[mailbox]
+    an equal one. Raises :class:`~mailpoller.core.errors.ConfigError` if something is wrong with it."""
+    block = config.require(mailbox)
     reachable = _reachable(config, mailbox)
     return MailboxPlan(
         mailbox,

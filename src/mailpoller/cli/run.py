@@ -75,9 +75,10 @@ def run(
 
         if as_json and not dry_run:
             refuse("--json goes with --dry-run; logs become JSON by --log-format json")
-        loaded = load(config, environment=environment)
+        loaded = load(config, environment=environment, sparing=not dry_run)
         if mailbox is not None:
             _require_polled(loaded, mailbox)
+            loaded.require(mailbox)
         work_as_owner(loaded)
         level = log_level or ("warning" if dry_run else loaded.service.log_level)
         terminal = _configure_logs(level, log_format or loaded.service.log_format, share=once or dry_run)
@@ -121,6 +122,8 @@ def _announce(config: Config) -> None:
     log = structlog.get_logger(__name__)
     for doubt in (*config.warnings, *config.missing()):
         log.warning("config.doubtful", file=str(doubt.file), line=doubt.line, path=doubt.path, reason=doubt.message)
+    for problem in (one for problems in config.wrong.values() for one in problems):
+        log.error("config.wrong", reason=str(problem))
     log.info(
         "service.configured",
         version=__version__,

@@ -47,6 +47,9 @@ class Config:
     for a key that it lacks, and cannot be built: see :meth:`require`."""
     chosen: Mapping[At, str] = field(default_factory=dict, repr=False)
     """block -> why its ``outgoing`` is the one it is, of those that name none."""
+    wrong: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
+    """mailbox -> its errors; only if it was read so as to run all others. Such a mailbox says whether it is polled, and
+    cannot be built: see :meth:`require`."""
     places: Mapping[At, Node] = field(default_factory=dict, repr=False, compare=False)
     """("mailboxes", name) -> the merged tree with the place of every key, for :mod:`mailpoller.config` alone."""
 
@@ -133,9 +136,10 @@ class Config:
         return ""
 
     def require(self, mailbox: str) -> SourceConfig:
-        """The mailbox, to build it or to log in to it. Raises :class:`ConfigErrors` with all that it lacks."""
-        if lacking := self.incomplete.get(mailbox):
-            raise ConfigErrors(lacking)
+        """The mailbox, to build it or to log in to it. Raises :class:`ConfigErrors` with all that is wrong with it, or
+        that it lacks."""
+        if problems := self.wrong.get(mailbox) or self.incomplete.get(mailbox):
+            raise ConfigErrors(problems)
         return self.mailboxes[mailbox]
 
     def idle_reason(self, mailbox: str) -> str | None:

@@ -24,6 +24,7 @@ from mailpoller.config.partial import partial
 from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
 from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.sections import Section
+from mailpoller.config.sparing import spared
 from mailpoller.config.wording import REQUIRED, is_lack, unknown_key, validate
 from mailpoller.core.component import Block, SourceConfig
 from mailpoller.core.errors import ConfigError
@@ -39,14 +40,17 @@ _EMPTY_QUARANTINE = (
 _NEVER_DEFAULT = ("extends", "formerly", "default_for")
 
 
-def load(path: Path, *, environment: str | None = None, registry: Registry = INSTALLED) -> Config:
+def load(
+    path: Path, *, environment: str | None = None, registry: Registry = INSTALLED, sparing: bool = False
+) -> Config:
     """Read ``path`` and its drop-ins, and check everything that can be checked without a network.
 
     ``environment`` overrules ``MAILPOLLER_ENVIRONMENT``, which overrules ``service.environment``. Relative patterns in
     ``include`` start at the file's own directory. Raises :class:`ConfigErrors` with every problem found, warnings
-    among them. Secrets are not looked at: see :meth:`Config.missing_secrets`.
+    among them; with ``sparing`` not if all errors are those of single mailboxes, and another one is right: see
+    :attr:`Config.wrong`. Secrets are not looked at: see :meth:`Config.missing_secrets`.
     """
-    return _Loading(path, environment, registry).run()
+    return _Loading(path, environment, registry).run(sparing=sparing)
 
 
 class _Loading:
@@ -65,8 +69,10 @@ class _Loading:
         self._usual: Chosen | None = None
         self._chosen: dict[At, str] = {}
         self._around: dict[str, Block] = {}
+        self._unmade: dict[str, tuple[Problem, ...]] = {}
+        self._written: dict[str, Node] = {}
 
-    def run(self) -> Config:
+    def run(self, *, sparing: bool) -> Config:
         files = read_files(self._path, self._problems)
         if files is None:
             raise ConfigErrors(self._problems)
@@ -103,8 +109,13 @@ class _Loading:
         self._problems += checks.agreement(config)
         findings = list(lint.findings(config))
         self._problems += [one for one in findings if one.severity == "error"]
-        if any(problem.severity == "error" for problem in self._problems):
-            raise ConfigErrors(in_order(self._problems, self._files), mailboxes=len(sections.names["mailboxes"]))
+        if errors := [problem for problem in in_order(self._problems, self._files) if problem.severity == "error"]:
+            nodes = sections.blocks[table.MAILBOXES.key] | self._written
+            found = spared(config, errors, self._unmade, nodes) if sparing and self._complete else None
+            if found is None:
+                raise ConfigErrors(in_order(self._problems, self._files), mailboxes=len(sections.names["mailboxes"]))
+            config, findings = found, list(lint.findings(found))
+            self._problems = [problem for problem in self._problems if problem.severity != "error"]
         warnings = in_order([*self._problems, *findings, *lint.doubts(config), *without_effect(config)], self._files)
         return replace(config, warnings=warnings)
 
@@ -238,6 +249,7 @@ class _Loading:
         departments = by_department(inherited)
         for name, merged in inherited.items():
             before = len(self._problems)
+            self._written[name] = merged
             disabled = is_off(merged)
             self._refuse_locked(sections, row, name)
             model = SourceConfig if disabled and "type" not in merged.entries else self._class(row, merged)
@@ -256,6 +268,8 @@ class _Loading:
                         overrides[name] = override
             if name in orphans:  # whatever is missing may stand in what it means to extend
                 self._problems[before:] = [found for found in self._problems[before:] if not is_lack(found)]
+            if name not in mailboxes:
+                self._unmade[name] = tuple(one for one in self._problems[before:] if one.severity == "error")
         self._check_defaults(defaults, used)
         return mailboxes, overrides
 
