@@ -199,6 +199,7 @@ async def assemble(
                 with suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), TAKE_OVER_AGAIN.total_seconds())
 
+        forecast = Forecast(fleet.expiring, alarm, clock)
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
         outbox = outbox_parts(config, fleet)
         reloader: Reloader | None = None
@@ -217,7 +218,7 @@ async def assemble(
             own=fleet.own,
             overdue=overdue,
             alarm=alarm,
-            more=reloader.report if reloader else dict,
+            more=lambda: {**(reloader.report() if reloader else {}), **forecast.report()},
             pauses=pauses,
         )
         told = {"reload": operations.noted("reload", reloader.handle)} if reloader else {}
@@ -252,7 +253,7 @@ async def assemble(
                 "notices": notices.run,
                 "takeover": bring_over,
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
-                "forecast": Forecast(fleet.expiring, alarm, clock).run,
+                "forecast": forecast.run,
                 "changes": lambda _: note_start(config, ledger),
                 **watching,
                 **({"reload": reloader.run} if reloader else {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import socket
 import sqlite3
@@ -420,3 +421,21 @@ def test_reconcile_finds_what_is_missing_and_nothing_else(site: Site, dovecot: D
     (inbox,) = ask(site, "reconcile", "support", "--json").json["folders"]
     assert (inbox["elsewhere"], inbox["missing"]) == (1, 3), "a message stands for one other"
     assert ask(site, "reconcile", "suport").code == 64
+
+
+# --- every question
+# ------------------------------------------------------------------------------------------------------------------
+def test_every_question_of_the_table_is_answered_by_its_command(site: Site, running: Daemon, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
+    table = text.split("## Every question one command", 1)[1].split("\n## ", 1)[0]
+    commands = re.findall(r"`(mailpoller [^`]+)`", table)
+    assert len(commands) > 18
+    (tmp_path / "mail.eml").write_bytes(mail("one"))
+    mid = story(site, "<one@x>")["mid"]
+    running.until(lambda: ask(site, "health").code == 0)
+    for command in commands:
+        words = [mid if word == "MID" else word for word in shlex.split(command)[1:]]
+        words = [str(tmp_path / word) if word.endswith(".eml") else word for word in words]
+        said = ask(site, *words)
+        assert said.code == 0, (command, said)
+        assert said.out or "no errors" in said.err or "no messages" in said.err, command

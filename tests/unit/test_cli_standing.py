@@ -120,8 +120,22 @@ def test_on_a_terminal_nothing_is_wider_than_it(
     drawn = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert max(map(len, drawn.splitlines())) <= 80
     assert "12,346" in drawn
-    assert "42 s" in drawn or "43 s" in drawn
+    assert re.search(r"support +up +\d+ (s|min) ", drawn)
     assert "bad password" in drawn
+
+
+def test_credentials_are_told_with_what_is_left(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = [(NOW + timedelta(days=days)).isoformat() for days in (-3, 13, 200)]
+    told = [{"credential": f"secret {number}", "ends_at": end} for number, end in enumerate(ends)]
+    whole = report(config, credentials=told)
+    shown(Filter().of(whole, config), None)
+    drawn = capsys.readouterr().out
+    assert "secret 0\tended\t3 d ago" in drawn
+    assert re.search(r"secret 1\tgood\tin 1[23] d", drawn)
+    assert [one["credential"] for one in Filter(failing=True).of(whole, config)["credentials"]] == [
+        "secret 0", "secret 1"
+    ]  # fmt: skip
+    assert Filter(name="support").of(whole, config)["credentials"] == []
 
 
 def test_ages_are_short_and_cut_words_show_it() -> None:

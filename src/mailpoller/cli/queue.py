@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,13 +15,13 @@ import typer
 
 from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import counted, plain, print_fields, print_json, print_table
+from mailpoller.cli.output import age, counted, plain, print_fields, print_json, print_table
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mailpoller.sinks.sqlite.consumer import Entry, Held, Queue
+    from mailpoller.sinks.sqlite.consumer import Entry, Head, Held, Queue
 
 queue = typer.Typer(
     help="Look into an SQLite queue, and take messages from it.\n\n"
@@ -92,17 +92,23 @@ def list_(
     """List messages in the order in which they would be taken."""
     with _opened(config, name) as opened:
         entries, counts = opened.list(limit, state), opened.counts()
+        heads = opened.heads(entries)
     if as_json:
-        print_json([_entry(entry) for entry in entries])
+        print_json([_entry(entry) | _head(heads.get(entry.seq)) for entry in entries])
         return
+    now = datetime.now(UTC)
     rows = [
-        (entry.delivery_id, entry.state, entry.arrived_at.isoformat(timespec="seconds"), entry.topic, entry.priority,
-         entry.tags, entry.attempts)
+        (entry.delivery_id, entry.state, age(entry.arrived_at, now), *_head(heads.get(entry.seq)).values(),
+         entry.reason, entry.topic, entry.priority, entry.tags, entry.attempts)
         for entry in entries
     ]  # fmt: skip
-    columns = ("delivery id", "state", "arrived", "topic", "priority", "tags", "taken")
+    columns = (
+        "delivery id", "state", "age", "mailbox", "sender", "subject", "reason", "topic", "priority", "tags", "taken"
+    )  # fmt: skip
     print_table(columns, rows, empty=f"{name} has nothing {state}" if state else f"{name} is empty")
-    typer.echo(f"{counts.ready} ready, {counts.taken} taken, {counts.acknowledged} acknowledged", err=True)
+    oldest = "" if counts.oldest_at is None else f"; the oldest came {age(counts.oldest_at, now)} ago"
+    words = f"{counts.ready} ready, {counts.taken} taken, {counts.acknowledged} acknowledged{oldest}"
+    typer.echo(words, err=True)
 
 
 @queue.command()
@@ -291,6 +297,10 @@ def _entry(entry: Entry) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(entry)
+
+
+def _head(head: Head | None) -> dict[str, str]:
+    return {name: getattr(head, name, "") for name in ("mailbox", "sender", "subject")}
 
 
 def _held(held: Held) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COLUMNS = 80
 """A terminal that does not say how wide it is is taken for so wide."""
 NAME_WIDTH = 30
+SOON = timedelta(days=30)
+"""A credential that ends within this is not well."""
 WORST = ("no daemon", "refused", "held", "behind", "down", "retrying", "probing", "starting", "paused", "up", "unused")
 """States in the order in which they are shown; others come last."""
 _COLOURS = {
@@ -77,6 +79,11 @@ class Filter:
             and self._fits(one["host"], (one["outgoing"], one["sender"], one["host"]))
         ]
         names = {box["mailbox"] for box in part["mailboxes"]}
+        if narrowed or self.name is not None or self.inbound or self.outbound:
+            part["credentials"] = []
+        elif self.failing:
+            soon = (datetime.now(UTC) + SOON).isoformat()
+            part["credentials"] = [one for one in report.get("credentials", ()) if one["ends_at"] < soon]
         part["stuck"] = [one for one in report["stuck"] if one["mailbox"] in names]
         if self.name is not None:
             part["alarms"] = [alarm for alarm in report["alarms"] if self._names(alarm["key"].partition(":")[2])]
@@ -173,6 +180,15 @@ def shown(part: Mapping[str, Any], name: str | None) -> None:
         [(one["mailbox"], one["what"], [age(one["since"], now), one["mid"]], one["reason"]) for one in part["stuck"]],
         ("since", "mid"),
     )
+    if part.get("credentials"):
+        _listed(
+            "credential",
+            [
+                (one["credential"], "ended" if _ended(one, now) else "good", [_left(one, now)], "")
+                for one in part["credentials"]
+            ],
+            ("ends",),
+        )
     _listed(
         "alarm",
         [
@@ -181,6 +197,15 @@ def shown(part: Mapping[str, Any], name: str | None) -> None:
         ],
         ("since",),
     )
+
+
+def _ended(credential: Mapping[str, Any], now: datetime) -> bool:
+    return datetime.fromisoformat(credential["ends_at"]) <= now
+
+
+def _left(credential: Mapping[str, Any], now: datetime) -> str:
+    end = datetime.fromisoformat(credential["ends_at"])
+    return f"{age(end, now)} ago" if end <= now else f"in {age(now, end)}"
 
 
 def _worth_a_line(queue: Mapping[str, Any]) -> bool:

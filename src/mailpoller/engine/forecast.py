@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -34,6 +35,8 @@ class Forecast:
         self._alarm = alarm
         self._clock = clock
         self._known: set[str] = set()
+        self.ends: dict[str, datetime] = {}
+        """What ends when, as far as it was known at the last look."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until ``stop``; the first time even if it is set already, for a service that runs only briefly."""
@@ -43,6 +46,11 @@ class Forecast:
             await stop.wait()
             looking.cancel()
 
+    def report(self) -> Mapping[str, Any]:
+        """What ``status`` shows: the credentials whose end is known, the first one first."""
+        ends = sorted(self.ends.items(), key=lambda item: (item[1], item[0]))
+        return {"credentials": [{"credential": name, "ends_at": end.isoformat()} for name, end in ends]}
+
     async def _look_daily(self) -> None:
         while True:
             await self._clock.sleep(PAUSE.total_seconds())
@@ -51,6 +59,7 @@ class Forecast:
     async def look(self) -> None:
         """Raise and end what is due now."""
         now, ends = self._clock.now(), await self._ends()
+        self.ends = ends
         for credential, end in ends.items():
             await self._judge(credential, end, now)
         for credential in self._known - ends.keys():

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,6 +41,12 @@ RETURNING {_ENTRY}, octets_file,
     (SELECT octets FROM content WHERE content.seq = message.seq)
 """  # noqa: S608 - nothing in it comes from outside
 
+_HEADS = """
+SELECT seq, json_extract(event, '$.data.mailbox'), json_extract(event, '$.data.from[0].address'),
+    json_extract(event, '$.data.subject')
+FROM json_each(:seqs) AS wanted CROSS JOIN content ON content.seq = wanted.value WHERE json_valid(event)
+"""
+
 _THESE = "delivery_id IN (SELECT value FROM json_each(:ids)) AND (lease = :lease OR :lease IS NULL)"
 
 
@@ -66,6 +72,16 @@ class Entry:
     state: State
     taken_until: datetime | None
     taker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """By what a human knows a message: its mailbox, the address it is from, its subject; empty if the event does not
+    say."""
+
+    mailbox: str
+    sender: str
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +207,11 @@ class Queue:
             {"now": now, "limit": limit},
         )
         return [_entry(row, now) for row in rows]
+
+    def heads(self, entries: Sequence[Entry]) -> Mapping[int, Head]:
+        """Number in the queue -> what tells a human which messages these are."""
+        rows = self._execute(_HEADS, {"seqs": json.dumps([entry.seq for entry in entries])})
+        return {seq: Head(*(word or "" for word in words)) for seq, *words in rows}
 
     def show(self, identifier: str) -> Held:
         """The message with this delivery id, mid or number. Raises :class:`MessageGone` if the queue does not hold
