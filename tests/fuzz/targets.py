@@ -17,11 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mailpoller.assembly.plans import Rules
 from mailpoller.config import effective, load
 from mailpoller.core.attributes import Attributes
 from mailpoller.core.authentication import EXCHANGE_ONLINE, GMAIL
 from mailpoller.core.component import Runtime
-from mailpoller.core.errors import MailpollerError
+from mailpoller.core.errors import ConfigError, MailpollerError
 from mailpoller.core.literals import Secret
 from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage
 from mailpoller.core.spool import Octets, Spool
@@ -277,12 +278,18 @@ def rules(data: bytes) -> None:
         config = load(path)
     except MailpollerError:
         return
-    runtime = Runtime(clock=SystemClock(), spool=Spool(_place()), state_directory=_place())
+    made = Rules(config, Runtime(clock=SystemClock(), spool=Spool(_place()), state_directory=_place()))
     message = _message(octets)
-    for name, block in config.rules.items():
-        rule = block.build(name, runtime)
-        match = rule.judge(message)
+    for name in config.rules:
+        try:
+            match = made[name].judge(message)
+        except ConfigError:  # a file that it names is not there
+            continue
         assert match is None or isinstance(match.why, str)
+        if match is not None:
+            message.fields = {**message.fields, **match.effect.fields}
+    renderer = EventRenderer(message, verdict=Deliver(("q",)), source="mailpoller/support", now=NOW)
+    assert isinstance(json.loads(renderer.render(queue="q", delivery_id="d").data())["fields"], dict)
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
