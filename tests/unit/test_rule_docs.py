@@ -24,7 +24,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text("utf-8")
 
 
 def test_examples_load() -> None:
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE.partition("\n## Recipes\n")[0], re.DOTALL | re.MULTILINE)
     rules = [MatchConfig.model_validate(rule) for block in blocks for rule in yaml.safe_load(block).get("rules", ())]
 
     assert [rule.name for rule in rules] == [
