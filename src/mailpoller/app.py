@@ -49,6 +49,7 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
+from mailpoller.engine.custody import Custody
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
 from mailpoller.engine.lifeline import Lifeline
@@ -59,6 +60,7 @@ from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
 from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.recognition import vanished
+from mailpoller.engine.release import Releases
 from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.mail.compose import test_mail
 from mailpoller.monitoring.pages import serve as serve_metrics
@@ -210,6 +212,8 @@ async def assemble(
                 Notifier(),
                 after=lambda now: note_configuration(now, ledger),
             )
+        custody = Custody(store, ledger)
+        releases = Releases(custody, store, ledger, fleet.way_of, fleet.queues, fleet.shares.workers)
         operations = Operations(
             ledger,
             health,
@@ -220,9 +224,10 @@ async def assemble(
             alarm=alarm,
             more=lambda: {**(reloader.report() if reloader else {}), **forecast.report()},
             pauses=pauses,
+            releases=releases,
         )
         told = {"reload": operations.noted("reload", reloader.handle)} if reloader else {}
-        handlers = operations.handlers() | outbox.handlers | told
+        handlers = operations.handlers() | outbox.handlers | custody.handlers() | releases.handlers() | told
         control = ControlServer(service.control_socket, handlers, outbox.bodies)
         watching: dict[str, Service] = {}
         if (wanted := config.of(METRICS)) is not None:

@@ -173,7 +173,7 @@ async def test_of_what_is_too_large_for_the_relay_the_header_is_told_as_the_quar
     assert isinstance(answer, Receipt)
     assert "a note with the header alone" in answer.reference
     (received,) = relay.received
-    assert "The whole is in the quarantine" in note(received)
+    assert "The whole is in quarantine" in note(received)
     attached = list(read(received).iter_parts())[1]
     assert attached.get_content_type() == "text/rfc822-headers"
     assert "all of it" not in received.octets.decode()

@@ -9,8 +9,9 @@ import pytest
 from engine_rig import Rig, log  # noqa: F401
 
 from mailpoller.core.errors import MailpollerError
+from mailpoller.engine.control import who_of
 from mailpoller.engine.health import Condition
-from mailpoller.engine.operations import Operations, who_of
+from mailpoller.engine.operations import Operations
 
 
 def operations_of(rig: Rig) -> Operations:

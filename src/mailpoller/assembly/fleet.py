@@ -28,6 +28,7 @@ from mailpoller.engine.alarm_texts import AnyKind
 from mailpoller.engine.notices import Unknown
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
+from mailpoller.engine.release import Way
 from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.engine.turns import WEIGHTS
 from mailpoller.engine.watcher import Watcher
@@ -273,6 +274,13 @@ class Fleet:
         if name is None:
             raise Unknown
         return self.queues.get(name) or self.own.get(name) if name else None
+
+    def way_of(self, mailbox: str) -> Way | None:
+        """What a mailbox's mail goes through; None if it is not here."""
+        if (parts := self.parts.get(mailbox)) is None:
+            return None
+        block = parts.plan.block
+        return Way(parts.judge, block.default_queue, block.default_topic, block.standing())
 
     def standing_of(self, mailbox: str) -> Standing:
         """What its configuration says of a mailbox; of one that is not here, what holds where nothing is said."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mailpoller.cli.exits import complain, explained, refuse
+from mailpoller.cli.exits import DATAERR, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption
 from mailpoller.cli.output import counted
 
@@ -48,7 +48,8 @@ def redeliver(
     """Bring a settled message to its queues once more.
 
     It is fetched and judged anew, and arrives under a new delivery id, so that no queue takes it for a repeat. Its
-    mailbox must still have it in the folder that is polled; if it has not, trace says afterwards that it is gone.
+    mailbox must still have it in the folder that is polled, unless it is held in quarantine, from where it is brought
+    at once. If it is nowhere, trace says afterwards that it is gone.
 
     \b
     Example:
@@ -61,6 +62,11 @@ def redeliver(
         found = entered(config)
         mid = mid.strip().lower()
         answer = carry_out(found, {"do": "redeliver", "mid": mid})
+        if answer.get("held"):
+            typer.echo(f"{mid} was held in quarantine: {answer['outcome']}: {answer['detail']}")
+            if answer["outcome"] == "held":
+                raise typer.Exit(DATAERR)
+            return
         mailbox, folder = answer["mailbox"], answer["folder"]
         typer.echo(f"{mid} will be brought again at the next poll of {mailbox}, if {folder} still has it")
         if mailbox not in found.mailboxes or not found.runs(mailbox):

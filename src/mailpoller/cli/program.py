@@ -65,6 +65,7 @@ from mailpoller.cli import (  # noqa: E402
     operate,
     outbox,
     pause,
+    quarantine,
     queue,
     reconcile,
     reload,
@@ -88,6 +89,7 @@ program.command("errors")(errors.errors)
 program.command("messages")(messages.messages)
 program.command("trace")(trace.trace)
 program.command("reconcile")(reconcile.reconcile)
+program.add_typer(quarantine.quarantine, name="quarantine")
 program.add_typer(queue.queue, name="queue")
 program.add_typer(oauth.oauth, name="oauth")
 program.add_typer(conversation.conversation, name="conversation")

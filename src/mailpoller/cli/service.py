@@ -20,6 +20,7 @@ from mailpoller.storage.disk import accessible
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
+    from mailpoller.core.ports import Clock, Ledger
     from mailpoller.ledgers.sqlite import LedgerReader
 
 
@@ -144,7 +145,33 @@ async def _alone(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
     clock = SystemClock()
     ledger = await config.ledger.open(clock)
     try:
+        verb, told = str(request["do"]), {"who": who(), **request}
+        if verb.startswith("quarantine-"):
+            return await _with_quarantine(config, ledger, clock, verb, told)
         handlers = {**Operations(ledger, Health(clock), {}, {}).handlers(), **OutboxOperations(ledger).handlers()}
-        return dict(await handlers[str(request["do"])]({"who": who(), **request}))
+        return dict(await handlers[verb](told))
     finally:
         await ledger.close()
+
+
+async def _with_quarantine(
+    config: Config, ledger: Ledger, clock: Clock, verb: str, request: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What can be done with quarantined mail without queues. Whoever has the ledger has the quarantine, too."""
+    from mailpoller.app import quarantine_block
+    from mailpoller.core.component import Runtime
+    from mailpoller.core.delivery import QUARANTINE
+    from mailpoller.core.spool import Spool
+    from mailpoller.engine.custody import Custody
+
+    state = config.service.state_directory
+    spool = Spool(state / "spool")
+    spool.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = quarantine_block(config).build(QUARANTINE, Runtime(clock, spool, state))
+    try:
+        handlers = Custody(store, ledger).handlers()
+        if verb not in handlers:
+            raise TransientError("release and retry need the queues of the running service: start it")
+        return dict(await handlers[verb](request))
+    finally:
+        await store.close()

@@ -149,6 +149,12 @@ def _peer(writer: asyncio.StreamWriter) -> str:
         return f"uid {uid}"
 
 
+def who_of(request: Mapping[str, Any]) -> str:
+    """Who asks: as they call themselves, and as the system knows them if that is another name."""
+    who, peer = str(request.get("who") or "")[:100], str(request.get("peer") or "")
+    return who if not peer or who == peer else f"{who} (as {peer})" if who else peer
+
+
 def _kind(error: MailpollerError) -> str:
     return next((kind for kind, known in _KINDS.items() if isinstance(error, known)), "refused")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.identity import mint_delivery_id
-from mailpoller.core.message import Body, Claim, Folder, MessageRef, RawMessage, Undone
+from mailpoller.core.delivery import QUARANTINE, Delivery
+from mailpoller.core.identity import mint_delivery_id, redeliveries
+from mailpoller.core.message import Body, Claim, Folder, Message, MessageRef, RawMessage, Undone
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets
-from mailpoller.core.verdict import Quarantine
+from mailpoller.core.standing import Standing
+from mailpoller.core.verdict import Deliver, Quarantine
+from mailpoller.engine.queues import Queue
+from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 from mailpoller.workers.pool import Unread, Workers
 
@@ -48,3 +51,43 @@ async def body_of(raw: RawMessage, workers: Workers | None) -> Body:
         return await workers.read(raw)
     except Unread as unread:
         return Body("", "", (), undone=(Undone("body", str(unread)),))
+
+
+def delivery_of(
+    message: Message,
+    verdict: Deliver | Quarantine,
+    queue: Queue,
+    *,
+    name: str,
+    held: Quarantined,
+    standing: Standing,
+    delivery_id: str,
+    released_by: str = "",
+) -> Delivery:
+    """The delivery of a held message to ``queue``, which its route calls ``name``."""
+    wanted = queue.octets_wanted or name == QUARANTINE
+    claim = message.raw.claim
+    event = EventRenderer(
+        message,
+        verdict=verdict,
+        source=f"mailpoller/{held.mailbox}",
+        now=held.held_at,
+        repeat_of=held.repeat_of,
+        standing=standing,
+        released_by=released_by,
+    ).render(
+        queue=name,
+        delivery_id=delivery_id,
+        payload=queue.payload,
+        octets_inside=wanted and queue.sink.octets_place == "inside",
+        redelivery=redeliveries(claim.generation),
+    )
+    return Delivery(
+        delivery_id=delivery_id,
+        mid=claim.mid,
+        queue=name,
+        event=event,
+        raw=message.raw,
+        octets_wanted=wanted,
+        attributes=verdict.attributes,
+    )

@@ -152,6 +152,21 @@ class Judge:
         order = {raw.claim.mid: number for number, raw in enumerate(in_flight.fetched)}
         in_flight.judged.sort(key=lambda one: order[one.claim.mid])
 
+    async def judge_held(self, raw: RawMessage, repeat_of: str | None) -> Judged | Deferral:
+        """Judge a message that is in quarantine by today's rules, its deliveries prepared. It is read by a worker, as
+        nobody knows what it may do; nothing is claimed or put off by it.
+
+        Raises :class:`~mailpoller.core.errors.MailpollerError` if there is no worker to read it.
+        """
+        if self._workers is None:
+            raise MailpollerError("what is quarantined is read by a worker alone, and there is none (service.workers)")
+        raw = replace(raw, claim=replace(raw.claim, suspect=True))
+        apart = await self._read_apart([raw])
+        async with self._turns.turn(self._mailbox, 1):
+            one = await self._judged(raw, repeat_of, apart.get(raw.claim.mid))
+        assert not isinstance(one, Unopened)  # a suspect's parts were opened by the worker
+        return one
+
     def is_poison(self, claim: Claim) -> bool:
         """True if it has killed the process too often to be parsed again."""
         return claim.strikes >= self._max_strikes

@@ -16,16 +16,14 @@ import structlog
 
 from mailpoller.core.delivery import QUARANTINE, Delivery, Receipt
 from mailpoller.core.errors import MailpollerError, MessageGone, TransientError
-from mailpoller.core.identity import redeliveries
 from mailpoller.core.ports import Clock, QuarantineStore
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.tasks import within
 from mailpoller.engine.dispatcher import MACHINE_AGAIN, REFUSED_LIMIT, put_off
-from mailpoller.engine.holding import body_of, raw_of, verdict_of
+from mailpoller.engine.holding import body_of, delivery_of, raw_of, verdict_of
 from mailpoller.engine.queues import Queue
-from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse, unparsed
 from mailpoller.workers.pool import NoWorker, Workers
 
@@ -158,28 +156,14 @@ class Notices:
         message = parse(raw) if held.parsed else unparsed(raw)
         if place.payload == "parsed" and held.parsed:
             message.take_body(await body_of(raw, self._workers))
-        event = EventRenderer(
+        return delivery_of(
             message,
-            verdict=verdict,
-            source=f"mailpoller/{held.mailbox}",
-            now=held.held_at,
-            repeat_of=held.repeat_of,
+            verdict,
+            place,
+            name=QUARANTINE,
+            held=held,
             standing=self._standing(held.mailbox),
-        ).render(
-            queue=QUARANTINE,
             delivery_id=held.delivery_id,
-            payload=place.payload,
-            octets_inside=place.sink.octets_place == "inside",
-            redelivery=redeliveries(held.generation),
-        )
-        return Delivery(
-            delivery_id=held.delivery_id,
-            mid=held.mid,
-            queue=QUARANTINE,
-            event=event,
-            raw=raw,
-            octets_wanted=True,
-            attributes=verdict.attributes,
         )
 
     async def _deliver(self, place: Queue, batch: Sequence[Quarantined], deliveries: Sequence[Delivery]) -> bool:

@@ -14,11 +14,12 @@ from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Ledger, Standing
 from mailpoller.engine.alarm import Alarm
-from mailpoller.engine.control import Handler
+from mailpoller.engine.control import Handler, who_of
 from mailpoller.engine.health import Health
 from mailpoller.engine.overdue import Overdue, stuck_report
 from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.release import Releases
 from mailpoller.engine.watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,7 @@ class Operations:
         alarm: Alarm | None = None,
         more: Callable[[], Mapping[str, Any]] = dict,
         pauses: Pauses | None = None,
+        releases: Releases | None = None,
     ) -> None:
         self._ledger = ledger
         self._health = health
@@ -62,6 +64,7 @@ class Operations:
         self._watchers = watchers
         self._overdue = overdue
         self._alarm = alarm
+        self._releases = releases
         self._more = more
         self._pauses = pauses or Pauses()
 
@@ -232,7 +235,12 @@ class Operations:
         return {"messages": forgotten}
 
     async def redeliver(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Bring a settled message to its queues once more, if its mailbox still has it."""
+        """Bring a settled message to its queues once more: at once from quarantine, if it is held there, else if its
+        mailbox still has it."""
+        if self._releases is not None:
+            held = await self._releases.redeliver(str(request["mid"]), who_of(request))
+            if held is not None:
+                return {"held": True, "outcome": held[0], "detail": held[1]}
         ref = await self._ledger.reopen(str(request["mid"]))
         log.info("message.reopened", mid=str(request["mid"]), mailbox=ref.folder.mailbox, uid=ref.uid)
         if ref.folder.mailbox in self._watchers:
@@ -249,12 +257,6 @@ class Operations:
         if name not in self._watchers:
             raise MailpollerError(f"no mailbox {name} is being polled")
         return self._watchers[name]
-
-
-def who_of(request: Mapping[str, Any]) -> str:
-    """Who asks: as they call themselves, and as the system knows them if that is another name."""
-    who, peer = str(request.get("who") or "")[:100], str(request.get("peer") or "")
-    return who if not peer or who == peer else f"{who} (as {peer})" if who else peer
 
 
 def _names(queue: Queue) -> tuple[str, ...]:

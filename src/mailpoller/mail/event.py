@@ -35,7 +35,7 @@ class EventRenderer:
 
     ``source`` is the CloudEvents source, ``mailpoller/<mailbox>``. ``now`` (aware) stands in for the event's time if
     the server did not say when it received the message. ``repeat_of`` is the mid of an earlier message with equal
-    octets. ``standing``: what is said of its mailbox.
+    octets. ``released_by``: who let it out of quarantine unjudged. ``standing``: what is said of its mailbox.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class EventRenderer:
         now: datetime,
         repeat_of: str | None = None,
         standing: Standing = USUAL_STANDING,
+        released_by: str = "",
     ) -> None:
         self._message = message
         self._verdict = verdict
@@ -54,6 +55,7 @@ class EventRenderer:
         self._now = now
         self._repeat_of = repeat_of
         self._standing = standing
+        self._released_by = released_by
         self._summary: bytes = b""
         self._body: bytes = b""
         self._raw: bytes = b""
@@ -95,6 +97,8 @@ class EventRenderer:
             envelope["topic"] = verdict.attributes.topic
         if redelivery:
             envelope["redelivery"] = redelivery
+        if self._released_by:
+            envelope["releasedby"] = self._released_by
         if not envelope["subject"].isprintable():
             envelope["subject"] = clean(envelope["subject"])
         if not self._summary:

@@ -1429,6 +1429,21 @@ class LedgerSuite:
         assert [story.uid for story in await ledger.trace("erika@example.com", limit=2)] == ["3", "2"]
         await ledger.close()
 
+    async def test_receipts_of_queues_that_a_settled_message_was_brought_to_later_are_added(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        (claim,) = claims(await ledger.claim(refs(INBOX, 1)))
+        assert not await ledger.brought(claim.mid, {"support": "row 7"}), "it is not settled"
+        await ledger.settle([outcome(claim)])
+        before = (await ledger.trace(claim.mid))[0].receipts
+        assert await ledger.brought(claim.mid, {"other": "row 7"})
+        (story,) = await ledger.trace(claim.mid)
+        assert story.receipts == {**before, "other": "row 7"} and story.state == "settled"
+        assert not await ledger.brought("no mid", {"support": "row 7"})
+        await ledger.close()
+
     async def test_a_reopened_message_is_due_under_a_new_generation(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)

@@ -561,6 +561,11 @@ class SqliteLedger:
             return {}
         return await self._read_aside(lambda c: threads.conversations(c, message_ids, mailboxes))
 
+    async def brought(self, mid: str, receipts: Mapping[str, str]) -> bool:
+        """See :class:`~mailpoller.core.ports.Ledger`."""
+        key = await self._read_aside(lambda c: stories.find(c, mid))
+        return key is not None and await self._write(lambda c: stories.brought(c, key, receipts))
+
     async def reopen(self, mid: str) -> MessageRef:
         key = await self._read_aside(lambda c: stories.find(c, mid))
         if key is None:

@@ -186,6 +186,17 @@ def find(connection: Connection, mid: str) -> Key | None:
     return None if row is None else (row[0], row[1])
 
 
+def brought(connection: Connection, key: Key, receipts: Mapping[str, str]) -> bool:
+    """See :meth:`Ledger.brought`."""
+    where = "WHERE folder = ? AND uid = ? AND state = 'settled'"
+    row = connection.execute(f"SELECT receipts FROM message {where}", key).fetchone()  # noqa: S608
+    if row is None:
+        return False
+    all_of_them = {**(undocument(row[0]) if row[0] else {}), **receipts}
+    connection.execute(f"UPDATE message SET receipts = ? {where}", (document(all_of_them), *key))  # noqa: S608
+    return True
+
+
 def reopen(connection: Connection, key: Key, mid: str, now: int) -> MessageRef:
     """See :meth:`Ledger.reopen`. A deferred message keeps its generation and is due now; one in hand is left alone."""
     row = connection.execute(

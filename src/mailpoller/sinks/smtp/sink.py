@@ -388,7 +388,7 @@ def _form_words(delivery: Delivery, form: Form) -> str:
     if form == "header":
         return (
             f"The message ({raw.octets.size} octets) is larger than the relay takes, so only its header is attached. "
-            "The whole is in the quarantine on the host that sent this note: mailpoller quarantine export MID"
+            f"The whole is in quarantine on the host that sent this note: mailpoller quarantine export {delivery.mid}"
         )
     if raw.truncated:
         return (
