@@ -16,6 +16,7 @@ import pytest
 from clocks import SkippingClock
 from mailpoller.core.errors import CredentialsRefused, EntryRefused, LedgerUnavailable, MailpollerError, TransientError
 from mailpoller.core.ports import Mail, OutboxMail, Said
+from mailpoller.core.reply_charset import PRESETS
 from mailpoller.core.sender import Sender
 from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
 from mailpoller.engine.alarm import Alarm
@@ -260,6 +261,15 @@ async def test_a_conversation_is_signed_into_the_message_id(site: Site) -> None:
 async def test_without_a_key_a_conversation_that_is_named_is_refused(site: Site) -> None:
     with pytest.raises(EntryRefused, match="key"):
         await site.hand_in({**ENTRY, "conversation": "4711"})
+
+
+async def test_an_answer_is_in_the_charset_of_its_mailbox(site: Site) -> None:
+    tokyo = Answering("support", ("root",), PRESETS["japanese"])
+    site.use(Senders(SENDERS.identities, {"tokyo": tokyo}, SENDERS.defaults, SENDERS.intakes))
+    for more in ({"mailbox": "tokyo"}, {}):
+        answer = await site.hand_in({**ENTRY, **more, "subject": "Re: 注文", "text": "ありがとう"})
+        octets = site.files.read((await site.mail(answer["id"])).digest)
+        assert b"charset=iso-2022-jp" in octets and b"=?iso-2022-jp?b?" in octets
 
 
 # --- sending ---------------------------------------------------------------------------------------------------------

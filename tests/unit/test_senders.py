@@ -9,6 +9,7 @@ import pytest
 from mailpoller.assembly.senders import senders_of
 from mailpoller.config import load
 from mailpoller.core.errors import EntryRefused
+from mailpoller.core.reply_charset import ReplyCharset
 from mailpoller.engine.senders import Senders
 
 TEXT = """\
@@ -24,8 +25,10 @@ intakes:
   shop: {type: socket, departments: [deals, help]}
 mailboxes:
   box: {enabled: false, type: imap, host: h.example.com, username: u, password: p, outgoing: support}
-  a: {extends: box, enabled: true, departments: [help], username: a}
-  b: {extends: box, departments: [deals], default_for: [deals], username: b, outgoing: sales}
+  a: {extends: box, enabled: true, departments: [help], username: a, charset: japanese}
+  b:
+    {extends: box, departments: [deals], default_for: [deals], username: b, outgoing: sales, charset: &c {default: koi8-r,
+    euro: EUR}}
   c: {extends: box, departments: [deals], username: c, outgoing: lab}
 """
 
@@ -72,3 +75,10 @@ def test_an_identity_sends_in_its_environment_alone(tmp_path: Path) -> None:
     here, copy = senders(tmp_path), senders(tmp_path, "staging")
     assert [name for name, one in here.identities.items() if one.held] == ["relay", "lab"]
     assert [name for name, one in copy.identities.items() if not one.held] == ["lab"]
+
+
+def test_a_mailbox_says_in_what_its_answers_are_written(tmp_path: Path) -> None:
+    found = senders(tmp_path)
+    assert found.charset("support", "a") == ReplyCharset("iso-2022-jp", "choose", "EUR")
+    assert found.charset("sales", "") == ReplyCharset("koi8-r", "choose", "EUR")
+    assert found.charset("lab", "c") is None

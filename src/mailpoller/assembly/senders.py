@@ -12,7 +12,7 @@ from mailpoller.engine.senders import Answering, Identity, Intake, Senders
 def senders_of(config: Config) -> Senders:
     """Identities, mailboxes that can be answered from (also those that are not polled), departments and intakes."""
     mailboxes = {
-        name: Answering(block.outgoing or "", tuple(block.departments))
+        name: Answering(block.outgoing or "", tuple(block.departments), block.reply_charset())
         for name, block in config.mailboxes.items()
         if name not in config.incomplete
     }

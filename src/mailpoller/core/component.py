@@ -46,6 +46,7 @@ from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
+from mailpoller.core.reply_charset import PRESETS, Euro, Preset, Replies, ReplyCharset, WrittenCharset
 from mailpoller.core.sender import Sender
 from mailpoller.core.spool import Spool
 from mailpoller.core.standing import ROOT, Department, Standing
@@ -380,6 +381,19 @@ class AuthenticationConfig(Block):
         return Trust(frozenset(one.lower() for one in self.trusted))
 
 
+class Charset(Block):
+    """In what charset answers are written; what it does not hold is written in a larger one, in the end in UTF-8."""
+
+    default: WrittenCharset = "utf-8"
+    """The charset of this mailbox's customers."""
+    replies: Replies = "choose"
+    """``choose``: the first that holds the answer of US-ASCII, the charset of the message that is answered, and
+    ``default``. ``incoming`` and ``default``: that one, if it holds it."""
+    euro: Euro = "ignore"
+    """Where the charset lacks that sign and nothing else: ISO-8859-15, UTF-8, the text EUR, or what holds for any other
+    character."""
+
+
 class SourceConfig(Component):
     """A mailbox: one configured account with one or more folders."""
 
@@ -403,6 +417,9 @@ class SourceConfig(Component):
     """true: what comes to this mailbox is trusted. The event and rules are told; mailpoller treats it as any other."""
     departments: list[Department] = Field(default=[ROOT], min_length=1, max_length=100)
     """The departments that it serves, for the event and for rules. ``root`` is one like any other, and none is all."""
+    charset: Preset | Charset | None = None
+    """In what answers from this mailbox are written. A preset: ISO-8859-1, ISO-2022-JP, GB2312 or BIG5, with ``replies:
+    choose`` and ``euro: EUR``. Without it: UTF-8."""
     default_for: list[Department] = Field(default=[], max_length=100)
     """Those of its departments whose default mailbox it is: the others of such a department have its ``outgoing``."""
     outgoing: OutgoingName | None = None
@@ -495,6 +512,12 @@ class SourceConfig(Component):
         """Whose word is taken where nothing is said: that of a service whose own mailbox it is, and which removes what
         strangers write in its place."""
         return None
+
+    def reply_charset(self) -> ReplyCharset | None:
+        """In what answers are written; None: UTF-8."""
+        if isinstance(self.charset, Charset):
+            return ReplyCharset(self.charset.default, self.charset.replies, self.charset.euro)
+        return None if self.charset is None else PRESETS[self.charset]
 
     def standing(self) -> Standing:
         """What its messages are told to be by where they came to."""

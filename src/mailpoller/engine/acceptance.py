@@ -134,9 +134,11 @@ class Acceptance:
         if letter.in_reply_to or letter.references:
             letter = replace(letter, subject=once_answered(letter.subject))
 
+        charset = self.senders.charset(identity.name, mailbox)
+
         def make() -> tuple[bytes, bytes]:
             octets = (
-                letter_octets(letter, identity.sender, message_id=message_id, at=now)
+                letter_octets(letter, identity.sender, message_id=message_id, at=now, wish=charset)
                 if entry.given is None
                 else entry.given.octets(identity.sender, message_id=message_id, at=now, letter=letter)
             )

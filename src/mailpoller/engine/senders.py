@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mailpoller.core.errors import EntryRefused
+from mailpoller.core.reply_charset import ReplyCharset
 from mailpoller.core.sender import Sender
 
 
@@ -40,10 +41,11 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """A mailbox that can be answered from: by which identity, for which departments."""
+    """A mailbox that can be answered from: by which identity, for which departments, in which charset (None: UTF-8)."""
 
     identity: str
     departments: tuple[str, ...]
+    charset: ReplyCharset | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,12 @@ class Senders:
         if found is None or not found.departments & allowed:
             raise EntryRefused("this intake may not send by that identity: none of its departments holds it")
         return found
+
+    def charset(self, identity: str, mailbox: str) -> ReplyCharset | None:
+        """Of the mailbox; without one, of the first mailbox whose outgoing it is."""
+        if mailbox:
+            return self.mailboxes[mailbox].charset
+        return next((one.charset for one in self.mailboxes.values() if one.identity == identity), None)
 
     def _answering(self, mailbox: str, allowed: set[str]) -> Answering:
         found = self.mailboxes.get(mailbox)

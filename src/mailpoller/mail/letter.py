@@ -20,7 +20,8 @@ from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.compose import ascii_address
 
 KEYS = (
-    "attachments", "bcc", "cc", "conversation", "department", "html", "identity", "in_reply_to", "key", "mailbox",
+    "attachments", "bcc", "cc", "conversation", "department", "html", "identity", "in_reply_to",
+    "incoming_charset", "key", "mailbox",
     "references", "reply_to", "subject", "text", "to",
 )  # fmt: skip
 """What an entry may say. ``reply_to`` is the mid of the message that is answered."""
@@ -53,7 +54,8 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """Recipients, words and files. ``in_reply_to`` and ``references`` are message ids in their brackets."""
+    """Recipients, words and files. ``in_reply_to`` and ``references`` are message ids in their brackets.
+    ``incoming_charset``: that of the message which is answered, or nothing."""
 
     to: tuple[Address, ...]
     cc: tuple[Address, ...]
@@ -64,6 +66,7 @@ class Letter:
     attachments: tuple[Attached, ...] = ()
     in_reply_to: str = ""
     references: tuple[str, ...] = ()
+    incoming_charset: str = ""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -90,6 +93,7 @@ def letter_of(entry: Mapping[str, Any]) -> Letter:
         attachments,
         message_id(entry.get("in_reply_to"), "in_reply_to"),
         message_ids(entry.get("references"), "references"),
+        line(entry.get("incoming_charset"), "incoming_charset", 100),
     )
 
 

@@ -9,26 +9,36 @@ from __future__ import annotations
 import quopri
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
-from email.header import Header
 from email.utils import encode_rfc2231, format_datetime
 
 import pybase64
+import structlog
 
 from mailpoller.core.message import Address
+from mailpoller.core.reply_charset import ReplyCharset
 from mailpoller.core.sender import Sender
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.letter import Attached, Letter, distinct
+from mailpoller.mail.letter_words import phrase, unstructured
+from mailpoller.mail.reply_charset import CODECS, EURO, written
+
+log = structlog.get_logger(__name__)
 
 REFERENCES = 20
 """Message ids in References: the first and the last ones (RFC 5537 section 3.4.4 lets the middle be left out)."""
 
-_SPECIALS = frozenset('()<>[]:;@\\,."')
 _CRLF = "\r\n"
 
 
-def letter_octets(letter: Letter, sender: Sender, *, message_id: str, at: datetime, charset: str = "utf-8") -> bytes:
-    """The mail, header and body in one charset. Costs time in proportion to its size."""
+def letter_octets(
+    letter: Letter, sender: Sender, *, message_id: str, at: datetime, wish: ReplyCharset | None = None
+) -> bytes:
+    """The mail, header and body in one charset: by ``wish``, else UTF-8. Costs time in proportion to its size."""
+    charset = "utf-8"
+    if wish is not None:
+        letter, sender, charset = _in_charset(letter, sender, wish)
     to, cc = _mailboxes(letter.to, charset), _mailboxes(letter.cc, charset)
     fields = [
         *own_fields(sender, message_id, at, charset),
@@ -40,6 +50,41 @@ def letter_octets(letter: Letter, sender: Sender, *, message_id: str, at: dateti
     ]
     head = "".join(f"{name}: {value}{_CRLF}" for name, value in fields if value).encode("utf-8")
     return head + _content(letter, sender, charset)
+
+
+def _in_charset(letter: Letter, sender: Sender, wish: ReplyCharset) -> tuple[Letter, Sender, str]:
+    """All words of a mail as one charset holds them."""
+    names = [one.name for one in (*letter.to, *letter.cc)]
+    words = [
+        letter.subject,
+        letter.text or "",
+        letter.html or "",
+        sender.display_name,
+        sender.text,
+        sender.html,
+        *names,
+    ]
+    chosen = written("\n".join(words), wish, letter.incoming_charset)
+    if not chosen.euro_as_text:
+        return letter, sender, chosen.charset
+
+    def plain(text: str) -> str:
+        return text.replace(EURO, "EUR")
+
+    def named(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        return tuple(Address(plain(one.name), one.address) for one in addresses)
+
+    log.info("outbox.euro_replaced", charset=chosen.charset, signs="".join(words).count(EURO))
+    letter = replace(
+        letter,
+        to=named(letter.to),
+        cc=named(letter.cc),
+        subject=plain(letter.subject),
+        text=letter.text and plain(letter.text),
+        html=letter.html and plain(letter.html),
+    )
+    sender = replace(sender, display_name=plain(sender.display_name), text=plain(sender.text), html=plain(sender.html))
+    return letter, sender, chosen.charset
 
 
 def own_fields(sender: Sender, message_id: str, at: datetime, charset: str) -> list[tuple[str, str]]:
@@ -63,28 +108,10 @@ def thread_fields(letter: Letter) -> list[tuple[str, str]]:
     return [("In-Reply-To", answered), ("References", f"{_CRLF} ".join(chain))]
 
 
-def unstructured(name: str, value: str, charset: str) -> str:
-    """A field's value, folded; in encoded words if it is not ASCII, is too long, or looks like one."""
-    plain = value.isascii() and "=?" not in value
-    if plain and len(value) + len(name) < 76:
-        return value
-    if plain and all(len(word) < 900 for word in value.split(" ")):
-        return Header(value, "us-ascii", header_name=name).encode(linesep=_CRLF)
-    return Header(value, "utf-8" if value.isascii() else charset, header_name=name).encode(linesep=_CRLF)
-
-
 def _mailboxes(addresses: Iterable[Address], charset: str) -> str:
     return f",{_CRLF} ".join(
-        f"{_phrase(one.name, charset)}{_CRLF} <{one.address}>" if one.name else one.address for one in addresses
+        f"{phrase(one.name, charset)}{_CRLF} <{one.address}>" if one.name else one.address for one in addresses
     )
-
-
-def _phrase(name: str, charset: str) -> str:
-    if not name.isascii() or "=?" in name or len(name) > 60:
-        return Header(name, "utf-8" if name.isascii() else charset, header_name="Resent-From").encode(linesep=_CRLF)
-    if any(one in _SPECIALS for one in name):
-        return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return name
 
 
 def _content(letter: Letter, sender: Sender, charset: str) -> bytes:
@@ -114,11 +141,17 @@ def _text(text: str, subtype: str, charset: str) -> bytes:
     if text.isascii() and all(len(one) < 200 for one in text.split("\n")) and "\x1b" not in text:
         kind = f"Content-Type: text/{subtype}; charset=us-ascii{_CRLF}Content-Transfer-Encoding: 7bit{_CRLF}{_CRLF}"
         return (kind + text.replace("\n", _CRLF)).encode("ascii")
-    octets = text.replace("\n", _CRLF).encode(charset)
+    codec = CODECS.get(charset, charset)
+    octets = text.replace("\n", _CRLF).encode(codec)
+    if codec == "iso2022_jp" and all(len(one) < 900 for one in octets.split(b"\r\n")):
+        # As it is made to be sent, and as everybody sends it (RFC 1468).
+        return f"Content-Type: text/{subtype}; charset={charset}{_CRLF}".encode() + (
+            f"Content-Transfer-Encoding: 7bit{_CRLF}{_CRLF}".encode() + octets
+        )
     kind = f"Content-Type: text/{subtype}; charset={charset}{_CRLF}Content-Transfer-Encoding: "
     # Mostly ASCII stays readable, and everything else takes less room in Base64.
     if sum(one > 126 or one == 0x1B for one in octets) * 6 < len(octets):
-        readable = quopri.encodestring(text.encode(charset)).replace(b"\n", b"\r\n")
+        readable = quopri.encodestring(text.encode(codec)).replace(b"\n", b"\r\n")
         return f"{kind}quoted-printable{_CRLF}{_CRLF}".encode() + readable
     return f"{kind}base64{_CRLF}{_CRLF}".encode() + _base64(octets)
 
