@@ -10,11 +10,14 @@ import pytest
 from engine_rig import Rig, Routes
 
 from mailpoller.config.model import ConversationsConfig
+from mailpoller.core.conversation import Conversation
 from mailpoller.core.errors import LedgerUnavailable, TransientError
+from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import State
-from mailpoller.engine.threads import ANCESTORS
+from mailpoller.engine.threads import ANCESTORS, ThreadFinder
 from mailpoller.mail.understand.conversation import Finder, mint
 from mailpoller.testing.memory_ledger import MemoryLedger
+from odd_mail.reading import read
 
 KEY = b"0123456789abcdef"
 BOTH = Routes("both", "support", "archive")
@@ -105,6 +108,26 @@ async def test_messages_of_batches_that_are_in_hand_find_each_other() -> None:
         deliver(one, f"m{number}", *(f"m{earlier}" for earlier in range(number)))
     await one.carry()
     assert ids(one, *(f"m{number}" for number in range(1, 8))) == [told(one)["m0 mid"]] * 7
+
+
+async def test_what_is_judged_and_not_settled_yet_is_known_and_not_asked_for() -> None:
+    asked: list[Collection[str]] = []
+
+    class Nothing:
+        async def conversations(self, message_ids: Collection[str], among: object) -> Mapping[str, str]:
+            asked.append(message_ids)
+            return {}
+
+    config = ConversationsConfig()
+    pipeline = Pipeline(mailbox="support", conversations=config.finder())
+    finder = ThreadFinder(pipeline, Nothing(), lambda: None)
+    message = read(b"Message-ID: <2@example.org>\r\nReferences: <0@example.org> <1@example.org>\r\n\r\n")
+    assert finder.waits(message)
+    await finder.find([message], (), {"<1@example.org>": "case 1"})
+    assert message.conversation == Conversation("case 1", "thread", thread="<0@example.org>")
+    assert asked == [["<0@example.org>"]]
+    await finder.find([message], (), {})
+    assert len(asked) == 1
 
 
 async def test_conversation_of_a_token_or_pattern_goes_on_in_its_thread_and_that_of_a_forgery_does_not() -> None:
