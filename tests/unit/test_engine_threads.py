@@ -247,3 +247,13 @@ async def test_answer_to_another_mailbox_is_found_within_the_scope_alone(
     deliver(other, "answer", "first")
     await other.carry()
     assert ids(other, "answer") == [told(one)["first mid"] if found else ""]
+
+
+async def test_a_bug_of_ours_costs_a_batch_its_conversations_and_nothing_else() -> None:
+    one = rig()
+    deliver(one, "first")
+    deliver(one, "second", "first")
+    deliver(one, "third", "unknown")
+    one.ledger.fail("conversations", error=ValueError("of ours"))
+    await one.carry()
+    assert ids(one, "first", "second", "third") == [None, "", ""]

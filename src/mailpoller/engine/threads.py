@@ -6,9 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
+import structlog
+
+from mailpoller.core.errors import MailpollerError, machine_trouble
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Threads
 from mailpoller.engine.pipeline import Pipeline
+
+log = structlog.get_logger(__name__)
 
 ANCESTORS = 20
 """Of References, and of In-Reply-To, so many are looked for, the nearest."""
@@ -40,11 +45,28 @@ class ThreadFinder:
         """Note the conversation of each that waits, in one question to the ledger. ``judged``: others of the batch;
         ``pending``: Message-ID -> conversation of what was judged before and is not settled yet.
 
-        Raises :class:`~mailpoller.core.errors.LedgerUnavailable`.
+        Raises :class:`~mailpoller.core.errors.LedgerUnavailable`. A bug of ours costs the batch its conversations and
+        nothing else.
         """
         waiting = [one for one in messages if _is_open(one)]
         if not waiting:
             return
+        try:
+            await self._find(waiting, messages, judged, pending)
+        except MailpollerError:
+            raise
+        except Exception as error:
+            if machine_trouble(error) is not None:
+                raise
+            log.exception("conversation.unfound", mailbox=waiting[0].raw.claim.ref.folder.mailbox, count=len(waiting))
+
+    async def _find(
+        self,
+        waiting: Sequence[Message],
+        messages: Sequence[Message],
+        judged: Sequence[Message],
+        pending: Mapping[str, str],
+    ) -> None:
         found: dict[str, str] = {}
         unknown = [one for one in waiting if one.raw.claim.conversation is None]
         for message in waiting:

@@ -23,7 +23,7 @@ def conversations(
     for batch in (None, *clues.batches(connection)):
         if not left:
             break
-        marks, wanted = document(list(left)), document([one for several in left.values() for one in several])
+        marks, wanted = document(sorted(left)), document([one for several in left.values() for one in several])
         if batch is None:
             rows = connection.execute(_UNSORTED, (wanted, among))
         else:
