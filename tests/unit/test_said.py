@@ -217,6 +217,27 @@ def test_message_forwarded_behind_marks_is_opened_without_them(between: str):
     assert data["forwarded"]["text"] == "It is\nbroken."
 
 
+@pytest.mark.parametrize(
+    "forwarded",
+    [
+        "---------- Forwarded message ---------\nGönderen: Jane <jane@example.org>\nDate: 4 Mar 2024 Pzt, 10:05\n"
+        "Subject: order\nTo: <me@example.com>\n\nIt is\nbroken.\n",
+        "-------- Preposlaná správa --- Forwarded Message --------\nPredmet: \torder\nDátum: \tMon, 4 Mar 2024\n"
+        "Od: \tJane <jane@example.org>\nPre: \tme@example.com\n\n\nIt is\nbroken.\n",
+        "Forwarded message:\n\n> From: Jane <jane@example.org>\n> Subject: order\n> Date: Mon, 4 Mar 2024\n>\n> It is\n"
+        "broken.\n",
+        "----- Forwarded message -----\nDe : Jane <jane@example.org>\nDate : lundi 4 mars\nÀ : me@example.com,\n"
+        " you@example.com\nObjet : order\nIt is\nbroken.\n",
+        "________________________________\nBegin forwarded message:\nFrom: Jane <jane@example.org>\nSent: March 4\n"
+        "Subject: order\n\nIt is\nbroken.",
+    ],
+)
+def test_message_is_opened_as_many_programs_forward_it(forwarded: str):
+    found = event(mail(forwarded))["forwarded"]
+    assert found["from"] == [{"name": "Jane", "address": "jane@example.org"}]
+    assert (found["subject"], found["text"]) == ("order", "It is\nbroken.")
+
+
 def test_earlier_mail_below_is_forwarded_only_if_the_subject_says_so():
     text = f"FYI\n\n{FORWARDED}"
     assert event(mail(text, "Re: x"))["forwarded"] is None

@@ -20,10 +20,10 @@ def inline(message: Message) -> Forwarded | None:
     if said.earlier is None or not (said.forward or message.subject.lstrip().lower().startswith(FORWARD_SUBJECTS)):
         return None
     lines = message.body.text[said.earlier :].split("\n")
-    if all(line.startswith(">") or not line.strip() for line in lines[1:]):  # as Apple writes it
+    if next((line for line in lines[1:] if line.strip()), "").startswith(">"):  # as Apple writes it
         lines = [line.removeprefix(">").removeprefix(" ") for line in lines]
     for at in range(min(len(lines), _ABOVE)):
-        header = find_header(lines, at)
+        header = find_header(lines, at) or (find_header(lines, at, mixed=True) if said.forward else None)
         if header is not None:
             values = header.values
             sender = values["from"][:_LONGEST_VALUE].replace("[mailto:", "<").replace("]", ">")

@@ -35,36 +35,35 @@ def field(line: str) -> tuple[dict[str, Role], str] | None:
     return None if found is None else (found, value.strip(_AROUND))
 
 
-def find_header(lines: Sequence[str], at: int) -> QuotedHeader | None:
+def find_header(lines: Sequence[str], at: int, *, mixed: bool = False) -> QuotedHeader | None:
     """The header that begins in this line: three fields at least as one language calls them, among them who wrote it
-    and when; and a subject, or an address, which a person's own ``From: Berlin`` has not."""
-    first = field(lines[at])
-    if first is None:
+    and when; and a subject, or an address, which a person's own ``From: Berlin`` has not. ``mixed``: in several
+    languages, as some programs have it below a line that says what follows."""
+    if field(lines[at]) is None:
         return None
     found: dict[str, dict[Role, str]] = {}
     end = at
-    others = 0
     last: list[tuple[str, Role]] = []
+    more: list[str] = []  # lines with which the last field goes on, if there is another one below them
     for index in range(at, min(len(lines), at + _LINES)):
         known = field(lines[index])
         if known is not None:
+            for language, role in last if more else ():
+                found[language][role] += f" {' '.join(more)}"
             roles, value = known
+            if mixed:
+                roles = {"": next(iter(roles.values()))}
             last = [(language, role) for language, role in roles.items() if role not in found.get(language, {})]
             for language, role in last:
                 found.setdefault(language, {})[role] = value
+            more = []
             end = index + 1
-            others = 0
-        elif not lines[index].strip(_AROUND):
-            if index + 1 >= len(lines) or field(lines[index + 1]) is None:
+        elif lines[index].strip(_AROUND):
+            more.append(lines[index].strip())
+            if len(more) > _OTHERS:
                 break
-        else:  # a field goes on, or has a name that is not known
-            others += 1
-            if others > _OTHERS:
-                break
-            if ":" not in lines[index][:LONGEST_FIELD]:
-                for language, role in last:
-                    found[language][role] += f" {lines[index].strip()}"
-            end = index + 1
+        elif index + 1 >= len(lines) or field(lines[index + 1]) is None:
+            break
     best = max(found.values(), key=len)
     if len(best) < _NEEDED or "from" not in best or "date" not in best:
         return None
@@ -79,6 +78,8 @@ def marker(line: str) -> Literal["original", "forwarded", ""]:
         return ""
     bare = line.strip("-_=*–— \t\xa0>")
     words = bare.rstrip(":： \xa0").lower()
+    if "---" in words:  # in two languages
+        words = words.rpartition("---")[2].strip()
     if words in FORWARDED and (len(bare) > len(words) or line.lstrip("*> ").startswith(("--", "__", "=="))):
         return "forwarded"
     if words in ORIGINAL and line.lstrip("*> ").startswith(("-", "_", "=")):
