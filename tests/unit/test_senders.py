@@ -27,8 +27,8 @@ mailboxes:
   box: {enabled: false, type: imap, host: h.example.com, username: u, password: p, outgoing: support}
   a: {extends: box, enabled: true, departments: [help], username: a, charset: japanese}
   b:
-    {extends: box, departments: [deals], default_for: [deals], username: b, outgoing: sales, charset: &c {default: koi8-r,
-    euro: EUR}}
+    {extends: box, departments: [deals], default_for: [deals], username: b, outgoing: sales,
+    charset: &c {default: koi8-r, euro: EUR}}
   c: {extends: box, departments: [deals], username: c, outgoing: lab}
 """
 
