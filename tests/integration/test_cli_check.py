@@ -207,4 +207,6 @@ def test_check_shows_on_a_terminal_whom_it_waits_for_and_leaves_no_trace_of_that
     shown = on_a_terminal("check", "--live", "--config", str(site.config), "--mailbox", "slow")
     assert shown.code == 69
     assert "probed 0 of 1; waiting for mailbox slow" in shown.out
-    assert shown.out.rstrip("\r\n").endswith("\x1b[K")
+    progress, _, table = shown.out.rpartition("\x1b[K")
+    assert "waiting for" in progress and "waiting for" not in table
+    assert "FAILED at" in table, "the last thing on the screen is what it comes to"

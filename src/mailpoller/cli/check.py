@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -16,13 +17,14 @@ import typer
 
 from mailpoller.cli.ending import run_loop
 from mailpoller.cli.exits import CONFIG, UNAVAILABLE, explained
-from mailpoller.cli.options import ConfigOption, EnvironmentOption, JsonOption
-from mailpoller.cli.output import coloured, counted, one_line, print_json
+from mailpoller.cli.options import SYSTEM_CONFIG, ConfigOption, EnvironmentOption, JsonOption
+from mailpoller.cli.output import coloured, counted, one_line, print_json, print_table
 from mailpoller.cli.terminal import Terminal, error_terminal, progress
 from mailpoller.core.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from mailpoller.config import Config, Problem
+    from mailpoller.config.files import Instead
     from mailpoller.core.ports import Stage
 
 PROBES_AT_ONCE = 16
@@ -31,7 +33,22 @@ PROBE_DEADLINE = timedelta(seconds=90)
 
 def check(
     config: ConfigOption,
-    file: Annotated[Path | None, typer.Argument(help="The file to check, instead of --config.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The file to check, instead of --config; a directory with a mailpoller.yaml; or - for what --config "
+            "is to hold, on standard input."
+        ),
+    ] = None,
+    drop_in: Annotated[
+        bool, typer.Option("--drop-in", help="FILE is a drop-in of --config: check it together with all others.")
+    ] = False,
+    in_place_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="NAME", help="With --drop-in: the name that the file will have beside the others."
+        ),
+    ] = None,
     live: Annotated[
         bool,
         typer.Option(
@@ -50,7 +67,9 @@ def check(
             help="With --live: send a test mail to this address through each outgoing that answers.",
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors: exit code 78.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Warnings about the files count as errors: exit code 78.")
+    ] = False,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,6 +83,8 @@ def check(
     \b
     Examples:
       mailpoller check new.yaml                      before it replaces the old one
+      mailpoller check - < new.yaml                  the same, as if it were in the place of --config already
+      mailpoller check --drop-in --as sales.yaml new.yaml   a drop-in; for Ansible: validate: … --as sales.yaml %s
       mailpoller check --live                        does everything answer?
       mailpoller check --live --mailbox support      at which stage does this mailbox fail, and what to do?
       mailpoller check --live --send-to me@example.com   does every outgoing carry mail as well?
@@ -75,9 +96,9 @@ def check(
     if send_to is not None:
         _check_send_to(send_to, live=live, mailbox=mailbox)
     with explained():
-        path = file or config
+        path, instead = _meant(config, file, drop_in=drop_in, name=in_place_of)
         try:
-            found = loaded(path, environment)
+            found = loaded(path, environment, instead)
         except ConfigError as error:
             problems = getattr(error, "problems", ())
             if not as_json:
@@ -97,18 +118,36 @@ def check(
             polled = sum(found.runs(name) for name in found.mailboxes)
             counts = [(len(found.queues), "queue"), (len(found.rules), "rule")]
             _summarise(path, told, [(len(found.mailboxes), "mailbox"), *counts], f" ({polled:,} polled here)")
-        if strict and doubts and not live:
+        if strict and found.warnings and not live:
             raise typer.Exit(CONFIG)
         if live:
             work_as_owner(found)
         results = run_loop(_probe(found, mailbox, send_to, quiet=as_json)) if live else []
         well = all(stage["ok"] for stage in results)
+        if results and not as_json:
+            _table(results)
         if as_json:
             print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})
         if not well:
             raise typer.Exit(UNAVAILABLE)
-        if strict and doubts:
+        if strict and found.warnings:
             raise typer.Exit(CONFIG)
+
+
+def _meant(config: Path, file: Path | None, *, drop_in: bool, name: str | None) -> tuple[Path, Instead]:
+    """The main file, and what is to be taken for the files as they will be."""
+    from mailpoller.config.document import MAX_OCTETS
+    from mailpoller.config.files import AS_THEY_ARE, Instead
+
+    if (drop_in and (file is None or str(file) == "-")) or (name is not None and not drop_in):
+        raise typer.BadParameter("--drop-in wants FILE, and --as goes with it")
+    if drop_in and file is not None:
+        return config, Instead(drop_in=file, name=name or file.name)
+    if file is not None and str(file) == "-":
+        return config.parent / "-", Instead(content=sys.stdin.buffer.read(MAX_OCTETS + 1))
+    if file is not None and file.is_dir():
+        return file / SYSTEM_CONFIG.name, AS_THEY_ARE
+    return file or config, AS_THEY_ARE
 
 
 def _tell(problems: Sequence[Problem]) -> None:
@@ -225,6 +264,21 @@ def _late(name: str) -> dict[str, Any]:
         "detail": f"not through within {seconds:.0f} s",
         "advice": "Look at the last stage that went well; the next one hangs. A firewall that drops packets does that.",
     }
+
+
+def _table(results: Sequence[dict[str, Any]]) -> None:
+    """What it comes to, a line for each part: those that failed first, then the slowest."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in results:
+        parts.setdefault(row["part"], []).append(row)
+    rows = []
+    for part, stages in parts.items():
+        failed = next((one for one in stages if not one["ok"]), None)
+        took = sum(one["elapsed_ms"] for one in stages)
+        what = "well" if failed is None else f"FAILED at {failed['stage']}"
+        rows.append((failed is None, -took, part, what, f"{took:,.0f} ms", "" if failed is None else failed["detail"]))
+    typer.echo()
+    print_table(("part", "result", "took", "reason"), [row[2:] for row in sorted(rows)], empty="")
 
 
 def _say(row: dict[str, Any], terminal: Terminal | None) -> None:

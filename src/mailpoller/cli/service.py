@@ -20,16 +20,18 @@ from mailpoller.storage.disk import accessible
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
+    from mailpoller.config.files import Instead
     from mailpoller.core.ports import Clock, Ledger
     from mailpoller.ledgers.sqlite import LedgerReader
 
 
-def loaded(path: Path, environment: str | None = None) -> Config:
-    """The configuration, for verbs that do not log."""
+def loaded(path: Path, environment: str | None = None, instead: Instead | None = None) -> Config:
+    """The configuration, for verbs that do not log. ``instead``: what its files will be."""
     from mailpoller.config import load
+    from mailpoller.config.files import AS_THEY_ARE
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    return load(path, environment=environment)
+    return load(path, environment=environment, instead=instead or AS_THEY_ARE)
 
 
 def entered(path: Path) -> Config:

@@ -47,21 +47,24 @@ class Unreadable(Exception):
         self.problem = problem
 
 
-def read(file: Path, problems: list[Problem]) -> Node | None:
-    """The file's tree; a file without content is an empty block. Problems found on the way are added.
+def read(file: Path, problems: list[Problem], octets: bytes | None = None) -> Node | None:
+    """The file's tree; a file without content is an empty block. Problems found on the way are added. ``octets``: its
+    content, if that is to be taken for what the file holds.
 
     None if there is no tree at all, which is then among the problems too.
     """
     try:
-        return _Composer(file, _text(file), problems).compose()
+        return _Composer(file, _text(file, octets), problems).compose()
     except Unreadable as unreadable:
         problems.append(unreadable.problem)
         return None
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, octets: bytes | None) -> str:
+    if octets is not None and len(octets) > MAX_OCTETS:
+        raise _unreadable(file, f"larger than {MAX_OCTETS >> 20} MiB: this is not a configuration file")
     try:
-        octets = read_regular(file, MAX_OCTETS)
+        octets = read_regular(file, MAX_OCTETS) if octets is None else octets
     except FileNotFoundError:
         raise _unreadable(file, "there is no such file") from None
     except IsADirectoryError:

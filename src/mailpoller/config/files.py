@@ -37,15 +37,30 @@ class Files:
     complete: bool
 
 
-def read_files(path: Path, problems: list[Problem]) -> Files | None:
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """What is to be taken for the files as they will be. ``content``: of the main file. ``drop_in``: one more, in the
+    place of the one that is called ``name``, if there is one."""
+
+    content: bytes | None = None
+    drop_in: Path | None = None
+    name: str = ""
+
+
+AS_THEY_ARE = Instead()
+
+
+def read_files(path: Path, problems: list[Problem], instead: Instead = AS_THEY_ARE) -> Files | None:
     """Read ``path`` and its drop-ins; None if there is no tree of ``path`` itself. Adds what is wrong to
     ``problems``."""
-    main = read(path, problems)
+    main = read(path, problems, instead.content)
     if main is None:
         return None
     if main.value == {}:
         problems.append(main.problem("the file is empty"))
     names = _included(main, problems)
+    if instead.drop_in is not None:
+        names = [*(one for one in names if one.name != instead.name and one != instead.drop_in), instead.drop_in]
     if sum(_size(name) for name in names) > MAX_OCTETS:
         problems.append(main.problem(f"drop-ins of more than {MAX_OCTETS >> 20} MiB together", key="include"))
         return Files(main, (), (path,), False)

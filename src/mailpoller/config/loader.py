@@ -13,7 +13,7 @@ from mailpoller.config import checks, lint
 from mailpoller.config import sections as table
 from mailpoller.config.checked import At, Config
 from mailpoller.config.fields import keys_of
-from mailpoller.config.files import read_files
+from mailpoller.config.files import AS_THEY_ARE, Instead, read_files
 from mailpoller.config.identities import Chosen, by_department, is_off, of_department, usual, with_outgoing
 from mailpoller.config.idle import without_effect
 from mailpoller.config.merge import Sections, dangling, inherit, is_name, join_files, merge
@@ -41,16 +41,21 @@ _NEVER_DEFAULT = ("extends", "formerly", "default_for")
 
 
 def load(
-    path: Path, *, environment: str | None = None, registry: Registry = INSTALLED, sparing: bool = False
+    path: Path,
+    *,
+    environment: str | None = None,
+    registry: Registry = INSTALLED,
+    sparing: bool = False,
+    instead: Instead = AS_THEY_ARE,
 ) -> Config:
     """Read ``path`` and its drop-ins, and check everything that can be checked without a network.
 
     ``environment`` overrules ``MAILPOLLER_ENVIRONMENT``, which overrules ``service.environment``. Relative patterns in
     ``include`` start at the file's own directory. Raises :class:`ConfigErrors` with every problem found, warnings
     among them; with ``sparing`` not if all errors are those of single mailboxes, and another one is right: see
-    :attr:`Config.wrong`. Secrets are not looked at: see :meth:`Config.missing_secrets`.
+    :attr:`Config.wrong`. Secrets are not looked at (:meth:`Config.missing_secrets`). ``instead`` of the files: this.
     """
-    return _Loading(path, environment, registry).run(sparing=sparing)
+    return _Loading(path, environment, registry).run(sparing=sparing, instead=instead)
 
 
 class _Loading:
@@ -72,8 +77,8 @@ class _Loading:
         self._unmade: dict[str, tuple[Problem, ...]] = {}
         self._written: dict[str, Node] = {}
 
-    def run(self, *, sparing: bool) -> Config:
-        files = read_files(self._path, self._problems)
+    def run(self, *, sparing: bool, instead: Instead) -> Config:
+        files = read_files(self._path, self._problems, instead)
         if files is None:
             raise ConfigErrors(self._problems)
         self._files, self._complete = files.names, files.complete
