@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
+from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath, Secret, Size
+from mailpoller.sinks.redis.jobs import FORMATS, FormatName
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.tls import TlsPolicy, check_trust
@@ -74,6 +76,12 @@ class RedisQueueSettings(SinkConfig):
     stream: Annotated[str, AfterValidator(_stream)] | None = None
     """The stream's key; ``{mailpoller:QUEUE}`` with the queue's name if it is not given. Ids that are remembered lie
     in keys of the same hash slot."""
+    format: FormatName = "stream"
+    """``stream``; or ``sidekiq`` or ``celery``: jobs in a list, as their workers take them."""
+    job: str | None = Field(default=None, min_length=1, max_length=200)
+    """With ``sidekiq`` the worker's class, with ``celery`` the task's name. Its only argument is the event."""
+    job_queue: Annotated[str, AfterValidator(_stream)] | None = None
+    """The workers' queue; ``default`` for ``sidekiq``, ``celery`` for ``celery``, if it is not given."""
     maxlen: int | None = Field(default=None, ge=1)
     """Keep about so many entries and let the server remove the oldest, **whether anybody took them or not**. Without
     it nothing is removed but by consumers."""
@@ -101,7 +109,20 @@ class RedisQueueSettings(SinkConfig):
         if self.remember < timedelta(seconds=1):
             raise ValueError("remember is at least 1s")
         check_trust(self.policy)
+        if self.format == "stream" and (self.job is not None or self.job_queue is not None):
+            raise ValueError("job and job_queue are for format: sidekiq or celery")
+        if self.format != "stream" and self.job is None:
+            raise KeysMissing({"job": f"format: {self.format} asks who does the work"})
+        if self.format != "stream" and (self.stream is not None or self.maxlen is not None):
+            raise ValueError(f"format: {self.format} has a list and no stream: leave stream and maxlen away")
         return self
+
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """Who does the work."""
+        name = written.get("format", "stream")
+        wanted = name in FORMATS if isinstance(name, str) else False
+        return {"job": f"format: {name} asks who does the work"} if wanted and written.get("job") is None else {}
 
     @property
     def policy(self) -> TlsPolicy:

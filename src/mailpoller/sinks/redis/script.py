@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.ports import Mark
 
-SCRIPT = """\
+_SCRIPT = """\
 local identity = redis.call('HGET', KEYS[2], 'identity')
 local height = tonumber(redis.call('HGET', KEYS[2], 'height') or '0')
 if ARGV[3] ~= '' and (identity ~= ARGV[3] or height < tonumber(ARGV[4])) then
@@ -34,16 +34,7 @@ for i = 3, #KEYS do
     redis.call('EXPIRE', KEYS[i], ARGV[1])
     answers[i - 2] = {1, entry}
   else
-    local words = {'XADD', KEYS[1]}
-    if ARGV[2] ~= '' then
-      for _, word in ipairs({'MAXLEN', '~', ARGV[2]}) do table.insert(words, word) end
-    end
-    for _, word in ipairs({'*', 'deliveryid', ARGV[at], 'event', ARGV[at + 1]}) do table.insert(words, word) end
-    if ARGV[at + 2] == '1' then
-      table.insert(words, 'octets')
-      table.insert(words, ARGV[at + 3])
-    end
-    entry = redis.call(unpack(words))
+    ENTER
     redis.call('SET', KEYS[i], entry, 'EX', ARGV[1])
     answers[i - 2] = {0, entry}
     new = new + 1
@@ -59,16 +50,47 @@ end
 return {identity or '', height, answers}
 """
 
-SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""How the server knows the script (EVALSHA)."""
+_ENTER_STREAM = """\
+local words = {'XADD', KEYS[1]}
+    if ARGV[2] ~= '' then
+      for _, word in ipairs({'MAXLEN', '~', ARGV[2]}) do table.insert(words, word) end
+    end
+    for _, word in ipairs({'*', 'deliveryid', ARGV[at], 'event', ARGV[at + 1]}) do table.insert(words, word) end
+    if ARGV[at + 2] == '1' then
+      table.insert(words, 'octets')
+      table.insert(words, ARGV[at + 3])
+    end
+    entry = redis.call(unpack(words))"""
+
+_ENTER_LIST = """\
+redis.call('LPUSH', KEYS[1], ARGV[at + 1])
+    if ARGV[2] ~= '' then redis.call('SADD', ARGV[2], ARGV[at + 3]) end
+    entry = ARGV[at]"""
+
+
+class Script:
+    """One form of the script. ``sha``: how the server knows it (EVALSHA)."""
+
+    def __init__(self, enter: str) -> None:
+        self.text = _SCRIPT.replace("ENTER", enter)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+ENTRIES = Script(_ENTER_STREAM)
+"""Adds to a stream. The second argument is its greatest length, or empty."""
+JOBS = Script(_ENTER_LIST)
+"""Adds to a list. The second argument is the key of the set that the list's name, each job's last argument, is put
+into, or empty."""
 
 
 class Keys:
-    """The keys of one queue, all in the hash slot of its stream."""
+    """The keys of one queue: its stream or list, and those in the hash slot of ``others``, its stream if it is not
+    given."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, others: str = "") -> None:
         self.stream = stream
-        self._ids = stream if re.search(r"\{[^}]+\}", stream) else f"{{{stream}}}"
+        others = others or stream
+        self._ids = others if re.search(r"\{[^}]+\}", others) else f"{{{others}}}"
 
     def of(self, delivery_id: str) -> str:
         """Where the id is remembered; the key's value is the number of its entry."""
@@ -80,15 +102,25 @@ class Keys:
         return f"{self._ids}:mark"
 
     def call(
-        self, batch: Iterable[Delivery], remember: int, maxlen: int | None, expected: Mark | None
+        self,
+        batch: Iterable[Delivery],
+        remember: int,
+        second: int | str,
+        expected: Mark | None,
+        shape: Callable[[Delivery], Sequence[bytes | str | int]],
     ) -> tuple[list[str], list[bytes | str | int]]:
-        """The script's keys and arguments for these deliveries, whose ids are kept for ``remember`` seconds."""
+        """The script's keys and arguments for these deliveries, whose ids are kept for ``remember`` seconds.
+        ``second``: the script's second argument; ``shape``: the three of each delivery behind its id."""
         keys = [self.stream, self.mark]
-        words: list[bytes | str | int] = [remember, "" if maxlen is None else maxlen]
+        words: list[bytes | str | int] = [remember, second]
         words += ["", 0] if expected is None else [expected.identity, expected.height]
         words.append(uuid4().hex)
         for one in batch:
             keys.append(self.of(one.delivery_id))
-            octets = bytes(one.raw.octets.view()) if one.octets_wanted else b""
-            words += [one.delivery_id, one.event.structured(), int(one.octets_wanted), octets]
+            words += [one.delivery_id, *shape(one)]
         return keys, words
+
+
+def entry_of(one: Delivery) -> tuple[bytes, int, bytes]:
+    """What a stream's entry holds: the event, and the octets if they are wanted."""
+    return one.event.structured(), int(one.octets_wanted), bytes(one.raw.octets.view()) if one.octets_wanted else b""

@@ -18,7 +18,8 @@ from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.redis import durability
 from mailpoller.sinks.redis.client import ask, borrowed, close_pool, make_client, place_of
 from mailpoller.sinks.redis.config import RedisQueueSettings
-from mailpoller.sinks.redis.script import SCRIPT, SHA, Keys
+from mailpoller.sinks.redis.jobs import FORMATS
+from mailpoller.sinks.redis.script import ENTRIES, JOBS, Keys, entry_of
 
 _T = TypeVar("_T")
 
@@ -33,14 +34,18 @@ _OCTETS_PER_S = 1_000_000
 class RedisQueue:
     """The sink. The server's settings are read at each connection before anything is sent over it, and every hour."""
 
-    octets_place: OctetsPlace = "beside"
     doubts = (NOT_DURABLE,)
 
     def __init__(self, name: str, config: RedisQueueSettings, clock: Clock) -> None:
         self.name = name
         self._config = config
         self._clock = clock
-        self._keys = Keys(config.stream or f"{{mailpoller:{name}}}")
+        ours = f"{{mailpoller:{name}}}"
+        self._format = FORMATS.get(config.format)
+        self.octets_place: OctetsPlace = "beside" if self._format is None else "inside"
+        self._jobs = "" if self._format is None else config.job_queue or self._format.usual
+        self._script = ENTRIES if self._format is None else JOBS
+        self._keys = Keys(config.stream or ours) if self._format is None else Keys(self._format.key(self._jobs), ours)
         self._place = place_of(config)
         self._seconds = config.timeout.total_seconds()
         self._client = make_client(config, self._greet)
@@ -63,8 +68,9 @@ class RedisQueue:
         """See :class:`~mailpoller.core.ports.Sink`: connection, login, the right to run the script on our keys, room,
         and what the server's answers are worth."""
         trouble, kind = await self._ask(self._look)
-        if "none" not in kind and "stream" not in kind:
-            raise TransientError(f"{self._place}: the key {self._keys.stream} is there and is no stream")
+        wanted = "stream" if self._format is None else "list"
+        if "none" not in kind and wanted not in kind:
+            raise TransientError(f"{self._place}: the key {self._keys.stream} is there and is no {wanted}")
         if trouble:
             raise TransientError(f"{self._place}: {trouble}")
         await self._call([])
@@ -130,11 +136,12 @@ class RedisQueue:
     async def _call(self, part: Sequence[Delivery]) -> list[tuple[int, bytes]]:
         """Run the script; its answers, once enough replicas have what it wrote."""
         expected = self._expected
-        keys, words = self._keys.call(part, int(self._config.remember.total_seconds()), self._config.maxlen, expected)
+        known = self._config.maxlen or "" if self._format is None else self._format.known
+        keys, words = self._keys.call(part, int(self._config.remember.total_seconds()), known, expected, self._shape)
 
         async def run() -> list[Any]:
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.evalsha(SHA, len(keys), *keys, *words)
+                pipe.evalsha(self._script.sha, len(keys), *keys, *words)
                 if self._config.replicas and part:
                     pipe.wait(self._config.replicas, max(1, int(self._seconds * 1000)))
                 answers = await pipe.execute(raise_on_error=False)  # its errors would repeat what we sent
@@ -147,7 +154,7 @@ class RedisQueue:
             try:
                 return await run()
             except NoScriptError:  # somebody removed it
-                await self._client.script_load(SCRIPT)
+                await self._client.script_load(self._script.text)
                 return await run()
 
         more = sum(map(_size, part)) / _OCTETS_PER_S + (self._seconds if self._config.replicas else 0)
@@ -162,6 +169,12 @@ class RedisQueue:
             raise TransientError(f"{self._place}: {waited[0]} of {self._config.replicas} replicas have the messages")
         return list(answers)
 
+    def _shape(self, one: Delivery) -> Sequence[bytes | str | int]:
+        """What the script is told of one delivery behind its id."""
+        if self._format is None:
+            return entry_of(one)
+        return self._format.render(one, self._config.job or "", self._jobs, self._clock.now()), 0, self._jobs
+
     def _too_large(self, delivery: Delivery) -> Refusal:
         reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
         return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
@@ -172,7 +185,7 @@ class RedisQueue:
         try:
             await connection.on_connect()
             await self._judge(connection)
-            await connection.send_command("SCRIPT", "LOAD", SCRIPT)
+            await connection.send_command("SCRIPT", "LOAD", self._script.text)
             await connection.read_response()
         except BaseException:
             await connection.disconnect(nowait=True)
