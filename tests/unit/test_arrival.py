@@ -206,6 +206,15 @@ def test_nothing_makes_the_reader_raise(value: str) -> None:
     authentication(f"Received: {value!r}", f"Authentication-Results: {value!r}")
 
 
+def test_who_could_be_trusted_is_told_and_no_stranger() -> None:
+    other = PASS.replace("mx.example.com", "filter.example.com")
+    message = mail(PASS, other, STORED, RECEIVED, STRANGE, PASS.replace("mx.", "far."))
+    assert Arrival((), trust=None).untrusted(message) == ("mx.example.com", "filter.example.com")
+    assert Arrival((), trust=OURS).untrusted(message) == ("filter.example.com",)
+    assert Arrival((), trust=None).untrusted(mail(*EXCHANGE)) == ()  # what is inside of it nobody knows without trust
+    assert Arrival((), trust=EXCHANGE_ONLINE).untrusted(mail(*EXCHANGE)) == ()
+
+
 # --- where it came to ------------------------------------------------------------------------------------------------
 
 

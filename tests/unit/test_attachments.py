@@ -325,6 +325,7 @@ def enveloped() -> bytes:
 def test_encrypted_mail_is_known() -> None:
     kind = "application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m"
     assert mixed(part(kind, enveloped())).encryption == "smime"
+    assert mixed(part("application/octet-stream; name=SMIME.P7M", enveloped())).encryption == "smime"
     assert mixed(part("application/pgp-encrypted", b"Version: 1"), part("application/octet-stream")).encryption == "pgp"
     inline = "Subject: x\r\n\r\n-----BEGIN PGP MESSAGE-----\r\n\r\nabc\r\n-----END PGP MESSAGE-----\r\n"
     assert read(inline.encode()).body.encryption == "pgp"

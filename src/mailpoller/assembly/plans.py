@@ -148,13 +148,18 @@ def pipeline_of(
         standing=block.standing(),
         policies=block.policies(),
         conversations=conversations.finder() if conversations is not None else None,
-        arrival=Arrival(block.own_addresses(), declared=block.address is not None, trust=block.trust()),
+        arrival=arrival_of(block),
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
         max_hops=block.max_hops,
         brake=brake,
         rules=[rules[name] for name in config.rules_of(mailbox)],
     )
+
+
+def arrival_of(block: SourceConfig) -> Arrival:
+    """What tells how mail came to a mailbox."""
+    return Arrival(block.own_addresses(), declared=block.address is not None, trust=block.trust())
 
 
 def _reachable(config: Config, mailbox: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from mailpoller.assembly.plans import pipeline_of
+from mailpoller.assembly.plans import arrival_of, pipeline_of
 from mailpoller.config import Config
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets
@@ -14,6 +14,8 @@ from mailpoller.core.verdict import Deliver, Discard, Quarantine
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
+
+_SAID = ("spf", "dkim", "dmarc", "arc", "by")
 
 
 class Explainer:
@@ -28,6 +30,7 @@ class Explainer:
         self._limit = config.mailboxes[mailbox].max_message_size
         self._standing = config.mailboxes[mailbox].standing()
         self._pipeline = pipeline_of(config, mailbox)
+        self._arrival = arrival_of(config.mailboxes[mailbox])
 
     def explain(self, octets: bytes, received: datetime | None = None) -> dict[str, Any]:
         """The judgement as plain data. ``received``: when the server had the message, if that is known."""
@@ -65,6 +68,10 @@ class Explainer:
         story["class"] = found.kind
         story["subclass"] = found.subclass
         story["evidence"] = found.evidence
+        story["delivered_to"] = message.delivered_to
+        found_by = message.authentication
+        story["authentication"] = None if found_by is None else {key: getattr(found_by, key) for key in _SAID}
+        story["authentication_untrusted"] = self._arrival.untrusted(message)
         story["auto"] = message.auto
         story["defects"] = message.defects
         if self._events:

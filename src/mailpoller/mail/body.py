@@ -17,7 +17,7 @@ from mailpoller.mail.embedded import embedded, without
 from mailpoller.mail.header import read_header
 from mailpoller.mail.naming import type_of
 from mailpoller.mail.parameters import file_name
-from mailpoller.mail.signed import CONSIDERED, SIGNED, is_enveloped, unwrap
+from mailpoller.mail.signed import CONSIDERED, is_cms, is_enveloped, unwrap
 from mailpoller.mail.structure import CONTENT, Part, scan
 from mailpoller.mail.transfer import BASE64_MALFORMED, base64_end, decoded, is_base64
 from mailpoller.mail.understand.flowed import join
@@ -167,7 +167,7 @@ class _Reader:
             self.encryption = "pgp"
         if part.content_type in _MESSAGES and self.forwarded is None and not self.depth and part.within != "report":
             self.forwarded = self.opened(part, attachment.size)
-        elif part.content_type in SIGNED and self.depth < _DEEPEST and not self.unwrapped:
+        elif is_cms(part.content_type, part.name) and self.depth < _DEEPEST and not self.unwrapped:
             self.unwrapped = True
             self.unwrap(part, attachment.size)
 

@@ -5,11 +5,10 @@ No key is needed for that, and nothing is checked: a few lengths of BER are foll
 
 from __future__ import annotations
 
-SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
-"""Types of such parts."""
 CONSIDERED = 16 << 20
 """Octets of one that are looked at; a larger one stays closed."""
 
+_TYPES = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _ENVELOPED = (bytes.fromhex("2a864886f70d010703"), bytes.fromhex("2a864886f70d0109100117"))
 """EnvelopedData (RFC 5652 section 6) and AuthEnvelopedData (RFC 5083)."""
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
@@ -39,6 +38,11 @@ def unwrap(octets: bytes) -> bytes | None:
         return body.text()
     except (_Malformed, IndexError):
         return None
+
+
+def is_cms(kind: str, name: str) -> bool:
+    """True for a part that is CMS by its type, or by its name where the type says nothing (RFC 8551 section 3.2.1)."""
+    return kind in _TYPES or (kind == "application/octet-stream" and name.lower().endswith(".p7m"))
 
 
 def is_enveloped(octets: bytes) -> bool:

@@ -17,7 +17,7 @@ from mailpoller.mail.contents.tnef import read_tnef
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.header import read_header
 from mailpoller.mail.parser import with_line_feeds
-from mailpoller.mail.signed import SIGNED, unwrap
+from mailpoller.mail.signed import is_cms, unwrap
 from mailpoller.mail.structure import scan
 
 _TRIED = 5
@@ -49,7 +49,7 @@ def _leaves(octets: Block, *, top: bool) -> list[Leaf]:
     header = read_header(octets, 0, len(octets), top=top)
     parts, _ = scan(octets, header.body, len(octets), content_fields(header.fields))
     leaves = [Leaf(octets, part) for part in parts]
-    signed = next((leaf for leaf in leaves if leaf.part.content_type in SIGNED), None) if top else None
+    signed = next((leaf for leaf in leaves if is_cms(leaf.part.content_type, leaf.part.name)), None) if top else None
     if signed is not None:
         try:
             content = unwrap(signed.octets())

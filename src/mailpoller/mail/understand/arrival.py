@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from mailpoller.core.authentication import Trust
 from mailpoller.core.message import Message
 from mailpoller.mail.address import parse_addresses
-from mailpoller.mail.understand.authentication import authenticated
+from mailpoller.mail.understand.authentication import authenticated, read_results
 from mailpoller.mail.understand.trace import CONSIDERED, own_until
 
 _DELIVERY = ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to")
@@ -34,14 +34,21 @@ class Arrival:
     def note(self, message: Message) -> None:
         """Say of ``message`` where it arrived and who vouches for what. Never raises; bounded time."""
         headers = message.headers
-        fields: dict[str, list[int]] = {}
-        for at, (name, _) in enumerate(headers):
-            if (key := name.lower()) in _WANTED:
-                fields.setdefault(key, []).append(at)
+        fields = _wanted(headers)
         own = own_until(headers, fields[_RECEIVED], self._trust) if _RECEIVED in fields else 0
         message.delivered_to = self._delivered_to(message, fields, own)
         if self._trusts and _RESULTS in fields:
             message.authentication = authenticated((headers[at][1] for at in fields[_RESULTS] if at < own), self._trust)
+
+    def untrusted(self, message: Message) -> tuple[str, ...]:
+        """The authserv-ids of servers that say something of the sender where our own servers write, and whose word is
+        not taken; "" for one without an id. So that who sets up a mailbox sees whom he could trust."""
+        headers = message.headers
+        fields = _wanted(headers)
+        own = own_until(headers, fields[_RECEIVED], self._trust) if _RECEIVED in fields else 0
+        said = [read_results(headers[at][1]) for at in fields.get(_RESULTS, ())[:_FIELDS] if at < own]
+        trusted = {*self._trust.ids, *([""] if self._trust.without_id else [])}
+        return tuple(dict.fromkeys(by for by, results in said if results and by.lower() not in trusted))
 
     def _delivered_to(self, message: Message, fields: dict[str, list[int]], own: int) -> str | None:
         """One of the mailbox's addresses, as it is configured; or if they are not told, what its own server says."""
@@ -72,6 +79,15 @@ class Arrival:
             return found
         local, at, domain = folded.rpartition("@")
         return self._own.get(f"{local.partition('+')[0]}{at}{domain}", "") if "+" in local else ""
+
+
+def _wanted(headers: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+    """Where the fields are that tell something of an arrival, by name in lower case."""
+    fields: dict[str, list[int]] = {}
+    for at, (name, _) in enumerate(headers):
+        if (key := name.lower()) in _WANTED:
+            fields.setdefault(key, []).append(at)
+    return fields
 
 
 def _noted(headers: Sequence[tuple[str, str]], fields: dict[str, list[int]], first: int, end: int) -> Iterator[str]:
