@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal, TextIO, cast
 import orjson
 import structlog
 
+from mailpoller.cli.journald import PRIORITIES, JournalLoggerFactory, is_ours
 from mailpoller.cli.output import seen
 from mailpoller.cli.terminal import Lines, Terminal, Unfailing
 
@@ -49,8 +50,10 @@ def configure(level: Level, form: Format, terminal: Terminal | None = None) -> N
         ]
         factory: Any = structlog.WriteLoggerFactory(cast(TextIO, terminal or Unfailing(sys.stderr)))
     else:
-        shared = [_with_traceback(plain), _line]
-        factory = structlog.BytesLoggerFactory(cast(BinaryIO, Lines(sys.stderr.buffer)))
+        lines = cast(BinaryIO, Lines(sys.stderr.buffer))
+        journal = form == "auto" and is_ours()
+        shared = [_with_traceback(plain), _entry if journal else _line]
+        factory = JournalLoggerFactory(lines) if journal else structlog.BytesLoggerFactory(lines)
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -91,16 +94,25 @@ def _with_traceback(render: structlog.types.Processor) -> structlog.types.Proces
 
 
 def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-    """An event as a JSON object with its level and instant: what three processors of structlog do, at half the
-    price."""
-    event["level"] = "error" if method == "exception" else method
-    event["at"] = datetime.now(UTC)
+    """An event as a JSON object, with its name, level and instant first: what three processors of structlog do, at
+    half the price."""
+    told: dict[str, Any] = {"event": "", "level": "", "at": None, **event}
+    told["level"] = "error" if method == "exception" else method
+    told["at"] = datetime.now(UTC)
     try:
-        line = orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
+        line = orjson.dumps(told, default=str, option=orjson.OPT_UTC_Z)
         return line if line.isascii() else seen(line.decode()).encode()
     except (TypeError, ValueError):  # text that is no Unicode, from a file system's or a server's names
-        event["at"] = event["at"].isoformat().replace("+00:00", "Z")
-        return json.dumps(event, default=str).encode()
+        told["at"] = told["at"].isoformat().replace("+00:00", "Z")
+        return json.dumps(told, default=str).encode()
+
+
+def _entry(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[bytes, int, str], dict[str, Any]]:
+    """The same for the journal, with what it keeps beside the line."""
+    mid = str(event.get("mid") or "")
+    return (_line(logger, method, event), PRIORITIES.get(method, 6), mid), {}
 
 
 def _traceback(sio: TextIO, exc_info: Any) -> None:
