@@ -81,6 +81,7 @@ class Block(BaseModel):
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
         strict=False,
+        defer_build=True,
     )
 
     @classmethod

@@ -13,7 +13,6 @@ import structlog
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.message import Body, Contents, Message, RawMessage
 from mailpoller.engine.observer import Observer
-from mailpoller.mail.contents.reader import read_contents
 from mailpoller.storage.thread import Pool
 from mailpoller.workers.pool import NoWorker, Unread, Workers
 
@@ -74,6 +73,9 @@ class Opener:
         try:
             if workers is not None:
                 return await workers.open(one.raw, closed)
+            # Here, because few services ever open anything in their own process.
+            from mailpoller.mail.contents.reader import read_contents
+
             return await asyncio.get_running_loop().run_in_executor(_openers, read_contents, one.message, closed)
         except Unread as unread:
             return self._unread(one.raw, closed, unread)

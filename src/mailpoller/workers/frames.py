@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -15,8 +16,11 @@ LENGTH = struct.Struct(">I")
 LARGEST = 64 << 20
 """Octets of an answer at most: text and HTML are 5 MB each, in JSON up to six times that."""
 
-_BODY = TypeAdapter(Body)
-_CONTENTS = TypeAdapter(Contents)
+
+@cache
+def _readers() -> tuple[TypeAdapter[Body], TypeAdapter[Contents]]:
+    """What reads the two; made when the first worker answers."""
+    return TypeAdapter(Body), TypeAdapter(Contents)
 
 
 def question(size: int, path: str | None, *, header: bool = False, closed: Sequence[str] = ()) -> bytes:
@@ -50,6 +54,7 @@ def found_in(text: bytes) -> Body | Contents | str:
         raise ValueError("an answer is an object")
     if isinstance(reason := found.get("refused"), str):
         return reason
+    bodies, contents = _readers()
     if "contents" in found:
-        return _CONTENTS.validate_python(found["contents"], strict=False)
-    return _BODY.validate_python(found.get("body"), strict=False)
+        return contents.validate_python(found["contents"], strict=False)
+    return bodies.validate_python(found.get("body"), strict=False)
