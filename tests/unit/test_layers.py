@@ -154,9 +154,10 @@ def test_contracts_name_every_kind_of_plug_in() -> None:
     assert set(CONTRACTS["no plug-in imports another"]["modules"]) == {f"mailpoller.{kind}.*" for kind in kinds}
 
 
-# The names of plug-ins, and of those whose servers some of them talk to. What a left out section means is a name too.
+# The names of plug-ins, and of those whose servers some of them talk to. What a left out section means is a name too,
+# and so are keys of other programs, for which there is a hint.
 SERVICES = {"microsoft", "exchange", "outlook", "office365", "google", "gmail"}
-SPOKEN = {"config/sections.py": {"sqlite"}}
+SPOKEN = {"config/sections.py": {"sqlite"}, "config/wording.py": {"imap", "command"}}
 
 
 def _named(text: str) -> set[str]:

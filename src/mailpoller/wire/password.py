@@ -13,7 +13,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from mailpoller.core.component import Block
 from mailpoller.core.errors import ConfigError, MachineTrouble, machine_trouble
@@ -67,6 +67,18 @@ class PasswordCommand(Block):
 
 Written = Secret | PasswordCommand | None
 """A password as the configuration has it."""
+
+
+def _kind(written: object) -> str:
+    """Which of the two is meant, so that a wrong one is complained about once."""
+    told = isinstance(written, PasswordCommand) or (isinstance(written, Mapping) and "command" in written)
+    return "program" if told else "secret"
+
+
+WrittenPassword = Annotated[
+    Annotated[Secret, Tag("secret")] | Annotated[PasswordCommand, Tag("program")], Discriminator(_kind)
+]
+"""A password as a configuration has it."""
 
 
 class Password:

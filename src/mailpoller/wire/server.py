@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from mailpoller.core.authentication import Trust
 from mailpoller.core.component import Component, Finding, Runtime, SourceConfig
-from mailpoller.core.literals import FilePath, Secret
+from mailpoller.core.literals import FilePath
 from mailpoller.core.message import Account
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.oauth.providers import provider_of, trust_of
-from mailpoller.wire.password import PasswordCommand
+from mailpoller.wire.password import WrittenPassword
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
 
@@ -51,7 +51,7 @@ class MailServer(Component):
     """Connect by way of a proxy."""
     username: str | None = None
     """Whom to log in as."""
-    password: Secret | PasswordCommand | None = None
+    password: WrittenPassword | None = None
     """``env:NAME``, ``file:/path`` or ``credential:name``, or ``{command: [PROGRAM, …]}``, which is run when the
     password is first needed, and again when a login is refused. Left out with OAuth 2.0 and ``external``."""
 
