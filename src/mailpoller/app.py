@@ -222,7 +222,11 @@ async def assemble(
             own=fleet.own,
             overdue=overdue,
             alarm=alarm,
-            more=lambda: {**(reloader.report() if reloader else {}), **forecast.report()},
+            more=lambda: {
+                **(reloader.report() if reloader else {}),
+                **forecast.report(),
+                "outbox": outbox.postman.hindered(),
+            },
             pauses=pauses,
             releases=releases,
         )

@@ -143,3 +143,14 @@ def test_ages_are_short_and_cut_words_show_it() -> None:
     assert ages == ["0 s", "42 s", "119 s", "2 min", "2 h", "2 d", "0 s"]
     assert age(None, NOW) == "never"
     assert (cut("word", 4), cut("words", 4)) == ("word", "wor…")
+
+
+def test_an_outgoing_that_sends_no_reply_says_why(config: Config) -> None:
+    outbox = [
+        {"identity": "spare", "state": "down", "reason": "no route"},
+        {"identity": "former", "state": "held", "reason": "no outgoing is called so any more"},
+    ]
+    told = {one["outgoing"]: one for one in report(config, outbox=outbox)["outgoings"]}
+    assert (told["spare"]["state"], told["spare"]["reason"]) == ("down", "replies: no route")
+    assert (told["former"]["state"], told["former"]["used_by"]) == ("held", ["replies"])
+    assert told["relay"]["state"] == "up"

@@ -346,6 +346,7 @@ async def test_what_comes_in_does_not_hasten_a_relay_that_is_down(site: Site) ->
         await asyncio.sleep(0.05)
         assert len(site.outgoing.trouble) >= left - 1
         assert [(one["state"], one["mails"]) for one in await site.postman.report()] == [("down", 21)]
+        assert site.postman.hindered() == [{"identity": "support", "state": "down", "reason": "down"}]
 
 
 async def test_what_waited_too_long_for_a_relay_is_told_after_one_more_try(site: Site) -> None:

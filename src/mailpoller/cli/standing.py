@@ -126,9 +126,16 @@ def _rank(state: str) -> int:
 def outgoings_of(config: Config, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The outgoings: who sends by each, and whether the queues among them are up, as far as a daemon says."""
     from mailpoller.config.fields import references_of
+    from mailpoller.config.sections import INTAKES
 
     states = {queue["queue"]: queue for queue in report["queues"]}
-    told = []
+    replies = {one["identity"]: one for one in report.get("outbox", ())}
+    answering = {one.outgoing for one in config.mailboxes.values()} if config.of(INTAKES) else set()
+    told = [
+        {"outgoing": name, "state": "held", "type": "", "host": "", "sender": "", "used_by": ["replies"], "reason": why}
+        for name, why in ((one["identity"], one["reason"]) for one in replies.values())
+        if name not in config.outgoing
+    ]
     for name, block in config.outgoing.items():
         users = [
             queue
@@ -137,7 +144,13 @@ def outgoings_of(config: Config, report: Mapping[str, Any]) -> list[dict[str, An
         ]
         down = [states[queue] for queue in users if states.get(queue, {}).get("state") == "down"]
         alerts = config.alerts is not None and config.alerts.outgoing == name
-        state = "down" if down else "no daemon" if "pid" not in report else "up" if users or alerts else "unused"
+        used_by = [f"queue {queue}" for queue in users] + (["alerts"] if alerts else [])
+        used_by += ["replies"] if name in answering or name in replies else []
+        state = "down" if down else "no daemon" if "pid" not in report else "up" if used_by else "unused"
+        reasons = [f"{queue['queue']}: {queue['reason']}" for queue in down]
+        if (hindered := replies.get(name)) is not None:
+            state = "down" if down else hindered["state"]
+            reasons.append(f"replies: {hindered['reason']}")
         told.append(
             {
                 "outgoing": name,
@@ -145,8 +158,8 @@ def outgoings_of(config: Config, report: Mapping[str, Any]) -> list[dict[str, An
                 "type": block.type,
                 "host": _host(block),
                 "sender": str(getattr(block, "sender", "") or ""),
-                "used_by": [*(f"queue {queue}" for queue in users), *(["alerts"] if alerts else [])],
-                "reason": "; ".join(f"{queue['queue']}: {queue['reason']}" for queue in down),
+                "used_by": used_by,
+                "reason": "; ".join(reasons),
             }
         )
     return sorted(told, key=lambda one: (_rank(str(one["state"])), one["outgoing"]))

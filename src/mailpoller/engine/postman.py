@@ -126,6 +126,14 @@ class Postman:
             )
         return told
 
+    def hindered(self) -> list[dict[str, str]]:
+        """The identities that have mail to send and do not send it, and why."""
+        return [
+            {"identity": one.identity, "state": "held" if one.held else "down", "reason": one.held or one.down}
+            for one in self._rounds.values()
+            if one.held or one.down
+        ]
+
     async def retry(self, id: str) -> int:
         """Try a mail now; for how many recipients."""
         count = await self._ledger.outbox_retry(id)
