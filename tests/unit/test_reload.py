@@ -23,10 +23,12 @@ from mailpoller.config.registry import Registry
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.literals import Secret
+from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.health import Condition
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource
+from mailpoller.testing.ledger_suite import outbox_mail
 from waiting import until
 
 
@@ -211,6 +213,21 @@ async def test_what_is_in_use_or_owed_something_is_not_removed_by_a_slip(place: 
         assert set(place.app.fleet.parts) == {"first", "second"}
         assert (await place.reload(remove=["first", "sales"])).outcome == "applied"
         await until(lambda: len(Shelf.sinks["support"].held) == 1)  # what was owed goes where it would go today
+
+
+async def test_an_outgoing_that_is_to_send_something_yet_is_not_removed_by_a_slip(place: Place) -> None:
+    relay = {"type": "smtp", "host": "127.0.0.1", "port": 9, "tls": "none", "sender": "a@example.com"}
+    place.tree["outgoing"] = {"relay": relay, "other": relay | {"default": True}}
+    place.box("support", outgoing="other")
+    async with place.running():
+        await place.app.ledger.outbox_accept(outbox_mail("a1", SystemClock()))  # type: ignore[arg-type]
+        del place.tree["outgoing"]["relay"]
+        refused = await place.reload()
+        assert refused.refusals == (
+            "the outgoing relay still has 1 in its outbox: let nobody send by it first, or say --remove relay",
+        )
+        assert (await place.reload(remove=["relay"])).outcome == "applied"
+        assert set(place.app.fleet.outgoings) == {"other"}
 
 
 async def test_what_lacks_something_keeps_the_rest_from_nothing(place: Place) -> None:

@@ -28,11 +28,9 @@ class Removals:
             if name not in allowed and (why := await self._queue(before, name))
         ]
         found += [
-            f"the outgoing {name} is in use ({', '.join(users)}): {_first('let nobody send by it', name)}"
+            f"the outgoing {name} {why}: {_first('let nobody send by it', name)}"
             for name in _gone(before.outgoing, after.outgoing)
-            if name not in allowed
-            and before.outgoing[name].enabled
-            and (users := list(_users(before, "outgoing", name)))
+            if name not in allowed and (why := await self._outgoing(before, name))
         ]
         return found
 
@@ -48,6 +46,12 @@ class Removals:
             return f"is in use ({', '.join(users[:10])})"
         owed = await self._fleet.ports.ledger.owed(name)
         return f"is still owed {owed:,}" if owed else ""
+
+    async def _outgoing(self, config: Config, name: str) -> str:
+        if config.outgoing[name].enabled and (users := list(_users(config, "outgoing", name))):
+            return f"is in use ({', '.join(users[:10])})"
+        waiting = (await self._fleet.ports.ledger.outbox_backlog()).get(name)
+        return f"still has {waiting.mails:,} in its outbox" if waiting is not None and waiting.mails else ""
 
 
 def _gone(before: Collection[str], after: Collection[str]) -> list[str]:
