@@ -333,3 +333,41 @@ def test_mailbox_whose_list_is_missing_cannot_judge_and_others_can(place: Place)
         ("error", "the mailbox support cannot judge: /none/at/all: No such file or directory"),
         ("passed", ""),
     ]
+
+
+@pytest.mark.parametrize("when", ["{from: {list: %s}}", "{subject: {words: [x, {file: %s}]}}"])
+def test_changed_list_has_the_tests_of_its_rules_carried_out_again(place: Place, when: str) -> None:
+    listed = place.directory / "listed"
+    listed.write_text("one\n", "utf-8")
+    rewritten(place, "{from: boss@}", when % listed)
+    place.write("a.test.yaml", a_test("{topic: billing}"))
+    place.run()
+    assert place.json("--changed")["unchanged"] == 1
+    listed.write_text("another\n", "utf-8")
+
+    assert place.json("--changed")["unchanged"] == 0
+
+
+def test_rule_behind_another_is_a_reason_to_carry_out_the_tests_of_the_first(place: Place) -> None:
+    rewritten(place, "when: {from: boss@}", "when: {rule: hidden}")
+    place.main_more("")
+    rewritten(
+        place,
+        "rules:\n  - name: invoices",
+        "rules:\n  - {name: hidden, when: {to: x}, then: {stop: true}}\n  - name: invoices",
+    )
+    place.write("a.test.yaml", a_test("{topic: billing}"))
+    place.run()
+    assert place.json("--changed")["unchanged"] == 1
+    rewritten(place, "when: {to: x}", "when: {to: y}")
+
+    assert place.json("--changed")["unchanged"] == 0
+
+
+def test_brake_of_the_mailbox_stops_no_test(place: Place) -> None:
+    rewritten(place, "{type: maildir,", "{type: maildir, brake: {mails: 2},")
+    more = "    received: 2026-03-14T09:26:53+01:00\n"
+    for number in range(4):
+        place.write(f"{number}.test.yaml", a_test("{verdict: deliver}", more=more))
+
+    assert place.run()[0] == 0

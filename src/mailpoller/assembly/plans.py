@@ -60,7 +60,7 @@ def recipe_of(config: Config, mailbox: str) -> object:
         written_out(block),
         config.quarantine_of(mailbox),
         config.rules_of(mailbox),
-        _concerned(config, config.rules_of(mailbox)),
+        concerned(config, config.rules_of(mailbox)),
         [config.made.get(one.key) for one in _FOR_ALL],
         reachable,
         any(config.queues[name].payload == "parsed" for name in reachable),
@@ -68,7 +68,7 @@ def recipe_of(config: Config, mailbox: str) -> object:
     )
 
 
-def _concerned(config: Config, rules: Iterable[str]) -> dict[str, RuleConfig]:
+def concerned(config: Config, rules: Iterable[str]) -> dict[str, RuleConfig]:
     """These rules, and those that they ask for, and so on."""
     found: dict[str, RuleConfig] = {}
     ahead = list(rules)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mailpoller import __version__
+from mailpoller.assembly.plans import concerned
 from mailpoller.cli.trials import octets_of
 from mailpoller.config import Config, effective
 from mailpoller.config.node import plain
@@ -71,7 +72,7 @@ class Passed:
         if name not in self._of_mailbox:
             settings, rules = self._settings, self._config.rules_of(name)
             written = {rule["name"]: rule for rule in settings.get("rules", ())}
-            asked = [written.get(rule) for rule in rules]
+            asked = [*rules, *(written[rule] for rule in sorted(concerned(self._config, rules)))]
             files = [_content(path) for path in sorted(_paths([asked, settings["mailboxes"][name]]))]
             parts = [settings["mailboxes"][name], asked, files, settings.get("conversations"), settings["service"]]
             self._of_mailbox[name] = _digest([__version__, parts])
@@ -79,12 +80,12 @@ class Passed:
 
 
 def _paths(value: Any) -> set[str]:
-    """The lists of senders and the like that are named below a key ``file``."""
+    """The lists of senders and the like that are named below a key ``file`` or ``list``."""
     if isinstance(value, list):
         return set().union(*map(_paths, value))
     if not isinstance(value, dict):
         return set()
-    own = {found for key, found in value.items() if key == "file" and isinstance(found, str)}
+    own = {found for key, found in value.items() if key in ("file", "list") and isinstance(found, str)}
     return own.union(*map(_paths, value.values()))
 
 
