@@ -124,6 +124,13 @@ def test_hostile_text_costs_little(text: str) -> None:
     assert time.perf_counter() - begun < 2  # 0.3 s on an idle machine
 
 
+@pytest.mark.parametrize("extract", ["{lines: {f: f}}", "{pairs: {f: f}, separator: ':'}", "{tags: {f: f}}"])
+def test_value_is_cut_where_the_page_says(extract: str) -> None:
+    for text in (f"f:{'x' * 100_000}", f"<f>{'x' * 100_000}</f>", f"<f>{'&#x78;' * 30_000}</f>"):
+        for value in taken(extract, text=text).values():
+            assert len(value) <= 32_768
+
+
 def test_fields_are_in_the_event_at_every_payload_and_later_rules_ask_and_overrule_them() -> None:
     rules = (
         rule("{subject: form}", "{set: {source: form, level: 2, x: [a, b]}, extract: {lines: {level: Level, c: C}}}"),

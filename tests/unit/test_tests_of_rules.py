@@ -62,8 +62,8 @@ class Place:
         path.write_text(text, "utf-8")
         return path
 
-    def run(self, *words: str) -> tuple[int, str]:
-        argv = ["mailpoller", "test", "--config", str(self.directory / "mailpoller.yaml"), *words]
+    def run(self, *words: str, verb: str = "test") -> tuple[int, str]:
+        argv = ["mailpoller", verb, "--config", str(self.directory / "mailpoller.yaml"), *words]
         self._monkeypatch.setattr(sys, "argv", argv)
         code = exits.exit_code(program)
         captured = self._capsys.readouterr()
@@ -152,6 +152,16 @@ def test_composed_mail_has_no_defect() -> None:
     assert message.body.attachments[0].size == 70_000
     assert message.to[0].name == "Käthe"
     assert message.defects == ()
+
+
+def test_explain_shows_the_fields_that_rules_made(place: Place) -> None:
+    rewritten(place, "then: {tags: [vip, german]}", "then: {set: {source: boss, level: 2}}")
+    mail = place.write("one.eml", "From: boss@x.example\nSubject: x\n\nx\n")
+
+    code, said = place.run(str(mail), verb="explain")
+
+    assert code == 0
+    assert "fields    source: boss, level: 2\n" in said
 
 
 def test_files_are_found_beside_the_test_and_one_that_is_missing_stops_no_other(place: Place) -> None:

@@ -72,6 +72,7 @@ class Explainer:
         found_by = message.authentication
         story["authentication"] = None if found_by is None else {key: getattr(found_by, key) for key in _SAID}
         story["authentication_untrusted"] = self._arrival.untrusted(message)
+        story["fields"] = dict(message.fields)
         story["auto"] = message.auto
         story["defects"] = message.defects
         if self._events:
