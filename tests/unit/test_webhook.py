@@ -14,6 +14,8 @@ import sqlite3
 import subprocess
 import sys
 from datetime import UTC, timedelta
+from email.parser import BytesParser
+from email.policy import HTTP
 from email.utils import format_datetime
 from pathlib import Path
 from time import monotonic
@@ -530,6 +532,35 @@ async def test_mailgun_s_shape_is_signed_and_bears_one_token_for_one_delivery(tm
         assert form["signature"] == hmac.new(b"s3cret", signed, hashlib.sha256).hexdigest()
     assert forms[0]["token"] == forms[1]["token"]
     assert forms[0]["timestamp"] != forms[1]["timestamp"]
+
+
+async def test_sendgrid_s_form_holds_the_message_as_it_came_behind_a_boundary_that_nobody_guesses(
+    tmp_path: Path,
+) -> None:
+    first, second = [
+        await preset(tmp_path, HOSTILE, preset="sendgrid", password=word) for word in ("s3cret", "an0ther")
+    ]
+    boundary = first.headers["content-type"].removeprefix("multipart/form-data; boundary=")
+    assert boundary not in second.headers["content-type"]
+    form = BytesParser(policy=HTTP).parsebytes(
+        f"content-type: {first.headers['content-type']}\r\n\r\n".encode() + first.body
+    )
+    (part,) = form.iter_parts()
+    assert part.get_param("name", header="content-disposition") == "email"
+    assert first.body.split(b"\r\n\r\n", 1)[1].removesuffix(f"\r\n--{boundary}--\r\n".encode()) == HOSTILE
+    assert base64.b64decode(first.headers["authorization"].removeprefix("Basic ")) == b"actionmailbox:s3cret"
+
+
+async def test_lines_are_events_of_a_batch_one_by_one(tmp_path: Path) -> None:
+    async with service(tmp_path, Reply(204), batch=10, lines=True) as (web, queue):
+        batch = [order(uid) for uid in range(3)]
+        assert await kinds(queue, *batch) == "+++"
+        (asked,) = web.asked
+        assert asked.headers["content-type"] == "application/x-ndjson"
+        assert [json.loads(line)["deliveryid"] for line in asked.body.splitlines()] == [
+            one.delivery_id for one in batch
+        ]
+        assert asked.body.endswith(b"\n")
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, False), (401, False), (406, True), (413, True)])

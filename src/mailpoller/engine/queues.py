@@ -279,7 +279,7 @@ class Queue:
         for one in alone:
             try:
                 if not self.takes_mail:
-                    raise TransientError(self.reason)
+                    raise TransientError(self.paused() or self.reason)
                 answers += await self._bring([one])
             except TransientError as error:
                 trouble = error

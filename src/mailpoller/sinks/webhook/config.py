@@ -38,14 +38,16 @@ class WebhookSettings(SinkConfig):
     preset: PresetName = "generic"
     """What takes it: ``generic`` (CloudEvents; see ``mode``), or a program that has its own way of taking mail:
     ``rails`` (Action Mailbox, ingress ``relay``), ``gitlab`` (as mail_room does), ``discourse``, ``redmine``,
-    ``osticket``, ``mailgun`` (what takes Mailgun's raw MIME, such as django-anymail). A preset knows the path, if the
-    URL has none, and sends the message as it came."""
+    ``osticket``, ``mailgun`` and ``sendgrid`` (what takes their raw MIME, such as django-anymail). A preset knows the
+    path, if the URL has none, and sends the message as it came."""
     mode: Mode = "structured"
     """``structured`` (the event, attributes and data in one JSON object), ``binary`` (the attributes as header fields
     ``ce-…``, the body is the data) or ``raw`` (the same fields, the body is the message as it came)."""
     batch: int = Field(default=1, ge=1, le=1000)
     """Send up to so many events in one request, as a JSON array (``application/cloudevents-batch+json``); the answer
     is for all of them."""
+    lines: bool = False
+    """Send one event a line (``application/x-ndjson``) in place of the array, also where it is one alone."""
     signing_secrets: Annotated[list[Secret], BeforeValidator(_listed)] = Field(default_factory=list, max_length=2)
     """Sign each request by Standard Webhooks with this secret (``whsec_`` and Base64); with two, by both of them, so
     that the consumer can change from one to the other."""
@@ -98,9 +100,9 @@ class WebhookSettings(SinkConfig):
         self._check_place()
         if lacking := _lacking(self.program, self.preset, {"password": self.password, "token": self.token}):
             raise KeysMissing(lacking)
-        if self.program is not None and (self.mode != "structured" or self.batch > 1):
-            raise ValueError("a preset has its own shape: leave mode and batch away")
-        if self.batch > 1 and self.mode != "structured":
+        if self.program is not None and (self.mode != "structured" or self.batch > 1 or self.lines):
+            raise ValueError("a preset has its own shape: leave mode, batch and lines away")
+        if (self.batch > 1 or self.lines) and self.mode != "structured":
             raise ValueError("only structured events go in batches")
         if self.password is not None and self.token is not None:
             raise ValueError("password and token exclude each other: there is one way to log in")

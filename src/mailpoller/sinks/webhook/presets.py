@@ -14,7 +14,7 @@ import pybase64
 from mailpoller.sinks.webhook.answers import REFUSES
 from mailpoller.sinks.webhook.signature import mailroom_token
 
-PresetName = Literal["generic", "rails", "gitlab", "discourse", "redmine", "osticket", "mailgun"]
+PresetName = Literal["generic", "rails", "gitlab", "discourse", "redmine", "osticket", "mailgun", "sendgrid"]
 
 FORM = "application/x-www-form-urlencoded"
 RFC822 = "message/rfc822"
@@ -86,9 +86,30 @@ PRESETS: Mapping[str, Preset] = {
         body=lambda octets, login: _as_mailgun(octets, login),
         refuses=(REFUSES - {400}) | {406},
     ),
+    # Inbound Parse with "send raw": a form whose field "email" is the message. No envelope: we know none. 204 from
+    # Action Mailbox, 200 from django-anymail, which answers 400 to a wrong login.
+    "sendgrid": Preset(
+        "/",
+        "multipart/form-data",
+        needs=("password",),
+        body=lambda octets, login: _as_sendgrid(octets, _boundary(login)),
+        fields=lambda login: {"content-type": f"multipart/form-data; boundary={_boundary(login)}"},
+        username="actionmailbox",
+        refuses=REFUSES - {400},
+    ),
     # api/tickets.email: 201; 401 for a wrong key, or for our address.
     "osticket": Preset("/api/tickets.email", RFC822, needs=("token",), fields=lambda login: {"X-API-Key": login.token}),
 }
+
+
+def _boundary(login: Login) -> str:
+    """One that no stranger can put into his mail (RFC 7578 section 4.1)."""
+    return hmac.new(login.password.encode(), login.about.encode(), "sha256").hexdigest()
+
+
+def _as_sendgrid(octets: bytes, boundary: str) -> bytes:
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="email"\r\n\r\n'
+    return head.encode() + octets + f"\r\n--{boundary}--\r\n".encode()
 
 
 def _as_mailgun(octets: bytes, login: Login) -> bytes:

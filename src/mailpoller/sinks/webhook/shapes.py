@@ -17,6 +17,8 @@ Mode = Literal["structured", "binary", "raw"]
 
 STRUCTURED = "application/cloudevents+json; charset=UTF-8"
 BATCH = "application/cloudevents-batch+json; charset=UTF-8"
+LINES = "application/x-ndjson"
+"""One event a line; an event has no line break in it."""
 
 _PLAIN = "".join(chr(one) for one in range(0x21, 0x7F) if chr(one) not in '"%')
 """Characters of a header's value that stay as they are (section 3.1.3.2)."""
@@ -43,17 +45,21 @@ def request_of(
     mode: Mode,
     preset: Preset | None,
     batched: bool,
+    lines: bool = False,
     login: Login,
     keys: Sequence[bytes],
 ) -> Request:
-    """The request for one delivery, or for several if ``batched``. Raises :class:`ConfigError` for a secret of no
-    use."""
+    """The request for one delivery, or for several if ``batched``: in an array, or as ``lines``. Raises
+    :class:`ConfigError` for a secret of no use."""
     fields: dict[str, str] = {}
     first = deliveries[0]
     login = replace(login, about=first.delivery_id)
     if preset is not None:
         fields |= {"content-type": preset.content_type, **preset.fields(login)}
         body = preset.body(bytes(first.raw.octets.view()), login)
+    elif batched and lines:
+        fields["content-type"] = LINES
+        body = b"".join(one.event.structured() + b"\n" for one in deliveries)
     elif batched:
         fields["content-type"] = BATCH
         body = b"[" + b",".join(one.event.structured() for one in deliveries) + b"]"

@@ -205,7 +205,13 @@ class WebhookQueue:
         def made() -> Request:
             config = self._config
             return request_of(
-                unit, mode=config.mode, preset=config.program, batched=config.batch > 1, login=login, keys=keys
+                unit,
+                mode=config.mode,
+                preset=config.program,
+                batched=config.batch > 1 or config.lines,
+                lines=config.lines,
+                login=login,
+                keys=keys,
             )
 
         if sum(one.raw.octets.size + one.event.size for one in unit) > _THREAD_ABOVE:
