@@ -155,6 +155,22 @@ async def test_a_message_is_traced_before_and_after_its_clues_are_sorted(monkeyp
     assert (sorted_ones, unsorted) == (9 * 3, 3)
 
 
+async def test_a_message_is_found_by_what_answers_it_before_and_after_its_clues_are_sorted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clues, "BATCH", 5)
+    ledger = MemoryLedger(SuiteClock())
+    await ledger.open_folder(INBOX, ACCOUNT)
+    expected: dict[str, str] = {}
+    for number in range(1, 30):
+        several = claims(await ledger.claim(refs(INBOX, 3 * number, 3 * number + 1)))[: 1 + number % 2]
+        names = [f"<{claim.ref.uid}@example.com>" for claim in several]
+        await ledger.settle([outcome(one, message_id=name) for one, name in zip(several, names, strict=True)])
+        expected |= {name: claim.mid for name, claim in zip(names, several, strict=True)}
+        if number % 3:  # and sometimes nobody asks for a while
+            assert await ledger.conversations(expected, None) == expected
+
+
 async def test_settling_costs_the_same_however_much_a_first_listing_showed(tmp_path: Path) -> None:
     async def written(listed: int) -> int:
         path = tmp_path / f"{listed}.db"

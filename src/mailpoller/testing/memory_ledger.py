@@ -16,7 +16,7 @@ from mailpoller.core.delivery import OutcomeKind
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, Ledger
-from mailpoller.ledgers.sqlite import SqliteLedger, claiming
+from mailpoller.ledgers.sqlite import SqliteLedger, claiming, threads
 from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import (
@@ -204,6 +204,7 @@ class MemoryLedger(SqliteLedger):
         self.closed = False
         self._clock = clock
         self._known = {}
+        self._unsorted = threads.Unsorted()
         self._open_claims = set()
         self._failures: list[_Failure] = []
         claiming.suspect_open_claims(self.store.connection, micros(clock.now()))

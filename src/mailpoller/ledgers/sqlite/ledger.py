@@ -84,6 +84,7 @@ class SqliteLedger:
         self._lock = lock
         self._clock = clock
         self._readers = Pool("ledger-reader", READERS)
+        self._unsorted = threads.Unsorted()
         self._known: dict[Folder, Known] = {}
         # The claims that a caller of this process has in hand. Rows of others that are claimed can be claimed again:
         # their commit succeeded, but its caller was cancelled or told that it had failed.
@@ -559,7 +560,7 @@ class SqliteLedger:
     async def conversations(self, message_ids: Collection[str], mailboxes: Collection[str] | None) -> Mapping[str, str]:
         if not message_ids:
             return {}
-        return await self._read_aside(lambda c: threads.conversations(c, message_ids, mailboxes))
+        return await self._read_aside(lambda c: threads.conversations(c, self._unsorted, message_ids, mailboxes))
 
     async def brought(self, mid: str, receipts: Mapping[str, str]) -> bool:
         """See :class:`~mailpoller.core.ports.Ledger`."""

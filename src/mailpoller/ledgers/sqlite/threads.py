@@ -5,13 +5,37 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from sqlite3 import Connection
+from threading import Lock
 
 from mailpoller.ledgers.sqlite import clues
-from mailpoller.ledgers.sqlite.values import document, mid_text
+from mailpoller.ledgers.sqlite.values import Key, document, mid_text
+
+
+class Unsorted:
+    """The Message-IDs of the messages whose clues are not sorted yet. They are read once, and then what has come since:
+    to look at all of them for each message would take 20 ms."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()  # reads are of several threads
+        self._batch: int | None = None
+        self._seen = 0
+        self._keys: dict[str, list[Key]] = {}
+
+    def keys(self, connection: Connection, message_ids: Collection[str]) -> list[Key]:
+        """The rows that have one of these Message-IDs."""
+        with self._lock:
+            batch, last = connection.execute("SELECT min(batch), max(id) FROM clue_unsorted").fetchone()
+            if batch != self._batch:  # the former ones are sorted, and ids begin anew
+                self._batch, self._seen, self._keys = batch, 0, {}
+            if last is not None and last > self._seen:
+                for number, uid, message_id in connection.execute(_NEWS, (self._seen, last)):
+                    self._keys.setdefault(message_id, []).append((number, uid))
+                self._seen = last
+            return [key for one in message_ids for key in self._keys.get(one, ())]
 
 
 def conversations(
-    connection: Connection, message_ids: Collection[str], mailboxes: Collection[str] | None
+    connection: Connection, unsorted: Unsorted, message_ids: Collection[str], mailboxes: Collection[str] | None
 ) -> dict[str, str]:
     """See :meth:`Ledger.conversations`. The batches of clues are asked one after the other, the newest first, until
     every message is found: what is answered is most often young."""
@@ -20,24 +44,31 @@ def conversations(
         left[clues.of_text(message_id)].add(message_id)
     among = None if mailboxes is None else document(list(mailboxes))
     found: dict[str, str] = {}
-    for batch in (None, *clues.batches(connection)):
-        if not left:
-            break
-        marks, wanted = document(sorted(left)), document([one for several in left.values() for one in several])
-        if batch is None:
-            rows = connection.execute(_UNSORTED, (wanted, among))
-        else:
-            rows = connection.execute(_SORTED, (wanted, among, batch, marks))
-        for message_id, conversation, mid in rows.fetchall():
+
+    def look(statement: str, *what: str | int) -> None:
+        wanted = document([one for several in left.values() for one in several])
+        for message_id, conversation, mid in connection.execute(statement, (wanted, among, *what)).fetchall():
             mark = clues.of_text(message_id)
             if message_id not in found:
                 found[message_id] = conversation or mid_text(mid)
                 left[mark].discard(message_id)
                 if not left[mark]:
                     del left[mark]
+
+    if keys := unsorted.keys(connection, message_ids):
+        look(_KEYED, document(keys))
+    for batch in clues.batches(connection):
+        if not left:
+            break
+        look(_SORTED, document(sorted(left)), batch)
     return found
 
 
+_NEWS = """
+SELECT message.folder, message.uid, message_id FROM clue_unsorted CROSS JOIN json_each(uids) AS noted
+CROSS JOIN message ON message.folder = clue_unsorted.folder AND message.uid = noted.value
+WHERE clue_unsorted.id > ? AND clue_unsorted.id <= ? AND message_id IS NOT NULL
+"""
 _FOUND = """
 SELECT message_id, coalesce(nullif(conversation, ''), repeat_of), mid FROM ({source})
 CROSS JOIN message ON message.folder = its_folder AND message.uid = its_uid
@@ -46,11 +77,10 @@ WHERE state = 'settled' AND message_id IN (SELECT value FROM json_each(?1))
     AND (?2 IS NULL OR mailbox IN (SELECT value FROM json_each(?2)))
 ORDER BY settled_at DESC
 """
-# What is not sorted yet is all looked at: of the batch that is not complete.
-_UNSORTED = _FOUND.format(
-    source="SELECT folder AS its_folder, value AS its_uid FROM clue_unsorted CROSS JOIN json_each(uids)"
+_KEYED = _FOUND.format(
+    source="SELECT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?3)"
 )
 _SORTED = _FOUND.format(
-    source="SELECT clue.folder AS its_folder, substr(name, 9) AS its_uid FROM json_each(?4) AS mark CROSS JOIN clue "
-    "WHERE batch = ?3 AND name >= mark.value AND name < mark.value || char(1114111)"
+    source="SELECT clue.folder AS its_folder, substr(name, 9) AS its_uid FROM json_each(?3) AS mark CROSS JOIN clue "
+    "WHERE batch = ?4 AND name >= mark.value AND name < mark.value || char(1114111)"
 )
