@@ -106,6 +106,8 @@ class ImapProtocol(Connection):
                 self._greet(line)
             else:
                 self._untagged_response(response)
+        elif self.state == library.CONNECTED:
+            raise ProtocolViolation(f"the greeting is none of IMAP: {self._quoted(line, self._status(line))}")
         elif line.startswith(b"+"):
             self._continuation(line)
         else:

@@ -12,6 +12,7 @@ from mailpoller.core.errors import MailpollerError
 from mailpoller.core.ports import Stage
 from mailpoller.wire.dial import adopt, connect
 from mailpoller.wire.names import Address, resolve, written
+from mailpoller.wire.probe.causes import distrust, handshake
 from mailpoller.wire.probe.steps import Step, stages
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import TlsPolicy, agreed, secure
@@ -73,15 +74,11 @@ class Approach:
             case "tcp":
                 return f"Check host, port and firewall: nc -vz {host} {port}. {self._usual}".rstrip()
             case "tls" if "not trusted" in said:
-                return (
-                    "If the server's own CA is right, or that of a proxy of yours that opens TLS on the way, name "
-                    "it with ca_file; a certificate that signs itself can be pinned: "
-                    f"openssl s_client -connect {host}:{port} </dev/null | openssl x509 -noout -fingerprint -sha256"
-                )
+                return distrust(said, f"{host}:{port}")
             case "tls" if "pinned" in said:
                 return "If the certificate was renewed on purpose, put the new fingerprint into pin."
             case "tls":
-                return f"See what the server speaks: openssl s_client -connect {host}:{port}"
+                return handshake(said, f"{host}:{port}")
             case _:
                 return ""
 

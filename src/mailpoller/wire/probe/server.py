@@ -15,6 +15,7 @@ from mailpoller.wire.auth import Credentials
 from mailpoller.wire.dial import adopt
 from mailpoller.wire.oauth import provider_of
 from mailpoller.wire.probe.approach import Approach
+from mailpoller.wire.probe.causes import whose_greeting
 from mailpoller.wire.probe.steps import Step, stages
 from mailpoller.wire.probe.trial import Trial
 from mailpoller.wire.server import MailboxServer
@@ -95,8 +96,13 @@ class ServerTrial(Trial):
                 return f"Try tls: tls with port {ports['tls']}."
             case "dns" | "tcp" | "tls":
                 return self._approach.advice(stage, error)
+            case "greeting" if other := whose_greeting(said, self.service):
+                return other
             case "greeting" if config.tls != "tls":
-                return "If this port speaks TLS from the first octet, set tls: tls."
+                return (
+                    f"If this port speaks TLS from the first octet, set tls: tls (usually port {ports['tls']}). If it "
+                    "says nothing at all, a firewall or a load balancer may answer in the server's place."
+                )
             case "greeting":
                 return (
                     f"Does this server speak {self.service}? If it counts connections, another client may hold "
