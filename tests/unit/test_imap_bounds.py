@@ -17,13 +17,14 @@ import pytest
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.ports import Start, Wake
 from mailpoller.sources.imap.details import Order, merged, within
-from mailpoller.sources.imap.listing import _gaps
+from mailpoller.sources.imap.gaps import _gaps
 from mailpoller.wire import unasked
 from mailpoller.wire.imap import protocol as protocol_module
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.reader import MAX_EARLY, TURN, ProtocolViolation, ResponseReader
-from mailpoller.wire.imap.responses import MAX_UIDS, Fetched, count_set, read_set, read_values
+from mailpoller.wire.imap.responses import Fetched, read_values
 from mailpoller.wire.imap.search import hits
+from mailpoller.wire.imap.uids import MAX_UIDS, count_set, read_set
 from mailpoller.wire.unasked import Allowance
 from servers.mailboxes import claims_of, fetched, imap_source, session_of
 from servers.scripted import Conversation, ScriptedImap

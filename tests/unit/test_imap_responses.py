@@ -12,17 +12,15 @@ from mailpoller.wire.imap.reader import ProtocolViolation, Response
 from mailpoller.wire.imap.responses import (
     Literal,
     read_date,
-    read_esearch,
     read_fetch,
     read_flags,
     read_list,
     read_namespace,
-    read_search,
-    read_set,
     read_status,
     read_values,
     readable,
 )
+from mailpoller.wire.imap.uids import read_esearch, read_search, read_set
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from mailpoller.remote.fetching import FetchingAbreast
 from mailpoller.remote.graph import Ask, Denied, GraphClient, Missing
 from mailpoller.remote.graph.client import BATCHED
 from mailpoller.remote.graph.gate import AT_ONCE
-from mailpoller.sources.graph.listing import PROPERTIES, item_of
+from mailpoller.sources.graph.items import item_of
+from mailpoller.sources.graph.listing import PROPERTIES
 
 Facts = tuple[datetime | None, tuple[str, ...]]
 """When the service received a message, and its flags."""

@@ -17,7 +17,8 @@ from mailpoller.core.ports import Clock, Start
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.remote.graph import GraphClient, SyncLost
 from mailpoller.remote.pages import Pages
-from mailpoller.wire.http import HttpAnswer, HttpStatus, http_date, iso_date
+from mailpoller.sources.graph.items import Item, item_of
+from mailpoller.wire.http import HttpAnswer, HttpStatus, http_date
 
 log = structlog.get_logger(__name__)
 
@@ -87,22 +88,6 @@ class Bookmark:
             if self.start.instant is not None:
                 fields["instant"] = self.start.instant.isoformat()
         return Position(json.dumps(fields))
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A message as a listing shows it; None is what the service did not say."""
-
-    uid: str
-    seen: bool | None
-    received: datetime | None
-    created: datetime | None
-    flags: tuple[str, ...]
-
-    @property
-    def facts(self) -> tuple[datetime | None, tuple[str, ...]] | None:
-        """What :class:`RawMessage` tells beside the octets; None unless all of it is known."""
-        return None if self.seen is None or self.received is None else (self.received, self.flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,27 +385,6 @@ def _wanted(item: Item, bookmark: Bookmark) -> bool:
     if start.kind == "since" and start.instant is not None:
         return item.received is None or item.received >= start.instant
     return start.kind != "now"
-
-
-def item_of(value: Mapping[str, Any]) -> Item:
-    """What the service says about a message."""
-    seen = value.get("isRead")
-    flag = value.get("flag")
-    flagged = isinstance(flag, dict) and flag.get("flagStatus") == "flagged"
-    flags = (*(("\\Seen",) if seen is True else ()), *(("\\Flagged",) if flagged else ()), *categories_of(value))
-    return Item(
-        uid=str(value.get("id", "")),
-        seen=seen if isinstance(seen, bool) else None,
-        received=iso_date(value.get("receivedDateTime")),
-        created=iso_date(value.get("createdDateTime")),
-        flags=flags,
-    )
-
-
-def categories_of(value: Mapping[str, Any]) -> tuple[str, ...]:
-    """The categories of a message."""
-    found = value.get("categories")
-    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
 
 
 def _told_at(answer: HttpAnswer) -> datetime | None:

@@ -19,7 +19,8 @@ from mailpoller.remote.polled_session import PolledSession, State, Wish
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.download import Download, Facts
 from mailpoller.sources.graph.folders import Folders
-from mailpoller.sources.graph.listing import EndlessListing, Item, Listing, item_of
+from mailpoller.sources.graph.items import Item, item_of
+from mailpoller.sources.graph.listing import EndlessListing, Listing
 from mailpoller.sources.graph.settling import Settling
 from mailpoller.wire.address import USER_LEFT, account_url
 

@@ -12,7 +12,7 @@ from mailpoller.remote.exchange import DELETED_ITEMS, FLAGGED, SEEN, Deletion, i
 from mailpoller.remote.graph import Answer, Ask, GraphClient
 from mailpoller.remote.polled_session import APPLIED, FolderGone, State, Wish
 from mailpoller.sources.graph.folders import Folders
-from mailpoller.sources.graph.listing import categories_of
+from mailpoller.sources.graph.items import categories_of
 
 
 class Settling:

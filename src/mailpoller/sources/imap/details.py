@@ -18,9 +18,10 @@ from mailpoller.wire.imap.command import Request
 from mailpoller.wire.imap.names import uid_sets
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.reader import ProtocolViolation
-from mailpoller.wire.imap.responses import MAX_UIDS, Fetched
+from mailpoller.wire.imap.responses import Fetched
 from mailpoller.wire.imap.search import hits
 from mailpoller.wire.imap.selected import SelectedFolder
+from mailpoller.wire.imap.uids import MAX_UIDS
 from mailpoller.wire.pace import REST
 
 MAX_UID = 0xFFFFFFFF

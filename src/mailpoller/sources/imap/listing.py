@@ -11,14 +11,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import structlog
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Start
-from mailpoller.sources.imap.bookmark import MAX_GAPS, Bookmark, Gap
+from mailpoller.sources.imap.bookmark import Bookmark, Gap
 from mailpoller.sources.imap.details import (
     MAX_UID,
     WITNESS,
@@ -31,6 +30,7 @@ from mailpoller.sources.imap.details import (
     search,
     within,
 )
+from mailpoller.sources.imap.wholeness import are_all_hits, fewest, is_whole
 from mailpoller.wire.imap.command import Request
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.responses import MONTH_NAMES
@@ -217,7 +217,7 @@ async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sighting
         answer = await protocol.run("FETCH", f"{low}:*", items, within=mailbox, on_fetch=lines.note)
         if answer.status.ok:
             uids, listing.lines = array("I", sorted(lines.sizes)), lines
-            whole = _whole(uids, lines, _counted(mailbox, exists), below)
+            whole = is_whole(uids, lines, _counted(mailbox, exists), below)
             listing.count = lines.last
     if uids is None:
         # SEARCH has no need of sizes, which servers refuse for the sake of one message. Checked by the first page's
@@ -228,7 +228,7 @@ async def _list_new(protocol: ImapProtocol, listing: Listing, low: int, sighting
         listing.asked = listing._ask(protocol, 0)
         numbers = (await _Details.gather(listing.asked)).numbers
         del listing.uids[before:]
-        whole = _search_whole(uids, numbers, _counted(mailbox, exists), below)
+        whole = are_all_hits(uids, numbers, _counted(mailbox, exists), below)
         listing.count = mailbox.exists
     if not whole:
         uids = await _cross_check(protocol, listing, uids, low, below, sightings)
@@ -239,31 +239,6 @@ def _counted(mailbox: SelectedFolder, before: int) -> int | None:
     """How many messages a listing must reach to, or None if the server's count means nothing now. What came while it
     listed may be missing: it is news."""
     return None if mailbox.uncounted else min(before, mailbox.exists)
-
-
-def _whole(uids: array[int], lines: Lines, exists: int | None, below: int | None) -> bool:
-    """The lines' sequence numbers are contiguous, from the first one that is new up to EXISTS."""
-    if exists is not None and lines.last < exists:
-        return False
-    if not uids:
-        return True
-    numbers = [lines.numbers[uid] for uid in uids]
-    if below is not None and numbers[0] > below + 1:
-        return False
-    return numbers[-1] - numbers[0] == len(numbers) - 1 and all(one + 1 == other for one, other in pairwise(numbers))
-
-
-def _search_whole(uids: array[int], numbers: dict[int, int], exists: int | None, below: int | None) -> bool:
-    """The hits of a SEARCH are as many as EXISTS says, counted from the sequence number of the first one."""
-    if not uids:
-        return exists is None or exists == 0 or (below is not None and exists <= below)
-    known = next(((place, numbers[uid]) for place, uid in enumerate(uids) if uid in numbers), None)
-    if known is None:
-        return True  # nothing to check it by: what is listed is refused one by one, or gone
-    first = known[1] - known[0]
-    if below is not None and first > below + 1:
-        return False
-    return first >= 1 and (exists is None or first + len(uids) - 1 >= exists)
 
 
 async def _cross_check(
@@ -337,21 +312,10 @@ def _remember(listing: Listing, seen: list[Gap], sightings: Sightings) -> None:
         gaps.append(replace(gap, sessions=sessions, day=0 if before is None else before.day))
     listing.complete = False
     kept = [gap for gap in known.values() if gap.confirmed]
-    listing.bookmark = replace(bookmark, gaps=_few([*kept, *(gap for gap in gaps if gap.low <= gap.high)]))
+    listing.bookmark = replace(bookmark, gaps=fewest([*kept, *(gap for gap in gaps if gap.low <= gap.high)]))
     first = next((gap for gap in gaps if not gap.confirmed or gap.high < gap.low), None)
     listing.cap = MAX_UID if first is None else first.low - 1
     listing.past = max(gap.high for gap in gaps) if first is None else 0
-
-
-def _few(gaps: list[Gap]) -> tuple[Gap, ...]:
-    gaps.sort(key=lambda gap: gap.low)
-    while len(gaps) > MAX_GAPS:
-        one, other = gaps[0], gaps[1]
-        gaps[:2] = [
-            Gap(one.low, max(one.high, other.high), one.missing + other.missing, min(one.sessions, other.sessions),
-            min(one.day, other.day))
-        ]  # fmt: skip
-    return tuple(gaps)
 
 
 async def _late(protocol: ImapProtocol, listing: Listing, today: int) -> Sequence[int]:
@@ -371,7 +335,7 @@ async def _late(protocol: ImapProtocol, listing: Listing, today: int) -> Sequenc
         gaps.remove(gap)
         if len(shown) < gap.missing:
             gaps.append(replace(gap, missing=gap.missing - len(shown), day=today))
-    listing.bookmark = replace(bookmark, gaps=_few(gaps))
+    listing.bookmark = replace(bookmark, gaps=fewest(gaps))
     return found
 
 

@@ -11,8 +11,9 @@ from aioimaplib import aioimaplib as library
 
 from mailpoller.core.errors import SessionLost
 from mailpoller.wire.imap.reader import ProtocolViolation, Response, octets_of
-from mailpoller.wire.imap.responses import MAX_UIDS, Fetched, Status, count_set
+from mailpoller.wire.imap.responses import Fetched, Status
 from mailpoller.wire.imap.selected import SelectedFolder
+from mailpoller.wire.imap.uids import MAX_UIDS, count_set
 from mailpoller.wire.unasked import PIECE
 
 MAX_DATA = 1 << 20

@@ -22,16 +22,8 @@ from mailpoller.wire.imap.command import Request
 from mailpoller.wire.imap.connection import Connection
 from mailpoller.wire.imap.names import quote_name
 from mailpoller.wire.imap.reader import MAX_EARLY, ProtocolViolation, Response, octets_of
-from mailpoller.wire.imap.responses import (
-    Fetched,
-    Status,
-    count_set,
-    read_date,
-    read_fetch,
-    read_flags,
-    read_set,
-    read_status,
-)
+from mailpoller.wire.imap.responses import Fetched, Status, read_date, read_fetch, read_flags, read_status
+from mailpoller.wire.imap.uids import count_set, read_set
 from mailpoller.wire.redaction import spoken, without
 from mailpoller.wire.unasked import PIECE
 

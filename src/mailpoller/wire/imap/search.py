@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 
 from mailpoller.wire.imap.reader import Response
-from mailpoller.wire.imap.responses import MAX_UIDS, read_esearch, read_search
+from mailpoller.wire.imap.uids import MAX_UIDS, read_esearch, read_search
 
 
 def hits(answers: Sequence[Response]) -> array[int]:
