@@ -237,3 +237,10 @@ def test_a_subject_is_answered_once_in_any_language(subject: str, expected: str)
 
 def test_a_subject_of_nothing_but_answers_takes_no_time() -> None:
     assert once_answered("Re: " * 500).startswith("Re: Re: ")
+
+
+def test_a_whole_mail_without_recipients_names_those_that_it_is_given() -> None:
+    given = given_mail(b"Subject: x\n\nbody\n")
+    letter = letter_of({"to": "Ada <ada@x.example>", "text": ""})
+    mail = read(given.octets(SENDER, message_id="<m@x>", at=AT, letter=letter))
+    assert [one.addr_spec for one in mail["To"].addresses] == ["ada@x.example"]

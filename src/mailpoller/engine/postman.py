@@ -95,9 +95,10 @@ class Postman:
 
     def wake(self, identity: str) -> None:
         """There is something to send by this identity. What is down is not tried any sooner for that."""
-        self._news.set()
         if (one := self._rounds.get(identity)) is not None:
-            one.wake.set()
+            one.wake.set()  # who is at work looks himself, and counts nothing for it
+        else:
+            self._news.set()
 
     def insist(self) -> None:
         """Try now whatever waits."""
@@ -211,6 +212,8 @@ class Postman:
             log.exception("outbox.crashed", identity=one.identity)
         finally:
             self._rounds.pop(one.identity, None)
+            if one.wake.is_set():  # it came while he found nothing more and left
+                self._news.set()
 
     async def _round(self, one: Round, stop: asyncio.Event) -> None:
         """Until nothing waits any more, or ``stop``."""
@@ -330,7 +333,10 @@ class Postman:
             return None
         envelope = (identity.divert_to,) if identity.divert_to else to
         try:
-            said = await _post(self._outgoings[identity.name], Mail(mail.sender, envelope, octets))
+            outgoing = self._outgoings.get(identity.name)
+            if outgoing is None:  # it has left since
+                return TransientError(f"the outgoing {identity.name} is not there")
+            said = await _post(outgoing, Mail(mail.sender, envelope, octets))
         except (TransientError, CredentialsRefused, ConfigError) as error:
             return error
         except Exception as error:

@@ -39,7 +39,7 @@ def letter_octets(
     charset = "utf-8"
     if wish is not None:
         letter, sender, charset = _in_charset(letter, sender, wish)
-    to, cc = _mailboxes(letter.to, charset), _mailboxes(letter.cc, charset)
+    to, cc = mailboxes(letter.to, charset), mailboxes(letter.cc, charset)
     fields = [
         *own_fields(sender, message_id, at, charset),
         ("To", to if to or cc else "undisclosed-recipients:;"),
@@ -92,7 +92,7 @@ def own_fields(sender: Sender, message_id: str, at: datetime, charset: str) -> l
     author = Address(sender.display_name, ascii_address(sender.address))
     answers = [("Reply-To", ascii_address(sender.reply_to))] if sender.reply_to else []
     return [
-        ("From", _mailboxes([author], charset)),
+        ("From", mailboxes([author], charset)),
         *answers,
         ("Date", format_datetime(at)),
         ("Message-ID", message_id),
@@ -108,7 +108,8 @@ def thread_fields(letter: Letter) -> list[tuple[str, str]]:
     return [("In-Reply-To", answered), ("References", f"{_CRLF} ".join(chain))]
 
 
-def _mailboxes(addresses: Iterable[Address], charset: str) -> str:
+def mailboxes(addresses: Iterable[Address], charset: str) -> str:
+    """Addresses as a field of the header has them, one to a line."""
     return f",{_CRLF} ".join(
         f"{phrase(one.name, charset)}{_CRLF} <{one.address}>" if one.name else one.address for one in addresses
     )

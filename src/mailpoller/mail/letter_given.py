@@ -10,7 +10,7 @@ from mailpoller.core.errors import EntryRefused
 from mailpoller.core.sender import Sender
 from mailpoller.mail.compose import data_domain
 from mailpoller.mail.letter import Letter, addresses, message_ids
-from mailpoller.mail.letter_form import own_fields, thread_fields
+from mailpoller.mail.letter_form import mailboxes, own_fields, thread_fields
 from mailpoller.mail.loop import LOOP_HEADER
 
 _OURS = frozenset(
@@ -34,9 +34,11 @@ class GivenMail:
     body: bytes
 
     def octets(self, sender: Sender, *, message_id: str, at: datetime, letter: Letter | None = None) -> bytes:
-        """The mail that is sent. ``letter``: with another thread than it came with."""
+        """The mail that is sent. ``letter``: with another thread, and recipients if it came with none."""
         lines = [f"{name}: {value}".encode() for name, value in own_fields(sender, message_id, at, "utf-8")]
         lines += [f"{name}: {value}".encode() for name, value in thread_fields(letter or self.letter) if value]
+        if letter is not None and letter.to and not self.letter.recipients:
+            lines.append(f"To: {mailboxes(letter.to, 'utf-8')}".encode())
         return b"\r\n".join([*lines, *self.fields, b"MIME-Version: 1.0", b"", self.body])
 
 
