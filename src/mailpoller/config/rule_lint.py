@@ -35,12 +35,13 @@ def _unmet(config: Config, asked: Mapping[str, tuple[str, ...]]) -> Iterator[Pro
     """Rules whose condition can hold in none of the mailboxes that ask them."""
     askers: dict[str, list[SourceConfig]] = {}
     before: dict[str, set[str]] = {}
+    makes = {rule: frozenset(block.makes_fields) for rule, block in config.rules.items()}
     for mailbox, rules in asked.items():
         fields: set[str] = set()
         for rule in rules:
             askers.setdefault(rule, []).append(config.mailboxes[mailbox])
             before.setdefault(rule, set()).update(fields)
-            fields.update(config.rules[rule].makes_fields)
+            fields.update(makes[rule])
     for rule, mailboxes in askers.items():
         if words := config.rules[rule].unmet(mailboxes, frozenset(before[rule])):
             yield _warning(config, rule, words)
