@@ -12,9 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from mailpoller.core.authentication import Authentication
+from mailpoller.core.contents import Calendar
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.message import Address, Message
+from mailpoller.core.message import Address, Body, Message
 from mailpoller.mail.event import EventRenderer
 from mailpoller.rules.fields import FIELDS
 from mailpoller.rules.words import compile_words
@@ -254,6 +255,15 @@ def test_reply_alone_can_be_asked_for() -> None:
     assert not holds("{event: {reply_text: {words: refund}}}", message)
 
 
+def test_what_an_invitation_says_can_be_asked_for() -> None:
+    organizer = Address("", "ada@x.example")
+    message = a_message(load=BodyReads(Body("", "", (), calendar=Calendar("request", "17", organizer, summary="Talk"))))
+
+    assert holds("{event: {calendar.method: request, calendar.organizer: ada@, calendar.summary: talk}}", message)
+    assert holds("{event: {encryption: {exists: false}, report.domain: {exists: false}}}", message)
+    assert not holds("{event: {calendar.method: cancel}}", message)
+
+
 def test_a_rule_that_asks_the_subclass_asks_the_class() -> None:
     assert rule("{event: {classification.subclass: hard}}").asks_class
     assert not rule("{event: {folder: x}}").asks_class
@@ -280,7 +290,7 @@ def test_every_field_that_can_be_asked_is_in_the_event_and_says_truly_whether_it
     for key in path.split("."):
         at_ = at_[0] if isinstance(at_, list) and at_ else at_
         if not isinstance(at_, dict):
-            assert key in ("what", "why") or path.startswith(("forwarded.", "report.")), path
+            assert key in ("what", "why") or path.startswith(("forwarded.", "report.", "calendar.")), path
             break
         assert key in at_, path
         at_ = at_[key]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import Bounce
-from mailpoller.core.contents import Report
+from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Forwarded, Message
 
@@ -61,6 +61,10 @@ def _report(get: Callable[[Report], str]) -> Asked:
     return Asked(lambda m: () if m.body.report is None else filter(None, (get(m.body.report),)), needs_body=True)
 
 
+def _calendar(get: Callable[[Calendar], str]) -> Asked:
+    return Asked(lambda m: () if m.body.calendar is None else filter(None, (get(m.body.calendar),)), needs_body=True)
+
+
 FIELDS: Mapping[str, Asked] = {
     "mailbox": _one(lambda m: m.raw.claim.ref.folder.mailbox),
     "folder": _one(lambda m: m.raw.claim.ref.folder.name),
@@ -97,6 +101,11 @@ FIELDS: Mapping[str, Asked] = {
     "text_from": Asked(lambda m: (m.body.text_from,), needs_body=True),
     "report.organization": _report(lambda r: r.organization),
     "report.domain": _report(lambda r: r.domain),
+    "calendar.method": _calendar(lambda c: c.method),
+    "calendar.uid": _calendar(lambda c: c.uid),
+    "calendar.organizer": _calendar(lambda c: c.organizer.address if c.organizer is not None else ""),
+    "calendar.summary": _calendar(lambda c: c.summary),
+    "encryption": Asked(lambda m: filter(None, (m.body.encryption,)), needs_body=True),
     "text": Asked(lambda m: (m.body.text,), needs_body=True),
     "html": Asked(lambda m: (m.body.html,), needs_body=True),
     "forwarded.from": _forwarded(lambda f: [one.address for one in f.from_]),
