@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,8 +27,8 @@ from mailpoller.assembly.shares import Bounds
 from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
-from mailpoller.config.sections import METRICS
-from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.config.sections import METRICS, WATERMARKS
+from mailpoller.core.component import Runtime, SinkConfig, SourceConfig, Watermarks
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError, TransientError
 from mailpoller.core.ports import (
@@ -47,6 +47,7 @@ from mailpoller.core.ports import (
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
+from mailpoller.engine.alarm_texts import AnyKind
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
 from mailpoller.engine.custody import Custody
@@ -62,6 +63,7 @@ from mailpoller.engine.pauses import Pauses
 from mailpoller.engine.recognition import vanished
 from mailpoller.engine.release import Releases
 from mailpoller.engine.supervisor import Service, Supervisor
+from mailpoller.engine.watermarks import Tide
 from mailpoller.mail.compose import test_mail
 from mailpoller.monitoring.pages import serve as serve_metrics
 from mailpoller.monitoring.pages import sizes_of
@@ -202,6 +204,29 @@ async def assemble(
                     await asyncio.wait_for(ended.wait(), TAKE_OVER_AGAIN.total_seconds())
 
         forecast = Forecast(fleet.expiring, alarm, clock)
+
+        def marks_of(mailbox: str) -> Watermarks | None:
+            own = fleet.parts[mailbox].plan.block.watermarks if mailbox in fleet.parts else None
+            return usual_marks if own is None else own.over(usual_marks)
+
+        def addressees(kind: AnyKind, subject: str) -> Sequence[str]:
+            if kind not in (Kind.MAILBOX_BACKLOG, Kind.QUEUE_BACKLOG):
+                return ()
+            marks = marks_of(subject) if kind is Kind.MAILBOX_BACKLOG else usual_marks
+            return marks.addressees if marks is not None else ()
+
+        usual_marks = config.of(WATERMARKS)
+        alarm.addressees = addressees
+        tide = Tide(
+            health,
+            fleet.watchers,
+            lambda: list(fleet.queues.values()),
+            ledger,
+            alarm,
+            clock,
+            marks_of=marks_of,
+            queue_marks=usual_marks,
+        )
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
         outbox = outbox_parts(config, fleet)
         reloader: Reloader | None = None
@@ -261,6 +286,7 @@ async def assemble(
                 "lacking": lacking.run,
                 "notices": notices.run,
                 "takeover": bring_over,
+                "watermarks": tide.run,
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": forecast.run,
                 "changes": lambda _: note_start(config, ledger),

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from mailpoller.config import rule_lint
+from mailpoller.config import rule_lint, sections
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import secrets_of
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
-from mailpoller.core.component import Component, SourceConfig
+from mailpoller.core.component import Component, SourceConfig, Watermarks
 
 
 def findings(config: Config) -> Iterator[Problem]:
@@ -39,6 +39,7 @@ def doubts(config: Config) -> Iterator[Problem]:
         yield from _mailbox(config, name, mailbox)
     yield from rule_lint.doubts(config)
     yield from _loops(config)
+    yield from _watermarks(config)
     yield from _forgetful(config)
     yield from _exposed(config)
 
@@ -60,6 +61,29 @@ def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Probl
 
 def _addresses(mailbox: SourceConfig) -> list[str]:
     return [mailbox.address] if isinstance(mailbox.address, str) else mailbox.address or []
+
+
+def _watermarks(config: Config) -> Iterator[Problem]:
+    """Watermarks that nobody can be told of as they want it, or that no level can pass."""
+    usual = config.of(sections.WATERMARKS)
+    asked: list[tuple[Node, tuple[str, ...], Watermarks]] = []
+    if usual is not None:
+        asked.append((config.places["watermarks",], (), usual))
+    for name, one in config.mailboxes.items():
+        if (own := getattr(one, "watermarks", None)) is not None:
+            asked.append((config.places["mailboxes", name], ("watermarks",), own.over(usual)))
+    for node, at, marks in asked:
+        if marks.alert_to and config.alerts is None:
+            yield _about(node, (*at, "alert_to"), "no mail is sent: there is no alerts, whose outgoing would send it")
+        if marks.high is None and marks.max_age is None:
+            yield _about(node, (*at, "high"), "neither this nor max_age is said, so nothing is ever too much")
+        elif marks.high is not None and marks.low is not None and marks.low >= marks.high:
+            yield _about(node, (*at, "low"), "is not less than high, so the alarm is over just below high")
+
+
+def _about(node: Node, keys: tuple[str, ...], message: str) -> Problem:
+    found, rest = locate(node, keys)
+    return found.problem(message, "warning", key=rest)
 
 
 def _loops(config: Config) -> Iterator[Problem]:

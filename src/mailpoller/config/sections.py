@@ -22,7 +22,15 @@ from mailpoller.config.model import (
     ServiceConfig,
 )
 from mailpoller.config.tests_of_rules import RuleTest
-from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
+from mailpoller.core.component import (
+    Block,
+    LedgerConfig,
+    OutgoingConfig,
+    RuleConfig,
+    SinkConfig,
+    SourceConfig,
+    Watermarks,
+)
 
 T = TypeVar("T")
 
@@ -151,6 +159,13 @@ ALERTS: Section[AlertsConfig | None] = Section(
     model=AlertsConfig,
     on_reload="parts",
 )
+WATERMARKS: Section[Watermarks | None] = Section(
+    "watermarks",
+    "block",
+    summary="how much may wait, and how long, before somebody is told",
+    without="nobody is told of that",
+    model=Watermarks,
+)
 METRICS: Section[MetricsConfig | None] = Section(
     "metrics",
     "block",
@@ -259,6 +274,7 @@ TABLE: tuple[Section[Any], ...] = (
     OUTGOING,
     QUARANTINE,
     ALERTS,
+    WATERMARKS,
     METRICS,
     OUTBOX,
     INTAKES,

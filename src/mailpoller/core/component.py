@@ -36,6 +36,7 @@ from mailpoller.core.literals import (
     Duration,
     FilePath,
     MailAddress,
+    MailAddresses,
     OutgoingName,
     QueueName,
     RuleName,
@@ -395,6 +396,42 @@ class Charset(Block):
     character."""
 
 
+class Watermarks(Block):
+    """How much may wait, and how long, before somebody is told."""
+
+    high: int | None = Field(default=None, ge=1)
+    """So many messages that wait are an alarm: on the server of a mailbox, or in a queue that can tell how many it
+    holds."""
+    low: int | None = Field(default=None, ge=0)
+    """The alarm is over when no more than so many wait. Half of ``high``, if it is left out."""
+    max_age: Duration | None = None
+    """A message that has waited for longer is an alarm, too: by the server's date, or since it is in the queue."""
+    alert_to: MailAddress | MailAddresses | None = None
+    """Who is told by mail, in place of those of ``alerts``, by whose outgoing it is sent."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("low must be less than high")
+        return self
+
+    @property
+    def addressees(self) -> tuple[str, ...]:
+        """Those of ``alert_to``."""
+        return (self.alert_to,) if isinstance(self.alert_to, str) else tuple(self.alert_to or ())
+
+    @property
+    def floor(self) -> int:
+        """The number at which the alarm is over."""
+        high = self.high or 0
+        return high // 2 if self.low is None else min(self.low, max(0, high - 1))
+
+    def over(self, base: Watermarks | None) -> Watermarks:
+        """These, and what they do not say from ``base``."""
+        said = {key: getattr(self, key) for key in self.model_fields_set}
+        return self if base is None else base.model_copy(update=said)
+
+
 class SourceConfig(Component):
     """A mailbox: one configured account with one or more folders."""
 
@@ -468,6 +505,8 @@ class SourceConfig(Component):
     """Overrules ``disposition`` for discarded messages."""
     quarantine: dict[str, Any] | None = None
     """Overrules the top-level ``quarantine`` for this mailbox; merged into it key by key."""
+    watermarks: Watermarks | None = None
+    """Overrules the top-level ``watermarks`` for this mailbox; merged into it key by key."""
     mode: Literal["live", "shadow"] = "live"
     """``shadow`` never changes anything in the mailbox: for running beside another ingestor."""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -67,6 +67,8 @@ class Alarm:
         self._alarms = OpenAlarms(journal, clock)
         self._outgoing = outgoing if recipients else None
         self._recipients = tuple(recipients)
+        self.addressees: Callable[[AnyKind, str], Sequence[str]] = lambda kind, subject: ()
+        """Who is told of a trouble of this kind and subject in place of the usual recipients; nobody: these."""
         self._clock = clock
         self._sender = sender
         self._host = host or socket.gethostname()
@@ -229,7 +231,15 @@ class Alarm:
             return
         self._due_since = self._due_since or now
         if last or now - self._due_since >= self._policy.window:
-            await self._mail(worthy, now)
+            for recipients, several in self._by_recipients(worthy).items():
+                await self._mail(several, now, recipients)
+
+    def _by_recipients(self, worthy: Sequence[Trouble]) -> Mapping[tuple[str, ...], Sequence[Trouble]]:
+        found: dict[tuple[str, ...], list[Trouble]] = {}
+        for trouble in worthy:
+            own = self.addressees(trouble.kind, trouble.subject)
+            found.setdefault(tuple(own) or self._recipients, []).append(trouble)
+        return found
 
     async def _recall(self) -> None:
         await self._alarms.recall(mails=self._outgoing is not None)
@@ -251,7 +261,7 @@ class Alarm:
         self._alarms.recalled_at = self._alarms.recalled_at and min(self._alarms.recalled_at, now)
 
     # --- mail ------------------------------------------------------------------------------------------------------
-    async def _mail(self, worthy: Sequence[Trouble], now: datetime) -> None:
+    async def _mail(self, worthy: Sequence[Trouble], now: datetime, recipients: tuple[str, ...]) -> None:
         if self._outgoing is None or self._clock.monotonic() < self._next_try or not self._may_send(now):
             return
         # What is said now is what was so now: an end that comes while the mail is on its way is another mail.
@@ -261,7 +271,7 @@ class Alarm:
         footer = f"mailpoller {__version__} on {self._host}"
         mail = alert_mail(
             sender=self._sender or self._outgoing.sender,
-            recipients=self._recipients,
+            recipients=recipients,
             subject=f"[mailpoller] {sections[0].headline}{more}",
             sections=sections,
             footer=footer,
@@ -285,7 +295,7 @@ class Alarm:
         log.info("alert.sent", alarms=len(worthy), sections=len(sections), elapsed_s=elapsed)
         if isinstance(answer, Answer) and (never := answer.never):
             domains = ", ".join(sorted({address.rpartition("@")[2] for address in never}))
-            refused = f"{len(never)} of {len(self._recipients)} recipients are refused for good (at {domains})"
+            refused = f"{len(never)} of {len(recipients)} recipients are refused for good (at {domains})"
             reason = f"{refused}: {next(iter(never.values()))}"
             log.warning("alert.unserved", reason=reason)
             self.fault("alerts", "alert.unserved", reason)

@@ -36,6 +36,8 @@ class Kind(Enum):
     NOTICE_REFUSED = "notice-refused"
     ENVIRONMENT = "environment"
     QUEUE_UNTAKEN = "queue-untaken"
+    MAILBOX_BACKLOG = "mailbox-backlog"
+    QUEUE_BACKLOG = "queue-backlog"
     RECIPIENT_REFUSED = "recipient-refused"
     CREDENTIALS_EXPIRE = "credentials-expire"
     MAIL_STUCK = "mail-stuck"
@@ -194,6 +196,20 @@ MANNERS = {
         "The queue {subject} is taken from again",
         "{count} queues{place} are taken from again",
         "Mail is still brought to it. Look whether its consumer runs: mailpoller queue list QUEUE",
+    ),
+    Kind.MAILBOX_BACKLOG: Manner(
+        "Too much waits in the mailbox {subject}{place}, or too long",
+        "Too much waits in {count} mailboxes{place}, or too long",
+        "No more waits in the mailbox {subject}{place} than should",
+        "No more waits in {count} mailboxes{place} than should",
+        "mailpoller status says whether it is polled and what it waits for. The marks are those of watermarks.",
+    ),
+    Kind.QUEUE_BACKLOG: Manner(
+        "Too much waits in the queue {subject}, or too long",
+        "Too much waits in {count} queues{place}, or too long",
+        "No more waits in the queue {subject} than should",
+        "No more waits in {count} queues{place} than should",
+        "Look whether its consumer keeps up: mailpoller queue list QUEUE. The marks are those of watermarks.",
     ),
     Kind.RECIPIENT_REFUSED: Manner(
         "A recipient of the queue {subject} is refused for good",
