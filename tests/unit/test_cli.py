@@ -36,7 +36,7 @@ PASSWORD = "hunter2-never-shown"
 VERBS = [
     "run", "check", "reload", "explain", "test", "config", "schema", "health",
     "changes", "pause", "resume", "status", "errors", "messages", "trace", "reconcile", "poll",
-    "redeliver", "accept", "forget", "demo", "quarantine", "quarantine list", "quarantine show",
+    "redeliver", "accept", "forget", "erase", "demo", "quarantine", "quarantine list", "quarantine show",
     "quarantine export", "quarantine release", "quarantine retry", "quarantine discard",
     "queue", "queue list", "queue show", "queue take", "queue ack",
     "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation", "conversation mint",

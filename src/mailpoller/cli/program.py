@@ -57,6 +57,7 @@ from mailpoller.cli import (  # noqa: E402
     config,
     conversation,
     demo,
+    erase,
     errors,
     explain,
     health,
@@ -102,4 +103,5 @@ program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)
 program.command("forget")(operate.forget)
+program.command("erase")(erase.erase)
 program.command("demo")(demo.demo)

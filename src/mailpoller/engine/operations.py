@@ -28,7 +28,7 @@ Decision = Literal["baseline", "replay", "absence"]
 _DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay", "absence": "absence"}
 
 
-_UNSAID = frozenset({"do", "who", "peer", "dry_run"})
+_UNSAID = frozenset({"do", "who", "peer", "dry_run", "mids", "address"})
 
 
 def _is_dormant(queue: Queue) -> bool:
@@ -79,6 +79,7 @@ class Operations:
             "clear-errors": self.clear_errors,
             "pause": self.pause,
             "resume": self.resume,
+            "erase": self.erase,
         }
         return {"status": self.status, **{verb: self.noted(verb, work) for verb, work in changing.items()}}
 
@@ -90,7 +91,8 @@ class Operations:
             answer = await work(request)
             if request.get("dry_run") or request.get("number") is not None:  # of a reload that is kept already
                 return answer
-            words = [f"{key} {value}" for key, value in request.items() if value and key not in _UNSAID]
+            words = [f"{len(request['mids'])} messages"] if "mids" in request else []
+            words += [f"{key} {value}" for key, value in request.items() if value and key not in _UNSAID]
             try:
                 await self._ledger.record(f"verb.{verb}", who_of(request), ", ".join(words))
             except LedgerUnavailable as error:
@@ -174,6 +176,13 @@ class Operations:
         log.info("operator.resumed", what=what, who=who)
         await self._take_up_pauses()
         return {}
+
+    async def erase(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Forget a person's traces: ``mids``, and ``address``, which stands in what was noted."""
+        mids = [str(mid) for mid in request["mids"]]
+        messages, notes = await self._ledger.erase(mids, str(request.get("address") or ""))
+        log.info("messages.erased", messages=messages, notes=notes)
+        return {"messages": messages, "notes": notes}
 
     async def _take_up_pauses(self) -> None:
         """What the ledger has is what holds; whoever it concerns looks at once."""

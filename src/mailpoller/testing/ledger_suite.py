@@ -634,6 +634,40 @@ class LedgerSuite:
         assert await ledger.configured(second) == second
         await ledger.close()
 
+    async def test_who_sent_a_message_can_be_forgotten_and_its_octets_are_known_all_the_same(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        first, second, third = claims(await ledger.claim(refs(INBOX, 1, 2, 3)))
+        octets = sha256(b"one").digest()
+        await ledger.settle(
+            [
+                replace(outcome(first), fingerprint=octets, sender="ada@x", message_id="<one@x>"),
+                replace(outcome(second), sender="bob@x", message_id="<two@x>"),
+            ]
+        )
+        await ledger.note(
+            [
+                Fault(clock.now(), "support", "x", "about one", first.mid),
+                Fault(clock.now(), "support", "x", "550 ADA@x unknown"),
+                Fault(clock.now(), "support", "x", "about two", second.mid),
+            ]
+        )
+        await ledger.record("verb.x", "root", "something of ada@x")
+        assert await ledger.erase([first.mid, third.mid, "nonsense"], "ada@x") == (1, 3)
+        for term in ("ada@x", "<one@x>"):
+            assert await ledger.trace(term) == []
+        (story,) = await ledger.trace(first.mid)
+        assert (story.sender, story.message_id, story.outcome) == ("", "", "delivered")
+        assert len(await ledger.trace("bob@x")) == 1
+        assert [one.detail for one in await ledger.faults()] == ["about two"]
+        assert await ledger.repeats("support", [octets]) == {octets: first.mid}
+        assert await ledger.erase([first.mid]) == (1, 0), "harmless when repeated"
+        (held,) = await ledger.claim(refs(INBOX, 1))
+        assert isinstance(held, (Held, Settlement))
+        await ledger.close()
+
     async def test_how_all_mailboxes_stand_is_how_each_of_them_stands(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)
         other = Folder("sales", INBOX.name, INBOX.epoch)

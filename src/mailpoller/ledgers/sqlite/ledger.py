@@ -44,6 +44,7 @@ from mailpoller.ledgers.sqlite import (
     bearers,
     changes,
     claiming,
+    erasure,
     folders,
     messages,
     outbox,
@@ -566,6 +567,14 @@ class SqliteLedger:
         """See :class:`~mailpoller.core.ports.Ledger`."""
         key = await self._read_aside(lambda c: stories.find(c, mid))
         return key is not None and await self._write(lambda c: stories.brought(c, key, receipts))
+
+    async def erase(self, mids: Sequence[str], address: str = "") -> tuple[int, int]:
+        keys = await self._read_aside(lambda c: erasure.keys_of(c, mids))
+        erased = 0
+        for begin in range(0, len(keys), PIECE):
+            some = keys[begin : begin + PIECE]
+            erased += await self._write(functools.partial(erasure.erase, keys=some))
+        return erased, await self._write(lambda c: erasure.erase_notes(c, mids, address))
 
     async def reopen(self, mid: str) -> MessageRef:
         key = await self._read_aside(lambda c: stories.find(c, mid))

@@ -208,6 +208,14 @@ class Queue:
         )
         return [_entry(row, now) for row in rows]
 
+    def of_mids(self, mids: Collection[str]) -> Sequence[str]:
+        """The delivery ids of all that is held of these messages."""
+        rows = self._execute(
+            "SELECT delivery_id FROM message WHERE mid IN (SELECT value FROM json_each(:mids))",
+            {"mids": json.dumps(list(mids))},
+        )
+        return [row[0] for row in rows]
+
     def heads(self, entries: Sequence[Entry]) -> Mapping[int, Head]:
         """Number in the queue -> what tells a human which messages these are."""
         rows = self._execute(_HEADS, {"seqs": json.dumps([entry.seq for entry in entries])})

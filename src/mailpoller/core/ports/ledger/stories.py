@@ -22,3 +22,8 @@ class Stories(Protocol):
     async def reopen(self, mid: str) -> MessageRef:
         """Make a settled message due once more under a new generation; its outcome becomes a former one.
         Raises :class:`MessageGone` if it is unknown."""
+
+    async def erase(self, mids: Sequence[str], address: str = "") -> tuple[int, int]:
+        """Forget who sent these messages, their Message-IDs and conversations, and what was noted of them or with
+        ``address`` in its words. Messages that are not settled are left alone. How many messages, and how many notes.
+        """

@@ -1,0 +1,43 @@
+"""A person's traces: what the ledger keeps beside the bare ids, by which repeats are recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+
+from mailpoller.ledgers.sqlite import clues, stories
+from mailpoller.ledgers.sqlite.values import Key, by_folder, document
+
+
+def keys_of(connection: Connection, mids: Sequence[str]) -> list[Key]:
+    """The rows of these messages, of those that the ledger knows."""
+    return [key for mid in mids if (key := stories.find(connection, mid)) is not None]
+
+
+def erase(connection: Connection, keys: Sequence[Key]) -> int:
+    """Forget who sent these settled messages, their Message-IDs and conversations: how many there were. Ids, sums of
+    octets and outcomes stay."""
+    clues.take(connection, keys)
+    erased = 0
+    for number, uids in by_folder(keys).items():
+        erased += connection.execute(
+            "UPDATE message SET sender = NULL, message_id = NULL, conversation = NULL, clues = NULL WHERE folder = ?1 "
+            "AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'",
+            (number, document(uids)),
+        ).rowcount
+    clues.put(connection, keys)
+    return erased
+
+
+def erase_notes(connection: Connection, mids: Sequence[str], address: str) -> int:
+    """Forget faults about these messages, and faults and changes in whose words the address stands: how many."""
+    erased = connection.execute(
+        "DELETE FROM fault WHERE mid IN (SELECT value FROM json_each(?1)) OR (?2 <> '' AND instr(lower(detail), ?2))",
+        (document(list(mids)), address.lower()),
+    ).rowcount
+    return (
+        erased
+        + connection.execute(
+            "DELETE FROM change WHERE ?1 <> '' AND instr(lower(detail), ?1)", (address.lower(),)
+        ).rowcount
+    )
