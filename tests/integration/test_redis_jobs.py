@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import Receipt
+from mailpoller.core.delivery import Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
@@ -93,6 +93,17 @@ async def test_a_job_that_was_taken_is_not_pushed_again(
         client.rpop(key)
     assert all(isinstance(one, Receipt) and one.repeated for one in answers)
     assert client.llen(key) == 1
+
+
+async def test_octets_inside_of_a_job_are_counted_once(server: RedisServer, client: Any) -> None:
+    order = make_delivery(1, bytes(50_000), place="inside")
+    sink = queue(server, format="celery", job="x", max_size=order.event.size)
+    (answer,) = await sink.deliver([order])
+    assert isinstance(answer, Receipt)
+    (answer,) = await sink.deliver([make_delivery(2, bytes(50_010), place="inside")])
+    assert isinstance(answer, Refusal) and answer.unasked
+    assert f"{order.event.size:,}" in answer.reason
+    await sink.close()
 
 
 async def test_another_kind_of_key_in_its_place_is_the_queues_trouble(server: RedisServer, client: Any) -> None:

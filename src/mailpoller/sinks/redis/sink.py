@@ -57,9 +57,9 @@ class RedisQueue:
         """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` also if a part of the batch is
         held; that part is a repeat then."""
         await self._look_again()
-        refusals = {one.delivery_id: self._too_large(one) for one in batch if _size(one) > self._config.max_size}
+        refusals = {one.delivery_id: self._too_large(one) for one in batch if self._size(one) > self._config.max_size}
         answers: list[Receipt] = []
-        for part in _parts([one for one in batch if one.delivery_id not in refusals]):
+        for part in _parts([one for one in batch if one.delivery_id not in refusals], self._size):
             answers += await self._hold(part)
         receipts = iter(answers)
         return [refusals.get(one.delivery_id) or next(receipts) for one in batch]
@@ -157,7 +157,7 @@ class RedisQueue:
                 await self._client.script_load(self._script.text)
                 return await run()
 
-        more = sum(map(_size, part)) / _OCTETS_PER_S + (self._seconds if self._config.replicas else 0)
+        more = sum(map(self._size, part)) / _OCTETS_PER_S + (self._seconds if self._config.replicas else 0)
         (identity, height, answers), *waited = await self._ask(run_known, more)
         found = Mark(_text(identity), height, self.place()) if identity else None
         if answers is None:
@@ -169,6 +169,10 @@ class RedisQueue:
             raise TransientError(f"{self._place}: {waited[0]} of {self._config.replicas} replicas have the messages")
         return list(answers)
 
+    def _size(self, delivery: Delivery) -> int:
+        beside = delivery.octets_wanted and self.octets_place == "beside"
+        return delivery.event.size + (delivery.raw.octets.size if beside else 0)
+
     def _shape(self, one: Delivery) -> Sequence[bytes | str | int]:
         """What the script is told of one delivery behind its id."""
         if self._format is None:
@@ -176,7 +180,7 @@ class RedisQueue:
         return self._format.render(one, self._config.job or "", self._jobs, self._clock.now()), 0, self._jobs
 
     def _too_large(self, delivery: Delivery) -> Refusal:
-        reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
+        reason = f"the message has {self._size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
         return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
 
     # --- what its answers are worth ------------------------------------------------------------------------------
@@ -224,18 +228,14 @@ def _text(octets: bytes | str) -> str:
     return octets.decode("ascii", "replace") if isinstance(octets, bytes) else octets
 
 
-def _size(delivery: Delivery) -> int:
-    return delivery.event.size + (delivery.raw.octets.size if delivery.octets_wanted else 0)
-
-
-def _parts(batch: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+def _parts(batch: Sequence[Delivery], size: Callable[[Delivery], int]) -> Iterator[list[Delivery]]:
     part: list[Delivery] = []
     octets = 0
     for one in batch:
-        if part and (len(part) >= CALL_MESSAGES or octets + _size(one) > CALL_OCTETS):
+        if part and (len(part) >= CALL_MESSAGES or octets + size(one) > CALL_OCTETS):
             yield part
             part, octets = [], 0
         part.append(one)
-        octets += _size(one)
+        octets += size(one)
     if part:
         yield part
