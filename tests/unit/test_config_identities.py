@@ -161,3 +161,12 @@ def test_a_department_has_exactly_one_default_mailbox(file: Path) -> None:
 
 def test_a_department_of_one_mailbox_and_one_that_nobody_names_need_no_default(file: Path) -> None:
     loaded(file, departments(a="departments: [quotes], folders: [A]", b="folders: [B]", c="folders: [C]"))
+
+
+def test_an_intake_is_for_departments_that_some_mailbox_serves(file: Path) -> None:
+    intake = "intakes: {desk: {type: socket, departments: [root, qoutes]}}\n"
+    text = departments(a="departments: [quotes], folders: [A]", b="folders: [B]") + intake
+    assert problems(file, text) == [
+        'intakes.desk.departments: no mailbox serves qoutes, so nothing can be sent for it; did you mean "quotes"?'
+    ]
+    loaded(file, text.replace("qoutes", "quotes"))

@@ -12,8 +12,8 @@ from mailpoller.config.checked import Config
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
 from mailpoller.config.node import Node
-from mailpoller.config.problems import Problem
-from mailpoller.config.sections import noun_of
+from mailpoller.config.problems import Problem, did_you_mean
+from mailpoller.config.sections import INTAKES, noun_of
 from mailpoller.config.wording import locate
 from mailpoller.core.component import NO_OUTGOING, Block, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
@@ -89,6 +89,12 @@ def _departments(config: Config) -> Iterator[Problem]:
                 yield written.problem(f"the mailbox does not serve {department}", key=rest)
             elif (first := default.setdefault(department, name)) != name:
                 yield written.problem(f"{department} has a default mailbox already: {first}", key=rest)
+    broken = any(at[0] == "mailboxes" and at[1] not in config.mailboxes for at in config.places if len(at) == 2)
+    for name, intake in ({} if broken else config.of(INTAKES) or {}).items():
+        for department in [one for one in intake.departments if one not in serving]:
+            written, rest = locate(_node(config, (INTAKES.key, name)), ("departments",))
+            shown = did_you_mean(department, serving)
+            yield written.problem(f"no mailbox serves {department}, so nothing can be sent for it{shown}", key=rest)
     for department in sorted(serving.keys() - default.keys() - {ROOT}):
         if len(serving[department]) > 1:
             first, *others = serving[department]
