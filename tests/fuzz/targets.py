@@ -29,7 +29,7 @@ from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.engine.clock import SystemClock
 from mailpoller.mail.compose import quarantine_mail
-from mailpoller.mail.contents.kinds import KINDS
+from mailpoller.mail.contents.kinds import FAILED, KINDS
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
@@ -109,7 +109,9 @@ def contents(data: bytes) -> None:
     )
     kind, name = kinds[data[0] % len(kinds)] if data else kinds[0]
     message = _message(REPORTS % (kind, name) + data[1:])
-    message.take_contents(read_contents(message, KINDS))
+    found = read_contents(message, KINDS)
+    assert all(undone.why != FAILED for undone in found.undone)
+    message.take_contents(found)
     renderer = EventRenderer(message, verdict=Deliver(("q",)), source="mailpoller/support", now=NOW)
     assert json.loads(renderer.render(queue="q", delivery_id="d").data())["undone"] is not None
 

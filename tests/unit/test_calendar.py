@@ -15,6 +15,7 @@ from mailpoller.core.contents import Calendar, Moment
 from mailpoller.core.message import Address, Contents, Message, Undone
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.contents.calendar import CONSIDERED, read_calendar
+from mailpoller.mail.contents.kinds import FAILED
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.event import EventRenderer
@@ -231,7 +232,8 @@ def test_bombs_end_within_a_second(name: str) -> None:
 
 @given(st.integers(0, len(OUTLOOK)), st.text(alphabet='BEGIN:VEND;=",\\\r\n TZ0129-+\x00é', max_size=30))
 def test_no_octets_make_the_reader_raise(at: int, noise: str) -> None:
-    read_contents(mail("text/calendar", (OUTLOOK[:at] + noise + OUTLOOK[at + 5 :]).encode()), ("calendar",))
+    found = read_contents(mail("text/calendar", (OUTLOOK[:at] + noise + OUTLOOK[at + 5 :]).encode()), ("calendar",))
+    assert Undone("calendar", FAILED) not in found.undone
 
 
 def test_calendar_is_in_the_event_as_the_schema_says() -> None:

@@ -12,9 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mailpoller.core.message import Body, Contents, RawMessage
 from mailpoller.engine import opening
+from mailpoller.mail.contents import reader
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.parser import parse
 from mailpoller.workers.pool import NoWorker, Unread
@@ -146,3 +148,17 @@ async def test_nothing_is_opened_where_no_body_is_wanted() -> None:
     made.judge._bodies_wanted = False
     await made.carry()
     assert workers.opened == []
+
+
+async def test_bug_of_a_reader_costs_its_own_part_alone_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a piece of the mail")
+
+    monkeypatch.setattr(reader, "read_report", broken)
+    made, _ = rig("r0")
+    with capture_logs() as logs:
+        await made.carry()
+    assert events(made)["r0"]["undone"] == [{"what": "report", "why": "failed"}]
+    (told,) = [line for line in logs if line["event"] == "message.unopenable"]
+    assert told["what"] == "report"
+    assert "a piece" not in str(told)

@@ -25,6 +25,7 @@ from mailpoller.core.message import Contents, Message, Undone
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.contents import unpack
 from mailpoller.mail.contents.dmarc import ROWS_COUNTED, ROWS_KEPT, read_dmarc
+from mailpoller.mail.contents.kinds import FAILED
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.understand.subjects import is_dmarc
@@ -230,7 +231,8 @@ def test_bombs_take_little_memory() -> None:
 def test_no_octets_make_a_reader_raise(noise: bytes, at: int) -> None:
     for good in (gzip.compress(aggregate()), zipped(aggregate()), aggregate(), json.dumps(TLS).encode()):
         for name in ("x.gz", "x.json"):
-            read_contents(mail("application/gzip", good[:at] + noise + good[at + 7 :], name), ("report",))
+            found = read_contents(mail("application/gzip", good[:at] + noise + good[at + 7 :], name), ("report",))
+            assert Undone("report", FAILED) not in found.undone
 
 
 # --- the other kinds -------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import structlog
 
-from mailpoller.core.errors import MailpollerError
 from mailpoller.core.message import Body, Contents, Message, RawMessage
 from mailpoller.engine.observer import Observer
+from mailpoller.mail.contents.kinds import FAILED
 from mailpoller.storage.thread import Pool
 from mailpoller.workers.pool import NoWorker, Unread, Workers
 
@@ -53,7 +53,7 @@ class Opener:
             try:
                 if time.monotonic() > until:
                     raise NoWorker("the mails before it took too long to be opened")
-                one.message.take_contents(await self._contents(workers, one))
+                one.message.take_contents(self._looked_at(one.raw, await self._contents(workers, one)))
             except NoWorker as trouble:
                 one.trouble = trouble
             self._observer.progressed()
@@ -64,7 +64,7 @@ class Opener:
         if not body.closed or not contents:
             return body
         try:
-            return body.opened(await workers.open(raw, body.closed))
+            return body.opened(self._looked_at(raw, await workers.open(raw, body.closed)))
         except Unread as unread:
             return body.opened(self._unread(raw, body.closed, unread))
 
@@ -79,13 +79,17 @@ class Opener:
             return await asyncio.get_running_loop().run_in_executor(_openers, read_contents, one.message, closed)
         except Unread as unread:
             return self._unread(one.raw, closed, unread)
-        except MailpollerError:
-            raise
+        except RecursionError:
+            return self._unread(one.raw, closed, Unread("too-deep"))
         except MemoryError:
             raise NoWorker("there is not enough memory to open its parts") from None
-        except Exception:  # a bug of a reader's, of which a worker would have died
-            log.exception("message.unopenable", mid=one.raw.claim.mid, mailbox=self._mailbox, what=", ".join(closed))
-            return self._unread(one.raw, closed, Unread("died"))
+
+    def _looked_at(self, raw: RawMessage, contents: Contents) -> Contents:
+        """The contents, once it is told which reader raised: a bug of ours, and none of the message's."""
+        if failed := ", ".join(undone.what for undone in contents.undone if undone.why == FAILED):
+            log.error("message.unopenable", mid=raw.claim.mid, mailbox=self._mailbox, what=failed)
+            self._observer.fault("message.unopenable", failed, raw.claim.mid)
+        return contents
 
     def _unread(self, raw: RawMessage, closed: Sequence[str], unread: Unread) -> Contents:
         claim, reason = raw.claim, str(unread)

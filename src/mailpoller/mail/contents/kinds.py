@@ -8,6 +8,9 @@ REPORT, CALENDAR, TNEF = "report", "calendar", "tnef"
 KINDS = (REPORT, CALENDAR, TNEF)
 """What there are readers for."""
 
+FAILED = "failed"
+"""Why a part stays closed whose reader has a bug."""
+
 FIELDS = {"message/feedback-report": "arf", "message/disposition-notification": "mdn"}
 """Types of reports that are made of fields."""
 TLS_TYPES = frozenset(("application/tlsrpt+gzip", "application/tlsrpt+json", "application/tlsrpt+zip"))

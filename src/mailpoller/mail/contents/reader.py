@@ -39,7 +39,12 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
     ):
         if kind not in wanted or (kind == kinds.REPORT and message.classification.kind != kinds.REPORT):
             continue
-        why = read([leaf for leaf in leaves if kinds.kind_of(leaf.part) == kind], found)
+        try:
+            why = read([leaf for leaf in leaves if kinds.kind_of(leaf.part) == kind], found)
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:  # a bug of one reader's is no reason to lose what the others find
+            why = [kinds.FAILED]
         found.undone += [Undone(kind, word) for word in why]
     return Contents(found.report, found.calendar, tuple(found.attachments), found.text, tuple(found.undone))
 
