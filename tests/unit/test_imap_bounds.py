@@ -17,7 +17,7 @@ import pytest
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.ports import Start, Wake
 from mailpoller.sources.imap.details import Order, merged, within
-from mailpoller.sources.imap.gaps import _gaps
+from mailpoller.sources.imap.listing import _gaps
 from mailpoller.wire import unasked
 from mailpoller.wire.imap import protocol as protocol_module
 from mailpoller.wire.imap.protocol import ImapProtocol
