@@ -47,6 +47,7 @@ from mailpoller.sources.pop3.protocol import Reply
 from mailpoller.wire.http import HttpAnswer, error_of, http_date, iso_date, retry_after
 from mailpoller.wire.imap import reader as imap_reader
 from mailpoller.wire.imap import responses as imap
+from mailpoller.wire.imap import uids
 from mailpoller.wire.sasl import CramMd5, OAuthBearer, ScramSha256, decoded
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
@@ -134,7 +135,7 @@ def imap_responses(data: bytes) -> None:
         for read in (imap.read_fetch, imap.read_values, imap.read_list, imap.read_namespace):
             with contextlib.suppress(imap_reader.ProtocolViolation):
                 read(response)
-        for read_words in (imap.read_search, imap.read_esearch, imap.read_set):
+        for read_words in (uids.read_search, uids.read_esearch, uids.read_set):
             with contextlib.suppress(imap_reader.ProtocolViolation):
                 read_words(words.partition(b" ")[2])
 
