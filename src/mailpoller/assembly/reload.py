@@ -89,7 +89,7 @@ class Reload:
         restart += [_needing(one) for one in found if one.restart]
         refusals = [
             f"{section} still names the {noun_of(of)} {name}, and a change of {section} needs a restart"
-            for section, of, name in left_behind(target)
+            for section, of, name in await asyncio.to_thread(list, left_behind(target))
         ]
         refusals += await self._removals.refusals(self.holding, target, remove)
         report = Reloaded(now, "refused" if refusals else "same", tuple(found), tuple(restart), tuple(refusals))
@@ -147,12 +147,8 @@ class Reload:
             lacking.forget(f"mailbox {name}")
         if leaving:
             await self._several(leaving, partial(fleet.remove_mailboxes, leaving), former)
-        changed = [
-            name
-            for name in wanted
-            if name in fleet.parts
-            and (name not in former.mailboxes or recipe_of(former, name) != recipe_of(target, name))
-        ]
+        others = await asyncio.to_thread(_others, former, target, wanted)
+        changed = [name for name in others if name in fleet.parts]
         plans = {name: partial(plan_of, target, name, fleet, rules) for name in changed}
         if plans:
             await self._several(changed, partial(lacking.replace_mailboxes, plans), former)
@@ -243,6 +239,13 @@ class Reload:
         if self._installed is None:
             return []
         return [NEWLY_INSTALLED] if await asyncio.to_thread(installed_now) != self._installed else []
+
+
+def _others(former: Config, target: Config, names: Iterable[str]) -> list[str]:
+    """Those of these mailboxes that are to be polled otherwise than before."""
+    return [
+        name for name in names if name not in former.mailboxes or recipe_of(former, name) != recipe_of(target, name)
+    ]
 
 
 def _sending(config: Config) -> dict[str, OutgoingConfig]:
