@@ -114,7 +114,7 @@ async def test_what_is_judged_and_not_settled_yet_is_known_and_not_asked_for() -
     asked: list[Collection[str]] = []
 
     class Nothing:
-        async def conversations(self, message_ids: Collection[str], among: object) -> Mapping[str, str]:
+        async def conversations(self, mailbox: str, message_ids: Collection[str], among: object) -> Mapping[str, str]:
             asked.append(message_ids)
             return {}
 
@@ -165,9 +165,9 @@ async def test_no_more_than_the_nearest_ancestors_are_looked_for() -> None:
     asked: list[Collection[str]] = []
 
     class Asked(MemoryLedger):
-        async def conversations(self, message_ids: Collection[str], among: Any) -> Mapping[str, str]:
+        async def conversations(self, mailbox: str, message_ids: Collection[str], among: Any) -> Mapping[str, str]:
             asked.append(message_ids)
-            return await super().conversations(message_ids, among)
+            return await super().conversations(mailbox, message_ids, among)
 
     one = rig()
     one = rig(ledger=Asked(one.clock))

@@ -168,7 +168,7 @@ async def test_a_message_is_found_by_what_answers_it_before_and_after_its_clues_
         await ledger.settle([outcome(one, message_id=name) for one, name in zip(several, names, strict=True)])
         expected |= {name: claim.mid for name, claim in zip(names, several, strict=True)}
         if number % 3:  # and sometimes nobody asks for a while
-            assert await ledger.conversations(expected, None) == expected
+            assert await ledger.conversations("support", expected, None) == expected
 
 
 async def test_settling_costs_the_same_however_much_a_first_listing_showed(tmp_path: Path) -> None:

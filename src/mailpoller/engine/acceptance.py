@@ -213,7 +213,9 @@ class Acceptance:
                 raise EntryRefused("no key is configured that a conversation could be signed with (conversations.keys)")
             if story is None or not story.message_id:
                 return ""
-            found = (await self._ledger.conversations([story.message_id], None)).get(story.message_id, "")
+            found = (await self._ledger.conversations(story.mailbox, [story.message_id], None)).get(
+                story.message_id, ""
+            )
             return self.mint(found) if found else ""
         except ValueError as error:
             if conversation:

@@ -78,7 +78,9 @@ class ThreadFinder:
                 own.setdefault(message.message_id, message)
         if unknown:
             wanted = _wanted(unknown, own, pending)
-            known = {**await self._threads.conversations(wanted, self._mailboxes()), **pending} if wanted else pending
+            mailbox = unknown[0].raw.claim.ref.folder.mailbox
+            known = dict(await self._threads.conversations(mailbox, wanted, self._mailboxes())) if wanted else {}
+            known.update(pending)
             for message in unknown:
                 _follow(message, own, known, found)
         for message in waiting:

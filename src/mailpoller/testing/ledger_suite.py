@@ -1243,12 +1243,31 @@ class LedgerSuite:
             "<three@example.com>": three.mid,
             "<four@example.com>": one.mid,
         }
-        assert await ledger.conversations(asked, None) == known
-        assert await ledger.conversations(asked, ["support", "sales"]) == known
-        assert await ledger.conversations(asked, ["sales"]) == {}
-        assert await ledger.conversations([], None) == {}
+        assert await ledger.conversations("support", asked, None) == known
+        assert await ledger.conversations("support", asked, ["support", "sales"]) == known
+        assert await ledger.conversations("support", asked, ["sales"]) == {}
+        assert await ledger.conversations("support", [], None) == {}
         ledger = await self.reopened(ledger, tmp_path, clock)
-        assert await ledger.conversations(asked, ["support"]) == known
+        assert await ledger.conversations("support", asked, ["support"]) == known
+        await ledger.close()
+
+    async def test_of_a_message_to_two_mailboxes_its_own_copy_is_found_first(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        copies: dict[str, str] = {}
+        for name in ("support", "sales", "house"):
+            folder = replace(INBOX, mailbox=name)
+            await ledger.open_folder(folder, ACCOUNT)
+            (one,) = claims(await ledger.claim(refs(folder, 1)))
+            await ledger.settle([outcome(one, octets=b"1", message_id="<one@example.com>")])
+            copies[name] = one.mid
+            clock.move(timedelta(seconds=1))
+        for name in copies:
+            assert await ledger.conversations(name, ["<one@example.com>"], None) == {"<one@example.com>": copies[name]}
+        assert await ledger.conversations("other", ["<one@example.com>"], None) == {
+            "<one@example.com>": copies["house"]
+        }
         await ledger.close()
 
     async def test_a_message_that_was_pruned_is_not_found_by_what_answers_it(
@@ -1265,7 +1284,7 @@ class LedgerSuite:
             await ledger.prune(INBOX, {"2"}, before=clock.now() - timedelta(days=90))
             clock.move(timedelta(hours=25))
         asked = ["<one@example.com>", "<two@example.com>"]
-        assert await ledger.conversations(asked, None) == {"<two@example.com>": one.mid}
+        assert await ledger.conversations("support", asked, None) == {"<two@example.com>": one.mid}
         await ledger.close()
 
     async def test_the_conversation_that_a_queue_was_told_stays_the_same(

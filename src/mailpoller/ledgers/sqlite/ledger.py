@@ -558,10 +558,14 @@ class SqliteLedger:
     async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
         return await self._read_aside(lambda c: stories.trace(c, term, limit))
 
-    async def conversations(self, message_ids: Collection[str], mailboxes: Collection[str] | None) -> Mapping[str, str]:
+    async def conversations(
+        self, mailbox: str, message_ids: Collection[str], mailboxes: Collection[str] | None
+    ) -> Mapping[str, str]:
         if not message_ids:
             return {}
-        return await self._read_aside(lambda c: threads.conversations(c, self._unsorted, message_ids, mailboxes))
+        return await self._read_aside(
+            lambda c: threads.conversations(c, self._unsorted, mailbox, message_ids, mailboxes)
+        )
 
     async def brought(self, mid: str, receipts: Mapping[str, str]) -> bool:
         """See :class:`~mailpoller.core.ports.Ledger`."""

@@ -35,10 +35,14 @@ class Unsorted:
 
 
 def conversations(
-    connection: Connection, unsorted: Unsorted, message_ids: Collection[str], mailboxes: Collection[str] | None
+    connection: Connection,
+    unsorted: Unsorted,
+    mailbox: str,
+    message_ids: Collection[str],
+    mailboxes: Collection[str] | None,
 ) -> dict[str, str]:
     """See :meth:`Ledger.conversations`. The batches of clues are asked one after the other, the newest first, until
-    every message is found: what is answered is most often young."""
+    every message is found in the mailbox itself: what is answered is most often young, and its own."""
     left: defaultdict[str, set[str]] = defaultdict(set)
     for message_id in message_ids:
         left[clues.of_text(message_id)].add(message_id)
@@ -47,10 +51,15 @@ def conversations(
 
     def look(statement: str, *what: str | int) -> None:
         wanted = document([one for several in left.values() for one in several])
-        for message_id, conversation, mid in connection.execute(statement, (wanted, among, *what)).fetchall():
+        for message_id, conversation, mid, own in connection.execute(
+            statement, (wanted, among, mailbox, *what)
+        ).fetchall():
             mark = clues.of_text(message_id)
-            if message_id not in found:
+            if message_id not in left.get(mark, ()):
+                continue
+            if own or message_id not in found:
                 found[message_id] = conversation or mid_text(mid)
+            if own:
                 left[mark].discard(message_id)
                 if not left[mark]:
                     del left[mark]
@@ -70,17 +79,17 @@ CROSS JOIN message ON message.folder = clue_unsorted.folder AND message.uid = no
 WHERE clue_unsorted.id > ? AND clue_unsorted.id <= ? AND message_id IS NOT NULL
 """
 _FOUND = """
-SELECT message_id, coalesce(nullif(conversation, ''), repeat_of), mid FROM ({source})
+SELECT message_id, coalesce(nullif(conversation, ''), repeat_of), mid, mailbox = ?3 FROM ({source})
 CROSS JOIN message ON message.folder = its_folder AND message.uid = its_uid
 CROSS JOIN folder ON folder.id = message.folder
 WHERE state = 'settled' AND message_id IN (SELECT value FROM json_each(?1))
     AND (?2 IS NULL OR mailbox IN (SELECT value FROM json_each(?2)))
-ORDER BY settled_at DESC
+ORDER BY mailbox = ?3 DESC, settled_at DESC
 """
 _KEYED = _FOUND.format(
-    source="SELECT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?3)"
+    source="SELECT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?4)"
 )
 _SORTED = _FOUND.format(
-    source="SELECT clue.folder AS its_folder, substr(name, 9) AS its_uid FROM json_each(?3) AS mark CROSS JOIN clue "
-    "WHERE batch = ?4 AND name >= mark.value AND name < mark.value || char(1114111)"
+    source="SELECT clue.folder AS its_folder, substr(name, 9) AS its_uid FROM json_each(?4) AS mark CROSS JOIN clue "
+    "WHERE batch = ?5 AND name >= mark.value AND name < mark.value || char(1114111)"
 )

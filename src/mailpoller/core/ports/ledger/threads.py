@@ -9,7 +9,10 @@ from typing import Protocol
 class Threads(Protocol):
     """What was settled, as far as later messages answer it."""
 
-    async def conversations(self, message_ids: Collection[str], mailboxes: Collection[str] | None) -> Mapping[str, str]:
+    async def conversations(
+        self, mailbox: str, message_ids: Collection[str], mailboxes: Collection[str] | None
+    ) -> Mapping[str, str]:
         """Message-ID -> the conversation of the message that has it: the one that was recorded with its outcome, else
-        the mid with which one begins. Of those that are known in these mailboxes, or in any (None); of several with
-        one Message-ID the one that was settled last. Reads only, beside whatever is written."""
+        the mid with which one begins. Of those that are known in these mailboxes, or in any (None). Of several with
+        one Message-ID, as a mail has that was sent to two mailboxes, one of ``mailbox`` itself counts before others,
+        then the one that was settled last. Reads only, beside whatever is written."""
