@@ -54,6 +54,14 @@ async def test_a_paused_mailbox_has_no_session_and_goes_on_where_it_was(what: st
         task.cancel()
 
 
+@pytest.mark.parametrize("what", ["", "mailbox ", "rule x", "host imap.mistyped.example"])
+async def test_what_is_nothing_is_not_taken_for_paused(what: str) -> None:
+    rig = Rig()
+    with pytest.raises(MailpollerError, match=r"nothing that can be paused|no mailbox is at"):
+        await operations_of(rig).pause({"what": what})
+    assert await rig.ledger.pauses() == {}
+
+
 async def test_a_paused_mailbox_is_neither_behind_nor_well() -> None:
     from mailpoller.engine.assessment import Level, assess
 

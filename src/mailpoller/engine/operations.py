@@ -17,7 +17,7 @@ from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler, who_of
 from mailpoller.engine.health import Health
 from mailpoller.engine.overdue import Overdue, stuck_report
-from mailpoller.engine.pauses import Pauses
+from mailpoller.engine.pauses import EVERYTHING, Pauses
 from mailpoller.engine.queues import Queue, State
 from mailpoller.engine.release import Releases
 from mailpoller.engine.watcher import Watcher
@@ -162,6 +162,12 @@ class Operations:
         """Stop polling, or bringing mail to a queue, until it is resumed: ``what`` is ``mailbox NAME``, ``queue
         NAME``, ``host NAME`` or ``all``. What is in hand is finished."""
         what, who = str(request["what"]), who_of(request)
+        kind, _, name = what.partition(" ")
+        if what != EVERYTHING and not (kind in ("mailbox", "queue", "host") and name):
+            raise MailpollerError(f"{what!r} is nothing that can be paused")
+        hosts = {watcher.source.account.host for watcher in self._watchers.values()}
+        if kind == "host" and hosts and name not in hosts:
+            raise MailpollerError(f"no mailbox is at {name}; there is {', '.join(sorted(hosts))}")
         if not await self._ledger.pause(what, who):
             raise MailpollerError(f"{what} is paused already")
         log.info("operator.paused", what=what, who=who)
