@@ -186,6 +186,17 @@ async def test_our_own_mail_that_came_back_is_held_and_told_to_nobody(site: Site
     assert len(await site.store.find(Selection(), limit=9)) == 1
 
 
+async def test_a_queue_that_leaves_is_asked_once_and_its_notices_stay_owed(site: Site) -> None:
+    site.queue("support")
+    queue = site.queues["support"]
+    assert queue is not None
+    await queue.retire(timedelta(0))
+    await site.store.deliver([quarantined(uid, plain()) for uid in (1, 2)])
+    async with asyncio.timeout(5):
+        assert await site.notices.bring()
+    assert len(await site.owed()) == 2
+
+
 async def test_a_damaged_message_holds_up_no_other_notice(site: Site) -> None:
     sink = site.queue("support")
     await site.store.deliver([quarantined(uid, plain(subject=f"n {uid}")) for uid in (1, 2)])

@@ -214,6 +214,9 @@ async def test_a_clock_that_jumps_ahead_or_a_long_stop_removes_nothing_before_it
     site.clock.advance(timedelta(days=91))
     await store.upkeep()
     assert len(site.files()) == 1
+    site.clock.advance(timedelta(days=8))
+    await store.upkeep()
+    assert site.files() == [], "what was told by a wrong clock is told again, and not kept for ever"
 
 
 async def test_a_notice_is_owed_until_it_is_taken_also_after_a_restart(site: Site) -> None:
