@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.senders import senders_of
 from mailpoller.config import Config
 from mailpoller.config.sections import CONVERSATIONS, OUTBOX
+from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
 from mailpoller.engine.control import Handler
 from mailpoller.engine.outbox_operations import OutboxOperations
@@ -16,7 +15,7 @@ from mailpoller.mail.understand.conversation import mint
 from mailpoller.storage.octet_files import OctetFiles
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutboxParts:
     """What takes entries and what sends them. Nothing of it runs yet."""
 

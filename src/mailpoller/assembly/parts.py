@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from mailpoller.config.fields import require_secrets, secrets_of
 from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
+from mailpoller.core.record import record
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.budget import Budget
@@ -50,7 +51,7 @@ class Bystander:
         """A queue went down, or takes mail again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ports:
     """What a process has one of, and every part is given."""
 
@@ -69,7 +70,7 @@ class Ports:
 Scope = Literal["mailbox", "departments", "all"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MailboxPlan:
     """A mailbox that is to be polled. ``notices``: the name of the queue that is told of what is quarantined; empty:
     nobody is told; None: that is not known yet, and the notices wait.
@@ -87,7 +88,7 @@ class MailboxPlan:
     scope: Scope = "mailbox"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MailboxParts:
     """A mailbox's engine, put together. Nothing of it runs yet."""
 

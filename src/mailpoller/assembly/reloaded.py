@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
 from mailpoller.config.difference import Change
 from mailpoller.config.problems import Problem
+from mailpoller.core.record import record
 
 Outcome = Literal["same", "applied", "partly", "refused", "bad"]
 """``bad``: the file has errors. ``refused``: it would remove what is in use. In both cases nothing was changed."""
@@ -16,7 +17,7 @@ Outcome = Literal["same", "applied", "partly", "refused", "bad"]
 TOLD = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reloaded:
     """``restart``: what comes into force when the service is started anew. ``refusals``: why nothing was done.
     ``problems``: errors and warnings of the files. ``parts``: what was added, replaced or removed; ``failed``: what

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from dataclasses import dataclass
 from datetime import timedelta
 
 from mailpoller.config.model import ServiceConfig
 from mailpoller.core.ports import Clock
+from mailpoller.core.record import record
 from mailpoller.engine.batcher import Limits
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
@@ -45,7 +45,7 @@ def sessions_allowed(wanted: int, queues: int) -> int:
     return min(wanted or room, room)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bounds:
     """How much of everything a process may use. ``memory`` and ``memory_per_mailbox`` are octets in hand; 0
     connections are no limit.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from sqlite3 import connect
@@ -21,6 +21,7 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import write_disposition
 from mailpoller.core.message import Claim
 from mailpoller.core.ports import Clock, OctetsPlace, Sink, Story
+from mailpoller.core.record import record
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.observer import Observer
@@ -29,7 +30,7 @@ _AHEAD = timedelta(days=365)
 """How far the rehearsal's clock is ahead, so that what was put off is due in it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fate:
     """What would become of one message. ``put_off_until`` and ``put_off_for``: it waits, and why, so it would not be
     now.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import typer
 
 from mailpoller.cli.exits import refuse
 from mailpoller.cli.output import age, coloured, cut, one_line, print_fields, print_table
+from mailpoller.core.record import record
 
 if TYPE_CHECKING:
     from mailpoller.config import Config
@@ -30,7 +30,7 @@ _COLOURS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Filter:
     """Which part of a report is wanted."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -18,6 +18,7 @@ from mailpoller.config.sections import Section
 from mailpoller.config.wording import locate
 from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.record import record
 from mailpoller.core.regular import LARGEST_FILE, require_regular
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ At = tuple[str, ...]
 """Where a block stands: ``("ledger",)``, ``("queues", name)``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Config:
     """The whole configuration, merged and checked: every name in it leads somewhere.
 

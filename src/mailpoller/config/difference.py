@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from mailpoller.config import sections
@@ -13,12 +12,13 @@ from mailpoller.config.fields import references_of
 from mailpoller.config.model import RELOADED_KEYS
 from mailpoller.config.sections import Section
 from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.record import record
 
 _LONGEST = 200
 """Characters of a value that are shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeyChange:
     """A key of a block, and what it was and is, as ``mailpoller config`` shows it; None: it is not there."""
 
@@ -27,7 +27,7 @@ class KeyChange:
     after: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """A block that came, went, or says something else. ``name`` is empty for a section of one block.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from mailpoller.config.document import read
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
+from mailpoller.core.record import record
 from mailpoller.storage.disk import accessible
 
 TESTS = ".test.yaml"
@@ -26,7 +26,7 @@ MAX_OCTETS = 64 << 20
 """Of all drop-ins together."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Files:
     """What was read. ``names``: the main file first, then the drop-ins in the order in which they count.
     ``complete``: all of them could be read."""
@@ -37,7 +37,7 @@ class Files:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Instead:
     """What is to be taken for the files as they will be. ``content``: of the main file. ``drop_in``: one more, in the
     place of the one that is called ``name``, if there is one."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mailpoller.config.fields import keys_of, names_written
 from mailpoller.config.node import Node, plain
 from mailpoller.config.problems import Problem
 from mailpoller.config.sections import OUTGOING
 from mailpoller.core.component import Block
+from mailpoller.core.record import record
 from mailpoller.core.standing import ROOT
 
 _KEY = OUTGOING.key
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chosen:
     """An outgoing, where it is written, and why it holds, in words."""
 

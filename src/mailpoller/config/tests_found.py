@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from mailpoller.config.problems import ConfigErrors, Problem, in_order
 from mailpoller.config.sections import TESTS
 from mailpoller.config.tests_of_rules import RuleTest
 from mailpoller.config.wording import REQUIRED, unknown_key, validate
+from mailpoller.core.record import record
 
 MAX_FILES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FoundTest:
     """A test with its mailbox, and the place where it is written."""
 

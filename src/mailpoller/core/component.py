@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -47,6 +47,7 @@ from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink, Source
 from mailpoller.core.prose import attribute_docstrings
+from mailpoller.core.record import record
 from mailpoller.core.reply_charset import PRESETS, Euro, Preset, Replies, ReplyCharset, WrittenCharset
 from mailpoller.core.sender import Sender
 from mailpoller.core.spool import Spool
@@ -58,7 +59,7 @@ NO_OUTGOING = "this key is required unless there is one outgoing alone, or one t
 KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Runtime:
     """What a plug-in may use of the process it is built into."""
 
@@ -101,7 +102,7 @@ class Block(BaseModel):
         return ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """What a block has to say of how it is written.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
+
+from mailpoller.core.record import record
 
 Finding = Literal["synced", "promised", "unknown", "volatile"]
 """``synced``: it answers when the write is on its disk; its setting was read. ``promised``: its setting cannot be read,
@@ -24,7 +25,7 @@ _TAKEN: dict[Finding, tuple[DurabilityWord, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Durability:
     """What was found. ``setting``: what was read, or why it was not, in words. ``mend``: the command, at that server,
     that makes it *synced*."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Extra:
     """What a block needs as it is written, and what need not be installed.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.record import record
 from mailpoller.core.regular import read_regular
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -106,14 +106,14 @@ MailAddresses = Annotated[list[MailAddress], BeforeValidator(_listed), Field(min
 """Mail addresses, at least one; a single one needs no list."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reference:
     """Marks a string field as the name of a block under the top-level key ``section``; the loader checks it."""
 
     section: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NeededFile:
     """Marks a path as that of a file that somebody else has put there: ``check`` says so if it is missing."""
 

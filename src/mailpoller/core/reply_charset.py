@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from mailpoller.core.record import record
 
 WrittenCharset = Literal[
     "us-ascii", "utf-8", "iso-8859-1", "iso-8859-2", "iso-8859-3", "iso-8859-4", "iso-8859-5", "iso-8859-7",
@@ -19,7 +20,7 @@ Euro = Literal["latin-9", "unicode", "EUR", "ignore"]
 WRITTEN: frozenset[str] = frozenset(get_args(WrittenCharset))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReplyCharset:
     """``default``: the charset of the customers. ``replies``: which is tried first. ``euro``: what is done where that
     lacks this sign and nothing else."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sender:
     """Whom a reply is from. ``text`` and ``html``: what is put below it."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from base64 import encodebytes
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from mailpoller.core.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class DemoMessage:
     """``name`` is one word, ``about`` says what is worth watching, ``goes_to`` where it ends: a queue or
     ``quarantine``."""

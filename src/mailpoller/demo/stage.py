@@ -8,12 +8,12 @@ import imaplib
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.record import record
 from mailpoller.demo.messages import DemoMessage, further, messages
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ mailboxes:
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DemoSetup:
     """A stage that is set. ``config`` is the configuration's file; the mail server runs until :meth:`close`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -11,6 +10,7 @@ import structlog
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Claim, Folder
 from mailpoller.core.ports import Backlog, Clock, Session
+from mailpoller.core.record import record
 from mailpoller.engine.numbering import APART, LOOKED_FOR
 from mailpoller.engine.observer import Observer
 
@@ -20,7 +20,7 @@ BELIEVED_AFTER = timedelta(days=7)
 """Many absences at once are believed once the answer was the same for so long."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Absence:
     """What to conclude of claims whose messages are not there: they are gone, or looked for again at ``until``."""
 

@@ -16,6 +16,7 @@ import structlog
 
 from mailpoller.core.errors import ConfigError, EntryRefused, LedgerUnavailable, TransientError
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
+from mailpoller.core.record import record
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.letter import Letter, addresses, letter_of, line
@@ -34,7 +35,7 @@ _THREAD_ABOVE = 1 << 14
 """Octets of an entry above which it is worked on in a thread."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutboxBounds:
     """See the block ``outbox`` of the configuration."""
 
@@ -54,7 +55,7 @@ class OutboxLedger(Outbox, Stories, Threads, Protocol):
     """What acceptance asks of the ledger."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """What was handed in: ``said`` without its key, or the whole mail with what was said beside it."""
 

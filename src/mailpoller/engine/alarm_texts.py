@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from mailpoller.core.ports import DoubtKind
+from mailpoller.core.record import record
 from mailpoller.mail.compose import Section, printable
 
 LISTED = 50
@@ -50,7 +51,7 @@ class Kind(Enum):
     FLOOD_QUARANTINED = "flood-quarantined"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Manner:
     """How a kind of trouble is told.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
+
+from mailpoller.core.record import record
 
 _CRITICAL_ALARMS = frozenset({"ledger-unwritable", "queue-vanished", "mailbox-overdue"})
 _NAMED = 3
@@ -25,7 +26,7 @@ class Level(IntEnum):
     UNKNOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """One thing that is not as it should be: of what (``mailbox support``), and what, in words."""
 
@@ -34,7 +35,7 @@ class Finding:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assessment:
     """What a report comes to: its worst level, one line in words, and everything that is not well, worst first."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mailpoller.core.component import SourceConfig
 from mailpoller.core.ports import Clock, Source
+from mailpoller.core.record import record
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.health import Health
 from mailpoller.engine.records import Records
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attended:
     """A mailbox, and whom to ask and to tell about it."""
 

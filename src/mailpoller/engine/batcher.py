@@ -14,6 +14,7 @@ import structlog
 
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Backlog, Session, Start
+from mailpoller.core.record import record
 from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.hangup_suspects import HangupSuspects
 from mailpoller.engine.pass_result import PassResult
@@ -44,7 +45,7 @@ class Stop(Protocol):
     def is_set(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """The bounds of a batch and of patience."""
 

@@ -25,6 +25,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
+from mailpoller.core.record import record
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
 from mailpoller.engine.queues import Queue, State
@@ -72,7 +73,7 @@ class Judged:
         return QUARANTINE in self.receipts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deferral:
     """A claim that is put off: arguments of ``Ledger.defer``."""
 

@@ -10,6 +10,7 @@ from mailpoller.core.delivery import Outcome, Question, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Heirless, Session
+from mailpoller.core.record import record
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.batcher import Batch
 from mailpoller.engine.budget import Reservation
@@ -20,7 +21,7 @@ UNTOLD = 4
 """Settled batches that wait until the server is told of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Telling:
     """What the server is to be told. ``owed``: of messages that were not fetched in this pass, so they are looked at
     first."""

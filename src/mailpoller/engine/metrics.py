@@ -10,12 +10,12 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.ports import Clock, Expiring, Mailboxes, Standing
+from mailpoller.core.record import record
 from mailpoller.core.tasks import within
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
@@ -37,7 +37,7 @@ Sample = tuple[str, Labels, float]
 """What is put behind the family's name, labels, value."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Family:
     """One metric: its name, type, and what it says in one line."""
 
@@ -46,7 +46,7 @@ class Family:
     help: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Facts:
     """What costs more than a look into memory: what the ledger told, when logins end, octets of files by family."""
 

@@ -4,16 +4,16 @@ all backlogs."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Backlog, Bearers, Claims, Folders, Ledger, Mailboxes, Threads, Traits
+from mailpoller.core.record import record
 from mailpoller.engine.turns import Turns
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Records:
     """The ledger's ports, as the engine of one mailbox has them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -15,6 +15,7 @@ from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Message, RawMessage
 from mailpoller.core.ports import QuarantineStore, Stories
 from mailpoller.core.quarantined import Quarantined
+from mailpoller.core.record import record
 from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Discard, Quarantine
 from mailpoller.engine.control import Handler, who_of
@@ -29,7 +30,7 @@ from mailpoller.workers.pool import Unread, Workers
 _NOT_QUEUES = (QUARANTINE, "last-resort")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """What a mailbox's mail goes through. ``default_queue`` and ``topic``: where it goes, and as what, if no rule says
     so."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Remainder:
     """What a drain left of a mailbox: why, in words, or nothing; messages that wait, and those whose disposition is
     not done."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mailpoller.core.record import record
 from mailpoller.engine.alarm_texts import Flock, Trouble
 
 _FLOCK_PATIENCE = 5
 """An end waits for its flock so many times ``steady`` at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Policy:
     """How eagerly mail about alarms is sent.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mailpoller.core.errors import EntryRefused
+from mailpoller.core.record import record
 from mailpoller.core.reply_charset import ReplyCharset
 from mailpoller.core.sender import Sender
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Identity:
     """An outgoing as what is handed in is sent by it.
 
@@ -30,7 +31,7 @@ class Identity:
     formerly: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Intake:
     """A way in. ``users``: the Unix users that may use it; none: everybody who reaches it."""
 
@@ -39,7 +40,7 @@ class Intake:
     users: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answering:
     """A mailbox that can be answered from: by which identity, for which departments, in which charset (None: UTF-8)."""
 
@@ -48,7 +49,7 @@ class Answering:
     charset: ReplyCharset | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Senders:
     """All of them. ``defaults``: department -> the identity of its default mailbox."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,6 +12,7 @@ import structlog
 from mailpoller.core.component import Watermarks
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.ports import Clock, Mailboxes, Standing
+from mailpoller.core.record import record
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.health import Health
 from mailpoller.engine.queues import Queue
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 PAUSE = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Level:
     """How much waits, and since when the oldest of it does."""
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import quopri
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime
@@ -27,6 +26,7 @@ import pybase64
 
 from mailpoller.core.message import RawMessage
 from mailpoller.core.ports import Mail
+from mailpoller.core.record import record
 from mailpoller.core.spool import Block
 from mailpoller.mail.loop import LOOP_HEADER
 
@@ -40,7 +40,7 @@ _BASE64_STEP = 57 * 1024
 """A multiple of 57: every piece but the last ends with a full line of 76 characters."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Section:
     """One paragraph of an alert: a headline, what it is about (a line each), and what to do."""
 

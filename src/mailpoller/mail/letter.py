@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pybase64
 
 from mailpoller.core.errors import EntryRefused
 from mailpoller.core.message import Address
+from mailpoller.core.record import record
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.compose import ascii_address
 
@@ -43,7 +43,7 @@ _DOMAIN = re.compile(
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attached:
     """A file that goes along."""
 
@@ -52,7 +52,7 @@ class Attached:
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Letter:
     """Recipients, words and files. ``in_reply_to`` and ``references`` are message ids in their brackets.
     ``incoming_charset``: that of the message which is answered, or nothing."""

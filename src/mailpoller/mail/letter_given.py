@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 
 from mailpoller.core.errors import EntryRefused
+from mailpoller.core.record import record
 from mailpoller.core.sender import Sender
 from mailpoller.mail.compose import data_domain
 from mailpoller.mail.letter import Letter, addresses, message_ids
@@ -25,7 +25,7 @@ _NAME = re.compile(rb"[!-9;-~]{1,76}")
 _MOST_FIELDS = 500
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GivenMail:
     """Its recipients and thread, the fields that stay, and the body."""
 

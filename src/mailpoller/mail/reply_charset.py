@@ -6,8 +6,7 @@ mark. The one replacement there is, ``EUR`` for the euro sign, is asked for by n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mailpoller.core.record import record
 from mailpoller.core.reply_charset import WRITTEN, ReplyCharset
 
 EURO = "\u20ac"
@@ -37,7 +36,7 @@ _WRITTEN_AS = {
 """What arrives under other names, or is read in mail but not written."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Written:
     """The charset, and whether the euro sign is to be written as ``EUR`` for it."""
 

@@ -3,12 +3,12 @@ only when several sessions met the same."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from mailpoller.core.message import Folder
+from mailpoller.core.record import record
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +19,7 @@ ASKED_AGAIN = timedelta(days=1)
 """So long after a gap was passed over, everything is listed anew, to see whether it is still there."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Passed:
     """Entries that were passed over: how many they are, and when they were met last (aware). Kept with the position."""
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 from mailpoller.core.errors import MailpollerError, TransientError
+from mailpoller.core.record import record
 from mailpoller.remote.bearer import TokenTrouble
 from mailpoller.remote.polled_session import Asked
 from mailpoller.remote.throttle import LONGEST_PAUSE, Throttle
@@ -25,7 +25,7 @@ FIRST_WAIT = 0.3
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refusal:
     """What it means that the service refused a request.
 

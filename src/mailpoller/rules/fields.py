@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from mailpoller.core.authentication import Authentication
 from mailpoller.core.classification import Bounce
 from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Forwarded, Message
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Asked:
     """``texts``: what stands there, none if nothing does; true and false are the words ``true`` and ``false``.
     ``needs_body``: to tell it, the body is parsed."""

@@ -7,12 +7,12 @@ does not. What can be told from the header is asked first, so that a body is par
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mailpoller.core.message import Message
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Predicate:
     """A condition, compiled.
 

@@ -13,7 +13,6 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -26,6 +25,7 @@ from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
 from mailpoller.core.ports import Clock, Mark, OctetsPlace
+from mailpoller.core.record import record
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
 from mailpoller.storage.disk import (
@@ -76,7 +76,7 @@ class MaildirQueueConfig(SinkConfig):
         return MaildirQueue(name, self, runtime.clock)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Opened:
     """Descriptors of the Maildir's directories, and the group that files are given (-1: as it comes)."""
 

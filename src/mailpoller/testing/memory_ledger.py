@@ -16,6 +16,7 @@ from mailpoller.core.delivery import OutcomeKind
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Clock, Ledger
+from mailpoller.core.record import record
 from mailpoller.ledgers.sqlite import SqliteLedger, claiming, threads
 from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.ledgers.sqlite.schema import SCHEMA
@@ -36,7 +37,7 @@ _STEP: ContextVar[str] = ContextVar("step", default="")
 """The method that the caller is in."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryFolder:
     """One folder in one epoch. ``id``: with the epoch's name in the ledger, which no other account or numbering
     shares; ``folder``: as the source names it."""
@@ -49,7 +50,7 @@ class MemoryFolder:
     accepted: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryOutcome:
     """What has become of a message."""
 
@@ -59,7 +60,7 @@ class MemoryOutcome:
     repeat_of: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryMessage:
     """What the ledger has committed of one message; see the schema. ``outcome`` is None unless it is settled."""
 

@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -33,6 +32,7 @@ from mailpoller.core.errors import MailpollerError, SessionLost, TransientError
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Position, RawMessage
 from mailpoller.core.ports import Session, Source, Start, Wake
+from mailpoller.core.record import record
 from mailpoller.core.seals.ledger import SealedSettlement
 
 ALL, NOW, UNSEEN = Start("all"), Start("now"), Start("unseen")
@@ -42,7 +42,7 @@ WHOLE = 50_000_000
 Step = Literal["seen", "flag", "move", "delete"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shown:
     """One message as somebody else's mail program sees it. ``flags`` are named as IMAP names them."""
 

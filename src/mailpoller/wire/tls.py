@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import ssl
 from asyncio import sslproto
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from mailpoller.core.errors import ConfigError, TransientError
+from mailpoller.core.record import record
 from mailpoller.core.regular import LARGEST_FILE, require_regular
 
 _MODES = Literal["tls", "starttls-required", "starttls", "none"]
@@ -42,7 +42,7 @@ Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 """The SHA-256 of a certificate in DER, hexadecimal, as ``openssl x509 -fingerprint -sha256`` prints it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TlsPolicy:
     """Whom to trust. Equal policies share one :class:`ssl.SSLContext`, for each costs 40 ms and 0.8 MB.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.ports.probing import Stage
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mail:
     """A mail that we send: envelope and octets (CRLF line ends). An empty ``sender`` is the null sender."""
 
@@ -56,7 +56,7 @@ class Outgoing(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Said:
     """What became of a mail for one recipient, with the relay's words."""
 

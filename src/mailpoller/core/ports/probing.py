@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
+from mailpoller.core.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Stage:
     """One step of a live probe, as ``check --live`` shows it.
 

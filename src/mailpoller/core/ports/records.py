@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from mailpoller.core.message import Folder, MessageRef, Position
 from mailpoller.core.ports.sink import Mark
+from mailpoller.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FolderState:
     """What the ledger knows of a folder in its present epoch.
 
@@ -43,7 +43,7 @@ class FolderState:
     set_back: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AlarmEdge:
     """An alarm as the ledger keeps it: raised at an instant, and whether its mail has been sent."""
 
@@ -54,7 +54,7 @@ class AlarmEdge:
     notified: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fault:
     """One line of ``mailpoller errors``: when, of which mailbox or outgoing, which log event, in words."""
 
@@ -65,7 +65,7 @@ class Fault:
     mid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FormerOutcome:
     """What had become of a message before an operator asked for it once more (``mailpoller redeliver``)."""
 
@@ -76,7 +76,7 @@ class FormerOutcome:
     receipts: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Story:
     """One message as the ledger knows it, for ``mailpoller trace``. Instants are aware, absent ones None.
     ``former``: its earlier outcomes, oldest first, of those that are kept."""
@@ -107,7 +107,7 @@ class Story:
     former: Sequence[FormerOutcome] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sight:
     """How what a mailbox shows under a name compares with what the ledger knows of it.
 
@@ -126,7 +126,7 @@ class Sight:
     message_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Heirless:
     """A message that may have been brought to a queue, is not settled, and whose name is gone, with its numbering or
     without.
@@ -144,7 +144,7 @@ class Heirless:
     generation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stuck:
     """Something about one message that should have come to an end long ago, and that waits for no queue.
 
@@ -160,7 +160,7 @@ class Stuck:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Census:
     """What a listing of a whole mailbox came to, beside what the last one did.
 
@@ -173,7 +173,7 @@ class Census:
     strangers: Sequence[MessageRef]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Traits:
     """What identifies a message that was fetched: kept when it is put off, so that ``trace`` finds it and its name's
     bearer is known.
@@ -191,7 +191,7 @@ class Traits:
     conversation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QueueRecord:
     """What the ledger knows of the queue of one name: its mark as last told, how many receipts of it were noted, and
     when the first and the last of them were."""
@@ -203,7 +203,7 @@ class QueueRecord:
     last_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Standing:
     """How a mailbox's messages stand: how many are in hand, put off, settled, and settled with something still to be
     done on the server."""
@@ -219,7 +219,7 @@ class Standing:
         return self.claimed + self.deferred
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pause:
     """Something that an operator paused: since when, and who it was."""
 
@@ -227,7 +227,7 @@ class Pause:
     who: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """One line of ``mailpoller changes``: when, what happened (``verb.pause``, ``alarm.raised``,
     ``configuration.changed``, …), who did it (empty: nobody), in words."""
@@ -238,7 +238,7 @@ class Change:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wanted:
     """Which settled messages are wanted: settled from ``since`` to before ``until``, and whatever else is not None.
     ``domain``: of the sender's address. ``queue``: one that holds it."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
+from mailpoller.core.record import record
 
 OctetsPlace = Literal["inside", "beside"]
 """``inside``: in the event, as Base64 under ``data.raw``. ``beside``: in ``Delivery.raw``."""
@@ -37,7 +37,7 @@ class Sink(Protocol):
         """Free what is held. After this nothing is called."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DoubtKind:
     """What an operator may have to know of a queue of some type although deliveries succeed, and how it is told.
 
@@ -68,7 +68,7 @@ class DoubtKind:
             raise ValueError(f"the advice of {self.name} is one line")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SinkDoubt:
     """What an operator should know now. ``detail``: how it is, in words; no secret and nothing of a message."""
 
@@ -108,7 +108,7 @@ class Upkept(Protocol):
         said last."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mark:
     """Which queue lies in a sink's place, as the queue itself says.
 
@@ -180,7 +180,7 @@ class Consumed(Protocol):
         take, if that is too long ago; else None. May raise :class:`TransientError`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Depth:
     """What a queue holds: messages that are ready to be taken, and that somebody has; and when the oldest of them
     came."""

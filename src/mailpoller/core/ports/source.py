@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
@@ -11,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.message import Account, Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports.probing import Stage
+from mailpoller.core.record import record
 
 
 class Wake(Enum):
@@ -24,7 +24,7 @@ class Wake(Enum):
     """The session wants to be closed and opened anew (its token ends, the server announced a shutdown)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """Which messages a listing without a position shows.
 

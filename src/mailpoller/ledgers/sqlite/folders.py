@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from sqlite3 import Connection
 from typing import Literal
 
 from mailpoller.core.message import Account, Folder, MessageRef, Position
 from mailpoller.core.ports import FolderState
+from mailpoller.core.record import record
 from mailpoller.ledgers.sqlite.values import (
     clean,
     document,
@@ -25,7 +25,7 @@ AGAIN = " again:"
 """Stands in an epoch's name before how often its numbering was begun anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Known:
     """A folder's row. ``epoch`` is what mids are minted of: the folder's own, unless two accounts share that or its
     numbering was set back. ``predecessor``: the row of the numbering that was set back."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from sqlite3 import Connection
 
+from mailpoller.core.record import record
 from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
@@ -14,7 +14,7 @@ from mailpoller.ledgers.sqlite.values import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pruning:
     """What a pruning may do to one piece of a folder: rows that it missed for the first time, rows that it does not
     miss any more, and those that are to be forgotten. ``end``: the last uid of the piece;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +21,14 @@ from mailpoller.core.ports import (
     Stuck,
     Wanted,
 )
+from mailpoller.core.record import record
 from mailpoller.ledgers.sqlite import alarms, changes, folders, lately, outbox, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
 from mailpoller.storage.sqlite import SqliteUnavailable, connect_read_only
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FolderStanding:
     """One folder in one epoch as ``status`` shows it. ``present``: this is the epoch that is polled.
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from sqlite3 import Connection
 
 from mailpoller.core.message import Folder, MessageRef
+from mailpoller.core.record import record
 from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.ledgers.sqlite.values import document, instant, mid_text, seconds
 
 PIECE = 500
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Numbered:
     """A folder in the epoch that is polled. ``epoch``: as the source names it."""
 
@@ -25,7 +25,7 @@ class Numbered:
     baseline_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KnownMessage:
     """What has become of a message: ``waiting``, or its outcome."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
+from mailpoller.core.record import record
 from mailpoller.core.spool import Intake
 from mailpoller.remote.bearer import TellingBearer
 from mailpoller.remote.graph.errors import BUSY, ITEM_GONE, refusal, words_of
@@ -31,7 +31,7 @@ _NO_MESSAGE = ("application/json", "text/html", "application/xml", "text/xml")
 """Media types of what is sent in place of a message, by a proxy or by the service itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ask:
     """One request of a batch. ``path`` is below the mailbox; ``body`` is JSON."""
 
@@ -40,7 +40,7 @@ class Ask:
     body: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What came of one request of a batch. ``status`` 0: the service said nothing about it."""
 

@@ -9,12 +9,12 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Literal
 
 from mailpoller.core.errors import MachineTrouble, TransientError, machine_trouble
+from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
 from mailpoller.wire.redaction import spoken
 
@@ -29,7 +29,7 @@ _REAPED_WITHIN_S = 2.0
 """What was killed and does not end hangs in the kernel; it is reaped when the next program is started."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """What is run. ``path`` is where a name without a slash is looked for, as in ``PATH``."""
 
@@ -39,7 +39,7 @@ class Program:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """How a program ended. ``code``: its exit code, or the number of the signal; ``words``: its last line on stderr."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from psycopg import sql
 
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.durability import Durability
+from mailpoller.core.record import record
 from mailpoller.sinks.postgres.schema import PRIORITIES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ SELECT set_config('synchronous_commit',
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Begun:
     """What was found at the begin of a transaction: what its commit is worth, the database's encoding, and the
     queue's mark as identity and height."""

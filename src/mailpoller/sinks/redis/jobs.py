@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 import pybase64
 
 from mailpoller.core.delivery import Delivery
+from mailpoller.core.record import record
 
 FormatName = Literal["stream", "sidekiq", "celery"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobFormat:
     """How one kind of worker wants its jobs. ``usual``: its usual queue. ``key``: where that lies. ``known``: the key
     of a set in which its queues' names stand, or empty. ``render``: the job of a delivery, named ``job``, in ``queue``.

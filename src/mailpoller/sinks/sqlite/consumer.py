@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from uuid import uuid4
 
 from mailpoller.core.attributes import Priority
 from mailpoller.core.errors import MessageGone, TransientError
+from mailpoller.core.record import record
 from mailpoller.sinks.sqlite.schema import OCTETS_FILE, PRIORITIES, QUEUE, State, octets_directory
 
 VISIBILITY = timedelta(minutes=5)
@@ -50,7 +50,7 @@ FROM json_each(:seqs) AS wanted CROSS JOIN content ON content.seq = wanted.value
 _THESE = "delivery_id IN (SELECT value FROM json_each(:ids)) AND (lease = :lease OR :lease IS NULL)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """A message as the queue lists it. Instants are aware UTC.
 
@@ -74,7 +74,7 @@ class Entry:
     taker: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Head:
     """By what a human knows a message: its mailbox, the address it is from, its subject; empty if the event does not
     say."""
@@ -84,7 +84,7 @@ class Head:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """A message with its content: the event as JSON text, and where its raw octets are."""
 
@@ -106,7 +106,7 @@ class Held:
             raise TransientError(f"cannot read {self.octets_path}: {error.strerror}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Counts:
     """How many messages are ``ready`` and ``taken``, how many acknowledged ids are remembered, and when the oldest
     message that is held arrived."""
@@ -117,7 +117,7 @@ class Counts:
     oldest_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Take:
     """What :meth:`Queue.take` gave: messages, highest priority first and then oldest, and the lease on them."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from mailpoller.core.record import record
 from mailpoller.wire.dial import Way
 from mailpoller.wire.http import HttpCut, HttpError, faults
 from mailpoller.wire.http.framing import Framing
@@ -36,7 +36,7 @@ class _Stale(HttpCut):
     """An idle connection broke before anything of an answer came: the service was just closing it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What a service said. Names of header fields are in lower case; ``beginning``: of the body."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from typing import Literal
 from urllib.parse import urlencode
 
 import pybase64
 
+from mailpoller.core.record import record
 from mailpoller.sinks.webhook.answers import REFUSES
 from mailpoller.sinks.webhook.signature import mailroom_token
 
@@ -20,7 +21,7 @@ FORM = "application/x-www-form-urlencoded"
 RFC822 = "message/rfc822"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Login:
     """Who we say we are. ``now``: when we ask, in seconds since 1970; ``about``: the delivery id."""
 
@@ -31,7 +32,7 @@ class Login:
     about: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Preset:
     """How one program wants mail.
 

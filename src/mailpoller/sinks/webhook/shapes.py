@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 from mailpoller.core.delivery import Delivery
+from mailpoller.core.record import record
 from mailpoller.sinks.webhook.presets import RFC822, Login, Preset
 from mailpoller.sinks.webhook.signature import sign
 
@@ -24,7 +25,7 @@ _PLAIN = "".join(chr(one) for one in range(0x21, 0x7F) if chr(one) not in '"%')
 """Characters of a header's value that stay as they are (section 3.1.3.2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What is sent. Its fields hold what we log in with, and its body is mail: neither is shown."""
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.literals import Secret
+from mailpoller.core.record import record
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.http import Bearer
 from mailpoller.wire.redaction import spoken
@@ -33,7 +34,7 @@ class Attempt:
     bare: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Challenge:
     """A refusal (401): scheme -> what stands behind it, of the schemes that we know. ``connection`` is any object
     that stands for the connection that it came on; ``certificate`` is the server's, DER, None without TLS."""

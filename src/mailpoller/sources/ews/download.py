@@ -13,6 +13,7 @@ import pybase64
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
+from mailpoller.core.record import record
 from mailpoller.core.spool import Intake, Spool
 from mailpoller.remote.fetching import Fetching
 from mailpoller.sources.ews import soap
@@ -33,7 +34,7 @@ DRAINED = 64 * 1024
 PROPERTIES = ("item:DateTimeReceived", "item:Categories", "item:Flag", "message:IsRead")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Known:
     """What an update must name of an item: its element and the version that we saw."""
 

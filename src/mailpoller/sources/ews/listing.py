@@ -12,6 +12,7 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Position
 from mailpoller.core.ports import Clock, Start
+from mailpoller.core.record import record
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.remote.pages import Pages
 from mailpoller.sources.ews import soap
@@ -45,7 +46,7 @@ class StateLost(TransientError):
     """The server does not know the sync state (any more)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bookmark:
     """A position: the server's ``state``, and what it takes to do without.
 
@@ -93,7 +94,7 @@ class Bookmark:
         return Position(f"2 {text} {self.gaps} {self.passed.write() if self.passed else '-'}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Item:
     """An item as a listing shows it. ``kind``: its element, such as ``Message`` or ``MeetingRequest``."""
 
@@ -105,7 +106,7 @@ class Item:
     modified: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Listing:
     """What is new in a folder, in the server's order, and the position behind it; ``state`` is the sync state that
     was reached, if the listing came to an end. ``gap``, ``partial``: see :class:`~mailpoller.core.message.Page`."""

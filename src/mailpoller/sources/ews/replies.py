@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, SessionLost, TransientError
+from mailpoller.core.record import record
 from mailpoller.remote.polled_session import FolderGone
 from mailpoller.sources.ews.reader import Node
 from mailpoller.wire.redaction import spoken
@@ -61,7 +61,7 @@ class Busy(SessionLost):
     """The server wants to be left alone, for ``retry_after`` if it said so: the whole mailbox waits."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """What the server said to one part of a request. ``code`` is ``NoError`` if it did as asked."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
+
+from mailpoller.core.record import record
 
 SERVER_VERSION = "Exchange2013_SP1"
 """The schema that we write: of the versions that know ``SuppressReadReceipts``, the oldest. Newer servers take it
@@ -23,7 +24,7 @@ FLAG_STATUS = '<t:ExtendedFieldURI PropertyTag="0x1090" PropertyType="Integer"/>
 """PidTagFlagStatus, as the element that names it; 2 is flagged."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """One request: the ``operation`` (``GetItem``) and its element."""
 
@@ -31,7 +32,7 @@ class Request:
     element: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """What UpdateItem is to do to one item. ``kind`` is the item's element (``Message``); None for ``categories``
     leaves them."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
+from mailpoller.core.record import record
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.contents import PAGE, Contents, EndlessListing, HistoryLost, history_id
@@ -26,7 +27,7 @@ CLOCK_MARGIN = timedelta(minutes=10)
 """So far our clock may be from the service's."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bookmark:
     """A position. ``history``: the id from which on to ask; ``at``: when it was reached. ``start``: what the first
     listing wants of the messages that were there at that id; None once it has ended, for then the ledger knows what
@@ -68,7 +69,7 @@ class Bookmark:
         return Position(json.dumps(fields))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Listed:
     """A page for the engine, and the history id that was reached, if it is the last one."""
 

@@ -4,11 +4,11 @@ is no other way."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from mailpoller.core.errors import SessionLost
+from mailpoller.core.record import record
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
 from mailpoller.sources.gmail.config import TRASH
@@ -18,7 +18,7 @@ MINIMAL = (("format", "minimal"), ("fields", "id,labelIds,internalDate"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Look:
     """A message as the service shows it now. ``received`` is None where it does not say."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mailpoller.core.record import record
 from mailpoller.wire.http import iso_date
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Item:
     """A message as a listing shows it; None is what the service did not say."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ import structlog
 from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
+from mailpoller.core.record import record
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
 from mailpoller.remote.graph import GraphClient, SyncLost
 from mailpoller.remote.pages import Pages
@@ -39,7 +40,7 @@ class EndlessListing(TransientError):
     """The service's pages make no sense: they have no end, or do not say how to go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bookmark:
     """A position. ``link``: the delta link from which to go on; empty while the first listing has not ended.
     ``swept``: when all that had come lately was listed by its date. ``start`` and ``begun``: what the first listing
@@ -90,7 +91,7 @@ class Bookmark:
         return Position(json.dumps(fields))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Listed:
     """A page for the engine, what is known of its messages, and the delta link that was reached, if it is the last
     one."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from mailpoller.core.message import Position
 from mailpoller.core.ports import Start
+from mailpoller.core.record import record
 
 CONFIRMED = 3
 """Sessions that have to see a gap before a listing goes on past it."""
@@ -17,7 +18,7 @@ MAX_GAPS = 8
 """Gaps that are remembered; more become one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gap:
     """Uids from ``low`` to ``high``, among which a listing lacked ``missing`` messages, as ``sessions`` sessions saw
     it.
@@ -40,7 +41,7 @@ class Gap:
         return f"{self.missing} missing among {span}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bookmark:
     """A position: list from uid ``following`` on; of the uids below ``first`` only what ``start`` wants.
 

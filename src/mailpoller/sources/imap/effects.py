@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
+from mailpoller.core.record import record
 from mailpoller.wire.imap.command import Request
 from mailpoller.wire.imap.names import uid_set
 from mailpoller.wire.imap.protocol import ImapProtocol
@@ -18,7 +19,7 @@ from mailpoller.wire.imap.selected import SelectedFolder
 _NO_FLAGS: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Done:
     """The answer to a command about ``uids``, and what the folder shows of them behind it: their flags, in lower
     case. ``shown`` is None if the server refuses to show it. ``copied``: those that it says to have copied."""

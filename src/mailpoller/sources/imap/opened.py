@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailpoller.core.message import Folder, Position
+from mailpoller.core.record import record
 from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.wire.address import account_url
 from mailpoller.wire.imap.selected import SelectedFolder
@@ -27,7 +28,7 @@ class OpenFolder:
     """Hints of news that a listing or a :meth:`ImapSession.wait` has taken care of."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Seen:
     """How far a folder was listed: to this position, when the server had given this many hints of news."""
 
@@ -38,7 +39,7 @@ class Seen:
     day: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mark:
     """What was known of a folder when it was last listed or its news were told."""
 

@@ -11,9 +11,10 @@ import re
 import stat
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from mailpoller.core.record import record
 
 INBOX = "INBOX"
 """The Maildir itself; every other folder is a dotted directory in it (Maildir++)."""
@@ -124,7 +125,7 @@ def sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One message's file: in ``new`` or ``cur``, under ``name``."""
 
@@ -132,7 +133,7 @@ class Entry:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stamps:
     """When ``new`` and ``cur`` last changed, nanoseconds, and when that was asked.
 
@@ -157,7 +158,7 @@ class Stamps:
         return (self.device, self.places) != (other.device, other.places)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scan:
     """What a folder holds: uid -> file. ``ignored`` counts what is no regular file (links, directories, pipes).
 

@@ -6,10 +6,10 @@ import base64
 import binascii
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from mailpoller.core.message import Position
+from mailpoller.core.record import record
 from mailpoller.sources.maildir.directory import Stamps
 
 _VERSION, _OLD = "2", "1"
@@ -25,7 +25,7 @@ def digest(uid: str) -> bytes:
     return blake2b(uid.encode(), digest_size=_DIGEST_SIZE).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reached:
     """What is known at a position.
 

@@ -6,9 +6,9 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.record import record
 from mailpoller.sources.pop3.reader import AnswerReader, Collected, Enough, ProtocolViolation, Taker
 from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
@@ -26,7 +26,7 @@ PATIENCE_BODY = 60
 _CODE = re.compile(r"\[([A-Za-z0-9/_.-]{1,40})[^\]]{0,80}\]")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """A status line. ``code`` is its response code in capitals (RFC 2449 section 8, RFC 3206), or nothing."""
 

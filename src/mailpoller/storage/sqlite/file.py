@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import structlog
 
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.record import record
 from mailpoller.storage.disk import accessible
 from mailpoller.storage.disk import directory as opened_directory
 from mailpoller.storage.sqlite.errors import SqliteUnavailable
@@ -39,7 +40,7 @@ ROOM_BESIDE = 1.5
 """A migration needs so many times the file's size on its disk: for the copy, and for the log of what it changes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Schema:
     """What a file is meant to hold.
 

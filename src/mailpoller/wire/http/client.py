@@ -13,7 +13,6 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -21,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from mailpoller.core.errors import ConfigError, MailpollerError
+from mailpoller.core.record import record
 from mailpoller.core.spool import Intake
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.http.errors import (
@@ -76,7 +76,7 @@ class Bearer(Protocol):
         """The service took this token."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HttpAnswer:
     """A complete answer. Header names are in lower case; ``host`` is whom to name in errors."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
 import h11
+
+from mailpoller.core.record import record
 
 REQUEST_DEADLINE = timedelta(seconds=5)
 """For whoever has connected, to say what he wants."""
@@ -21,7 +22,7 @@ CONNECTIONS = 16
 _CHUNK = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Page:
     """An answer: its status, and the body, a piece at a time."""
 

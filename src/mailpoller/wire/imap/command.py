@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aioimaplib import aioimaplib as library
 
 from mailpoller.core.errors import SessionLost
+from mailpoller.core.record import record
 from mailpoller.wire.imap.reader import ProtocolViolation, Response, octets_of
 from mailpoller.wire.imap.responses import Fetched, Status
 from mailpoller.wire.imap.selected import SelectedFolder
@@ -24,7 +25,7 @@ _LOOK = 1000
 """After so many FETCH answers each it is asked whether there can be so many."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """The end of a command, and the untagged data it gathered, in order."""
 

@@ -6,7 +6,8 @@ import base64
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from mailpoller.core.record import record
 
 _SHIFTED = re.compile(r"[^\x20-\x7e]+")
 _UNSHIFTED = re.compile(r"&([^-]*)-")
@@ -90,7 +91,7 @@ def uid_sets(uids: Sequence[int], octets: int = 7000) -> Iterator[tuple[Sequence
         yield piece, uid_set(piece)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Namespace:
     """Where folders lie on this server (RFC 2342): the personal prefix (``INBOX.`` on Courier), the hierarchy
     delimiter (empty: flat), and the prefixes of everybody else's folders."""

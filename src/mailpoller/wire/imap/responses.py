@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Literal as Literal_
 
+from mailpoller.core.record import record
 from mailpoller.core.spool import Octets
 from mailpoller.wire.imap.names import Namespace, decode_name
 from mailpoller.wire.imap.reader import Piece, ProtocolViolation, Response
@@ -52,7 +53,7 @@ _MONTHS = {name.encode(): number for number, name in enumerate(MONTH_NAMES, star
 _UTC = (b"+0000", b"-0000")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Status:
     """A status answer: ``kind`` is OK, NO, BAD, BYE or PREAUTH; ``code`` the response code in capitals, or empty,
     with its ``arguments``; ``text`` the server's own words, printable and at most 300 characters."""
@@ -232,7 +233,7 @@ def _ahead(zone: bytes) -> timedelta:
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class Listed:
     """One LIST answer: attributes in lower case, the delimiter (empty: flat), the decoded name."""
 
@@ -276,7 +277,7 @@ def read_namespace(response: Response, *, utf8: bool = False) -> Namespace | Non
 
 
 # --- any values ------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class Literal:
     """A literal among other values, and the size that was announced."""
 

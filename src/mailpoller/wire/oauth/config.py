@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -15,6 +14,7 @@ from mailpoller.core.component import Block, Component
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath, Secret
+from mailpoller.core.record import record
 from mailpoller.wire.dial import confidential
 from mailpoller.wire.oauth.providers import (
     GOOGLE,
@@ -206,7 +206,7 @@ def terms_of(block: Component) -> Terms | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Terms:
     """What a token is asked for with. Equal terms are answered by one token, whoever asks.
 

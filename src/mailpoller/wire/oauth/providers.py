@@ -6,10 +6,10 @@ Microsoft's national clouds are worlds of their own: other hosts for logging in,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from mailpoller.core.authentication import EXCHANGE_ONLINE, GMAIL, Trust
+from mailpoller.core.record import record
 
 ProviderName = Literal["microsoft", "google"]
 CloudName = Literal["global", "us-gov", "us-dod", "china"]
@@ -18,7 +18,7 @@ ServiceName = Literal["imap", "pop3", "smtp", "graph", "ews", "gmail"]
 """What a token is for: the ``type`` of the block that logs in."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cloud:
     """One of Microsoft's clouds, by its hosts. ``outlook`` serves IMAP, POP3, SMTP and EWS; ``delegated`` names it in
     a person's scopes."""
@@ -61,7 +61,7 @@ def trust_of(host: str) -> Trust | None:
     return {"microsoft": EXCHANGE_ONLINE, "google": GMAIL, None: None}[provider_of(host)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Endpoints:
     """Where one provider is asked. ``extra`` goes along with an authorization request."""
 

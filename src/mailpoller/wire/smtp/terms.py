@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from aiosmtplib import SMTPResponse
 
 from mailpoller.core.errors import MessageRejected, TransientError
+from mailpoller.core.record import record
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import TlsMode, TlsPolicy
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelaySettings:
     """Where the relay is and how it is spoken to; without ``credentials`` mail is sent anonymously. ``timeout`` is
     for every single step; ``max_size`` in octets."""

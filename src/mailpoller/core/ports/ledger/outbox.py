@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
+
+from mailpoller.core.record import record
 
 RecipientState = Literal["waiting", "deferred", "accepted", "refused", "cancelled"]
 """``waiting``: not tried yet. ``deferred``: put off, to be tried again. ``accepted``: the relay took it. ``refused``:
@@ -15,7 +16,7 @@ OPEN: frozenset[RecipientState] = frozenset(("waiting", "deferred"))
 """The states in which a recipient is still to get the mail."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutboxRecipient:
     """One recipient of a mail: where it stands, and the relay's last words."""
 
@@ -25,7 +26,7 @@ class OutboxRecipient:
     at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutboxMail:
     """A mail that was accepted to be sent. Its octets lie in a file, under ``digest`` (SHA-256).
 
@@ -57,7 +58,7 @@ class OutboxMail:
         return tuple(one.address for one in self.recipients if one.state in OPEN)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutboxBacklog:
     """What waits to be sent by one identity: mails, their octets, and when the first of them is due."""
 
