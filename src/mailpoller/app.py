@@ -28,7 +28,7 @@ from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoi
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.sections import METRICS, WATERMARKS
-from mailpoller.core.component import Runtime, SinkConfig, SourceConfig, Watermarks
+from mailpoller.core.component import Runtime, SinkConfig, Watermarks
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError, TransientError
 from mailpoller.core.ports import (
@@ -45,6 +45,7 @@ from mailpoller.core.ports import (
     Stage,
 )
 from mailpoller.core.quarantined import Quarantined
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.alarm_texts import AnyKind

@@ -20,9 +20,10 @@ from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import Bystander, MailboxPlan, Ports, Scope
 from mailpoller.assembly.plans import brake_of
 from mailpoller.assembly.shares import Bounds
-from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule, Start
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.alarm import Alarm

@@ -23,7 +23,7 @@ from storm_world import LARGEST, LEDGER, QUEUES, SINK, SOURCE, STRIKES, Climate,
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import Bystander, MailboxParts, MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
-from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import QUARANTINE, Delivery, Disposed, Outcome, Question, Receipt, Refusal, Settlement
 from mailpoller.core.errors import (
     CredentialsRefused,
@@ -36,6 +36,7 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.message import Claim, Folder, Gone, Message, MessageRef, Page, Position, RawMessage
 from mailpoller.core.ports import Mark, Start, Wake
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.alarm import Alarm, Kind

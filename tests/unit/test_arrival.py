@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mailpoller.core.authentication import EXCHANGE_ONLINE, GMAIL, Authentication, Trust
-from mailpoller.core.component import AuthenticationConfig
 from mailpoller.core.message import Message
+from mailpoller.core.source_config import AuthenticationConfig
 from mailpoller.core.verdict import Deliver
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.mail.event import EventRenderer

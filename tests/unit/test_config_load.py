@@ -18,11 +18,12 @@ from pydantic import Field
 from mailpoller.config import Config, ConfigErrors, QuarantineConfig, effective, load
 from mailpoller.config.dump import write_duration, write_size
 from mailpoller.config.registry import Registry
-from mailpoller.core.component import Finding, SourceConfig
+from mailpoller.core.component import Finding
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import OutgoingName, QueueName, Secret, parse_duration, parse_size
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from places import open_to_all
 
 Write = Callable[..., Path]

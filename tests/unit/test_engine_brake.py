@@ -13,9 +13,9 @@ import pytest
 from engine_rig import Rig, log  # noqa: F401
 from pydantic import ValidationError
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import LEAVE, Outcome
 from mailpoller.core.message import Message
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.brake import Brake

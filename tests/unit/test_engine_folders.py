@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from engine_rig import Rig, log, until  # noqa: F401
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.errors import SessionLost, TransientError
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.health import Condition, MailboxHealth
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_source import INBOX, FakeFolder

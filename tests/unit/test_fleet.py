@@ -21,10 +21,11 @@ from mailpoller.assembly import closing as closing_module
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.parts import MailboxPlan, Ports
 from mailpoller.assembly.shares import Bounds
-from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, CredentialsRefused, LedgerUnavailable, TransientError
 from mailpoller.core.literals import OutgoingName
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batcher import Limits

@@ -15,8 +15,9 @@ from mailpoller.assembly import lacking as lacking_module
 from mailpoller.assembly.lacking import Lacking
 from mailpoller.assembly.parts import MailboxPlan
 from mailpoller.assembly.standins import AbsentOutgoing, outgoing_of
-from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.health import Condition
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import State

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import mailpoller
-from mailpoller.core.component import KINDS, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
+from mailpoller.core.component import KINDS, LedgerConfig, OutgoingConfig, SinkConfig
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -20,9 +20,10 @@ from mailpoller.assembly.reload import NEWLY_INSTALLED
 from mailpoller.assembly.reloaded import Reloaded
 from mailpoller.config import load
 from mailpoller.config.registry import Registry
-from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.core.literals import Secret
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.health import Condition
 from mailpoller.testing.builders import plain

@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from mailpoller.config.model import RuleSet
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.policy import POLICIES, USUAL, Policy
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine import pipeline
 from mailpoller.rules.condition import MAX_DEPTH, Condition
 from mailpoller.rules.extraction import Extract

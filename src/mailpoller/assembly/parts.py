@@ -13,10 +13,11 @@ import structlog
 from mailpoller.assembly.shares import Shares
 from mailpoller.assembly.standins import built
 from mailpoller.config.fields import require_secrets, secrets_of
-from mailpoller.core.component import Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.core.record import record
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.budget import Budget

@@ -14,9 +14,11 @@ from mailpoller.config.difference import written_out
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import RELOADED_KEYS, QuarantineConfig
 from mailpoller.config.sections import CONVERSATIONS, QUARANTINE, RULES, TABLE
-from mailpoller.core.component import RuleConfig, Runtime, SourceConfig, spared
+from mailpoller.core.component import Runtime
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Rule
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig, spared
 from mailpoller.core.spool import Spool
 from mailpoller.engine.brake import Brake
 from mailpoller.engine.clock import SystemClock

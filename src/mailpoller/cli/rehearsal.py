@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mailpoller.assembly.parts import Bystander
 from mailpoller.cli.service import denied, reader
 from mailpoller.config import Config
-from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig, SourceConfig
+from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig
 from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import write_disposition
@@ -23,6 +23,7 @@ from mailpoller.core.message import Claim
 from mailpoller.core.ports import Clock, OctetsPlace, Sink, Story
 from mailpoller.core.record import record
 from mailpoller.core.seals.sink import SealedReceipt
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.observer import Observer
 

@@ -12,9 +12,9 @@ from mailpoller.cli.explaining import Explainer
 from mailpoller.cli.mail_of_test import compose
 from mailpoller.config import Config
 from mailpoller.config.tests_found import FoundTest
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.regular import read_regular
+from mailpoller.core.source_config import SourceConfig
 
 LARGEST_MAIL = 64 << 20
 """Octets of a file with a mail at most."""

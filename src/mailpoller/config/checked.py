@@ -16,10 +16,12 @@ from mailpoller.config.node import Node, join
 from mailpoller.config.problems import ConfigErrors, Problem
 from mailpoller.config.sections import Section
 from mailpoller.config.wording import locate
-from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, RuleConfig, SinkConfig, SourceConfig
+from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, SinkConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.record import record
 from mailpoller.core.regular import LARGEST_FILE, require_regular
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig
 
 T = TypeVar("T")
 At = tuple[str, ...]

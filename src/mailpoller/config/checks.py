@@ -15,9 +15,10 @@ from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean
 from mailpoller.config.sections import INTAKES, noun_of
 from mailpoller.config.wording import locate
-from mailpoller.core.component import NO_OUTGOING, Block, SourceConfig
+from mailpoller.core.component import NO_OUTGOING, Block
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.standing import ROOT
 
 

@@ -11,8 +11,9 @@ from mailpoller.config.dump import effective
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import RELOADED_KEYS
 from mailpoller.config.sections import Section
-from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.component import Block
 from mailpoller.core.record import record
+from mailpoller.core.source_config import SourceConfig
 
 _LONGEST = 200
 """Characters of a value that are shown."""

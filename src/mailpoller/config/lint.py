@@ -18,7 +18,8 @@ from mailpoller.config.fields import secrets_of
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
-from mailpoller.core.component import Component, SourceConfig, Watermarks
+from mailpoller.core.component import Component, Watermarks
+from mailpoller.core.source_config import SourceConfig
 
 
 def findings(config: Config) -> Iterator[Problem]:

@@ -26,8 +26,9 @@ from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.sections import Section
 from mailpoller.config.sparing import spared
 from mailpoller.config.wording import REQUIRED, is_lack, unknown_key, validate
-from mailpoller.core.component import Block, SourceConfig
+from mailpoller.core.component import Block
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.source_config import SourceConfig
 
 ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
 """The variable that overrules ``service.environment``."""

@@ -10,16 +10,10 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from mailpoller.config.problems import did_you_mean, either
-from mailpoller.core.component import (
-    KINDS,
-    Component,
-    LedgerConfig,
-    OutgoingConfig,
-    RuleConfig,
-    SinkConfig,
-    SourceConfig,
-)
+from mailpoller.core.component import KINDS, Component, LedgerConfig, OutgoingConfig, SinkConfig
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig
 
 kinds = KINDS
 """``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``."""

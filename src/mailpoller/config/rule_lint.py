@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from mailpoller.config.checked import Config
 from mailpoller.config.problems import Problem
-from mailpoller.core.component import RuleConfig, SourceConfig
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig
 
 MAX_PAIRS = 20_000
 """Rules that are compared with one before them: less than a second. Of more, nothing is said."""

@@ -22,15 +22,9 @@ from mailpoller.config.model import (
     ServiceConfig,
 )
 from mailpoller.config.tests_of_rules import RuleTest
-from mailpoller.core.component import (
-    Block,
-    LedgerConfig,
-    OutgoingConfig,
-    RuleConfig,
-    SinkConfig,
-    SourceConfig,
-    Watermarks,
-)
+from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, SinkConfig, Watermarks
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig
 
 T = TypeVar("T")
 

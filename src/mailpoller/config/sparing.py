@@ -12,7 +12,7 @@ from mailpoller.config.merge import NAME_PATTERN, is_name
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.sections import MAILBOXES
-from mailpoller.core.component import SourceConfig
+from mailpoller.core.source_config import SourceConfig
 
 _OF_A_MAILBOX = re.compile(rf"{MAILBOXES.key}\.({NAME_PATTERN})(?=[.\[]|$)")
 

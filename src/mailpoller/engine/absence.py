@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Claim, Folder
 from mailpoller.core.ports import Backlog, Clock, Session
 from mailpoller.core.record import record
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.numbering import APART, LOOKED_FOR
 from mailpoller.engine.observer import Observer
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.ports import Clock, Source
 from mailpoller.core.record import record
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.health import Health
 from mailpoller.engine.records import Records

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import structlog
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.errors import LedgerUnavailable, Sacrificed, SessionLost
 from mailpoller.core.message import Folder, Page, Position
 from mailpoller.core.ports import Clock, Session, Start
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.batcher import Batch, Batcher, Limits, Stop, Wanted, pages_of

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import structlog
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import Clock
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.absence import Absences
 from mailpoller.engine.claimant import Claimant
 from mailpoller.engine.dispatcher import Dispatcher

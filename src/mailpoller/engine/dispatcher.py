@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 import structlog
 
 from mailpoller.core.attributes import NONE_SAID, Attributes
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import (
     LEAVE,
     QUARANTINE,
@@ -26,6 +25,7 @@ from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
 from mailpoller.core.record import record
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
 from mailpoller.engine.queues import Queue, State

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import structlog
 
-from mailpoller.core.component import SourceConfig
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.health import MailboxHealth
 

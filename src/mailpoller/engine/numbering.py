@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.delivery import Question
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage, Survey
 from mailpoller.core.ports import Census, Clock, FolderState, Session, Sight
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.records import Records
 from mailpoller.mail.date import parse_date
 from mailpoller.mail.parser import parse

@@ -10,7 +10,6 @@ from datetime import timedelta
 
 import structlog
 
-from mailpoller.core.component import SourceConfig
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsMissing,
@@ -25,6 +24,7 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.extras import without
 from mailpoller.core.ports import Clock, Session, Source, Tokened, Wake
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.attended import Attended
 from mailpoller.engine.backoff import BLIP, Backoff

@@ -12,12 +12,14 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, 
 
 from mailpoller.core.attributes import Priority
 from mailpoller.core.classification import MailClass
-from mailpoller.core.component import Block, Finding, RuleConfig, Runtime, SourceConfig
+from mailpoller.core.component import Block, Finding, Runtime
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.formfields import FieldName
 from mailpoller.core.literals import QueueName
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule
+from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.mail.understand.conversation import compile_capturing
 from mailpoller.rules.compiling import compile_condition

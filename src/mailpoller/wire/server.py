@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from mailpoller.core.authentication import Trust
-from mailpoller.core.component import Component, Finding, Runtime, SourceConfig
+from mailpoller.core.component import Component, Finding, Runtime
 from mailpoller.core.literals import FilePath
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import AnyAuth, Credentials, lacking_beside
 from mailpoller.wire.literals import HostName, Wait

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mailpoller.core.authentication import Trust
-from mailpoller.core.component import Block, Finding, SourceConfig
+from mailpoller.core.component import Block, Finding
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.wire import doubtful
 from mailpoller.wire.auth import kind_of, lacking_beside

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.authentication import GMAIL, Trust
-from mailpoller.core.component import Finding, SourceConfig
+from mailpoller.core.component import Finding
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.wire import doubtful
 from mailpoller.wire.dial import confidential
 from mailpoller.wire.literals import Wait

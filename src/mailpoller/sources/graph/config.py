@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
-from mailpoller.core.component import Finding, SourceConfig
+from mailpoller.core.component import Finding
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.remote.exchange import Deletion, FolderNames, check_disposition
 from mailpoller.remote.graph.address import check_url, check_user, service_url
 from mailpoller.wire import doubtful

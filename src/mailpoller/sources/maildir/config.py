@@ -8,9 +8,10 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mailpoller.core.component import SourceConfig, StartLiteral
+from mailpoller.core.component import StartLiteral
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.sources.maildir import directory as on_disk
 from mailpoller.sources.maildir.directory import INBOX
 

@@ -1,0 +1,316 @@
+"""What every kind of mailbox has in its block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
+from mailpoller.core.classification import MailClass
+from mailpoller.core.component import Block, Component, Finding, MailboxPriority, Runtime, StartLiteral, Watermarks
+from mailpoller.core.delivery import LEAVE, Disposition
+from mailpoller.core.literals import (
+    DispositionLiteral,
+    Duration,
+    FilePath,
+    OutgoingName,
+    QueueName,
+    RuleName,
+    RuleSetName,
+    Size,
+)
+from mailpoller.core.message import Account
+from mailpoller.core.policy import POLICIES, Policy, PolicyWord
+from mailpoller.core.ports import Source
+from mailpoller.core.reply_charset import PRESETS, Euro, Preset, Replies, ReplyCharset, WrittenCharset
+from mailpoller.core.standing import ROOT, Department, Standing
+
+
+class SenderFile(Block):
+    """A file that lists senders, one a line; ``#`` begins a comment. It is read anew when it has changed."""
+
+    file: FilePath
+    """At most 4 MiB."""
+
+
+class Excepted(Block):
+    """Whom a policy leaves alone."""
+
+    senders: list[Annotated[str, StringConstraints(min_length=1, max_length=320)] | SenderFile] = Field(min_length=1)
+    """Addresses as they stand in From, domains, or files with such: ``shop@example.com``, ``example.com`` with all
+    below it, ``{file: /etc/mailpoller/partners}``."""
+
+    @field_validator("senders")
+    @classmethod
+    def _plain(cls, senders: list[str | SenderFile]) -> list[str | SenderFile]:
+        for sender in senders:
+            if isinstance(sender, str) and not re.fullmatch(r"[^\s@<>,;]*@?[^\s@<>,;.]+(\.[^\s@<>,;.]+)*", sender):
+                raise ValueError("a sender is an address, or a domain such as example.com")
+        return senders
+
+
+class ClassPolicy(Block):
+    """What becomes of a class of mail: ``action`` or ``queue``, one of them."""
+
+    action: PolicyWord | None = None
+    """``deliver``, ``quarantine`` or ``discard``."""
+    queue: QueueName | None = None
+    """The queue that all mail of the class goes to, in place of those that rules name."""
+    except_: Excepted | None = Field(default=None, alias="except")
+    """Whom it does not hold for: their mail goes where it would go without a policy."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.action is None) == (self.queue is None):
+            raise ValueError("a policy is an action (deliver, quarantine, discard) or a queue")
+        return self
+
+
+class BrakeConfig(Block):
+    """How many mails of one sender are no flood."""
+
+    mails: int = Field(ge=2, le=10_000)
+    """So many, received within ``window``, are delivered; what comes beyond is quarantined until there are fewer."""
+    window: Duration = timedelta(minutes=10)
+    """Counted by when the server received them. At most a day."""
+    except_: Excepted | None = Field(default=None, alias="except")
+    """Who may send any number."""
+
+    @field_validator("window")
+    @classmethod
+    def _bounded(cls, window: timedelta) -> timedelta:
+        if not timedelta(seconds=1) <= window <= timedelta(days=1):
+            raise ValueError("a window is 1s to 1d")
+        return window
+
+
+def spared(excepted: Excepted | None) -> tuple[frozenset[str], tuple[Path, ...]]:
+    """Senders in small letters, and files that list more of them."""
+    written = excepted.senders if excepted is not None else ()
+    senders = frozenset(one.lower().lstrip("@") for one in written if isinstance(one, str))
+    return senders, tuple(one.file for one in written if isinstance(one, SenderFile))
+
+
+def _policy(written: PolicyWord | ClassPolicy) -> Policy:
+    if not isinstance(written, ClassPolicy):
+        return Policy(written)
+    senders, files = spared(written.except_)
+    return Policy(written.action, written.queue or "", senders, files)
+
+
+class AuthenticationConfig(Block):
+    """Whose word is taken on who a message is from."""
+
+    trusted: (
+        Annotated[list[Annotated[str, StringConstraints(pattern=r'^[^\s;="()]{1,255}$')]], Field(max_length=100)]
+        | Literal["topmost_without_id"]
+    )
+    """The authserv-ids (RFC 8601) of the servers whose ``Authentication-Results`` are believed, such as
+    ``mx.example.com``: what stands there before the semicolon. They must be servers that remove such fields of
+    strangers. ``topmost_without_id``: Microsoft 365, which writes none. An empty list: nobody's."""
+
+    def trust(self) -> Trust:
+        """The same as the readers of mail have it."""
+        if isinstance(self.trusted, str):
+            return EXCHANGE_ONLINE
+        return Trust(frozenset(one.lower() for one in self.trusted))
+
+
+class Charset(Block):
+    """In what charset answers are written; what it does not hold is written in a larger one, in the end in UTF-8."""
+
+    default: WrittenCharset = "utf-8"
+    """The charset of this mailbox's customers."""
+    replies: Replies = "choose"
+    """``choose``: the first that holds the answer of US-ASCII, the charset of the message that is answered, and
+    ``default``. ``incoming`` and ``default``: that one, if it holds it."""
+    euro: Euro = "ignore"
+    """Where the charset lacks that sign and nothing else: ISO-8859-15, UTF-8, the text EUR, or what holds for any other
+    character."""
+
+
+class SourceConfig(Component):
+    """A mailbox: one configured account with one or more folders."""
+
+    kind: ClassVar[str] = "sources"
+
+    enabled: bool = True
+    """false keeps the definition and does not poll. Such a mailbox may lack what it needs, and be extended by
+    others."""
+    environment: str | None = None
+    """Poll only where the service runs in this environment. A mailbox without one is polled only in ``production``."""
+    extends: str | None = None
+    """Copy the settings of another mailbox; what is said here overrules them."""
+    formerly: str | None = None
+    """The mailbox's earlier name: its ledger rows are taken over."""
+    address: str | list[str] | None = None
+    """The mailbox's own mail addresses, as they stand in To and Cc: the principal one first, then its aliases."""
+    authentication: AuthenticationConfig | None = None
+    """Whose ``Authentication-Results`` (SPF, DKIM, DMARC) are believed: ``{trusted: [mx.example.com]}``. Left out it is
+    the server of Gmail or Microsoft 365 where the mailbox is there, and nobody's elsewhere."""
+    trusted: bool = False
+    """true: what comes to this mailbox is trusted. The event and rules are told; mailpoller treats it as any other."""
+    departments: list[Department] = Field(default=[ROOT], min_length=1, max_length=100)
+    """The departments that it serves, for the event and for rules. ``root`` is one like any other, and none is all."""
+    charset: Preset | Charset | None = None
+    """In what answers from this mailbox are written. A preset: ISO-8859-1, ISO-2022-JP, GB2312 or BIG5, with ``replies:
+    choose`` and ``euro: EUR``. Without it: UTF-8."""
+    default_for: list[Department] = Field(default=[], max_length=100)
+    """Those of its departments whose default mailbox it is: the others of such a department have its ``outgoing``."""
+    outgoing: OutgoingName | None = None
+    """The outgoing that this mailbox's own quarantine sends by if it names none. Without it: that of the default
+    mailbox of its department, else the only one there is, or the one that says ``default: true``."""
+
+    default_queue: QueueName | None = None
+    """Where a message goes for which no rule names a queue."""
+    default_topic: str = ""
+    """The topic of a message for which no rule sets one."""
+    force_default_queue: bool = False
+    """Everything goes to ``default_queue``, and only rules that ask for ``force_default_queue`` are asked: they may
+    quarantine and discard. Size limit, quarantine marker, loop check and the policies of the classes still apply."""
+    rule_sets: list[RuleSetName] = Field(default_factory=list)
+    """Sets of rules that judge this mailbox's messages before its own ``rules``, in this order."""
+    rules: list[RuleName] = Field(default_factory=list)
+    """The rules that judge this mailbox's messages, in this order. One that a set has named already is not asked
+    again."""
+    auto_replies: PolicyWord | ClassPolicy = "quarantine"
+    """What becomes of automatic answers: of the classes ``auto-reply`` (a bare null Return-Path among them) and
+    ``challenge``. ``deliver``, ``quarantine``, ``discard``, ``{queue: NAME}``, or a block with ``except``."""
+    bounces: PolicyWord | ClassPolicy = "quarantine"
+    """The same for the class ``bounce``."""
+    auto_generated: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``auto-generated``: ticket systems, shops, often a customer's own."""
+    lists: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``list``."""
+    bulk: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``bulk``."""
+    reports: PolicyWord | ClassPolicy = "deliver"
+    """The same for the class ``report``."""
+
+    brake: BrakeConfig | None = None
+    """Quarantines what one sender writes beyond a number of mails, as two programs do that answer one another. None:
+    any number."""
+    max_hops: int = Field(default=100, ge=10, le=10_000)
+    """A mail that has gone through more servers than this (its Received fields) goes in a circle: quarantined."""
+
+    disposition: DispositionLiteral = Disposition(seen=True)
+    """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag:
+    KEYWORD}``."""
+    on_quarantine: DispositionLiteral | None = None
+    """Overrules ``disposition`` for quarantined messages."""
+    on_discard: DispositionLiteral | None = None
+    """Overrules ``disposition`` for discarded messages."""
+    quarantine: dict[str, Any] | None = None
+    """Overrules the top-level ``quarantine`` for this mailbox; merged into it key by key."""
+    watermarks: Watermarks | None = None
+    """Overrules the top-level ``watermarks`` for this mailbox; merged into it key by key."""
+    mode: Literal["live", "shadow"] = "live"
+    """``shadow`` never changes anything in the mailbox: for running beside another ingestor."""
+
+    start: StartLiteral = "unseen"
+    """What the very first run takes: ``now`` (only what arrives later), ``unseen``, ``all`` or ``since:YYYY-MM-DD``."""
+    poll_interval: Duration = timedelta(seconds=60)
+    """How often every folder is listed, also while the server pushes news."""
+    reconnect_interval: Duration = timedelta(seconds=30)
+    """The least wait after a lost connection; grows with jitter to thirty times this, at most one hour. Only after
+    five good minutes one more try comes within three seconds, since most troubles are over by then."""
+    priority: MailboxPriority = "medium"
+    """The mailbox's share where mailboxes have to wait for one another (memory, processor, queues, connections):
+    ``high``, ``medium`` and ``low`` get 4 : 2 : 1. It says nothing about the priority of messages."""
+    max_message_size: Size = 20_000_000
+    """Octets of a message that are downloaded; what lies beyond is never asked for."""
+    oversize: Literal["truncate", "quarantine"] = "truncate"
+    """A larger message is cut to its first octets and marked, or quarantined."""
+    hold_above: int = Field(default=100, ge=0, le=1_000_000_000)
+    """After an epoch change (UIDVALIDITY, host or user), more unknown messages than this hold the mailbox until
+    ``mailpoller accept``."""
+    keep: Duration = timedelta(days=90)
+    """How long the ledger remembers settled messages that have left the mailbox."""
+
+    @field_validator("departments")
+    @classmethod
+    def _once_each(cls, departments: list[str]) -> list[str]:
+        if len(set(departments)) < len(departments):
+            raise ValueError("a department is named twice")
+        return departments
+
+    def own_addresses(self) -> Sequence[str]:
+        """The mailbox's addresses, as far as its keys tell: those of ``address``, else the login if it is one."""
+        if self.address is not None:
+            return [self.address] if isinstance(self.address, str) else self.address
+        account = self.polled_account()
+        return [account.user] if account is not None and "@" in account.user else []
+
+    def trust(self) -> Trust | None:
+        """Whose word on senders is taken; None: nobody's."""
+        return self.authentication.trust() if self.authentication is not None else self.usual_trust()
+
+    def usual_trust(self) -> Trust | None:
+        """Whose word is taken where nothing is said: that of a service whose own mailbox it is, and which removes what
+        strangers write in its place."""
+        return None
+
+    def reply_charset(self) -> ReplyCharset | None:
+        """In what answers are written; None: UTF-8."""
+        if isinstance(self.charset, Charset):
+            return ReplyCharset(self.charset.default, self.charset.replies, self.charset.euro)
+        return None if self.charset is None else PRESETS[self.charset]
+
+    def standing(self) -> Standing:
+        """What its messages are told to be by where they came to."""
+        return Standing(self.trusted, tuple(self.departments), self.force_default_queue)
+
+    def disposition_for(self, kind: str) -> Disposition:
+        """The disposition of an outcome of this kind."""
+        if kind == "skipped" or self.mode == "shadow":
+            return LEAVE
+        if kind == "quarantined" and self.on_quarantine is not None:
+            return self.on_quarantine
+        if kind == "discarded" and self.on_discard is not None:
+            return self.on_discard
+        return self.disposition
+
+    def policies(self) -> Mapping[MailClass, Policy]:
+        """What becomes of each class that is not simply delivered."""
+        made = {kind: _policy(getattr(self, key)) for kind, key in POLICIES.items()}
+        return {kind: policy for kind, policy in made.items() if not policy.delivers}
+
+    def findings(self) -> Iterable[Finding]:
+        yield from super().findings()
+        if _policy(self.auto_replies).delivers and "bounces" not in self.model_fields_set:
+            text = "bounces are a class of their own, and are quarantined: say bounces, too (deliver if you want them)"
+            yield Finding("auto_replies", text)
+
+    def starts_at(self) -> datetime | None:
+        """The instant of ``since:``, midnight UTC; None for the other kinds of start."""
+        if not self.start.startswith("since:"):
+            return None
+        return datetime.fromisoformat(self.start.removeprefix("since:") + "T00:00:00+00:00")
+
+    def named_folders(self) -> Sequence[str]:
+        """The folders that are polled, by the names that they are configured by; empty if there is no choice.
+        What the key ``folders`` says, if there is one."""
+        return tuple(getattr(self, "folders", ()))
+
+    def polled_account(self) -> Account | None:
+        """Where these folders are: equal for two mailboxes that lead to the same mail. None: the keys do not tell.
+        So that nobody polls a folder twice, or one that mail is moved to."""
+        return None
+
+    def folder_key(self, name: str) -> str:
+        """Equal for two names of the same folder. The folder where mail arrives is INBOX, in whatever case."""
+        return "INBOX" if name.upper() == "INBOX" else name
+
+    def build(self, name: str, runtime: Runtime) -> Source:
+        """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if it cannot ever work."""
+        raise NotImplementedError

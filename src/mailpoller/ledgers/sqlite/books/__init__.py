@@ -1,0 +1,1 @@
+"""The ledger's ports, a book for each; together they are the ledger."""

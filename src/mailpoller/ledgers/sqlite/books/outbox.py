@@ -1,0 +1,63 @@
+"""See :class:`~mailpoller.core.ports.ledger.outbox.Outbox`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from mailpoller.core.ports import (
+    OutboxBacklog,
+    OutboxMail,
+    RecipientState,
+)
+from mailpoller.ledgers.sqlite import (
+    outbox,
+)
+from mailpoller.ledgers.sqlite.books.base import Book
+from mailpoller.ledgers.sqlite.values import micros
+
+
+class OutboxBook(Book):
+    """See :class:`~mailpoller.core.ports.ledger.outbox.Outbox`."""
+
+    async def outbox_accept(self, mail: OutboxMail) -> OutboxMail:
+        return await self._write(lambda c: outbox.accept(c, mail))
+
+    async def outbox_known(self, intake: str, key: str) -> OutboxMail | None:
+        return await self._read(lambda c: outbox.known(c, intake, key))
+
+    async def outbox_due(self, identity: str, *, limit: int) -> Sequence[OutboxMail]:
+        now = self._now()
+        return await self._read(lambda c: outbox.due(c, identity, limit, now))
+
+    async def outbox_backlog(self) -> Mapping[str, OutboxBacklog]:
+        return await self._read_aside(outbox.backlog)
+
+    async def outbox_answered(
+        self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None
+    ) -> None:
+        due, now = None if due_at is None else micros(due_at), self._now()
+        await self._write(lambda c: outbox.answered(c, id, said, due, now))
+
+    async def outbox_list(self, *, identity: str | None = None, all: bool = False, limit: int) -> Sequence[OutboxMail]:
+        return await self._read_aside(lambda c: outbox.listed(c, identity, all, limit))
+
+    async def outbox_mail(self, id: str) -> OutboxMail | None:
+        return await self._read(lambda c: outbox.mail(c, id))
+
+    async def outbox_retry(self, id: str) -> int:
+        now = self._now()
+        return await self._write(lambda c: outbox.retry(c, id, now))
+
+    async def outbox_cancel(self, id: str) -> int:
+        now = self._now()
+        return await self._write(lambda c: outbox.cancel(c, id, now))
+
+    async def outbox_done(self, digests: Sequence[bytes]) -> Sequence[bytes]:
+        return await self._read(lambda c: outbox.done(c, digests))
+
+    async def outbox_forget(self, before: datetime) -> int:
+        return await self._write(lambda c: outbox.forget(c, micros(before)))
+
+    async def outbox_rename(self, former: str, name: str) -> int:
+        return await self._write(lambda c: outbox.rename(c, former, name))
