@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes
 from pathlib import Path
@@ -19,7 +20,7 @@ from mailpoller.core.ports import Mail, OutboxMail, Said
 from mailpoller.core.reply_charset import PRESETS
 from mailpoller.core.sender import Sender
 from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
-from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.postman import Postman, waiting_time
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
 from mailpoller.mail.understand.conversation import mint
@@ -52,6 +53,8 @@ class FakeOutgoing:
         self.trouble: list[BaseException] = []
         self.says: dict[str, list[Said]] = {}
         self.hold: asyncio.Event | None = None
+        self.never = ""
+        """The Message-ID of a mail at which the relay says that it is not well."""
 
     async def post(self, mail: Mail) -> Mapping[str, Said]:
         await asyncio.sleep(0)
@@ -59,6 +62,8 @@ class FakeOutgoing:
             await self.hold.wait()
         if self.trouble:
             raise self.trouble.pop(0)
+        if self.never and self.never.encode() in mail.octets:
+            raise TransientError("550 this sender may not write to him")
         self.mails.append(mail)
         return {one: self._said(one) for one in mail.recipients}
 
@@ -366,6 +371,33 @@ async def test_what_waited_too_long_for_a_relay_is_told_after_one_more_try(site:
     assert (recipient.state, recipient.words) == ("refused", "given up after 6 days: down")
 
 
+async def test_one_failed_connection_gives_up_none_that_it_was_not_for(site: Site) -> None:
+    answers = [await site.hand_in() for _ in range(20)]
+    site.clock.seconds += timedelta(days=6).total_seconds()
+    site.outgoing.trouble = [TransientError("the network is not there yet")] * 2
+    async with site.running():
+        await site.until(lambda: not site.outgoing.trouble)
+        await asyncio.sleep(0.05)
+        site.postman.insist()
+        for answer in answers:
+            await site.done(answer["id"])
+    states = [state for answer in answers for state in await site.states(answer["id"])]
+    assert states.count("accepted") >= 18
+
+
+async def test_what_waited_too_long_is_told_though_its_turn_never_comes(site: Site) -> None:
+    answers = [await site.hand_in() for _ in range(20)]
+    site.clock.seconds += timedelta(days=6).total_seconds()
+    site.outgoing.trouble = [TransientError("down")] * 9
+    async with site.running():
+        await site.until(lambda: bool(site.postman.hindered()))
+        site.clock.seconds += 3700
+        site.postman.insist()
+        for answer in answers:
+            await site.done(answer["id"])
+    assert {state for answer in answers for state in await site.states(answer["id"])} == {"refused"}
+
+
 async def test_one_identitys_trouble_is_not_anothers(site: Site) -> None:
     desk = Intake("desk", ("root", "sales"))
     broken = FakeOutgoing()
@@ -509,3 +541,75 @@ async def test_an_outgoing_under_another_name_sends_what_waited_under_the_former
     after.postman._outgoings = {"desk": after.outgoing}
     async with after.running():
         await after.done(answer["id"])
+
+
+async def test_a_mail_whose_cancelling_failed_is_sent_after_all_and_keeps_nobody_busy(site: Site) -> None:
+    site.outgoing.hold = asyncio.Event()
+    answers = [await site.hand_in() for _ in range(3)]
+    async with site.running():
+        await site.until(lambda: len(site.postman._in_hand) == 2)
+        site.ledger.fail("outbox_cancel")
+        with pytest.raises(LedgerUnavailable):
+            await site.postman.cancel(answers[2]["id"])
+        site.outgoing.hold.set()
+        for answer in answers:
+            await site.done(answer["id"])
+    assert await site.states(answers[2]["id"]) == ["accepted"]
+
+
+async def test_an_outgoing_that_gets_another_name_sends_nothing_twice(site: Site) -> None:
+    site.outgoing.hold = asyncio.Event()
+    answers = [await site.hand_in() for _ in range(4)]
+    async with site.running():
+        await site.until(lambda: len(site.postman._in_hand) == 2)
+        site.postman._outgoings = {"desk": (new := FakeOutgoing())}
+        site.use(Senders({"desk": Identity("desk", SUPPORT.sender, formerly="support")}))
+        site.postman.insist()
+        await asyncio.sleep(0.05)
+        site.outgoing.hold.set()
+        for answer in answers:
+            await site.done(answer["id"])
+    ids = [message_from_bytes(one.octets)["Message-ID"] for one in [*site.outgoing.mails, *new.mails]]
+    assert sorted(ids) == sorted(answer["message_id"] for answer in answers)
+
+
+async def test_what_is_held_is_said_no_longer_once_all_of_it_was_cancelled(site: Site) -> None:
+    answer = await site.hand_in()
+    site.use(Senders({}, SENDERS.mailboxes, SENDERS.defaults, SENDERS.intakes))
+    async with site.running():
+        await site.until(lambda: bool(site.postman.hindered()))
+        assert await site.alarm.stands(Kind.OUTBOX_HELD, "support")
+        await site.postman.cancel(answer["id"])
+        site.postman.insist()
+        await site.until(lambda: not site.postman.hindered())
+    assert not await site.alarm.stands(Kind.OUTBOX_HELD, "support")
+
+
+async def test_from_the_moment_that_mail_is_diverted_not_one_more_reaches_a_customer(site: Site) -> None:
+    site.outgoing.hold = asyncio.Event()
+    answers = [await site.hand_in() for _ in range(6)]
+    async with site.running():
+        await site.until(lambda: len(site.postman._in_hand) == 2)
+        diverted = replace(SUPPORT, divert_to="test@x.example")
+        site.use(Senders({"support": diverted}, SENDERS.mailboxes, SENDERS.defaults, SENDERS.intakes))
+        site.postman.insist()
+        site.outgoing.hold.set()
+        for answer in answers:
+            await site.done(answer["id"])
+    assert [one.recipients[0] for one in site.outgoing.mails].count("ada@x.example") == 2
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_a_mail_that_the_relay_takes_for_its_own_trouble_does_not_stop_the_others(site: Site, lanes: int) -> None:
+    site.use(replace(SENDERS, identities={"support": replace(SUPPORT, lanes=lanes)}))
+    first, *others = [await site.hand_in() for _ in range(9)]
+    site.outgoing.never = first["message_id"]
+    async with site.running():
+        await site.until(lambda: bool(site.postman.hindered()))
+        for _ in range(2):
+            site.postman.insist()
+            await asyncio.sleep(0.05)
+        for answer in others:
+            await site.done(answer["id"])
+        assert site.postman.hindered() == []
+    assert await site.states(first["id"]) == ["deferred"]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -37,6 +37,9 @@ LONGEST_WAIT = timedelta(hours=2)
 """but never longer than this."""
 LOOK_AGAIN = timedelta(minutes=1)
 """How often it is looked whether a held identity may send, and whether anything is due that nobody told of."""
+UNTRIED_AFTER = timedelta(hours=1)
+"""An outgoing that has been down for so long lets mail that waited too long be given up without a try of its own. Not
+sooner: after days without power the first connection often fails."""
 TIDY_EVERY = timedelta(hours=6)
 
 _AT_ONCE = 100
@@ -55,8 +58,15 @@ class Round:
     """There is a reason to try now, also after a failure."""
     held: str = ""
     down: str = ""
+    down_since: datetime | None = None
     next_at: float = 0.0
     """Monotonic; before it no further mail is begun, for the sake of the rate."""
+    at_work: bool = False
+    """Mails may be on their way."""
+    passed: int = 0
+    """Mails that the outgoing took or refused."""
+    suspects: dict[str, int] = field(default_factory=dict)
+    """Mails at which the outgoing had trouble, and how many had passed by then."""
 
 
 class Postman:
@@ -147,10 +157,15 @@ class Postman:
         if id in self._in_hand:
             raise MailpollerError("this mail is being sent at this moment; look what became of it: outbox show")
         self._unwanted.add(id)
-        mail = await self._ledger.outbox_mail(id)
-        count = await self._ledger.outbox_cancel(id)
+        try:
+            mail = await self._ledger.outbox_mail(id)
+            count = await self._ledger.outbox_cancel(id)
+        except BaseException:
+            self._unwanted.discard(id)  # it waits as before
+            raise
         if mail is not None and count:
             await self._finished(mail)
+            self.wake(mail.identity)
         return count
 
     # --- for as long as the service runs ---------------------------------------------------------------------------
@@ -166,8 +181,8 @@ class Postman:
                 try:
                     if heeded is not self.senders:
                         senders = self.senders
-                        await self._begin(senders)
-                        heeded = senders
+                        if await self._begin(senders):
+                            heeded = senders
                     waiting = await self._ledger.outbox_backlog()
                     if monotonic() - tidied > TIDY_EVERY.total_seconds() or not tidied:
                         await self._tidy()
@@ -186,11 +201,25 @@ class Postman:
         await stop.wait()
         self.insist()
 
-    async def _begin(self, senders: Senders) -> None:
+    async def _begin(self, senders: Senders) -> bool:
+        """False if a mail is still on its way under the former name of an identity: before that is through, nobody
+        else may take it up."""
+        all_of_it = True
         for name, identity in senders.identities.items():
-            if identity.formerly and (mails := await self._ledger.outbox_rename(identity.formerly, name)):
+            if not identity.formerly:
+                continue
+            former = self._rounds.get(identity.formerly)
+            if former is not None and former.at_work:
+                all_of_it = False
+                continue
+            if mails := await self._ledger.outbox_rename(identity.formerly, name):
                 log.info("outbox.renamed", identity=name, formerly=identity.formerly, mails=mails)
-        self._room.octets = sum(one.octets for one in (await self._ledger.outbox_backlog()).values())
+            await self._alarm.ended(Kind.OUTBOX_HELD, identity.formerly)
+        backlog = await self._ledger.outbox_backlog()
+        for name in senders.identities.keys() - backlog.keys():
+            await self._alarm.ended(Kind.OUTBOX_HELD, name)  # what was held may have been cancelled since
+        self._room.octets = sum(one.octets for one in backlog.values())
+        return all_of_it
 
     async def _tidy(self) -> None:
         """Remove the files of mails that are done with, and forget what is old. Files that the ledger does not know
@@ -222,6 +251,9 @@ class Postman:
             one.wake.clear()
             one.insist.clear()
             if reason := self._idle(one.identity):
+                if one.identity not in await self._ledger.outbox_backlog():
+                    await self._alarm.ended(Kind.OUTBOX_HELD, one.identity)
+                    return
                 await self._hold(one, reason)
                 await _either(one.wake, LOOK_AGAIN.total_seconds())
                 continue
@@ -237,7 +269,13 @@ class Postman:
                 wait = (backlog.due_at - self._clock.now()).total_seconds()
                 await _either(one.wake, min(max(wait, 0.05), LOOK_AGAIN.total_seconds()))
                 continue
-            trouble = await self._batch(one, mails, stop)
+            one.at_work = True
+            try:
+                trouble = await self._batch(one, sorted(mails, key=lambda mail: mail.id in one.suspects), stop)
+            finally:
+                one.at_work = False
+            if one.identity not in self.senders.identities:
+                self._news.set()  # somebody may wait to take over what is left
             if trouble is None:
                 await self._up(one)
                 backoff.reset()
@@ -271,13 +309,18 @@ class Postman:
             self._alarm.fault(one.identity, "outbox.down", reason, "")
         await self._alarm.raised(Kind.OUTGOING_FAILING, one.identity, reason, group=f"outgoing {one.identity}")
         now = self._clock.now()
+        one.down_since = one.down_since or now
+        long = now - one.down_since >= UNTRIED_AFTER
         for mail in mails:
-            if mail.gives_up_at <= now and mail.id not in self._in_hand and mail.id not in self._unwanted:
+            if mail.gives_up_at > now or not (long or mail.id in one.suspects):
+                continue
+            if mail.id not in self._in_hand and mail.id not in self._unwanted:
                 current = await self._ledger.outbox_mail(mail.id)
                 if current is not None and current.open:
                     await self._concluded(current, dict.fromkeys(current.open, Said("deferred", reason)))
 
     async def _up(self, one: Round) -> None:
+        one.down_since = None
         if one.down:
             one.down = ""
             log.info("outbox.up", identity=one.identity)
@@ -286,25 +329,33 @@ class Postman:
     # --- mails -----------------------------------------------------------------------------------------------------
     async def _batch(self, one: Round, mails: Sequence[OutboxMail], stop: asyncio.Event) -> MailpollerError | None:
         """Send these, as many at once as there are connections. The trouble that ended it, if it is the outgoing's."""
-        identity = self.senders.identities[one.identity]
         waiting: Iterator[OutboxMail] = iter(mails)
         trouble: MailpollerError | None = None
+
+        def over() -> bool:
+            return trouble is not None or stop.is_set() or bool(self._idle(one.identity))
 
         async def lane() -> None:
             nonlocal trouble
             for mail in waiting:
-                if trouble is not None or stop.is_set() or self._idle(one.identity):
+                if over():
+                    return
+                if mail.id in self._unwanted:
+                    continue
+                await self._pace(one, self.senders.identities[one.identity])
+                if over():
                     return
                 if mail.id in self._unwanted:
                     continue
                 self._in_hand.add(mail.id)
                 try:
-                    await self._pace(one, identity)
-                    trouble = await self._send(identity, mail) or trouble
+                    # As whom it is sent is asked now: another configuration may hold since the last one.
+                    trouble = await self._send(one, self.senders.identities[one.identity], mail) or trouble
                 finally:
                     self._in_hand.discard(mail.id)
 
-        lanes = min(identity.lanes, len(mails))
+        known = self.senders.identities.get(one.identity)
+        lanes = min(known.lanes, len(mails)) if known is not None else 1
         if lanes == 1:
             await lane()
         else:
@@ -321,9 +372,12 @@ class Postman:
         if (wait := one.next_at - now - 60.0 / identity.rate) > 0:
             await self._clock.sleep(wait)
 
-    async def _send(self, identity: Identity, mail: OutboxMail) -> MailpollerError | None:
+    async def _send(self, one: Round, identity: Identity, mail: OutboxMail) -> MailpollerError | None:
         """One mail to all who are still to get it. What it returns is the outgoing's trouble, and no word about the
-        mail is recorded then."""
+        mail is recorded then.
+
+        Trouble at the same mail again, when others have passed since, is that mail's: it is put off alone. Relays say
+        of a recipient that he does not take our sender, in words by which they mean all of our mail elsewhere."""
         began = monotonic()
         to = mail.open
         try:
@@ -338,12 +392,17 @@ class Postman:
                 return TransientError(f"the outgoing {identity.name} is not there")
             said = await _post(outgoing, Mail(mail.sender, envelope, octets))
         except (TransientError, CredentialsRefused, ConfigError) as error:
-            return error
+            if one.passed <= one.suspects.get(mail.id, one.passed):
+                one.suspects.setdefault(mail.id, one.passed)
+                return error
+            said = dict.fromkeys(envelope, Said("deferred", str(error)))
         except Exception as error:
             if (trouble := machine_trouble(error)) is not None:
                 return TransientError(trouble)
             log.exception("outbox.crashed", id=mail.id, identity=identity.name)
             said = dict.fromkeys(envelope, Said("deferred", f"this is a bug: {type(error).__name__}"))
+        one.suspects.pop(mail.id, None)
+        one.passed += any(answer.state != "deferred" for answer in said.values())
         if identity.divert_to:
             said = dict.fromkeys(to, next(iter(said.values())))
         return await self._concluded(mail, said, elapsed_s=round(monotonic() - began, 3))
