@@ -30,9 +30,13 @@ class Arrival:
         self._closed = declared and bool(self._own)
         self._trust = trust or Trust()
         self._trusts = trust is not None
+        self._one = self._closed and not self._aliases and not self._trusts
 
     def note(self, message: Message) -> None:
         """Say of ``message`` where it arrived and who vouches for what. Never raises; bounded time."""
+        if self._one and (named := self._named(message)):
+            message.delivered_to = named  # whatever else is noted, it would be this one
+            return
         headers = message.headers
         fields = _wanted(headers)
         own = own_until(headers, fields[_RECEIVED], self._trust) if _RECEIVED in fields else 0
@@ -64,13 +68,19 @@ class Arrival:
             return known
         if other and not self._closed:
             return other
-        for named in (*message.to[:_ADDRESSES], *message.cc[:_ADDRESSES]):
-            if found := self._known(named.address):
-                return found
+        if named := self._named(message):
+            return named
         if not self._own:
             return None
         foreign = _noted(message.headers, fields, own, len(message.headers))
         return next((found for one in foreign if (found := self._known(one))), None)
+
+    def _named(self, message: Message) -> str:
+        """The first address of ours to which the mail is written; or ""."""
+        for named in (*message.to[:_ADDRESSES], *message.cc[:_ADDRESSES]):
+            if found := self._known(named.address):
+                return found
+        return ""
 
     def _known(self, address: str) -> str:
         """The address of ours that this is, whatever its case and its detail behind a plus sign (RFC 5233); or ""."""
