@@ -196,6 +196,16 @@ class Answering(ScriptedImap):
         return self.search
 
 
+class Boasting(ScriptedImap):
+    """Says that a message is there before it asked for it."""
+
+    async def _append(self, conversation: Conversation, tag: str, arguments: str) -> bytes:
+        return b"%T OK [APPENDUID 7 1] done\r\n"
+
+    def __init__(self) -> None:
+        super().__init__({"APPEND": self._append})
+
+
 async def kinds(sink: Any, *orders: Any) -> str:
     """What becomes of each: + receipt, r refused for good, m and q put off, D the queue is down."""
     try:
@@ -280,4 +290,11 @@ async def test_a_large_message_over_a_thin_line_is_not_given_up(tmp_path: Path) 
     async with Slow(OK) as server:
         sink = queue(tmp_path, server.port, command_timeout="2s")
         assert await kinds(sink, make_delivery(1, b"Subject: x\r\n\r\n" + b"y" * 40_000_000)) == "+"
+        await sink.close()
+
+
+async def test_an_ok_of_a_server_that_never_took_the_octets_is_no_receipt(tmp_path: Path) -> None:
+    async with Boasting() as server:
+        sink = queue(tmp_path, server.port)
+        assert await kinds(sink, make_delivery(1)) == "D"
         await sink.close()

@@ -264,6 +264,8 @@ class ImapProtocol(Connection):
             return
         if request is None or status.kind not in ("OK", "NO", "BAD"):
             raise ProtocolViolation(f"an answer to nothing that was asked: {self._quoted(line, status)}")
+        if status.ok and request.replies:  # a literal or an answer of ours that it cannot have read
+            raise ProtocolViolation(f"it says that {request.name} is done, and never asked for all of it")
         self._heed(status)
         if status.code == "COPYUID":
             self._copied(status, request)
