@@ -159,11 +159,18 @@ def test_redeliver_works_where_the_mailbox_has_nothing_any_more(site: Site) -> N
         assert site.events()[0]["redelivery"] == 1 and held(site) == {}
 
 
-@pytest.mark.parametrize(("when", "number"), [("before", 3), ("after", 3)])
+@pytest.mark.parametrize(
+    ("when", "step", "number"),
+    [
+        ("before", "sink.deliver", 3),
+        ("after", "sink.deliver", 3),
+        ("before", "quarantine.remove", 1),
+    ],
+)
 def test_killed_while_it_is_released_it_is_neither_lost_nor_twice_in_the_queue(
-    site: Site, when: str, number: int
+    site: Site, when: str, step: str, number: int
 ) -> None:
-    with site.run(kill=(when, "sink.deliver", number)) as daemon:  # the quarantine, the queue of "human", and this
+    with site.run(kill=(when, step, number)) as daemon:  # the quarantine, the queue of "human", and this
         carried(site, daemon, "robot one")
         carried(site, daemon, "human")
         mid = held(site)["robot one"]

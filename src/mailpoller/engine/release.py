@@ -69,6 +69,8 @@ class Releases:
         self._queues = queues
         self._workers = workers
         self._in_hand: set[str] = set()
+        self._unnoted: dict[str, Mapping[str, str]] = {}
+        """Delivery id -> receipts of what is being released."""
 
     def handlers(self) -> dict[str, Handler]:
         """Verb -> what carries it out."""
@@ -125,6 +127,9 @@ class Releases:
                 octets.close()
             if outcome != "held":
                 await self._store.remove([held.delivery_id])
+                # Not before: a queue that is known to have it gets it under another id if it is released again.
+                if receipts := self._unnoted.get(held.delivery_id):
+                    await self._note(held, receipts)
             await self._custody.note(what, held, by, f"{outcome}: {detail}")
             return outcome, detail
         except MessageGone as gone:
@@ -133,6 +138,7 @@ class Releases:
             return "held", str(error)
         finally:
             self._in_hand.discard(held.delivery_id)
+            self._unnoted.pop(held.delivery_id, None)
 
     # --- judged --------------------------------------------------------------------------------------------------
     async def _retry(self, held: Quarantined, raw: RawMessage, *, anew: bool = False) -> Outcome:
@@ -151,7 +157,7 @@ class Releases:
             return "discarded", f"today's rules say so: {verdict.reason}"
         for name in judged.route:
             if name in judged.deliveries:
-                await self._deliver(name, judged.deliveries[name], held)
+                await self._note(held, await self._deliver(name, judged.deliveries[name]))
         return "delivered", ", ".join(judged.route)
 
     # --- released ------------------------------------------------------------------------------------------------
@@ -178,7 +184,7 @@ class Releases:
             delivery_id=mint_delivery_id(held.mid, name, raw.claim.generation, identity),
             released_by=by,
         )
-        await self._deliver(name, delivery, held)
+        self._unnoted[held.delivery_id] = await self._deliver(name, delivery)
         return "delivered", name
 
     async def _read(self, held: Quarantined, raw: RawMessage, *, bodies: bool) -> Message:
@@ -202,15 +208,18 @@ class Releases:
             return {name: word for name, word in story.receipts.items() if name not in _NOT_QUEUES}
         return {}
 
-    async def _deliver(self, name: str, delivery: Delivery, held: Quarantined) -> None:
-        """Returns once the queue holds it, and raises otherwise."""
+    async def _deliver(self, name: str, delivery: Delivery) -> Mapping[str, str]:
+        """The receipt, once the queue holds it; raises otherwise."""
         if name not in self._queues:
             raise MailpollerError(f"there is no queue {name}")
         (answer,) = await self._queues[name].deliver([delivery])
         if not isinstance(answer, Receipt):
             raise MailpollerError(f"{name} refuses it: {answer.reason}")
+        return {name: answer.reference}
+
+    async def _note(self, held: Quarantined, receipts: Mapping[str, str]) -> None:
         with suppress(LedgerUnavailable):  # it is there; should we not note that, its id is known there
-            await self._stories.brought(held.mid, {name: answer.reference})
+            await self._stories.brought(held.mid, receipts)
 
 
 def _after(held: Quarantined, wish: str) -> int:
