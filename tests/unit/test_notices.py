@@ -207,6 +207,22 @@ async def test_a_damaged_message_holds_up_no_other_notice(site: Site) -> None:
     assert len(await site.owed()) == 1
 
 
+async def test_a_message_that_upsets_our_code_is_told_of_and_holds_up_no_other_notice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fragile(raw: RawMessage) -> Any:
+        if b"n 1" in bytes(raw.octets.view()):
+            raise LookupError("a bug")
+        return parse(raw)
+
+    sink = site.queue("support")
+    await site.store.deliver([quarantined(uid, plain(subject=f"n {uid}")) for uid in (1, 2)])
+    monkeypatch.setattr("mailpoller.engine.notices.parse", fragile)
+    await site.notices.bring()
+    defects = [json.loads(held.event)["data"]["defects"] for held in sink.held.values()]
+    assert sorted(defects) == [[], ["unparsed"]] and await site.owed() == []
+
+
 async def test_what_is_held_is_told_at_once_while_the_service_runs(site: Site) -> None:
     sink, ended = site.queue("support"), asyncio.Event()
     running = asyncio.create_task(site.notices.run(ended))

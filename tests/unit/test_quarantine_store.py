@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -80,6 +82,16 @@ async def test_octets_and_reason_come_back_as_they_were_also_without_the_index(s
         await store.close()
         for name in ("index.db", "index.db-wal", "index.db-shm"):
             (site.path / name).unlink(missing_ok=True)
+
+
+async def test_a_row_of_the_index_that_makes_no_sense_is_read_anew_from_its_file(site: Site) -> None:
+    store = site.store()
+    await store.deliver([make_delivery(uid) for uid in (1, 2)])
+    with closing(sqlite3.connect(site.path / "index.db", isolation_level=None)) as index:
+        index.execute("UPDATE held SET line = X'7B7D' WHERE id = (SELECT min(id) FROM held)")
+    with pytest.raises(TransientError):
+        await store.owed(HandClock().now() + timedelta(days=9), but=[], limit=9)
+    assert len(await store.owed(HandClock().now() + timedelta(days=9), but=[], limit=9)) == 2
 
 
 async def test_a_damaged_index_is_made_anew_from_the_files(site: Site) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from mailpoller.core.delivery import QUARANTINE, Delivery, Receipt
-from mailpoller.core.errors import MailpollerError, MessageGone, TransientError
+from mailpoller.core.errors import MailpollerError, MessageGone, TransientError, machine_trouble
 from mailpoller.core.ports import Clock, QuarantineStore
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets
@@ -128,11 +129,16 @@ class Notices:
             ready: list[Quarantined] = []
             for held, octets in opened:
                 try:
-                    deliveries.append(await self._delivery(place, held, octets))
+                    deliveries.append(await self._made(place, held, octets))
                     ready.append(held)
                 except NoWorker as trouble:
                     until = self._clock.now() + MACHINE_AGAIN
                     await self._store.put_off([held.delivery_id], until, str(trouble), counted=False)
+                except Exception as error:
+                    if machine_trouble(error) is not None:
+                        raise
+                    until = put_off(self._clock.now(), held.notice_tries)
+                    await self._store.put_off([held.delivery_id], until, type(error).__name__, counted=True)
             return not deliveries or await self._deliver(place, ready, deliveries)
         finally:
             for _, octets in opened:
@@ -151,14 +157,26 @@ class Notices:
             await self._store.put_off([held.delivery_id], until, str(error), counted=True)
             return None
 
+    async def _made(self, place: Queue, held: Quarantined, octets: Octets) -> Delivery:
+        """The notice of one message. What upsets our code is told of without what it says."""
+        try:
+            return await self._delivery(place, held, octets)
+        except MailpollerError:
+            raise
+        except Exception as error:
+            if machine_trouble(error) is not None:
+                raise
+            log.exception("notice.crashed", mid=held.mid, mailbox=held.mailbox, queue=place.name)
+            return await self._delivery(place, replace(held, parsed=False), octets)
+
     async def _delivery(self, place: Queue, held: Quarantined, octets: Octets) -> Delivery:
-        raw, verdict = raw_of(held, octets), verdict_of(held)
+        raw = raw_of(held, octets)
         message = parse(raw) if held.parsed else unparsed(raw)
         if place.payload == "parsed" and held.parsed:
             message.take_body(await body_of(raw, self._workers))
         return delivery_of(
             message,
-            verdict,
+            verdict_of(held),
             place,
             name=QUARANTINE,
             held=held,

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from mailpoller.core.quarantined import Quarantined, Selection
-from mailpoller.quarantine.form import line, understood
+from mailpoller.quarantine.form import Damaged, line, understood
 
 log = structlog.get_logger(__name__)
 
@@ -216,7 +216,11 @@ class Index:
 
 def _row(row: tuple[bytes, int, int, str]) -> Quarantined:
     octets, owed, tries, trouble = row
-    return replace(understood(octets), notice_owed=bool(owed), notice_tries=tries, notice_trouble=trouble)
+    try:
+        held = understood(octets)
+    except Damaged as error:
+        raise sqlite3.DatabaseError(f"a row of the index: {error}") from None  # the files know better
+    return replace(held, notice_owed=bool(owed), notice_tries=tries, notice_trouble=trouble)
 
 
 def _micros(at: datetime) -> int:
