@@ -85,7 +85,9 @@ def mailpoller(
 
     def start(user: str, directory: Path) -> tuple[list[str], Callable[[], int]]:
         site = Service(directory / "site", payload=payload, **service)
-        site.imap(user, road.port, road.ca_file, max_message_size="60MB")
+        # The address that the letters are written to, as a mailbox has one.
+        address = f"{user.partition('-')[0]}@example.org"
+        site.imap(user, road.port, road.ca_file, max_message_size="60MB", address=address)
         argv = site.command("run", "--once")
         if profile is not None:
             # Beside the interpreter, if it was installed there: requirements/bench.txt
