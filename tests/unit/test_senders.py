@@ -55,6 +55,36 @@ def test_a_mail_is_from_the_identity_of_its_mailbox_or_department(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    "mistake", ["poll_interval: never", "rules: [nobody]", "type: none", "outgoing: [support], port: x"]
+)
+def test_an_error_in_a_mailbox_lets_no_mail_leave_in_another_ones_name(tmp_path: Path, mistake: str) -> None:
+    file = tmp_path / "mailpoller.yaml"
+    text = TEXT.replace("ENVIRONMENT", "production")
+    text = text.replace("username: b, outgoing: sales", f"username: b, outgoing: sales, {mistake}", 1)
+    if "outgoing: [" in mistake:
+        text = text.replace("outgoing: sales, ", "", 1)
+    file.write_text(text)
+    config = load(file, sparing=True)
+    assert set(config.wrong) == {"b"}
+    found = senders_of(config)
+    if "outgoing: [" in mistake:
+        with pytest.raises(EntryRefused):
+            chosen(found, "shop", department="deals")
+    else:
+        assert chosen(found, "shop", department="deals") == "sales@example.com"
+        assert chosen(found, "shop", mailbox="b") == "sales@example.com"
+    assert chosen(found, "desk") == "support@example.com"
+
+
+def test_an_error_in_the_default_mailbox_of_a_department_is_not_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "mailpoller.yaml"
+    text = TEXT.replace("username: b,", "username: b, poll_interval: never,", 1).replace("ENVIRONMENT", "production")
+    file.write_text(f"{text}  d: {{extends: box, enabled: true, departments: [deals], username: d}}\n")
+    config = load(file, sparing=True)
+    assert set(config.wrong) == {"b"} and config.runs("d")
+
+
+@pytest.mark.parametrize(
     ("intake", "said"),
     [
         ("desk", {"identity": "sales"}),

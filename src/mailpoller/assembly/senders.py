@@ -18,7 +18,9 @@ def senders_of(config: Config) -> Senders:
     }
     holding: defaultdict[str, set[str]] = defaultdict(set)
     serving: defaultdict[str, set[str]] = defaultdict(set)
-    for one in mailboxes.values():
+    for name, one in mailboxes.items():
+        if not one.identity and name in config.wrong:
+            continue  # whom its answers are from cannot be told
         holding[one.identity].update(one.departments)
         for department in one.departments:
             serving[department].add(one.identity)

@@ -255,7 +255,7 @@ class _Loading:
         departments = by_department(inherited)
         for name, merged in inherited.items():
             before = len(self._problems)
-            self._written[name] = merged
+            self._written[name] = self._places[row.key, name] = merged
             disabled = is_off(merged)
             self._refuse_locked(sections, row, name)
             model = SourceConfig if disabled and "type" not in merged.entries else self._class(row, merged)

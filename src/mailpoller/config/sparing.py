@@ -9,11 +9,13 @@ from types import MappingProxyType
 
 from mailpoller.config.checked import At, Config
 from mailpoller.config.merge import NAME_PATTERN, is_name
-from mailpoller.config.node import Node
+from mailpoller.config.node import Node, plain
+from mailpoller.config.partial import partial
 from mailpoller.config.problems import Problem
 from mailpoller.config.sections import MAILBOXES
 from mailpoller.core.source_config import SourceConfig
 
+_ANSWERING = ("departments", "default_for", "outgoing", "charset")
 _OF_A_MAILBOX = re.compile(rf"{MAILBOXES.key}\.({NAME_PATTERN})(?=[.\[]|$)")
 
 
@@ -35,9 +37,11 @@ def spared(
         if error not in said:
             said.append(error)
     right = {name: block for name, block in config.mailboxes.items() if name not in wrong}
-    places: dict[At, Node] = {(MAILBOXES.key, name): nodes[name] for name in wrong}
+    places: dict[At, Node] = {
+        at: config.places.get(at, nodes[name]) for name in wrong for at in [(MAILBOXES.key, name)]
+    }
     known = [name for name in nodes if name in right or name in wrong]
-    made = {name: right[name] if name in right else _stand_in(nodes[name]) for name in known}
+    made = {name: right[name] if name in right else _stand_in(places[MAILBOXES.key, name]) for name in known}
     result = replace(
         config.but(**{MAILBOXES.key: MappingProxyType(made)}),
         wrong=MappingProxyType({name: tuple(said) for name, said in wrong.items()}),
@@ -48,10 +52,13 @@ def spared(
 
 
 def _stand_in(node: Node) -> SourceConfig:
-    """A mailbox that says whether it is to be polled, and nothing else."""
+    """A mailbox that says whether it is to be polled, and as whom it is answered from: its department's mail is not
+    to leave in another one's name."""
     written = {key: child.value for key, child in node.entries.items()}
     environment, type_ = written.get("environment"), written.get("type")
+    said = partial(SourceConfig, {key: plain(node.entries[key]) for key in _ANSWERING if key in node.entries})
     return SourceConfig.model_construct(
+        **{key: getattr(said, key) for key in _ANSWERING if hasattr(said, key)},
         type=type_ if isinstance(type_, str) else "unknown",
         enabled=written.get("enabled") is not False,
         environment=environment if isinstance(environment, str) and is_name(environment) else None,
