@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mailpoller.core.delivery import LEAVE, Outcome
+from mailpoller.core.errors import TransientError
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.core.quarantined import Selection
-from mailpoller.core.spool import Octets
+from mailpoller.core.spool import Octets, Spool
 from mailpoller.ledgers.sqlite import SqliteLedgerConfig
-from mailpoller.quarantine import Store, StoreConfig
+from mailpoller.quarantine import Store, StoreConfig, takeover
 from mailpoller.quarantine.takeover import take_over
 from mailpoller.sinks.maildir import MaildirQueueConfig
 from mailpoller.testing.builders import auto_reply
@@ -99,3 +100,35 @@ async def test_killed_between_two_mails_it_goes_on_and_holds_none_twice(tmp_path
     await take_over(store.path, store, Ledger(), spool)  # type: ignore[arg-type]
     assert len(await store.find(ALL, limit=9)) == 5
     assert not (store.path / "new").exists()
+
+
+class NoLedger:
+    async def mailboxes(self) -> list[str]:
+        return []
+
+
+async def test_what_was_kept_for_years_is_kept_as_long_as_what_comes_today(tmp_path: Path, store: Store) -> None:
+    await last_resort(tmp_path, b"Subject: 1\r\n\r\n")
+    (path,) = (store.path / "new").iterdir()
+    path.rename(path.with_name("1000000000." + path.name.partition(".")[2]))
+    await take_over(store.path, store, NoLedger(), make_runtime(tmp_path).spool)  # type: ignore[arg-type]
+    (held,) = await store.find(ALL, limit=9)
+    assert HandClock().now() - held.held_at < timedelta(minutes=1) and "since 2001-09-09" in held.detail
+
+
+async def test_a_file_that_cannot_be_read_keeps_no_other_from_it(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await last_resort(tmp_path, *(f"Subject: {number}\r\n\r\n".encode() for number in range(5)))
+    real, bad = takeover._read, sorted((store.path / "new").iterdir())[0]
+
+    def read(path: Path, spool: Spool) -> Octets | None:
+        if path == bad:
+            raise TransientError("no rights")
+        return real(path, spool)
+
+    monkeypatch.setattr(takeover, "_read", read)
+    with pytest.raises(TransientError):
+        await take_over(store.path, store, NoLedger(), make_runtime(tmp_path).spool)  # type: ignore[arg-type]
+    assert len(await store.find(ALL, limit=9)) == 4
+    assert list((store.path / "new").iterdir()) == [bad]

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -151,7 +152,7 @@ class Store:
         return await self._worker.do(self._remove, delivery_ids)
 
     async def take_over(self, held: Quarantined, octets: Octets) -> None:
-        """Hold what was held in another place; once more is as once. Raises :class:`TransientError`."""
+        """Hold from now on what was held in another place; once more is as once. Raises :class:`TransientError`."""
         await self._worker.do(self._take_over, held, octets)
         self.news.set()
 
@@ -354,6 +355,7 @@ class Store:
         with self._disk("write to"):
             if self._known([held.delivery_id]):
                 return
+            held = replace(held, held_at=self._clock.now())
             if faults := self._files.hold([(held, octets)]):
                 raise faults[held.delivery_id]
             self._note([held])

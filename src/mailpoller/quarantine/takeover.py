@@ -13,7 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import TransientError, machine_trouble
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Ledger, Story
 from mailpoller.core.quarantined import Quarantined
@@ -30,6 +30,8 @@ _FOLDERS = ("new", "cur")
 _OURS = re.compile(r"(\d{1,12})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[^:/]+(?::.*)?")
 _AT_ONCE = 20
 _PIECE = 1 << 20
+_LATEST = 1 << 37
+"""Seconds since 1970 that a date can say (RFC 3339: four digits of a year)."""
 
 
 async def take_over(place: Path, store: Store, ledger: Ledger, spool: Spool) -> int:
@@ -37,14 +39,22 @@ async def take_over(place: Path, store: Store, ledger: Ledger, spool: Spool) -> 
 
     Whose each was the ledger says, by the digest of its octets and the name of its receipt; where it does not know,
     the mail is held as nobody's. Its notice is not owed: it was refused, or nobody was to be told. Killed at any
-    moment, the next call goes on. Raises :class:`~mailpoller.core.errors.TransientError`.
+    moment, the next call goes on. ``quarantine.keep`` begins now: until now nothing was ever removed there.
+
+    Raises :class:`~mailpoller.core.errors.TransientError`; a file that cannot be read keeps no other from it.
     """
+    paths = await asyncio.to_thread(_listed, place)
+    trouble: TransientError | None = None
     taken = 0
-    while paths := await asyncio.to_thread(_listed, place):
+    for start in range(0, len(paths), _AT_ONCE):
         opened: list[tuple[Path, Octets]] = []
         try:
-            for path in paths:
-                octets = await asyncio.to_thread(_read, path, spool)
+            for path in paths[start : start + _AT_ONCE]:
+                try:
+                    octets = await asyncio.to_thread(_read, path, spool)
+                except TransientError as error:
+                    trouble = trouble or error
+                    continue
                 opened += [] if octets is None else [(path, octets)]
             stories = await _stories(ledger, opened)
             for path, octets in opened:
@@ -52,11 +62,13 @@ async def take_over(place: Path, store: Store, ledger: Ledger, spool: Spool) -> 
         finally:
             for _, octets in opened:
                 octets.close()
-        await asyncio.to_thread(_remove, paths)
+        await asyncio.to_thread(_remove, [path for path, _ in opened])
         taken += len(opened)
     if taken:
         log.info("quarantine.taken_over", messages=taken)
     await asyncio.to_thread(_tidy, place)
+    if trouble is not None:
+        raise trouble
     return taken
 
 
@@ -66,7 +78,7 @@ def _listed(place: Path) -> list[Path]:
         for folder in _FOLDERS:
             if (place / folder).is_dir() and not (place / folder).is_symlink():
                 found += [path for path in (place / folder).iterdir() if path.is_file() and not path.is_symlink()]
-    return sorted(found)[:_AT_ONCE]
+    return sorted(found)
 
 
 def _read(path: Path, spool: Spool) -> Octets | None:
@@ -98,6 +110,7 @@ async def _stories(ledger: Ledger, opened: Sequence[tuple[Path, Octets]]) -> Map
 
 def _described(path: Path, octets: Octets, story: Story | None) -> Quarantined:
     ours = _OURS.fullmatch(path.name)
+    since = datetime.fromtimestamp(min(int(ours[1]) if ours else path.stat().st_mtime, _LATEST), UTC)
     delivery_id = ours[2] if ours else str(uuid5(NAMESPACE_OID, f"{path.name}\0{octets.digest.hex()}"))
     held = Quarantined(
         delivery_id=delivery_id,
@@ -107,9 +120,9 @@ def _described(path: Path, octets: Octets, story: Story | None) -> Quarantined:
         epoch="",
         uid="",
         reason=FORMER_NAME,
-        detail="it was in the directory of last resort of an earlier version",
+        detail=f"it was in the directory of last resort of an earlier version, since {since:%Y-%m-%d}",
         rules=(),
-        held_at=datetime.fromtimestamp(int(ours[1]) if ours else path.stat().st_mtime, UTC),
+        held_at=since,
         size=octets.size,
         digest=octets.digest,
         notice_owed=False,
@@ -135,7 +148,12 @@ def _described(path: Path, octets: Octets, story: Story | None) -> Quarantined:
     )
     if not held.parsed:
         return held
-    message = parse(RawMessage(Claim(ref, story.mid), octets))
+    try:
+        message = parse(RawMessage(Claim(ref, story.mid), octets))
+    except Exception as error:
+        if machine_trouble(error) is not None:
+            raise
+        return replace(held, parsed=False)
     return replace(held, subject=message.subject[:1000])
 
 
