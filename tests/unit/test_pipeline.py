@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import structlog
 
 from mailpoller.core.attributes import Attributes
 from mailpoller.core.classification import Classification
+from mailpoller.core.errors import ConfigError
 from mailpoller.core.message import Address, Body, Message
 from mailpoller.core.policy import Policy
 from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine
+from mailpoller.engine.brake import Brake
 from mailpoller.engine.pipeline import Pipeline
 from unit.rule_message import BodyReads, a_message
 
@@ -253,6 +256,15 @@ def test_list_of_excepted_senders_is_read_anew_when_it_has_changed(tmp_path: Pat
         assert delivered("jane@example.com")  # the machine's trouble is no mail's
         assert delivered("jane@example.com")
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("list.unread", "No such file or directory")]
+
+
+def test_nothing_is_judged_by_a_list_of_excepted_senders_that_nobody_has_read_yet(tmp_path: Path) -> None:
+    for make in (
+        lambda: pipeline(policies={"bulk": Policy("discard", files=(tmp_path / "partners",))}),
+        lambda: Brake(5, timedelta(hours=1), files=[tmp_path / "partners"]),
+    ):
+        with pytest.raises(ConfigError, match="partners: No such file"):
+            make()
 
 
 class Asking(Always):

@@ -25,7 +25,8 @@ class Brake:
     through again when he writes less often. A sender is the first address in From, which anybody can write. What an
     operator wants once more is never one too many. What was counted is forgotten when the process ends, and the
     senders that were silent longest are when there are too many. ``spared``: who is never one too many, each an
-    address or a domain with all below it; ``files`` list more of them.
+    address or a domain with all below it; ``files`` list more of them. Raises
+    :class:`~mailpoller.core.errors.ConfigError` if one cannot be read.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Brake:
         self._mails = mails
         self._window = window.total_seconds()
         self._spared = spared
-        self._lists = [sender_list(path) for path in files]
+        self._lists = [sender_list(path).required() for path in files]
         self._most_senders = max(100, _REMEMBERED // mails)
         self._senders: OrderedDict[str, deque[float]] = OrderedDict()
         self._judged: OrderedDict[str, bool] = OrderedDict()

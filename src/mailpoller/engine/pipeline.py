@@ -66,6 +66,9 @@ class Pipeline:
 
     A rule that raises has a bug that every retry would meet again: the message is quarantined as ``rule-failed``,
     which neither loses it nor lets it come back for ever.
+
+    To make one raises :class:`~mailpoller.core.errors.ConfigError` if a list of excepted senders cannot be read: a
+    policy that discards would take their mail.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Pipeline:
         self._default_queue = default_queue
         self._default_topic = default_topic
         self._policies = policies
-        self._lists = {path: sender_list(path) for policy in self._policies.values() for path in policy.files}
+        self._lists = {
+            path: sender_list(path).required() for policy in self._policies.values() for path in policy.files
+        }
         self._quarantines_oversize = oversize == "quarantine"
         self._marker = marker
         self._max_hops = max_hops

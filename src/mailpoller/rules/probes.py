@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mailpoller.core.errors import ConfigError
 from mailpoller.core.message import Address
 from mailpoller.core.policy import is_listed
 from mailpoller.rules.pattern import compile_pattern
@@ -120,10 +119,10 @@ def _exists(wanted: bool) -> tuple[Probe, str]:
 def _has_words(test: TextTest, sensitive: bool) -> tuple[Probe, str]:
     compiled = partial(compile_words, sensitive=sensitive, accents=test.accents == "sensitive")
     here = [one for one in test.words or () if isinstance(one, str)]
-    lists = [Listed(one.file, compiled, compiled([])) for one in test.words or () if isinstance(one, WordFile)]
+    lists = [
+        Listed(one.file, compiled, compiled([])).required() for one in test.words or () if isinstance(one, WordFile)
+    ]
     files = [str(one.file) for one in test.words or () if isinstance(one, WordFile)]
-    for one in lists:
-        _require(one)
     find = compiled(here)
 
     def probe(text: str) -> str:
@@ -141,22 +140,13 @@ def _line_of(path: Path, sensitive: bool) -> tuple[Probe, str]:
         return frozenset(line if sensitive else line.casefold() for line in found)
 
     empty: frozenset[str] = frozenset()
-    listed, says = Listed(path, lines, empty), f"is listed in {path}"
-    _require(listed)
+    listed, says = Listed(path, lines, empty).required(), f"is listed in {path}"
     return lambda text: says if (text if sensitive else text.casefold()) in listed.now() else "", says
 
 
 def _sender_of(path: Path) -> tuple[AddressProbe, str]:
-    listed, says = sender_list(path), f"is listed in {path}"
-    _require(listed)
+    listed, says = sender_list(path).required(), f"is listed in {path}"
     return lambda address: says if is_listed(address.address, listed.now()) else "", says
-
-
-def _require(listed: Listed[T]) -> None:
-    try:
-        listed.require()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{listed.path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _domain(domains: Sequence[str]) -> tuple[AddressProbe, str]:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from mailpoller.core.errors import ConfigError
 from mailpoller.core.regular import read_regular
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,15 @@ class Listed(Generic[T]):
         self._made = self._make([line for line in lines if line and not line.startswith("#")])
         self._again = now + _TICK if seen != self._seen else 0.0  # once more, should it have changed within a tick
         self._seen, self._trouble = seen, ""
+
+    def required(self) -> Listed[T]:
+        """Itself, once it was read: nobody is judged by a list of which nothing is known. Raises
+        :class:`ConfigError`."""
+        try:
+            self.require()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
+        return self
 
     def now(self) -> T:
         """What is made of it. One look at the disk, and a reading if it has changed. Never raises."""
