@@ -171,6 +171,28 @@ async def test_a_message_is_found_by_what_answers_it_before_and_after_its_clues_
             assert await ledger.conversations("support", expected, None) == expected
 
 
+async def test_who_answers_a_message_id_that_thousands_bear_does_not_walk_through_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clues, "BATCH", 2000)
+    ledger = MemoryLedger(SuiteClock())
+    other = replace(INBOX, mailbox="flooded")
+    await ledger.open_folder(other, ACCOUNT)
+    steps: list[int] = []
+    for round_ in range(2):  # sorted clues, and clues that are not sorted yet
+        count = clues.BATCH if round_ == 0 else 1000
+        start = 1 + round_ * clues.BATCH
+        for several in range(start, start + count, 1000):
+            taken = claims(await ledger.claim(refs(other, *range(several, min(several + 1000, start + count)))))
+            await ledger.settle([outcome(claim, message_id="<same@example.com>") for claim in taken])
+        connection = ledger.store.connection
+        connection.set_progress_handler(lambda: steps.append(1), 100)
+        assert await ledger.conversations("support", ["<same@example.com>"], None)
+        connection.set_progress_handler(None, 0)
+        await ledger.conversations("support", ["<other@example.com>"], None)
+    assert len(steps) < 500, "hundreds of thousands of steps"
+
+
 async def test_settling_costs_the_same_however_much_a_first_listing_showed(tmp_path: Path) -> None:
     async def written(listed: int) -> int:
         path = tmp_path / f"{listed}.db"

@@ -10,6 +10,9 @@ from threading import Lock
 from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.values import Key, document, mid_text
 
+ALIKE = 64
+"""Messages with one Message-ID that are looked at in each batch."""
+
 
 class Unsorted:
     """The Message-IDs of the messages whose clues are not sorted yet. They are read once, and then what has come since:
@@ -31,7 +34,7 @@ class Unsorted:
                 for number, uid, message_id in connection.execute(_NEWS, (self._seen, last)):
                     self._keys.setdefault(message_id, []).append((number, uid))
                 self._seen = last
-            return [key for one in message_ids for key in self._keys.get(one, ())]
+            return [key for one in message_ids for key in self._keys.get(one, ())[-ALIKE:]]
 
 
 def conversations(
@@ -42,7 +45,8 @@ def conversations(
     mailboxes: Collection[str] | None,
 ) -> dict[str, str]:
     """See :meth:`Ledger.conversations`. The batches of clues are asked one after the other, the newest first, until
-    every message is found in the mailbox itself: what is answered is most often young, and its own."""
+    every message is found in the mailbox itself: what is answered is most often young, and its own. Of those that bear
+    one Message-ID at most ``ALIKE`` in each batch are looked at."""
     left: defaultdict[str, set[str]] = defaultdict(set)
     for message_id in message_ids:
         left[clues.of_text(message_id)].add(message_id)
@@ -69,7 +73,7 @@ def conversations(
     for batch in clues.batches(connection):
         if not left:
             break
-        look(_SORTED, document(sorted(left)), batch)
+        look(_SORTED, document(sorted(left)), batch, ALIKE)
     return found
 
 
@@ -89,7 +93,10 @@ ORDER BY mailbox = ?3 DESC, settled_at DESC
 _KEYED = _FOUND.format(
     source="SELECT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?4)"
 )
+# Of one mark in one batch few are looked at: a Message-ID that a million messages bear would be a walk through them.
 _SORTED = _FOUND.format(
-    source="SELECT clue.folder AS its_folder, substr(name, 9) AS its_uid FROM json_each(?4) AS mark CROSS JOIN clue "
-    "WHERE batch = ?5 AND name >= mark.value AND name < mark.value || char(1114111)"
+    source="SELECT json_extract(noted.value, '$[0]') AS its_folder, json_extract(noted.value, '$[1]') AS its_uid "
+    "FROM json_each(?4) AS mark CROSS JOIN json_each((SELECT json_group_array(json_array(folder, substr(name, 9))) "
+    "FROM (SELECT folder, name FROM clue WHERE batch = ?5 AND name >= mark.value AND name < mark.value || "
+    "char(1114111) LIMIT ?6))) AS noted"
 )
