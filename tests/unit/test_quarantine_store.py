@@ -84,6 +84,15 @@ async def test_octets_and_reason_come_back_as_they_were_also_without_the_index(s
             (site.path / name).unlink(missing_ok=True)
 
 
+async def test_a_message_larger_than_the_whole_quarantine_keeps_no_other_out_of_it(site: Site) -> None:
+    store = site.store(max_size=1_000_000)
+    (answer,) = await store.deliver([make_delivery(1, b"x" * 1_000_000)])
+    assert isinstance(answer, Refusal) and not answer.permanent and answer.blame == "message"
+    await store.check()
+    (answer,) = await store.deliver([make_delivery(2, b"x")])
+    assert isinstance(answer, Receipt)
+
+
 async def test_a_row_of_the_index_that_makes_no_sense_is_read_anew_from_its_file(site: Site) -> None:
     store = site.store()
     await store.deliver([make_delivery(uid) for uid in (1, 2)])

@@ -228,10 +228,12 @@ class Store:
             fresh = {
                 one.delivery_id: (described(one, now), one.raw.octets) for one in batch if one.delivery_id not in known
             }
-            lacking = self._lack_room(fresh)
+            vast = {one for one, (held, _) in fresh.items() if file_size(held) > self._max_size}
+            fitting = {one: kept for one, kept in fresh.items() if one not in vast}
+            lacking = self._lack_room(fitting)
             if lacking and len(lacking) == len(batch):
                 raise TransientError(self._full())
-            taken = {one: kept for one, kept in fresh.items() if one not in lacking}
+            taken = {one: kept for one, kept in fitting.items() if one not in lacking}
             faults = self._files.hold(taken.values()) if taken else {}
             if faults and len(faults) == len(batch) and (fault := of_the_disk(faults.values())):
                 raise TransientError(in_words(fault, f"write to the quarantine {self.path}"))
@@ -240,7 +242,10 @@ class Store:
         told: set[str] = set()
         for one in batch:
             delivery_id = one.delivery_id
-            if delivery_id in lacking:
+            if delivery_id in vast:
+                words = f"the message is larger than the quarantine: quarantine.max_size is {self._max_size:,}"
+                answers.append(Refusal(delivery_id, words, unasked=True))
+            elif delivery_id in lacking:
                 answers.append(Refusal(delivery_id, self._full(), blame="queue"))
             elif (fault_of := faults.get(delivery_id)) is not None:
                 answers.append(Refusal(delivery_id, in_words(fault_of, "write the message"), blame="queue"))
