@@ -54,6 +54,29 @@ async def test_a_paused_mailbox_has_no_session_and_goes_on_where_it_was(what: st
         task.cancel()
 
 
+async def test_what_was_paused_under_its_former_name_stays_so() -> None:
+    rig = Rig(formerly="sales")
+    operations = operations_of(rig)
+    await operations.pause({"what": "mailbox sales", "who": "ada"})
+    await operations.pause({"what": "queue tickets", "who": "bob"})
+    with pytest.raises(MailpollerError, match="mailbox sales was paused by ada"):
+        await operations.poll({"mailbox": rig.name})
+    pauses = rig.fleet.ports.pauses
+    assert "queue tickets was paused by bob" in pauses.of_queue("desk", "tickets")
+    await operations.pause({"what": "queue None"})
+    await operations.pause({"what": "mailbox None"})
+    assert (
+        not pauses.of_queue("desk") and not pauses.of_mailbox("desk", "host") and not pauses.of_queue("support", None)
+    )
+    task = asyncio.create_task(rig.watcher.run())
+    try:
+        await until(lambda: rig.health.mailboxes[rig.name].condition is Condition.PAUSED)
+        await operations.resume({"what": "mailbox sales"})
+        await until(lambda: rig.health.mailboxes[rig.name].condition is Condition.WAITING)
+    finally:
+        task.cancel()
+
+
 @pytest.mark.parametrize("what", ["", "mailbox ", "rule x", "host imap.mistyped.example"])
 async def test_what_is_nothing_is_not_taken_for_paused(what: str) -> None:
     rig = Rig()

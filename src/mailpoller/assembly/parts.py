@@ -270,7 +270,7 @@ def queue_parts(
         recognition=Recognition(_known_as(name, sink), sink, ports.ledger, ports.runtime.clock),
         calls=shares.calls(),
         formerly=block.formerly,
-        paused=partial(ports.pauses.of_queue, name),
+        paused=partial(ports.pauses.of_queue, name, block.formerly),
     )
     alarm.learn(queue.doubts)
     return queue

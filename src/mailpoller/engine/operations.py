@@ -152,8 +152,7 @@ class Operations:
         watchers = list(self._watchers.values()) if request.get("all") else [self._watcher(request)]
         free = [one for one in watchers if not self._is_paused(one)]
         if not free and watchers:
-            one = watchers[0]
-            raise MailpollerError(self._pauses.of_mailbox(one.mailbox, one.source.account.host))
+            raise MailpollerError(self._why_paused(watchers[0]))
         for watcher in free:
             watcher.insist()
         return {"polled": len(free), "paused": len(watchers) - len(free)}
@@ -204,7 +203,10 @@ class Operations:
                 queue.resumed()
 
     def _is_paused(self, watcher: Watcher) -> bool:
-        return bool(self._pauses.of_mailbox(watcher.mailbox, watcher.source.account.host))
+        return bool(self._why_paused(watcher))
+
+    def _why_paused(self, watcher: Watcher) -> str:
+        return self._pauses.of_mailbox(watcher.mailbox, watcher.source.account.host, watcher.config.formerly)
 
     async def accept(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Decide about a held mailbox, or about absences: ``how`` is baseline, replay or absence."""

@@ -166,7 +166,7 @@ class Watcher:
 
     def _paused(self) -> str:
         """Why an operator wants it not to be polled now, in words, or nothing."""
-        return self._pauses.of_mailbox(self.mailbox, self._group)
+        return self._pauses.of_mailbox(self.mailbox, self._group, self.config.formerly)
 
     async def _rest_until_resumed(self, reason: str) -> None:
         """Without a connection until somebody stirs us; who resumes it does."""
