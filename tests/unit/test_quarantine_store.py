@@ -223,6 +223,22 @@ async def test_what_expires_was_told_seven_days_before_and_its_notice_was_taken(
     assert await store.find(ALL, limit=9) == []
 
 
+async def test_what_is_to_be_kept_for_longer_is_told_of_once_more_before_it_expires(site: Site) -> None:
+    store = site.store(keep="90d")
+    await store.deliver([make_delivery(1)])
+    await store.notified({(await only(store)).delivery_id: ""})
+    site.clock.advance(timedelta(days=84))
+    assert await store.upkeep()
+    store.limit(timedelta(days=365), 1_000_000)
+    assert await store.upkeep() == []
+    site.clock.advance(timedelta(days=300))  # nobody was told meanwhile: the service was stopped
+    assert await store.upkeep()
+    assert len(site.files()) == 1
+    site.clock.advance(timedelta(days=8))
+    await store.upkeep()
+    assert site.files() == []
+
+
 async def test_a_clock_that_jumps_ahead_or_a_long_stop_removes_nothing_before_it_was_told(site: Site) -> None:
     store = site.store(keep="90d")
     await store.deliver([make_delivery(1)])

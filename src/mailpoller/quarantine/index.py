@@ -138,6 +138,12 @@ class Index:
             sql = "UPDATE held SET due_at = ?, trouble = ?, tries = tries + ? WHERE id = ?"
             self._made.executemany(sql, [(_micros(until), trouble, counted, one) for one in ids])
 
+    def unwarn(self, *, held_since: datetime) -> None:
+        """What was held since then was told by other limits, and will be told again."""
+        with self._made:
+            sql = "UPDATE held SET warned_at = NULL WHERE warned_at IS NOT NULL AND held_at >= ?"
+            self._made.execute(sql, (_micros(held_since),))
+
     def warn(self, now: datetime, *, held_before: datetime) -> int:
         """Note of whatever was held before that it was told now that it will expire; how many are told so.
 

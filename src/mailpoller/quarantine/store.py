@@ -120,6 +120,7 @@ class Store:
     def limit(self, keep: timedelta, max_size: int) -> None:
         """See :class:`~mailpoller.core.ports.QuarantineStore`."""
         self._keep, self._max_size = keep, max_size
+        self._limits_new = True
         self._warning = min(WARNED_BEFORE, keep / 2)
 
     # --- a store -------------------------------------------------------------------------------------------------
@@ -290,6 +291,13 @@ class Store:
         self._open()
         now = self._clock.now()
         with self._disk("look after"):
+            if self._limits_new:
+                self._limits_new = False  # before the look: they may change meanwhile
+                try:
+                    self._index.unwarn(held_since=now - self._keep + self._warning)
+                except sqlite3.Error:
+                    self._limits_new = True
+                    raise
             expired = self._index.expired(now, self._keep, self._warning, _EXPIRED_AT_ONCE)
             ids = [held.delivery_id for held in expired]
             for held in expired:
