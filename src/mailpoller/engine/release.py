@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
+import structlog
+
 from mailpoller.core.attributes import Attributes
 from mailpoller.core.delivery import QUARANTINE, Delivery, Receipt
-from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone
+from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, machine_trouble
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Message, RawMessage
 from mailpoller.core.ports import QuarantineStore, Stories
@@ -26,6 +28,8 @@ from mailpoller.engine.judge import Judge
 from mailpoller.engine.queues import Queue
 from mailpoller.mail.parser import parse, unparsed
 from mailpoller.workers.pool import Unread, Workers
+
+log = structlog.get_logger(__name__)
 
 _NOT_QUEUES = (QUARANTINE, "last-resort")
 
@@ -136,6 +140,11 @@ class Releases:
             return "gone", str(gone)
         except MailpollerError as error:
             return "held", str(error)
+        except Exception as error:
+            if (trouble := machine_trouble(error)) is not None:
+                return "held", trouble
+            log.exception("control.failed", verb=f"quarantine: {what} {held.delivery_id}")
+            return "held", "it upset our code; the daemon's log says how"
         finally:
             self._in_hand.discard(held.delivery_id)
             self._unnoted.pop(held.delivery_id, None)
