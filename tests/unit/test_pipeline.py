@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -256,6 +257,19 @@ def test_list_of_excepted_senders_is_read_anew_when_it_has_changed(tmp_path: Pat
         assert delivered("jane@example.com")  # the machine's trouble is no mail's
         assert delivered("jane@example.com")
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("list.unread", "No such file or directory")]
+
+
+def test_a_list_that_is_being_written_excepts_whom_it_excepted(tmp_path: Path) -> None:
+    listed = tmp_path / "partners"
+    listed.write_text("partner.example\n", "utf-8")
+    judging = pipeline(policies={"bounce": Policy("discard", files=(listed,))})
+    message = a_message(from_=(Address("", "x@partner.example"),), **BOUNCE)
+
+    assert isinstance(judging.judge(message).verdict, Deliver)
+    with listed.open("w"):  # as cp does, and an editor
+        assert isinstance(judging.judge(message).verdict, Deliver)
+    os.utime(listed, (0, time.time() - 2))
+    assert isinstance(judging.judge(message).verdict, Discard)
 
 
 def test_nothing_is_judged_by_a_list_of_excepted_senders_that_nobody_has_read_yet(tmp_path: Path) -> None:

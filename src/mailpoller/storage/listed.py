@@ -26,7 +26,8 @@ class Listed(Generic[T]):
     """What ``make`` makes of a file's lines; ``empty`` until it could be read once.
 
     Lines that begin with ``#`` and empty ones do not count. A file that cannot be read now leaves what it said last,
-    and is told once for each reason: the trouble is the machine's and no mail's.
+    and is told once for each reason: the trouble is the machine's and no mail's. One that has just become empty leaves
+    it for a second, too.
     """
 
     def __init__(self, path: Path, make: Callable[[Sequence[str]], T], empty: T) -> None:
@@ -35,6 +36,8 @@ class Listed(Generic[T]):
         self._seen: tuple[int, int, int] | None = None
         self._again = 0.0
         self._made = empty
+        self._said = False
+        """It had a line when it was read last."""
         self._trouble = ""
 
     def require(self) -> None:
@@ -46,7 +49,10 @@ class Listed(Generic[T]):
             return
         text = read_regular(self.path, LARGEST).decode("utf-8", "replace")
         lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
-        self._made = self._make([line for line in lines if line and not line.startswith("#")])
+        said = [line for line in lines if line and not line.startswith("#")]
+        if not said and self._said and abs(time.time() - found.st_mtime) < _TICK:
+            return  # it is being written: most programs empty a file first
+        self._made, self._said = self._make(said), bool(said)
         self._again = now + _TICK if seen != self._seen else 0.0  # once more, should it have changed within a tick
         self._seen, self._trouble = seen, ""
 
