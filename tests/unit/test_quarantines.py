@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+import pytest
 from pydantic import Field
 
 from mailpoller.app import assemble
 from mailpoller.config import Config, load
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.literals import Secret
+from mailpoller.engine.notices import Unknown
 from mailpoller.testing.fake_sink import FakeSink
 
 BUILT: list[tuple[str, str]] = []
@@ -60,3 +62,15 @@ async def test_mailboxes_whose_quarantines_are_equal_share_one_queue(tmp_path: P
     found = config(tmp_path, "a", "b")
     alike = {name: Vault(token=Secret("same"), labels=["one"]) for name in ("a", "b")}
     assert await built(found, **alike) == [("notices", "same")]
+
+
+async def test_a_notice_of_a_mailbox_that_is_not_here_goes_to_nobody_but_those_that_it_names(tmp_path: Path) -> None:
+    found = config(tmp_path, "polled", "idle")
+    own = {"polled": Vault(token=Secret("one")), "idle": Vault(token=Secret("two"))}
+    config_ = dataclasses.replace(found, overrides=own, wrong={"wrong": ()})
+    async with assemble(config_, only="polled") as app:
+        assert app.fleet.told_of("polled") is not None
+        for name in ("idle", "wrong"):
+            with pytest.raises(Unknown):
+                app.fleet.told_of(name)
+        assert app.fleet.told_of("removed long ago") is None

@@ -73,6 +73,9 @@ class Fleet:
             self._note_expiring(f"outgoing {name}", outgoing)
         self.usual_notices: str | None = ""
         """The queue that is told of quarantined mail of mailboxes that are not here (any more). As in a plan."""
+        self.awaited: frozenset[str] = frozenset()
+        """Mailboxes that are configured and whose notices wait while they are not here: they have a place of their own,
+        or what is wrong with them leaves that open."""
         self.store = store
         self._join(self.own, self._make_queue(QUARANTINE, quarantine, store), quarantine)
 
@@ -271,7 +274,7 @@ class Fleet:
         """The queue that is told of quarantined mail of a mailbox; None if nobody is. Raises :class:`Unknown`."""
         parts = self.parts.get(mailbox)
         name = self.usual_notices if parts is None else parts.plan.notices
-        if name is None:
+        if name is None or (parts is None and mailbox in self.awaited):
             raise Unknown
         return self.queues.get(name) or self.own.get(name) if name else None
 

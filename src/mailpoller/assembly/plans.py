@@ -81,8 +81,15 @@ def concerned(config: Config, rules: Iterable[str]) -> dict[str, RuleConfig]:
     return found
 
 
+def awaited(config: Config) -> frozenset[str]:
+    """The mailboxes whose notices are for nobody else than they say themselves, or would say if they were not wrong."""
+    own = {name for name, block in config.overrides.items() if block != config.quarantine}
+    return frozenset(own | config.wrong.keys())
+
+
 def set_up_quarantine(config: Config, fleet: Fleet) -> None:
     """Give the quarantine its bounds, and those a place for notices whose mailbox is not here."""
+    fleet.awaited = awaited(config)
     try:
         fleet.usual_notices = notices_of(config, "", fleet)
     except ConfigError:
