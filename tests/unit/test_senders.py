@@ -76,6 +76,15 @@ def test_an_error_in_a_mailbox_lets_no_mail_leave_in_another_ones_name(tmp_path:
     assert chosen(found, "desk") == "support@example.com"
 
 
+def test_mail_that_came_under_a_mailboxs_former_name_can_be_answered(tmp_path: Path) -> None:
+    file = tmp_path / "mailpoller.yaml"
+    text = TEXT.replace("username: b,", "username: b, formerly: orders,", 1).replace("ENVIRONMENT", "production")
+    file.write_text(text)
+    found = senders_of(load(file))
+    assert chosen(found, "shop", mailbox="orders") == "sales@example.com"
+    assert found.charset("sales", "orders") is found.charset("sales", "b")
+
+
 def test_an_error_in_the_default_mailbox_of_a_department_is_not_the_others(tmp_path: Path) -> None:
     file = tmp_path / "mailpoller.yaml"
     text = TEXT.replace("username: b,", "username: b, poll_interval: never,", 1).replace("ENVIRONMENT", "production")

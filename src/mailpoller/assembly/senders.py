@@ -28,6 +28,10 @@ def senders_of(config: Config) -> Senders:
     for name in mailboxes:
         block = config.mailboxes[name]
         defaults |= dict.fromkeys(block.default_for, block.outgoing or "")
+    for name in list(mailboxes):
+        if former := config.mailboxes[name].formerly:
+            # Until its folders are opened the ledger has its messages by that name; without polling for good.
+            mailboxes.setdefault(former, mailboxes[name])
     return Senders(
         {name: _identity(config, name, frozenset(holding[name])) for name in config.outgoing},
         mailboxes,
