@@ -283,7 +283,7 @@ async def assemble(
                 "alarm": lambda _: alarm.run(overdue.over),  # what the last look finds is to be sent, too
                 "overdue": overdue.run,
                 "control": control.serve,
-                "outbox": outbox.postman.run,
+                "outbox": lambda ended: outbox.postman.run(ended, stop),
                 "lacking": lacking.run,
                 "notices": notices.run,
                 "takeover": bring_over,

@@ -216,6 +216,20 @@ async def test_a_service_that_crashes_is_started_again_and_its_last_words_are_bo
     assert time.monotonic() - began < 30
 
 
+async def test_what_a_service_has_in_hand_has_the_grace_too() -> None:
+    hurt, innocent = two()
+    finished = []
+
+    async def slow(ended: asyncio.Event) -> None:
+        await ended.wait()
+        await asyncio.sleep(1.3)  # a relay thinks about a mail
+        finished.append(True)
+
+    async with supervised(hurt, innocent, services={"slow": slow}, grace=10):
+        await asyncio.sleep(0.05)
+    assert finished
+
+
 async def test_draining_carries_every_mailbox_and_says_whether_one_failed() -> None:
     hurt, innocent = two()
     expected = innocent.fill(3)

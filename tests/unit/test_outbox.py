@@ -557,6 +557,21 @@ async def test_a_mail_whose_cancelling_failed_is_sent_after_all_and_keeps_nobody
     assert await site.states(answers[2]["id"]) == ["accepted"]
 
 
+async def test_nothing_is_begun_once_the_service_stops_and_what_is_on_its_way_is_finished(site: Site) -> None:
+    site.outgoing.hold = asyncio.Event()
+    answers = [await site.hand_in() for _ in range(5)]
+    stop = asyncio.Event()
+    task = asyncio.create_task(site.postman.run(asyncio.Event(), stop))
+    await site.until(lambda: len(site.postman._in_hand) == 2)
+    stop.set()
+    await asyncio.sleep(0.02)
+    assert not task.done()
+    site.outgoing.hold.set()
+    await asyncio.wait_for(task, 5)
+    states = [(await site.states(one["id"]))[0] for one in answers]
+    assert (states.count("accepted"), states.count("waiting"), len(site.outgoing.mails)) == (2, 3, 2)
+
+
 async def test_an_outgoing_that_gets_another_name_sends_nothing_twice(site: Site) -> None:
     site.outgoing.hold = asyncio.Event()
     answers = [await site.hand_in() for _ in range(4)]

@@ -169,10 +169,12 @@ class Postman:
         return count
 
     # --- for as long as the service runs ---------------------------------------------------------------------------
-    async def run(self, stop: asyncio.Event) -> None:
-        """Send until ``stop``; then what is on its way is brought to its end."""
+    async def run(self, ended: asyncio.Event, stop: asyncio.Event | None = None) -> None:
+        """Send until either is set; then what is on its way is brought to its end, and nothing more is begun. ``stop``
+        is the sooner one: what is cut off while the relay thinks about it comes to somebody twice."""
+        events, stop = [one for one in (ended, stop) if one is not None], asyncio.Event()
         async with TaskGroup() as group:
-            watching = group.create_task(self._stopping(stop), name="outbox stop")
+            watching = group.create_task(self._stopping(events, stop), name="outbox stop")
             tasks: dict[str, asyncio.Task[None]] = {}
             heeded: Senders | None = None
             tidied = 0.0
@@ -197,8 +199,14 @@ class Postman:
                 await _either(self._news, LOOK_AGAIN.total_seconds())
             watching.cancel()
 
-    async def _stopping(self, stop: asyncio.Event) -> None:
-        await stop.wait()
+    async def _stopping(self, events: Sequence[asyncio.Event], stop: asyncio.Event) -> None:
+        waiting = [asyncio.ensure_future(one.wait()) for one in events]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+        stop.set()
         self.insist()
 
     async def _begin(self, senders: Senders) -> bool:

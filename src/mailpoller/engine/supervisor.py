@@ -38,7 +38,7 @@ class Supervisor:
     One mailbox's failure never touches another's task: a watcher that raises is run again. Of one that got nowhere
     for its budget first the fetch is given up; if that does not help within a minute, it is cancelled and run again.
     Mailboxes and queues may join and leave meanwhile. ``services`` are further tasks, by name (alarm, control
-    socket), that end after the last watcher.
+    socket), that end after the last watcher, within what is left of the grace, or ten seconds.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class Supervisor:
         self._stop = stop
         self._services = services
         self._ended = asyncio.Event()
+        self._ends_at: float | None = None
+        """Monotonic; when the grace is over."""
         self._group: TaskGroup | None = None
         """Where whoever joins is run; None while nothing is, and when the service stops."""
         self._tasks: dict[Watcher, asyncio.Task[None]] = {}
@@ -152,7 +154,8 @@ class Supervisor:
     async def _end(self, services: Sequence[asyncio.Task[None]]) -> None:
         self._ended.set()
         if services:
-            await asyncio.wait(services, timeout=LAST_WORDS.total_seconds())
+            left = 0.0 if self._ends_at is None else self._ends_at - self._clock.monotonic()
+            await asyncio.wait(services, timeout=max(left, LAST_WORDS.total_seconds()))
         for task in (*services, *self._tending.values(), self._beating):
             task.cancel()
         self._tending.clear()
@@ -195,6 +198,7 @@ class Supervisor:
     async def _wind_down(self, watching: Sequence[asyncio.Task[None]]) -> None:
         self._notifier.stopping()
         log.info("service.stopping", grace_s=self._grace.total_seconds())
+        self._ends_at = self._clock.monotonic() + self._grace.total_seconds()
         for over in self._over.values():
             over.set()
         for watcher in self.watchers.values():
