@@ -42,8 +42,9 @@ async def last_resort(tmp_path: Path, *mails: bytes) -> list[str]:
     return [getattr(answer, "reference", "") for answer in answers]
 
 
+@pytest.mark.parametrize("name", ["last-resort", "quarantine"])
 async def test_every_mail_is_held_with_what_the_ledger_knows_of_it_and_the_maildir_is_empty(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store: Store, name: str
 ) -> None:
     mails = [auto_reply(subject="known"), b"Subject: unknown\r\n\r\nx\r\n"]
     words = await last_resort(tmp_path, *mails)
@@ -55,7 +56,7 @@ async def test_every_mail_is_held_with_what_the_ledger_knows_of_it_and_the_maild
         (claim,) = await ledger.claim([MessageRef(folder, "7", len(mails[0]))])
         assert isinstance(claim, Claim)
         digest = Octets.of(mails[0]).digest
-        receipts = {"last-resort": words[0]}
+        receipts = {name: words[0]}  # the second is the quarantine, where none was configured
         await ledger.settle(
             [Outcome(claim, "quarantined", LEAVE, receipts, "auto-reply", fingerprint=digest, size=len(mails[0]))]
         )

@@ -13,6 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 
+from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import TransientError, machine_trouble
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Ledger, Story
@@ -25,7 +26,7 @@ from mailpoller.storage.disk import transient
 log = structlog.get_logger(__name__)
 
 FORMER_NAME = "last-resort"
-"""What the ledger's receipts call it."""
+"""What the ledger's receipts call it; where no quarantine was configured they call it that."""
 _FOLDERS = ("new", "cur")
 _OURS = re.compile(r"(\d{1,12})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[^:/]+(?::.*)?")
 _AT_ONCE = 20
@@ -103,7 +104,8 @@ async def _stories(ledger: Ledger, opened: Sequence[tuple[Path, Octets]]) -> Map
             mids = await ledger.repeats(mailbox, digests)
             for path, octets in opened:
                 for story in await ledger.trace(mids[octets.digest]) if octets.digest in mids else ():
-                    if story.receipts.get(FORMER_NAME) in (path.name, path.name.partition(":")[0]):
+                    words = (story.receipts.get(name) for name in (FORMER_NAME, QUARANTINE))
+                    if any(word in (path.name, path.name.partition(":")[0]) for word in words):
                         found[path.name] = story
     return found
 
