@@ -521,6 +521,18 @@ async def test_a_rate_is_kept(site: Site) -> None:
     assert site.clock.seconds - began >= 4
 
 
+async def test_a_rate_holds_up_no_stop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Identity("support", SUPPORT.sender, rate=1, departments=SUPPORT.departments)
+    site.use(Senders({"support": slow}, SENDERS.mailboxes, SENDERS.defaults, SENDERS.intakes))
+    monkeypatch.setattr(site.clock, "sleep", asyncio.sleep)
+    answers = [await site.hand_in() for _ in range(3)]
+    began = asyncio.get_running_loop().time()
+    async with site.running():
+        await site.done(answers[0]["id"])
+    assert asyncio.get_running_loop().time() - began < 5
+    assert len(site.outgoing.mails) == 1
+
+
 async def test_only_files_of_mails_that_are_done_with_are_removed(site: Site) -> None:
     answer = await site.hand_in()
     octets = site.files.read((await site.mail(answer["id"])).digest)

@@ -350,7 +350,7 @@ class Postman:
                     return
                 if mail.id in self._unwanted:
                     continue
-                await self._pace(one, self.senders.identities[one.identity])
+                await self._pace(one, self.senders.identities[one.identity], stop)
                 if over():
                     return
                 if mail.id in self._unwanted:
@@ -372,13 +372,18 @@ class Postman:
                     group.create_task(lane(), name=f"outbox {one.identity} {number}")
         return trouble
 
-    async def _pace(self, one: Round, identity: Identity) -> None:
+    async def _pace(self, one: Round, identity: Identity, stop: asyncio.Event) -> None:
         if identity.rate is None:
             return
         now = self._clock.monotonic()
         one.next_at = max(one.next_at, now) + 60.0 / identity.rate
         if (wait := one.next_at - now - 60.0 / identity.rate) > 0:
-            await self._clock.sleep(wait)
+            waiting = [asyncio.ensure_future(self._clock.sleep(wait)), asyncio.ensure_future(stop.wait())]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
 
     async def _send(self, one: Round, identity: Identity, mail: OutboxMail) -> MailpollerError | None:
         """One mail to all who are still to get it. What it returns is the outgoing's trouble, and no word about the
