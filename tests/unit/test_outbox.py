@@ -475,6 +475,19 @@ async def test_octets_that_are_not_what_was_accepted_are_never_sent(site: Site) 
     assert await site.states(answer["id"]) == ["deferred"]
 
 
+async def test_a_disk_that_is_not_there_yet_gives_up_no_mail(site: Site) -> None:
+    answer = await site.hand_in()
+    site.clock.seconds += timedelta(days=6).total_seconds()
+    away = site.files.path.rename(site.files.path.with_name("elsewhere"))
+    async with site.running():
+        await site.until(lambda: site.ledger.calls.count("outbox_answered") >= 1)
+        assert await site.states(answer["id"]) == ["deferred"]
+        away.rename(site.files.path)
+        await site.postman.retry(answer["id"])
+        await site.done(answer["id"])
+    assert await site.states(answer["id"]) == ["accepted"]
+
+
 async def test_a_bug_of_an_outgoing_puts_off_one_mail_and_not_the_others(site: Site) -> None:
     site.outgoing.trouble = [RuntimeError("bug")]
     answers = [await site.hand_in() for _ in range(4)]

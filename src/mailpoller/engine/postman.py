@@ -16,6 +16,7 @@ from mailpoller.core.errors import (
     ConfigError,
     CredentialsRefused,
     LedgerUnavailable,
+    MachineTrouble,
     MailpollerError,
     MessageRejected,
     TransientError,
@@ -396,7 +397,8 @@ class Postman:
         try:
             octets = await asyncio.to_thread(self._files.read, mail.digest)
         except TransientError as error:
-            await self._concluded(mail, dict.fromkeys(to, Said("deferred", str(error))))
+            patient = isinstance(error, MachineTrouble)
+            await self._concluded(mail, dict.fromkeys(to, Said("deferred", str(error))), patient=patient)
             return None
         envelope = (identity.divert_to,) if identity.divert_to else to
         try:
@@ -420,10 +422,13 @@ class Postman:
             said = dict.fromkeys(to, next(iter(said.values())))
         return await self._concluded(mail, said, elapsed_s=round(monotonic() - began, 3))
 
-    async def _concluded(self, mail: OutboxMail, said: Mapping[str, Said], **more: Any) -> MailpollerError | None:
-        """Commit what was said, and tell it. Returns trouble only if the ledger cannot be told and we stop."""
+    async def _concluded(
+        self, mail: OutboxMail, said: Mapping[str, Said], *, patient: bool = False, **more: Any
+    ) -> MailpollerError | None:
+        """Commit what was said, and tell it. Returns trouble only if the ledger cannot be told and we stop.
+        ``patient``: it is put off for this machine's sake, however long it has waited."""
         now = self._clock.now()
-        given_up = now >= mail.gives_up_at
+        given_up = now >= mail.gives_up_at and not patient
         states: dict[str, tuple[RecipientState, str]] = {}
         for address, one in said.items():
             state: RecipientState = one.state

@@ -45,11 +45,15 @@ class OctetFiles:
         return digest
 
     def read(self, digest: bytes) -> bytes:
-        """The octets. Raises :class:`TransientError` if they are not there, or are others."""
+        """The octets. Raises :class:`TransientError` if they are not there, or are others, and
+        :class:`MachineTrouble` if that cannot be told now."""
         try:
             octets = (self.path / digest.hex()).read_bytes()
         except OSError as error:
-            raise TransientError(in_words(error, f"read {self.path / digest.hex()}")) from None
+            words = in_words(error, f"read {self.path / digest.hex()}")
+            if isinstance(error, FileNotFoundError) and self.path.is_dir():
+                raise TransientError(words) from None
+            raise MachineTrouble(words) from None
         if sha256(octets).digest() != digest:
             raise TransientError(f"{self.path / digest.hex()} does not hold what was written to it")
         return octets
