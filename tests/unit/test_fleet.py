@@ -447,7 +447,9 @@ async def test_mail_that_waits_for_a_queue_that_is_down_goes_to_its_successor_at
         assert await harbour.alarms() == {"queue-failing:support"}
         await harbour.fleet.replace_queue("support", harbour.sink("support"))
         await until(lambda: harbour.held("support") == mine)
-        assert await harbour.alarms() == set()
+        async with asyncio.timeout(10):
+            while await harbour.alarms():  # its end is written behind the receipts
+                await asyncio.sleep(0.01)
 
 
 async def test_a_queue_leaves_when_no_mail_can_go_to_it_any_more(harbour: Harbour) -> None:

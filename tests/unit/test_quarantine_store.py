@@ -57,9 +57,12 @@ async def only(store: Store, wanted: Selection = ALL) -> Quarantined:
 
 
 async def test_what_is_held_is_ours_alone_and_no_path_is_of_the_mail(site: Site) -> None:
-    os.umask(0)
-    store = site.store()
-    await store.deliver([make_delivery(1, b"Subject: ../../etc\r\n\r\n", mailbox="../up", reason="rule")])
+    before = os.umask(0)
+    try:
+        store = site.store()
+        await store.deliver([make_delivery(1, b"Subject: ../../etc\r\n\r\n", mailbox="../up", reason="rule")])
+    finally:
+        os.umask(before)
     for path in (site.path, *site.path.rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         expected = 0o700 if path.is_dir() else 0o600
