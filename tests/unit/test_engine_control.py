@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,11 @@ async def test_more_clients_than_there_is_room_for_are_turned_away(
         async with asyncio.timeout(30):
             while not await raw(path, b'{"do": "hello"}\n'):
                 await asyncio.sleep(0.01)
+
+
+def test_a_daemon_that_is_still_at_it_is_not_said_to_be_away(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(tmp_path / "control"))
+        busy.listen()
+        with pytest.raises(TransientError, match="may be at it still"):
+            ask(tmp_path / "control", {"do": "hello"}, deadline=timedelta(seconds=0.1))

@@ -61,7 +61,7 @@ def redeliver(
     with explained():
         found = entered(config)
         mid = mid.strip().lower()
-        answer = carry_out(found, {"do": "redeliver", "mid": mid})
+        answer = carry_out(found, {"do": "redeliver", "mid": mid}, seconds=65)  # a queue may be waited for
         if answer.get("held"):
             typer.echo(f"{mid} was held in quarantine: {answer['outcome']}: {answer['detail']}")
             if answer["outcome"] == "held":

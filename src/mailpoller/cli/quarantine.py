@@ -28,6 +28,9 @@ quarantine = typer.Typer(
 )
 
 _IN_ONE_REQUEST = 10
+"""Messages; but one alone where a queue is waited for, which may be slow."""
+_SECONDS = 65
+"""Longer than the daemon takes for a request, at the most."""
 
 
 def _duration(text: str) -> timedelta:
@@ -69,7 +72,7 @@ def _wanted(
 def _ask(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
     from mailpoller.cli.service import carry_out
 
-    return carry_out(config, request)
+    return carry_out(config, request, seconds=_SECONDS)
 
 
 def _found(config: Config, wanted: Mapping[str, Any], *, limit: int = 0) -> tuple[list[dict[str, Any]], bool]:
@@ -292,15 +295,23 @@ def _act(
     if asking and not typer.confirm(f"Remove {counted(len(ids), 'message')} for good?"):
         raise typer.Exit
     results: list[dict[str, str]] = []
-    for start in range(0, len(ids), _IN_ONE_REQUEST):
-        results += _ask(config, {**what, "ids": ids[start : start + _IN_ONE_REQUEST]})["results"]
-    if as_json:
-        print_json({"results": results})
-    else:
-        rows = [(one.get("mid", one["id"]), one["outcome"], one["detail"]) for one in results]
-        print_table(("mid", "outcome", "detail"), rows, empty="nothing")
+    several = _IN_ONE_REQUEST if what["do"] == "quarantine-discard" else 1
+    try:
+        for start in range(0, len(ids), several):
+            results += _ask(config, {**what, "ids": ids[start : start + several]})["results"]
+    finally:
+        if results:  # what is done is told, whatever comes between
+            _tell(results, as_json=as_json)
     if any(one["outcome"] == "held" for one in results):
         raise typer.Exit(DATAERR)
+
+
+def _tell(results: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"results": results})
+        return
+    rows = [(one.get("mid", one["id"]), one["outcome"], one["detail"]) for one in results]
+    print_table(("mid", "outcome", "detail"), rows, empty="nothing")
 
 
 def _all_meant(config: Config, wanted: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:

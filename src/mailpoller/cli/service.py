@@ -119,14 +119,14 @@ def who() -> str:
         return f"uid {os.getuid()}"
 
 
-def carry_out(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Have the running daemon do it; if none runs, do it here, with the ledger locked meanwhile.
+def carry_out(config: Config, request: Mapping[str, Any], *, seconds: float = 30) -> dict[str, Any]:
+    """Have the running daemon do it within ``seconds``; if none runs, do it here, with the ledger locked meanwhile.
 
     Raises LedgerUnavailable if there is no ledger yet (one that a verb made might belong to the wrong user), or if a
     daemon holds it and yet does not answer.
     """
     try:
-        return ask(config, request)
+        return ask(config, request, seconds=seconds)
     except LedgerUnavailable:
         raise
     except TransientError as silence:

@@ -179,6 +179,9 @@ def ask(
                 answer: dict[str, Any] = json.loads(answers.readline(LONGEST_ANSWER) or b"{}")
     except PermissionError:
         raise TransientError(f"{path}: permission denied; members of the service's group may ask the daemon") from None
+    except TimeoutError:
+        words = f"has not answered within {deadline.total_seconds():.0f} s, and may be at it still"
+        raise TransientError(f"the daemon on {path} {words}: look before you ask again") from None
     except (OSError, ValueError) as error:
         raise TransientError(f"no daemon answers on {path}: {getattr(error, 'strerror', None) or error}") from None
     if not answer:
