@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 
 
@@ -14,4 +15,7 @@ def main() -> None:
     from mailpoller.cli.exits import exit_code
     from mailpoller.cli.program import program
 
-    sys.exit(exit_code(program))
+    code = exit_code(program)
+    # What is left is the interpreter's end: an interruption now would make a death by signal of a proper exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)

@@ -13,7 +13,7 @@ from mailpoller.config.model import ServiceConfig
 from mailpoller.config.node import Node
 from mailpoller.core.regular import read_regular
 
-_LINE = re.compile(rb"^[ \t]+control_socket:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
+_LINE = re.compile(rb"(?:^[ \t]+|[{,][ \t]*+)control_socket:[ \t]*[\"']?([^\s\"'#,}]+)", re.MULTILINE)
 _MOST = 16 << 20
 
 
