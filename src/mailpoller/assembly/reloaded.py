@@ -75,12 +75,4 @@ def _change(change: Change) -> dict[str, Any]:
 def _problem(problem: Problem | str) -> Mapping[str, Any]:
     if isinstance(problem, str):
         return {"message": problem, "severity": "error", "line": None, "text": problem}
-    return {
-        "file": str(problem.file),
-        "line": problem.line,
-        "column": problem.column,
-        "path": problem.path,
-        "message": problem.message,
-        "severity": problem.severity,
-        "text": str(problem),
-    }
+    return {**problem.told(), "text": str(problem)}

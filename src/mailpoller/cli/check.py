@@ -107,7 +107,7 @@ def check(
                     raise
                 _summarise(path, problems, [(getattr(error, "mailboxes", 0), "mailbox")])
                 raise typer.Exit(CONFIG) from None
-            print_json({"ok": False, "problems": [_problem(one) for one in problems] or [{"message": str(error)}]})
+            print_json({"ok": False, "problems": [one.told() for one in problems] or [{"message": str(error)}]})
             raise typer.Exit(CONFIG) from None
         if mailbox is not None:
             known_mailbox(found, mailbox)
@@ -127,7 +127,7 @@ def check(
         if results and not as_json:
             _table(results)
         if as_json:
-            print_json({"ok": well, "warnings": [_problem(doubt) for doubt in doubts], "stages": results})
+            print_json({"ok": well, "warnings": [doubt.told() for doubt in doubts], "stages": results})
         if not well:
             raise typer.Exit(UNAVAILABLE)
         if strict and found.warnings:
@@ -172,17 +172,6 @@ def _check_send_to(address: str, *, live: bool, mailbox: str | None) -> None:
         raise typer.BadParameter("--send-to goes with --live, and without --mailbox: that probes no outgoing")
     if not re.fullmatch(r"[^\s<>@,;:]+@[^\s<>@,;:]+", address):
         raise typer.BadParameter("--send-to wants one mail address, written alone: somebody@example.com")
-
-
-def _problem(problem: Any) -> dict[str, Any]:
-    return {
-        "file": str(problem.file),
-        "line": problem.line,
-        "column": problem.column,
-        "path": problem.path,
-        "message": problem.message,
-        "severity": problem.severity,
-    }
 
 
 async def _probe(config: Config, only: str | None, send_to: str | None, *, quiet: bool) -> list[dict[str, Any]]:

@@ -32,6 +32,17 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: " + (f"{self.path}: " if self.path else "") + self.message
 
+    def told(self) -> dict[str, str | int]:
+        """As JSON has it."""
+        return {
+            "file": str(self.file),
+            "line": self.line,
+            "column": self.column,
+            "path": self.path,
+            "message": self.message,
+            "severity": self.severity,
+        }
+
 
 class ConfigErrors(ConfigError):
     """Everything that is wrong with a configuration, at once: ``problems``, errors and warnings, in order of file and
