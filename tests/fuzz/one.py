@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-import resource
+import re
 import sys
 import time
 import traceback
@@ -81,8 +81,20 @@ def where(error: BaseException) -> str:
 
 
 def peak() -> int:
-    """The most memory that this process had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """The most memory that this process had since :func:`measured_anew`, in MB."""
+    return _status("VmHWM")
+
+
+def measured_anew() -> int:
+    """From now on :func:`peak` counts; the memory that the process has, in MB: other tests may have left much."""
+    Path("/proc/self/clear_refs").write_text("5", "ascii")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii", "replace"), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) // 1024
 
 
 # --- without atheris -------------------------------------------------------------------------------------------------

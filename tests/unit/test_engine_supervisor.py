@@ -30,9 +30,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "LAST_WORDS", timedelta(seconds=1))
 
 
-def two(**first: object) -> tuple[Rig, Rig]:
+def two(*, budget: timedelta = timedelta(milliseconds=200), **first: object) -> tuple[Rig, Rig]:
     """A mailbox to be hurt, and an innocent one; one stop for both."""
-    hurt, innocent = Rig(name="hurt", budget=timedelta(milliseconds=200), **first), Rig(name="innocent")  # type: ignore[arg-type]
+    hurt, innocent = Rig(name="hurt", budget=budget, **first), Rig(name="innocent")  # type: ignore[arg-type]
     innocent.health.mailboxes.update(hurt.health.mailboxes)
     for rig in (hurt, innocent):
         rig.watcher._stop = rig.watcher._sleep._stop = rig.runner._stop = hurt.stop
@@ -172,7 +172,7 @@ async def test_a_watcher_that_crashes_is_shown_and_its_waits_are_forgiven_after_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(supervisor_module, "REBUILD_FLOOR", timedelta(milliseconds=50))
-    hurt, innocent = two(poll_interval="1h")
+    hurt, innocent = two(budget=timedelta(seconds=30), poll_interval="1h")  # a slow machine is no stall
     clock, health = Ahead(), innocent.health.mailboxes["hurt"]
     waits: list[float] = []
     rebuilt = hurt.watcher.rebuilt
