@@ -58,6 +58,11 @@ def test_where_a_file_lies_says_what_its_sync_is_worth(path: str, finding: str, 
     assert bool(found.mend) == (finding != "synced")
 
 
+def test_a_changed_root_is_believed_what_every_file_system_promises(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text("30 22 0:25 / /proc rw - proc proc rw\n")
+    assert durability_of(Path("/var/lib/queue.db"), tmp_path / "mountinfo").finding == "promised"
+
+
 def test_a_system_that_does_not_tell_its_mounts_is_no_proof(tmp_path: Path) -> None:
     assert durability_of(tmp_path, tmp_path / "nothing").finding == "unknown"
     (tmp_path / "empty").write_text("")

@@ -21,13 +21,13 @@ def durability_of(path: Path, mounts: Path = _MOUNTS) -> Durability:
     except OSError:
         return Durability("unknown", "this system does not tell what is mounted", "look at mount(8)")
     wanted = str(path.absolute())
-    point, kind, options = "", "", frozenset[str]()
+    point, kind, options, told = "", "", frozenset[str](), False
     for line in lines:
         mount, _, filesystem = line.partition(" - ")
         fields, more = mount.split(" "), filesystem.split(" ")
         if len(fields) < 6 or len(more) < 3:
             continue
-        found = _unescaped(fields[4])
+        found, told = _unescaped(fields[4]), True
         # The last one that is mounted at a place hides those before it.
         if len(found) >= len(point) and (wanted == found or wanted.startswith(found.rstrip("/") + "/")):
             point, kind = found, more[0]
@@ -37,6 +37,9 @@ def durability_of(path: Path, mounts: Path = _MOUNTS) -> Durability:
     if unsafe := options & _UNSAFE:
         named = ", ".join(sorted(unsafe))
         return Durability("volatile", f"its disk is mounted with {named} at {point}", f"mount {point} without {named}")
+    if not kind and told:
+        # Who changed his root (chroot(2)) is not shown what it lies on. What fsync(2) promises holds there as well.
+        return Durability("promised", "it is synced to a file system that is not shown here")
     if not kind or kind.startswith(_ELSEWHERE):
         where = f"{kind} at {point}" if kind else "nowhere that is mounted"
         return Durability("unknown", f"it is as durable as what is behind it ({where})", "put it onto a disk of ours")
