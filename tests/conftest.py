@@ -47,6 +47,11 @@ def nothing_of_other_files_is_collected() -> None:
     gc.freeze()
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Octets that are made anew by each process, with an instant in them, are no name for a test."""
+    return argname if isinstance(val, bytes) and len(val) > 16 else None
+
+
 _strangers: set[str] = set()
 
 

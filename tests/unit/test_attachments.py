@@ -106,7 +106,7 @@ PDF = b"%PDF-1.7\n1 0 obj\n<< /EncryptMetadata true >>\nendobj\n" + bytes(2000) 
         (b"Rar!\x1a\7\0" + b"..s\0\0\x0d\0" + bytes(6) + b"..t\x20\x80", Look("application/vnd.rar")),
         (b"Rar!\x1a\7\0" + b"..s\x80\0\x0d\0" + bytes(20), Look("application/vnd.rar", encrypted=True)),
         (b"Rar!\x1a\7\0" + b"..s\0\0\x0d\0" + bytes(6) + b"..t\x24\x80", Look("application/vnd.rar", encrypted=True)),
-        (gzip.compress(b"x"), Look("application/gzip")),
+        (gzip.compress(b"x", mtime=0), Look("application/gzip")),
         (tarred(), Look("application/x-tar")),
         (b"MZ\x90\0" + bytes(60), Look("application/vnd.microsoft.portable-executable")),
         (b"MZ is how some words begin", Look()),

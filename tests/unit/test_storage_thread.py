@@ -85,6 +85,22 @@ def test_a_thread_that_cannot_be_begun_is_an_error_and_the_next_one_is_tried(mon
     assert pool.submit(pow, 2, 3).result(5) == 8
 
 
+def test_a_thread_that_dies_at_its_birth_leaves_no_work_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StillBorn(threading.Thread):
+        """What a process without memory gets: started, and never at work."""
+
+        def run(self) -> None:
+            return
+
+    pool = Pool("test", 2)
+    with monkeypatch.context() as without:
+        without.setattr("mailpoller.storage.thread.Thread", StillBorn)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            pool.submit(int, "7")
+    assert pool.submit(int, "8").result(10) == 8
+    pool.shutdown()
+
+
 def test_a_process_ends_while_a_thread_hangs() -> None:
     program = (
         "import asyncio, time\n"

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -17,8 +17,26 @@ SEEN_OUT_S = 10.0
 """So long work is waited for whose owner was cancelled. What takes longer hangs."""
 _IDLE_S = 30.0
 """An idle thread ends after so long."""
+_BORN_S = 0.02
 
 _Piece = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+def begin(work: Callable[[], None], name: str) -> Thread:
+    """A daemon thread that is at ``work``. Raises :class:`RuntimeError` or :class:`MemoryError` if there is none: one
+    that dies at its birth, for want of memory, has been started as far as :class:`threading.Thread` can tell."""
+    at_work = Event()
+
+    def serve() -> None:
+        at_work.set()
+        work()
+
+    thread = Thread(target=serve, name=name, daemon=True)
+    thread.start()
+    while not at_work.wait(_BORN_S):
+        if not thread.is_alive():
+            raise RuntimeError("can't start new thread")
+    return thread
 
 
 class Pool(ThreadPoolExecutor):
@@ -50,9 +68,9 @@ class Pool(ThreadPoolExecutor):
                 self._free -= 1
             elif self._threads_alive < self._most:
                 try:
-                    Thread(target=self._serve, name=f"{self._name}-{self._threads_alive}", daemon=True).start()
+                    begin(self._serve, f"{self._name}-{self._threads_alive}")
                     self._threads_alive += 1
-                except RuntimeError:
+                except (RuntimeError, MemoryError):
                     if not self._threads_alive:
                         raise
             self._pieces.put((future, fn, args, kwargs))

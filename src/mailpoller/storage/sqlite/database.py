@@ -20,7 +20,7 @@ import structlog
 
 from mailpoller.storage.sqlite.errors import SqliteUnavailable, classify
 from mailpoller.storage.sqlite.file import Schema, connect, create, migrate
-from mailpoller.storage.thread import completed, seen_out
+from mailpoller.storage.thread import begin, completed, seen_out
 
 log = structlog.get_logger(__name__)
 
@@ -157,12 +157,10 @@ class Database:
                 raise SqliteUnavailable("closed", self.path, "was closed")
             if self._thread is None:
                 # A daemon thread: a process that ends without close() must not wait for it, and loses nothing.
-                thread = Thread(target=self._serve, name=f"sqlite-{self.path.name}", daemon=True)
                 try:
-                    thread.start()
-                except RuntimeError as error:
+                    self._thread = begin(self._serve, f"sqlite-{self.path.name}")
+                except (RuntimeError, MemoryError) as error:
                     raise SqliteUnavailable("busy", self.path, f"has no thread: {error}") from None
-                self._thread = thread
             self._requests.put(_Request(work, writes, future))
         try:
             return await asyncio.shield(future)
