@@ -16,7 +16,7 @@ from test_storage_sqlite import NOTES, note, notes
 from mailpoller.core.tasks import within
 from mailpoller.storage import thread as thread_module
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
-from mailpoller.storage.thread import Pool, Worker, completed
+from mailpoller.storage.thread import Pool, Worker, begin, completed
 
 
 @pytest.fixture
@@ -85,20 +85,30 @@ def test_a_thread_that_cannot_be_begun_is_an_error_and_the_next_one_is_tried(mon
     assert pool.submit(pow, 2, 3).result(5) == 8
 
 
-def test_a_thread_that_dies_at_its_birth_leaves_no_work_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class StillBorn(threading.Thread):
-        """What a process without memory gets: started, and never at work."""
-
-        def run(self) -> None:
-            return
-
+@pytest.mark.parametrize("dies", ["run", "_bootstrap"])
+def test_a_thread_that_dies_at_its_birth_leaves_no_work_behind_it(monkeypatch: pytest.MonkeyPatch, dies: str) -> None:
+    """What a process without memory gets: started and never at work, or not even that. CPython waits for the latter."""
+    monkeypatch.setattr("mailpoller.storage.thread.BORN_WITHIN_S", 0.05)
     pool = Pool("test", 2)
     with monkeypatch.context() as without:
-        without.setattr("mailpoller.storage.thread.Thread", StillBorn)
+        without.setattr(f"mailpoller.storage.thread._Daemon.{dies}", lambda _: None, raising=False)
         with pytest.raises(RuntimeError, match="start new thread"):
             pool.submit(int, "7")
+    threading._limbo.clear()  # type: ignore[attr-defined]
     assert pool.submit(int, "8").result(10) == 8
     pool.shutdown()
+
+
+def test_a_thread_that_is_born_after_it_was_given_up_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailpoller.storage.thread.BORN_WITHIN_S", 0.05)
+    late: list[threading.Thread] = []
+    monkeypatch.setattr("mailpoller.storage.thread._Daemon._bootstrap", lambda self: late.append(self), raising=False)
+    done: list[int] = []
+    with pytest.raises(RuntimeError, match="start new thread"):
+        begin(lambda: done.append(1), "late")
+    threading._limbo.clear()  # type: ignore[attr-defined]
+    late[0].run()
+    assert done == []
 
 
 def test_a_process_ends_while_a_thread_hangs() -> None:

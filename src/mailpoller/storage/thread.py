@@ -17,24 +17,48 @@ SEEN_OUT_S = 10.0
 """So long work is waited for whose owner was cancelled. What takes longer hangs."""
 _IDLE_S = 30.0
 """An idle thread ends after so long."""
-_BORN_S = 0.02
+BORN_WITHIN_S = 1.0
+"""So long the birth of a thread is waited for."""
+_LOOK_S = 0.02
 
 _Piece = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
+class _Started(Event):
+    """Of a thread that dies before it can say that it has begun, CPython's own ``start`` would wait for ever."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(BORN_WITHIN_S if timeout is None else timeout)
+
+
+class _Daemon(Thread):
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        super().__init__(target=target, name=name, daemon=True)
+        self._started = _Started()
+
+
 def begin(work: Callable[[], None], name: str) -> Thread:
-    """A daemon thread that is at ``work``. Raises :class:`RuntimeError` or :class:`MemoryError` if there is none: one
-    that dies at its birth, for want of memory, has been started as far as :class:`threading.Thread` can tell."""
-    at_work = Event()
+    """A daemon thread that is at ``work``. Raises :class:`RuntimeError` or :class:`MemoryError` if there is none.
+
+    One that dies at its birth, for want of memory, has been started as far as :class:`threading.Thread` can tell. One
+    that is born after we gave it up does nothing.
+    """
+    at_work, deciding = Event(), Lock()
+    given_up = False
 
     def serve() -> None:
-        at_work.set()
+        with deciding:
+            if given_up:
+                return
+            at_work.set()
         work()
 
-    thread = Thread(target=serve, name=name, daemon=True)
+    thread = _Daemon(serve, name)
     thread.start()
-    while not at_work.wait(_BORN_S):
-        if not thread.is_alive():
+    while not at_work.wait(_LOOK_S):
+        with deciding:
+            given_up = not at_work.is_set() and not thread.is_alive()
+        if given_up:
             raise RuntimeError("can't start new thread")
     return thread
 
