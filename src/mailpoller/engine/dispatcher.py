@@ -21,13 +21,14 @@ from mailpoller.core.delivery import (
     Receipt,
 )
 from mailpoller.core.errors import TransientError
-from mailpoller.core.identity import mint_delivery_id, redeliveries
+from mailpoller.core.identity import mint_delivery_id
 from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
 from mailpoller.core.record import record
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
+from mailpoller.engine.delivering import delivery_to
 from mailpoller.engine.queues import Queue, State
 from mailpoller.engine.threads import told
 from mailpoller.mail.event import EventRenderer
@@ -226,23 +227,8 @@ class Dispatcher:
         plain = claim.plain_id and (claim.ref.given_once or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
-        wanted = queue.octets_wanted or name == QUARANTINE
-        event = renderer.render(
-            queue=name,
-            delivery_id=delivery_id,
-            payload=queue.payload,
-            octets_inside=wanted and queue.sink.octets_place == "inside",
-            redelivery=redeliveries(claim.generation),
-        )
-        return Delivery(
-            delivery_id=delivery_id,
-            mid=claim.mid,
-            queue=name,
-            event=event,
-            raw=judged.message.raw,
-            octets_wanted=wanted,
-            attributes=_attributes(verdict, quarantined=name == QUARANTINE),
-        )
+        attributes = _attributes(verdict, quarantined=name == QUARANTINE)
+        return delivery_to(queue, name, renderer, raw, delivery_id, attributes)
 
     async def dispatch(self, batch: Sequence[Judged]) -> tuple[list[Outcome], list[Deferral]]:
         """Bring every prepared message to the queues that miss it: an outcome or a deferral for each.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from mailpoller.core.delivery import QUARANTINE, Delivery
-from mailpoller.core.identity import mint_delivery_id, redeliveries
+from mailpoller.core.identity import mint_delivery_id
 from mailpoller.core.message import Body, Claim, Folder, Message, MessageRef, RawMessage, Undone
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets
 from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Quarantine
+from mailpoller.engine.delivering import delivery_to
 from mailpoller.engine.queues import Queue
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
@@ -65,9 +66,7 @@ def delivery_of(
     released_by: str = "",
 ) -> Delivery:
     """The delivery of a held message to ``queue``, which its route calls ``name``."""
-    wanted = queue.octets_wanted or name == QUARANTINE
-    claim = message.raw.claim
-    event = EventRenderer(
+    renderer = EventRenderer(
         message,
         verdict=verdict,
         source=f"mailpoller/{held.mailbox}",
@@ -75,19 +74,5 @@ def delivery_of(
         repeat_of=held.repeat_of,
         standing=standing,
         released_by=released_by,
-    ).render(
-        queue=name,
-        delivery_id=delivery_id,
-        payload=queue.payload,
-        octets_inside=wanted and queue.sink.octets_place == "inside",
-        redelivery=redeliveries(claim.generation),
     )
-    return Delivery(
-        delivery_id=delivery_id,
-        mid=claim.mid,
-        queue=name,
-        event=event,
-        raw=message.raw,
-        octets_wanted=wanted,
-        attributes=verdict.attributes,
-    )
+    return delivery_to(queue, name, renderer, message.raw, delivery_id, verdict.attributes)
