@@ -123,9 +123,9 @@ async def test_where_no_file_can_be_opened_mail_waits_in_words_and_comes_when_on
 
 
 async def comes(site: Site, daemon: Daemon, mail: Counter[str]) -> None:
-    """What met the machine's trouble is tried again after a minute."""
+    """What met the machine's trouble is tried again after a minute, and who is at it just now after one more."""
     site.pass_time(120)
-    await until(daemon, lambda: site.subjects() == mail)
+    await until_(daemon, lambda: site.subjects() == mail, 120)
 
 
 @MOUNTS
