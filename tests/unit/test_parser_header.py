@@ -104,6 +104,30 @@ def test_return_path(value, expected):
     assert field("Return-Path", value).return_path == expected
 
 
+GMAIL_HOP = "Received: by 2002:a05:6402:3506:b0:5c8:1:2 with SMTP id b6csp1; Sat, 14 Mar 2026 09:26:53 +0000"
+TAKEN = "Received: from mx.example.com by mail.example.org; Sat, 14 Mar 2026 09:26:52 +0000"
+PATH = "Return-Path: <victim@example.net>"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((PATH, TAKEN), "victim@example.net"),
+        ((TAKEN, PATH), None),
+        ((TAKEN, TAKEN, PATH), None),
+        ((TAKEN, "Return-Path: <>"), None),
+        ((GMAIL_HOP, PATH, TAKEN), "victim@example.net"),
+        ((GMAIL_HOP, TAKEN, PATH), None),
+        ((TAKEN, GMAIL_HOP, PATH), None),
+        (("Return-Path: <real@example.com>", TAKEN, PATH), "real@example.com"),
+    ],
+)
+def test_what_a_stranger_wrote_below_the_first_received_is_no_return_path(lines, expected):
+    message = read("\r\n".join([*lines, "From: a@example.com", "", ""]).encode())
+    assert message.return_path == expected
+    assert message.auto is None
+
+
 def test_return_path_is_none_without_such_a_field():
     message = field("From", "<>")
     assert message.return_path is None

@@ -36,6 +36,7 @@ _MESSAGE_ID = re.compile(r"<[^<>]++>")
 _LONGEST_ID = 998
 _IDS_KEPT = 1000
 _COMMENT = re.compile(r"\([^()]*+\)")
+_GMAIL_HOP = re.compile(r"by 2002:[0-9a-f:]{1,40} with SMTP id ", re.IGNORECASE)
 _FIRST_LINE_WITHIN = 1 << 16
 _CR_LIMIT = 1 << 24
 _OPENED = 1 << 18
@@ -61,7 +62,7 @@ def parse(raw: RawMessage) -> Message:
     sent, fault = read_date(date) if date else (None, "")
     if fault:
         defects.append(fault)
-    return_path = _return_path(fields.value("return-path")) if "return-path" in fields.first else None
+    return_path = _return_path(fields.value("return-path")) if _noted_here(fields) else None
     content = fields.content()
     return Message(
         raw=raw,
@@ -141,6 +142,10 @@ class _Fields:
             return [value for name, value in self._fields if name.lower() == key]
         return [self.value(key)] if key in self.first else []
 
+    def above(self, at: int, key: str) -> list[str]:
+        """The values of those that stand above the field ``at``."""
+        return [value for name, value in self._fields[:at] if name.lower() == key]
+
     def addresses(self, key: str) -> tuple[Address, ...]:
         """The addresses of all these fields together."""
         if key not in self.first:
@@ -213,6 +218,15 @@ def _ends_lines_with_cr(octets: Block) -> bool:
 def _with_line_feeds(octets: Block) -> bytes:
     """Each CR made LF: as long as before, so that every offset holds for the original too."""
     return octets[:].replace(b"\r", b"\n")
+
+
+def _noted_here(fields: _Fields) -> bool:
+    """True if the Return-Path is that of the server that delivered the message (RFC 5321 section 4.4): it stands above
+    the first Received, and what is below may be a stranger's. Gmail alone puts a hop inside of itself above both."""
+    at, received = fields.first.get("return-path"), fields.first.get("received")
+    if at is None or received is None or at < received:
+        return at is not None
+    return all(_GMAIL_HOP.match(value) for value in fields.above(at, "received"))
 
 
 def _return_path(value: str) -> str | None:
