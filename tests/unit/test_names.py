@@ -8,11 +8,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.wire import names as names_module
 from mailpoller.wire.names import resolve
 
@@ -77,3 +77,17 @@ async def test_a_literal_address_needs_no_resolver(asked: Counter[str], host: st
 async def test_names_that_end_in_a_digit_are_names(asked: Counter[str]) -> None:
     assert len(await resolve("mail1", 143, seconds=1)) == 2
     assert asked == {"mail1": 1}
+
+
+@pytest.mark.parametrize(
+    "trouble", [RuntimeError("can't start new thread"), socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")]
+)
+async def test_a_name_that_no_thread_or_memory_is_left_to_ask_for_is_this_machines_trouble(
+    trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> NoReturn:
+        raise trouble
+
+    monkeypatch.setattr(names_module._names, "ask", none_left)
+    with pytest.raises(MachineTrouble, match="cannot be asked for now"):
+        await resolve("mail.example", 143, seconds=5)

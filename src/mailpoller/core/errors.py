@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -93,9 +94,30 @@ class CredentialsMissing(CredentialsRefused):
     that looking again every minute locks no account."""
 
 
+_MEMORY = "no memory is left (MemoryMax)"
+_FILES = "no file can be opened (LimitNOFILE)"
+_THREADS = "no thread can be begun (TasksMax, MemoryMax)"
 _OF_THE_MACHINE = frozenset(
-    (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EAGAIN)
+    (
+        *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS, errno.ENOLCK),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
+        -10,  # the resolver's EAI_MEMORY
+    )
 )
+_SQLITE_OF_THE_MACHINE = {7: _MEMORY, 10: "its disk cannot be read or written", 13: "its disk is full", 14: _FILES}
+"""SQLite's NOMEM, IOERR, FULL and CANTOPEN, where nobody has asked it for more."""
+_SAID_OF_IT: tuple[tuple[type[Exception], tuple[str, ...], str], ...] = (
+    (RuntimeError, ("start new thread", "allocate lock"), _THREADS),
+    # OpenSSL's, also of a hash: it names no kind of its own.
+    (ValueError, ("malloc failure",), _MEMORY),
+    # The dynamic linker's, of a part that is imported when it is first needed.
+    (ImportError, ("failed to map segment", "Cannot allocate memory", "cannot allocate memory"), _MEMORY),
+    (ImportError, ("Too many open files",), _FILES),
+)
+"""What no exception of its own is for, by its words; each was seen where memory, threads or files were short."""
+_XML_NO_MEMORY = 1
+"""Expat's."""
+_NO_WORDS = ("without exception set", "without setting an exception")
 
 
 def machine_trouble(error: BaseException) -> str | None:
@@ -103,14 +125,41 @@ def machine_trouble(error: BaseException) -> str | None:
     None if it is not."""
     if isinstance(error, MachineTrouble):
         return str(error)
+    if isinstance(error, MailpollerError):
+        return None  # decided by who raised it, perhaps in a peer's words
     if isinstance(error, BaseExceptionGroup):
         found = [machine_trouble(one) for one in error.exceptions]
         return found[0] if all(found) else None
+    lack = _lack(error)
+    return f"this machine: {lack}" if lack else None
+
+
+def _lack(error: BaseException) -> str | None:
+    """What there is too little of, as far as Python, its libraries and the system tell it; their ways were found by
+    giving them less and less."""
     if isinstance(error, MemoryError):
-        return "this machine: no memory is left (MemoryMax)"
+        return _MEMORY
+    if hasattr(error, "library"):  # of ssl, whose numbers are no errno
+        return _MEMORY if getattr(error, "reason", None) == "MALLOC_FAILURE" else None
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         limit = " (LimitNOFILE)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
-        return f"this machine: {error.strerror}{limit}"
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return "this machine: no thread can be begun (TasksMax, MemoryMax)"
+        return f"{error.strerror}{limit}"
+    if isinstance(code := getattr(error, "sqlite_errorcode", None), int):
+        return _SQLITE_OF_THE_MACHINE.get(code & 0xFF)
+    if hasattr(error, "lineno") and getattr(error, "code", None) == _XML_NO_MEMORY:
+        return _MEMORY
+    if isinstance(error, SystemError):
+        # Python lost the exception while it raised it, as it does for want of memory. Memory is refused only to who is
+        # bound; without a bound it is a bug, and struck.
+        return _MEMORY if str(error).endswith(_NO_WORDS) and _bound() else None
+    said = str(error)
+    for kind, words, lack in _SAID_OF_IT:
+        if isinstance(error, kind) and any(word in said for word in words):
+            return lack
     return None
+
+
+def _bound() -> bool:
+    """Whether this process may use only so much memory that it is told of a lack, and not killed."""
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)

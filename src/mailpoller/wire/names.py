@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from threading import Lock
 
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import MachineTrouble, TransientError, machine_trouble
 from mailpoller.storage.thread import Pool
 
 Address = tuple[socket.AddressFamily, int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
@@ -45,7 +45,7 @@ _names = _Names()
 
 async def resolve(host: str, port: int, *, seconds: float) -> list[Address]:
     """The addresses of the host, in the resolver's order; a literal address is its own. Raises
-    :class:`TransientError`."""
+    :class:`TransientError`; :class:`MachineTrouble` if no thread can ask."""
     try:
         found = _literal(host)
         if found is None:
@@ -57,9 +57,11 @@ async def resolve(host: str, port: int, *, seconds: float) -> list[Address]:
     except TimeoutError:
         raise TransientError(f"DNS: no answer about {host} within {seconds:g} s") from None
     except (socket.gaierror, UnicodeError) as error:
+        if (lack := machine_trouble(error)) is not None:
+            raise MachineTrouble(f"DNS: {host} cannot be asked for now: {lack}") from None
         raise TransientError(f"DNS: {host} is not found: {getattr(error, 'strerror', error)}") from None
     except RuntimeError as error:
-        raise TransientError(f"DNS: {host} cannot be asked for now: {error}") from None
+        raise MachineTrouble(f"DNS: {host} cannot be asked for now: {error}") from None
     return [(family, number, _with_port(address, port)) for family, number, address in found]
 
 
