@@ -20,7 +20,7 @@ from mailpoller.assembly.lacking import Lacking
 from mailpoller.assembly.noting import note_configuration, note_start
 from mailpoller.assembly.outbox import outbox_parts
 from mailpoller.assembly.parts import NOTICES, Bystander, Ports
-from mailpoller.assembly.plans import Rules, bare_plan, plan_of, set_up_quarantine
+from mailpoller.assembly.plans import Rules, bare_plan, limit_hosts, plan_of, set_up_quarantine
 from mailpoller.assembly.reload import Reload
 from mailpoller.assembly.reloader import Reloader
 from mailpoller.assembly.shares import Bounds
@@ -167,6 +167,7 @@ async def assemble(
             lacking.queue(name, sink)
         rules = Rules(config, runtime)
         set_up_quarantine(config, fleet)
+        limit_hosts(config, fleet)
         for name, block in config.mailboxes.items():
             if only is not None and name != only:
                 continue
@@ -252,6 +253,7 @@ async def assemble(
                 **(reloader.report() if reloader else {}),
                 **forecast.report(),
                 "outbox": outbox.postman.hindered(),
+                "hosts": fleet.shares.hosts.report(fleet.shares.connections.by_host()),
             },
             pauses=pauses,
             releases=releases,

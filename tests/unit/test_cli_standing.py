@@ -154,3 +154,14 @@ def test_an_outgoing_that_sends_no_reply_says_why(config: Config) -> None:
     assert (told["spare"]["state"], told["spare"]["reason"]) == ("down", "replies: no route")
     assert (told["former"]["state"], told["former"]["used_by"]) == ("held", ["replies"])
     assert told["relay"]["state"] == "up"
+
+
+def test_what_was_used_of_a_limited_host_is_told(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {
+        "host": "imap.gmail.com", "sessions": 12, "sessions_limit": 15, "logins_last_minute": 3, "logins_limit": 300,
+        "commands": 4711, "commands_limit": 0, "commands_waited_s": 0.0,
+    }  # fmt: skip
+    whole = report(config, hosts=[told])
+    shown(Filter().of(whole, config), None)
+    assert "imap.gmail.com\tlimited\t12 of 15\t3 of 300\t4,711" in capsys.readouterr().out
+    assert Filter(host="imap.example.com").of(whole, config)["hosts"] == []

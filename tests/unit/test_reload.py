@@ -231,6 +231,24 @@ async def test_an_outgoing_that_is_to_send_something_yet_is_not_removed_by_a_sli
         assert set(place.app.fleet.outgoings) == {"other"}
 
 
+async def test_other_limits_of_a_host_hold_at_once_and_no_mailbox_notices(place: Place) -> None:
+    place.box("support")
+    async with place.running():
+        host = place.app.fleet.parts["support"].source.account.host
+        shares = place.app.fleet.shares
+        assert shares.hosts.report(shares.connections.by_host()) == []
+        place.tree["hosts"] = {host: {"logins": 7, "connections": 3}}
+        report = await place.reload()
+        assert (report.outcome, report.restart) == ("applied", ())
+        (told,) = shares.hosts.report(shares.connections.by_host())
+        assert (told["host"], told["sessions"], told["sessions_limit"]) == (host, 1, 3)
+        assert (told["logins_last_minute"], told["logins_limit"]) == (1, 7)
+        del place.tree["hosts"]
+        await place.reload()
+        assert shares.hosts.report(shares.connections.by_host()) == []
+        assert Box.opened == {"support": 1}
+
+
 async def test_what_lacks_something_keeps_the_rest_from_nothing(place: Place) -> None:
     place.box("good")
     place.box("changed")

@@ -53,10 +53,11 @@ class Fleet:
         self, ports: Ports, bounds: Bounds, quarantine: SinkConfig, store: QuarantineStore | None = None
     ) -> None:
         self.outgoings: dict[str, Outgoing] = dict(ports.runtime.outgoings)
-        self.ports = replace(ports, runtime=replace(ports.runtime, outgoings=self.outgoings))
         self.alerts = ports.alerts
         """The outgoing that the alarm sends by; empty if it mails nobody. Changed by whoever tells the alarm so."""
         self.shares = Shares(bounds, ports.runtime.clock)
+        runtime = replace(ports.runtime, outgoings=self.outgoings, pacer=self.shares.hosts.pacer)
+        self.ports = replace(ports, runtime=runtime)
         self.queues: dict[str, Queue] = {}
         self.own: dict[str, Queue] = {}
         self.watchers: dict[str, Watcher] = {}

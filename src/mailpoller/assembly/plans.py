@@ -13,9 +13,10 @@ from mailpoller.config import Config
 from mailpoller.config.difference import written_out
 from mailpoller.config.fields import references_of
 from mailpoller.config.model import RELOADED_KEYS, QuarantineConfig
-from mailpoller.config.sections import CONVERSATIONS, QUARANTINE, RULES, TABLE
+from mailpoller.config.sections import CONVERSATIONS, HOSTS, QUARANTINE, RULES, TABLE
 from mailpoller.core.component import Runtime
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.host_limit import HostLimit
 from mailpoller.core.ports import Rule
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig, spared
@@ -85,6 +86,22 @@ def awaited(config: Config) -> frozenset[str]:
     """The mailboxes whose notices are for nobody else than they say themselves, or would say if they were not wrong."""
     own = {name for name, block in config.overrides.items() if block != config.quarantine}
     return frozenset(own | config.wrong.keys())
+
+
+def limit_hosts(config: Config, fleet: Fleet) -> None:
+    """Let hosts be asked for no more than the configuration says, from now on."""
+    fleet.shares.hosts.set(host_limits(config))
+    fleet.shares.connections.balance()
+
+
+def host_limits(config: Config) -> dict[str, HostLimit]:
+    """What each host is asked for at most: what is written, over what is known of it."""
+    everywhere = config.service.max_connections_per_host
+    known = dict(usual for one in config.mailboxes.values() if (usual := one.usual_limit()) is not None)
+    found = {host: replace(limit, connections=limit.connections or everywhere) for host, limit in known.items()}
+    for host, written in (config.of(HOSTS) or {}).items():
+        found[host] = written.over(found.get(host, HostLimit(connections=everywhere)))
+    return found
 
 
 def set_up_quarantine(config: Config, fleet: Fleet) -> None:

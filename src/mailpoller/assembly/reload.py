@@ -11,7 +11,7 @@ import structlog
 
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
-from mailpoller.assembly.plans import Rules, awaited, bare_plan, plan_of, recipe_of, set_up_quarantine
+from mailpoller.assembly.plans import Rules, awaited, bare_plan, limit_hosts, plan_of, recipe_of, set_up_quarantine
 from mailpoller.assembly.reloaded import Reloaded
 from mailpoller.assembly.removals import Removals
 from mailpoller.assembly.secret_marks import SecretMarks
@@ -131,6 +131,7 @@ class Reload:
         if (former.quarantine, former.quarantine_store) != (target.quarantine, target.quarantine_store):
             await self._step(QUARANTINE.key, "", partial(_now, set_up_quarantine, target, fleet), former)
         fleet.awaited |= awaited(target)
+        limit_hosts(target, fleet)
         await self._mailboxes(former, target)
         fleet.awaited = awaited(self.holding)
         for name in [name for name in former.queues if name not in target.queues]:

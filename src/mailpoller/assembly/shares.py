@@ -12,6 +12,7 @@ from mailpoller.core.record import record
 from mailpoller.engine.batcher import Limits
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
+from mailpoller.engine.host_limits import HostLimits
 from mailpoller.engine.queues import CONCURRENT_CALLS
 from mailpoller.engine.turns import Turns
 from mailpoller.workers.pool import Workers
@@ -89,9 +90,8 @@ class Shares:
         self.workers = Workers(bounds.workers) if bounds.workers else None
         self.recording = Turns(RECORDING, self.weights)
         self.connecting = asyncio.Semaphore(CONNECTING)
-        self.connections = Connections(
-            clock, limit=bounds.connections, per_host=bounds.connections_per_host, weights=self.weights
-        )
+        self.hosts = HostLimits(clock, bounds.connections_per_host)
+        self.connections = Connections(clock, limit=bounds.connections, hosts=self.hosts, weights=self.weights)
 
     async def close(self) -> None:
         """Give back what outlives the mailboxes."""

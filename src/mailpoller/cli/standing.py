@@ -79,6 +79,12 @@ class Filter:
             and self._fits(one["host"], (one["outgoing"], one["sender"], one["host"]))
         ]
         names = {box["mailbox"] for box in part["mailboxes"]}
+        part["hosts"] = [
+            one
+            for one in report.get("hosts", ())
+            if not (self.name or self.failing or self.outbound or self.department or self.search)
+            and self.host in (None, one["host"])
+        ]
         if narrowed or self.name is not None or self.inbound or self.outbound:
             part["credentials"] = []
         elif self.failing:
@@ -193,6 +199,25 @@ def shown(part: Mapping[str, Any], name: str | None) -> None:
         [(one["mailbox"], one["what"], [age(one["since"], now), one["mid"]], one["reason"]) for one in part["stuck"]],
         ("since", "mid"),
     )
+    if part.get("hosts"):
+        _listed(
+            "host",
+            [
+                (
+                    one["host"],
+                    "limited",
+                    [
+                        _of(one["sessions"], one["sessions_limit"]),
+                        _of(one["logins_last_minute"], one["logins_limit"]),
+                        f"{one['commands']:,}",
+                        _wait(one),
+                    ],
+                    "",
+                )
+                for one in part["hosts"]
+            ],
+            ("sessions", "logins/min", "commands", "waited"),
+        )
     if part.get("credentials"):
         _listed(
             "credential",
@@ -210,6 +235,15 @@ def shown(part: Mapping[str, Any], name: str | None) -> None:
         ],
         ("since",),
     )
+
+
+def _of(used: int, limit: int) -> str:
+    return f"{used:,} of {limit:,}" if limit else f"{used:,}"
+
+
+def _wait(host: Mapping[str, Any]) -> str:
+    seconds = host["commands_waited_s"]
+    return f"{seconds:,.0f} s" if host["commands_limit"] or seconds else ""
 
 
 def _ended(credential: Mapping[str, Any], now: datetime) -> bool:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from mailpoller.config import sections as table
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean, either
+from mailpoller.config.sections import Section
 from mailpoller.config.wording import REQUIRED, unknown_key
 
 NOT_INHERITED = ("enabled", "extends", "formerly", "default", "default_for")
 """Keys that ``extends`` does not copy: they are about the one mailbox or outgoing, so that a disabled one can serve as
 a template."""
 
-NAME_PATTERN = r"[A-Za-z0-9_-]{1,40}"
-"""What a mailbox, queue, rule or outgoing may be called."""
-
-_NAME = re.compile(NAME_PATTERN)
+_NAME = re.compile(table.NAME_PATTERN)
 _SHOWN_NAMES = 6
 
 
@@ -82,7 +81,7 @@ def join_files(main: Node, drop_ins: Iterable[Node], problems: list[Problem]) ->
                 if rows[key].shape == "listed":
                     added = _join_listed(key, node, sections, problems, titled=rows[key].titled)
                 else:
-                    added = _join_named(key, node, sections, problems)
+                    added = _join_named(rows[key], node, sections, problems)
                 if file is not main:
                     sections.drop_ins.update((key, name) for name in added)
     return sections
@@ -94,7 +93,8 @@ def _misplaced(key: str, allowed: tuple[str, ...]) -> str:
     return unknown_key(key, allowed)
 
 
-def _join_named(key: str, section: Node, sections: Sections, problems: list[Problem]) -> list[str]:
+def _join_named(row: Section[Any], section: Node, sections: Sections, problems: list[Problem]) -> list[str]:
+    key = row.key
     known = sections.blocks[key]
     if section.value is None:
         return []
@@ -104,8 +104,8 @@ def _join_named(key: str, section: Node, sections: Sections, problems: list[Prob
     added: list[str] = []
     for name, node in section.value.items():
         sections.names[key].add(name)
-        if not _NAME.fullmatch(name):
-            problems.append(node.problem("a name is letters, digits, - and _, at most 40"))
+        if not re.fullmatch(row.named_as, name):
+            problems.append(node.problem(row.name_words))
         elif name in known:
             problems.append(node.problem(f"this name is taken by {known[name].place()}"))
         elif not isinstance(node.value, dict):

@@ -13,7 +13,6 @@ from pydantic import BaseModel, BeforeValidator
 
 from mailpoller.config import sections
 from mailpoller.config.fields import key_of
-from mailpoller.config.merge import NAME_PATTERN
 from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.sections import Section
 from mailpoller.core.component import KINDS
@@ -102,7 +101,7 @@ def _block(section: Section[Any], blocks: Mapping[str, Schema], definitions: Sch
 def _shaped(section: Section[Any], block: Schema) -> Schema:
     if section.shape == "listed":
         return {"type": ["array", "null"], "items": block}
-    return _named(block) if section.shape == "named" else block
+    return _named(block, section.named_as) if section.shape == "named" else block
 
 
 def _one_of(blocks: Schema) -> Schema:
@@ -110,10 +109,10 @@ def _one_of(blocks: Schema) -> Schema:
     return {"anyOf": list(blocks.values())} if len(blocks) != 1 else dict(next(iter(blocks.values())))
 
 
-def _named(block: Schema) -> Schema:
+def _named(block: Schema, pattern: str) -> Schema:
     return {
         "type": ["object", "null"],
-        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "propertyNames": {"pattern": f"^{pattern}$"},
         "additionalProperties": block,
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
 
+from mailpoller.config.hosts import HOST_PATTERN, HostConfig
 from mailpoller.config.model import (
     AlertsConfig,
     ConversationsConfig,
@@ -31,6 +32,9 @@ T = TypeVar("T")
 Shape = Literal["block", "named", "listed", "keys", "files"]
 """``block``: one. ``named``: many, below their names. ``listed``: a list of many, each with its ``name``. ``keys``:
 for other blocks. ``files``: names of files."""
+
+NAME_PATTERN = r"[A-Za-z0-9_-]{1,40}"
+"""What most blocks are named by."""
 
 OnReload = Literal["restart", "parts", "mailboxes"]
 """``restart``: what changed comes into force when the service is started anew, and a reload says so. ``parts``: each
@@ -66,6 +70,10 @@ class Section(Generic[T]):
     """A drop-in file may have it."""
     lockable: bool = False
     """A drop-in cannot set in it what ``defaults.locked`` names."""
+    named_as: str = NAME_PATTERN
+    """The regular expression that a name of it is."""
+    name_words: str = "a name is letters, digits, - and _, at most 40"
+    """The same for people."""
     titled: bool = False
     """The names are sentences, which nothing refers to."""
     usual_type: str = ""
@@ -167,6 +175,18 @@ METRICS: Section[MetricsConfig | None] = Section(
     without="none; `mailpoller health` needs none",
     model=MetricsConfig,
     place="One block, `metrics:`.",
+)
+HOSTS: Section[Mapping[str, HostConfig]] = Section(
+    "hosts",
+    "named",
+    summary="what a host is asked for at most, by all of its mailboxes together",
+    without="what is known of large providers; elsewhere no limit but `service.max_connections_per_host`",
+    noun="host",
+    model=HostConfig,
+    named_as=HOST_PATTERN,
+    name_words="a host is written in small letters, as in `host` of its mailboxes",
+    place="Named blocks below `hosts:`; the name is the host, as its mailboxes have it.",
+    on_reload="parts",
 )
 OUTBOX: Section[OutboxConfig] = Section(
     "outbox",
@@ -270,6 +290,7 @@ TABLE: tuple[Section[Any], ...] = (
     ALERTS,
     WATERMARKS,
     METRICS,
+    HOSTS,
     OUTBOX,
     INTAKES,
     RULES,

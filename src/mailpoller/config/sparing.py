@@ -8,11 +8,11 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from mailpoller.config.checked import At, Config
-from mailpoller.config.merge import NAME_PATTERN, is_name
+from mailpoller.config.merge import is_name
 from mailpoller.config.node import Node, plain
 from mailpoller.config.partial import partial
 from mailpoller.config.problems import Problem
-from mailpoller.config.sections import MAILBOXES
+from mailpoller.config.sections import MAILBOXES, NAME_PATTERN
 from mailpoller.core.source_config import SourceConfig
 
 _ANSWERING = ("departments", "default_for", "outgoing", "charset")

@@ -6,7 +6,7 @@ A plug-in is one file and one entry point line. The entry point's group is ``mai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from datetime import date, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from mailpoller.core.literals import (
     MailAddresses,
 )
 from mailpoller.core.message import Account
+from mailpoller.core.pacing import Pacer
 from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.record import record
@@ -58,6 +59,8 @@ class Runtime:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """Those that are configured, by name, each built when it is first asked for; rules that name one find it here.
     Raises :class:`~mailpoller.core.errors.ConfigError` for one that cannot be built."""
+    pacer: Callable[[str], Pacer] = lambda _: Pacer()
+    """What a source asks before each command to a host, in small letters, once it is logged in."""
 
 
 class Block(BaseModel):

@@ -19,6 +19,7 @@ from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
 from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, Component, Finding, MailboxPriority, Runtime, StartLiteral, Watermarks
 from mailpoller.core.delivery import LEAVE, Disposition
+from mailpoller.core.host_limit import HostLimit
 from mailpoller.core.literals import (
     DispositionLiteral,
     Duration,
@@ -305,6 +306,10 @@ class SourceConfig(Component):
     def polled_account(self) -> Account | None:
         """Where these folders are: equal for two mailboxes that lead to the same mail. None: the keys do not tell.
         So that nobody polls a folder twice, or one that mail is moved to."""
+        return None
+
+    def usual_limit(self) -> tuple[str, HostLimit] | None:
+        """The host that it logs in to, in small letters, and what is known that this takes; None: nothing is."""
         return None
 
     def folder_key(self, name: str) -> str:

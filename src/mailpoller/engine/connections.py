@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from mailpoller.core.ports import Clock
+from mailpoller.engine.host_limits import HostLimits
 from mailpoller.engine.turns import WEIGHTS, Weights
 
 LEAST_WORK = timedelta(seconds=5)
@@ -20,7 +21,8 @@ LEAST_WORK = timedelta(seconds=5)
 
 
 class Connections:
-    """At most ``limit`` sessions at once, and ``per_host`` to one host; 0 is no limit.
+    """At most ``limit`` sessions at once, and ``per_host`` to one host, or what ``hosts`` say of each; 0 is no limit.
+    Who comes to a host sooner than its logins allow waits for that, too.
 
     Who is longest overdue is next, each second counting by the mailbox's weight. Somebody who waits makes the session
     that has waited longest for news end, if there is one that would help. A session that is at work is never
@@ -34,17 +36,19 @@ class Connections:
         *,
         limit: int = 0,
         per_host: int = 0,
+        hosts: HostLimits | None = None,
         weights: Weights | None = None,
         least_work: timedelta = LEAST_WORK,
     ) -> None:
         self._clock = clock
         self._least_work = least_work.total_seconds()
         self._limit = limit
-        self._per_host = per_host
+        self._hosts = hosts or HostLimits(clock, per_host)
         self._weights: Weights = {} if weights is None else weights
         self._places: set[ConnectionSlot] = set()
         self._on: Counter[str] = Counter()
         self._waiting: list[_Applicant] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> int:
@@ -67,7 +71,7 @@ class Connections:
         place = ConnectionSlot(self, host)
         applicant = _Applicant(place, due_at, due_at + interval, self._weights.get(mailbox, WEIGHTS["medium"]))
         self._waiting.append(applicant)
-        self._balance()
+        self.balance()
         try:
             await applicant.granted
         except asyncio.CancelledError:
@@ -82,27 +86,41 @@ class Connections:
         if place in self._places:
             self._places.discard(place)
             self._on[place.host] -= 1
-            self._balance()
+            self.balance()
 
     # --- who is next -------------------------------------------------------------------------------------------
-    def _balance(self) -> None:
-        """Give away what is free, and ask for what is not."""
+    def balance(self) -> None:
+        """Give away what is free, and ask for what is not; to be called when limits have changed."""
         while self._waiting and (chosen := self._next()) is not None:
             self._waiting.remove(chosen)
             chosen.place.taken_at = self._clock.monotonic()
             self._places.add(chosen.place)
             self._on[chosen.place.host] += 1
+            self._hosts.logged_in(chosen.place.host)
             if not chosen.granted.cancelled():
                 chosen.granted.set_result(None)
         if self._waiting:
             self._ask()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """When the first of those who come too early may log in."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waits = [wait for host in {one.place.host for one in self._waiting} if (wait := self._hosts.login_in(host))]
+        if waits:
+            self._timer = asyncio.get_running_loop().call_later(min(waits), self.balance)
+
+    def _room(self, host: str) -> bool:
+        return self._on[host] < self._hosts.connections(host)
 
     def _next(self) -> _Applicant | None:
         """The one that is longest overdue of those for whom there is a place."""
         if self._limit and len(self._places) >= self._limit:
             return None
         now = self._clock.monotonic()
-        able = (one for one in self._waiting if not self._per_host or self._on[one.place.host] < self._per_host)
+        able = (one for one in self._waiting if self._room(one.place.host) and not self._hosts.login_in(one.place.host))
         return max(able, key=lambda one: one.urgency(now), default=None)
 
     def _ask(self) -> None:
@@ -115,10 +133,12 @@ class Connections:
             return
         coming = Counter(place.host for place in self._places if place.yielding)
         free = self._limit - len(self._places) + coming.total() if self._limit else len(self._waiting)
-        free_on = {host: self._per_host - count + coming[host] for host, count in self._on.items()}
+        free_on = {host: self._hosts.connections(host) - count + coming[host] for host, count in self._on.items()}
         for applicant in self._waiting:
             host = applicant.place.host
-            room_there = not self._per_host or free_on.get(host, self._per_host) > 0
+            if self._hosts.login_in(host):
+                continue  # a place alone would not help
+            room_there = free_on.get(host, self._hosts.connections(host)) > 0
             if not room_there or free <= 0:
                 candidates = idle if room_there else [place for place in idle if place.host == host]
                 if not candidates:
@@ -129,7 +149,7 @@ class Connections:
                 free += 1
                 free_on[chosen.host] = free_on.get(chosen.host, 0) + 1
             free -= 1
-            free_on[host] = free_on.get(host, self._per_host) - 1
+            free_on[host] = free_on.get(host, self._hosts.connections(host)) - 1
             if not idle:
                 return
 
@@ -138,11 +158,12 @@ class Connections:
         now = self._clock.monotonic()
         if not self._waiting or now - place.taken_at < self._least_work:
             return False
-        room_there = self._per_host or len(self._places) + 1
         pressing = [
             one
             for one in self._waiting
-            if one.presses_at < now and self._on[one.place.host] - (one.place.host == place.host) < room_there
+            if one.presses_at < now
+            and self._on[one.place.host] - (one.place.host == place.host) < self._hosts.connections(one.place.host)
+            and not self._hosts.login_in(one.place.host)
         ]
         return len(pressing) > sum(other.yielding for other in self._places)
 

@@ -14,6 +14,7 @@ import structlog
 from mailpoller.core.delivery import Disposed, Disposition, Settlement
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Folder, MessageRef, Position, Survey
+from mailpoller.core.pacing import Pacer
 from mailpoller.core.ports import Clock, Wake
 from mailpoller.wire.opening import attempt
 
@@ -38,6 +39,13 @@ class Asked(ABC):
     """The client of one session: who is asked. Once ``lost`` says why that is over, there is no answer any more."""
 
     lost: str | None = None
+    pacer: Pacer | None = None
+    """How often the host may be asked; whoever logged in gives it."""
+
+    async def in_pace(self, clock: Clock) -> None:
+        """Return when one more request may be made."""
+        if self.pacer is not None and (wait := self.pacer.take(clock.monotonic())):
+            await clock.sleep(wait)
 
     @property
     def octets_in(self) -> int:

@@ -75,6 +75,7 @@ class WebClient(Asked):
 
         async def attempt() -> T:
             self.check()
+            await self.in_pace(self._throttle.clock)
             async with turn():
                 self.check()
                 try:

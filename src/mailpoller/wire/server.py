@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from mailpoller.core.authentication import Trust
 from mailpoller.core.component import Component, Finding, Runtime
+from mailpoller.core.host_limit import HostLimit
 from mailpoller.core.literals import FilePath
 from mailpoller.core.message import Account
 from mailpoller.core.source_config import SourceConfig
@@ -21,6 +22,7 @@ from mailpoller.wire.oauth.providers import provider_of, trust_of
 from mailpoller.wire.password import WrittenPassword
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
+from mailpoller.wire.usual_limits import usual_limit
 
 
 class MailServer(Component):
@@ -148,6 +150,12 @@ class MailboxServer(KeptServer, SourceConfig):
     def usual_trust(self) -> Trust | None:
         """That of Google or Microsoft, if the mailbox is with them."""
         return trust_of(self.known_as)
+
+    def usual_limit(self) -> tuple[str, HostLimit] | None:
+        """That of its provider, if that is a large one."""
+        host = self.host.lower()
+        limit = usual_limit(host)
+        return None if limit is None else (host, limit)
 
     def polled_account(self) -> Account:
         """See the parent's."""

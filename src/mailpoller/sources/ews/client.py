@@ -172,6 +172,7 @@ class EwsClient(Asked):
 
     # --- one exchange ------------------------------------------------------------------------------------------
     async def _exchange(self, request: Request, doing: str, contents: Contents | None) -> AsyncGenerator[Reply, None]:
+        await self.in_pace(self._clock)
         body = envelope(request, self._impersonated)
         async with self._answered(body, doing) as response:
             reader = AnswerReader(limit=ANSWER_LIMIT, contents=contents)

@@ -42,6 +42,7 @@ class EwsSource:
         client = self.client()
         async with opening(client):
             await log_in(client, self._config)
+        client.pacer = self._runtime.pacer(self.account.host)
         return EwsSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
 
     def ask_anew(self) -> None:

@@ -36,6 +36,7 @@ class GmailSource:
         client = self.client()
         async with opening(client):
             address = await log_in(client)
+        client.pacer = self._runtime.pacer(self.account.host)
         user = address if self._config.user == ME else self._config.user
         return GmailSession(self._name, self._config, user, client, self._runtime.spool, self._runtime.clock)
 

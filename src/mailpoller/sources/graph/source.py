@@ -34,6 +34,7 @@ class GraphSource:
         client = self.client()
         async with opening(client):
             await log_in(client)
+        client.pacer = self._runtime.pacer(self.account.host)
         return GraphSession(self._name, self._config, client, self._runtime.spool, self._runtime.clock)
 
     def client(self) -> GraphClient:

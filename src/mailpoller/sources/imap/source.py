@@ -39,6 +39,7 @@ class ImapSource:
         """See the port."""
         await self._credentials.ready()
         client = await open_client(self._name, self._config, self._credentials)
+        client.protocol.turnstile.pacer = self._runtime.pacer(self.account.host)
         return ImapSession(
             self._name, self._config, client, self._runtime.spool, self._trust, self._runtime.clock,
             self._credentials.renew_in

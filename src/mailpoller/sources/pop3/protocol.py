@@ -13,6 +13,7 @@ from mailpoller.sources.pop3.reader import AnswerReader, Collected, Enough, Prot
 from mailpoller.wire.dial import keep_alive
 from mailpoller.wire.pace import Pace
 from mailpoller.wire.redaction import spoken
+from mailpoller.wire.turnstile import Turnstile
 
 MAX_CAPABILITIES = 64 << 10
 _AT_ONCE = 64 << 10
@@ -145,6 +146,7 @@ class Pop3Protocol(asyncio.Protocol):
         self._progress_at = self._head_at = loop.time()
         self.pace = Pace(loop.time())
         self._watch: asyncio.TimerHandle | None = None
+        self.turnstile = Turnstile(loop, self.send)
 
     # --- the connection --------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -259,13 +261,14 @@ class Pop3Protocol(asyncio.Protocol):
         if not self._queue or self.lost is not None:
             return
         assert self.transport is not None
-        if "PIPELINING" in self.capabilities:
-            ready = list(self._queue)
-            self._queue.clear()
-        elif self._sent:
+        pipelining = "PIPELINING" in self.capabilities
+        ready: list[Request] = []
+        while self._queue and (pipelining or not (self._sent or ready)):
+            if self._queue[0].command != "QUIT" and not self.turnstile.opens():
+                break
+            ready.append(self._queue.popleft())
+        if not ready:
             return
-        else:
-            ready = [self._queue.popleft()]
         now = self.loop.time()
         if not self._sent:
             self._head_at = now

@@ -59,6 +59,7 @@ class Pop3Source:
             await self._runtime.clock.sleep(pause.total_seconds())
         await self._credentials.ready()
         protocol = await open_connection(self._name, self._config, self._credentials)
+        protocol.turnstile.pacer = self._runtime.pacer(self.account.host)
         self._welcome_at = self._runtime.clock.monotonic() + login_delay(protocol).total_seconds()
         return protocol
 

@@ -25,6 +25,7 @@ from mailpoller.wire.imap.responses import Fetched, Status
 from mailpoller.wire.imap.selected import SelectedFolder
 from mailpoller.wire.pace import REST, Pace
 from mailpoller.wire.redaction import spoken
+from mailpoller.wire.turnstile import Turnstile
 from mailpoller.wire.unasked import Allowance
 
 # Its DEBUG lines hold passwords and every octet received.
@@ -94,6 +95,7 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
         self._progress_at = 0.0
         self._unsent = 0
         self.pace = Pace(loop.time())
+        self.turnstile = Turnstile(loop, self._send)
         self._watch: asyncio.TimerHandle | None = None
 
     # --- the connection --------------------------------------------------------------------------------------
@@ -262,10 +264,13 @@ class Connection(library.IMAP4ClientProtocol):  # type: ignore[misc]
                 if self._alone is not None and self._alone.name == "IDLE":
                     self.idle_done()
                 return
-            self._queue.popleft()
             if request.within is not None and request.within is not self.mailbox:
+                self._queue.popleft()
                 self.loop.call_soon(request.end, _OTHER_FOLDER)
                 continue
+            if request.name != "LOGOUT" and not self.turnstile.opens():
+                return
+            self._queue.popleft()
             self._sent[request.tag.encode()] = request
             if request.alone:
                 self._alone = request
