@@ -165,7 +165,7 @@ async def test_a_full_disk_under_one_queue_stops_that_queue_alone(
                 await until(daemon, lambda: site.subjects() == others)
                 await until(daemon, lambda: len(rung(bell)) == 1)
                 await said(daemon, "queue.failed", 4, queue="small")
-                assert unseen(dovecot, user) == 30
+                await until(daemon, lambda: unseen(dovecot, user) == 30)
                 more = fill(dovecot, user, "other", 5, start=30)
                 await until(daemon, lambda: site.subjects() == others + more)
             await until(daemon, lambda: site.subjects(small) == first + waiting)
@@ -209,7 +209,7 @@ async def test_a_read_only_queue_is_waited_for(
         with site.run(by=HASTY) as daemon:
             await until(daemon, lambda: site.subjects() == others)
             await until(daemon, lambda: len(rung(bell)) == 1)
-            assert unseen(dovecot, user) == 5
+            await until(daemon, lambda: unseen(dovecot, user) == 5)
             remount(disk, "rw")
             await until(daemon, lambda: site.subjects(small) == first + waiting)
             await alert_and_recovery(daemon, bell)
@@ -231,7 +231,7 @@ async def test_a_queue_that_another_process_keeps_locked_is_waited_for(
             others = fill(dovecot, user, "other", 10)
             await until(daemon, lambda: site.subjects() == others)
             await until(daemon, lambda: len(rung(bell)) == 1)
-            assert unseen(dovecot, user) == 10
+            await until(daemon, lambda: unseen(dovecot, user) == 10)
         await until(daemon, lambda: site.subjects(path) == first + waiting)
         await alert_and_recovery(daemon, bell)
         assert await stopped(daemon) == 0
@@ -251,7 +251,7 @@ async def test_one_of_two_queues_down_for_longer_than_a_backlog_costs_the_other_
             await until(daemon, lambda: site.subjects() == first + both + others)
             await until(daemon, lambda: site.ledger_counts("support")["deferred"] == 200)
             await until(daemon, lambda: len(rung(bell)) == 1)
-            assert unseen(dovecot, user) == 200
+            await until(daemon, lambda: unseen(dovecot, user) == 200)
         await until(daemon, lambda: site.subjects(archive) == first + both)
         await all_settled(daemon, site, 401)
         await alert_and_recovery(daemon, bell)
