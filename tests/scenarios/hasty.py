@@ -14,7 +14,7 @@ from datetime import timedelta
 def hurry() -> None:
     """Shorten what the engine waits before it bothers a human."""
     from mailpoller import app
-    from mailpoller.engine import alarm, dispatcher, lifeline, queues, watcher
+    from mailpoller.engine import alarm, availability, dispatcher, handover, lifeline, upkeep, watcher
     from mailpoller.storage import thread
 
     app.Policy = functools.partial(  # type: ignore[assignment,misc]
@@ -28,8 +28,8 @@ def hurry() -> None:
     watcher.CREDENTIALS_RETRY = timedelta(milliseconds=300)
     watcher.LOOK_AGAIN = timedelta(milliseconds=300)
     dispatcher._FIRST_DEFERRAL = timedelta(seconds=1)
-    queues.DELIVER_DEADLINE = timedelta(seconds=2)
-    queues.CHECK_DEADLINE = timedelta(seconds=2)
+    handover.DELIVER_DEADLINE = upkeep.UPKEEP_DEADLINE = timedelta(seconds=2)
+    availability.CHECK_DEADLINE = timedelta(seconds=2)
     lifeline.PAUSE, lifeline.HUNG = timedelta(seconds=2), timedelta(seconds=7)  # a lock is waited for five seconds
     thread.SEEN_OUT_S = 1.0
 

@@ -40,6 +40,7 @@ from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.availability import State
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.batcher import Limits
 from mailpoller.engine.health import Health
@@ -48,7 +49,7 @@ from mailpoller.engine.numbering import HEAD
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import Pipeline
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMail, FakeSession, FakeSource, Faults
 from mailpoller.testing.memory_ledger import MemoryLedger, MemoryMessage
@@ -625,7 +626,7 @@ class Process:
             f"octets stay reserved: {[budget.used for budget in self.budgets]}",
         )
         promise(not any(turns.taken or turns.waiting for turns in self.turns), "a turn is never over")
-        promise(not any(queue._calls.taken for queue in self.every_queue), "a call to a queue is never over")
+        promise(not any(queue.handover.calls.taken for queue in self.every_queue), "a call to a queue is never over")
         promise(self.connections.open == 0, "a connection's place is never given back")
         promise(not list(self.world.directory.iterdir()), "octets stay in the spool")
         others = [task for task in asyncio.all_tasks() if task.get_name().split()[0] not in ("history", "life")]

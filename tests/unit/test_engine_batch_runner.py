@@ -17,9 +17,9 @@ from mailpoller.core.errors import LedgerUnavailable, SessionLost, TransientErro
 from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
 from mailpoller.core.ports import Session, Start
 from mailpoller.engine import judge
+from mailpoller.engine.availability import State
 from mailpoller.engine.batch_runner import STAGES
 from mailpoller.engine.budget import Budget
-from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
 from mailpoller.testing.fake_source import FakeSession
 
@@ -50,7 +50,7 @@ async def test_what_waits_for_a_queue_is_not_fetched_again_where_each_listing_sh
         assert tally.deferred == 20, "they wait, and are seen to"
     assert set(rig.downloads().values()) == {1}
     rig.sinks["support"].faults.clear()
-    rig.queues["support"].state = State.UP
+    rig.queues["support"].availability.state = State.UP
     await rig.carry()
     assert rig.subjects() == expected
     assert max(rig.downloads().values()) == 2
@@ -172,7 +172,7 @@ async def test_nothing_new_is_downloaded_while_every_queue_it_could_go_to_is_dow
         await until(lambda: rig.sinks["support"].checks >= 6)
         assert rig.downloads().total() <= 10
         rig.sinks["support"].faults.clear()
-        rig.queues["support"]._down_until = 0
+        rig.queues["support"].availability.down_until = 0
         await until(lambda: len(rig.sinks["support"].held) == 105, 20)
     assert rig.downloads().total() <= 105 + 15
 
@@ -384,7 +384,7 @@ async def test_a_message_that_waits_for_a_queue_is_given_up_when_it_leaves_the_m
     rig.sinks["support"].faults.fail("deliver", TransientError("down"))
     await rig.carry()
     rig.mailbox.remove("1")
-    rig.queues["support"].state = State.PROBING
+    rig.queues["support"].availability.state = State.PROBING
     await rig.carry()
     assert (await rig.counts())["deferred"] == 1, "one look is none"
     rig.later(minutes=2)
@@ -550,7 +550,7 @@ async def test_quarantined_mail_waits_for_a_dead_relay_and_is_downloaded_once_be
         await until(lambda: rig.sinks["quarantine"].checks >= 4)
         assert all(rig.downloads()[uid] == 1 for uid in robots)
         rig.sinks["quarantine"].faults.clear()
-        rig.queues["quarantine"]._down_until = 0
+        rig.queues["quarantine"].availability.down_until = 0
         await until(lambda: len(rig.sinks["quarantine"].held) == 5, 20)
     assert all(rig.downloads()[uid] <= 3 for uid in robots)
 

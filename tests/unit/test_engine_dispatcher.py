@@ -12,8 +12,8 @@ from mailpoller.core.delivery import Delivery, Refusal
 from mailpoller.core.errors import ConfigError, CredentialsRefused, MessageRejected, TransientError
 from mailpoller.core.message import Message, RawMessage
 from mailpoller.engine import judge as judge_module
+from mailpoller.engine.availability import State
 from mailpoller.engine.dispatcher import REFUSED_LIMIT
-from mailpoller.engine.queues import State
 from mailpoller.testing.builders import auto_reply, plain
 from mailpoller.testing.fake_sink import FakeSink, failing, refusing
 
@@ -71,7 +71,7 @@ async def test_a_queue_that_is_back_gets_only_what_it_misses() -> None:
     assert tally.deferred == 10
     assert rig.subjects("support") == expected
     assert rig.source.applied == []
-    rig.queues["archive"].state = State.PROBING
+    rig.queues["archive"].availability.state = State.PROBING
     await rig.carry()
     assert rig.subjects("archive") == expected
     assert sum(rig.sinks["support"].batches) == 10
@@ -213,7 +213,7 @@ async def test_whatever_a_sink_raises_on_purpose_the_mail_waits_and_nothing_is_l
     tally = await rig.carry()
     assert tally.deferred == 5
     assert rig.queues["support"].reason
-    rig.queues["support"].state = State.PROBING
+    rig.queues["support"].availability.state = State.PROBING
     await rig.carry()
     assert rig.subjects() == expected
 

@@ -15,8 +15,8 @@ from engine_rig import Rig, Routes, log
 from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.message import Claim, Folder, Gone, MessageRef, Page, Position, RawMessage, Survey
 from mailpoller.core.ports import Start
+from mailpoller.engine.availability import State
 from mailpoller.engine.numbering import HEAD
-from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_source import SURVEYED, FakeSession
 
@@ -33,7 +33,7 @@ def down(rig: Rig, queue: str = "support") -> None:
 
 def up(rig: Rig, queue: str = "support") -> None:
     rig.sinks[queue].faults.clear()
-    rig.queues[queue].state = State.UP
+    rig.queues[queue].availability.state = State.UP
 
 
 # --- a numbering that was set back ------------------------------------------------------------------------------------
@@ -690,7 +690,7 @@ async def test_start_is_decided_at_first_contact_even_if_every_queue_is_down(
     rig.mailbox.deliver(plain(subject="old"))
     rig.mailbox.deliver(plain(subject="read"), flags=["\\Seen"])
     down(rig)
-    rig.queues["support"].state = State.DOWN
+    rig.queues["support"].availability.state = State.DOWN
     await rig.watcher.drain()
     rig.mailbox.deliver(plain(subject="new"))
     for mail in rig.mailbox.folders["INBOX"].mails.values():

@@ -7,8 +7,8 @@ from engine_rig import Rig, log  # noqa: F401
 
 from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.engine.alarm import Kind
+from mailpoller.engine.availability import State
 from mailpoller.engine.operations import Operations
-from mailpoller.engine.queues import State
 
 
 async def test_status_is_told_though_the_ledger_cannot_be_read() -> None:
@@ -36,7 +36,7 @@ async def test_what_is_absent_is_gone_once_an_operator_says_so_and_nobody_says_s
     rig.sinks["support"].faults.fail("deliver", TransientError("down"), times=1000)
     await rig.watcher.drain()
     rig.mailbox.folders["INBOX"].mails.clear()
-    rig.queues["support"].state = State.UP
+    rig.queues["support"].availability.state = State.UP
     for _ in range(3):
         rig.later(hours=2)
         assert not await rig.watcher.drain()

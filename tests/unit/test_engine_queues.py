@@ -15,8 +15,9 @@ from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
+from mailpoller.engine.availability import State
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 
 
 class ScriptedSink:
@@ -128,7 +129,7 @@ async def test_a_sink_that_answers_for_other_deliveries_is_not_believed() -> Non
 async def test_a_queue_that_passed_its_check_recovers_though_nobody_has_mail_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(seconds=0.05))
+    monkeypatch.setattr("mailpoller.engine.availability.BELIEVED_AFTER", timedelta(seconds=0.05))
     sink, edges = ScriptedSink(), list[tuple[bool, str]]()
     queue = make_queue(sink, edges)
     tending = asyncio.create_task(queue.tend())
@@ -146,7 +147,7 @@ async def test_a_queue_that_passed_its_check_recovers_though_nobody_has_mail_for
 async def test_an_alarm_of_an_earlier_run_ends_without_mail_once_the_queue_was_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(milliseconds=10))
+    monkeypatch.setattr("mailpoller.engine.availability.BELIEVED_AFTER", timedelta(milliseconds=10))
     sink, edges = ScriptedSink(), list[tuple[bool, str]]()
     queue = make_queue(sink, edges)
     tending = asyncio.create_task(queue.tend())
@@ -175,17 +176,17 @@ async def test_a_refusal_that_is_the_queues_trouble_does_not_bring_it_back_nor_k
 
     sink, edges = Wary(), list[tuple[bool, str]]()
     queue = make_queue(sink, edges, retry=60)
-    queue.state, queue.reason = State.PROBING, "was down"
+    queue.availability.state, queue.availability.reason = State.PROBING, "was down"
     sink.bad = frozenset(f"id-{number}" for number in range(9))
     with pytest.raises(TransientError, match="not now"):
         await queue.deliver(deliveries(9))
     assert queue.state is State.DOWN
     assert (sum(sink.calls), edges) == (0, [])
-    queue.state = State.PROBING
+    queue.availability.state = State.PROBING
     sink.bad = frozenset(("id-0",))
     answers: list[Receipt | Refusal] = []
     for _ in range(100):  # now and then it is the bad one that is tried
-        queue.state = State.PROBING
+        queue.availability.state = State.PROBING
         with contextlib.suppress(TransientError):
             answers = await queue.deliver(deliveries(4))
             break
@@ -196,7 +197,7 @@ async def test_a_refusal_that_is_the_queues_trouble_does_not_bring_it_back_nor_k
 async def test_a_bug_met_while_a_queue_is_looked_after_does_not_end_the_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mailpoller.engine.queues.BELIEVED_AFTER", timedelta(0))
+    monkeypatch.setattr("mailpoller.engine.availability.BELIEVED_AFTER", timedelta(0))
     monkeypatch.setattr("mailpoller.engine.queues.UPKEEP_INTERVAL", timedelta(milliseconds=10))
     told: list[bool] = []
 

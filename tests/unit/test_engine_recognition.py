@@ -12,7 +12,8 @@ import pytest
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
 from mailpoller.core.ports import Mark
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.availability import State
+from mailpoller.engine.queues import Queue
 from mailpoller.engine.recognition import Recognition
 from mailpoller.testing.memory_ledger import MemoryLedger, MemoryStore
 from unit.sink_runtime import HandClock

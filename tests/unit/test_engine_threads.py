@@ -12,8 +12,8 @@ from engine_rig import Rig, Routes
 from mailpoller.config.model import ConversationsConfig
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.errors import LedgerUnavailable, TransientError
+from mailpoller.engine.availability import State
 from mailpoller.engine.pipeline import Pipeline
-from mailpoller.engine.queues import State
 from mailpoller.engine.threads import ANCESTORS, ThreadFinder
 from mailpoller.mail.understand.conversation import Finder, mint
 from mailpoller.testing.memory_ledger import MemoryLedger
@@ -202,7 +202,7 @@ async def test_what_waits_for_its_first_queue_is_looked_for_once_more() -> None:
     deliver(one, "first", subject="old")
     await one.carry()
     assert not one.sinks["support"].held
-    one.queues["support"].state = State.PROBING
+    one.queues["support"].availability.state = State.PROBING
     await one.carry()
     assert ids(one, "answer") == [told(one, "archive")["first mid"]]
 

@@ -10,7 +10,7 @@ from engine_rig import Rig, log  # noqa: F401
 
 from mailpoller.core.delivery import Delivery, Refusal
 from mailpoller.core.errors import TransientError
-from mailpoller.engine.queues import State
+from mailpoller.engine.availability import State
 from mailpoller.engine.trials import IN_A_ROW
 from mailpoller.testing.fake_sink import failing, refusing
 
@@ -29,7 +29,7 @@ async def until_up(rig: Rig, wanted: Callable[[], bool]) -> int:
         if wanted():
             return count
         if queue.state is State.DOWN:
-            queue.state = State.PROBING  # its check passed
+            queue.availability.state = State.PROBING  # its check passed
         rig.later(hours=5)
     raise AssertionError("never")
 
@@ -73,7 +73,7 @@ async def test_a_queue_that_was_down_is_tried_with_one_message_and_another_one_e
     await rig.carry()
     rig.sinks["support"].batches.clear()
     for _ in range(12):
-        rig.queues["support"].state = State.PROBING
+        rig.queues["support"].availability.state = State.PROBING
         tried.clear()
         await rig.carry()
     assert set(rig.sinks["support"].batches) == {1}
@@ -99,7 +99,7 @@ async def test_a_queue_that_refuses_everything_is_down_and_fills_no_quarantine()
     for _ in range(12):
         await rig.carry()
         if rig.queues["support"].state is State.DOWN:
-            rig.queues["support"].state = State.PROBING
+            rig.queues["support"].availability.state = State.PROBING
         rig.later(hours=5)
     assert len(rig.sinks["quarantine"].held) < IN_A_ROW
     assert [edge for edge in rig.edges if not edge[1]] == [("support", False)]
@@ -126,7 +126,7 @@ async def test_what_was_never_asked_says_nothing_of_the_queue() -> None:
     rig.fill(25)
     await rig.carry()
     assert len(rig.sinks["quarantine"].held) == 25
-    rig.queues["support"].state = State.PROBING
+    rig.queues["support"].availability.state = State.PROBING
     rig.fill(3)
     await rig.carry()
     assert rig.queues["support"].state is State.PROBING, "nobody has seen it take anything"
@@ -141,7 +141,7 @@ async def test_what_failed_with_its_queue_counts_against_no_message(queue_fails_
     if queue_fails_its_check:
         sink.faults.fail("check", TransientError("refused"))
     await rig.carry()
-    rig.queues["support"].state = State.PROBING
+    rig.queues["support"].availability.state = State.PROBING
     await asyncio.sleep(0)
     sink.batches.clear()
     await until_up(rig, lambda: len(rig.subjects()) == 10)

@@ -20,8 +20,8 @@ from mailpoller.core.errors import (
 )
 from mailpoller.engine import watcher as watcher_module
 from mailpoller.engine.alarm import Kind
+from mailpoller.engine.availability import State
 from mailpoller.engine.health import Condition
-from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
 from mailpoller.testing.deliveries import make_delivery
 from mailpoller.testing.fake_source import FakeSource
@@ -246,7 +246,7 @@ async def test_the_first_run_of_a_folder_is_said_once_however_long_its_queue_is_
         await polls(rig, 5)
         assert rig.downloads().total() == 0
         rig.sinks["support"].faults.clear()
-        rig.queues["support"]._down_until = 0
+        rig.queues["support"].availability.down_until = 0
         await until(lambda: rig.subjects() == expected)
     assert [entry["folder"] for entry in log if entry["event"] == "folder.started"] == ["INBOX"]
 
@@ -265,7 +265,7 @@ async def test_a_new_epoch_is_looked_at_and_said_once_however_long_its_queue_is_
         await polls(rig, 3)
         assert rig.health.mailboxes["support"].condition is not Condition.HELD, "what came later is no doubtful epoch"
         rig.sinks["support"].faults.clear()
-        rig.queues["support"]._down_until = 0
+        rig.queues["support"].availability.down_until = 0
         await until(lambda: rig.subjects() == expected)
     assert [entry["unknown"] for entry in log if entry["event"] == "epoch.changed"] == [0]
 
@@ -287,7 +287,7 @@ async def test_old_mail_that_waits_for_its_queue_is_not_lost_when_the_numbering_
     for _ in range(2):
         await rig.watcher.drain()
     rig.mailbox.renumber()
-    rig.queues["support"].state = State.UP
+    rig.queues["support"].availability.state = State.UP
     await rig.watcher.drain()
     assert rig.subjects() == {"old": 1}
 
@@ -319,7 +319,7 @@ async def test_new_mail_that_waits_and_was_read_meanwhile_is_not_lost_when_the_n
         mail.flags.add("\\Seen")
     rig.mailbox.renumber()
     rig.sinks["support"].faults.clear()
-    rig.queues["support"].state = State.UP
+    rig.queues["support"].availability.state = State.UP
     await rig.watcher.drain()
     assert rig.subjects() == ({"new": 1} if start == "now" else {"old": 1, "new": 1}), (
         "what start wanted is decided once"

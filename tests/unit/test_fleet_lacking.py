@@ -18,9 +18,9 @@ from mailpoller.assembly.standins import AbsentOutgoing, outgoing_of
 from mailpoller.core.component import OutgoingConfig, Runtime, SinkConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.source_config import SourceConfig
+from mailpoller.engine.availability import State
 from mailpoller.engine.health import Condition
 from mailpoller.engine.pipeline import Pipeline
-from mailpoller.engine.queues import State
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_sink import FakeSink
 from mailpoller.testing.fake_source import FakeMailbox, FakeSource

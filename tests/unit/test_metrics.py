@@ -67,7 +67,7 @@ async def test_figures_say_what_became_of_mail() -> None:
     rig.fill(3)
     await rig.carry()
     rig.health.polled(rig.name)
-    rig.queues["support"].depth = Depth(2, 1, rig.clock.now() - timedelta(minutes=2))
+    rig.queues["support"].upkeep.depth = Depth(2, 1, rig.clock.now() - timedelta(minutes=2))
     said = samples(await text_of(metrics_of(rig)))
     assert said['mailpoller_mailbox_messages_total{mailbox="support",kind="delivered"}'] == 3
     assert said['mailpoller_mailbox_bytes_total{mailbox="support"}'] > 0
@@ -189,7 +189,7 @@ async def test_page_about_metrics_is_true() -> None:
     rig.fill(1)
     await rig.carry()
     rig.health.mailboxes[rig.name].failures["mailbox-down"] += 1
-    rig.queues["support"].depth = Depth(1, 0, rig.clock.now())
+    rig.queues["support"].upkeep.depth = Depth(1, 0, rig.clock.now())
     for name in await_names(await text_of(metrics_of(rig))):
         family = re.sub(r"_(bucket|sum|count)$", "", name[0]) if name[0] not in labels else name[0]
         assert name[1] <= labels[family], name

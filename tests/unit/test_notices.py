@@ -19,8 +19,9 @@ from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.quarantined import Quarantined, Selection
 from mailpoller.core.spool import Octets
 from mailpoller.core.verdict import Quarantine
+from mailpoller.engine.availability import State
 from mailpoller.engine.notices import AT_ONCE, Notices, Unknown
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse, unparsed
 from mailpoller.quarantine import Store, StoreConfig
@@ -115,7 +116,7 @@ async def test_a_dead_relay_is_asked_again_and_nothing_is_told_twice(site: Site)
     assert len(await site.owed()) == 3 and len(sink.held) == 0
     queue = site.queues["support"]
     assert queue is not None
-    queue.state = State.PROBING
+    queue.availability.state = State.PROBING
     assert not await site.notices.bring()
     assert len(sink.held) == 3 and await site.owed() == []
     await site.notices.bring()

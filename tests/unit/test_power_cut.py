@@ -15,8 +15,9 @@ from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Durable
 from mailpoller.core.spool import Spool
+from mailpoller.engine.availability import State
 from mailpoller.engine.clock import SystemClock
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 from mailpoller.sinks.command import CommandQueueConfig
 from mailpoller.sinks.jsonl import JsonlQueueConfig
 from mailpoller.sinks.maildir import MaildirQueueConfig

@@ -86,7 +86,7 @@ class Site:
 
 
 async def turn(queue: Queue) -> None:
-    await queue._turn()
+    await queue.upkeep.turn()
 
 
 @pytest.fixture

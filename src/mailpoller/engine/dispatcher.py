@@ -28,8 +28,9 @@ from mailpoller.core.record import record
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
+from mailpoller.engine.availability import State
 from mailpoller.engine.delivering import delivery_to
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 from mailpoller.engine.threads import told
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse

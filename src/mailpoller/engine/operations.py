@@ -14,11 +14,12 @@ from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.ports import Ledger, Standing
 from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.availability import State
 from mailpoller.engine.control import Handler, who_of
 from mailpoller.engine.health import Health
 from mailpoller.engine.overdue import Overdue, stuck_report
 from mailpoller.engine.pauses import EVERYTHING, Pauses
-from mailpoller.engine.queues import Queue, State
+from mailpoller.engine.queues import Queue
 from mailpoller.engine.release import Releases
 from mailpoller.engine.watcher import Watcher
 
