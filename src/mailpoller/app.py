@@ -54,7 +54,7 @@ from mailpoller.engine.control import ControlServer
 from mailpoller.engine.custody import Custody
 from mailpoller.engine.forecast import Forecast
 from mailpoller.engine.health import Condition, Health
-from mailpoller.engine.lifeline import Lifeline
+from mailpoller.engine.lifeline import Lifeline, opened
 from mailpoller.engine.metrics import Metrics
 from mailpoller.engine.notices import Notices
 from mailpoller.engine.notify import Notifier
@@ -128,12 +128,13 @@ async def assemble(
     """
     clock = clock or SystemClock()
     service = config.service
-    prepare_state(config)
+    async with Notifier().starting():
+        await opened(asyncio.to_thread(prepare_state, config), hung)
     runtime = prepare_runtime(config, clock, spool=False)
     stop = asyncio.Event()
     async with AsyncExitStack() as closing:
         async with Notifier().starting():
-            ledger = await config.ledger.open(clock)
+            ledger = await opened(config.ledger.open(clock), hung)
         closing.push_async_callback(ledger.close)
         closing.callback(prepare_spool(config))  # not before we hold the ledger: another instance may be using it
         alarm = Alarm(

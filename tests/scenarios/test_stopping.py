@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import sqlite3
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -85,6 +88,32 @@ async def test_a_stop_with_nothing_in_hand_is_prompt_beside_a_server_that_hangs(
             assert await stopped(daemon) == 0
             assert time.monotonic() - began < AT_ONCE_S
             assert not daemon.count("mailbox.failed")
+
+
+async def test_a_stop_while_a_name_is_asked_for_or_a_server_is_dialled_is_prompt(site: Site) -> None:
+    site.settings["service"]["stop_grace"] = "60s"
+    with silent() as port:
+        site.imap("support", port, "anybody")
+        site.imap("named", 993, "anybody", host="hangs.test", tls="implicit")
+        with site.run("--log-level", "debug", by="scenarios.unresolved") as daemon:
+            await said(daemon, "service.started")
+            await asyncio.sleep(1)
+            assert not daemon.count("mailbox.failed"), "both are at it"
+            began = time.monotonic()
+            assert await stopped(daemon) == 0
+            assert time.monotonic() - began < AT_ONCE_S
+            assert not daemon.count("service.abandoned")
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A port that answers nobody who dials it: those it has room for were never accepted."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, contextlib.ExitStack() as waiting:
+        for _ in range(4):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
 
 
 async def test_a_stop_while_waiting_for_news_is_prompt(site: Site, dovecot: Dovecot, user: str) -> None:

@@ -30,6 +30,7 @@ from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import micros
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
+from mailpoller.storage.thread import completed
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ async def _take(lock: Lock, clock: Clock) -> None:
     until = time.monotonic() + LOCK_PATIENCE.total_seconds()
     while True:
         try:
-            lock.take(clock.now())
+            await completed(asyncio.to_thread(lock.take, clock.now()))  # a disk may hang
             return
         except LedgerLocked:
             if time.monotonic() > until:
