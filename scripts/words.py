@@ -95,7 +95,7 @@ def _exit_codes() -> Iterator[str]:
 
 
 def _alarms() -> Iterator[str]:
-    from mailpoller.engine.alarm_texts import Kind
+    from mailpoller.engine.alarm_kinds import Kind
 
     yield from (f"alarm: {kind.value}" for kind in Kind)
 

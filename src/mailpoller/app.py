@@ -48,7 +48,7 @@ from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
-from mailpoller.engine.alarm_texts import AnyKind
+from mailpoller.engine.alarm_kinds import AnyKind
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
 from mailpoller.engine.custody import Custody

@@ -48,7 +48,9 @@ from mailpoller.wire.http import HttpAnswer, error_of, http_date, iso_date, retr
 from mailpoller.wire.imap import reader as imap_reader
 from mailpoller.wire.imap import responses as imap
 from mailpoller.wire.imap import uids
-from mailpoller.wire.sasl import CramMd5, OAuthBearer, ScramSha256, decoded
+from mailpoller.wire.sasl.exchange import decoded
+from mailpoller.wire.sasl.mechanisms import CramMd5, OAuthBearer
+from mailpoller.wire.sasl.scram import ScramSha256
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 LIMIT = 1 << 16

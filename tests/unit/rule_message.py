@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailpoller.core.message import Address, Attachment, Body, Claim, Folder, Message, MessageRef, RawMessage
+from mailpoller.core.body import Attachment, Body
+from mailpoller.core.message import Address, Claim, Folder, Message, MessageRef, RawMessage
 from mailpoller.core.spool import Octets
 
 FOLDER = Folder("support", "INBOX", "epoch-1")

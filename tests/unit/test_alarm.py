@@ -15,7 +15,7 @@ from clocks import SkippingClock
 from mailpoller.core.errors import LedgerUnavailable, MessageRejected, TransientError
 from mailpoller.core.ports import Answer, Mail
 from mailpoller.engine.alarm import Alarm, Kind, Policy
-from mailpoller.engine.alarm_texts import MANNERS
+from mailpoller.engine.alarm_kinds import MANNERS
 from mailpoller.testing.memory_ledger import MemoryLedger
 
 

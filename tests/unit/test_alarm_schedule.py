@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mailpoller.engine.alarm_texts import MANNERS, Kind, Trouble
+from mailpoller.engine.alarm_kinds import MANNERS, Kind
+from mailpoller.engine.alarm_texts import Trouble
 from mailpoller.engine.schedule import Policy, due, is_moot, is_silent
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailpoller.core.message import Attachment, Body
+from mailpoller.core.body import Attachment, Body
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.filetype import Look, Looker

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailpoller.core.body import Contents, Undone
 from mailpoller.core.contents import Calendar, Moment
-from mailpoller.core.message import Address, Contents, Message, Undone
+from mailpoller.core.message import Address, Message
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.contents.calendar import CONSIDERED, read_calendar
 from mailpoller.mail.contents.kinds import FAILED

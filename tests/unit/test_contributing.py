@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from mailpoller.core.body import Body
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Event, Receipt
 from mailpoller.core.identity import mint_delivery_id, mint_mid
-from mailpoller.core.message import Body, Claim, Gone, Message, RawMessage
+from mailpoller.core.message import Claim, Gone, Message, RawMessage
 from mailpoller.core.ports import Start
 from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.core.spool import Octets, Spool

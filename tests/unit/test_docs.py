@@ -17,7 +17,7 @@ from mailpoller.cli import exits
 from mailpoller.config import load
 from mailpoller.core import delivery, errors
 from mailpoller.core.not_durable import NOT_DURABLE
-from mailpoller.engine.alarm_texts import Kind
+from mailpoller.engine.alarm_kinds import Kind
 from mailpoller.quarantine import Store
 from mailpoller.sinks.sqlite.sink import SqliteQueue
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mailpoller.core.message import Body, Contents, RawMessage
+from mailpoller.core.body import Body, Contents
+from mailpoller.core.message import RawMessage
 from mailpoller.engine import opening
 from mailpoller.mail.contents import reader
 from mailpoller.mail.contents.reader import read_contents

@@ -8,7 +8,8 @@ import pytest
 from engine_rig import Rig, log  # noqa: F401
 from structlog.testing import capture_logs
 
-from mailpoller.core.message import Body, Message
+from mailpoller.core.body import Body
+from mailpoller.core.message import Message
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.engine import rule_costs
 from mailpoller.engine.pipeline import Pipeline

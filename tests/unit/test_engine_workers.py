@@ -9,7 +9,8 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from mailpoller.core.message import Body, RawMessage
+from mailpoller.core.body import Body
+from mailpoller.core.message import RawMessage
 from mailpoller.mail.parser import parse
 from mailpoller.workers.pool import NoWorker, Unread
 from unit.engine_rig import Rig

@@ -20,7 +20,7 @@ from mailpoller.wire.imap import reader
 from mailpoller.wire.imap.authentication import authenticate
 from mailpoller.wire.imap.command import MAX_DATA_OF, Request
 from mailpoller.wire.imap.protocol import ImapClient
-from mailpoller.wire.sasl import XOAuth2
+from mailpoller.wire.sasl.mechanisms import XOAuth2
 from servers.mailboxes import ALL, claims_of, fetched, imap_source, listed, session_of
 from servers.scripted import Conversation, ScriptedImap
 from waiting import until

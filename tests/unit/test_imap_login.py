@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, TransientError
-from mailpoller.wire.sasl import OAuthBearer
+from mailpoller.wire.sasl.mechanisms import OAuthBearer
 from servers.mailboxes import imap_source, session_of
 from servers.scripted import Conversation, ScriptedImap
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 import odd_mail
-from mailpoller.core.message import Address, Undone
+from mailpoller.core.body import Undone
+from mailpoller.core.message import Address
 from mailpoller.mail import charset_names
 from mailpoller.mail.charset import codec_for, decode
 from mailpoller.mail.signed import unwrap

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mailpoller.core.message import Contents, RawMessage
+from mailpoller.core.body import Contents
+from mailpoller.core.message import RawMessage
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.parser import parse
 from mailpoller.workers import pool

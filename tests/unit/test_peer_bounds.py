@@ -18,7 +18,8 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.outgoings.smtp import SmtpConfig
 from mailpoller.sources.pop3 import protocol as pop3
 from mailpoller.wire import unasked
-from mailpoller.wire.sasl import Plain, answered
+from mailpoller.wire.sasl.exchange import answered
+from mailpoller.wire.sasl.mechanisms import Plain
 from servers.smtp import Scripted
 from waiting import until
 

@@ -12,9 +12,10 @@ import pytest
 import structlog
 
 from mailpoller.core.attributes import Attributes
+from mailpoller.core.body import Body
 from mailpoller.core.classification import Classification
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.message import Address, Body, Message
+from mailpoller.core.message import Address, Message
 from mailpoller.core.policy import Policy
 from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Discard, Effect, Match, Quarantine

@@ -16,7 +16,7 @@ import pytest
 from mailpoller.core.errors import ConfigError, CredentialsRefused, TransientError
 from mailpoller.sources.pop3.authentication import authenticate
 from mailpoller.sources.pop3.protocol import Pop3Protocol
-from mailpoller.wire.sasl import OAuthBearer, XOAuth2
+from mailpoller.wire.sasl.mechanisms import OAuthBearer, XOAuth2
 from servers.dovecot import self_signed
 from servers.mailboxes import session_of
 from servers.pop3_mailboxes import pop3_source

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailpoller.core.body import Contents, Undone
 from mailpoller.core.contents import Report
-from mailpoller.core.message import Contents, Message, Undone
+from mailpoller.core.message import Message
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.contents import unpack
 from mailpoller.mail.contents.dmarc import ROWS_COUNTED, ROWS_KEPT, read_dmarc

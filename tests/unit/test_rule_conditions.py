@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mailpoller.core.body import Body
 from mailpoller.core.classification import Classification
 from mailpoller.core.component import Runtime
-from mailpoller.core.message import Body, Message
+from mailpoller.core.message import Message
 from mailpoller.core.spool import Spool
 from mailpoller.core.standing import Standing
 from mailpoller.rules.match import MatchConfig, MatchRule

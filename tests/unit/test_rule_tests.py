@@ -12,10 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from mailpoller.core.authentication import Authentication
+from mailpoller.core.body import Body
 from mailpoller.core.contents import Calendar
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.errors import ConfigError
-from mailpoller.core.message import Address, Body, Message
+from mailpoller.core.message import Address, Message
 from mailpoller.mail.event import EventRenderer
 from mailpoller.rules.fields import FIELDS
 from mailpoller.rules.words import compile_words

@@ -7,23 +7,10 @@ from base64 import b64encode
 import pytest
 
 from mailpoller.core.errors import CredentialsRefused, TransientError
-from mailpoller.wire.sasl import (
-    CramMd5,
-    Exchange,
-    External,
-    Login,
-    OAuthBearer,
-    Plain,
-    ScramSha1,
-    ScramSha256,
-    XOAuth2,
-    by_password,
-    by_token,
-    decoded,
-    encoded,
-    initial,
-    prepared,
-)
+from mailpoller.wire.sasl.choice import by_password, by_token
+from mailpoller.wire.sasl.exchange import Exchange, decoded, encoded, initial
+from mailpoller.wire.sasl.mechanisms import CramMd5, External, Login, OAuthBearer, Plain, XOAuth2
+from mailpoller.wire.sasl.scram import ScramSha1, ScramSha256, prepared
 
 TOKEN = "vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg=="
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailpoller.core.message import Undone
+from mailpoller.core.body import Undone
 from mailpoller.mail.understand import flowed, html
 from mailpoller.mail.understand.html import render
 from odd_mail.reading import read

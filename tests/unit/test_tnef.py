@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailpoller.core.message import Message, Undone
+from mailpoller.core.body import Undone
+from mailpoller.core.message import Message
 from mailpoller.core.verdict import Deliver
 from mailpoller.mail.contents.kinds import FAILED
 from mailpoller.mail.contents.reader import read_contents

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mailpoller.core.message import Body, Claim, Folder, MessageRef, RawMessage
+from mailpoller.core.body import Body
+from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.mail.parser import parse
 from mailpoller.workers import pool, worker

@@ -24,7 +24,7 @@ from mailpoller.core.ports import Expiring, Outgoing, QuarantineStore, Sink, Sou
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Kind
-from mailpoller.engine.alarm_texts import AnyKind
+from mailpoller.engine.alarm_kinds import AnyKind
 from mailpoller.engine.notices import Unknown
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue

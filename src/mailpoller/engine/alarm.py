@@ -29,7 +29,8 @@ from mailpoller import __version__
 from mailpoller.core.errors import MailpollerError, machine_trouble
 from mailpoller.core.ports import AlarmEdge, Answer, Clock, DoubtKind, Fault, Journal, Outgoing
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.engine.alarm_texts import AnyKind, Flock, Kind, Trouble, alarm_key, sections_of, word_of
+from mailpoller.engine.alarm_kinds import AnyKind, Kind, word_of
+from mailpoller.engine.alarm_texts import Flock, Trouble, alarm_key, sections_of
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.open_alarms import OpenAlarms
 from mailpoller.engine.schedule import Policy, due, is_moot, is_silent

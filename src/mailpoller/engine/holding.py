@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from mailpoller.core.body import Body, Undone
 from mailpoller.core.delivery import QUARANTINE, Delivery
 from mailpoller.core.identity import mint_delivery_id
-from mailpoller.core.message import Body, Claim, Folder, Message, MessageRef, RawMessage, Undone
+from mailpoller.core.message import Claim, Folder, Message, MessageRef, RawMessage
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets
 from mailpoller.core.standing import Standing

@@ -11,8 +11,9 @@ from datetime import timedelta
 
 import structlog
 
+from mailpoller.core.body import Body, Contents, Undone
 from mailpoller.core.errors import MailpollerError, machine_trouble
-from mailpoller.core.message import Body, Claim, Contents, Message, RawMessage, Undone
+from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, Dispatcher, Judged, put_off

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 
 from mailpoller.core.errors import ConfigError, LedgerUnavailable
 from mailpoller.core.ports import Clock, DoubtKind, Fault, Journal
-from mailpoller.engine.alarm_texts import AnyKind, Kind, Trouble, manner_of
+from mailpoller.engine.alarm_kinds import AnyKind, Kind, manner_of
+from mailpoller.engine.alarm_texts import Trouble
 
 P = ParamSpec("P")
 T = TypeVar("T")

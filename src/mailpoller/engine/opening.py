@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import structlog
 
-from mailpoller.core.message import Body, Contents, Message, RawMessage
+from mailpoller.core.body import Body, Contents
+from mailpoller.core.message import Message, RawMessage
 from mailpoller.engine.observer import Observer
 from mailpoller.mail.contents.kinds import FAILED
 from mailpoller.storage.thread import Pool

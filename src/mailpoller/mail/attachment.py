@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from urllib.parse import unquote
 
-from mailpoller.core.message import Attachment
+from mailpoller.core.body import Attachment
 from mailpoller.core.spool import Block
 from mailpoller.mail.filetype import Looker
 from mailpoller.mail.naming import OCTETS, suffix_of

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from mailpoller.core.message import Attachment, Body, Forwarded, TextFrom, Undone
+from mailpoller.core.body import Attachment, Body, Forwarded, TextFrom, Undone
 from mailpoller.core.spool import Block
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.attachment import attachment_of, shown_in

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 import pybase64
 
+from mailpoller.core.body import Forwarded, Undone
 from mailpoller.core.classification import HUMAN, Bounce
 from mailpoller.core.delivery import Event, Payload
-from mailpoller.core.message import Forwarded, Message, Undone
+from mailpoller.core.message import Message
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.mail.charset import scrub

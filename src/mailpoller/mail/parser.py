@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from functools import partial
 from hashlib import sha256
 
-from mailpoller.core.message import Address, Body, Message, RawMessage
+from mailpoller.core.body import Body
+from mailpoller.core.message import Address, Message, RawMessage
 from mailpoller.core.spool import Block
 from mailpoller.mail.address import CUT, KEPT, parse_addresses
 from mailpoller.mail.automatic import classify

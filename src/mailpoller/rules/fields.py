@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from mailpoller.core.authentication import Authentication
+from mailpoller.core.body import Forwarded
 from mailpoller.core.classification import Bounce
 from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.conversation import Conversation
-from mailpoller.core.message import Forwarded, Message
+from mailpoller.core.message import Message
 from mailpoller.core.record import record
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
-from mailpoller.core.message import Attachment, Message
+from mailpoller.core.body import Attachment
+from mailpoller.core.message import Message
 from mailpoller.rules.predicate import Predicate
 from mailpoller.rules.probes import TEXT_LIMIT, text_probe
 from mailpoller.rules.quantities import DAYS, AgeTest, AttachmentTest, CountTest, ReceivedTest, SizeTest

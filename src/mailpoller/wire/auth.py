@@ -17,7 +17,9 @@ from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.oauth import OAuthAuth, ServiceName, TokenRefused
 from mailpoller.wire.oauth.advice import token_not_taken
 from mailpoller.wire.password import Password, Written
-from mailpoller.wire.sasl import Exchange, External, PasswordMechanism, by_password, by_token, pinned
+from mailpoller.wire.sasl.choice import PasswordMechanism, by_password, by_token, pinned
+from mailpoller.wire.sasl.exchange import Exchange
+from mailpoller.wire.sasl.mechanisms import External
 from mailpoller.wire.tls import TlsMode
 
 if TYPE_CHECKING:

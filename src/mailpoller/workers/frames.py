@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
-from mailpoller.core.message import Body, Contents
+from mailpoller.core.body import Body, Contents
 
 LENGTH = struct.Struct(">I")
 LARGEST = 64 << 20

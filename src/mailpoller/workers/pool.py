@@ -12,8 +12,9 @@ from datetime import timedelta
 
 import structlog
 
+from mailpoller.core.body import Body, Contents
 from mailpoller.core.errors import MachineTrouble
-from mailpoller.core.message import Body, Contents, RawMessage
+from mailpoller.core.message import RawMessage
 from mailpoller.workers.frames import LARGEST, LENGTH, found_in, question
 
 log = structlog.get_logger(__name__)

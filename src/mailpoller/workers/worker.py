@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 import orjson
 
-from mailpoller.core.message import Body, Claim, Contents, Folder, MessageRef, RawMessage
+from mailpoller.core.body import Body, Contents
+from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Block, Octets
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.parser import parse

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from mailpoller.core.body import Attachment, Contents, Undone
 from mailpoller.core.contents import Calendar, Report
-from mailpoller.core.message import Attachment, Contents, Message, Undone
+from mailpoller.core.message import Message
 from mailpoller.core.spool import Block
 from mailpoller.mail.body import content_fields
 from mailpoller.mail.contents import kinds

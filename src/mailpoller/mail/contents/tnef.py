@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
-from mailpoller.core.message import Attachment
+from mailpoller.core.body import Attachment
 from mailpoller.mail.charset import decode
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.filetype import Looker

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mailpoller.core.message import Forwarded, Message
+from mailpoller.core.body import Forwarded
+from mailpoller.core.message import Message
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.date import read_date
 from mailpoller.mail.understand.quoted_header import find_header

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sqlite3
 import stat
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from mailpoller.core.literals import Duration, Size
 from mailpoller.core.ports import Clock, Depth, DoubtKind, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
+from mailpoller.sinks.sqlite.answers import LARGEST_ROW, answers_to, known_of, too_large
 from mailpoller.sinks.sqlite.consumption import Consumption, depth
 from mailpoller.sinks.sqlite.insertion import Contents, Messages
 from mailpoller.sinks.sqlite.inspection import find_mark, inspect, read_mark
@@ -47,10 +47,6 @@ from mailpoller.storage.sqlite import Database, SqliteUnavailable
 from mailpoller.storage.thread import Worker
 
 log = structlog.get_logger(__name__)
-
-LARGEST_ROW = 900_000_000
-"""SQLite takes no value above 10^9 octets."""
-
 WAL_GROWING = DoubtKind(
     "wal-growing",
     "A reader keeps the file of the queue {subject} growing",
@@ -132,7 +128,7 @@ class SqliteQueue:
         """See :class:`~mailpoller.core.ports.Sink`. Rows are all of a batch or none; a message whose file fails is
         refused for now. If the disk lets all of them fail: :class:`TransientError`."""
         await self._prepare()
-        refusals = {one.delivery_id: _too_large(one) for one in batch if one.event.size > LARGEST_ROW}
+        refusals = {one.delivery_id: too_large(one) for one in batch if one.event.size > LARGEST_ROW}
         files = await self._write_files(batch, refusals)
         rows = [one for one in batch if one.delivery_id not in refusals]
         receipts: dict[str, Receipt] = {}
@@ -140,7 +136,7 @@ class SqliteQueue:
             receipts = await self._write(rows, files)
         await self._upkeep.glance()
         self.trouble()
-        return _answers(batch, receipts, refusals)
+        return answers_to(batch, receipts, refusals)
 
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`: directory, room, and the lock that a delivery needs. Before the
@@ -196,7 +192,7 @@ class SqliteQueue:
     async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
         """See :class:`~mailpoller.core.ports.Recalling`."""
         await self._prepare()
-        return await self._database.read(lambda connection: list(_known(connection, delivery_ids)))
+        return await self._database.read(lambda connection: list(known_of(connection, delivery_ids)))
 
     async def mark(self) -> Mark | None:
         """See :class:`~mailpoller.core.ports.Marked`."""
@@ -311,7 +307,7 @@ class SqliteQueue:
             large.pop(delivery_id, None)
         if not large:
             return {}
-        known = await self._database.read(lambda connection: _known(connection, large))
+        known = await self._database.read(lambda connection: known_of(connection, large))
         files = {f"{delivery_id}.eml": octets for delivery_id, octets in large.items() if delivery_id not in known}
         if not files:
             return {}
@@ -333,7 +329,7 @@ class SqliteQueue:
         transaction."""
         require_room(self.path.parent, self._config.min_free)
         mark = self._marked(connection)
-        known = _known(connection, [one.delivery_id for one in batch])
+        known = known_of(connection, [one.delivery_id for one in batch])
         fresh = {one.delivery_id: one for one in batch if one.delivery_id not in known}
         seq = mark.height
         messages = Messages(connection, self._clock.now().timestamp())
@@ -370,37 +366,3 @@ class SqliteQueue:
             found = read_mark(connection, self.path)
             assert found is not None
         return found
-
-
-def _known(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dict[str, str]:
-    """Those that are held or were acknowledged: delivery id -> seq, which is empty for the latter."""
-    wanted = json.dumps(list(delivery_ids))
-    return {
-        delivery_id: str(seq)
-        for delivery_id, seq in connection.execute(
-            "SELECT delivery_id, seq FROM message WHERE delivery_id IN (SELECT value FROM json_each(?1)) UNION ALL "
-            "SELECT delivery_id, '' FROM acknowledged WHERE delivery_id IN (SELECT value FROM json_each(?1))",
-            (wanted,),
-        )
-    }
-
-
-def _too_large(delivery: Delivery) -> Refusal:
-    reason = f"the event has {delivery.event.size:,} octets, and a row holds {LARGEST_ROW:,}"
-    return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
-
-
-def _answers(
-    batch: Sequence[Delivery], receipts: Mapping[str, Receipt], refusals: Mapping[str, Refusal]
-) -> list[Receipt | Refusal]:
-    """In the order of the batch; of a delivery that is in it twice the second is a repeat."""
-    answers: list[Receipt | Refusal] = []
-    told: set[str] = set()
-    for one in batch:
-        delivery_id = one.delivery_id
-        answer = refusals.get(delivery_id) or receipts[delivery_id]
-        if isinstance(answer, Receipt) and delivery_id in told:
-            answer = SealedReceipt(delivery_id, answer.reference, repeated=True)
-        told.add(delivery_id)
-        answers.append(answer)
-    return answers

@@ -9,13 +9,14 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Intake, Octets, Spool
 from mailpoller.remote.standins import LONGEST, stand_in
+from mailpoller.sources.imap.trust import Trust
 from mailpoller.wire.imap.names import uid_set
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.reader import ProtocolViolation, Response, SpoolFailure
@@ -28,10 +29,8 @@ SET_MESSAGES = 50
 SET_OCTETS = 1 << 20
 COMMANDS = 24
 """FETCH commands under way, at most."""
-MAX_COPIED = 10_000
 UNKNOWN_SIZE = 100_000
 """What a message without a size counts, in octets."""
-
 _UID = re.compile(rb"\bUID (\d+)")
 _REMOVED = (
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\n"
@@ -39,27 +38,6 @@ _REMOVED = (
 )
 """What Courier gives in place of a message that somebody has removed, until it has had a chance to say so; whatever
 size was told."""
-
-
-@dataclass(slots=True)
-class Trust:
-    """What experience with a server has taught; outlives the session.
-
-    ``sizes``: it never sent more than it had announced. ``overlong``: (epoch, uid) of messages of which it sends more
-    than was asked for, so that they are not asked for again and the others can go on. ``copied``: (epoch, uid, folder
-    on the server) of messages that may lie there already, though they are still where they were; the last 10,000 of
-    them.
-    """
-
-    sizes: bool = True
-    overlong: set[tuple[str, str]] = field(default_factory=set)
-    copied: dict[tuple[str, int, str], None] = field(default_factory=dict)
-
-    def doubt(self, epoch: str, uids: Iterable[int], wire: str) -> None:
-        """These may have been copied to that folder."""
-        self.copied.update(((epoch, uid, wire), None) for uid in uids)
-        while len(self.copied) > MAX_COPIED:
-            del self.copied[next(iter(self.copied))]
 
 
 @dataclass(slots=True)

@@ -16,11 +16,12 @@ from mailpoller.core.ports import Clock, Start, Wake
 from mailpoller.core.spool import Spool
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.download import Downloads, Trust
+from mailpoller.sources.imap.download import Downloads
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
 from mailpoller.sources.imap.opened import Mark, NewsPace, OpenFolder, Seen, epoch_of
 from mailpoller.sources.imap.settling import Settling, State
 from mailpoller.sources.imap.survey import look_at, survey_folder
+from mailpoller.sources.imap.trust import Trust
 from mailpoller.wire.imap.connecting import name_ourselves
 from mailpoller.wire.imap.folders import Folders
 from mailpoller.wire.imap.protocol import ImapClient

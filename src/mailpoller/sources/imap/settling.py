@@ -8,8 +8,8 @@ from typing import Literal
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.sources.imap.copies import Aside, copies
-from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.effects import Done, Effects, messages
+from mailpoller.sources.imap.trust import Trust
 from mailpoller.wire.imap.folders import Folders
 from mailpoller.wire.imap.names import composed, uid_sets
 from mailpoller.wire.imap.protocol import ImapProtocol

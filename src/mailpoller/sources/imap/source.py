@@ -12,8 +12,8 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.download import Trust
 from mailpoller.sources.imap.session import ImapSession
+from mailpoller.sources.imap.trust import Trust
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.imap.connecting import open_client
 

@@ -13,7 +13,7 @@ from mailpoller.core.errors import ConfigError, CredentialsRefused, MailpollerEr
 from mailpoller.sources.pop3.protocol import Pop3Protocol, Reply
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.redaction import spoken
-from mailpoller.wire.sasl import Exchange, answered, encoded, initial
+from mailpoller.wire.sasl.exchange import Exchange, answered, encoded, initial
 
 LONGEST_COMMAND = 255
 """Octets of a command, line end included (RFC 2449 section 4): a longer first message of SASL goes on a line of its

@@ -1,6 +1,7 @@
 """HTTP as a client of one service speaks it: the client, what goes wrong, and the wires beneath."""
 
-from mailpoller.wire.http.client import Bearer, HttpAnswer, HttpClient
+from mailpoller.wire.http.answer import HttpAnswer
+from mailpoller.wire.http.client import Bearer, HttpClient
 from mailpoller.wire.http.errors import (
     HttpCut,
     HttpError,

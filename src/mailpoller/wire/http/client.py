@@ -14,13 +14,12 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import orjson
 
 from mailpoller.core.errors import ConfigError, MailpollerError
-from mailpoller.core.record import record
 from mailpoller.core.spool import Intake
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.http.errors import (
@@ -44,12 +43,10 @@ if TYPE_CHECKING:
     import httpcore
 
     from mailpoller.wire.http.connections import Connections
+from mailpoller.wire.http.answer import HttpAnswer, headers_of
 
 ANSWER_LIMIT = 4 << 20
 """Octets of an answer that is held in memory, unless a request says otherwise."""
-VALUES = 500_000
-"""Commas and opening brackets of a JSON answer; three octets of it may be seventy of ours. The largest that is asked
-for has some 50,000."""
 _ERROR_LIMIT = 64 << 10
 """Octets of an error's body that are read for its code and message."""
 _PATIENCE = 20
@@ -74,41 +71,6 @@ class Bearer(Protocol):
 
     def taken(self, token: str) -> None:
         """The service took this token."""
-
-
-@record
-class HttpAnswer:
-    """A complete answer. Header names are in lower case; ``host`` is whom to name in errors."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    host: str
-
-    @property
-    def content_type(self) -> str:
-        """The media type without parameters, in lower case."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    def json(self) -> Any:
-        """The body, decoded. Raises :class:`HttpError` if it is not said to be JSON, is none, or would take many times
-        its octets."""
-        kind = self.content_type
-        if kind not in ("application/json", "text/json") and not kind.endswith("+json"):
-            raise HttpError(f"{self.host} answered with {spoken(kind) or 'no content type'} instead of JSON")
-        if sum(map(self.body.count, (b",", b"[", b"{"))) > VALUES:
-            raise HttpError(f"{self.host} answered with JSON of too many values ({len(self.body)} octets)")
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            raise HttpError(f"{self.host} answered with JSON that is broken ({len(self.body)} octets)") from None
-
-    def object(self) -> dict[str, Any]:
-        """The body, which must be a JSON object. Raises :class:`HttpError`."""
-        found = self.json()
-        if not isinstance(found, dict):
-            raise HttpError(f"{self.host} answered with JSON that is no object")
-        return found
 
 
 class HttpClient:
@@ -203,7 +165,7 @@ class HttpClient:
         then worth nothing.
         """
         async with self._ask("GET", target, doing, None, headers or {}, b"", (), ()) as response:
-            headers = _headers(response)
+            headers = headers_of(response)
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind in refuses:
                 raise HttpError(f"{self.host}: to {doing} it answered with {spoken(kind)}")
@@ -305,7 +267,7 @@ class HttpClient:
 
     # --- answers -----------------------------------------------------------------------------------------------
     async def _whole(self, response: httpcore.Response, doing: str, limit: int) -> HttpAnswer:
-        headers = _headers(response)
+        headers = headers_of(response)
         told = headers.get("content-length", "")
         parts: list[bytes] = []
         size = int(told) if told.isdigit() and len(told) < 16 else 0
@@ -322,7 +284,7 @@ class HttpClient:
         return HttpAnswer(response.status, headers, b"".join(parts), self.host)
 
     async def _chunks(self, response: httpcore.Response, doing: str) -> AsyncGenerator[bytes, None]:
-        coding = _headers(response).get("content-encoding", "identity").lower()
+        coding = headers_of(response).get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise HttpError(f"{self.host}: to {doing} it answered in a coding that was not asked for: {spoken(coding)}")
         paced, framing = response.extensions.get(_PACED), response.extensions[_FRAMING]
@@ -339,7 +301,7 @@ class HttpClient:
         self, response: httpcore.Response, doing: str, secrets: Sequence[str], url: str
     ) -> MailpollerError:
         """What an answer that is an error means."""
-        status, headers = response.status, _headers(response)
+        status, headers = response.status, headers_of(response)
         place = f"{self.host}: {doing}"
         if 300 <= status < 400:
             try:
@@ -384,13 +346,6 @@ def _origin(url: str) -> tuple[str, str, int]:
         raise ValueError("no plain URL")
     scheme = parts.scheme.lower()
     return scheme, parts.hostname.lower(), parts.port or (443 if scheme == "https" else 80)
-
-
-def _headers(response: httpcore.Response) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for name, value in response.headers:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return {name: ", ".join(values) for name, values in found.items()}
 
 
 def _body(json: object, form: Mapping[str, str] | None, content: bytes | None) -> tuple[bytes, str]:

@@ -11,7 +11,7 @@ from mailpoller.wire.imap.names import quotable, quote
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.responses import Status
 from mailpoller.wire.redaction import without
-from mailpoller.wire.sasl import Exchange, answered, encoded, initial
+from mailpoller.wire.sasl.exchange import Exchange, answered, encoded, initial
 
 # RFC 5530 section 3; Google says OVERQUOTA of its own bandwidth limits.
 _PASSING_CODES = {

@@ -27,7 +27,7 @@ from mailpoller.wire.oauth.providers import (
     scopes_of,
 )
 from mailpoller.wire.proxy import Proxy
-from mailpoller.wire.sasl import TokenMechanism
+from mailpoller.wire.sasl.choice import TokenMechanism
 from mailpoller.wire.tls import TlsPolicy
 
 OAUTH = "mailpoller[oauth]"

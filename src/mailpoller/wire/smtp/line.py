@@ -26,7 +26,7 @@ from mailpoller.wire import dial
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.names import Address, resolve, written
 from mailpoller.wire.redaction import spoken
-from mailpoller.wire.sasl import Exchange, answered, encoded, initial
+from mailpoller.wire.sasl.exchange import Exchange, answered, encoded, initial
 from mailpoller.wire.smtp.terms import RelayCut, RelaySettings, RelayUnavailable, words_of
 from mailpoller.wire.tls import describe
 from mailpoller.wire.unasked import Allowance
