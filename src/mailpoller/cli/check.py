@@ -7,9 +7,9 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PROBES_AT_ONCE = 16
 PROBE_DEADLINE = timedelta(seconds=90)
+MOST_COUNTED = 10_000
+"""Old messages that are counted in a mailbox."""
 
 
 def check(
@@ -118,6 +120,10 @@ def check(
             polled = sum(found.runs(name) for name in found.mailboxes)
             counts = [(len(found.queues), "queue"), (len(found.rules), "rule")]
             _summarise(path, told, [(len(found.mailboxes), "mailbox"), *counts], f" ({polled:,} polled here)")
+        ageing = _ageing(found, mailbox)
+        if not as_json:
+            for one in ageing:
+                typer.echo(_aged_line(one))
         if strict and found.warnings and not live:
             raise typer.Exit(CONFIG)
         if live:
@@ -127,7 +133,9 @@ def check(
         if results and not as_json:
             _table(results)
         if as_json:
-            print_json({"ok": well, "warnings": [doubt.told() for doubt in doubts], "stages": results})
+            print_json(
+                {"ok": well, "warnings": [doubt.told() for doubt in doubts], "ageing": ageing, "stages": results}
+            )
         if not well:
             raise typer.Exit(UNAVAILABLE)
         if strict and found.warnings:
@@ -165,6 +173,36 @@ def _summarise(path: Path, problems: Sequence[Problem], counts: Sequence[tuple[i
     said = [counted(errors, "error") if errors else "no errors", counted(len(problems) - errors, "warning")]
     first, *others = [counted(*count) for count in counts]
     typer.echo(f"{path}: {', '.join([*said, first + note, *others])}")
+
+
+def _ageing(config: Config, only: str | None) -> list[dict[str, Any]]:
+    """Of each mailbox whose mail is moved or deleted some time after it was settled: how much of it that is today.
+    Nothing where there is no ledger that can be read."""
+    from mailpoller.cli.service import reader
+    from mailpoller.core.errors import TransientError
+
+    blocks = {
+        name: block for name, block in config.mailboxes.items() if only in (None, name) and block.later is not None
+    }
+    found: list[dict[str, Any]] = []
+    if not blocks:
+        return found
+    with contextlib.suppress(TransientError), reader(config) as ledger:
+        for name, block in blocks.items():
+            wanted, after = block.disposition, block.disposition.after
+            if after is not None and config.runs(name):
+                what = "delete" if wanted.delete else f"move to {wanted.move}"
+                due = ledger.aged(name, datetime.now(UTC) - after, limit=MOST_COUNTED)
+                found.append({"mailbox": name, "what": what, "messages": due, "max_per_poll": wanted.max_per_poll})
+    return found
+
+
+def _aged_line(one: Mapping[str, Any]) -> str:
+    least = "at least " if one["messages"] == MOST_COUNTED else ""
+    return one_line(
+        f"mailbox {one['mailbox']}: {one['what']} {least}{counted(one['messages'], 'message')} old enough today, "
+        f"at most {one['max_per_poll']:,} at each poll"
+    )
 
 
 def _check_send_to(address: str, *, live: bool, mailbox: str | None) -> None:

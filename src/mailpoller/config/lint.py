@@ -50,7 +50,9 @@ def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Probl
     if any("@" not in address.strip("@") for address in _addresses(mailbox)):
         yield _warn(node, "address", "expected mail addresses, such as support@example.com")
     deletes = [
-        key for key in ("disposition", "on_quarantine", "on_discard") if getattr(getattr(mailbox, key), "delete", False)
+        key
+        for key in ("disposition", "on_quarantine", "on_discard")
+        if (wanted := getattr(mailbox, key)) is not None and wanted.at_once.delete
     ]
     if deletes and mailbox.mode == "live" and config.quarantine_of(name) is None:
         yield _warn(

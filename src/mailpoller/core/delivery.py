@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import InitVar
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Never, final
 
 from mailpoller.core.attributes import NONE_SAID, Attributes
@@ -111,18 +111,33 @@ class Refusal:
 class Disposition:
     """What is done on the server to a settled message. All empty: leave it as it is.
 
-    Order: seen and flags first, then either move or delete.
+    Order: seen and flags first, then either move or delete. ``after``: these two are done so long after it was settled,
+    of at most ``max_per_poll`` messages at once; neither a ledger nor a session is given one with it.
     """
 
     seen: bool = False
     flags: tuple[str, ...] = ()
     move: str | None = None
     delete: bool = False
+    after: timedelta | None = None
+    max_per_poll: int = 100
 
     @property
     def leaves(self) -> bool:
         """True if there is nothing to do."""
         return not (self.seen or self.flags or self.move or self.delete)
+
+    @property
+    def at_once(self) -> Disposition:
+        """What is done as soon as it is settled."""
+        return self if self.after is None else Disposition(seen=self.seen, flags=self.flags)
+
+    @property
+    def later(self) -> Disposition | None:
+        """All that is done in the end, if some of it waits."""
+        if self.after is None:
+            return None
+        return Disposition(seen=self.seen, flags=self.flags, move=self.move, delete=self.delete)
 
 
 LEAVE = Disposition()

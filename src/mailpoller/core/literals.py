@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -247,8 +248,9 @@ def parse_disposition(written: object) -> Disposition:
         raise ValueError(
             "a disposition is seen, leave, delete, {move: FOLDER} or {flag: KEYWORD}; seen and flag may join the others"
         )
-    if unknown := sorted(str(key) for key in written if key not in ("seen", "flag", "move", "delete")):
-        raise ValueError(f"a disposition has no {', '.join(unknown)}; it has seen, flag, move and delete")
+    known = ("seen", "flag", "move", "delete", "after", "max_per_poll")
+    if unknown := sorted(str(key) for key in written if key not in known):
+        raise ValueError(f"a disposition has no {', '.join(unknown)}; it has seen, flag, move, delete and after")
     seen, delete, move, flag = (written.get(key) for key in ("seen", "delete", "move", "flag"))
     flags = tuple(flag) if isinstance(flag, list) else () if flag is None else (flag,)
     if not (isinstance(seen, bool | None) and isinstance(delete, bool | None)):
@@ -257,7 +259,22 @@ def parse_disposition(written: object) -> Disposition:
         raise ValueError("move and flag are names")
     if move and delete:
         raise ValueError("a message cannot be both moved and deleted")
-    return Disposition(seen=bool(seen), flags=flags, move=move, delete=bool(delete))
+    made = Disposition(seen=bool(seen), flags=flags, move=move, delete=bool(delete))
+    if "after" not in written:
+        if "max_per_poll" in written:
+            raise ValueError("max_per_poll goes with after")
+        return made
+    return _later(made, written["after"], written.get("max_per_poll", made.max_per_poll))
+
+
+def _later(disposition: Disposition, after: object, most: object) -> Disposition:
+    if not (disposition.move or disposition.delete):
+        raise ValueError("after goes with move or delete")
+    if (wait := parse_duration(after)) <= timedelta(0):
+        raise ValueError("after must be more than 0s; without it that is done at once")
+    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= 10_000:
+        raise ValueError("max_per_poll is 1 to 10000 messages")
+    return replace(disposition, after=wait, max_per_poll=most)
 
 
 def write_disposition(disposition: Disposition) -> str | dict[str, Any]:
@@ -268,12 +285,14 @@ def write_disposition(disposition: Disposition) -> str | dict[str, Any]:
         return "seen"
     if disposition == Disposition(delete=True):
         return "delete"
-    parts = {
+    parts: dict[str, Any] = {
         "seen": disposition.seen,
         "flag": list(disposition.flags),
         "move": disposition.move,
         "delete": disposition.delete,
     }
+    if disposition.after is not None:
+        parts |= {"after": disposition.after, "max_per_poll": disposition.max_per_poll}
     return {key: value for key, value in parts.items() if value}
 
 
@@ -287,7 +306,14 @@ class _DispositionSchema:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         flag = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-        fields = {"seen": {"type": "boolean"}, "flag": flag, "move": {"type": "string"}, "delete": {"type": "boolean"}}
+        fields: dict[str, Any] = {
+            "seen": {"type": "boolean"},
+            "flag": flag,
+            "move": {"type": "string"},
+            "delete": {"type": "boolean"},
+        }
+        fields["after"] = {"type": "string", "pattern": _DURATION_PATTERN}
+        fields["max_per_poll"] = {"type": "integer", "minimum": 1, "maximum": 10_000}
         return {
             "anyOf": [
                 {"enum": ["seen", "leave", "delete"]},

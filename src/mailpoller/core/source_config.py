@@ -206,7 +206,8 @@ class SourceConfig(Component):
 
     disposition: DispositionLiteral = Disposition(seen=True)
     """What is done on the server to a settled message: ``seen``, ``leave``, ``delete``, ``{move: FOLDER}``, ``{flag:
-    KEYWORD}``."""
+    KEYWORD}``. ``{delete: true, after: 30d}``, or with ``move``: so long after it was settled, of delivered mail alone
+    that a queue holds whole; of ``max_per_poll: 100`` messages at each poll."""
     on_quarantine: DispositionLiteral | None = None
     """Overrules ``disposition`` for quarantined messages."""
     on_discard: DispositionLiteral | None = None
@@ -237,6 +238,13 @@ class SourceConfig(Component):
     ``mailpoller accept``."""
     keep: Duration = timedelta(days=90)
     """How long the ledger remembers settled messages that have left the mailbox."""
+
+    @field_validator("on_quarantine", "on_discard")
+    @classmethod
+    def _at_once(cls, disposition: Disposition | None) -> Disposition | None:
+        if disposition is not None and disposition.after is not None:
+            raise ValueError("after is for delivered mail alone: say it in disposition")
+        return disposition
 
     @field_validator("departments")
     @classmethod
@@ -279,7 +287,12 @@ class SourceConfig(Component):
             return self.on_quarantine
         if kind == "discarded" and self.on_discard is not None:
             return self.on_discard
-        return self.disposition
+        return self.disposition.at_once
+
+    @property
+    def later(self) -> Disposition | None:
+        """What is done to delivered mail long after it was settled; None: nothing."""
+        return None if self.mode == "shadow" else self.disposition.later
 
     def policies(self) -> Mapping[MailClass, Policy]:
         """What becomes of each class that is not simply delivered."""

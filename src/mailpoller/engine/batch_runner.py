@@ -16,6 +16,7 @@ from mailpoller.core.ports import Clock, Session, Start
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.tasks import TaskGroup
+from mailpoller.engine.ageing import Ageing
 from mailpoller.engine.batcher import Batch, Batcher, Limits, Stop, Wanted, pages_of
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.claimant import Claimant
@@ -97,6 +98,7 @@ class BatchRunner:
         self._recalled: set[Folder] = set()
         self._pass: Pass | None = None
         """The one that is under way."""
+        self._ageing = Ageing(mailbox, config, records=records, dispatcher=dispatcher, clock=clock, reachable=reachable)
         self._dispositions = Dispositions(mailbox, records=records, observer=observer)
         self._batcher = Batcher(
             mailbox,
@@ -177,6 +179,8 @@ class BatchRunner:
             await self._claims.put_down(list(self._claims.open.values()))
         try:
             await self._recall(folder)
+            if not suppress:
+                await self._ageing.bring_due(folder)
             await self._carry_suspects(session, folder, suppress, result, accepted=accepted)
             now = self._pass = Pass(session, folder, suppress, result, accepted=accepted)
             if heirless:

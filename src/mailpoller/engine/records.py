@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
-from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.delivery import Cause, Disposed, Disposition, Held, Outcome, Question, Settlement
+from mailpoller.core.message import Claim, Folder, MessageRef
 from mailpoller.core.ports import Backlog, Bearers, Claims, Folders, Ledger, Mailboxes, Threads, Traits
 from mailpoller.core.record import record
 from mailpoller.engine.turns import Turns
@@ -73,6 +73,12 @@ class InTurn:
     async def release(self, claims: Sequence[Claim]) -> None:
         async with self._turns.turn(self._mailbox, len(claims)):
             await self._claims.release(claims)
+
+    async def come_due(
+        self, folder: Folder, disposition: Disposition, *, beyond: datetime | None, until: datetime, limit: int
+    ) -> tuple[int, datetime]:
+        async with self._turns.turn(self._mailbox, 1):
+            return await self._claims.come_due(folder, disposition, beyond=beyond, until=until, limit=limit)
 
     async def disposed(self, results: Sequence[Disposed]) -> None:
         async with self._turns.turn(self._mailbox, len(results)):

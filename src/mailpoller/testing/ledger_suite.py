@@ -587,6 +587,56 @@ class LedgerSuite:
         assert await ledger.counts("support") == {"claimed": 0, "deferred": 0, "settled": 1, "undisposed": 0}
         await ledger.close()
 
+    async def test_only_delivered_mail_that_a_queue_holds_whole_comes_due_when_it_is_old(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        seen, delete = Disposition(seen=True), Disposition(seen=True, delete=True)
+        kinds: list[OutcomeKind] = ["delivered", "quarantined", "discarded", "skipped", *["delivered"] * 5]  # type: ignore[list-item]
+        several = claims(await ledger.claim(refs(INBOX, *range(1, 10))))
+        whole = [
+            replace(
+                outcome(claim, kind, disposition=seen),
+                fingerprint=b"f" * 32,
+                identity=b"i" * 16,
+                receipts={"support": "1"},
+            )
+            for claim, kind in zip(several, kinds, strict=True)
+        ]
+        whole[4] = replace(whole[4], receipts={})
+        whole[5] = replace(whole[5], receipts={"support": "1", "quarantine": "2"})
+        whole[6] = replace(whole[6], fingerprint=None)
+        whole[7] = replace(whole[7], identity=None)
+        for one in whole:
+            await ledger.disposed([Disposed(made, "applied") for made in await ledger.settle([one])])
+        clock.move(timedelta(days=29))
+        month = timedelta(days=30)
+        none, reached = await ledger.come_due(INBOX, delete, beyond=None, until=clock.now() - month, limit=1)
+        (young,) = claims(await ledger.claim(refs(INBOX, 10)))
+        await ledger.settle([replace(whole[0], claim=young)])
+        clock.move(timedelta(days=1, seconds=1))
+        found = [none]
+        for _ in range(3):
+            count, reached = await ledger.come_due(INBOX, delete, beyond=reached, until=clock.now() - month, limit=1)
+            found.append(count)
+        assert found == [0, 1, 1, 0]
+        answers = await ledger.claim([several[0].ref, several[8].ref])
+        settlements = [one for one in answers if isinstance(one, Settlement)]
+        assert [one.disposition for one in settlements] == [delete, delete]
+        others = await ledger.claim([one.ref for one in several[1:8]])
+        assert all(isinstance(one, Held) for one in others)
+        before = clock.now() - timedelta(hours=1)
+        assert [one for one in await ledger.stuck(before) if one.ref in [one.ref for one in several]] == []
+        await ledger.disposed([Disposed(one, "pending") for one in settlements])
+        clock.move(timedelta(hours=2))
+        assert {one.ref for one in await ledger.stuck(clock.now() - timedelta(hours=1))} >= {
+            one.ref for one in settlements
+        }
+        await ledger.disposed([Disposed(one, "applied") for one in settlements])
+        assert (await ledger.come_due(INBOX, delete, beyond=None, until=clock.now() - month, limit=9))[0] == 0
+        await ledger.close()
+
     async def test_what_is_paused_stays_so_until_it_is_resumed_also_over_a_restart(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:

@@ -237,6 +237,7 @@ def disposed(connection: Connection, results: Sequence[tuple[Key, Disposed]], no
 
 # One that an operator reopened meanwhile is not settled, and stays due.
 _DISPOSED = """
-UPDATE message SET disposition_state = ?3, disposition_reason = ?4, due_at = ?5, disposed_at = ?6
+UPDATE message SET disposition_state = ?3, disposition_reason = ?4, due_at = ?5,
+    disposed_at = coalesce(?6, iif(?3 = 'pending', disposed_at, NULL))
 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND state = 'settled'
 """

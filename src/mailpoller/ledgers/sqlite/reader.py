@@ -22,7 +22,7 @@ from mailpoller.core.ports import (
     Wanted,
 )
 from mailpoller.core.record import record
-from mailpoller.ledgers.sqlite import alarms, changes, folders, lately, outbox, queues, stories, waiting
+from mailpoller.ledgers.sqlite import ageing, alarms, changes, folders, lately, outbox, queues, stories, waiting
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import instant, instant_or_none, micros
 from mailpoller.storage.sqlite import SqliteUnavailable, connect_read_only
@@ -102,6 +102,11 @@ class LedgerReader:
     def per_hour(self, wanted: Wanted) -> Sequence[tuple[datetime, str, int]]:
         """How many messages were settled in each hour (UTC) in which any was: its beginning, outcome, number."""
         return lately.per_hour(self._connection, wanted)
+
+    def aged(self, mailbox: str, until: datetime, *, limit: int) -> int:
+        """How many of a mailbox's messages are to be moved or deleted since they were settled by ``until``; ``limit``
+        at most."""
+        return ageing.count_aged(self._connection, mailbox, until, limit)
 
     def deferred(self) -> Sequence[Story]:
         """The stories of all messages that are put off."""

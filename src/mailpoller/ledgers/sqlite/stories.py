@@ -150,7 +150,7 @@ def story(
         # A claim's due_at is the index's business: nothing is due that is in hand.
         due_at=None if state == "claimed" else instant_or_none(due_at),
         settled_at=instant_or_none(settled_at),
-        disposed_at=instant_or_none(disposed_at),
+        disposed_at=instant_or_none(disposed_at) if disposition_state == "applied" else None,
         former=[_former(one) for one in undocument(former)] if former else (),
     )
 

@@ -28,11 +28,12 @@ ORDER BY waiting_since LIMIT ?2
 
 # What failed is due after a day, so what is pending comes first.
 _PENDING = """
-SELECT message.folder, message.uid, coalesce(size, listed), received, mid, settled_at, disposition_reason FROM (
+SELECT message.folder, message.uid, coalesce(size, listed), received, mid,
+    coalesce(disposed_at, settled_at) AS since, disposition_reason FROM (
     SELECT folder, uid FROM message INDEXED BY message_due WHERE state = 'settled' AND folder = ?1 AND due_at <= ?2
     ORDER BY due_at LIMIT ?3
 ) AS due CROSS JOIN message ON message.folder = due.folder AND message.uid = due.uid
-WHERE disposition_state = 'pending' AND settled_at <= ?4
+WHERE disposition_state = 'pending' AND coalesce(disposed_at, settled_at) <= ?4
 """
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
-from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.delivery import Cause, Disposed, Disposition, Held, Outcome, Question, Settlement
+from mailpoller.core.message import Claim, Folder, MessageRef
 from mailpoller.core.ports.records import Traits
 
 
@@ -51,6 +51,14 @@ class Claims(Protocol):
 
     async def disposed(self, results: Sequence[Disposed]) -> None:
         """Record what the server said. ``failed`` is due again after a day, ``pending`` after a minute."""
+
+    async def come_due(
+        self, folder: Folder, disposition: Disposition, *, beyond: datetime | None, until: datetime, limit: int
+    ) -> tuple[int, datetime]:
+        """Have this disposition of old settlements come due now: of those that were settled from ``beyond`` (aware;
+        None: any time) to ``until``, ``limit`` at most. Of delivered messages alone that a queue has a receipt for,
+        that were had whole, have an identity, and were neither moved nor deleted before. A bounded number of
+        settlements is looked at, oldest first: how many came due, and the instant to go on from."""
 
     async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
         """fingerprint -> mid of the earliest message of this mailbox with equal octets, of those that have one: the

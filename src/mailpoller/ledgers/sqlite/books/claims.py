@@ -7,14 +7,15 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from mailpoller.core.delivery import Cause, Disposed, Held, Outcome, Question, Settlement
+from mailpoller.core.delivery import Cause, Disposed, Disposition, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.message import Claim, Folder, MessageRef
 from mailpoller.core.ports import (
     Traits,
 )
 from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.ledgers.sqlite import (
+    ageing,
     alike,
     claiming,
     messages,
@@ -100,6 +101,21 @@ class ClaimsBook(Book):
         keyed = list(zip(await self._keys([result.settlement.ref for result in results]), results, strict=True))
         now = self._now()
         await self._write(lambda c: messages.disposed(c, keyed, now))
+
+    async def come_due(
+        self, folder: Folder, disposition: Disposition, *, beyond: datetime | None, until: datetime, limit: int
+    ) -> tuple[int, datetime]:
+        known, now = await self._find(folder), self._now()
+        work = functools.partial(
+            ageing.come_due,
+            folder=known.id,
+            disposition=disposition,
+            beyond=beyond,
+            until=until,
+            limit=limit,
+            now=now,
+        )
+        return await self._write(work)
 
     async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
         return await self._read(lambda c: alike.repeats(c, mailbox, fingerprints))
