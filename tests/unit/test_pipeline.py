@@ -370,3 +370,60 @@ def test_plain_message_is_judged_in_microseconds() -> None:
 
     # About three microseconds; the bound leaves room for a busy machine.
     assert min(rounds) < 15e-6
+
+
+# --- what rules send on ----------------------------------------------------------------------------------------------
+def judged(message: Message, *effects: dict[str, Any], **settings: Any) -> Any:
+    rules = [Always(f"r{number}", **effect) for number, effect in enumerate(effects)]
+    return Pipeline(mailbox="support", rules=rules, **{"default_queue": "desk", **settings}).judge(message)
+
+
+def test_what_is_redirected_goes_to_no_queue_and_what_is_forwarded_goes_to_both() -> None:
+    message = a_message()
+    assert judged(message, {"redirect": ("redirect:a@b",)}).verdict.queues == ("redirect:a@b",)
+    assert judged(message, {"forward": ("forward:a@b",)}).verdict.queues == ("desk", "forward:a@b")
+    both = judged(message, {"redirect": ("redirect:a@b",)}, {"queues": ("q",), "forward": ("forward:a@b",)})
+    assert both.verdict.queues == ("redirect:a@b", "q", "forward:a@b")
+    assert judged(message, {"forward": ("forward:a@b",)}, default_queue=None).verdict.queues == ("forward:a@b",)
+
+
+@pytest.mark.parametrize(
+    "automatic",
+    [
+        a_message(auto="auto-submitted"),
+        a_message(auto="null-return-path", return_path=""),
+        *(
+            a_message(classify=lambda _, kind=kind: Classification(kind, "", ("x",)))
+            for kind in ("bounce", "report", "challenge", "auto-reply", "auto-generated")
+        ),
+    ],
+)
+def test_automatic_mail_is_sent_on_only_by_a_rule_that_asks_for_its_class(automatic: Message) -> None:
+    effect = {"redirect": ("redirect:a@b",), "forward": ("forward:a@b",)}
+    judgement = judged(automatic, effect, policies={})
+    assert judgement.verdict.queues == ("desk",)
+    ((_, match),) = judgement.asked
+    assert match is not None and "not sent on" in match.why
+    asked = judged(automatic, {**effect, "by_class": True})
+    assert asked.verdict.queues == ("redirect:a@b", "forward:a@b")
+
+
+def test_lists_and_newsletters_are_sent_on() -> None:
+    for kind in ("list", "bulk", "calendar"):
+        message = a_message(classify=lambda _, kind=kind: Classification(kind, "", ("x",)))
+        assert judged(message, {"redirect": ("redirect:a@b",)}).verdict.queues == ("redirect:a@b",)
+
+
+def test_force_default_queue_sends_nothing_on() -> None:
+    class Asking(Always):
+        asks_forced = True
+
+    rule = Asking("r", redirect=("redirect:a@b",), forward=("forward:a@b",), by_class=True)
+    pipeline = Pipeline(mailbox="s", default_queue="desk", standing=Standing(forced=True), rules=[rule])
+    assert pipeline.judge(a_message()).verdict == Deliver(("desk",), rules=("r",))
+
+
+def test_the_policy_of_a_class_takes_the_place_of_a_redirection_and_not_of_a_forward() -> None:
+    message = a_message(classify=lambda _: Classification("list", "", ("x",)))
+    effects = {"redirect": ("redirect:a@b",), "forward": ("forward:a@b",)}
+    assert judged(message, effects, policies={"list": Policy(queue="lists")}).verdict.queues == ("lists", "forward:a@b")

@@ -114,9 +114,11 @@ def test_what_is_not_a_condition_is_refused(when: str) -> None:
     ("then", "where", "said"),
     [
         ("{}", "then",
-         "nothing follows: name a topic, queue, priority, tags, set, extract, class, quarantine, discard or stop"),
+         "nothing follows: name a topic, queue, priority, tags, set, extract, class, redirect, forward, "
+         "quarantine, discard or stop"),
         ("{stop: false}", "then",
-         "nothing follows: name a topic, queue, priority, tags, set, extract, class, quarantine, discard or stop"),
+         "nothing follows: name a topic, queue, priority, tags, set, extract, class, redirect, forward, "
+         "quarantine, discard or stop"),
         ("{quarantine: true, discard: true}", "then", "a message cannot be both quarantined and discarded"),
         ("{quarantine: true, queue: a, tags: b}", "then",
          "quarantine ends the judging: queue, tags beside it would have no effect"),

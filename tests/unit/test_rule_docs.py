@@ -34,6 +34,9 @@ def test_examples_load() -> None:
         "at-night",
         "forged",
         "known-case",
+        "parcels",
+        "press",
+        "returned",
         "order-form",
         "tag-mail",
     ]

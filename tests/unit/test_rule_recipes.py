@@ -18,6 +18,8 @@ MAIN = """
 service: {{state_directory: {place}}}
 queues:
 {queues}
+outgoing:
+  relay: {{type: smtp, host: relay.example, sender: support@example.com}}
 mailboxes:
   support:
     type: maildir

@@ -197,6 +197,7 @@ def _reachable(config: Config, mailbox: str) -> frozenset[str]:
     if not block.force_default_queue:
         for rule in config.rules_of(mailbox):
             names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")
+            names.update(one.name for one in config.rules[rule].destinations)
     return frozenset(names)
 
 

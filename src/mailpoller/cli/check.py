@@ -93,6 +93,7 @@ def check(
     """
     from mailpoller.cli.identity import work_as_owner
     from mailpoller.cli.service import known_mailbox, loaded
+    from mailpoller.config.merge import is_name
     from mailpoller.core.errors import ConfigError
 
     if send_to is not None:
@@ -118,7 +119,7 @@ def check(
             told = [replace(one, severity="warning") for one in doubts]  # all others run without what a part lacks
             _tell(told)
             polled = sum(found.runs(name) for name in found.mailboxes)
-            counts = [(len(found.queues), "queue"), (len(found.rules), "rule")]
+            counts = [(sum(map(is_name, found.queues)), "queue"), (len(found.rules), "rule")]
             _summarise(path, told, [(len(found.mailboxes), "mailbox"), *counts], f" ({polled:,} polled here)")
         ageing = _ageing(found, mailbox)
         if not as_json:

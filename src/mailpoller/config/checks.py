@@ -13,7 +13,7 @@ from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean
-from mailpoller.config.sections import INTAKES, noun_of
+from mailpoller.config.sections import INTAKES, OUTGOING, TESTS, noun_of
 from mailpoller.config.wording import locate
 from mailpoller.core.component import NO_OUTGOING, Block
 from mailpoller.core.delivery import QUARANTINE
@@ -32,7 +32,8 @@ def references(
     known = {section: set(given) for section, given in names.items()}
     for at, block in config.blocks():
         for loc, section, name in references_of(block):
-            if name not in known.get(section, ()):
+            made = config.made[section] if at[0] == TESTS.key else ()  # tests may name what rules make
+            if name not in known.get(section, ()) and name not in made:
                 node, _ = locate(_node(config, at), loc)
                 yield node.problem(dangling(noun_of(section), name, known.get(section, ())))
     for node, model in broken:
@@ -59,6 +60,7 @@ def agreement(config: Config) -> Iterator[Problem]:
     yield from _folders(config)
     yield from _fed(config)
     yield from _paths(config)
+    yield from _envelopes(config)
 
 
 def disabled(config: Config, outgoings: Iterable[str]) -> Iterator[Problem]:
@@ -114,6 +116,21 @@ def _paths(config: Config) -> Iterator[Problem]:
         if first != at and not first[0] == at[0] == "mailboxes":
             node, rest = locate(_node(config, at), ("path",))
             yield node.problem(f"{'.'.join(first)} has the same path", key=rest)
+
+
+def _envelopes(config: Config) -> Iterator[Problem]:
+    """Mail that is to leave under a stranger's header, by an outgoing that goes by the header alone."""
+    for name, queue in config.queues.items():
+        if not queue.keeps_header:
+            continue
+        for loc, section, used in references_of(queue):
+            outgoing = config.outgoing.get(used) if section == OUTGOING.key else None
+            if outgoing is not None and not outgoing.has_envelope:
+                node, _ = locate(_node(config, ("queues", name)), loc)
+                yield node.problem(
+                    f"the outgoing {used} sends to whom the header names, under our own name alone: a message cannot "
+                    "be redirected by it; forward it, or name another outgoing"
+                )
 
 
 MAX_CHAIN = 20

@@ -105,7 +105,9 @@ def _blocks(config: Config, section: Section[Any], tree: Mapping[str, Any]) -> d
         return {}
     if isinstance(made, Block):
         return {"": (made, tree[section.key])}
-    shown = tree[section.key].values() if section.shape == "named" else tree[section.key]
+    if section.shape == "named":
+        return {name: (_compared(config, section, name), one) for name, one in tree[section.key].items()}
+    shown = tree[section.key]
     return {name: (_compared(config, section, name), one) for name, one in zip(made, shown, strict=True)}
 
 

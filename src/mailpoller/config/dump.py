@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from mailpoller.config import sections
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import key_of, may_be_size
+from mailpoller.config.merge import is_name
 from mailpoller.config.node import Node, join
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Secret, write_disposition
@@ -27,7 +28,7 @@ def effective(config: Config) -> dict[str, Any]:
 
     What it gives is itself a configuration: loaded again it means the same, but for secrets written in the file,
     which are masked. Keys without a value are left out; every mailbox is complete, so ``defaults``, ``extends`` and
-    ``include`` are gone.
+    ``include`` are gone. Queues that rules make are in their rules.
     """
     whole: dict[str, Any] = {}
     for section in sections.TABLE:
@@ -38,7 +39,7 @@ def effective(config: Config) -> dict[str, Any]:
         elif isinstance(made, BaseModel):
             whole[section.key] = _block(made)
         elif made is not None and section.shape == "named":
-            whole[section.key] = {name: _block(block) for name, block in made.items()}
+            whole[section.key] = {name: _block(block) for name, block in made.items() if is_name(name)}
         elif made is not None:
             whole[section.key] = [_block(block) for block in made.values()]
     for outgoing in whole["outgoing"].values():

@@ -9,6 +9,7 @@ from pathlib import Path
 from mailpoller.config import sections
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import references_of, secrets_of
+from mailpoller.config.merge import is_name
 from mailpoller.config.model import PRODUCTION
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
@@ -34,7 +35,7 @@ def without_effect(config: Config) -> Iterator[Problem]:
 def _nobody_names(config: Config) -> Iterator[Problem]:
     named = {(section, name) for _, block in config.blocks() for _, section, name in references_of(block)}
     for section in _NAMED:
-        for name in config.made[section.key]:
+        for name in filter(is_name, config.made[section.key]):
             if (section.key, name) not in named and (node := config.places.get((section.key, name))) is not None:
                 verb = "nothing is brought to it" if section is sections.QUEUES else "it judges nothing"
                 yield node.problem(f"nobody names this {section.noun}: {verb}", "warning")

@@ -15,6 +15,7 @@ from pathlib import Path
 from mailpoller.config import rule_lint, sections
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import secrets_of
+from mailpoller.config.merge import is_name
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem
 from mailpoller.config.wording import locate
@@ -90,11 +91,13 @@ def _about(node: Node, keys: tuple[str, ...], message: str) -> Problem:
 
 
 def _loops(config: Config) -> Iterator[Problem]:
-    """Quarantine or alerts that are mailed to an address that is polled here."""
+    """What is mailed to an address that is polled here: notes, alerts, and what rules send on."""
     polled: dict[str, str] = {}
     for name, mailbox in config.mailboxes.items():
         polled |= {address.casefold(): name for address in _addresses(mailbox) if mailbox.enabled}
-    for at in [("alerts",), ("quarantine",), *(("mailboxes", name, "quarantine") for name in config.overrides)]:
+    ours = [("alerts",), ("quarantine",), *(("mailboxes", name, "quarantine") for name in config.overrides)]
+    ours += [("queues", name) for name in config.queues if not is_name(name)]  # those that rules make
+    for at in ours:
         if (node := config.places.get(at)) is None or (to := node.entries.get("to")) is None:
             continue
         for entry in to.value if isinstance(to.value, list) else [to]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from mailpoller.config import checks, lint
 from mailpoller.config import sections as table
 from mailpoller.config.checked import At, Config
+from mailpoller.config.destinations import destinations
 from mailpoller.config.fields import keys_of
 from mailpoller.config.files import AS_THEY_ARE, Instead, read_files
 from mailpoller.config.identities import Chosen, by_department, is_off, of_department, usual, with_outgoing
@@ -26,8 +27,9 @@ from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.sections import Section
 from mailpoller.config.sparing import spared
 from mailpoller.config.wording import REQUIRED, is_lack, unknown_key, validate
-from mailpoller.core.component import Block
+from mailpoller.core.component import DESTINATIONS, Block
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
 ENVIRONMENT = "MAILPOLLER_ENVIRONMENT"
@@ -100,6 +102,9 @@ class _Loading:
             elif row.shape == "block":
                 made[row.key] = self._single(sections, row, made)
         made[table.SERVICE.key] = made[table.SERVICE.key] or ServiceConfig()
+        made[table.QUEUES.key] = MappingProxyType(
+            {**made[table.QUEUES.key], **self._destinations(made[table.RULES.key])}
+        )
         config = Config(
             MappingProxyType(made),  # a section that is wrong is missing in it: then nobody sees it
             files=self._files,
@@ -182,6 +187,21 @@ class _Loading:
         if chosen is None or (found := with_outgoing(model, node, chosen)) is node:
             return node
         self._chosen[at] = chosen.why
+        return found
+
+    def _destinations(self, rules: Mapping[str, RuleConfig]) -> dict[str, Block]:
+        """The queues that only rules name."""
+        found: dict[str, Block] = {}
+        for name, type_, written in destinations(rules, self._places):
+            at = (table.QUEUES.key, name)
+            try:
+                model = self._registry.load_plugin(DESTINATIONS, type_)
+            except ConfigError as error:
+                self._problems.append(written.problem(str(error)))
+                continue
+            node = self._identified(model, written, at, self._usual)
+            if (queue := self._block(model, node, at)) is not None:
+                found[name] = queue
         return found
 
     def _outgoings(self, sections: Sections, merged: Mapping[str, Node]) -> dict[str, Block]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from mailpoller.config.problems import did_you_mean, either
-from mailpoller.core.component import KINDS, Component, LedgerConfig, OutgoingConfig, SinkConfig
+from mailpoller.core.component import DESTINATIONS, KINDS, Component, LedgerConfig, OutgoingConfig, SinkConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
@@ -20,10 +20,18 @@ kinds = KINDS
 
 BASES: Mapping[str, type[Component]] = {
     base.kind: base for base in (SourceConfig, SinkConfig, RuleConfig, LedgerConfig, OutgoingConfig)
-}
+} | {DESTINATIONS: SinkConfig}
 """The class that every config class of a kind extends."""
 
-_NOUNS = {"sources": "source", "sinks": "sink", "rules": "rule", "ledgers": "ledger", "outgoings": "outgoing"}
+_NOUNS = {
+    "sources": "source",
+    "sinks": "sink",
+    "rules": "rule",
+    "ledgers": "ledger",
+    "outgoings": "outgoing",
+    DESTINATIONS: "destination",
+}
+_GROUPS = (*KINDS, DESTINATIONS)
 
 
 class Registry:
@@ -41,7 +49,7 @@ class Registry:
             return {}
         # All groups in one call: each call of entry_points() reads the metadata of every installed package anew.
         found = entry_points()
-        return {(kind, entry.name): entry for kind in KINDS for entry in found.select(group=f"mailpoller.{kind}")}
+        return {(kind, entry.name): entry for kind in _GROUPS for entry in found.select(group=f"mailpoller.{kind}")}
 
     def known(self, kind: str) -> list[str]:
         """The types of a kind, sorted. Imports nothing."""
@@ -80,7 +88,7 @@ def installed_now() -> frozenset[tuple[str, str, str]]:
     found = entry_points()
     return frozenset(
         (f"{kind} {entry.name}", entry.dist.name, entry.dist.version)
-        for kind in KINDS
+        for kind in _GROUPS
         for entry in found.select(group=f"mailpoller.{kind}")
         if entry.dist is not None
     )

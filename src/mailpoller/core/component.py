@@ -44,6 +44,9 @@ NO_OUTGOING = "this key is required unless there is one outgoing alone, or one t
 """What is said of a block that is to send, and nobody knows by what."""
 
 KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
+DESTINATIONS = "destinations"
+"""The kind of the queues that only rules make (:class:`~mailpoller.core.rule_config.Destination`): their config classes
+are those of sinks, and no section has them."""
 
 
 @record
@@ -147,6 +150,11 @@ class SinkConfig(Component):
         return None
 
     @property
+    def keeps_header(self) -> bool:
+        """True if it sends mail under the header of whoever wrote it, so that its outgoing must be able to."""
+        return False
+
+    @property
     def octets_wanted(self) -> bool:
         """True if the queue is to hold the raw octets."""
         return self.raw or self.payload == "raw"
@@ -213,6 +221,11 @@ class OutgoingConfig(Component):
     """Everybody's replies go to this address instead: for tests."""
     rate: int | None = Field(default=None, ge=1, le=100_000)
     """Replies a minute at most."""
+
+    @property
+    def has_envelope(self) -> bool:
+        """True if whom a mail goes to and who sends it is said beside its header, which may name others."""
+        return True
 
     def author(self) -> Sender:
         """Whom replies are from."""

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from mailpoller.core.component import Component, Runtime
 from mailpoller.core.ports import Rule
+from mailpoller.core.record import record
 from mailpoller.core.source_config import SourceConfig
+
+
+@record
+class Destination:
+    """Where a rule brings mail by itself: a queue that nobody else names, made of what the rule says.
+
+    ``name``: the queue's; equal destinations have equal names, and it is none that a configuration can write.
+    ``keys``: where the rule says it. ``type``: the plug-in of the kind ``destinations`` that it is built by; ``block``:
+    the keys of its block.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    type: str
+    block: Mapping[str, Any]
 
 
 class RuleConfig(Component):
@@ -32,6 +48,11 @@ class RuleConfig(Component):
     @property
     def makes_fields(self) -> Collection[str]:
         """The fields of the event that it may set."""
+        return ()
+
+    @property
+    def destinations(self) -> Sequence[Destination]:
+        """Where it brings mail by itself."""
         return ()
 
     def covers(self, other: RuleConfig) -> bool:

@@ -53,7 +53,8 @@ class Effect:
     ``quarantine`` (a reason) and ``discard`` end the judging; ``stop`` ends it after this rule's other wishes are
     noted. ``kind``: the class that the message is to be of. ``by_class``: the rule asked for the class, so that a queue
     it names is meant for it, and the policy of the class is not asked. ``fields``: of the event; they replace
-    those of the same name.
+    those of the same name. ``redirect`` and ``forward``: destinations of the rule's own, which automatic mail goes to
+    only ``by_class``; the first stand in place of queues, the others beside them.
     """
 
     topic: str | None = None
@@ -66,6 +67,8 @@ class Effect:
     kind: MailClass | None = None
     by_class: bool = False
     fields: Fields = field(default_factory=dict, hash=False)
+    redirect: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
 
 
 @record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Literal, Protocol
 
@@ -59,6 +60,8 @@ class Pipeline:
     5. The rules in order; with ``force_default_queue`` those alone that ask for it, and no queue that they name. Later
        rules add queues and tags, and overrule topic, priority and class; quarantine and discard end it; stop
        ends it after that rule's other wishes are noted.
+       What they redirect goes to no queue but theirs, what they forward beside the others; automatic mail does neither,
+       unless the rule asks for its class.
     6. The policy of the message's class, if there is one that does not except its sender: quarantined or discarded
        with the class for a reason, or a queue in place of those that rules named. It is not asked if a rule ended the
        judging, or named a queue because of the class.
@@ -153,6 +156,7 @@ class Pipeline:
         topic = self._default_topic
         priority: Priority = "normal"
         queues: dict[str, None] = {}
+        beside: dict[str, None] = {}  # what a rule forwards goes to the queues as well
         tags: dict[str, None] = {}
         matched: list[str] = []
         decided = False  # by a rule that knew the class, or let nothing else speak
@@ -185,6 +189,13 @@ class Pipeline:
             if not self._forced:
                 queues.update(dict.fromkeys(effect.queues))
                 decided = decided or (effect.by_class and bool(effect.queues))
+                if effect.redirect or effect.forward:
+                    if not effect.by_class and (why := _automatic(message)):
+                        asked[-1] = (rule.name, replace(match, why=f"{match.why}; not sent on, for it is {why}"))
+                    else:
+                        queues.update(dict.fromkeys(effect.redirect))
+                        beside.update(dict.fromkeys(effect.forward))
+                        decided = decided or effect.by_class
             tags.update(dict.fromkeys(effect.tags))
             if effect.stop:
                 break
@@ -195,6 +206,7 @@ class Pipeline:
                     return _by_class(policy.word, message, tuple(matched))
                 queues = {policy.queue: None}
         named = tuple(queues) or ((self._default_queue,) if self._default_queue is not None else ())
+        named = tuple(dict.fromkeys((*named, *beside)))
         if not named:
             return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
         return Deliver(named, Attributes(topic, priority, tuple(tags)), tuple(matched))
@@ -217,6 +229,17 @@ class Pipeline:
             raised_at=_place(error),
         )
         return Quarantine(RULE_FAILED, f"the rule {rule.name} raised {kind}", tuple(matched))
+
+
+_PROGRAMS: frozenset[MailClass] = frozenset(("bounce", "report", "challenge", "auto-reply", "auto-generated"))
+
+
+def _automatic(message: Message) -> str:
+    """Why a message is not sent on by a rule that does not ask for its class; empty: it may be. Programs that answer
+    one another would never end, and who gets a bounce that is not his learns what somebody else wrote."""
+    if message.auto is not None:
+        return f"automatic ({message.auto})"
+    return f"of the class {message.classification.kind}" if message.classification.kind in _PROGRAMS else ""
 
 
 def _by_class(word: str, message: Message, matched: tuple[str, ...]) -> Verdict:

@@ -114,6 +114,10 @@ class GraphOutgoingConfig(OutgoingConfig):
         """Whom to trust."""
         return TlsPolicy(self.ca_file, self.pin)
 
+    @property
+    def has_envelope(self) -> bool:
+        return False
+
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing; raises :class:`ConfigError` if what it needs is not installed."""
         check_installed()

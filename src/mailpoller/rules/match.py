@@ -15,10 +15,10 @@ from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, Finding, Runtime
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.formfields import FieldName
-from mailpoller.core.literals import QueueName
+from mailpoller.core.literals import MailAddresses, OutgoingName, QueueName
 from mailpoller.core.message import Message
 from mailpoller.core.ports import Rule
-from mailpoller.core.rule_config import RuleConfig
+from mailpoller.core.rule_config import Destination, RuleConfig
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.verdict import Effect, Match
 from mailpoller.mail.understand.conversation import compile_capturing
@@ -62,6 +62,28 @@ def _one_or_more_schema(what: str) -> WithJsonSchema:
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+def _addressed(written: object) -> object:
+    return {"to": written} if isinstance(written, str | list) else written
+
+
+class Onward(Block):
+    """Where a rule sends mail on to. Nothing in a mail has any influence on it."""
+
+    to: Annotated[MailAddresses, Field(max_length=10)]
+    """The address, or a list of them."""
+    outgoing: OutgoingName | None = None
+    """The outgoing that it leaves by. Without it: the only one there is, or the one that says ``default: true``."""
+
+    def destination(self, key: str) -> Destination:
+        """The queue that brings it there."""
+        by = f"/{self.outgoing}" if self.outgoing else ""
+        block: dict[str, Any] = {"type": key, "to": self.to} | ({"outgoing": self.outgoing} if self.outgoing else {})
+        return Destination(f"{key}:{','.join(self.to)}{by}", ("then", key), key, block)
+
+
+_Onward = Annotated[Onward, BeforeValidator(_addressed)]
+
+
 class Consequence(Block):
     """What follows when a rule's condition holds: at least one of these.
 
@@ -87,6 +109,11 @@ class Consequence(Block):
     """Fields of the event that are taken out of the mail: a block, or a list of them."""
     class_: MailClass | None = Field(default=None, alias="class")
     """The class that the message is to be of, for later rules, the mailbox's policies and the event."""
+    redirect: _Onward | None = None
+    """Send the message on as it is, to this address or list of them, or to ``{to: ADDRESS, outgoing: NAME}``; it
+    goes to ``default_queue`` no more. Automatic mail stays, unless the condition asks for the class."""
+    forward: _Onward | None = None
+    """Send a note there with the message attached, beside the queues that get it. The same holds of automatic mail."""
     quarantine: Annotated[str | None, BeforeValidator(_reason), WithJsonSchema(_REASON_SCHEMA)] = None
     """Put the message in quarantine: true, or the reason in one word of small letters, digits and hyphens."""
     discard: bool = False
@@ -110,7 +137,7 @@ class Consequence(Block):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        keys = ("topic", "queue", "priority", "tags", "set_", "extract", "class_")
+        keys = ("topic", "queue", "priority", "tags", "set_", "extract", "class_", "redirect", "forward")
         routes = [key.rstrip("_") for key in keys if getattr(self, key) is not None]
         if self.quarantine and self.discard:
             raise ValueError("a message cannot be both quarantined and discarded")
@@ -119,7 +146,8 @@ class Consequence(Block):
             raise ValueError(f"{ending} ends the judging: {', '.join(routes)} beside it would have no effect")
         if not (routes or self.quarantine or self.discard or self.stop):
             raise ValueError(
-                "nothing follows: name a topic, queue, priority, tags, set, extract, class, quarantine, discard or stop"
+                "nothing follows: name a topic, queue, priority, tags, set, extract, class, redirect, forward, "
+                "quarantine, discard or stop"
             )
         return self
 
@@ -130,9 +158,15 @@ class Consequence(Block):
             found.update(one.wanted if one.pattern is None else compile_capturing(one.pattern).groupindex)
         return found
 
+    def destinations(self) -> Mapping[str, Destination]:
+        """Key -> where it sends mail on to."""
+        written = {"redirect": self.redirect, "forward": self.forward}
+        return {key: one.destination(key) for key, one in written.items() if one is not None}
+
     def effect(self, *, by_class: bool = False) -> Effect:
         """The same as the engine's pipeline reads it. ``by_class``: the condition asks for the class."""
         set_ = self.set_ or {}
+        onward = {key: (one.name,) for key, one in self.destinations().items()}
         return Effect(
             topic=self.topic,
             queues=tuple(self.queue or ()),
@@ -144,6 +178,8 @@ class Consequence(Block):
             kind=self.class_,
             by_class=by_class,
             fields={field: tuple(value) if isinstance(value, list) else value for field, value in set_.items()},
+            redirect=onward.get("redirect", ()),
+            forward=onward.get("forward", ()),
         )
 
 
@@ -181,6 +217,10 @@ class MatchConfig(RuleConfig):
     @property
     def makes_fields(self) -> set[str]:
         return self.then.fields()
+
+    @property
+    def destinations(self) -> Sequence[Destination]:
+        return tuple(self.then.destinations().values())
 
     def covers(self, other: RuleConfig) -> bool:
         return isinstance(other, MatchConfig) and covers(self.when, other.when)

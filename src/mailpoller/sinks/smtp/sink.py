@@ -63,11 +63,15 @@ class SmtpQueueConfig(SinkConfig):
 
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink. Raises :class:`ConfigError` if there is no such outgoing."""
+        return SmtpQueue(*self.parts(name, runtime))
+
+    def parts(self, name: str, runtime: Runtime) -> tuple[str, Outgoing, tuple[str, ...], Clock, Partly]:
+        """What the sink is made of. Raises :class:`ConfigError` if there is no such outgoing."""
         outgoing = runtime.outgoings.get(self.outgoing or "")
         if outgoing is None:
             raise ConfigError(f"queue {name}: there is no outgoing named {self.outgoing or 'for it'}")
         file = runtime.state_directory / "recipients" / f"{quote(name, safe='')[:120]}.json"
-        return SmtpQueue(name, outgoing, tuple(self.to), runtime.clock, Partly(file))
+        return name, outgoing, tuple(self.to), runtime.clock, Partly(file)
 
 
 class SmtpQueue:
