@@ -287,6 +287,7 @@ async def assemble(
                 "overdue": overdue.run,
                 "control": control.serve,
                 "outbox": lambda ended: outbox.postman.run(ended, stop),
+                "acknowledgements": outbox.acknowledger.run,
                 "lacking": lacking.run,
                 "notices": notices.run,
                 "takeover": bring_over,

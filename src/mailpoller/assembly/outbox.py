@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from mailpoller.assembly.fleet import Fleet
-from mailpoller.assembly.senders import senders_of
+from mailpoller.assembly.senders import acknowledged_of, senders_of
 from mailpoller.config import Config
 from mailpoller.config.sections import CONVERSATIONS, OUTBOX
 from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
+from mailpoller.engine.acknowledger import Acknowledger
 from mailpoller.engine.control import Handler
 from mailpoller.engine.outbox_operations import OutboxOperations
 from mailpoller.engine.postman import Postman
@@ -21,14 +22,16 @@ class OutboxParts:
 
     acceptance: Acceptance
     postman: Postman
+    acknowledger: Acknowledger
     handlers: dict[str, Handler]
     bodies: dict[str, int]
     """Verb -> octets of an entry at most."""
 
     def heed(self, config: Config) -> None:
         """Let another configuration hold for who may send as whom."""
-        self.acceptance.senders = self.postman.senders = senders_of(config)
-        self.acceptance.mint = mint_of(config)
+        self.acceptance.senders = self.postman.senders = self.acknowledger.senders = senders_of(config)
+        self.acceptance.mint = self.acknowledger.mint = mint_of(config)
+        self.acknowledger.heeded = acknowledged_of(config)
         self.postman.insist()
 
 
@@ -49,5 +52,17 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
     postman = Postman(ledger, files, fleet.outgoings, senders, ports.alarm, clock, room, keep=block.keep)
     bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
     acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config))
+    acknowledger = Acknowledger(
+        ledger,
+        files,
+        senders,
+        acknowledged_of(config),
+        ports.alarm,
+        clock,
+        room,
+        postman.wake,
+        max_size=block.max_size,
+        mint=mint_of(config),
+    )
     handlers = OutboxOperations(ledger, acceptance, postman).handlers()
-    return OutboxParts(acceptance, postman, handlers, {"send": block.max_mail})
+    return OutboxParts(acceptance, postman, acknowledger, handlers, {"send": block.max_mail})

@@ -18,6 +18,7 @@ from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.core.record import record
 from mailpoller.core.source_config import SourceConfig
+from mailpoller.engine.acknowledging import Acknowledging
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.budget import Budget
@@ -154,6 +155,7 @@ def mailbox_parts(
         bodies_wanted=plan.bodies_wanted,
         observer=observer,
         workers=shares.workers,
+        acknowledging=Acknowledging(block, clock),
     )
     budget = Budget(bounds.memory_per_mailbox, shares.budget, mailbox=name)
     runner = watcher.runner = BatchRunner(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 from mailpoller.config import Config
-from mailpoller.config.sections import INTAKES
+from mailpoller.config.sections import INTAKES, OUTBOX
+from mailpoller.engine.acknowledger import Acknowledged
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
+from mailpoller.mail.compose import ascii_address
 
 
 def senders_of(config: Config) -> Senders:
@@ -55,4 +57,23 @@ def _identity(config: Config, name: str, departments: frozenset[str]) -> Identit
         max_size=getattr(block, "max_size", 50_000_000),
         departments=departments,
         formerly=block.formerly or "",
+        null_sender=block.sends_null(),
+    )
+
+
+def acknowledged_of(config: Config) -> Acknowledged:
+    """Which mailboxes acknowledge, and whom nobody tells anything: ourselves."""
+    polled = {name: block for name, block in config.mailboxes.items() if name not in config.incomplete}
+    own = {address for block in polled.values() for address in block.own_addresses()}
+    for block in config.outgoing.values():
+        own |= {block.author().address, block.author().reply_to, str(getattr(block, "sender", ""))}
+    own |= {block.acknowledge.sender or "" for block in polled.values() if block.acknowledge is not None}
+    return Acknowledged(
+        {
+            name: block.acknowledge
+            for name, block in polled.items()
+            if block.acknowledge is not None and block.enabled and block.mode == "live"
+        },
+        frozenset(ascii_address(address).casefold() for address in own if address),
+        config.of(OUTBOX).max_acknowledgements_per_hour,
     )

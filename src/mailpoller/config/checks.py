@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from mailpoller.config.acknowledging import acknowledging
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
@@ -55,6 +56,7 @@ def agreement(config: Config) -> Iterator[Problem]:
     if config.alerts is not None and config.alerts.outgoing is None:
         yield _node(config, ("alerts",)).problem(NO_OUTGOING, key="outgoing")
     yield from _departments(config)
+    yield from acknowledging(config)
     yield from _renames(config)
     yield from _circles(config)
     yield from _folders(config)

@@ -214,6 +214,9 @@ class OutboxConfig(Block):
     """The largest entry in octets, as it is handed in."""
     max_recipients: int = Field(default=100, ge=1, le=10_000)
     """Recipients of one mail at most."""
+    max_acknowledgements_per_hour: int = Field(default=100, ge=1, le=100_000)
+    """Acknowledgements of all mailboxes together. After that none is sent, with one alarm, until there were no more
+    than half as many within an hour."""
     give_up: Annotated[Duration, _at_least(timedelta(minutes=1), "1m")] = timedelta(days=5)
     """After so long who has not got a mail never will. Between two tries it waits from a minute to two hours."""
     keep: Annotated[Duration, _at_least(timedelta(days=1), "1d")] = timedelta(days=180)

@@ -227,6 +227,10 @@ class OutgoingConfig(Component):
         """True if whom a mail goes to and who sends it is said beside its header, which may name others."""
         return True
 
+    def sends_null(self) -> bool:
+        """True if it can send with the null envelope sender."""
+        return bool(getattr(self, "null_sender", False))
+
     def author(self) -> Sender:
         """Whom replies are from."""
         signature = self.signature or Signature()

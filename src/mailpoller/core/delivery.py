@@ -8,6 +8,7 @@ from dataclasses import InitVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Never, final
 
+from mailpoller.core.acknowledgement import Acknowledgement
 from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.message import Claim, MessageRef, RawMessage
 from mailpoller.core.record import record
@@ -166,7 +167,7 @@ class Outcome:
     ``conversation``: the id that its event tells, "" if none could be told, or None if nobody looked; what answers it
     belongs there too.
     The rest serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an
-    earlier message with equal octets).
+    earlier message with equal octets). ``acknowledgement``: what is owed to its sender from this commit on.
     """
 
     claim: Claim
@@ -183,6 +184,7 @@ class Outcome:
     identity: bytes | None = None
     received: datetime | None = None
     conversation: str | None = None
+    acknowledgement: Acknowledgement | None = None
 
 
 @final

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from mailpoller.core.acknowledge_config import AcknowledgeConfig
 from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
 from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, Component, Finding, MailboxPriority, Runtime, StartLiteral, Watermarks
@@ -171,6 +172,9 @@ class SourceConfig(Component):
     outgoing: OutgoingName | None = None
     """The outgoing that this mailbox's own quarantine sends by if it names none. Without it: that of the default
     mailbox of its department, else the only one there is, or the one that says ``default: true``."""
+
+    acknowledge: AcknowledgeConfig | None = None
+    """Tell senders, once and automatically, that their mail has come: by this mailbox's ``outgoing``. None: nobody."""
 
     default_queue: QueueName | None = None
     """Where a message goes for which no rule names a queue."""

@@ -20,6 +20,7 @@ class Kind(Enum):
     QUEUE_FAILING = "queue-failing"
     OUTGOING_FAILING = "outgoing-failing"
     OUTBOX_HELD = "outbox-held"
+    ACKNOWLEDGEMENTS_STOPPED = "acknowledgements-stopped"
     MAILBOX_DOWN = "mailbox-down"
     MAILBOX_OVERDUE = "mailbox-overdue"
     WATCHER_FAILING = "watcher-failing"
@@ -105,6 +106,14 @@ MANNERS = {
         "Replies are sent by {count} outgoings{place} again",
         "The outgoing is disabled, gone, or of another environment. Mend that, or: mailpoller outbox list, cancel",
         timedelta(minutes=5),
+    ),
+    Kind.ACKNOWLEDGEMENTS_STOPPED: Manner(
+        "There were too many acknowledgements: none is sent",
+        "There were too many acknowledgements of {count} kinds: none is sent",
+        "Acknowledgements are sent again",
+        "Acknowledgements of {count} kinds are sent again",
+        "Is somebody's mail a loop, or a flood? Look at what came; outbox.max_acknowledgements_per_hour is the bound. "
+        "Mail is delivered as ever.",
     ),
     Kind.MAILBOX_DOWN: Manner(
         "The mailbox {subject}{place} is down",

@@ -163,6 +163,7 @@ class BatchRunner:
         planned: Sequence[Page] = (),
         listed: bool = False,
         heirless: bool = False,
+        quiet: bool = False,
     ) -> PassResult:
         """Work through all that is due and pending in the open folder, and say what it came to.
 
@@ -171,7 +172,8 @@ class BatchRunner:
         again. ``accepted``: an operator said that what is absent is gone. ``wanted``: which of the listed messages
         are worked on, or None for all. ``planned``: pages that are worked on before the folder is listed;
         with ``listed`` they are all of it. ``heirless``: what is new by name may be a message that was on its way
-        under another (``Ledger.heirless``). Ends early, between batches, when the service stops.
+        under another (``Ledger.heirless``). ``quiet``: no sender is owed an acknowledgement by it.
+        Ends early, between batches, when the service stops.
         However it ends, no claim stays in hand.
         """
         result = PassResult()
@@ -181,8 +183,8 @@ class BatchRunner:
             await self._recall(folder)
             if not suppress:
                 await self._ageing.bring_due(folder)
-            await self._carry_suspects(session, folder, suppress, result, accepted=accepted)
-            now = self._pass = Pass(session, folder, suppress, result, accepted=accepted)
+            await self._carry_suspects(session, folder, suppress, result, accepted=accepted, quiet=quiet)
+            now = self._pass = Pass(session, folder, suppress, result, quiet, accepted=accepted)
             if heirless:
                 now.heirless += await self._records.bearers.heirless(folder, limit=HEIRLESS, earlier=suppress)
             pages = pages_of(session, folder, since, start, planned, listed)
@@ -228,7 +230,7 @@ class BatchRunner:
             self._recalled.add(folder)
 
     async def _carry_suspects(
-        self, session: Session, folder: Folder, suppress: bool, result: PassResult, *, accepted: bool
+        self, session: Session, folder: Folder, suppress: bool, result: PassResult, *, accepted: bool, quiet: bool
     ) -> None:
         """Messages that an earlier process died with, before anything else.
 
@@ -242,7 +244,7 @@ class BatchRunner:
                 await self._claims.put_down(claims[len(together) :])
             if not together:
                 return
-            now = self._pass = Pass(session, folder, suppress, result, accepted=accepted)
+            now = self._pass = Pass(session, folder, suppress, result, quiet, accepted=accepted)
             doubted = len(together) == 1 and together[0].ref.uid in self._hangup_suspects.uids(folder)
             await self._carry_together(now, InFlight(Batch(refs, doubted=doubted), claims=together))
             _require(now)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from mailpoller.core.acknowledgement import Acknowledgement
 from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.delivery import (
     LEAVE,
@@ -68,6 +69,8 @@ class Judged:
     trouble: str = ""
     refused: bool = False
     """A queue did not take it for its own sake, though not for good."""
+    acknowledgement: Acknowledgement | None = None
+    """What its sender is owed if it is delivered."""
 
     @property
     def quarantined(self) -> bool:
@@ -358,6 +361,7 @@ class Dispatcher:
             identity=message.identity,
             received=raw.received,
             conversation=told(message),
+            acknowledgement=judged.acknowledgement if kind == "delivered" else None,
         )
 
     def gone(self, claim: Claim) -> Outcome:

@@ -73,12 +73,13 @@ class InFlight:
 @dataclass(slots=True)
 class Pass:
     """What the batches of one pass over a folder share. ``suppress``: octets that an earlier epoch settled are not
-    delivered again."""
+    delivered again. ``quiet``: nobody is told that his mail has come, since it may have come long ago."""
 
     session: Session
     folder: Folder
     suppress: bool
     result: PassResult
+    quiet: bool = False
     digests: dict[bytes, str] = field(default_factory=dict)
     """Digest -> mid of what was judged and is not settled yet."""
     threads: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from mailpoller.core.errors import MailpollerError, machine_trouble
 from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
+from mailpoller.engine.acknowledging import Acknowledging
 from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, Dispatcher, Judged, put_off
 from mailpoller.engine.in_flight import InFlight, Pass
 from mailpoller.engine.observer import Observer
@@ -55,7 +56,8 @@ class Judge:
 
     ``turns``: those that all mailboxes take at the processor. ``max_strikes``: so often a message may take the
     process, or our code, with it. ``threads``: what finds the conversations of answers. ``bodies_wanted``: some rule
-    or queue looks below the header. ``workers``: who reads what may do harm; None: we do.
+    or queue looks below the header. ``workers``: who reads what may do harm; None: we do. ``acknowledging``: tells
+    whose sender is to be told that it has come; None: nobody's.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Judge:
         bodies_wanted: bool,
         observer: Observer,
         workers: Workers | None = None,
+        acknowledging: Acknowledging | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._pipeline = pipeline
@@ -84,6 +87,7 @@ class Judge:
         self._bodies_wanted = bodies_wanted
         self._observer = observer
         self._workers = workers
+        self._acknowledging = acknowledging if acknowledging else None
         self._opener = Opener(mailbox, observer)
 
     async def judge(self, now: Pass, in_flight: InFlight) -> None:
@@ -137,6 +141,9 @@ class Judge:
                 if one.message.message_id:
                     in_flight.threads[one.message.message_id] = begun(one.message)
             now.threads.update(in_flight.threads)
+        if self._acknowledging is not None and not now.quiet:
+            for one in in_flight.judged:
+                one.acknowledgement = self._acknowledging.owed(one.message, one.verdict, repeated=bool(one.repeat_of))
 
     async def _judge_later(self, now: Pass, later: Sequence[Unopened], in_flight: InFlight) -> None:
         """Have the parts opened that take a reader of their own, and the conversations found of what answers earlier

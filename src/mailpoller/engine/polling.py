@@ -133,6 +133,7 @@ class Polls:
             planned=planned,
             listed=first,
             heirless=state.heirless,
+            quiet=not state.complete,
         )
         await self._reports.gap(name, result)
         if result.partial or not result.exhausted:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT
 from mailpoller.core.errors import (
     ConfigError,
     CredentialsRefused,
@@ -394,6 +395,8 @@ class Postman:
         of a recipient that he does not take our sender, in words by which they mean all of our mail elsewhere."""
         began = monotonic()
         to = mail.open
+        if mail.intake == ACKNOWLEDGEMENT and self._clock.now() >= mail.gives_up_at:
+            return await self._concluded(mail, dict.fromkeys(to, Said("refused", "too late: the mail came long ago")))
         try:
             octets = await asyncio.to_thread(self._files.read, mail.digest)
         except TransientError as error:

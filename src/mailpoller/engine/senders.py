@@ -17,7 +17,8 @@ class Identity:
 
     ``held``: why nothing is sent by it here, in words, or nothing. ``divert_to``: who gets everybody's mail, or
     nothing. ``rate``: mails a minute, None if there is no bound. ``lanes``: mails on their way at once.
-    ``departments``: those of the mailboxes whose outgoing it is.
+    ``departments``: those of the mailboxes whose outgoing it is. ``null_sender``: it can send with the null envelope
+    sender.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Identity:
     max_size: int = 50_000_000
     departments: frozenset[str] = frozenset()
     formerly: str = ""
+    null_sender: bool = False
 
 
 @record

@@ -33,9 +33,16 @@ _CRLF = "\r\n"
 
 
 def letter_octets(
-    letter: Letter, sender: Sender, *, message_id: str, at: datetime, wish: ReplyCharset | None = None
+    letter: Letter,
+    sender: Sender,
+    *,
+    message_id: str,
+    at: datetime,
+    wish: ReplyCharset | None = None,
+    more: Iterable[tuple[str, str]] = (),
 ) -> bytes:
-    """The mail, header and body in one charset: by ``wish``, else UTF-8. Costs time in proportion to its size."""
+    """The mail, header and body in one charset: by ``wish``, else UTF-8. Costs time in proportion to its size.
+    ``more``: fields in ASCII that it bears beside its own."""
     charset = "utf-8"
     if wish is not None:
         letter, sender, charset = _in_charset(letter, sender, wish)
@@ -46,6 +53,7 @@ def letter_octets(
         ("Cc", cc),
         ("Subject", unstructured("Subject", letter.subject, charset)),
         *thread_fields(letter),
+        *more,
         ("MIME-Version", "1.0"),
     ]
     head = "".join(f"{name}: {value}{_CRLF}" for name, value in fields if value).encode("utf-8")

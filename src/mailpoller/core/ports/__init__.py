@@ -2,6 +2,7 @@
 
 from mailpoller.core.ports.clock import Clock
 from mailpoller.core.ports.ledger import (
+    Acknowledgements,
     Backlog,
     Bearers,
     Claims,
@@ -55,6 +56,7 @@ from mailpoller.core.ports.sink import (
 from mailpoller.core.ports.source import Progressing, Session, Source, Start, Tokened, Wake
 
 __all__ = [
+    "Acknowledgements",
     "AlarmEdge",
     "Answer",
     "Backlog",

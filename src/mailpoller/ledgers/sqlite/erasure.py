@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from mailpoller.ledgers.sqlite import clues, stories
+from mailpoller.ledgers.sqlite import acknowledgements, clues, stories
 from mailpoller.ledgers.sqlite.values import Key, by_folder, document
 
 
@@ -35,6 +35,7 @@ def erase_notes(connection: Connection, mids: Sequence[str], address: str) -> in
         "DELETE FROM fault WHERE mid IN (SELECT value FROM json_each(?1)) OR (?2 <> '' AND instr(lower(detail), ?2))",
         (document(list(mids)), address.lower()),
     ).rowcount
+    erased += acknowledgements.erase(connection, mids, address)
     return (
         erased
         + connection.execute(

@@ -16,6 +16,7 @@ from mailpoller.core.ports import (
 from mailpoller.ledgers.sqlite import (
     claiming,
 )
+from mailpoller.ledgers.sqlite.books.acknowledgements import AcknowledgementsBook
 from mailpoller.ledgers.sqlite.books.backlog import BacklogBook
 from mailpoller.ledgers.sqlite.books.bearers import BearersBook
 from mailpoller.ledgers.sqlite.books.claims import ClaimsBook
@@ -41,7 +42,7 @@ _LOCK_RETRY_S = 0.1
 
 
 class SqliteLedger(
-    BacklogBook, BearersBook, ClaimsBook, FoldersBook, JournalBook,
+    AcknowledgementsBook, BacklogBook, BearersBook, ClaimsBook, FoldersBook, JournalBook,
     MailboxesBook, OutboxBook, QueueMarksBook, StoriesBook, ThreadsBook,
 ):  # fmt: skip
     """The :class:`~mailpoller.core.ports.Ledger` of one process."""

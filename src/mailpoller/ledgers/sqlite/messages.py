@@ -15,7 +15,7 @@ from typing import Any
 
 from mailpoller.core.delivery import Disposed, Outcome
 from mailpoller.core.ports import Traits
-from mailpoller.ledgers.sqlite import clues
+from mailpoller.ledgers.sqlite import acknowledgements, clues
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
     Key,
@@ -69,6 +69,8 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
     told = [(*key, clean(one.conversation)) for key, one in outcomes if one.conversation is not None]
     if told:
         connection.execute(_CONVERSE, (document(told),))
+    if owed := [one.acknowledgement for _, one in outcomes if one.acknowledgement is not None]:
+        acknowledgements.owe(connection, owed, now)
     return settled == len({key for key, _ in outcomes})
 
 

@@ -267,6 +267,29 @@ _LATELY = """
 CREATE INDEX message_settled_at ON message (settled_at) WHERE settled_at IS NOT NULL;
 """
 
+# What senders are owed, and who had it when. `decided_at`: NULL while it is owed. Told beside the outcome of a message.
+_ACKNOWLEDGEMENTS = """
+CREATE TABLE acknowledgement (
+    mid        TEXT    NOT NULL PRIMARY KEY,
+    mailbox    TEXT    NOT NULL,
+    address    TEXT    NOT NULL,
+    received   INTEGER NOT NULL,
+    words      TEXT    NOT NULL,
+    owed_at    INTEGER NOT NULL,
+    decided_at INTEGER,
+    sent       INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX acknowledgement_owed ON acknowledgement (owed_at) WHERE decided_at IS NULL;
+CREATE INDEX acknowledgement_had ON acknowledgement (mailbox, address, decided_at) WHERE sent;
+CREATE INDEX acknowledgement_decided ON acknowledgement (decided_at) WHERE decided_at IS NOT NULL;
+
+CREATE TABLE acknowledging (
+    mailbox TEXT    NOT NULL PRIMARY KEY,
+    since   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -280,6 +303,7 @@ SCHEMA = Schema(
         _CHANGES,
         _OUTBOX,
         _LATELY,
+        _ACKNOWLEDGEMENTS,
     ),
     works={3: shelve_all},
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mailpoller.core.ports.ledger.acknowledgements import Acknowledgements
 from mailpoller.core.ports.ledger.backlog import Backlog
 from mailpoller.core.ports.ledger.bearers import Bearers
 from mailpoller.core.ports.ledger.claims import Claims
@@ -19,6 +20,7 @@ from mailpoller.core.ports.ledger.stories import Stories
 from mailpoller.core.ports.ledger.threads import Threads
 
 __all__ = [
+    "Acknowledgements",
     "Backlog",
     "Bearers",
     "Claims",
@@ -33,7 +35,20 @@ __all__ = [
 ]
 
 
-class Ledger(Claims, Folders, Bearers, Backlog, Mailboxes, QueueMarks, Journal, Stories, Threads, Outbox, Protocol):
+class Ledger(
+    Claims,
+    Folders,
+    Bearers,
+    Backlog,
+    Mailboxes,
+    QueueMarks,
+    Journal,
+    Stories,
+    Threads,
+    Outbox,
+    Acknowledgements,
+    Protocol,
+):
     """The durable record of claims, receipts and outcomes.
 
     Every method that changes something has committed before it returns, in one transaction, and raises
