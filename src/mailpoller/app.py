@@ -27,8 +27,8 @@ from mailpoller.assembly.shares import Bounds
 from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
-from mailpoller.config.sections import METRICS, WATERMARKS
-from mailpoller.core.component import Runtime, SinkConfig, Watermarks
+from mailpoller.config.sections import BLOBS, METRICS, WATERMARKS
+from mailpoller.core.component import BlobsConfig, Runtime, SinkConfig, Watermarks
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError, TransientError
 from mailpoller.core.ports import (
@@ -49,6 +49,7 @@ from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.alarm_kinds import AnyKind
+from mailpoller.engine.blob_sweeper import Sweeper
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.control import ControlServer
 from mailpoller.engine.custody import Custody
@@ -149,8 +150,20 @@ async def assemble(
         health.recall(await ledger.last_polls(), await ledger.first_runs())
         alerts = (config.alerts.outgoing or "") if config.alerts else ""
         pauses = Pauses(await ledger.pauses())
+        kept = config.of(BLOBS)
+        blobs = built(kept, partial(kept.build, runtime)) if kept is not None else None
+        if blobs is not None:
+            closing.push_async_callback(blobs.close)
         ports = Ports(
-            ledger, alarm, health, runtime, stop, alerts=alerts, bystander=bystander or Bystander(), pauses=pauses
+            ledger,
+            alarm,
+            health,
+            runtime,
+            stop,
+            alerts=alerts,
+            bystander=bystander or Bystander(),
+            pauses=pauses,
+            blobs=blobs,
         )
         bounds = Bounds.of(service, len(config.queues))
         polled = sum(config.runs(name) for name in config.mailboxes) if only is None else 1
@@ -279,6 +292,8 @@ async def assemble(
             )
             report = partial(operations.status, {"counts": False})
             watching["metrics"] = partial(serve_metrics, wanted, metrics, report)
+        if blobs is not None and kept is not None:
+            watching["blobs"] = Sweeper(blobs, kept.keep, lambda: fleet.queues.values(), ledger, clock).run
         supervisor = fleet.supervisor(
             notifier=Notifier(),
             grace=service.stop_grace,
@@ -384,6 +399,8 @@ async def parts_to_probe(
                 sink = _sink(sink_block, name, runtime)
                 closing.push_async_callback(sink.close)
                 parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
+            if (kept := config.of(BLOBS)) is not None:
+                parts["blobs"] = _probe_blobs(kept, runtime)
             for title, own in _own_notices(config).items():
                 sink = _sink(own, title, runtime)
                 closing.push_async_callback(sink.close)
@@ -488,6 +505,22 @@ async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[St
     if not trouble and isinstance(sink, Durable) and (found := sink.durability) is not None:
         detail += f"; {found.finding}: {found.setting}"
     yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), detail, advice)
+
+
+async def _probe_blobs(block: BlobsConfig, runtime: Runtime) -> AsyncIterator[Stage]:
+    """Could octets be held now?"""
+    begun = time.monotonic()
+    trouble = ""
+    try:
+        store = built(block, partial(block.build, runtime))
+        try:
+            await store.check()
+        finally:
+            await store.close()
+    except MailpollerError as error:
+        trouble = str(error)
+    advice = "look at the store's path or address, its rights, and the room there is"
+    yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes octets", advice)
 
 
 def quarantine_block(config: Config) -> StoreConfig:

@@ -263,6 +263,16 @@ async def test_a_repeat_is_known_for_the_whole_time_after_a_consumer_deleted_the
         assert server.ask(known) == [(1,)], "and the id of a row that is there stays"
 
 
+async def test_it_is_told_which_events_have_a_row_now(server: PostgresServer, table: str) -> None:
+    messages = batch(3)
+    ids = [one.delivery_id for one in messages]
+    async with queue(server.port, table) as sink:
+        await sink.deliver(messages)
+        server.ask(f"DELETE FROM {table} WHERE delivery_id = '{ids[1]}'")
+        assert set(await sink.still_holds([*ids, "unknown"])) == {ids[0], ids[2]}
+        assert set(await sink.holds(ids)) == set(ids)
+
+
 async def test_a_notification_comes_with_what_is_new(server: PostgresServer, table: str) -> None:
     async with queue(server.port, table, notify="mail") as sink:
         with server.connect() as listener:

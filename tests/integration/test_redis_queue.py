@@ -167,6 +167,16 @@ async def test_revoked_credentials_are_told_and_the_password_is_not(server: Redi
         await held_in_the_end(sink, batch(2), server)
 
 
+async def test_it_is_told_which_entries_are_in_the_stream_now(server: RedisServer) -> None:
+    messages = batch(3)
+    ids = [one.delivery_id for one in messages]
+    async with queue(server.port) as sink:
+        answers = await sink.deliver(messages)
+        server.ask("XDEL", STREAM, answers[1].reference)
+        assert await sink.still_holds([*ids, "unknown"]) == [ids[0], ids[2]]
+        assert set(await sink.holds(ids)) == set(ids)
+
+
 async def test_a_message_that_is_too_large_is_refused_alone_with_its_size(server: RedisServer) -> None:
     async with queue(server.port, max_size=10_000) as sink:
         small, large, other = batch(1)[0], make_delivery(7, bytes(20_000)), make_delivery(8)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import mailpoller
-from mailpoller.core.component import KINDS, LedgerConfig, OutgoingConfig, SinkConfig
+from mailpoller.core.component import KINDS, BlobsConfig, LedgerConfig, OutgoingConfig, SinkConfig
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
@@ -25,6 +25,7 @@ PORTS = {
     "rules": RuleConfig,
     "ledgers": LedgerConfig,
     "outgoings": OutgoingConfig,
+    "blobs": BlobsConfig,
 }
 OURS = [
     (kind, name, target)

@@ -15,7 +15,7 @@ from mailpoller.assembly.standins import built
 from mailpoller.config.fields import require_secrets, secrets_of
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.ports import DoubtKind, Ledger, Marked, Sink, Source
+from mailpoller.core.ports import BlobStore, DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.core.record import record
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.acknowledging import Acknowledging
@@ -67,6 +67,8 @@ class Ports:
     """The outgoing that the alarm sends by; empty if it mails nobody."""
     bystander: Bystander = field(default_factory=Bystander)
     pauses: Pauses = field(default_factory=Pauses)
+    blobs: BlobStore | None = None
+    """Where octets lie that events refer to; None: nowhere."""
 
 
 Scope = Literal["mailbox", "departments", "all"]
@@ -262,6 +264,8 @@ def queue_parts(
         sink,
         payload=block.payload,
         octets_wanted=block.octets_wanted,
+        blobs=ports.blobs if block.blobs_above is not None else None,
+        blobs_above=block.blobs_above or 0,
         retry_interval=block.retry_interval,
         clock=ports.runtime.clock,
         listener=edge,

@@ -130,6 +130,10 @@ def _unreached(config: Config) -> Iterator[str]:
     for name, block in _sinks(config):
         if block.type != "sqlite":
             yield f"queue {name}: what was delivered to it (type {block.type})"
+    from mailpoller.config.sections import BLOBS
+
+    if (blobs := config.of(BLOBS)) is not None:
+        yield f"octets that events refer to, in blobs: (type {blobs.type}), until they are kept no longer"
     yield "the mailboxes themselves, and whatever took messages from a queue"
     yield f"quarantined mail, below {config.service.state_directory}"
     yield "mail to this address in the outbox: mailpoller outbox list"

@@ -14,9 +14,9 @@ from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean
-from mailpoller.config.sections import INTAKES, OUTGOING, TESTS, noun_of
+from mailpoller.config.sections import BLOBS, INTAKES, OUTGOING, TESTS, noun_of
 from mailpoller.config.wording import locate
-from mailpoller.core.component import NO_OUTGOING, Block
+from mailpoller.core.component import NO_OUTGOING, Block, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.message import Account
 from mailpoller.core.source_config import SourceConfig
@@ -63,6 +63,7 @@ def agreement(config: Config) -> Iterator[Problem]:
     yield from _fed(config)
     yield from _paths(config)
     yield from _envelopes(config)
+    yield from _blobs(config)
 
 
 def disabled(config: Config, outgoings: Iterable[str]) -> Iterator[Problem]:
@@ -242,6 +243,30 @@ def _fed(config: Config) -> Iterator[Problem]:
         if (other := polled.get((account.host, account.user, key))) is not None:
             node = _node(config, ("queues", name))
             yield node.problem(f"the mailbox {other} polls the folder that this queue puts mail into")
+
+
+def _blobs(config: Config) -> Iterator[Problem]:
+    """Octets that are to lie apart have a place, and stay there as long as an event may ask for them."""
+    blobs = config.of(BLOBS)
+    broken = BLOBS.key in {at[0] for at in config.places} and blobs is None
+    for at, block in config.blocks():
+        if not isinstance(block, SinkConfig) or block.blobs_above is None or broken:
+            continue
+        node, rest = locate(_node(config, at), ("blobs_above",))
+        if "blobs_above" in block.model_fields_set:
+            if blobs is None:
+                yield node.problem("there is no block blobs:, where such a message would lie", key=rest)
+                continue
+            if not block.octets_wanted:
+                yield node.problem("the queue does not get the octets: say raw: true, or leave this away", "warning")
+        if blobs is not None and (kept := block.events_kept()) is not None and blobs.keep < kept:
+            words = f"the queue keeps events for {_in_words(kept)}, and blobs.keep is {_in_words(blobs.keep)}"
+            yield _node(config, at).problem(f"{words}: an event would name what is gone")
+
+
+def _in_words(span: timedelta) -> str:
+    days, rest = divmod(span.total_seconds(), 86_400)
+    return f"{days:.0f}d" if not rest else f"{span.total_seconds():.0f}s"
 
 
 def _polled(mailbox: SourceConfig) -> list[Polled]:

@@ -10,16 +10,24 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from mailpoller.config.problems import did_you_mean, either
-from mailpoller.core.component import DESTINATIONS, KINDS, Component, LedgerConfig, OutgoingConfig, SinkConfig
+from mailpoller.core.component import (
+    DESTINATIONS,
+    KINDS,
+    BlobsConfig,
+    Component,
+    LedgerConfig,
+    OutgoingConfig,
+    SinkConfig,
+)
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
 kinds = KINDS
-"""``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``."""
+"""``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``, ``blobs``."""
 
 BASES: Mapping[str, type[Component]] = {
-    base.kind: base for base in (SourceConfig, SinkConfig, RuleConfig, LedgerConfig, OutgoingConfig)
+    base.kind: base for base in (SourceConfig, SinkConfig, RuleConfig, LedgerConfig, OutgoingConfig, BlobsConfig)
 } | {DESTINATIONS: SinkConfig}
 """The class that every config class of a kind extends."""
 
@@ -29,6 +37,7 @@ _NOUNS = {
     "rules": "rule",
     "ledgers": "ledger",
     "outgoings": "outgoing",
+    "blobs": "store of blobs",
     DESTINATIONS: "destination",
 }
 _GROUPS = (*KINDS, DESTINATIONS)

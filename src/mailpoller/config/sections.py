@@ -23,7 +23,7 @@ from mailpoller.config.model import (
     ServiceConfig,
 )
 from mailpoller.config.tests_of_rules import RuleTest
-from mailpoller.core.component import Block, LedgerConfig, OutgoingConfig, SinkConfig, Watermarks
+from mailpoller.core.component import BlobsConfig, Block, LedgerConfig, OutgoingConfig, SinkConfig, Watermarks
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
@@ -127,6 +127,14 @@ QUEUES: Section[Mapping[str, SinkConfig]] = Section(
     drop_in=True,
     place="Named blocks below `queues:`. Each type may stand as `quarantine:`, too.",
     on_reload="parts",
+)
+BLOBS: Section[BlobsConfig | None] = Section(
+    "blobs",
+    "block",
+    summary="where the octets of large messages lie, for events that refer to them",
+    without="octets go with the event, whatever their size",
+    kind="blobs",
+    place="One block, `blobs:`. A queue uses it from the size on that its `blobs_above` says.",
 )
 OUTGOING: Section[Mapping[str, OutgoingConfig]] = Section(
     "outgoing",
@@ -285,6 +293,7 @@ TABLE: tuple[Section[Any], ...] = (
     SERVICE,
     LEDGER,
     QUEUES,
+    BLOBS,
     OUTGOING,
     QUARANTINE,
     ALERTS,

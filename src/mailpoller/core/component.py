@@ -1,7 +1,8 @@
 """What a plug-in is: a config class that is the YAML block, the reference page and the factory at once.
 
 A plug-in is one file and one entry point line. The entry point's group is ``mailpoller.`` and the kind (``sources``,
-``sinks``, ``rules``, ``ledgers``, ``outgoings``), its name is the block's ``type``, its object the config class.
+``sinks``, ``rules``, ``ledgers``, ``outgoings``, ``blobs``), its name is the block's ``type``, its object the config
+class.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from mailpoller.core.literals import (
     Duration,
     MailAddress,
     MailAddresses,
+    Size,
 )
 from mailpoller.core.message import Account
 from mailpoller.core.pacing import Pacer
-from mailpoller.core.ports import Clock, Ledger, Outgoing, Rule, Sink
+from mailpoller.core.ports import BlobStore, Clock, Ledger, Outgoing, Rule, Sink
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.record import record
 from mailpoller.core.sender import Sender
@@ -43,7 +45,7 @@ from mailpoller.core.spool import Spool
 NO_OUTGOING = "this key is required unless there is one outgoing alone, or one that says default: true"
 """What is said of a block that is to send, and nobody knows by what."""
 
-KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings")
+KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings", "blobs")
 DESTINATIONS = "destinations"
 """The kind of the queues that only rules make (:class:`~mailpoller.core.rule_config.Destination`): their config classes
 are those of sinks, and no section has them."""
@@ -140,8 +142,16 @@ class SinkConfig(Component):
     retry_interval: Duration = timedelta(seconds=10)
     """How long to wait after a failure before the queue is tried again; grows to thirty times this while it keeps
     failing."""
+    blobs_above: Size | None = None
+    """Raw octets of a larger message are put into ``blobs:``, and the event names them (``data.raw_blob``) instead of
+    holding them. Without it they go with the event, whatever their size."""
     formerly: str | None = None
     """The queue's earlier name: what was brought there, or is on its way there, counts for this one."""
+
+    def events_kept(self) -> timedelta | None:
+        """How long the queue's server keeps an event at most, as far as the keys tell: so long a blob that one names
+        is wanted. None if it keeps them until somebody takes them, or the keys do not tell."""
+        return None
 
     def fed_folder(self) -> tuple[Account, str] | None:
         """The folder of a mailbox that it puts mail into: its account and its key, as a source has them
@@ -161,6 +171,20 @@ class SinkConfig(Component):
 
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink of the queue ``name``. Opens nothing; raises :class:`ConfigError` if it cannot ever work."""
+        raise NotImplementedError
+
+
+class BlobsConfig(Component):
+    """Where raw octets lie that events refer to."""
+
+    kind: ClassVar[str] = "blobs"
+
+    keep: Duration = timedelta(days=30)
+    """How long a blob is kept after the last event that names it was brought to a queue. Longer, as long as a message
+    is not settled, or a queue that can be looked into (``sqlite``, ``postgres``, ``redis``) still holds its event."""
+
+    def build(self, runtime: Runtime) -> BlobStore:
+        """The store. Opens nothing."""
         raise NotImplementedError
 
 

@@ -54,12 +54,23 @@ _DATA = b',"data":'
 
 
 @record
+class Blob:
+    """Raw octets that an event refers to and does not hold. ``sha256``: 32 octets; ``size`` in octets; ``href``: where
+    a consumer finds them, a URI."""
+
+    sha256: bytes
+    size: int
+    href: str
+
+
+@record
 class Delivery:
     """One message on its way to one queue: attributes, data, octets.
 
     ``attributes``: what was said of it. ``event``: what it says itself, for programs.
     ``octets_wanted``: the queue is configured to hold the raw octets. A sink whose ``octets_place`` is ``beside`` takes
-    them from ``raw``; for one where it is ``inside`` they are in the event already.
+    them from ``raw``; for one where it is ``inside`` they are in the event already. ``blob``: the event names them
+    instead, and they are not wanted; by then they are held there.
     """
 
     delivery_id: str
@@ -69,6 +80,7 @@ class Delivery:
     raw: RawMessage
     octets_wanted: bool = False
     attributes: Attributes = NONE_SAID
+    blob: Blob | None = None
 
 
 @final

@@ -18,7 +18,7 @@ from mailpoller.core.errors import (
     machine_trouble,
 )
 from mailpoller.core.extras import without
-from mailpoller.core.ports import Clock, Sink
+from mailpoller.core.ports import BlobStore, Clock, Sink
 from mailpoller.core.tasks import within
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.recognition import Recognition
@@ -62,6 +62,7 @@ class Availability:
         told: Told,
         ready: Callable[[], None],
         recognition: Recognition | None,
+        blobs: BlobStore | None = None,
     ) -> None:
         self.state = State.UP
         self.reason = ""
@@ -79,6 +80,7 @@ class Availability:
         self._told = told
         self._ready = ready
         self._recognition = recognition
+        self._blobs = blobs
         self._backoff = Backoff(retry_interval, retry_interval * 30)
         self._went_down = asyncio.Event()
         self._lacking = False
@@ -194,6 +196,8 @@ class Availability:
             self._recognition.doubt()
             await self._recognition.require()
         await self._sink.check()
+        if self._blobs is not None:
+            await self._blobs.check()
 
     async def _examine(self) -> tuple[str | None, bool]:
         """As :meth:`trouble`; and whether it is that the queue vanished."""

@@ -7,6 +7,7 @@ from mailpoller.core.delivery import QUARANTINE, Delivery
 from mailpoller.core.identity import redeliveries
 from mailpoller.core.message import RawMessage
 from mailpoller.engine.queues import Queue
+from mailpoller.engine.referring import blob_of
 from mailpoller.mail.event import EventRenderer
 
 
@@ -15,11 +16,15 @@ def delivery_to(
 ) -> Delivery:
     """The delivery of a message to ``queue``, which its route calls ``name``; the quarantine has the octets always."""
     wanted = queue.octets_wanted or name == QUARANTINE
+    blob = None
+    if wanted and queue.blobs is not None and raw.octets.size > queue.blobs_above and name != QUARANTINE:
+        wanted, blob = False, blob_of(raw, queue.blobs)
     event = renderer.render(
         queue=name,
         delivery_id=delivery_id,
         payload=queue.payload,
         octets_inside=wanted and queue.sink.octets_place == "inside",
+        blob=blob,
         redelivery=redeliveries(raw.claim.generation),
     )
     return Delivery(
@@ -30,4 +35,5 @@ def delivery_to(
         raw=raw,
         octets_wanted=wanted,
         attributes=attributes,
+        blob=blob,
     )

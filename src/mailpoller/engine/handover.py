@@ -23,10 +23,11 @@ from mailpoller.core.errors import (
     machine_trouble,
 )
 from mailpoller.core.extras import without
-from mailpoller.core.ports import Sifting, Sink
+from mailpoller.core.ports import BlobStore, Sifting, Sink
 from mailpoller.core.tasks import within
 from mailpoller.engine.availability import Availability, State
 from mailpoller.engine.recognition import Recognition
+from mailpoller.engine.referring import refer
 from mailpoller.engine.trials import IN_A_ROW, Trials
 from mailpoller.engine.turns import Turns
 from mailpoller.engine.upkeep import Upkeep
@@ -61,6 +62,7 @@ class Handover:
         recognition: Recognition | None,
         calls: Turns,
         paused: Callable[[], str],
+        blobs: BlobStore | None = None,
     ) -> None:
         self.receipts = 0
         """Since the start, as all that follow."""
@@ -73,6 +75,7 @@ class Handover:
         self._upkeep = upkeep
         self._recognition = recognition
         self._paused = paused
+        self._blobs = blobs
         self._trials = Trials()
         self._first = asyncio.Lock()
 
@@ -234,4 +237,6 @@ class Handover:
         return answers
 
     async def _handed(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
+        if self._blobs is not None:
+            await refer(batch, self._blobs)
         return await self._sink.deliver(batch)

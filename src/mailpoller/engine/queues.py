@@ -12,7 +12,7 @@ import structlog
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.durability import Durability
 from mailpoller.core.errors import MailpollerError, TransientError
-from mailpoller.core.ports import Clock, Depth, DoubtKind, QueueRecord, Sink
+from mailpoller.core.ports import BlobStore, Clock, Depth, DoubtKind, QueueRecord, Sink
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.availability import Availability, State
 from mailpoller.engine.handover import Handover
@@ -72,6 +72,8 @@ class Queue:
         calls: Turns | None = None,
         formerly: str | None = None,
         paused: Callable[[], str] = str,
+        blobs: BlobStore | None = None,
+        blobs_above: int = 0,
     ) -> None:
         self.name = name
         self.formerly = formerly
@@ -79,6 +81,10 @@ class Queue:
         self.sink = sink
         self.payload = payload
         self.octets_wanted = octets_wanted
+        self.blobs = blobs
+        """Where octets lie of messages that are larger than ``blobs_above``; None: with the event, whatever their
+        size."""
+        self.blobs_above = blobs_above
         self.paused = paused
         """Why an operator wants nothing to be brought, in words, or nothing."""
         self.recognition = recognition
@@ -95,6 +101,7 @@ class Queue:
             told=self._tell,
             ready=self.resumed,
             recognition=recognition,
+            blobs=blobs,
         )
         self.upkeep = Upkeep(
             name,
@@ -113,6 +120,7 @@ class Queue:
             recognition=recognition,
             calls=calls or Turns(CONCURRENT_CALLS),
             paused=paused,
+            blobs=blobs,
         )
         self._opened = asyncio.Event()
         self._opened.set()

@@ -10,7 +10,7 @@ import pybase64
 
 from mailpoller.core.body import Forwarded, Undone
 from mailpoller.core.classification import HUMAN, Bounce
-from mailpoller.core.delivery import Event, Payload
+from mailpoller.core.delivery import Blob, Event, Payload
 from mailpoller.core.message import Message
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Quarantine
@@ -68,12 +68,14 @@ class EventRenderer:
         delivery_id: str,
         payload: Payload = "parsed",
         octets_inside: bool = False,
+        blob: Blob | None = None,
         redelivery: int = 0,
     ) -> Event:
         """The whole event. Never raises on any parsed message.
 
         ``parsed`` reads ``Message.body`` on first use, which takes time in proportion to the message.
-        ``octets_inside`` adds the raw octets as base64. ``redelivery`` counts an operator's wishes for it once more.
+        ``octets_inside`` adds the raw octets as base64; ``blob`` where they lie. ``redelivery`` counts an operator's
+        wishes for it once more.
         """
         message = self._message
         raw = message.raw
@@ -111,6 +113,9 @@ class EventRenderer:
             pieces += (b",", self._body)
         if octets_inside:
             pieces += (b',"raw":"', self._octets(), b'"')
+        if blob is not None:
+            named = {"sha256": blob.sha256.hex(), "size": blob.size, "href": blob.href}
+            pieces += (b',"raw_blob":', _dumps(named))
         pieces += (b',"payload":"', payload.encode(), b'","defects":', _dumps(message.defects), b"}")
         return Event(_dumps(envelope), tuple(pieces))
 

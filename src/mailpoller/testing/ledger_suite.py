@@ -1532,6 +1532,19 @@ class LedgerSuite:
         assert [story.uid for story in await ledger.trace("erika@example.com", limit=2)] == ["3", "2"]
         await ledger.close()
 
+    async def test_it_is_told_which_of_several_messages_are_not_settled(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        first, second, third = claims(await ledger.claim(refs(INBOX, 1, 2, 3)))
+        await ledger.settle([outcome(first)])
+        await ledger.defer([second], until=T0 + timedelta(days=400), reason="later")
+        unknown = mint_mid("support", "INBOX", INBOX.epoch, "4")
+        assert set(await ledger.still_owed([first.mid, second.mid, third.mid, unknown])) == {second.mid, third.mid}
+        assert list(await ledger.still_owed([])) == []
+        await ledger.close()
+
     async def test_receipts_of_queues_that_a_settled_message_was_brought_to_later_are_added(
         self, tmp_path: Path, clock: SuiteClock
     ) -> None:

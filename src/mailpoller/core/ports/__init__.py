@@ -1,5 +1,6 @@
 """The ports: what the engine asks of sources, sinks, rules, ledgers and outgoing mail, and nothing more."""
 
+from mailpoller.core.ports.blobs import BlobReference, BlobStore, IdleBlob
 from mailpoller.core.ports.clock import Clock
 from mailpoller.core.ports.ledger import (
     Acknowledgements,
@@ -43,6 +44,7 @@ from mailpoller.core.ports.sink import (
     Depth,
     DoubtKind,
     Durable,
+    Inspectable,
     Mark,
     Marked,
     OctetsPlace,
@@ -61,6 +63,8 @@ __all__ = [
     "Answer",
     "Backlog",
     "Bearers",
+    "BlobReference",
+    "BlobStore",
     "Census",
     "Change",
     "Claims",
@@ -76,7 +80,9 @@ __all__ = [
     "Folders",
     "FormerOutcome",
     "Heirless",
+    "IdleBlob",
     "Inquiring",
+    "Inspectable",
     "Journal",
     "Ledger",
     "Mail",

@@ -172,6 +172,15 @@ class Recalling(Protocol):
 
 
 @runtime_checkable
+class Inspectable(Protocol):
+    """A sink whose queue can be looked into, so that what its events refer to is kept as long as they are there."""
+
+    async def still_holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """Those whose event the queue holds now, so that somebody may take it yet. Changes nothing.
+        Raises :class:`TransientError`."""
+
+
+@runtime_checkable
 class Consumed(Protocol):
     """A sink that can tell whether anybody takes from its queue."""
 

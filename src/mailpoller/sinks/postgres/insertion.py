@@ -79,6 +79,7 @@ class Tables:
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"
         ).format(**names)
         self._holds = sql.SQL("SELECT delivery_id FROM {known} WHERE delivery_id = ANY(%s)").format(**names)
+        self._still_holds = sql.SQL("SELECT delivery_id FROM {table} WHERE delivery_id = ANY(%s)").format(**names)
         old = sql.SQL("known_at < clock_timestamp() - %s::interval")
         here = sql.SQL("EXISTS (SELECT 1 FROM {table} WHERE delivery_id = {known}.delivery_id)").format(**names)
         self._gone = sql.SQL(
@@ -132,6 +133,11 @@ class Tables:
     async def holds(self, connection: AsyncConnection[Any], wanted: Collection[str]) -> Collection[str]:
         """Which of these ids are known."""
         found = await connection.execute(self._holds, [list(wanted)])
+        return [row[0] for row in await found.fetchall()]
+
+    async def still_holds(self, connection: AsyncConnection[Any], wanted: Collection[str]) -> Collection[str]:
+        """Of which of these ids there is a row."""
+        found = await connection.execute(self._still_holds, [list(wanted)])
         return [row[0] for row in await found.fetchall()]
 
     async def forget(self, connection: AsyncConnection[Any], remember: Any) -> None:

@@ -102,6 +102,12 @@ class PostgresQueue:
         """See :class:`~mailpoller.core.ports.Recalling`."""
         return await self._do(lambda connection: self._tables.holds(connection, delivery_ids)) if delivery_ids else []
 
+    async def still_holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """See :class:`~mailpoller.core.ports.Inspectable`."""
+        if not delivery_ids:
+            return []
+        return await self._do(lambda connection: self._tables.still_holds(connection, delivery_ids))
+
     async def mark(self) -> Mark | None:
         """See :class:`~mailpoller.core.ports.Marked`."""
         try:

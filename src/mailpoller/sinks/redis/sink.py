@@ -91,6 +91,22 @@ class RedisQueue:
         found = await self._ask(lambda: self._client.mget([self._keys.of(one) for one in wanted]))
         return [one for one, entry in zip(wanted, found, strict=True) if entry is not None]
 
+    async def still_holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """See :class:`~mailpoller.core.ports.Inspectable`. As long as the ids are remembered; what became of a job only
+        its workers know, so that those are never held."""
+        wanted = list(delivery_ids)
+        if not wanted or self._format is not None:
+            return []
+        entries = await self._ask(lambda: self._client.mget([self._keys.of(one) for one in wanted]))
+        held = []
+        for one, entry in zip(wanted, entries, strict=True):
+            if entry is not None and await self._has_entry(_text(entry)):
+                held.append(one)
+        return held
+
+    async def _has_entry(self, place: str) -> bool:
+        return bool(await self._ask(lambda: self._client.xrange(self._keys.stream, place, place)))
+
     async def mark(self) -> Mark | None:
         """See :class:`~mailpoller.core.ports.Marked`."""
         fields = ["identity", "height"]

@@ -13,8 +13,9 @@ LARGEST_ROW = 900_000_000
 """SQLite takes no value above 10^9 octets."""
 
 
-def known_of(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> dict[str, str]:
-    """Those that are held or were acknowledged: delivery id -> seq, which is empty for the latter."""
+def known_of(connection: sqlite3.Connection, delivery_ids: Collection[str], *, taken: bool = True) -> dict[str, str]:
+    """Those that are held or were acknowledged: delivery id -> seq, which is empty for the latter; without ``taken``
+    only those that are held."""
     wanted = json.dumps(list(delivery_ids))
     return {
         delivery_id: str(seq)
@@ -23,6 +24,7 @@ def known_of(connection: sqlite3.Connection, delivery_ids: Collection[str]) -> d
             "SELECT delivery_id, '' FROM acknowledged WHERE delivery_id IN (SELECT value FROM json_each(?1))",
             (wanted,),
         )
+        if taken or seq
     }
 
 

@@ -194,6 +194,11 @@ class SqliteQueue:
         await self._prepare()
         return await self._database.read(lambda connection: list(known_of(connection, delivery_ids)))
 
+    async def still_holds(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """See :class:`~mailpoller.core.ports.Inspectable`."""
+        await self._prepare()
+        return await self._database.read(lambda connection: [*known_of(connection, delivery_ids, taken=False)])
+
     async def mark(self) -> Mark | None:
         """See :class:`~mailpoller.core.ports.Marked`."""
         return await self._worker.do(self._find_mark)

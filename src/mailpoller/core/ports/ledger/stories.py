@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from mailpoller.core.message import MessageRef
@@ -14,6 +14,9 @@ class Stories(Protocol):
 
     async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
         """The stories of messages whose mid, Message-ID, uid or sender is ``term``, newest first."""
+
+    async def still_owed(self, mids: Collection[str]) -> Collection[str]:
+        """Those of these messages that are known and not settled."""
 
     async def brought(self, mid: str, receipts: Mapping[str, str]) -> bool:
         """Add receipts of queues that a settled message was brought to afterwards, from quarantine; its outcome stays.

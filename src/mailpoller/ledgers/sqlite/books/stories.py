@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mailpoller.core.errors import MessageGone
 from mailpoller.core.message import MessageRef
@@ -22,6 +22,9 @@ class StoriesBook(Book):
 
     async def trace(self, term: str, *, limit: int = 50) -> Sequence[Story]:
         return await self._read_aside(lambda c: stories.trace(c, term, limit))
+
+    async def still_owed(self, mids: Collection[str]) -> Collection[str]:
+        return await self._read_aside(lambda c: stories.still_owed(c, mids)) if mids else []
 
     async def brought(self, mid: str, receipts: Mapping[str, str]) -> bool:
         """See :class:`~mailpoller.core.ports.Ledger`."""

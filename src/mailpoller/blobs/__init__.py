@@ -1,0 +1,1 @@
+"""Where the octets lie that events refer to."""
