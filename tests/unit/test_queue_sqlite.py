@@ -538,7 +538,7 @@ async def test_a_reader_that_lets_the_log_grow_is_told_of_once_and_when_it_is_ov
 async def test_an_event_that_no_row_can_hold_is_refused_for_good_and_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailpoller.sinks.sqlite.answers.LARGEST_ROW", 5000)
+    monkeypatch.setattr("mailpoller.sinks.sqlite.sink.LARGEST_ROW", 5000)
     sink = make()
     refused, held = await sink.deliver([make_delivery(1, text="x" * 6000, octets=LARGE), make_delivery(2)])
     await sink.close()
