@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -378,25 +379,37 @@ def http_ntlm(wire: Wire) -> None:
         wire.say(b"HTTP/1.1 401 No\r\nWWW-Authenticate: %b\r\nContent-Length: 0\r\n\r\n" % said)
 
 
-@_scenario("ews")
-def http_pages(wire: Wire) -> None:
-    """Always one more page of the listing, with one more message on it."""
+def _exchange(wire: Wire, page: Callable[[], bytes]) -> None:
+    """A server on which all is well, but for the pages of the listing."""
     folder = b'<m:Folders><t:Folder><t:FolderId Id="inbox" ChangeKey="a"/></t:Folder></m:Folders>'
-    page = (
-        b"<m:SyncState>state-%d</m:SyncState><m:IncludesLastItemInRange>false</m:IncludesLastItemInRange><m:Changes>"
-        b'<t:Create><t:Message><t:ItemId Id="item-%d" ChangeKey="a"/></t:Message></t:Create></m:Changes>'
-    )
-    number = 0
     while True:
-        number += 1
         syncs = "SyncFolderItems" in wire.asked()[""]
         name = b"SyncFolderItems" if syncs else b"GetFolder"
         message = b'<m:%bResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode>' % name
-        message += (page % (number, number) if syncs else folder) + b"</m:%bResponseMessage>" % name
+        message += (page() if syncs else folder) + b"</m:%bResponseMessage>" % name
         body = b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:m="m" xmlns:t="t"><s:Body>'
         body += b"<m:%bResponse><m:ResponseMessages>%b</m:ResponseMessages></m:%bResponse>" % (name, message, name)
         body += b"</s:Body></s:Envelope>"
         wire.say(_BEGUN + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+_PAGE = (
+    b"<m:SyncState>state-%d</m:SyncState><m:IncludesLastItemInRange>%b</m:IncludesLastItemInRange>"
+    b"<m:Changes>%b</m:Changes>"
+)
+
+
+@_scenario("ews")
+def http_pages(wire: Wire) -> None:
+    """Always one more page of the listing, with one more message on it."""
+    item = b'<t:Create><t:Message><t:ItemId Id="item-%d" ChangeKey="a"/></t:Message></t:Create>'
+    numbers = itertools.count(1)
+
+    def page() -> bytes:
+        number = next(numbers)
+        return _PAGE % (number, b"false", item % number)
+
+    _exchange(wire, page)
 
 
 @_scenario("ews")
@@ -405,6 +418,25 @@ def http_retry_after(wire: Wire) -> None:
         wire.asked()
         late = b"Retry-After: Mon, 01 Jan 99999999999999999999 00:00:00 GMT\r\n"
         wire.say(b"HTTP/1.1 503 Busy\r\n%bContent-Length: 0\r\n\r\n" % late)
+
+
+@_scenario("ews", honest=True, start="now")
+def honest_two_million_items(wire: Wire) -> None:
+    """A folder of two million messages; all of them are listed."""
+    item = (
+        b'<t:Create><t:Message><t:ItemId Id="%0140d" ChangeKey="a"/><t:Size>1000</t:Size>'
+        b"<t:DateTimeReceived>2026-02-01T03:04:05Z</t:DateTimeReceived><t:IsRead>false</t:IsRead>"
+        b"<t:LastModifiedTime>2026-02-01T03:04:05Z</t:LastModifiedTime></t:Message></t:Create>"
+    )
+    most = 2 * MILLION
+    begins = itertools.count(0, 512)
+
+    def page() -> bytes:
+        begin = next(begins)
+        numbers = range(begin, min(begin + 512, most))
+        return _PAGE % (begin, b"true" if begin + 512 >= most else b"false", b"".join(item % one for one in numbers))
+
+    _exchange(wire, page)
 
 
 # --- SMTP: the hostile relay of a queue ------------------------------------------------------------------------------

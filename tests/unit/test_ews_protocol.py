@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree
@@ -186,6 +189,22 @@ def test_reader_raises_nothing_else_on_any_octets(octets: bytes) -> None:
             reader.finish()
         except Malformed as error:
             assert len(str(error)) < 200
+
+
+def test_reader_is_gone_when_its_answer_is_read_whatever_python_collects() -> None:
+    """A parser is a hundred kilobytes that the collector does not see, and a large folder has thousands of answers."""
+    gc.disable()
+    try:
+        for octets in (ANSWER, ANSWER[:50] + b"<", b"<!DOCTYPE x>"):
+            reader = AnswerReader(limit=10**6)
+            with contextlib.suppress(Malformed):
+                reader.feed(octets)
+                reader.finish()
+            alive = weakref.ref(reader)
+            del reader
+            assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_content_is_not_counted_and_everything_else_is() -> None:

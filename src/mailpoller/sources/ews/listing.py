@@ -3,8 +3,11 @@ it."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 
 import structlog
@@ -27,6 +30,11 @@ AT_ONCE = 512
 """Changes of one answer; Exchange gives no more."""
 MOST = 2_000_000
 """Messages of one listing. Exchange wants at most a million in a folder."""
+HELD = 20_000
+"""Messages of a full listing that are held back until it ends, so that it can be told how many they are. What comes
+after them is shown as it comes."""
+TOGETHER = 50_000
+"""Changes that are taken at once, about; what came after them is taken the next time."""
 MOST_EMPTY = 200
 """Answers without a change, one after the other, at most."""
 UNLISTED = "-"
@@ -108,109 +116,150 @@ class Item:
 
 @record
 class Listing:
-    """What is new in a folder, in the server's order, and the position behind it; ``state`` is the sync state that
-    was reached, if the listing came to an end. ``gap``, ``partial``: see :class:`~mailpoller.core.message.Page`."""
+    """A piece of what is new in a folder, in the server's order; the last one has the position behind all of it, and
+    ``state``, the sync state that was reached, if the listing came to an end. ``count`` of the messages, if all are in
+    this piece. ``gap``, ``partial``: see :class:`~mailpoller.core.message.Page`."""
 
     refs: list[MessageRef]
-    position: Position
-    state: str
+    position: Position | None = None
+    state: str = ""
     gap: str = ""
     partial: bool = False
+    count: int | None = None
 
     @classmethod
     def reaching(cls, refs: list[MessageRef], after: Bookmark, state: str) -> Listing:
         """One that leads to ``after``; if that has gaps, it is where the listing began."""
-        return cls(refs, after.write(), state, words_of(after.passed), bool(after.gaps))
+        return cls(refs, after.write(), state, words_of(after.passed), bool(after.gaps), len(refs))
 
 
 @dataclass(slots=True)
 class Changes:
-    """Items that came and are still there, in order, and the state behind them. ``unreadable``: how many others make
-    no sense. ``trouble``: why the answers did not come to an end."""
+    """Items that came and are still there, in order, those that went, and the state behind them: ``state`` if that is
+    all, ``behind`` if there is more. ``unreadable``: how many others make no sense. ``trouble``: why the answers did
+    not come to an end."""
 
     items: dict[str, Item] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     state: str = ""
+    behind: str = ""
     unreadable: int = 0
     trouble: str = ""
 
 
 async def list_folder(
     client: EwsClient, folder: Folder, uid: str, since: Position | None, start: Start, clock: Clock, gaps: Gaps
-) -> Listing:
+) -> AsyncIterator[Listing]:
     """See :meth:`mailpoller.core.ports.Session.pending`. ``uid`` is the folder's id.
 
     Raises as :meth:`EwsClient.ask`; :class:`HttpError` for a listing without end of which nothing came. One that
     shows some and contradicts itself is shown as far as it goes, and its position stays where it was.
     """
     now = clock.now()
+    whole = partial(_list_all, client, folder, uid, gaps=gaps, clock=clock)
+    bookmark = None if since is None else Bookmark.read(since)
     if since is None:
-        return await _list_all(client, folder, uid, Bookmark("", start, now, now), None, gaps, clock)
-    bookmark = Bookmark.read(since)
-    if bookmark is None:
+        everything = whole(Bookmark("", start, now, now), None)
+    elif bookmark is None:
         log.warning(
             "listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason="the position cannot be read"
         )
-        return await _list_all(client, folder, uid, Bookmark("", Start("all"), now, now), None, gaps, clock)
-    if bookmark.passed is not None and bookmark.passed.is_due(now):
-        again = replace(bookmark, state="", listed=now, gaps=CONFIRMED - 1)
-        return await _list_all(client, folder, uid, again, bookmark.listed, gaps, clock)
-    if not bookmark.state:
-        return await _list_all(client, folder, uid, bookmark, bookmark.listed, gaps, clock)
-    try:
-        changes = await _changes(client, uid, bookmark.state, PROPERTIES)
-        met = gaps.met(bookmark.gaps) if changes.trouble else 0
-        if changes.trouble and (met >= CONFIRMED or not changes.items):
-            gaps.passed()
-            raise StateLost(changes.trouble)
-    except StateLost as error:
-        log.warning("listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason=str(error))
-        return await _list_all(
-            client, folder, uid, replace(bookmark, state="", listed=now), bookmark.listed, gaps, clock
-        )
+        everything = whole(Bookmark("", Start("all"), now, now), None)
+    elif bookmark.passed is not None and bookmark.passed.is_due(now):
+        everything = whole(replace(bookmark, state="", listed=now, gaps=CONFIRMED - 1), bookmark.listed)
+    elif not bookmark.state:
+        everything = whole(bookmark, bookmark.listed)
+    else:
+        try:
+            yield await _list_changes(client, folder, uid, bookmark, gaps, now)
+            return
+        except StateLost as error:
+            log.warning("listing.restarted", mailbox=folder.mailbox, folder=folder.name, reason=str(error))
+            everything = whole(replace(bookmark, state="", listed=now), bookmark.listed)
+    async with aclosing(everything):
+        async for piece in everything:
+            yield piece
+
+
+async def _list_changes(
+    client: EwsClient, folder: Folder, uid: str, bookmark: Bookmark, gaps: Gaps, now: datetime
+) -> Listing:
+    changes = await _changes(client, uid, bookmark.state, PROPERTIES)
+    met = gaps.met(bookmark.gaps) if changes.trouble else 0
+    if changes.trouble and (met >= CONFIRMED or not changes.items):
+        gaps.passed()
+        raise StateLost(changes.trouble)
     refs = [_ref(folder, item) for item in changes.items.values()]
     if changes.trouble:
         gaps.tell(changes.trouble, len(refs))
         return Listing.reaching(refs, replace(bookmark, gaps=met), "")
     if changes.unreadable:
         reached = replace(bookmark, state=changes.state, listed=now)
-        return Listing.reaching(refs, _behind(changes, reached, bookmark, gaps, now), changes.state)
+        return Listing.reaching(
+            refs, _behind(changes.unreadable, len(refs), reached, bookmark, gaps, now), changes.state
+        )
     # Where nothing came the old position is as good, and a new one would be a write to the ledger at every poll.
     moved = refs or changes.state != bookmark.state or bookmark.gaps
     after = replace(bookmark, state=changes.state, listed=now, gaps=0) if moved else bookmark
     return Listing.reaching(refs, after, changes.state)
 
 
-def _behind(changes: Changes, reached: Bookmark, before: Bookmark, gaps: Gaps, now: datetime) -> Bookmark:
+def _behind(
+    unreadable: int, shown: int, reached: Bookmark, before: Bookmark, gaps: Gaps, now: datetime
+) -> Bookmark:  # fmt: skip
     """Where changes lead of which some cannot be read: to ``reached`` only if it is confirmed that they never can."""
     met = gaps.met(before.gaps)
-    gaps.tell(without_id(changes.unreadable), len(changes.items), passed=met >= CONFIRMED)
+    gaps.tell(without_id(unreadable), shown, passed=met >= CONFIRMED)
     if met < CONFIRMED:
         return replace(before, gaps=met)
     gaps.passed()
-    count = changes.unreadable + (0 if reached.passed is None else reached.passed.count)
+    count = unreadable + (0 if reached.passed is None else reached.passed.count)
     return replace(reached, gaps=0, passed=Passed(count, now))
 
 
 async def _list_all(
-    client: EwsClient, folder: Folder, uid: str, bookmark: Bookmark, listed: datetime | None, gaps: Gaps, clock: Clock
-) -> Listing:
+    client: EwsClient,
+    folder: Folder,
+    uid: str,
+    bookmark: Bookmark,
+    listed: datetime | None,
+    *,
+    gaps: Gaps,
+    clock: Clock,
+) -> AsyncGenerator[Listing, None]:
     """All that the bookmark's start wants. ``listed``: when the last listing was whose state is lost, or None."""
-    changes = await _changes(client, uid, "", (*PROPERTIES, MODIFIED))
-    if changes.trouble and not changes.items:
+    refs: dict[str, MessageRef] = {}
+    shown = unreadable = 0
+    going_on = False
+    changes = Changes()
+    async with aclosing(_answers(client, uid, "", (*PROPERTIES, MODIFIED))) as answers:
+        async for changes in answers:
+            shown, unreadable = shown + len(changes.items), unreadable + changes.unreadable
+            # Sizes change with flags, and beside ids that are never given twice another size would only raise
+            # questions about what is known.
+            for item in changes.items.values():
+                if _wanted(item, bookmark, listed):
+                    refs[item.uid] = _ref(folder, item, sized=listed is None)
+            for gone in changes.gone:
+                refs.pop(gone, None)
+            if changes.behind and (going_on or len(refs) >= HELD):
+                # Should this listing not end: the next one starts anew, and knows what was there at the beginning.
+                begins = None if going_on or listed is not None else replace(bookmark, state="").write()
+                going_on = True
+                yield Listing(list(refs.values()), begins)
+                refs.clear()
+    if changes.trouble and not shown:
         raise HttpError(changes.trouble)
-    wanted = [item for item in changes.items.values() if _wanted(item, bookmark, listed)]
     begun = replace(bookmark, state="", passed=None)
     after = replace(begun, state=changes.state, gaps=0)
     if changes.trouble:
-        gaps.tell(changes.trouble, len(changes.items))
+        gaps.tell(changes.trouble, shown)
         # What was there at the beginning is known at the next attempt, too.
         after = replace(begun, gaps=gaps.met(bookmark.gaps))
-    elif changes.unreadable:
-        after = _behind(changes, after, begun, gaps, clock.now())
-    # Sizes change with flags, and beside ids that are never given twice another size would only raise questions about
-    # what is known.
-    refs = [_ref(folder, item, sized=listed is None) for item in wanted]
-    return Listing.reaching(refs, after, changes.state)
+    elif unreadable:
+        after = _behind(unreadable, shown, after, begun, gaps, clock.now())
+    last = Listing.reaching(list(refs.values()), after, changes.state)
+    yield replace(last, count=None) if going_on else last
 
 
 def _ref(folder: Folder, item: Item, *, sized: bool = True) -> MessageRef:
@@ -241,10 +290,28 @@ async def arrivals(client: EwsClient, uid: str, state: str) -> tuple[bool, str]:
 
 
 async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[str, ...]) -> Changes:
-    """What came since ``state``."""
+    """What came since ``state``, or the first of it: then the state behind that is as good."""
     found = Changes()
+    async with aclosing(_answers(client, uid, state, properties)) as answers:
+        async for changes in answers:
+            found.items |= changes.items
+            for gone in changes.gone:
+                found.items.pop(gone, None)
+            found.unreadable += changes.unreadable
+            found.state, found.trouble = changes.state, changes.trouble
+            if len(found.items) >= TOGETHER and changes.behind:
+                found.state = changes.behind
+                break
+    return found
+
+
+async def _answers(
+    client: EwsClient, uid: str, state: str, properties: tuple[str, ...]
+) -> AsyncGenerator[Changes, None]:  # fmt: skip
+    """What came since ``state``, answer by answer; the last one has the state behind all, or the trouble."""
     states = {_digest(state)}
-    empty, pages = 0, Pages()
+    shown = empty = 0
+    pages = Pages()
     while True:
         doing = "list the folder"
         replies = await client.ask(soap.sync_items(uid, state, properties, AT_ONCE), doing)
@@ -253,27 +320,25 @@ async def _changes(client: EwsClient, uid: str, state: str, properties: tuple[st
         node = of_folder(replies, doing).node
         state = node.value("SyncState")
         if not state or state.startswith(UNLISTED) or " " in state:
-            found.trouble = f"the server does not {doing}: no sync state"
-            return found
+            yield Changes(trouble=f"the server does not {doing}: no sync state")
+            return
+        found = Changes()
         changes = node.find("Changes")
         for change in changes.children if changes is not None else ():
             _apply(change, found)
         count = 0 if changes is None else len(changes.children)
-        empty = 0 if count else empty + 1
+        empty, shown = 0 if count else empty + 1, shown + len(found.items)
         endless = pages.endless(count)
         last = node.value("IncludesLastItemInRange").lower()
         if last in ("true", "1"):
             found.state = state
-            return found
-        if (
-            endless
-            or len(found.items) > MOST
-            or _digest(state) in states
-            or empty > MOST_EMPTY
-            or last not in ("false", "0")
-        ):
+        elif endless or shown > MOST or _digest(state) in states or empty > MOST_EMPTY or last not in ("false", "0"):
             found.trouble = f"the server does not {doing}: its pages have no end"
-            return found
+        else:
+            found.behind = state
+        yield found
+        if not found.behind:
+            return
         states.add(_digest(state))
 
 
@@ -294,7 +359,9 @@ def _apply(change: Node, found: Changes) -> None:
                 found.items[item.uid] = item
     elif change.name == "Delete":
         item_id = change.find("ItemId")
-        found.items.pop("" if item_id is None else item_id.attributes.get("Id", ""), None)
+        uid = "" if item_id is None else item_id.attributes.get("Id", "")
+        found.items.pop(uid, None)
+        found.gone.add(uid)
 
 
 def _item(node: Node) -> Item | None:

@@ -121,8 +121,14 @@ class AnswerReader:
     def finish(self) -> Node:
         """The end of the answer: its envelope. Raises :class:`Malformed` if it is not complete."""
         self._parse(self._held, True)
+        self._let_go()
         assert self._root is not None
         return self._root
+
+    def _let_go(self) -> None:
+        """The parser holds us, and we hold it: it would stay, with memory that Python's collector does not see."""
+        for handler in ("StartDoctypeDeclHandler", "StartElementHandler", "EndElementHandler", "CharacterDataHandler"):
+            setattr(self._parser, handler, None)
 
     def _parse(self, octets: bytes, last: bool) -> None:
         self._parsed += len(octets)
@@ -130,7 +136,11 @@ class AnswerReader:
             self._parser.Parse(octets, last)
         except expat.ExpatError as error:
             reason = expat.errors.messages.get(error.code, "") if isinstance(error.code, int) else ""
+            self._let_go()
             raise Malformed(f"broken XML: {reason or 'cannot be parsed'}") from None
+        except BaseException:
+            self._let_go()
+            raise
         if self._parsed - self._parser.CurrentByteIndex > _TAG + len(octets):
             raise Malformed(f"a tag of more than {_TAG:,} octets")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -20,7 +20,7 @@ from mailpoller.sources.ews.client import EwsClient
 from mailpoller.sources.ews.config import EwsSettings
 from mailpoller.sources.ews.download import Download, Known
 from mailpoller.sources.ews.folders import Folders
-from mailpoller.sources.ews.listing import StateLost, arrivals, list_folder
+from mailpoller.sources.ews.listing import Listing, StateLost, arrivals, list_folder
 from mailpoller.sources.ews.looking import look_at
 from mailpoller.sources.ews.settling import Settling
 from mailpoller.wire.address import USER_LEFT, account_url
@@ -37,6 +37,16 @@ def epoch_of(config: EwsSettings, folder_id: str) -> str:
     parts = urlsplit(config.url)
     account = account_url("ews", config.owner.lower(), config.host, config.port, (80, 443), left=USER_LEFT)
     return f"{account}{parts.path.lower()};FOLDER={folder_id}"
+
+
+def _pages_of(listing: Listing) -> Iterator[Page]:
+    """The piece, cut; only the last page has its position."""
+    refs = listing.refs
+    last = max(len(refs) - 1, 0) // PAGE
+    for number in range(last):
+        yield Page(refs[number * PAGE : (number + 1) * PAGE], None, listing.count)
+    end = refs[last * PAGE :]
+    yield Page(end, listing.position, listing.count, gap=listing.gap, partial=listing.partial)
 
 
 class EwsSession(PolledSession):
@@ -64,25 +74,22 @@ class EwsSession(PolledSession):
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
         """See the port. Only the last page has a position: a sync state covers all that was listed, or nothing."""
         uid = self._require(folder)
+        gaps = self._gaps.setdefault(uid, Gaps(folder))
         try:
-            gaps = self._gaps.setdefault(uid, Gaps(folder))
-            listing = await list_folder(self._client, folder, uid, since, start, self._clock, gaps)
+            async for listing in list_folder(self._client, folder, uid, since, start, self._clock, gaps):
+                if listing.position is not None:
+                    self._reached(uid, listing.state)
+                for page in _pages_of(listing):
+                    yield page
         except FolderGone:
             self._folders.forget(folder.name)
             raise
-        if listing.state:
-            self._states[uid] = listing.state
+
+    def _reached(self, folder: str, state: str) -> None:
+        if state:
+            self._states[folder] = state
         else:
-            self._states.pop(uid, None)
-        refs = listing.refs
-        last = max(len(refs) - 1, 0) // PAGE
-        for page in range(last + 1):
-            ends = page == last
-            piece = refs[page * PAGE : (page + 1) * PAGE]
-            if ends:
-                yield Page(piece, listing.position, len(refs), gap=listing.gap, partial=listing.partial)
-            else:
-                yield Page(piece, None, len(refs))
+            self._states.pop(folder, None)
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
