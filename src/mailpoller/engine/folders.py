@@ -40,7 +40,9 @@ class FailingFolders:
                 self._alarm.fault(self._mailbox, "folder.failed", f"{name}: {reason}")
             self._failing[name] = reason
             await self._alarm.raised(Kind.FOLDER_FAILING, self._subject(name), reason, group=self._group)
-        for name in polled:
+        # Of a folder that a pattern found, and that is gone, there is nothing to say any more.
+        vanished = [name for name in self._failing if name not in offered and name not in self._configured]
+        for name in [*polled, *vanished]:
             if self._failing.pop(name, None) is not None:
                 log.info("folder.recovered", mailbox=self._mailbox, folder=name)
             # An alarm of an earlier run ends here too, so every folder is told, and it costs nothing where there is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +14,11 @@ from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.wire.imap.flags import check_flag
 from mailpoller.wire.imap.names import composed
 from mailpoller.wire.server import MailboxServer
+
+
+def is_pattern(name: str) -> bool:
+    """True if it stands for any number of folders."""
+    return "*" in name or "%" in name
 
 
 class ImapSettings(MailboxServer):
@@ -28,7 +33,9 @@ class ImapSettings(MailboxServer):
     """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
     """The folders to poll, named as people see them (``Größe/Alt``); IDLE watches the first. A namespace prefix such as
-    ``INBOX.`` may be left out, and ``/`` written for whatever separates levels."""
+    ``INBOX.`` may be left out, and ``/`` written for whatever separates levels. ``*`` is any text, over all levels, and
+    ``%`` within one: ``INBOX/*``. What such a pattern finds is looked for anew every minute; it leaves out the
+    targets of moves, and what the server marks as trash, junk, drafts, sent mail, or all mail."""
     idle: bool = True
     """Let the server push news where it can (RFC 2177)."""
 
@@ -40,6 +47,15 @@ class ImapSettings(MailboxServer):
         if len({name.upper() if name.upper() == "INBOX" else composed(name) for name in folders}) < len(folders):
             raise ValueError("a folder is named twice")
         return folders
+
+    def named_folders(self) -> Sequence[str]:
+        """Those that are no patterns."""
+        return tuple(name for name in self.folders if not is_pattern(name))
+
+    def move_targets(self) -> Sequence[str]:
+        """Where dispositions move mail to."""
+        wanted = (self.disposition, self.on_quarantine, self.on_discard)
+        return tuple(one.move for one in wanted if one is not None and one.move)
 
     @field_validator("disposition", "on_quarantine", "on_discard")
     @classmethod

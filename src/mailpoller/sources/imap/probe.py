@@ -10,7 +10,8 @@ from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.ports import Stage
 from mailpoller.sources.imap.config import ImapSettings
-from mailpoller.sources.imap.settling import objection
+from mailpoller.sources.imap.patterns import matching
+from mailpoller.sources.imap.settling import NO_TRASH, objection
 from mailpoller.wire.auth import Credentials
 from mailpoller.wire.imap import connecting
 from mailpoller.wire.imap.folders import Folders
@@ -40,6 +41,7 @@ class _Trial(ServerTrial):
         super().__init__(config, self._protocol, credentials, dispositions)
         self._config = config
         self._folders = Folders(self._protocol)
+        self._matched: list[str] | None = None
 
     async def _close(self) -> None:
         """LOGOUT if that is quick, and cut the connection."""
@@ -74,7 +76,7 @@ class _Trial(ServerTrial):
 
     async def _folder(self) -> str:
         told = []
-        for name in self._config.folders:
+        for name in await self._names():
             wire, exists = await self._folders.find(name)
             if not exists:
                 known = ", ".join(await self._folders.names())
@@ -82,6 +84,14 @@ class _Trial(ServerTrial):
             await self._select("EXAMINE", name, wire)
             told.append(f"{name}: {self._protocol.mailbox.exists} messages")
         return "; ".join(told)
+
+    async def _names(self) -> list[str]:
+        """What the configured names and patterns stand for."""
+        if self._matched is None:
+            self._matched = await matching(self._folders, self._config)
+            if not self._matched:
+                raise TransientError(f"no folder is named as {', '.join(self._config.folders)}")
+        return self._matched
 
     async def _select(self, verb: str, name: str, wire: str) -> None:
         status = (await self._protocol.run(verb, self._protocol.named(wire))).status
@@ -92,7 +102,7 @@ class _Trial(ServerTrial):
             raise TransientError(f"the folder {name} has no UIDVALIDITY, so its messages cannot be told apart for long")
 
     async def _message(self) -> str:
-        for name in self._config.folders:
+        for name in await self._names():
             wire, _ = await self._folders.find(name)
             await self._select("EXAMINE", name, wire)
             if not self._protocol.mailbox.exists:
@@ -106,7 +116,7 @@ class _Trial(ServerTrial):
 
     async def _changes(self) -> str:
         told: list[str] = []
-        for name in self._config.folders:
+        for name in await self._names():
             wire, _ = await self._folders.find(name)
             await self._select("SELECT", name, wire)
             rights = await self._rights(wire)
@@ -117,7 +127,11 @@ class _Trial(ServerTrial):
                     raise TransientError(f"{name}: we lack the right {lacking}")
                 if disposition.move:
                     told.append(await self._target(disposition.move))
-                if disposition.delete and not self._protocol.offers("UIDPLUS"):
+                if disposition.delete and "X-GM-EXT-1" in self._protocol.capabilities:
+                    if (trash := await self._folders.trash()) is None:
+                        raise TransientError(NO_TRASH)
+                    told.append(f"delete moves to {trash}, which Gmail empties after 30 days")
+                elif disposition.delete and not self._protocol.offers("UIDPLUS"):
                     told.append("messages are marked as deleted, not expunged (no UIDPLUS)")
         return "; ".join(dict.fromkeys(told))
 

@@ -20,6 +20,8 @@ State = tuple[Literal["applied", "failed", "pending"], str]
 APPLIED: State = ("applied", "")
 _UNSEEN: State = ("pending", "the server does not show what has become of it")
 
+NO_TRASH = "Gmail shows no trash by IMAP, and without it keeps what is deleted: show it in Gmail's settings, Labels"
+
 _NO_SUCH_FOLDER = {"TRYCREATE", "NONEXISTENT"}
 _PASSING = {"INUSE", "SERVERBUG", "EXPUNGEISSUED", "CLOSED"}
 _PASSING_WORDS = ("try again", "temporar", "timeout", "timed out", "unavailable")
@@ -86,8 +88,20 @@ class Settling:
         if disposition.move:
             await self._move(self._willing(), disposition.move)
         elif disposition.delete:
-            await self._expunge(self._willing())
+            await self._delete(self._willing())
         return self._states
+
+    async def _delete(self, uids: Sequence[int]) -> None:
+        """Gmail only takes the label off what is expunged, and keeps it in All Mail: what is in the trash is deleted
+        (https://support.google.com/mail/answer/77657)."""
+        if "X-GM-EXT-1" not in self._protocol.capabilities:
+            await self._expunge(uids)
+        elif (trash := await self._folders.trash()) is None:
+            self._note(uids, ("failed", NO_TRASH))
+        elif composed(trash) == composed(self._wire):
+            await self._expunge(uids)
+        else:
+            await self._move(uids, trash)
 
     def _willing(self) -> list[int]:
         return [uid for uid, state in self._states.items() if state == APPLIED]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from mailpoller.core.errors import TransientError
 from mailpoller.wire.imap.names import Namespace, composed
 from mailpoller.wire.imap.protocol import ImapProtocol
 from mailpoller.wire.imap.reader import Response
 from mailpoller.wire.imap.responses import Listed, read_list, read_namespace, readable
 from mailpoller.wire.pace import REST
 
+MOST = 500
+"""Folders that a pattern may match."""
+ELSEWHERE = frozenset(("\\all", "\\flagged", "\\important", "\\trash", "\\junk", "\\drafts", "\\sent"))
+"""Folders for mail that did not arrive there, or that is in another one as well (RFC 6154, RFC 8457)."""
 _TURN = 100
 """Folders that are dealt with in one go, before whoever else waits has his turn."""
 
@@ -22,6 +27,7 @@ class Folders:
         self._protocol = protocol
         self._namespace: Namespace | None = None
         self._found: dict[str, str] = {"INBOX": "INBOX"}
+        self._trash: str | None = None
 
     async def find(self, name: str) -> tuple[str, bool]:
         """The server's name of the folder that an operator calls ``name``, and whether it exists and can be opened.
@@ -65,6 +71,51 @@ class Folders:
             if found := next((one.name for one in listed if one.selectable), None):
                 return found
         return None
+
+    async def matching(self, pattern: str) -> list[str]:
+        """The folders below which ``*`` (all levels) and ``%`` (one level) lead, as people call them, in order, with
+        ``/`` between levels; without those that the server keeps for mail which did not arrive there.
+
+        Raises :class:`TransientError` if there are very many, or the server refuses.
+        """
+        if self._namespace is None:
+            self._namespace = await namespace(self._protocol)
+        spelling = self._namespace.candidates(pattern)[0]
+        listed = await self._list(spelling)
+        named: dict[str, str] = {}
+        for one in listed:
+            if one.selectable and not one.attributes & ELSEWHERE:
+                levels = one.name.split(one.delimiter) if one.delimiter else [one.name]
+                if not any("/" in level for level in levels):  # it could not be told from one that lies deeper
+                    named["/".join(levels)] = one.name
+        if len(named) > MOST:
+            raise TransientError(f"the pattern {pattern} matches {len(named):,} folders; {MOST} are the most")
+        for name, wire in named.items():
+            self._found[_key(name)] = wire
+        return sorted(named)
+
+    async def trash(self) -> str | None:
+        """The folder for what is to be deleted (RFC 6154), if the server shows one."""
+        if self._trash is None:
+            self._trash = next((one.name for one in await self._list("*") if "\\trash" in one.attributes), None)
+        return self._trash
+
+    async def _list(self, pattern: str) -> list[Listed]:
+        """Raises :class:`TransientError` if the server refuses."""
+        extended = self._protocol.offers("SPECIAL-USE") and self._protocol.offers("LIST-EXTENDED")
+        more = ("RETURN (SPECIAL-USE)",) if extended else ()
+        answer = await self._protocol.run("LIST", '""', self._protocol.named(pattern), *more, wants=(b"LIST",))
+        if not answer.status.ok:
+            raise TransientError(f"the folders cannot be listed: the server says {answer.status}")
+        listed: list[Listed] = []
+        for number, response in enumerate(answer.data, 1):
+            with self._protocol.reading():
+                one = read_list(response, utf8=self._protocol.utf8)
+            if one is not None:
+                listed.append(one)
+            if not number % _TURN:
+                await asyncio.sleep(REST)
+        return listed
 
     def forget(self, name: str) -> None:
         """Look the folder up anew next time: it could not be opened, so it may be gone or have another name."""

@@ -1,0 +1,111 @@
+"""Folders that are named by patterns, on a real Dovecot; and what deletion is at Gmail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailpoller.core.delivery import Disposition
+from mailpoller.core.errors import TransientError
+from mailpoller.sources.imap import session as session_module
+from mailpoller.sources.imap.settling import NO_TRASH
+from mailpoller.wire.imap import folders as folders_module
+from servers.dovecot import Dovecot
+from servers.mailboxes import imap_source, listed, session_of, settled
+from servers.scripted import Conversation, ScriptedImap
+
+DELETE = Disposition(delete=True)
+
+
+async def test_a_pattern_finds_what_is_there_now_and_what_comes_later(
+    dovecot: Dovecot, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "MATCHED_FOR", 0.0)
+    for name in ("Orders", "Orders/2026", "Orders/2026/March", "Größe", "Done"):
+        dovecot.create(user, name)
+    settings = {"disposition": {"move": "Done"}, "folders": ["INBOX", "*"]}
+    async with session_of(imap_source(tmp_path, dovecot.imap_port, user, **settings)) as session:
+        found = list(await session.folders())
+        assert found[0] == "INBOX"
+        assert sorted(found[1:]) == ["Größe", "Orders", "Orders/2026", "Orders/2026/March"]
+        dovecot.deliver(user, b"Subject: deep\r\n\r\n", folder="Orders/2026/March")
+        refs, _ = await listed(session, await session.open("Orders/2026/March"))
+        assert len(refs) == 1
+        dovecot.create(user, "Later")
+        assert "Later" in await session.folders()
+    async with session_of(imap_source(tmp_path, dovecot.imap_port, user, folders=["Orders/%"])) as session:
+        assert await session.folders() == ["Orders/2026"]
+    async with session_of(imap_source(tmp_path, dovecot.imap_port, user, folders=["Nothing/*"])) as session:
+        with pytest.raises(TransientError, match="none of the mailbox's folders exists"):
+            await session.folders()
+
+
+async def test_levels_are_parted_by_a_slash_whatever_the_server_has_and_no_folder_is_polled_twice(
+    tmp_path: Path,
+) -> None:
+    with Dovecot(prefix="INBOX.", separator=".") as server:
+        for name in ("INBOX.Orders", "INBOX.Orders.2026", "INBOX.Done"):
+            server.create("joe", name)
+        settings = {"folders": ["INBOX", "INBOX/Orders", "INBOX/*"], "disposition": {"move": "Done"}}
+        async with session_of(imap_source(tmp_path, server.imap_port, "joe", **settings)) as session:
+            assert await session.folders() == ["INBOX", "INBOX/Orders", "INBOX/Orders/2026"]
+            assert (await session.open("INBOX/Orders/2026")).name == "INBOX/Orders/2026"
+
+
+async def test_more_folders_than_can_be_meant_are_refused(
+    dovecot: Dovecot, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders_module, "MOST", 1)
+    for name in ("One", "Two"):
+        dovecot.create(user, name)
+    async with session_of(imap_source(tmp_path, dovecot.imap_port, user, folders=["*"])) as session:
+        with pytest.raises(TransientError, match="matches 3 folders; 1 are the most"):
+            await session.folders()
+
+
+# --- Gmail ----------------------------------------------------------------------------------------------------------
+FOLDERS = (
+    b'* LIST (\\HasNoChildren) "/" "INBOX"\r\n'
+    b'* LIST (\\HasChildren \\Noselect) "/" "[Gmail]"\r\n'
+    b'* LIST (\\All \\HasNoChildren) "/" "[Gmail]/Alle Nachrichten"\r\n'
+    b'* LIST (\\HasNoChildren) "/" "Support"\r\n'
+)
+TRASH = b'* LIST (\\HasNoChildren \\Trash) "/" "[Gmail]/Papierkorb"\r\n'
+
+
+def gmail(server: ScriptedImap, *, trash: bool) -> None:
+    def answer(conversation: Conversation, tag: str, arguments: str) -> bytes:
+        if arguments.startswith('"" "[Gmail]/Papierkorb"'):
+            return (TRASH if trash else b"") + b"%T OK done\r\n"
+        return FOLDERS + (TRASH if trash else b"") + b"%T OK done\r\n"
+
+    server.script["LIST"] = answer
+    server.capabilities += " X-GM-EXT-1"
+    server.greeting = f"* OK [CAPABILITY {server.capabilities}] ready\r\n".encode()
+
+
+async def test_gmail_deletes_by_its_trash_whatever_that_is_called(tmp_path: Path) -> None:
+    async with ScriptedImap(messages={1: b"Subject: one\r\n\r\n", 2: b"Subject: two\r\n\r\n"}) as server:
+        gmail(server, trash=True)
+        async with session_of(imap_source(tmp_path, server.port, "joe", folders=["INBOX", "*"])) as session:
+            assert await session.folders() == ["INBOX", "Support"]
+            refs, _ = await listed(session, await session.open("INBOX"))
+            done = await session.settle(settled(refs[:1], DELETE))
+        assert [one.state for one in done] == ["applied"]
+        assert list(server.messages) == [2]
+        assert list(server.elsewhere) == ["[Gmail]/Papierkorb"]
+        assert not server.asked("EXPUNGE")
+
+
+async def test_gmail_without_a_trash_deletes_nothing_and_says_why(tmp_path: Path) -> None:
+    async with ScriptedImap(messages={1: b"Subject: one\r\n\r\n"}) as server:
+        gmail(server, trash=False)
+        source = imap_source(tmp_path, server.port, "joe")
+        async with session_of(source) as session:
+            refs, _ = await listed(session, await session.open("INBOX"))
+            (done,) = await session.settle(settled(refs, DELETE))
+        assert (done.state, done.reason) == ("failed", NO_TRASH)
+        assert list(server.messages) == [1]
+        stages = [stage async for stage in source.probe([DELETE])]
+        assert (stages[-1].ok, stages[-1].detail) == (False, NO_TRASH)
