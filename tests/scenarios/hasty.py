@@ -14,7 +14,7 @@ from datetime import timedelta
 def hurry() -> None:
     """Shorten what the engine waits before it bothers a human."""
     from mailpoller import app
-    from mailpoller.engine import alarm, availability, dispatcher, handover, lifeline, upkeep, watcher
+    from mailpoller.engine import alarm, availability, dispatcher, handover, lifeline, setbacks, upkeep
     from mailpoller.storage import thread
 
     app.Policy = functools.partial(  # type: ignore[assignment,misc]
@@ -25,8 +25,8 @@ def hurry() -> None:
         patience=0.01,
     )
     alarm._TICK_S = 0.1
-    watcher.CREDENTIALS_RETRY = timedelta(milliseconds=300)
-    watcher.LOOK_AGAIN = timedelta(milliseconds=300)
+    setbacks.CREDENTIALS_RETRY = timedelta(milliseconds=300)
+    setbacks.LOOK_AGAIN = timedelta(milliseconds=300)
     dispatcher._FIRST_DEFERRAL = timedelta(seconds=1)
     handover.DELIVER_DEADLINE = upkeep.UPKEEP_DEADLINE = timedelta(seconds=2)
     availability.CHECK_DEADLINE = timedelta(seconds=2)

@@ -18,7 +18,7 @@ from mailpoller.core.errors import (
     SessionLost,
     TransientError,
 )
-from mailpoller.engine import watcher as watcher_module
+from mailpoller.engine import setbacks as setbacks_module
 from mailpoller.engine.alarm import Kind
 from mailpoller.engine.availability import State
 from mailpoller.engine.health import Condition
@@ -47,7 +47,7 @@ async def test_a_mailbox_comes_back_after_trouble_at_any_step(step: str) -> None
 
 
 async def test_wrong_credentials_are_tried_slowly_and_never_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_module, "CREDENTIALS_RETRY", timedelta(milliseconds=200))
+    monkeypatch.setattr(setbacks_module, "CREDENTIALS_RETRY", timedelta(milliseconds=200))
     rig = Rig()
     expected = rig.fill(1)
     rig.source.faults.fail("connect", CredentialsRefused("no"), times=3)
@@ -158,7 +158,7 @@ async def test_a_folder_that_cannot_be_opened_is_trouble_and_passes() -> None:
 async def test_a_mailbox_that_lacks_something_here_is_refused_with_an_alarm_and_looks_again(
     lack: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher_module, "LOOK_AGAIN", timedelta(milliseconds=100))
+    monkeypatch.setattr(setbacks_module, "LOOK_AGAIN", timedelta(milliseconds=100))
     rig = Rig(reconnect_interval="1h")
     rig.source.faults.fail("connect", lack, times=2)
     expected = rig.fill(1)

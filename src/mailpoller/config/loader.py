@@ -12,6 +12,7 @@ from typing import Any, cast
 from mailpoller.config import checks, lint
 from mailpoller.config import sections as table
 from mailpoller.config.checked import At, Config
+from mailpoller.config.defaults import Defaults
 from mailpoller.config.destinations import destinations
 from mailpoller.config.fields import keys_of
 from mailpoller.config.files import AS_THEY_ARE, Instead, read_files
@@ -26,7 +27,7 @@ from mailpoller.config.problems import ConfigErrors, Problem, either, in_order
 from mailpoller.config.registry import INSTALLED, Registry
 from mailpoller.config.sections import Section
 from mailpoller.config.sparing import spared
-from mailpoller.config.wording import REQUIRED, is_lack, unknown_key, validate
+from mailpoller.config.wording import REQUIRED, is_lack, validate
 from mailpoller.core.component import DESTINATIONS, Block
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.rule_config import RuleConfig
@@ -40,7 +41,6 @@ _EMPTY_QUARANTINE = (
     "nothing is written: leave this key away to keep the quarantine that holds without it, "
     "or write what differs here, such as {type: queue, queue: NAME}"
 )
-_NEVER_DEFAULT = ("extends", "formerly", "default_for")
 
 
 def load(
@@ -72,7 +72,6 @@ class _Loading:
         self._complete = True
         """False: a drop-in could not be read, so a name that leads nowhere is not known to be wrong."""
         self._broken: list[tuple[Node, type[Block]]] = []
-        self._locked: Mapping[str, Node] = {}
         self._incomplete: dict[str, tuple[Problem, ...]] = {}
         self._usual: Chosen | None = None
         self._chosen: dict[At, str] = {}
@@ -86,7 +85,7 @@ class _Loading:
             raise ConfigErrors(self._problems)
         self._files, self._complete = files.names, files.complete
         sections = join_files(files.main, files.drop_ins, self._problems)
-        defaults, self._locked = self._defaults(sections)
+        defaults = Defaults(sections, self._registry, self._problems)
         outgoings = inherit(sections, None, self._problems, table.OUTGOING.key)
         self._usual = usual(outgoings, self._problems)
         made: dict[str, Any] = {}
@@ -96,9 +95,9 @@ class _Loading:
                 mailboxes, overrides = self._mailboxes(sections, defaults)
                 made[row.key] = MappingProxyType(mailboxes)
             elif row is table.OUTGOING:
-                made[row.key] = MappingProxyType(self._outgoings(sections, outgoings))
+                made[row.key] = MappingProxyType(self._outgoings(sections, defaults, outgoings))
             elif row.many:
-                made[row.key] = MappingProxyType(self._named(sections, row))
+                made[row.key] = MappingProxyType(self._named(sections, defaults, row))
             elif row.shape == "block":
                 made[row.key] = self._single(sections, row, made)
         made[table.SERVICE.key] = made[table.SERVICE.key] or ServiceConfig()
@@ -162,12 +161,12 @@ class _Loading:
                 self._problems.append(service.problem(_BAD_ENVIRONMENT, key="environment"))
         return written
 
-    def _named(self, sections: Sections, row: Section[Any]) -> dict[str, Block]:
+    def _named(self, sections: Sections, defaults: Defaults, row: Section[Any]) -> dict[str, Block]:
         made: dict[str, Block] = {}
         for name, node in sections.blocks[row.key].items():
             if row.usual_type and "type" not in node.entries:
                 node = node.like(node.entries | {"type": node.like(row.usual_type)})
-            self._refuse_locked(sections, row, name)
+            defaults.refuse_locked(row, name)
             block = self._made(row, node, (row.key, name))
             if block is not None:
                 made[name] = block
@@ -204,7 +203,7 @@ class _Loading:
                 found[name] = queue
         return found
 
-    def _outgoings(self, sections: Sections, merged: Mapping[str, Node]) -> dict[str, Block]:
+    def _outgoings(self, sections: Sections, defaults: Defaults, merged: Mapping[str, Node]) -> dict[str, Block]:
         """Those that can be made; one that is disabled may lack what it needs, and is a template then."""
         row, orphans = table.OUTGOING, orphans_of(sections, table.OUTGOING.key)
         if self._complete:
@@ -213,7 +212,7 @@ class _Loading:
             ]
         made: dict[str, Block] = {}
         for name, node in merged.items():
-            self._refuse_locked(sections, row, name)
+            defaults.refuse_locked(row, name)
             before = len(self._problems)
             if is_off(node) and "type" not in node.entries:
                 continue
@@ -259,7 +258,7 @@ class _Loading:
 
     # --- mailboxes -------------------------------------------------------------------------------------------------
     def _mailboxes(
-        self, sections: Sections, defaults: Node | None
+        self, sections: Sections, defaults: Defaults
     ) -> tuple[dict[str, SourceConfig], dict[str, Quarantine]]:
         row = table.MAILBOXES
         top, _ = _parted(QuarantineStoreConfig, sections.single(table.QUARANTINE.key))
@@ -271,13 +270,13 @@ class _Loading:
         mailboxes: dict[str, SourceConfig] = {}
         overrides: dict[str, Quarantine] = {}
         used: set[type[Block]] = set()
-        inherited = inherit(sections, defaults, self._problems)
+        inherited = inherit(sections, defaults.node, self._problems)
         departments = by_department(inherited)
         for name, merged in inherited.items():
             before = len(self._problems)
             self._written[name] = self._places[row.key, name] = merged
             disabled = is_off(merged)
-            self._refuse_locked(sections, row, name)
+            defaults.refuse_locked(row, name)
             model = SourceConfig if disabled and "type" not in merged.entries else self._class(row, merged)
             if model is not None:
                 used.add(model)
@@ -296,7 +295,7 @@ class _Loading:
                 self._problems[before:] = [found for found in self._problems[before:] if not is_lack(found)]
             if name not in mailboxes:
                 self._unmade[name] = tuple(one for one in self._problems[before:] if one.severity == "error")
-        self._check_defaults(defaults, used)
+        defaults.check(used)
         return mailboxes, overrides
 
     def _may_lack(self, name: str, before: int) -> bool:
@@ -334,61 +333,6 @@ class _Loading:
         identity = Chosen(str(named.value), named, f"that of the mailbox {name}") if named and named.value else None
         whole = merge(own, top) if top else own
         return cast("Quarantine | None", self._made(table.QUARANTINE, whole, at, identity=identity))
-
-    def _defaults(self, sections: Sections) -> tuple[Node | None, dict[str, Node]]:
-        node = sections.single("defaults")
-        if node is None:
-            return None, {}
-        if not isinstance(node.value, dict):
-            self._problems.append(node.problem("expected a block of keys"))
-            return None, {}
-        locked: dict[str, Node] = {}
-        entry = node.value.get("locked")
-        for key in entry.value if entry and isinstance(entry.value, list) else [entry] if entry and entry.value else []:
-            if isinstance(key.value, str):
-                locked[key.value] = key
-            else:
-                self._problems.append(key.problem("expected the name of a key, or a list of them"))
-        return node.like({key: child for key, child in node.value.items() if key != "locked"}), locked
-
-    def _check_defaults(self, defaults: Node | None, used: set[type[Block]]) -> None:
-        """Every key must be one that some source knows; sources that no mailbox uses are imported only if need be."""
-        asked = dict(defaults.entries if defaults else {})
-        for key in _NEVER_DEFAULT:
-            if key in asked:
-                self._problems.append(asked.pop(key).problem("this is about one mailbox and cannot be a default"))
-        known = {key for model in used for key in keys_of(model)} | set(keys_of(SourceConfig))
-        if any(key not in known for key in (*asked, *self._locked)):
-            known |= self._keys_of(table.MAILBOXES)
-        self._problems += [
-            node.problem(unknown_key(key, [*sorted(known), "locked"]))
-            for key, node in asked.items()
-            if key not in known
-        ]
-        if any(key not in known for key in self._locked):
-            known = known.union(*(self._keys_of(row) for row in table.TABLE if row.lockable))
-        self._problems += [
-            node.problem(unknown_key(key, sorted(known))) for key, node in self._locked.items() if key not in known
-        ]
-
-    def _keys_of(self, row: Section[Any]) -> set[str]:
-        """Every key of every type of a section."""
-        known: set[str] = set()
-        for type_ in self._registry.known(row.kind):
-            try:
-                known |= set(keys_of(self._registry.load_plugin(row.kind, type_)))
-            except ConfigError:
-                continue  # a broken plug-in that nobody uses
-        return known
-
-    def _refuse_locked(self, sections: Sections, row: Section[Any], name: str) -> None:
-        if not row.lockable or (row.key, name) not in sections.drop_ins:
-            return
-        for key, node in sections.blocks[row.key][name].entries.items():
-            if key in self._locked:
-                self._problems.append(
-                    node.problem(f"this key is locked by {self._locked[key].place()}; remove it here")
-                )
 
     def _default_queue(self, mailbox: Node, sections: Sections) -> None:
         """Where there is one queue, it is the default; where there are several, a mailbox that is polled must

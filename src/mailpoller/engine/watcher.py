@@ -27,7 +27,6 @@ from mailpoller.core.ports import Clock, Session, Source, Tokened, Wake
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.attended import Attended
-from mailpoller.engine.backoff import BLIP, Backoff
 from mailpoller.engine.batch_runner import BatchRunner
 from mailpoller.engine.batcher import Stop
 from mailpoller.engine.connecting import AT_ONCE_S, Connecting, Stopped
@@ -42,16 +41,10 @@ from mailpoller.engine.polling import Polls
 from mailpoller.engine.records import Records
 from mailpoller.engine.remainder import Remainder
 from mailpoller.engine.reports import Reports
+from mailpoller.engine.setbacks import LONGEST_RETRY, Setbacks
 from mailpoller.engine.sleep import Sleep
 
 log = structlog.get_logger(__name__)
-
-LONGEST_RETRY = timedelta(hours=1)
-CREDENTIALS_RETRY = timedelta(minutes=5)
-"""The least wait after a refused login: servers lock accounts that knock faster."""
-
-LOOK_AGAIN = timedelta(seconds=50)
-"""The wait after something was missing here: with its jitter a minute at most."""
 
 GIVEN_UP = timedelta(minutes=1)
 """How long a pass may take to end once what it fetches was given up."""
@@ -104,10 +97,8 @@ class Watcher:
         """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
         self._sleep = Sleep(stop)
         self._backing_off = False
-        cap = min(LONGEST_RETRY, config.reconnect_interval * 30)
-        self._backoff = Backoff(config.reconnect_interval, max(cap, config.reconnect_interval), blip=BLIP)
-        self._refusals = Backoff(max(CREDENTIALS_RETRY, config.reconnect_interval), LONGEST_RETRY)
         attended = Attended(mailbox, config, source, records, clock, health, alarm)
+        self._setbacks = Setbacks(attended)
         numbering = Numbering(mailbox, config, records=records, clock=clock)
         self.reports = Reports(attended, deadline=self.deadline, patience=self.patience, numbering=numbering)
         """Who is to be told of the mailbox's messages."""
@@ -149,20 +140,20 @@ class Watcher:
             except Stopped:
                 return
             except LedgerUnavailable as error:
-                await self._trouble(Kind.LEDGER_UNWRITABLE, error, self._backoff)
+                await self._trouble(Kind.LEDGER_UNWRITABLE, error)
             except (ConfigError, CredentialsMissing, ModuleNotFoundError) as error:
                 lack = without(error) if isinstance(error, ModuleNotFoundError) else error
-                await self._trouble(Kind.MAILBOX_LACKING, lack, Backoff(LOOK_AGAIN, LOOK_AGAIN))
+                await self._trouble(Kind.MAILBOX_LACKING, lack)
             except CredentialsRefused as error:
-                await self._trouble(Kind.CREDENTIALS_REFUSED, error, self._refusals)
+                await self._trouble(Kind.CREDENTIALS_REFUSED, error)
             except Sacrificed as error:
                 await self._again_soon(error)
             except TransientError as error:
-                await self._trouble(Kind.MAILBOX_DOWN, error, self._backoff)
+                await self._trouble(Kind.MAILBOX_DOWN, error)
             except Exception as error:
                 if (trouble := machine_trouble(error)) is None:
                     raise
-                await self._trouble(Kind.MAILBOX_DOWN, MachineTrouble(trouble), self._backoff)
+                await self._trouble(Kind.MAILBOX_DOWN, MachineTrouble(trouble))
 
     def _paused(self) -> str:
         """Why an operator wants it not to be polled now, in words, or nothing."""
@@ -238,14 +229,9 @@ class Watcher:
             everything = woken is not Wake.NEWS or self._clock.monotonic() >= next_poll
 
     async def _completed(self) -> None:
-        now = self._clock.monotonic()
-        self._backoff.succeeded(now)
-        self._refusals.reset()
         self.polls += 1
         self._health.polled(self.mailbox)
-        # An alarm of an earlier run ends here too, so every kind is told, and it costs nothing where there is none.
-        for kind in (Kind.MAILBOX_DOWN, Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING, Kind.LEDGER_UNWRITABLE):
-            await self._alarm.ended(kind, self._subject(kind))
+        await self._setbacks.over()
 
     async def _wait(self, session: Session, limit: float, place: ConnectionSlot, *, useful: bool) -> Wake | None:
         """Wait for news, if that is ``useful``; None when somebody stirred us, or needs our connection."""
@@ -302,24 +288,10 @@ class Watcher:
         self._sleep.stir()
         self._connecting.interrupt()
 
-    async def _trouble(self, kind: Kind, error: MailpollerError, backoff: Backoff) -> None:
+    async def _trouble(self, kind: Kind, error: MailpollerError) -> None:
         """Say it once, wait as long as this kind of trouble wants."""
-        retry_after = error.retry_after if isinstance(error, TransientError) else None
-        wait = backoff.failed(at_least=retry_after)
-        if kind is Kind.CREDENTIALS_REFUSED and isinstance(self.source, Tokened):
-            left = self.source.token_left()
-            if left is not None:  # the next token may be taken
-                wait = min(wait, max(self.config.reconnect_interval, left).total_seconds())
-        refused = kind in (Kind.CREDENTIALS_REFUSED, Kind.MAILBOX_LACKING)
-        event = "mailbox.refused" if refused else "mailbox.failed"
-        log.warning(event, mailbox=self.mailbox, kind=kind.value, reason=str(error), retry_s=round(wait, 1))
-        self._health.enter(
-            self.mailbox, Condition.REFUSED if refused else Condition.RETRYING, str(error), retry_in=wait
-        )
-        self._health.mailboxes[self.mailbox].failures[kind.value] += 1
-        self._alarm.fault(self.mailbox, event, str(error), "")
-        await self._alarm.raised(kind, self._subject(kind), str(error), group=self._group)
-        await self._pause(wait)
+        left = self.source.token_left() if isinstance(self.source, Tokened) else None
+        await self._pause(await self._setbacks.met(kind, error, left))
 
     async def _pause(self, wait: float) -> None:
         self.deadline.after(wait)
@@ -340,9 +312,6 @@ class Watcher:
             await self._pause(self.config.reconnect_interval.total_seconds())
         else:
             await self._clock.sleep(AT_ONCE_S)
-
-    def _subject(self, kind: Kind) -> str:
-        return "ledger" if kind is Kind.LEDGER_UNWRITABLE else self.mailbox
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
