@@ -3,50 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import structlog
 
-from mailpoller import __version__
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.lacking import Lacking
 from mailpoller.assembly.noting import note_configuration, note_start
 from mailpoller.assembly.outbox import outbox_parts
-from mailpoller.assembly.parts import NOTICES, Bystander, Ports
+from mailpoller.assembly.parts import Bystander, Ports
 from mailpoller.assembly.plans import Rules, bare_plan, limit_hosts, plan_of, set_up_quarantine
+from mailpoller.assembly.preparing import prepare_runtime, prepare_spool, prepare_state
 from mailpoller.assembly.reload import Reload
 from mailpoller.assembly.reloader import Reloader
 from mailpoller.assembly.shares import Bounds
-from mailpoller.assembly.standins import AbsentSink, AbsentSource, built, outgoing_of
+from mailpoller.assembly.standins import built
 from mailpoller.config import Config
-from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.sections import BLOBS, METRICS, WATERMARKS
-from mailpoller.core.component import BlobsConfig, Runtime, SinkConfig, Watermarks
+from mailpoller.core.component import Watermarks
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.errors import ConfigError, LedgerLocked, LedgerUnavailable, MailpollerError, TransientError
+from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import (
     Clock,
-    Durable,
-    Inquiring,
     Ledger,
-    Marked,
-    Outgoing,
-    Probed,
-    QueueRecord,
-    Sink,
-    Source,
-    Stage,
 )
 from mailpoller.core.quarantined import Quarantined
-from mailpoller.core.source_config import SourceConfig
-from mailpoller.core.spool import Spool
 from mailpoller.engine.alarm import Alarm, Kind, Policy
 from mailpoller.engine.alarm_kinds import AnyKind
 from mailpoller.engine.blob_sweeper import Sweeper
@@ -62,19 +47,15 @@ from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
 from mailpoller.engine.pauses import Pauses
-from mailpoller.engine.recognition import vanished
 from mailpoller.engine.release import Releases
 from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.engine.watermarks import Tide
-from mailpoller.mail.compose import test_mail
 from mailpoller.monitoring.pages import serve as serve_metrics
 from mailpoller.monitoring.pages import sizes_of
 from mailpoller.quarantine import StoreConfig
 from mailpoller.quarantine.takeover import take_over
-from mailpoller.storage.disk import make_directory
 
 log = structlog.get_logger(__name__)
-
 TAKE_OVER_AGAIN = timedelta(minutes=1)
 LISTED = 10
 """Mailboxes that one line names."""
@@ -315,212 +296,6 @@ async def assemble(
             },
         )
         yield App(supervisor, ledger, health, fleet, stop, reloader)
-
-
-def prepare_state(config: Config) -> None:
-    """Make the state directory if it is missing. Raises :class:`ConfigError` if that cannot be."""
-    try:
-        make_directory(config.service.state_directory, mode=0o750)
-    except OSError as error:
-        raise _unusable(config.service.state_directory, error) from None
-
-
-def prepare_spool(config: Config) -> Callable[[], None]:
-    """Make the spool and empty it of what a killed process left; what gives it back at the end.
-
-    Raises :class:`ConfigError` if it cannot be used, and :class:`LedgerLocked` if another process uses it: one with
-    another ledger, and the same state directory.
-    """
-    state = config.service.state_directory
-    spool = Spool(state / "spool")
-    try:
-        spool.hold()
-        spool.prepare()
-    except BlockingIOError:
-        spool.close()
-        raise LedgerLocked(
-            f"{spool.directory}: in use by another process, which has another ledger: give each its own "
-            f"service.state_directory"
-        ) from None
-    except OSError as error:
-        spool.close()
-        raise _unusable(state, error) from None
-    return spool.close
-
-
-def _unusable(state: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"the state directory {state} cannot be used: {error.strerror}; service.state_directory names another"
-    )
-
-
-def prepare_runtime(config: Config, clock: Clock, *, spool: bool = True) -> Runtime:
-    """State directory and spool made (unless told not to: both are whose the ledger is), outgoings built; nothing
-    connected.
-
-    Raises :class:`ConfigError` if the state directory cannot be used.
-    """
-    state = config.service.state_directory
-    directory = Spool(state / "spool")
-    try:
-        if spool:
-            make_directory(state, mode=0o750)
-            directory.prepare()
-    except OSError as error:
-        raise _unusable(state, error) from None
-    bare = Runtime(clock=clock, spool=directory, state_directory=state)
-    outgoings = {name: outgoing_of(name, block, bare) for name, block in config.outgoing.items() if block.enabled}
-    return Runtime(clock=clock, spool=directory, state_directory=state, outgoings=outgoings)
-
-
-@asynccontextmanager
-async def parts_to_probe(
-    config: Config, only: str | None = None, *, send_to: str | None = None
-) -> AsyncIterator[dict[str, AsyncIterator[Stage]]]:
-    """Every part that can be probed, by name: mailboxes that are polled here, queues, outgoings; ``only`` one mailbox.
-
-    ``send_to``: every outgoing whose probe passes sends a test mail to this address, as its last stage.
-    """
-    clock = SystemClock()
-    runtime = prepare_runtime(config, clock, spool=False)
-    known = _known_queues(config)
-    parts: dict[str, AsyncIterator[Stage]] = {}
-    async with AsyncExitStack() as closing:
-        for name, block in config.mailboxes.items():
-            if name == only or (only is None and config.runs(name)):
-                wanted = {
-                    block.disposition,
-                    block.on_quarantine or block.disposition,
-                    block.on_discard or block.disposition,
-                }
-                parts[f"mailbox {name}"] = _source(config.require(name), name, runtime).probe(list(wanted))
-        if only is None:
-            for name, sink_block in config.queues.items():
-                sink = _sink(sink_block, name, runtime)
-                closing.push_async_callback(sink.close)
-                parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
-            if (kept := config.of(BLOBS)) is not None:
-                parts["blobs"] = _probe_blobs(kept, runtime)
-            for title, own in _own_notices(config).items():
-                sink = _sink(own, title, runtime)
-                closing.push_async_callback(sink.close)
-                parts[title] = _probe_sink(sink, None)
-            for name, outgoing in runtime.outgoings.items():
-                closing.push_async_callback(outgoing.close)
-                alerts = config.alerts.to if config.alerts and config.alerts.outgoing == name else ()
-                # Who else writes through it are queues, and those are asked themselves.
-                probing = outgoing.inquire(alerts) if alerts and isinstance(outgoing, Inquiring) else outgoing.probe()
-                parts[f"outgoing {name}"] = (
-                    probing if send_to is None else _probe_and_send(outgoing, probing, send_to, clock)
-                )
-        yield parts
-
-
-def _source(block: SourceConfig, name: str, runtime: Runtime) -> Source:
-    try:
-        return built(block, lambda: block.build(name, runtime))
-    except ConfigError as error:
-        return AbsentSource(str(error))
-
-
-def _sink(block: SinkConfig, name: str, runtime: Runtime) -> Sink:
-    try:
-        return built(block, lambda: block.build(name, runtime))
-    except ConfigError as error:
-        return AbsentSink(str(error))
-
-
-def _own_notices(config: Config) -> dict[str, SinkConfig]:
-    """Where notices of quarantined mail go, of the mailboxes that are polled here, unless that is somebody else's
-    queue; by name, alike ones once."""
-    found: dict[str, SinkConfig] = {}
-    for mailbox in filter(config.runs, config.mailboxes):
-        block = config.quarantine_of(mailbox)
-        if block is None or isinstance(block, QuarantineConfig) or block in found.values():
-            continue
-        found[NOTICES if not found else f"{NOTICES} of {mailbox}"] = block
-    return found
-
-
-async def _probe_and_send(
-    outgoing: Outgoing, probing: AsyncIterator[Stage], recipient: str, clock: Clock
-) -> AsyncIterator[Stage]:
-    """The outgoing's own stages, and if all of them went well a test mail."""
-    try:
-        async for stage in probing:
-            yield stage
-            if not stage.ok:
-                return
-    finally:
-        if (close := getattr(probing, "aclose", None)) is not None:
-            await close()
-    footer = f"mailpoller {__version__} on {socket.gethostname()}"
-    mail = test_mail(sender=outgoing.sender, recipients=[recipient], footer=footer, at=clock.now())
-    begun = time.monotonic()
-    advice = ""
-    try:
-        detail = await outgoing.send(mail)
-    except MailpollerError as error:
-        detail = str(error)
-        advice = (
-            "It lets us in and does not take this mail. Look at sender, which many allow only if it is the login's "
-            "own; at null_sender: false, if it wants an envelope sender; and whether it may send to this address at "
-            "all."
-        )
-    yield Stage("mail", not advice, timedelta(seconds=time.monotonic() - begun), detail, advice)
-
-
-def _known_queues(config: Config) -> dict[str, QueueRecord]:
-    """What the ledger knows of the queues; nothing if there is no ledger yet, or none that can be read beside its
-    daemon."""
-    opened = getattr(config.ledger, "reader", None)
-    if opened is None:
-        return {}
-    try:
-        with opened() as reader:
-            found = [reader.queue_mark(name) for name in config.queues]
-    except LedgerUnavailable:
-        return {}
-    return {record.name: record for record in found if record is not None}
-
-
-async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[Stage]:
-    """Would it take a delivery now, and is it the queue that the ledger knows? One stage, unless the sink has more to
-    say."""
-    if isinstance(sink, Probed):
-        async for stage in sink.probe():
-            yield stage
-        return
-    begun = time.monotonic()
-    trouble = advice = ""
-    try:
-        trouble = vanished(known, await sink.mark(), sink.place()) if isinstance(sink, Marked) else ""
-        if not trouble:
-            await sink.check()
-    except MailpollerError as error:
-        trouble = str(error)
-        advice = getattr(error, "advice", "")
-        advice = advice or "look at the queue's path or address, its rights, and the room there is"
-    detail = trouble or "takes deliveries"
-    if not trouble and isinstance(sink, Durable) and (found := sink.durability) is not None:
-        detail += f"; {found.finding}: {found.setting}"
-    yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), detail, advice)
-
-
-async def _probe_blobs(block: BlobsConfig, runtime: Runtime) -> AsyncIterator[Stage]:
-    """Could octets be held now?"""
-    begun = time.monotonic()
-    trouble = ""
-    try:
-        store = built(block, partial(block.build, runtime))
-        try:
-            await store.check()
-        finally:
-            await store.close()
-    except MailpollerError as error:
-        trouble = str(error)
-    advice = "look at the store's path or address, its rights, and the room there is"
-    yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes octets", advice)
 
 
 def quarantine_block(config: Config) -> StoreConfig:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mailpoller.app import prepare_runtime
+from mailpoller.assembly.preparing import prepare_runtime
 from mailpoller.config import Config, ConfigErrors, effective, load
 from mailpoller.config.dump import origins
 from mailpoller.engine.clock import SystemClock

@@ -21,8 +21,9 @@ from mailpoller.core.reply_charset import PRESETS
 from mailpoller.core.sender import Sender
 from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
 from mailpoller.engine.alarm import Alarm, Kind
-from mailpoller.engine.postman import Postman, waiting_time
+from mailpoller.engine.postman import Postman
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
+from mailpoller.engine.sending import waiting_time
 from mailpoller.mail.understand.conversation import mint
 from mailpoller.storage.octet_files import OctetFiles
 from mailpoller.testing.memory_ledger import MemoryLedger

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailpoller.app import prepare_runtime
+from mailpoller.assembly.preparing import prepare_runtime
 from mailpoller.config import load
 from mailpoller.engine.clock import SystemClock
 from mailpoller.wire.oauth.store import Kept, TokenFile

@@ -11,9 +11,9 @@ from datetime import timedelta
 
 import structlog
 
-from mailpoller.assembly import closing
 from mailpoller.assembly.closing import closed
-from mailpoller.assembly.parts import NOTICES, MailboxParts, MailboxPlan, Ports, RouteQueues, mailbox_parts, queue_parts
+from mailpoller.assembly.parts import MailboxParts, MailboxPlan, Ports, RouteQueues, mailbox_parts
+from mailpoller.assembly.queue_set import QueueSet
 from mailpoller.assembly.shares import Bounds, Shares
 from mailpoller.assembly.standins import built
 from mailpoller.assembly.users import brings_to, sending_by
@@ -24,7 +24,6 @@ from mailpoller.core.ports import Expiring, Outgoing, QuarantineStore, Sink, Sou
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.alarm import Kind
-from mailpoller.engine.alarm_kinds import AnyKind
 from mailpoller.engine.notices import Unknown
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
@@ -58,17 +57,16 @@ class Fleet:
         self.shares = Shares(bounds, ports.runtime.clock)
         runtime = replace(ports.runtime, outgoings=self.outgoings, pacer=self.shares.hosts.pacer)
         self.ports = replace(ports, runtime=runtime)
-        self.queues: dict[str, Queue] = {}
-        self.own: dict[str, Queue] = {}
+        self._all_queues = QueueSet(self.ports, self.shares, self._ready)
+        self.queues = self._all_queues.configured
+        self.own = self._all_queues.own
         self.watchers: dict[str, Watcher] = {}
         self.parts: dict[str, MailboxParts] = {}
         self.expiring: dict[str, Expiring] = {}
-        self._blocks: dict[str, SinkConfig] = {}  # of the configured and of the own ones
+        self._blocks = self._all_queues.blocks
         self._left: dict[str, MailboxParts] = {}
         """Mailboxes that left while the ledger could not be told that their claims are given back."""
-        self._leaving: list[Queue] = []
         self._supervisor: Supervisor | None = None
-        self._grace = closing.CLOSING
         self._changing = asyncio.Lock()
         for name, outgoing in self.outgoings.items():
             self._note_expiring(f"outgoing {name}", outgoing)
@@ -78,15 +76,15 @@ class Fleet:
         """Mailboxes that are configured and whose notices wait while they are not here: they have a place of their own,
         or what is wrong with them leaves that open."""
         self.store = store
-        self._join(self.own, self._make_queue(QUARANTINE, quarantine, store), quarantine)
+        self._all_queues.join(self.own, self._all_queues.make(QUARANTINE, quarantine, store), quarantine)
 
     def supervisor(self, *, notifier: Notifier, grace: timedelta, services: Mapping[str, Service]) -> Supervisor:
         """What runs them, and whoever joins. ``grace``: how long a part that leaves may take to end what it has in
         hand."""
-        self._grace = grace
+        self._all_queues.grace = grace
         self._supervisor = Supervisor(
             list(self.watchers.values()),
-            self._every_queue(),
+            self._all_queues.every(),
             health=self.ports.health,
             notifier=notifier,
             clock=self.ports.runtime.clock,
@@ -94,6 +92,7 @@ class Fleet:
             stop=self.ports.stop,
             services=services,
         )
+        self._all_queues.supervisor = self._supervisor
         return self._supervisor
 
     async def close(self) -> None:
@@ -102,7 +101,7 @@ class Fleet:
             stack.push_async_callback(closed, "workers", self.shares.close)
             for name, outgoing in self.outgoings.items():
                 stack.push_async_callback(closed, f"outgoing {name}", outgoing.close)
-            for queue in [*self._every_queue(), *self._leaving]:
+            for queue in [*self._all_queues.every(), *self._all_queues.leaving]:
                 stack.push_async_callback(closed, f"queue {queue.name}", queue.close)
 
     # --- mailboxes -----------------------------------------------------------------------------------------------
@@ -249,7 +248,7 @@ class Fleet:
         of this name."""
         if name in self.queues:
             raise ValueError(f"there is a queue {name}")
-        queue = self._join(self.queues, self._make_queue(name, block, stand_in), block)
+        queue = self._all_queues.join(self.queues, self._all_queues.make(name, block, stand_in), block)
         self._say_added(f"queue {name}")
         return queue
 
@@ -259,17 +258,7 @@ class Fleet:
 
         One that no mailbox has goes when a mailbox is next replaced or removed.
         """
-        # Blocks are compared by equality alone. A third party's need not be hashable, and a ``repr`` masks the
-        # secrets that two of them may differ by.
-        for name in self.own:
-            if name != QUARANTINE and self._blocks[name] == block:
-                return name
-        name, number = NOTICES, 1
-        while name in self.own:
-            name = f"{NOTICES} of {mailbox}" + (f" ({number})" if number > 1 else "")
-            number += 1
-        self._join(self.own, self._make_queue(name, block), block)
-        return name
+        return self._all_queues.for_notices(mailbox, block)
 
     def told_of(self, mailbox: str) -> Queue | None:
         """The queue that is told of quarantined mail of a mailbox; None if nobody is. Raises :class:`Unknown`."""
@@ -300,8 +289,8 @@ class Fleet:
         async with self._changing:
             if name not in self.queues:
                 raise KeyError(name)
-            queue = self._make_queue(name, block)
-            await self._swap(queue, block)
+            queue = self._all_queues.make(name, block)
+            await self._all_queues.swap(queue, block)
             log.info("fleet.changed", change="replaced", part=f"queue {name}")
             return queue
 
@@ -313,58 +302,14 @@ class Fleet:
             if users := [mailbox for mailbox, parts in self.parts.items() if brings_to(parts.plan, name)]:
                 raise ConfigError(f"the queue {name} cannot go: mail of {', '.join(sorted(users))} is brought to it")
             del self.queues[name], self._blocks[name]
-            await self._see_off(queue)
+            await self._all_queues.see_off(queue)
             self._ready()  # what was owed to it goes elsewhere, now
             log.info("fleet.changed", change="removed", part=f"queue {name}")
-
-    def _make_queue(self, name: str, block: SinkConfig, sink: Sink | None = None) -> Queue:
-        return queue_parts(name, block, self._ready, self.ports, self.shares, sink)
-
-    def _join(self, where: dict[str, Queue], queue: Queue, block: SinkConfig) -> Queue:
-        where[queue.name], self._blocks[queue.name] = queue, block
-        if self._supervisor is not None:
-            self._supervisor.tend(queue)
-        return queue
-
-    async def _swap(self, queue: Queue, block: SinkConfig) -> None:
-        """Put a queue in the place of the one that has its name, and let it begin once that has ended."""
-        where = self.queues if queue.name in self.queues else self.own
-        former = where[queue.name]
-        queue.hold()
-        where[queue.name], self._blocks[queue.name] = queue, block
-        try:
-            await self._see_off(former)
-        finally:
-            queue.open()
-            if self._supervisor is not None:
-                self._supervisor.tend(queue)
-            self._ready()
-
-    async def _see_off(self, queue: Queue) -> None:
-        """End a queue that nobody finds any more."""
-        self._leaving.append(queue)
-        if self._supervisor is not None:
-            await self._supervisor.untend(queue)
-        await queue.retire(self._grace)
-        await closed(f"queue {queue.name}", queue.close)
-        self._leaving.remove(queue)
-        over: list[AnyKind] = [*queue.doubts, Kind.QUEUE_UNTAKEN, Kind.RECIPIENT_REFUSED]
-        for kind in over:
-            await self.ports.alarm.ended(kind, queue.name)
-        if queue.name not in self._blocks:
-            for edge in (Kind.QUEUE_FAILING, Kind.QUEUE_VANISHED):
-                await self.ports.alarm.ended(edge, queue.name)
 
     async def _sweep(self) -> None:
         """End the queues for notices that no mailbox has any more."""
         used = {QUARANTINE, self.usual_notices, *(parts.plan.notices for parts in self.parts.values())}
-        for name in [name for name in self.own if name not in used]:
-            queue = self.own.pop(name)
-            del self._blocks[name]
-            await self._see_off(queue)
-
-    def _every_queue(self) -> list[Queue]:
-        return [*self.queues.values(), *self.own.values()]
+        await self._all_queues.sweep(used)
 
     def _ready(self) -> None:
         for one in self.watchers.values():
@@ -393,7 +338,7 @@ class Fleet:
             former = self.outgoings[name]
             outgoing = self.outgoings[name] = built(block, lambda: block.build(name, self.ports.runtime))
             try:
-                queues = [self._make_queue(queue, self._blocks[queue]) for queue in sending_by(self._blocks, name)]
+                queues = [self._all_queues.make(queue, self._blocks[queue]) for queue in sending_by(self._blocks, name)]
             except BaseException:
                 self.outgoings[name] = former
                 raise
@@ -402,7 +347,7 @@ class Fleet:
             if name == self.alerts:
                 self.ports.alarm.send_by(outgoing)
             for queue in queues:
-                await self._swap(queue, self._blocks[queue.name])
+                await self._all_queues.swap(queue, self._blocks[queue.name])
             await closed(f"outgoing {name}", former.close)
             log.info("fleet.changed", change="replaced", part=f"outgoing {name}")
             return outgoing

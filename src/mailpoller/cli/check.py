@@ -215,7 +215,7 @@ def _check_send_to(address: str, *, live: bool, mailbox: str | None) -> None:
 
 async def _probe(config: Config, only: str | None, send_to: str | None, *, quiet: bool) -> list[dict[str, Any]]:
     """Every stage of every part, in the parts' order; each part's stages are printed when the part is through."""
-    from mailpoller.app import parts_to_probe
+    from mailpoller.assembly.probing import parts_to_probe
 
     turns = asyncio.Semaphore(PROBES_AT_ONCE)
     terminal = None if quiet else error_terminal()

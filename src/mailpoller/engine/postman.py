@@ -5,38 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 import structlog
 
-from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT
 from mailpoller.core.errors import (
-    ConfigError,
-    CredentialsRefused,
     LedgerUnavailable,
-    MachineTrouble,
     MailpollerError,
-    MessageRejected,
     TransientError,
-    machine_trouble,
 )
-from mailpoller.core.ports import Clock, Mail, Outbox, OutboxMail, Outgoing, Posting, RecipientState, Said
+from mailpoller.core.ports import Clock, Outbox, OutboxMail, Outgoing, Said
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
 from mailpoller.engine.senders import Identity, Senders
+from mailpoller.engine.sending import Round, Sending
 from mailpoller.storage.octet_files import OctetFiles
 
 log = structlog.get_logger(__name__)
 
-FIRST_WAIT = timedelta(minutes=1)
-"""Before a mail that was put off is tried again; doubled each time,"""
-LONGEST_WAIT = timedelta(hours=2)
-"""but never longer than this."""
 LOOK_AGAIN = timedelta(minutes=1)
 """How often it is looked whether a held identity may send, and whether anything is due that nobody told of."""
 UNTRIED_AFTER = timedelta(hours=1)
@@ -46,29 +36,6 @@ TIDY_EVERY = timedelta(hours=6)
 
 _AT_ONCE = 100
 """Mails that are taken from the ledger at once."""
-_LEDGER_AGAIN_S = 2.0
-
-
-@dataclass(slots=True)
-class Round:
-    """One identity at work: ``held`` and ``down`` say why it does not send, or nothing."""
-
-    identity: str
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """There may be something to send."""
-    insist: asyncio.Event = field(default_factory=asyncio.Event)
-    """There is a reason to try now, also after a failure."""
-    held: str = ""
-    down: str = ""
-    down_since: datetime | None = None
-    next_at: float = 0.0
-    """Monotonic; before it no further mail is begun, for the sake of the rate."""
-    at_work: bool = False
-    """Mails may be on their way."""
-    passed: int = 0
-    """Mails that the outgoing took or refused."""
-    suspects: dict[str, int] = field(default_factory=dict)
-    """Mails at which the outgoing had trouble, and how many had passed by then."""
 
 
 class Postman:
@@ -99,6 +66,7 @@ class Postman:
         self._clock = clock
         self._room = room
         self._keep = keep
+        self._sending = Sending(ledger, files, alarm, clock, room)
         self._rounds: dict[str, Round] = {}
         self._in_hand: set[str] = set()
         self._unwanted: set[str] = set()
@@ -166,7 +134,7 @@ class Postman:
             self._unwanted.discard(id)  # it waits as before
             raise
         if mail is not None and count:
-            await self._finished(mail)
+            await self._sending.finished(mail)
             self.wake(mail.identity)
         return count
 
@@ -327,7 +295,7 @@ class Postman:
             if mail.id not in self._in_hand and mail.id not in self._unwanted:
                 current = await self._ledger.outbox_mail(mail.id)
                 if current is not None and current.open:
-                    await self._concluded(current, dict.fromkeys(current.open, Said("deferred", reason)))
+                    await self._sending.concluded(current, dict.fromkeys(current.open, Said("deferred", reason)))
 
     async def _up(self, one: Round) -> None:
         one.down_since = None
@@ -360,7 +328,7 @@ class Postman:
                 self._in_hand.add(mail.id)
                 try:
                     # As whom it is sent is asked now: another configuration may hold since the last one.
-                    trouble = await self._send(one, self.senders.identities[one.identity], mail) or trouble
+                    trouble = await self._send_now(one, mail) or trouble
                 finally:
                     self._in_hand.discard(mail.id)
 
@@ -374,6 +342,10 @@ class Postman:
                     group.create_task(lane(), name=f"outbox {one.identity} {number}")
         return trouble
 
+    async def _send_now(self, one: Round, mail: OutboxMail) -> MailpollerError | None:
+        identity = self.senders.identities[one.identity]
+        return await self._sending.send(one, identity, self._outgoings.get(identity.name), mail)
+
     async def _pace(self, one: Round, identity: Identity, stop: asyncio.Event) -> None:
         if identity.rate is None:
             return
@@ -386,117 +358,6 @@ class Postman:
             finally:
                 for task in waiting:
                     task.cancel()
-
-    async def _send(self, one: Round, identity: Identity, mail: OutboxMail) -> MailpollerError | None:
-        """One mail to all who are still to get it. What it returns is the outgoing's trouble, and no word about the
-        mail is recorded then.
-
-        Trouble at the same mail again, when others have passed since, is that mail's: it is put off alone. Relays say
-        of a recipient that he does not take our sender, in words by which they mean all of our mail elsewhere."""
-        began = monotonic()
-        to = mail.open
-        if mail.intake == ACKNOWLEDGEMENT and self._clock.now() >= mail.gives_up_at:
-            return await self._concluded(mail, dict.fromkeys(to, Said("refused", "too late: the mail came long ago")))
-        try:
-            octets = await asyncio.to_thread(self._files.read, mail.digest)
-        except TransientError as error:
-            patient = isinstance(error, MachineTrouble)
-            await self._concluded(mail, dict.fromkeys(to, Said("deferred", str(error))), patient=patient)
-            return None
-        envelope = (identity.divert_to,) if identity.divert_to else to
-        try:
-            outgoing = self._outgoings.get(identity.name)
-            if outgoing is None:  # it has left since
-                return TransientError(f"the outgoing {identity.name} is not there")
-            said = await _post(outgoing, Mail(mail.sender, envelope, octets))
-        except (TransientError, CredentialsRefused, ConfigError) as error:
-            if one.passed <= one.suspects.get(mail.id, one.passed):
-                one.suspects.setdefault(mail.id, one.passed)
-                return error
-            said = dict.fromkeys(envelope, Said("deferred", str(error)))
-        except Exception as error:
-            if (trouble := machine_trouble(error)) is not None:
-                return TransientError(trouble)
-            log.exception("outbox.crashed", id=mail.id, identity=identity.name)
-            said = dict.fromkeys(envelope, Said("deferred", f"this is a bug: {type(error).__name__}"))
-        one.suspects.pop(mail.id, None)
-        one.passed += any(answer.state != "deferred" for answer in said.values())
-        if identity.divert_to:
-            said = dict.fromkeys(to, next(iter(said.values())))
-        return await self._concluded(mail, said, elapsed_s=round(monotonic() - began, 3))
-
-    async def _concluded(
-        self, mail: OutboxMail, said: Mapping[str, Said], *, patient: bool = False, **more: Any
-    ) -> MailpollerError | None:
-        """Commit what was said, and tell it. Returns trouble only if the ledger cannot be told and we stop.
-        ``patient``: it is put off for this machine's sake, however long it has waited."""
-        now = self._clock.now()
-        given_up = now >= mail.gives_up_at and not patient
-        states: dict[str, tuple[RecipientState, str]] = {}
-        for address, one in said.items():
-            state: RecipientState = one.state
-            words = one.words
-            if state == "deferred" and given_up:
-                state, words = "refused", f"given up after {_days(now - mail.accepted_at)}: {words}"
-            states[address] = state, words
-        left = [one for one in mail.open if states.get(one, ("waiting", ""))[0] in ("waiting", "deferred")]
-        due_at = now + waiting_time(mail.attempts) if left else None
-        while True:
-            try:
-                await self._ledger.outbox_answered(mail.id, states, due_at)
-                break
-            except LedgerUnavailable as error:
-                # Not until it is recorded may another mail go out here: it would be one more that a crash repeats.
-                log.warning("outbox.unrecorded", id=mail.id, reason=str(error))
-                await self._clock.sleep(_LEDGER_AGAIN_S)
-        self._tell(mail, states, **more)
-        if due_at is None:
-            await self._finished(mail)
-        return None
-
-    def _tell(self, mail: OutboxMail, states: Mapping[str, tuple[RecipientState, str]], **more: Any) -> None:
-        about = {"id": mail.id, "identity": mail.identity, "mailbox": mail.mailbox, "mid": mail.mid, **more}
-        attempt = mail.attempts + 1
-        words = {state: [said for found, said in states.values() if found == state] for state, _ in states.values()}
-        if taken := words.get("accepted"):
-            log.info("outbox.sent", **about, recipients=len(taken), attempt=attempt, answer=taken[0])
-        if later := words.get("deferred"):
-            log.warning("outbox.deferred", **about, recipients=len(later), attempt=attempt, answer=later[0])
-            self._note(mail, "outbox.deferred", later)
-        if never := words.get("refused"):
-            log.warning("outbox.refused", **about, recipients=len(never), attempt=attempt, answer=never[0])
-            self._note(mail, "outbox.refused", never)
-
-    def _note(self, mail: OutboxMail, event: str, words: Sequence[str]) -> None:
-        """For ``mailpoller errors``: of the outgoing, and of the mailbox that it answered for."""
-        count = f"{len(words)} of {len(mail.recipients)} recipients: " if len(mail.recipients) > 1 else ""
-        self._alarm.fault(mail.identity, event, f"sent, {mail.id[:12]}: {count}{words[0]}", mail.mid)
-        if mail.mailbox and mail.mailbox != mail.identity:
-            self._alarm.fault(mail.mailbox, event, f"sent, {mail.id[:12]}: {count}{words[0]}", mail.mid)
-
-    async def _finished(self, mail: OutboxMail) -> None:
-        self._room.octets = max(0, self._room.octets - mail.size)
-        await asyncio.to_thread(self._files.drop, [mail.digest])
-
-
-async def _post(outgoing: Outgoing, mail: Mail) -> Mapping[str, Said]:
-    if isinstance(outgoing, Posting):
-        return await outgoing.post(mail)
-    try:
-        answer = await outgoing.send(mail)
-    except MessageRejected as error:
-        return dict.fromkeys(mail.recipients, Said("refused", str(error)))
-    return dict.fromkeys(mail.recipients, Said("accepted", str(answer)))
-
-
-def waiting_time(attempts: int) -> timedelta:
-    """How long a mail waits after its next attempt, if it had so many before."""
-    return min(LONGEST_WAIT, FIRST_WAIT * float(2 ** min(attempts, 10)))
-
-
-def _days(passed: timedelta) -> str:
-    hours = passed / timedelta(hours=1)
-    return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} hours"
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:
