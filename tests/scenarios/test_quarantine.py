@@ -181,3 +181,32 @@ def test_killed_while_it_is_released_it_is_neither_lost_nor_twice_in_the_queue(
         daemon.until_said("service.started")
         daemon.until(lambda: ask(site, "quarantine", "release", mid).code == 0)
         assert in_queue(site) == Counter(["human", "robot one"]) and held(site) == {}
+
+
+def test_attachments_stay_in_the_quarantine_until_somebody_lets_them_out(site: Site) -> None:
+    whole = (
+        b"From: a@customer.example\r\nSubject: bill\r\nMessage-ID: <b@x>\r\nMIME-Version: 1.0\r\n"
+        b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n\r\ntext\r\n'
+        b'--b\r\nContent-Type: application/pdf; name="bill.pdf"\r\n\r\n%PDF-1.4\r\n--b--\r\n'
+    )
+    site.settings["mailboxes"]["support"]["attachments"] = {"strip": [".pdf"]}
+    site.settings["queues"]["support"]["payload"] = "parsed"
+    with site.run() as daemon:
+        draft = site.directory / "box" / "tmp" / "bill.x.host"
+        draft.write_bytes(whole)
+        draft.rename(site.directory / "box" / "new" / draft.name)
+        carried(site, daemon, "human")
+        assert in_queue(site) == {"bill": 1, "human": 1}
+        (event,) = [one for one in site.events() if one["data"]["subject"] == "bill"]
+        (told,) = event["data"]["attachments"]
+        assert (told["name"], told["removed"], told["start"], told["end"]) == ("bill.pdf", True, 0, 0)
+        assert b"PDF" not in json.dumps(event).encode()
+        (mid,) = held(site, "--reason", "attachments").values()
+        assert mid == event["id"]
+        assert whole in ask(site, "quarantine", "export", mid).out.encode()
+        # Today's policy removes it again, so it stays, and nothing comes twice.
+        assert ask(site, "quarantine", "retry", mid).code != 0
+        assert ask(site, "quarantine", "release", mid, "--queue", "other").code == 0
+        assert in_queue(site, "other") == {"bill": 1}
+        assert held(site) == {}
+    assert in_queue(site) == {"bill": 1, "human": 1}

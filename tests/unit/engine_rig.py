@@ -137,6 +137,7 @@ class Rig:
             rules=rules,
             conversations=conversations,
             brake=brake_of(self.config),
+            removal=self.config.removal(),
         )
         parts = self.fleet.add_mailbox(MailboxPlan(name, self.config, pipeline, reachable=reachable, scope=scope))
         self.watcher, self.runner, self.judge = parts.watcher, parts.runner, parts.judge

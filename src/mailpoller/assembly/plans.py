@@ -34,14 +34,15 @@ def plan_of(config: Config, mailbox: str, fleet: Fleet, rules: Mapping[str, Rule
     """How the configuration wants a mailbox to be polled. The queue for its notices is made in the fleet if nobody has
     an equal one. Raises :class:`~mailpoller.core.errors.ConfigError` if something is wrong with it."""
     block = config.require(mailbox)
-    reachable = _reachable(config, mailbox)
+    reachable = config.reachable(mailbox)
     return MailboxPlan(
         mailbox,
         block,
         pipeline_of(config, mailbox, rules, brake=brake_of(block)),
         notices=notices_of(config, mailbox, fleet),
         reachable=reachable,
-        bodies_wanted=_bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
+        bodies_wanted=block.removal() is not None
+        or _bodies_wanted(config, [rules[rule] for rule in config.rules_of(mailbox)], reachable),
         scope=_scope(config),
     )
 
@@ -58,7 +59,7 @@ def notices_of(config: Config, mailbox: str, fleet: Fleet) -> str:
 def recipe_of(config: Config, mailbox: str) -> object:
     """All that a plan is made of: two configurations for which it is equal want the mailbox polled alike."""
     block = config.mailboxes[mailbox]
-    reachable = _reachable(config, mailbox)
+    reachable = config.reachable(mailbox)
     return (
         written_out(block),
         config.quarantine_of(mailbox),
@@ -175,6 +176,7 @@ def pipeline_of(
         policies=block.policies(),
         conversations=conversations.finder() if conversations is not None else None,
         arrival=arrival_of(block),
+        removal=block.removal(),
         oversize=block.oversize,
         marker=config.service.quarantine_marker,
         max_hops=block.max_hops,
@@ -186,19 +188,6 @@ def pipeline_of(
 def arrival_of(block: SourceConfig) -> Arrival:
     """What tells how mail came to a mailbox."""
     return Arrival(block.own_addresses(), declared=block.address is not None, trust=block.trust())
-
-
-def _reachable(config: Config, mailbox: str) -> frozenset[str]:
-    """The queues that the default and the rules can send this mailbox's mail to, read off the blocks' own
-    references."""
-    block = config.mailboxes[mailbox]
-    names = {block.default_queue} if block.default_queue else set()
-    names.update(policy.queue for policy in block.policies().values() if policy.queue)
-    if not block.force_default_queue:
-        for rule in config.rules_of(mailbox):
-            names.update(name for _, section, name in references_of(config.rules[rule]) if section == "queues")
-            names.update(one.name for one in config.rules[rule].destinations)
-    return frozenset(names)
 
 
 def _scope(config: Config) -> Scope:

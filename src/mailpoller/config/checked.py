@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from mailpoller.config import sections
 from mailpoller.config.extras import missing_extras
-from mailpoller.config.fields import needed_files_of, secrets_of
+from mailpoller.config.fields import needed_files_of, references_of, secrets_of
 from mailpoller.config.model import PRODUCTION, AlertsConfig, Quarantine, QuarantineStoreConfig, ServiceConfig
 from mailpoller.config.node import Node, join
 from mailpoller.config.problems import ConfigErrors, Problem
@@ -103,6 +103,18 @@ class Config:
         block, sets = self.mailboxes[mailbox], self.of(sections.RULE_SETS)
         named = [rule for one in block.rule_sets for rule in sets[one].rules]
         return tuple(dict.fromkeys((*named, *block.rules)))
+
+    def reachable(self, mailbox: str) -> frozenset[str]:
+        """The queues that the default, the policies and the rules can send this mailbox's mail to, read off the blocks'
+        own references."""
+        block = self.mailboxes[mailbox]
+        names = {block.default_queue} if block.default_queue else set()
+        names.update(policy.queue for policy in block.policies().values() if policy.queue)
+        if not block.force_default_queue:
+            for rule in map(self.rules.__getitem__, self.rules_of(mailbox)):
+                names.update(name for _, section, name in references_of(rule) if section == sections.QUEUES.key)
+                names.update(one.name for one in rule.destinations)
+        return frozenset(names)
 
     @property
     def mailboxes(self) -> Mapping[str, SourceConfig]:

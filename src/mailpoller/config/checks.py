@@ -64,6 +64,7 @@ def agreement(config: Config) -> Iterator[Problem]:
     yield from _paths(config)
     yield from _envelopes(config)
     yield from _blobs(config)
+    yield from _octets(config)
 
 
 def disabled(config: Config, outgoings: Iterable[str]) -> Iterator[Problem]:
@@ -134,6 +135,24 @@ def _envelopes(config: Config) -> Iterator[Problem]:
                     f"the outgoing {used} sends to whom the header names, under our own name alone: a message cannot "
                     "be redirected by it; forward it, or name another outgoing"
                 )
+
+
+def _octets(config: Config) -> Iterator[Problem]:
+    """Attachments that are to be removed, and a queue that gets them all the same."""
+    for name, block in config.mailboxes.items():
+        if name in config.incomplete or block.removal() is None:
+            continue
+        try:
+            reached = sorted(config.reachable(name))
+        except KeyError:
+            continue  # a name that leads nowhere, which is told
+        if carrying := [one for one in reached if one in config.queues and config.queues[one].carries_octets]:
+            node, rest = locate(_node(config, ("mailboxes", name)), ("attachments",))
+            yield node.problem(
+                f"attachments cannot be kept from {', '.join(carrying)}, which gets the whole message: let its mail go "
+                "to queues without octets, or keep the attachments",
+                key=rest,
+            )
 
 
 MAX_CHAIN = 20

@@ -20,7 +20,8 @@ class Attachment:
     the raw octets, ``encoding`` is its Content-Transfer-Encoding, so that it can be cut out without a second parse.
     ``within``: ``tnef`` if it lies inside of such an attachment, where no offsets lead; else "". ``detected_type``:
     what its octets are of, "" if they have no signature. ``macros``: it holds programs that run when it is opened.
-    ``encrypted``: it cannot be read without a key. All three are told without unpacking anything.
+    ``encrypted``: it cannot be read without a key. All three are told without unpacking anything. ``removed``: its
+    octets are in the quarantine alone.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Attachment:
     detected_type: str = ""
     macros: bool = False
     encrypted: bool = False
+    removed: bool = False
 
 
 @record

@@ -165,6 +165,11 @@ class SinkConfig(Component):
         return False
 
     @property
+    def carries_octets(self) -> bool:
+        """True if whoever reads the queue gets the octets of a message, attachments and all."""
+        return self.octets_wanted
+
+    @property
     def octets_wanted(self) -> bool:
         """True if the queue is to hold the raw octets."""
         return self.raw or self.payload == "raw"

@@ -34,8 +34,11 @@ from mailpoller.core.literals import (
 from mailpoller.core.message import Account
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Source
+from mailpoller.core.removal import Removal
 from mailpoller.core.reply_charset import PRESETS, Euro, Preset, Replies, ReplyCharset, WrittenCharset
 from mailpoller.core.standing import ROOT, Department, Standing
+
+_STRIPPED = r"^([A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\*)|\.[^\s/\\]+|macros|encrypted)$"
 
 
 class SenderFile(Block):
@@ -108,6 +111,26 @@ def _policy(written: PolicyWord | ClassPolicy) -> Policy:
         return Policy(written)
     senders, files = spared(written.except_)
     return Policy(written.action, written.queue or "", senders, files)
+
+
+class StripConfig(Block):
+    """Which attachments are removed."""
+
+    strip: list[Annotated[str, StringConstraints(pattern=_STRIPPED, max_length=127)]] = Field(
+        min_length=1, max_length=1000
+    )
+    """Each a media type, declared or detected (``application/x-msdownload``, ``image/*``), the end of a name
+    (``.exe``), ``macros`` or ``encrypted``."""
+
+    def removal(self) -> Removal:
+        """The same as the engine reads it."""
+        written = {one.lower() for one in self.strip}
+        return Removal(
+            types=frozenset(one for one in written if "/" in one),
+            suffixes=tuple(sorted(one for one in written if one.startswith("."))),
+            macros="macros" in written,
+            encrypted="encrypted" in written,
+        )
 
 
 class AuthenticationConfig(Block):
@@ -201,6 +224,10 @@ class SourceConfig(Component):
     """The same for the class ``bulk``."""
     reports: PolicyWord | ClassPolicy = "deliver"
     """The same for the class ``report``."""
+    attachments: Literal["keep", "digest"] | StripConfig = "keep"
+    """What becomes of attachments where the mailbox is not ``trusted``. ``digest``: queues are told their names, sizes
+    and digests alone; ``{strip: [.exe, macros]}``: so of some. The whole message is held in quarantine then. Its queues
+    cannot be ones that hold octets."""
 
     brake: BrakeConfig | None = None
     """Quarantines what one sender writes beyond a number of mails, as two programs do that answer one another. None:
@@ -298,6 +325,12 @@ class SourceConfig(Component):
         """What is done to delivered mail long after it was settled; None: nothing."""
         return None if self.mode == "shadow" else self.disposition.later
 
+    def removal(self) -> Removal | None:
+        """Which attachments go no further than the quarantine; None: all are kept."""
+        if self.trusted or self.attachments == "keep":
+            return None
+        return self.attachments.removal() if isinstance(self.attachments, StripConfig) else Removal(every=True)
+
     def policies(self) -> Mapping[MailClass, Policy]:
         """What becomes of each class that is not simply delivered."""
         made = {kind: _policy(getattr(self, key)) for kind, key in POLICIES.items()}
@@ -305,6 +338,8 @@ class SourceConfig(Component):
 
     def findings(self) -> Iterable[Finding]:
         yield from super().findings()
+        if self.trusted and self.attachments != "keep":
+            yield Finding("attachments", "the mailbox is trusted, so all attachments are kept")
         if _policy(self.auto_replies).delivers and "bounces" not in self.model_fields_set:
             text = "bounces are a class of their own, and are quarantined: say bounces, too (deliver if you want them)"
             yield Finding("auto_replies", text)

@@ -12,12 +12,14 @@ from mailpoller.core.record import record
 
 @record
 class Deliver:
-    """Bring the message to ``queues`` (at least one, none twice)."""
+    """Bring the message to ``queues`` (at least one, none twice). ``held``: what was removed from it, in words, for
+    which the whole is held in quarantine beside them; empty: nothing was."""
 
     queues: tuple[str, ...]
     attributes: Attributes = NONE_SAID
     rules: tuple[str, ...] = ()
     """The names of the rules that matched, in order; empty when only the mailbox's defaults spoke."""
+    held: str = ""
 
 
 @record

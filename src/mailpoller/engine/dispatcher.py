@@ -26,6 +26,7 @@ from mailpoller.core.identity import mint_delivery_id
 from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
 from mailpoller.core.record import record
+from mailpoller.core.removal import ATTACHMENTS
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
@@ -74,8 +75,11 @@ class Judged:
 
     @property
     def quarantined(self) -> bool:
-        """True if it is held where a human looks."""
-        return QUARANTINE in self.receipts
+        """True if it is held where a human looks, and not for what was removed from it alone."""
+        if QUARANTINE not in self.receipts:
+            return False
+        verdict = self.verdict
+        return not (isinstance(verdict, Deliver) and verdict.held and self.receipts.keys() >= set(verdict.queues))
 
 
 @record
@@ -112,8 +116,15 @@ def _attributes(verdict: Verdict, *, quarantined: bool) -> Attributes:
         return verdict.attributes if isinstance(verdict, Deliver) else NONE_SAID
     if isinstance(verdict, Quarantine):
         return verdict.attributes
+    if isinstance(verdict, Deliver) and verdict.held:
+        return replace(verdict.attributes, reason=ATTACHMENTS, detail=verdict.held)
     # A retry is judged anew, and the verdict no longer says that a queue refused it before.
     return replace(verdict.attributes if isinstance(verdict, Deliver) else NONE_SAID, reason="refused")
+
+
+def _holds(verdict: Verdict) -> bool:
+    """True if it is delivered, and held in quarantine for what was removed from it."""
+    return isinstance(verdict, Deliver) and bool(verdict.held)
 
 
 def traits_of(judged: Judged) -> Traits:
@@ -183,6 +194,8 @@ class Dispatcher:
         missing = [name for name in judged.route if name not in judged.receipts]
         if not missing:
             return
+        if len(missing) > 1 and _holds(judged.verdict):
+            missing.remove(QUARANTINE)  # last, for a queue may refuse it, and then it is there for that
         renderer = self._renderer(judged)
         for name in missing:
             judged.deliveries[name] = self._delivery(judged, name, renderer)
@@ -192,6 +205,8 @@ class Dispatcher:
         if not judged.claim.route:
             return self._today(judged)
         recorded = tuple(self._present_name(name) for name in judged.claim.route)
+        if _holds(judged.verdict):  # perhaps since today
+            recorded = (*recorded, QUARANTINE)
         known = tuple(dict.fromkeys(name for name in recorded if self.queue(name) is not None))
         if len(known) == len(dict.fromkeys(recorded)):
             return known
@@ -205,8 +220,8 @@ class Dispatcher:
     def _today(self, judged: Judged) -> tuple[str, ...]:
         """Where the verdict sends it."""
         match judged.verdict:
-            case Deliver(queues=queues):
-                return queues
+            case Deliver(queues=queues, held=held):
+                return (*queues, QUARANTINE) if held else queues
             case Quarantine():
                 return (QUARANTINE,)
             case Discard():
@@ -241,6 +256,9 @@ class Dispatcher:
         queue's sake.
         """
         await self._round(batch)
+        for judged in batch:
+            if _holds(judged.verdict) and not judged.deliveries and QUARANTINE not in judged.receipts:
+                judged.deliveries[QUARANTINE] = self._delivery(judged, QUARANTINE, self._renderer(judged))
         if again := [judged for judged in batch if judged.deliveries and judged.waits_for is None]:
             await self._round(again)
         outcomes: list[Outcome] = []

@@ -16,6 +16,7 @@ from mailpoller.core.errors import machine_trouble
 from mailpoller.core.message import Message
 from mailpoller.core.policy import USUAL, Policy, is_from
 from mailpoller.core.ports import Rule
+from mailpoller.core.removal import Removal
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.verdict import Deliver, Discard, Judgement, Match, Quarantine, Verdict
 from mailpoller.engine.brake import Brake
@@ -65,6 +66,7 @@ class Pipeline:
     6. The policy of the message's class, if there is one that does not except its sender: quarantined or discarded
        with the class for a reason, or a queue in place of those that rules named. It is not asked if a rule ended the
        judging, or named a queue because of the class.
+       What is delivered in the end goes without the attachments that ``removal`` takes, and is held in quarantine.
     7. ``default_queue`` if no rule named one; without it the message is quarantined as ``no-queue``.
 
     A rule that raises has a bug that every retry would meet again: the message is quarantined as ``rule-failed``,
@@ -87,6 +89,7 @@ class Pipeline:
         rules: Sequence[Rule] = (),
         conversations: ConversationFinder | None = None,
         arrival: Arrival | None = None,
+        removal: Removal | None = None,
         max_hops: int = 100,
         brake: Brake | None = None,
     ) -> None:
@@ -108,8 +111,11 @@ class Pipeline:
         """What the rules cost."""
         self._conversations = conversations
         self._arrival = arrival or Arrival()
-        self.needs_body = any(getattr(rule, "needs_body", True) for rule in self._rules) or (
-            conversations is not None and conversations.needs_body
+        self._removal = removal
+        self.needs_body = (
+            removal is not None
+            or any(getattr(rule, "needs_body", True) for rule in self._rules)
+            or (conversations is not None and conversations.needs_body)
         )
         """True if a rule may look below the header (one that does not say may), so that a large body is worth parsing
         in a thread before :meth:`judge`."""
@@ -209,7 +215,20 @@ class Pipeline:
         named = tuple(dict.fromkeys((*named, *beside)))
         if not named:
             return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
-        return Deliver(named, Attributes(topic, priority, tuple(tags)), tuple(matched))
+        held = self._remove(message) if self._removal is not None else ""
+        return Deliver(named, Attributes(topic, priority, tuple(tags)), tuple(matched), held)
+
+    def _remove(self, message: Message) -> str:
+        """Remove attachments from what queues are told; what that was, in words."""
+        assert self._removal is not None
+        if any(one.what == "body" for one in message.body.undone):
+            return "what is attached to it could not be told"
+        of = len(message.body.attachments)
+        body, number = self._removal.applied(message.body)
+        if not number:
+            return ""
+        message.take_body(body)
+        return f"of {of} attachments {number} are here alone"
 
     def _excepted(self, message: Message, policy: Policy) -> bool:
         """True if the policy leaves the sender alone."""

@@ -164,10 +164,13 @@ class Releases:
             return "held", f"today's rules say so again: {verdict.reason}"
         if isinstance(verdict, Discard):
             return "discarded", f"today's rules say so: {verdict.reason}"
-        for name in judged.route:
+        route = [name for name in judged.route if name != QUARANTINE]
+        for name in route:
             if name in judged.deliveries:
                 await self._note(held, await self._deliver(name, judged.deliveries[name]))
-        return "delivered", ", ".join(judged.route)
+        if isinstance(verdict, Deliver) and verdict.held:
+            return "held", f"{', '.join(route)} has it, and {verdict.held}"
+        return "delivered", ", ".join(route)
 
     # --- released ------------------------------------------------------------------------------------------------
     async def _release(self, held: Quarantined, raw: RawMessage, queue: str | None, by: str) -> Outcome:

@@ -13,6 +13,7 @@ from typing import Any
 from mailpoller.core.delivery import QUARANTINE, Delivery
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.quarantined import Quarantined
+from mailpoller.core.removal import ATTACHMENTS
 from mailpoller.mail.parser import UNPARSED
 
 LONGEST_LINE = 1 << 20
@@ -59,7 +60,9 @@ def described(delivery: Delivery, now: datetime) -> Quarantined:
         generation=raw.claim.generation,
         repeat_of=facts.get("repeat_of"),
         flags=raw.flags[:100],
-        notice_owed=not facts.get("looped"),  # a notice by mail of our own mail would come back as the next one
+        # A notice by mail of our own mail would come back as the next one; and a message that its queues have is no
+        # trouble that anybody has to be told of.
+        notice_owed=not facts.get("looped") and said.reason != ATTACHMENTS,
     )
 
 

@@ -71,6 +71,10 @@ class MaildirQueueConfig(SinkConfig):
     min_free: Size = 64_000_000
     """Octets of the disk that are left free: below this nothing is delivered."""
 
+    @property
+    def carries_octets(self) -> bool:
+        return True
+
     def build(self, name: str, runtime: Runtime) -> MaildirQueue:
         """The sink. Opens nothing."""
         return MaildirQueue(name, self, runtime.clock)

@@ -78,6 +78,10 @@ class CommandQueueConfig(SinkConfig):
             )
             yield Finding("command", text)
 
+    @property
+    def carries_octets(self) -> bool:
+        return self.stdin == "raw" or self.octets_wanted
+
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink. Starts nothing."""
         path = os.environ.get("PATH") or _PATH

@@ -14,6 +14,10 @@ __all__ = ["ImapQueueConfig"]
 class ImapQueueConfig(ImapQueueSettings):
     """Put each message into a folder of another mailbox (APPEND, RFC 3501 section 6.3.11), below one field of ours."""
 
+    @property
+    def carries_octets(self) -> bool:
+        return True
+
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink. Opens nothing; raises :class:`ConfigError` for a CA file of no use."""
         from mailpoller.sinks.imap.sink import ImapQueue

@@ -109,6 +109,10 @@ class LmtpQueueConfig(SinkConfig):
         if self.server().tls == "none" and self.host is not None and not _on_this_machine(self.host):
             yield Finding("tls", "messages go to another machine in clear: starttls-required and tls do not let them")
 
+    @property
+    def carries_octets(self) -> bool:
+        return True
+
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink. Opens nothing."""
         agent = Agent(self.server(), self.sender or "")

@@ -61,6 +61,10 @@ class SmtpQueueConfig(SinkConfig):
         if self.outgoing is None:
             yield Finding("outgoing", NO_OUTGOING, "error")
 
+    @property
+    def carries_octets(self) -> bool:
+        return True
+
     def build(self, name: str, runtime: Runtime) -> Sink:
         """The sink. Raises :class:`ConfigError` if there is no such outgoing."""
         return SmtpQueue(*self.parts(name, runtime))

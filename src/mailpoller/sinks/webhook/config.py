@@ -163,6 +163,10 @@ class WebhookSettings(SinkConfig):
         return PRESETS.get(self.preset)
 
     @property
+    def carries_octets(self) -> bool:
+        return self.takes_octets or self.octets_wanted
+
+    @property
     def takes_octets(self) -> bool:
         """True if the body is the message as it came."""
         return self.program is not None or self.mode == "raw"
