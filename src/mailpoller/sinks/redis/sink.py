@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -13,6 +13,7 @@ from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import LOOK_AGAIN, Durability
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
+from mailpoller.core.parts import parts
 from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.redis import durability
@@ -59,7 +60,8 @@ class RedisQueue:
         await self._look_again()
         refusals = {one.delivery_id: self._too_large(one) for one in batch if self._size(one) > self._config.max_size}
         answers: list[Receipt] = []
-        for part in _parts([one for one in batch if one.delivery_id not in refusals], self._size):
+        taken = (one for one in batch if one.delivery_id not in refusals)
+        for part in parts(taken, self._size, octets=CALL_OCTETS, messages=CALL_MESSAGES):
             answers += await self._hold(part)
         receipts = iter(answers)
         return [refusals.get(one.delivery_id) or next(receipts) for one in batch]
@@ -242,16 +244,3 @@ class RedisQueue:
 
 def _text(octets: bytes | str) -> str:
     return octets.decode("ascii", "replace") if isinstance(octets, bytes) else octets
-
-
-def _parts(batch: Sequence[Delivery], size: Callable[[Delivery], int]) -> Iterator[list[Delivery]]:
-    part: list[Delivery] = []
-    octets = 0
-    for one in batch:
-        if part and (len(part) >= CALL_MESSAGES or octets + size(one) > CALL_OCTETS):
-            yield part
-            part, octets = [], 0
-        part.append(one)
-        octets += size(one)
-    if part:
-        yield part

@@ -14,8 +14,8 @@ from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret, Size
 from mailpoller.sinks.webhook.guard import effective, is_metadata, is_metadata_name, literal
 from mailpoller.sinks.webhook.presets import PRESETS, Preset, PresetName
-from mailpoller.sinks.webhook.shapes import Mode
 from mailpoller.sinks.webhook.url import HookUrl
+from mailpoller.wire.cloudevents import Mode
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import Wait
 from mailpoller.wire.oauth import OAuthAuth

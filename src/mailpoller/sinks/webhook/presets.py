@@ -14,11 +14,11 @@ import pybase64
 from mailpoller.core.record import record
 from mailpoller.sinks.webhook.answers import REFUSES
 from mailpoller.sinks.webhook.signature import mailroom_token
+from mailpoller.wire.cloudevents import RFC822
 
 PresetName = Literal["generic", "rails", "gitlab", "discourse", "redmine", "osticket", "mailgun", "sendgrid"]
 
 FORM = "application/x-www-form-urlencoded"
-RFC822 = "message/rfc822"
 
 
 @record

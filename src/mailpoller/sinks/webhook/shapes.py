@@ -5,24 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from typing import Literal
-from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.record import record
-from mailpoller.sinks.webhook.presets import RFC822, Login, Preset
+from mailpoller.sinks.webhook.presets import Login, Preset
 from mailpoller.sinks.webhook.signature import sign
+from mailpoller.wire.cloudevents import Mode, content_of, written
 
-Mode = Literal["structured", "binary", "raw"]
-
-STRUCTURED = "application/cloudevents+json; charset=UTF-8"
 BATCH = "application/cloudevents-batch+json; charset=UTF-8"
 LINES = "application/x-ndjson"
 """One event a line; an event has no line break in it."""
-
-_PLAIN = "".join(chr(one) for one in range(0x21, 0x7F) if chr(one) not in '"%')
-"""Characters of a header's value that stay as they are (section 3.1.3.2)."""
 
 
 @record
@@ -64,12 +57,11 @@ def request_of(
     elif batched:
         fields["content-type"] = BATCH
         body = b"[" + b",".join(one.event.structured() for one in deliveries) + b"]"
-    elif mode == "structured":
-        fields["content-type"] = STRUCTURED
-        body = first.event.structured()
     else:
-        fields |= context_fields(first.event.context(), raw=mode == "raw")
-        body = bytes(first.raw.octets.view()) if mode == "raw" else first.event.data()
+        content = content_of(first, mode)
+        fields |= {f"ce-{name}": written(value) for name, value in content.attributes.items()}
+        fields["content-type"] = content.content_type
+        body = content.body
     if (preset is not None or mode == "raw") and first.raw.truncated:
         fields["mailpoller-truncated"] = str(first.raw.announced or "true")
     fields |= _authorization(preset, login)
@@ -78,16 +70,6 @@ def request_of(
     if keys:
         fields["webhook-signature"] = sign(keys, name, login.now, body)
     return Request(fields, body)
-
-
-def context_fields(context: Mapping[str, str], *, raw: bool) -> dict[str, str]:
-    """The attributes as header fields. ``raw``: the body is not ``data``, so what describes ``data`` is left away."""
-    found = {name: value for name, value in context.items() if name != "datacontenttype"}
-    if raw:
-        found.pop("dataschema", None)
-    fields = {f"ce-{name}": quote(value, safe=_PLAIN, errors="replace") for name, value in found.items()}
-    fields["content-type"] = RFC822 if raw else context.get("datacontenttype", "application/json")
-    return fields
 
 
 def _authorization(preset: Preset | None, login: Login) -> dict[str, str]:
