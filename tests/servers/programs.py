@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +36,14 @@ PROGRAMS = {row.name: row for row in rows(TABLE.read_text("utf-8"))}
 
 
 def found(name: str) -> str | None:
-    """Where the program is: on PATH, else the file that proves it. None if it is nowhere. KeyError if the table lacks
-    it."""
+    """Where the program is: beside this Python, in Debian's ``/usr/lib`` (PATH may have a wrapper that wants to be
+    root), on PATH, else the file that proves it. None if it is nowhere. KeyError if the table lacks it."""
     row = PROGRAMS[name]
-    on_path = shutil.which(name)
-    if on_path is not None:
-        return on_path
     below = os.environ.get("COURIER_ROOT", "/") if row.wanted_for == "unpacked" else "/"
-    return next((str(path) for proof in row.proofs if (path := Path(below, proof)).exists()), None)
+    proofs = [path for proof in row.proofs if (path := Path(below, proof)).exists()]
+    first = [Path(sys.executable).with_name(name), *(path for path in proofs if path.is_relative_to("/usr/lib"))]
+    here = next((str(path) for path in first if path.exists()), None)
+    return here or shutil.which(name) or next(map(str, proofs), None)
 
 
 def find(name: str) -> str:

@@ -1,0 +1,95 @@
+"""The blocks of queues at message brokers: what contradicts itself is refused, what may lose mail is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mailpoller.sinks.nats import NatsQueueConfig
+from mailpoller.sinks.nats.config import NatsQueueSettings
+from mailpoller.sinks.rabbitmq import RabbitmqQueueConfig
+from mailpoller.sinks.rabbitmq.config import RabbitmqQueueSettings
+
+
+def nats(**more: Any) -> NatsQueueConfig:
+    return NatsQueueConfig(
+        **{"type": "nats", "host": "nats.example.com", "stream": "MAIL", "subject": "mail.x", **more}
+    )
+
+
+def rabbitmq(**more: Any) -> RabbitmqQueueConfig:
+    usual = {"type": "rabbitmq", "host": "r.example.com", "username": "us", "password": "x", "queue": "support"}
+    return RabbitmqQueueConfig(**{name: value for name, value in {**usual, **more}.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"subject": "mail.*"}, "subject"),
+        ({"subject": "mail..x"}, "subject"),
+        ({"subject": "mail.{queue}"}, "subject"),
+        ({"subject": "mail.x\r\nPUB y 0"}, "subject"),
+        ({"stream": "a.b"}, "stream"),
+        ({"stream": "a b"}, "stream"),
+        ({"username": "us"}, "go together"),
+        ({"token": "t", "username": "us", "password": "p"}, "exclude"),
+        ({"monitoring": ["ftp://h"]}, "monitoring"),
+        ({"monitoring": ["http://u:p@h:8222"]}, "monitoring"),
+        ({"client_key": "/k"}, "client_certificate"),
+    ],
+)
+def test_a_nats_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        nats(**more)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"queue": None}, "where to"),
+        ({"queue": "Müll"}, "ASCII"),
+        ({"queue": "q" * 256}, "name"),
+        ({"routing_key": "x"}, "for an exchange"),
+        ({"password": None}, "go together"),
+        ({"username": None, "password": None}, "log in"),
+        ({"vhost": ""}, "name"),
+    ],
+)
+def test_a_rabbitmq_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        rabbitmq(**more)
+
+
+def test_a_certificate_is_a_login_and_the_port_follows_tls() -> None:
+    assert rabbitmq(username=None, password=None, client_certificate="/c").effective_port == 5671
+    assert rabbitmq(tls="none").effective_port == 5672
+    assert rabbitmq(port=1).effective_port == 1
+
+
+@pytest.mark.parametrize(
+    ("block", "keys"),
+    [
+        (nats(), set()),
+        (nats(durability="declared"), {"durability"}),
+        (nats(tls="none"), {"tls"}),
+        (nats(tls="none", host="127.0.0.1"), set()),
+        (nats(tls="none", host="127.0.0.1", others=["n.example.com"]), {"tls"}),
+        (rabbitmq(), set()),
+        (rabbitmq(durability="warn", tls="none"), {"durability", "tls"}),
+        (rabbitmq(tls="none", host="localhost"), set()),
+    ],
+)
+def test_what_may_lose_mail_or_show_it_is_said(
+    block: NatsQueueSettings | RabbitmqQueueSettings, keys: set[str]
+) -> None:
+    assert {finding.key for finding in block.findings()} == keys
+
+
+@pytest.mark.parametrize(("module", "library"), [("nats", "nats"), ("rabbitmq", "aiormq")])
+def test_the_library_is_not_imported_before_a_queue_is_built(module: str, library: str) -> None:
+    program = f"import sys, mailpoller.sinks.{module}; sys.exit({library!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
