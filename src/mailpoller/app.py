@@ -284,6 +284,7 @@ async def assemble(
                 "control": control.serve,
                 "outbox": lambda ended: outbox.postman.run(ended, stop),
                 "acknowledgements": outbox.acknowledger.run,
+                "outgoing events": outbox.events.run,
                 "lacking": lacking.run,
                 "notices": notices.run,
                 "takeover": bring_over,

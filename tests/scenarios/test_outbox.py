@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mailpoller.testing import builders
 from scenarios.harness import Site
 from servers.command import Said, mailpoller
 from servers.dovecot import Dovecot
@@ -172,3 +173,26 @@ def test_a_customers_mail_is_answered_and_the_next_one_finds_the_same_conversati
     assert reply["In-Reply-To"] == reply["References"] == "<question@customer.example>"
     assert reply["Subject"] == "Re: order"
     assert (second["id"], second["verified"]) == (story["mid"], True)
+
+
+def test_what_became_of_a_mail_is_told_and_its_bounce_finds_it(tmp_path: Path, dovecot: Dovecot, user: str) -> None:
+    told = tmp_path / "queue" / "told.db"
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        site.imap("support", dovecot.imap_port, user, address="support@x.example")
+        site.settings["queues"]["told"] = {"type": "sqlite", "path": str(told)}
+        site.settings["intakes"]["desk"]["events"] = "told"
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            sent = ask(site, "send", "--mailbox", "support", "--key", "1", "--json", stdin=ENTRY).json
+            daemon.until(lambda: site.events(told))
+            bounce = builders.bounce(to="support@x.example", failed="ada@customer.example")
+            returned = f"Message-ID: {sent['message_id']}\r\nSubject: Hello".encode()
+            dovecot.deliver_all(user, [bounce.replace(b"Subject: Hello", returned)])
+            daemon.until(lambda: len(site.events(told)) == 2)
+            until(lambda: "outbox.bounced" in ask(site, "errors", "support", "--json").out)
+    first, second = site.events(told)
+    assert (first["type"], second["type"]) == ("org.mailpoller.outgoing.sent", "org.mailpoller.outgoing.bounced")
+    assert {one["address"] for one in first["data"]["recipients"]} == {"ada@customer.example", "archive@x.example"}
+    assert [one["address"] for one in second["data"]["recipients"]] == ["ada@customer.example"]
+    assert first["data"]["id"] == second["data"]["id"] == sent["id"]

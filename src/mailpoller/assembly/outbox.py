@@ -11,6 +11,7 @@ from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxR
 from mailpoller.engine.acknowledger import Acknowledger
 from mailpoller.engine.control import Handler
 from mailpoller.engine.outbox_operations import OutboxOperations
+from mailpoller.engine.outgoing_events import OutgoingEvents
 from mailpoller.engine.postman import Postman
 from mailpoller.mail.understand.conversation import mint
 from mailpoller.storage.octet_files import OctetFiles
@@ -23,13 +24,16 @@ class OutboxParts:
     acceptance: Acceptance
     postman: Postman
     acknowledger: Acknowledger
+    events: OutgoingEvents
     handlers: dict[str, Handler]
     bodies: dict[str, int]
     """Verb -> octets of an entry at most."""
 
     def heed(self, config: Config) -> None:
         """Let another configuration hold for who may send as whom."""
-        self.acceptance.senders = self.postman.senders = self.acknowledger.senders = senders_of(config)
+        senders = senders_of(config)
+        self.acceptance.senders = self.postman.senders = senders
+        self.events.senders = self.acknowledger.senders = senders
         self.acceptance.mint = self.acknowledger.mint = mint_of(config)
         self.acknowledger.heeded = acknowledged_of(config)
         self.postman.insist()
@@ -64,5 +68,6 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
         max_size=block.max_size,
         mint=mint_of(config),
     )
+    events = OutgoingEvents(ledger, fleet.queues.get, senders, ports.alarm)
     handlers = OutboxOperations(ledger, acceptance, postman).handlers()
-    return OutboxParts(acceptance, postman, acknowledger, handlers, {"send": block.max_mail})
+    return OutboxParts(acceptance, postman, acknowledger, events, handlers, {"send": block.max_mail})

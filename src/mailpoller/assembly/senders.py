@@ -39,7 +39,7 @@ def senders_of(config: Config) -> Senders:
         mailboxes,
         defaults,
         {
-            name: Intake(name, tuple(block.departments), frozenset(block.users))
+            name: Intake(name, tuple(block.departments), frozenset(block.users), block.events or "")
             for name, block in config.of(INTAKES).items()
         },
     )

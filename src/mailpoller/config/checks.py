@@ -102,6 +102,10 @@ def _departments(config: Config) -> Iterator[Problem]:
             written, rest = locate(_node(config, (INTAKES.key, name)), ("departments",))
             shown = did_you_mean(department, serving)
             yield written.problem(f"no mailbox serves {department}, so nothing can be sent for it{shown}", key=rest)
+    for name, intake in (config.of(INTAKES) or {}).items():
+        if (queue := config.queues.get(intake.events or "")) is not None and not queue.takes_events:
+            written, rest = locate(_node(config, (INTAKES.key, name)), ("events",))
+            yield written.problem(f"the queue {intake.events} holds mail, and cannot hold events about it", key=rest)
     for department in [] if broken else sorted(serving.keys() - default.keys() - {ROOT}):
         if len(serving[department]) > 1:
             first, *others = serving[department]

@@ -232,6 +232,8 @@ class IntakeConfig(Block):
     """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
     users: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] = Field(default_factory=list)
     """The Unix users that may use it, beside root. Without any: everybody who may use the control socket."""
+    events: QueueName | None = None
+    """The queue that is told what became of each mail: sent, deferred, failed, bounced. Without it: nobody."""
 
 
 class QuarantineConfig(Block):

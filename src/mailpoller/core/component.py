@@ -170,6 +170,11 @@ class SinkConfig(Component):
         return self.octets_wanted
 
     @property
+    def takes_events(self) -> bool:
+        """True if what it holds is the event, also one that is about no message that came."""
+        return False
+
+    @property
     def octets_wanted(self) -> bool:
         """True if the queue is to hold the raw octets."""
         return self.raw or self.payload == "raw"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Never, final
 
 from mailpoller.core.acknowledgement import Acknowledgement
 from mailpoller.core.attributes import NONE_SAID, Attributes
+from mailpoller.core.classification import Bounce
 from mailpoller.core.message import Claim, MessageRef, RawMessage
 from mailpoller.core.record import record
 
@@ -180,6 +181,7 @@ class Outcome:
     belongs there too.
     The rest serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an
     earlier message with equal octets). ``acknowledgement``: what is owed to its sender from this commit on.
+    ``bounce``: what it tells of a mail that may be one of ours, and will not arrive.
     """
 
     claim: Claim
@@ -197,6 +199,7 @@ class Outcome:
     received: datetime | None = None
     conversation: str | None = None
     acknowledgement: Acknowledgement | None = None
+    bounce: Bounce | None = None
 
 
 @final

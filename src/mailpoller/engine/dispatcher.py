@@ -379,6 +379,7 @@ class Dispatcher:
             identity=message.identity,
             received=raw.received,
             conversation=told(message),
+            bounce=found.bounce if (found := message.classification).subclass == "hard" else None,
             acknowledgement=judged.acknowledgement if kind == "delivered" else None,
         )
 

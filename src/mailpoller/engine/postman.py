@@ -66,7 +66,7 @@ class Postman:
         self._clock = clock
         self._room = room
         self._keep = keep
-        self._sending = Sending(ledger, files, alarm, clock, room)
+        self._sending = Sending(ledger, files, alarm, clock, room, lambda intake: self.senders.tells(intake))
         self._rounds: dict[str, Round] = {}
         self._in_hand: set[str] = set()
         self._unwanted: set[str] = set()

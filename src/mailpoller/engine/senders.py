@@ -35,11 +35,13 @@ class Identity:
 
 @record
 class Intake:
-    """A way in. ``users``: the Unix users that may use it; none: everybody who reaches it."""
+    """A way in. ``users``: the Unix users that may use it; none: everybody who reaches it. ``events``: the queue
+    that is told what became of its mail; empty: nobody is."""
 
     name: str
     departments: tuple[str, ...]
     users: frozenset[str] = frozenset()
+    events: str = ""
 
 
 @record
@@ -69,6 +71,10 @@ class Senders:
         if name not in self.intakes:
             raise EntryRefused("there are several intakes: name one" if not name else "there is no such intake")
         return self.intakes[name]
+
+    def tells(self, intake: str) -> bool:
+        """True if this intake is told what became of its mail."""
+        return (found := self.intakes.get(intake)) is not None and bool(found.events)
 
     def chosen(self, intake: Intake, *, identity: str, department: str, mailbox: str) -> Identity:
         """Whom an entry is from: by name, else the mailbox's, else the department's, else that of the intake's only

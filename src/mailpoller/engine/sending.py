@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -60,14 +60,24 @@ class Round:
 
 
 class Sending:
-    """Sends single mails, for the :class:`~mailpoller.engine.postman.Postman`."""
+    """Sends single mails, for the :class:`~mailpoller.engine.postman.Postman`. ``tells``: whether an intake wants to
+    know what became of its mail."""
 
-    def __init__(self, ledger: Outbox, files: OctetFiles, alarm: Alarm, clock: Clock, room: OutboxRoom) -> None:
+    def __init__(
+        self,
+        ledger: Outbox,
+        files: OctetFiles,
+        alarm: Alarm,
+        clock: Clock,
+        room: OutboxRoom,
+        tells: Callable[[str], bool],
+    ) -> None:
         self._ledger = ledger
         self._files = files
         self._alarm = alarm
         self._clock = clock
         self._room = room
+        self._tells = tells
 
     async def send(
         self, one: Round, identity: Identity, outgoing: Outgoing | None, mail: OutboxMail
@@ -126,7 +136,7 @@ class Sending:
         due_at = now + waiting_time(mail.attempts) if left else None
         while True:
             try:
-                await self._ledger.outbox_answered(mail.id, states, due_at)
+                await self._ledger.outbox_answered(mail.id, states, due_at, tell=self._tells(mail.intake))
                 break
             except LedgerUnavailable as error:
                 # Not until it is recorded may another mail go out here: it would be one more that a crash repeats.

@@ -16,7 +16,7 @@ from mailpoller.core.ports.ledger import (
     Stories,
     Threads,
 )
-from mailpoller.core.ports.ledger.outbox import OutboxBacklog, OutboxMail, OutboxRecipient, RecipientState
+from mailpoller.core.ports.ledger.outbox import OutboxBacklog, OutboxEvent, OutboxMail, OutboxRecipient, RecipientState
 from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing, Posting, Said
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
 from mailpoller.core.ports.quarantine import QuarantineStore
@@ -92,6 +92,7 @@ __all__ = [
     "OctetsPlace",
     "Outbox",
     "OutboxBacklog",
+    "OutboxEvent",
     "OutboxMail",
     "OutboxRecipient",
     "Outgoing",

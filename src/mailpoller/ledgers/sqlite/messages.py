@@ -15,7 +15,7 @@ from typing import Any
 
 from mailpoller.core.delivery import Disposed, Outcome
 from mailpoller.core.ports import Traits
-from mailpoller.ledgers.sqlite import acknowledgements, clues
+from mailpoller.ledgers.sqlite import acknowledgements, clues, outbox
 from mailpoller.ledgers.sqlite.values import (
     MICROSECOND,
     Key,
@@ -71,6 +71,9 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
         connection.execute(_CONVERSE, (document(told),))
     if owed := [one.acknowledgement for _, one in outcomes if one.acknowledgement is not None]:
         acknowledgements.owe(connection, owed, now)
+    for _, one in outcomes:
+        if one.bounce is not None and one.bounce.message_id:
+            outbox.bounced(connection, one.bounce, now)
     return settled == len({key for key, _ in outcomes})
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from mailpoller.core.ports import OutboxBacklog, OutboxMail, OutboxRecipient, RecipientState
-from mailpoller.ledgers.sqlite.values import clean, document, instant, instant_or_none, micros
+from mailpoller.core.classification import Bounce
+from mailpoller.core.ports import OutboxBacklog, OutboxEvent, OutboxMail, OutboxRecipient, RecipientState
+from mailpoller.core.ports.ledger.outbox import OutboxEventKind
+from mailpoller.ledgers.sqlite.values import clean, document, instant, instant_or_none, micros, undocument
 
 _COLUMNS = (
     "number, id, intake, key, content, identity, mailbox, mid, message_id, sender, size, digest, accepted_at, "
     "gives_up_at, due_at, attempts"
 )
+_KINDS: Mapping[OutboxEventKind, tuple[RecipientState, ...]] = {
+    "sent": ("accepted",),
+    "deferred": ("deferred",),
+    "failed": ("refused",),
+}
 _SOME = 200
 """Mails that are forgotten in one transaction."""
 
@@ -54,17 +61,98 @@ def backlog(connection: Connection) -> dict[str, OutboxBacklog]:
 
 
 def answered(
-    connection: Connection, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: int | None, now: int
+    connection: Connection,
+    id: str,
+    said: Mapping[str, tuple[RecipientState, str]],
+    due_at: int | None,
+    now: int,
+    *,
+    tell: bool = False,
 ) -> None:
-    (number,) = connection.execute(
+    number, attempt = connection.execute(
         "UPDATE outbox SET due_at = ?, attempts = attempts + 1, done_at = iif(?1 IS NULL, ?, NULL) WHERE id = ? "
-        "RETURNING number",
+        "RETURNING number, attempts",
         (due_at, now, id),
-    ).fetchone() or (None,)
+    ).fetchone() or (None, 0)
     connection.executemany(
         "UPDATE outbox_recipient SET state = ?, words = ?, at = ? WHERE mail = ? AND address = ?",
         [(state, clean(words)[:500], now, number, address) for address, (state, words) in said.items()],
     )
+    if tell and number is not None:
+        for kind, states in _KINDS.items():
+            owe(
+                connection,
+                number,
+                kind,
+                attempt,
+                {to: words for to, (state, words) in said.items() if state in states},
+                now,
+            )
+
+
+def owe(
+    connection: Connection, number: int, kind: OutboxEventKind, attempt: int, said: Mapping[str, str], now: int
+) -> None:
+    """An event about these recipients, if there are any."""
+    if said:
+        words = {address: clean(one)[:500] for address, one in said.items()}
+        connection.execute(
+            "INSERT INTO outbox_event (mail, kind, attempt, said, at) VALUES (?, ?, ?, ?, ?)",
+            (number, kind, attempt, document(words), now),
+        )
+
+
+def events(connection: Connection, but: Collection[str], limit: int) -> list[OutboxEvent]:
+    rows = connection.execute(
+        "SELECT event.number, kind, attempt, said, at, mail FROM outbox_event AS event JOIN outbox ON outbox.number = "
+        "mail WHERE intake NOT IN (SELECT value FROM json_each(?)) ORDER BY event.number LIMIT ?",
+        (document(sorted(but)), limit),
+    ).fetchall()
+    wanted = document(list({row[-1] for row in rows}))
+    mails = _by_number(connection, "WHERE number IN (SELECT value FROM json_each(?))", (wanted,))
+    return [
+        OutboxEvent(number, kind, mails[mail], attempt, instant(at), undocument(said))
+        for number, kind, attempt, said, at, mail in rows
+    ]
+
+
+def told(connection: Connection, numbers: Sequence[int]) -> None:
+    connection.execute(
+        "DELETE FROM outbox_event WHERE number IN (SELECT value FROM json_each(?))", (document(list(numbers)),)
+    )
+
+
+def bounced(connection: Connection, bounce: Bounce, now: int) -> None:
+    """Tie a bounce to the mail whose Message-ID it bears. Who has the mail knows that id: so only who is said to have
+    it can be said not to. Where it names nobody whom we wrote to, the only recipient is meant; of several, nobody."""
+    for number, attempts in connection.execute(
+        "SELECT number, attempts FROM outbox WHERE message_id = ?", (clean(bounce.message_id),)
+    ).fetchall():
+        taken = {
+            address.casefold(): address
+            for (address,) in connection.execute(
+                "SELECT address FROM outbox_recipient WHERE mail = ? AND state = 'accepted'", (number,)
+            )
+        }
+        total = connection.execute("SELECT count(*) FROM outbox_recipient WHERE mail = ?", (number,)).fetchone()[0]
+        said = {}
+        for one in bounce.recipients:
+            if one.action in ("failed", ""):
+                words = one.diagnostic or one.status or "bounced"
+                for named in (one.original_recipient, one.final_recipient):
+                    if (address := taken.get(named.casefold())) is not None:
+                        said[address] = words
+        if (address := taken.get(bounce.recipient.casefold())) is not None:
+            said.setdefault(address, "bounced")
+        failed = not bounce.recipients or any(one.action in ("failed", "") for one in bounce.recipients)
+        if not said and failed and total == len(taken) == 1:
+            words = next((one.diagnostic or one.status for one in bounce.recipients), "")
+            said = {next(iter(taken.values())): words or "bounced"}
+        connection.executemany(
+            "UPDATE outbox_recipient SET state = 'bounced', words = ?, at = ? WHERE mail = ? AND address = ?",
+            [(clean(words)[:500], now, number, address) for address, words in said.items()],
+        )
+        owe(connection, number, "bounced", attempts, said, now)
 
 
 def listed(connection: Connection, identity: str | None, all: bool, limit: int) -> list[OutboxMail]:
@@ -89,6 +177,12 @@ def retry(connection: Connection, id: str, now: int) -> int:
 
 def cancel(connection: Connection, id: str, now: int) -> int:
     count = _open(connection, id)
+    for number, attempts, addresses in connection.execute(
+        "SELECT number, attempts, (SELECT json_group_object(address, 'cancelled') FROM outbox_recipient WHERE mail = "
+        "outbox.number AND state IN ('waiting', 'deferred')) FROM outbox WHERE id = ? AND due_at IS NOT NULL",
+        (id,),
+    ).fetchall():
+        owe(connection, number, "failed", attempts, undocument(addresses), now)
     connection.execute(
         "UPDATE outbox_recipient SET state = 'cancelled', at = ? WHERE state IN ('waiting', 'deferred') AND mail = "
         "(SELECT number FROM outbox WHERE id = ?)",
@@ -117,7 +211,10 @@ def done(connection: Connection, digests: Sequence[bytes]) -> list[bytes]:
 
 
 def forget(connection: Connection, before: int) -> int:
-    some = "SELECT number FROM outbox WHERE done_at < ? ORDER BY done_at LIMIT ?"
+    some = (
+        "SELECT number FROM outbox WHERE done_at < ? AND number NOT IN (SELECT mail FROM outbox_event) "
+        "ORDER BY done_at LIMIT ?"
+    )
     connection.execute(f"DELETE FROM outbox_recipient WHERE mail IN ({some})", (before, _SOME))  # noqa: S608
     return connection.execute(f"DELETE FROM outbox WHERE number IN ({some})", (before, _SOME)).rowcount  # noqa: S608
 
@@ -133,6 +230,10 @@ def _one(connection: Connection, where: str, values: Iterable[Any]) -> OutboxMai
 
 
 def _mails(connection: Connection, where: str, values: Iterable[Any]) -> list[OutboxMail]:
+    return list(_by_number(connection, where, values).values())
+
+
+def _by_number(connection: Connection, where: str, values: Iterable[Any]) -> dict[int, OutboxMail]:
     rows = connection.execute(f"SELECT {_COLUMNS} FROM outbox {where}", tuple(values)).fetchall()  # noqa: S608
     recipients: dict[int, list[OutboxRecipient]] = {row[0]: [] for row in rows}
     for number, address, state, words, at in connection.execute(
@@ -141,7 +242,7 @@ def _mails(connection: Connection, where: str, values: Iterable[Any]) -> list[Ou
         (document(list(recipients)),),
     ):
         recipients[number].append(OutboxRecipient(address, state, words, instant_or_none(at)))
-    return [_mail(row, recipients[row[0]]) for row in rows]
+    return {row[0]: _mail(row, recipients[row[0]]) for row in rows}
 
 
 def _mail(row: tuple[Any, ...], recipients: Iterable[OutboxRecipient]) -> OutboxMail:

@@ -290,6 +290,21 @@ CREATE TABLE acknowledging (
 ) STRICT, WITHOUT ROWID;
 """
 
+# What intakes are still to be told of their mail.
+_OUTBOX_EVENTS = """
+CREATE TABLE outbox_event (
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    mail    INTEGER NOT NULL,
+    kind    TEXT    NOT NULL,
+    attempt INTEGER NOT NULL,
+    said    TEXT    NOT NULL,
+    at      INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX outbox_event_mail ON outbox_event (mail);
+CREATE INDEX outbox_message_id ON outbox (message_id);
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -304,6 +319,7 @@ SCHEMA = Schema(
         _OUTBOX,
         _LATELY,
         _ACKNOWLEDGEMENTS,
+        _OUTBOX_EVENTS,
     ),
     works={3: shelve_all},
 )

@@ -74,6 +74,11 @@ class PostgresQueueSettings(SinkConfig):
     """``strict``: the server must sync each commit before it answers (``fsync on``, a table that is logged).
     ``declared``: also one that does not let us read its settings. ``warn``: also one that answers first."""
 
+    @property
+    def takes_events(self) -> bool:
+        """Whatever an event is about."""
+        return True
+
     def extras(self) -> Iterator[Extra]:
         """What speaks to PostgreSQL."""
         yield Extra("type", "psycopg", "mailpoller[postgres]")

@@ -98,6 +98,11 @@ class RedisQueueSettings(SinkConfig):
     """``strict``: the server must sync each write before it answers (``appendonly yes``, ``appendfsync always``).
     ``declared``: also one that does not let us read its settings. ``warn``: also one that answers first."""
 
+    @property
+    def takes_events(self) -> bool:
+        """Whatever an event is about."""
+        return True
+
     def extras(self) -> Iterator[Extra]:
         """What speaks to Redis."""
         yield Extra("type", "redis", "mailpoller[redis]")

@@ -82,6 +82,11 @@ class SqliteQueueConfig(SinkConfig):
     min_free: Size = 64_000_000
     """Octets of the disk that are left free: below this nothing is delivered."""
 
+    @property
+    def takes_events(self) -> bool:
+        """Whatever an event is about."""
+        return True
+
     def build(self, name: str, runtime: Runtime) -> SqliteQueue:
         """The sink. Opens nothing."""
         return SqliteQueue(name, self, runtime.clock)

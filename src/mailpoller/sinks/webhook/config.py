@@ -83,6 +83,11 @@ class WebhookSettings(SinkConfig):
     max_size: Size = 100_000_000
     """A message of which a larger request would be made is refused without asking."""
 
+    @property
+    def takes_events(self) -> bool:
+        """Whatever an event is about."""
+        return not self.takes_octets
+
     def extras(self) -> Iterator[Extra]:
         """What speaks HTTP."""
         yield Extra("type", "httpcore", "mailpoller[webhook]")

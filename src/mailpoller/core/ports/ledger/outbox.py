@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
 from mailpoller.core.record import record
 
-RecipientState = Literal["waiting", "deferred", "accepted", "refused", "cancelled"]
+RecipientState = Literal["waiting", "deferred", "accepted", "refused", "cancelled", "bounced"]
 """``waiting``: not tried yet. ``deferred``: put off, to be tried again. ``accepted``: the relay took it. ``refused``:
-it never will. ``cancelled``: an operator did not want it any more."""
+it never will. ``cancelled``: an operator did not want it any more. ``bounced``: the relay took it, and a bounce
+came back."""
 
 OPEN: frozenset[RecipientState] = frozenset(("waiting", "deferred"))
 """The states in which a recipient is still to get the mail."""
@@ -58,6 +59,21 @@ class OutboxMail:
         return tuple(one.address for one in self.recipients if one.state in OPEN)
 
 
+OutboxEventKind = Literal["sent", "deferred", "failed", "bounced"]
+
+
+@record
+class OutboxEvent:
+    """A change that an intake is still to be told. ``number``: never given twice. ``said``: address -> words."""
+
+    number: int
+    kind: OutboxEventKind
+    mail: OutboxMail
+    attempt: int
+    at: datetime
+    said: Mapping[str, str]
+
+
 @record
 class OutboxBacklog:
     """What waits to be sent by one identity: mails, their octets, and when the first of them is due."""
@@ -83,10 +99,10 @@ class Outbox(Protocol):
         """identity -> what waits to be sent by it, of those that have something."""
 
     async def outbox_answered(
-        self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None
+        self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None, *, tell: bool = False
     ) -> None:
         """One attempt: what became of recipients, with the relay's words, and when the mail is to be tried again. Of
-        whom nothing is said, nothing changes."""
+        whom nothing is said, nothing changes. ``tell``: its intake is to be told, from this commit on."""
 
     async def outbox_list(self, *, identity: str | None = None, all: bool = False, limit: int) -> Sequence[OutboxMail]:
         """The mails that somebody is still to get, oldest first; ``all``: those that are done with, too."""
@@ -98,7 +114,8 @@ class Outbox(Protocol):
         """Make a mail due at once; to how many recipients. None are left of one that is done with."""
 
     async def outbox_cancel(self, id: str) -> int:
-        """Nobody who has not got the mail is to get it any more; how many that are."""
+        """Nobody who has not got the mail is to get it any more; how many that are. Its intake is to be
+        told."""
 
     async def outbox_done(self, digests: Sequence[bytes]) -> Sequence[bytes]:
         """Those of these files that belong to mails that nobody is to get any more."""
@@ -108,3 +125,10 @@ class Outbox(Protocol):
 
     async def outbox_rename(self, former: str, name: str) -> int:
         """What was to be sent by an identity is to be sent by it under its new name; how many mails."""
+
+    async def outbox_events(self, *, but: Collection[str] = (), limit: int) -> Sequence[OutboxEvent]:
+        """What intakes are still to be told, oldest first, but for these intakes. A bounce is among it once the outcome
+        of its message is recorded (``Claims.settle``): if it names the Message-ID of a mail that the relay took."""
+
+    async def outbox_told(self, numbers: Sequence[int]) -> None:
+        """These events are done with."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from mailpoller.core.ports import (
     OutboxBacklog,
+    OutboxEvent,
     OutboxMail,
     RecipientState,
 )
@@ -34,10 +35,10 @@ class OutboxBook(Book):
         return await self._read_aside(outbox.backlog)
 
     async def outbox_answered(
-        self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None
+        self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None, *, tell: bool = False
     ) -> None:
         due, now = None if due_at is None else micros(due_at), self._now()
-        await self._write(lambda c: outbox.answered(c, id, said, due, now))
+        await self._write(lambda c: outbox.answered(c, id, said, due, now, tell=tell))
 
     async def outbox_list(self, *, identity: str | None = None, all: bool = False, limit: int) -> Sequence[OutboxMail]:
         return await self._read_aside(lambda c: outbox.listed(c, identity, all, limit))
@@ -61,3 +62,9 @@ class OutboxBook(Book):
 
     async def outbox_rename(self, former: str, name: str) -> int:
         return await self._write(lambda c: outbox.rename(c, former, name))
+
+    async def outbox_events(self, *, but: Collection[str] = (), limit: int) -> Sequence[OutboxEvent]:
+        return await self._read(lambda c: outbox.events(c, but, limit))
+
+    async def outbox_told(self, numbers: Sequence[int]) -> None:
+        await self._write(lambda c: outbox.told(c, numbers))
