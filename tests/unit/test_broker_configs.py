@@ -93,3 +93,17 @@ def test_what_may_lose_mail_or_show_it_is_said(
 def test_the_library_is_not_imported_before_a_queue_is_built(module: str, library: str) -> None:
     program = f"import sys, mailpoller.sinks.{module}; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("block", [nats, rabbitmq])
+def test_a_queue_that_sends_the_octets_says_so(block: Any) -> None:
+    """So that attachments of mailboxes that are not trusted are kept from it."""
+    assert block(mode="raw").carries_octets
+    assert block(raw=True).carries_octets
+    assert not block(mode="binary").carries_octets
+
+
+def test_large_octets_go_beside_nats_where_there_is_a_place_for_them() -> None:
+    """A server takes a mebibyte, of which Base64 is four thirds."""
+    assert (nats().blobs_above or 0) * 4 / 3 < 1 << 20
+    assert nats(blobs_above=None).blobs_above is None

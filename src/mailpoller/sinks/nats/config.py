@@ -82,6 +82,9 @@ class NatsQueueSettings(SinkConfig):
     monitoring: list[Annotated[str, AfterValidator(_monitoring)]] = Field(default_factory=list)
     """The monitoring pages of the servers that hold the stream, ``http://127.0.0.1:8222``: only there a server says
     whether it syncs before it answers."""
+    blobs_above: Size | None = 500_000
+    """Raw octets of a larger message are put into ``blobs:``, if there is that block, and the event names them
+    (``data.raw_blob``): more would not fit into a message of NATS."""
     max_size: Size = 100_000_000
     """A message of which more would be sent is refused, and goes to quarantine; the server's own limit
     (``max_payload``, 1 MiB if nobody changed it) and the stream's hold as well."""
@@ -105,6 +108,11 @@ class NatsQueueSettings(SinkConfig):
             raise ValueError("token and password exclude each other: there is one way to log in")
         check_trust(self.policy)
         return self
+
+    @property
+    def carries_octets(self) -> bool:
+        """See :class:`SinkConfig`: also in the mode that sends nothing else."""
+        return self.mode == "raw" or super().carries_octets
 
     @property
     def policy(self) -> TlsPolicy:

@@ -93,6 +93,11 @@ class RabbitmqQueueSettings(SinkConfig):
         return self
 
     @property
+    def carries_octets(self) -> bool:
+        """See :class:`SinkConfig`: also in the mode that sends nothing else."""
+        return self.mode == "raw" or super().carries_octets
+
+    @property
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
         return TlsPolicy(self.ca_file, None, self.client_certificate, self.client_key)
