@@ -210,3 +210,48 @@ def test_attachments_stay_in_the_quarantine_until_somebody_lets_them_out(site: S
         assert in_queue(site, "other") == {"bill": 1}
         assert held(site) == {}
     assert in_queue(site) == {"bill": 1, "human": 1}
+
+
+def test_new_rules_are_tried_on_what_is_still_at_hand_beside_those_in_force(site: Site) -> None:
+    with site.run() as daemon:
+        carried(site, daemon, "robot one", "spam one", "human", "order 7")
+        before = json.dumps([held(site), dict(in_queue(site))])
+        without_rules(site)
+        site.settings["rules"] += [
+            {"name": "junk", "when": {"subject": "human"}, "then": {"discard": True}},
+            {"name": "orders", "when": {"subject": "order"}, "then": {"queue": "other", "tags": "order"}},
+        ]
+        site.settings["mailboxes"]["support"]["rules"] += ["junk", "orders"]
+        in_force = site.config
+        trial = in_force.with_name("new.yaml")
+        in_force.rename(trial)
+        said = mailpoller("explain", "--since", "1d", "--json", "--config", str(trial))
+        assert said.code == 0, said.err
+        found = {one["subject"]: one for one in map(json.loads, said.out.splitlines())}
+        assert found.keys() == {"robot one", "human", "order 7"}
+        assert found["robot one"]["before"] == {"queues": None, "reason": "robot", "verdict": "quarantine"}
+        assert found["robot one"]["after"] == {"queues": ["support"], "reason": None, "verdict": "deliver"}
+        assert found["human"]["before"] == {"queues": ["support"], "reason": None, "verdict": "deliver"}
+        assert (found["human"]["after"]["verdict"], found["human"]["rules"]) == ("discard", ["junk"])
+        assert found["order 7"]["before"] == {"queues": ["support"], "tags": []}
+        assert found["order 7"]["after"] == {"queues": ["other"], "tags": ["order"]}
+        assert "4 messages looked at, 3 would differ" in said.err
+        shown = mailpoller("explain", "--since", "1d", "--config", str(trial))
+        assert "before  reason robot; verdict quarantine" in shown.out
+        # Nothing is changed by it, and nothing older is looked at.
+        assert json.dumps([held(site), dict(in_queue(site))]) == before
+        later = mailpoller("explain", "--since", "0m", "--config", str(trial))
+        assert "0 messages looked at, 0 would differ" in later.err
+    assert mailpoller("explain", "--config", str(trial)).code == 64
+    assert mailpoller("explain", "--since", "1d", "x.eml", "--config", str(trial)).code == 64
+
+
+def test_what_a_queue_holds_without_octets_or_no_rule_decided_is_passed_over_and_said(site: Site) -> None:
+    site.settings["queues"]["support"]["payload"] = "parsed"
+    with site.run() as daemon:
+        carried(site, daemon, "human", "robot")
+    without_rules(site)
+    said = mailpoller("explain", "--since", "1d", "--config", str(site.config))
+    assert said.code == 0
+    assert "1 message looked at, 1 would differ" in said.err
+    assert "1 passed over: the queue support does not hold their octets" in said.err

@@ -32,15 +32,19 @@ class Explainer:
         self._pipeline = pipeline_of(config, mailbox)
         self._arrival = arrival_of(config.mailboxes[mailbox])
 
-    def explain(self, octets: bytes, received: datetime | None = None) -> dict[str, Any]:
-        """The judgement as plain data. ``received``: when the server had the message, if that is known."""
+    def explain(
+        self, octets: bytes, received: datetime | None = None, *, announced: int | None = None
+    ) -> dict[str, Any]:
+        """The judgement as plain data. ``received``: when the server had the message, if that is known; ``announced``:
+        how large it is, if these are not all of its octets."""
+        whole = max(announced or 0, len(octets))
         kept = octets[: self._limit]
-        claim = Claim(MessageRef(Folder(self._mailbox, "explain", "explain"), "0", len(octets)), "explain")
+        claim = Claim(MessageRef(Folder(self._mailbox, "explain", "explain"), "0", whole), "explain")
         raw = RawMessage(
             claim,
             Octets.of(kept),
-            truncated=len(kept) < len(octets),
-            announced=len(octets),
+            truncated=len(kept) < whole,
+            announced=whole,
             received=received.astimezone(UTC) if received is not None else None,
         )
         message = parse(raw)
