@@ -11,9 +11,10 @@ from sink_runtime import HandClock
 
 from mailpoller.core.delivery import LEAVE, Outcome
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
-from mailpoller.core.ports import Wanted
-from mailpoller.ledgers.sqlite import LedgerReader, SqliteLedger
+from mailpoller.core.ports import Traits, Wanted
+from mailpoller.ledgers.sqlite import LedgerReader, SqliteLedger, SqliteLedgerConfig
 from mailpoller.ledgers.sqlite.lately import _where
+from mailpoller.ledgers.sqlite.values import Senders
 
 ACCOUNT = Account("imap", "imap.example.com", "support")
 SENDERS = ("Ada@Customer.example", "bob@other.example", "")
@@ -87,3 +88,29 @@ async def test_the_newest_are_found_without_a_look_at_the_others(tmp_path: Path)
         ).fetchall()
     assert len(plan) == 1
     assert "USING INDEX message_settled_at (settled_at>?)" in plan[0][3].replace("COVERING ", "")
+
+
+@pytest.mark.parametrize("senders", ["keep", "hash", "none"])
+async def test_of_senders_no_more_is_kept_than_is_wanted_and_a_sum_is_found_by_the_address(
+    tmp_path: Path, senders: Senders
+) -> None:
+    clock = HandClock()
+    path = tmp_path / "ledger.db"
+    ledger = await SqliteLedgerConfig.model_validate({"path": path, "sender": senders}).open(clock)
+    folder = Folder("support", "INBOX", "imap:h:support:INBOX:1")
+    await ledger.open_folder(folder, ACCOUNT)
+    answers = await ledger.claim([MessageRef(folder, str(number), 100) for number in range(2)])
+    settled, waiting = [one for one in answers if isinstance(one, Claim)]
+    made = Outcome(claim=settled, kind="delivered", disposition=LEAVE, receipts={"q": "1"}, sender="Ada@example.com")
+    await ledger.settle([made])
+    traits = Traits(identity=None, received=None, size=1, message_id="", sender="Ada@example.com", fingerprint=None)
+    await ledger.defer([waiting], until=clock.now() + timedelta(days=1), reason="down", traits=[traits])
+    await ledger.close()
+    octets = b"".join(file.read_bytes() for file in tmp_path.iterdir()).lower()
+    assert (b"ada@example.com" in octets) is (senders == "keep")
+    with LedgerReader.open(path) as reader:
+        assert len(reader.trace("ADA@example.com")) == (0 if senders == "none" else 2)
+        assert reader.trace("bob@example.com") == []
+        since = clock.now() - timedelta(hours=1)
+        found = reader.messages(Wanted(since, None, None, None, "ada@Example.com", None, None))
+        assert len(found) == (0 if senders == "none" else 1)

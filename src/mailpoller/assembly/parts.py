@@ -172,6 +172,7 @@ def mailbox_parts(
         stop=watcher.patience,
         reachable=plan.reachable,
         observer=observer,
+        log_rate=shares.log_rate,
     )
     return MailboxParts(plan, source, watcher, runner, judge, dispatcher, budget, ending)
 

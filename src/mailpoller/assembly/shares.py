@@ -13,6 +13,7 @@ from mailpoller.engine.batcher import Limits
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.connections import Connections
 from mailpoller.engine.host_limits import HostLimits
+from mailpoller.engine.outcomes import LogRate
 from mailpoller.engine.queues import CONCURRENT_CALLS
 from mailpoller.engine.turns import Turns
 from mailpoller.workers.pool import Workers
@@ -61,6 +62,8 @@ class Bounds:
     connections: int = 0
     connections_per_host: int = 0
     judging: int = JUDGING
+    log_rate: int = 0
+    """Settled messages that are logged one by one in a second; 0: all of them."""
     workers: int = 0
     """Processes that read what may do harm; 0: none, we do."""
 
@@ -75,6 +78,7 @@ class Bounds:
             connections=sessions_allowed(service.max_connections, queues),
             connections_per_host=service.max_connections_per_host,
             workers=service.workers,
+            log_rate=service.log_rate,
         )
 
 
@@ -88,6 +92,7 @@ class Shares:
         self.budget = Budget(bounds.memory, weights=self.weights, aside=bounds.memory // KEPT_ASIDE)
         self.judging = Turns(bounds.judging, self.weights)
         self.workers = Workers(bounds.workers) if bounds.workers else None
+        self.log_rate = LogRate(clock, bounds.log_rate)
         self.recording = Turns(RECORDING, self.weights)
         self.connecting = asyncio.Semaphore(CONNECTING)
         self.hosts = HostLimits(clock, bounds.connections_per_host)

@@ -80,12 +80,14 @@ def erase(
 
 def _found(config: Config, address: str | None, mid: str | None) -> list[Story]:
     from mailpoller.cli.service import reader
+    from mailpoller.ledgers.sqlite.values import sender_sum
 
     with reader(config) as ledger:
         if mid is not None:
             return [story for story in ledger.trace(mid.strip(), limit=1) if story.mid == mid.strip().lower()]
         wanted = (address or "").strip().casefold()
-        return [story for story in ledger.trace(wanted, limit=FOUND) if story.sender.casefold() == wanted]
+        senders = {wanted, sender_sum(wanted)}
+        return [story for story in ledger.trace(wanted, limit=FOUND) if story.sender.casefold() in senders]
 
 
 def _split(stories: list[Story]) -> tuple[list[Story], list[Story]]:

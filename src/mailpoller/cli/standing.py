@@ -303,7 +303,15 @@ def _details(part: Mapping[str, Any], now: datetime) -> None:
     for section in ("mailboxes", "queues", "outgoings", "stuck", "alarms"):
         for one in part[section]:
             typer.echo()
-            print_fields({key.replace("_", " "): _told(key, value, now) for key, value in one.items()})
+            shown = {key: value for key, value in one.items() if key != "rules"}
+            print_fields({key.replace("_", " "): _told(key, value, now) for key, value in shown.items()})
+            if one.get("rules"):
+                typer.echo()
+                rows = [
+                    (rule["rule"], f"{rule['mean_us']:,.1f} µs", f"{rule['worst_us']:,.1f} µs", f"{rule['timed']:,}")
+                    for rule in one["rules"]
+                ]
+                print_table(("rule", "mean", "worst", "messages timed"), rows, empty="")
 
 
 def _told(key: str, value: Any, now: datetime) -> Any:

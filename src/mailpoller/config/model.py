@@ -137,6 +137,9 @@ class ServiceConfig(Block):
     """A mailbox without a completed poll or any progress for this long is given a new task and connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severity that is logged."""
+    log_rate: int = Field(default=100, ge=0, le=1_000_000)
+    """Messages that are delivered, discarded or recognised as repeats, and logged one by one in a second; how many more
+    there were is said each second. ``trace`` knows them all. 0: every one is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """``json``: one object a line; ``console``: for eyes; ``auto``: console on a terminal, else json."""
 

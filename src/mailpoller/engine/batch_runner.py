@@ -28,7 +28,7 @@ from mailpoller.engine.hangup_suspects import HangupSuspects
 from mailpoller.engine.in_flight import UNTOLD, InFlight, Pass, Telling
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.observer import Observer
-from mailpoller.engine.outcomes import tell
+from mailpoller.engine.outcomes import LogRate, tell
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.records import Records
 from mailpoller.engine.stages import Stages, StageSlot
@@ -77,6 +77,7 @@ class BatchRunner:
         stop: Stop,
         reachable: frozenset[str] | None = None,
         observer: Observer,
+        log_rate: LogRate | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._largest = config.max_message_size
@@ -84,6 +85,8 @@ class BatchRunner:
         self._dispatcher = dispatcher
         self._records = records
         self._observer = observer
+        self._log_rate = log_rate
+        self._clock = clock
         self._claims = Claimant(mailbox, records=records, clock=clock, observer=observer, at_once=limits.batch_messages)
         self._hangup_suspects = HangupSuspects()
         self._conclusions = Conclusions(
@@ -196,6 +199,8 @@ class BatchRunner:
             if absolved := self._hangup_suspects.absolved():
                 await self._records.backlog.absolve(absolved)
         finally:
+            if self._log_rate is not None:
+                self._log_rate.sum_up()
             last, self._pass = self._pass, None
             if last is not None and last.unaccounted:
                 # Cancelled, for even giving up did not help.
@@ -407,5 +412,5 @@ class BatchRunner:
             await self._claims.defer(in_flight.deferrals, now.result)
         if in_flight.strangers:
             await self._conclusions.replace_strangers(now, in_flight)
-        tell(in_flight.outcomes, self._mailbox, self._observer)
+        tell(in_flight.outcomes, self._mailbox, self._observer, self._clock, self._log_rate)
         now.result.settled += len(in_flight.outcomes)

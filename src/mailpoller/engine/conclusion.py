@@ -67,7 +67,7 @@ class Conclusions:
             outcomes = [self._dispatcher.gone(claim) for claim in absence.gone]
             await self._records.claims.settle(outcomes)
             self._claims.close(absence.gone)
-            tell(outcomes, self._mailbox, self._observer)
+            tell(outcomes, self._mailbox, self._observer, self._clock)
             now.result.settled += len(outcomes)
         if absence.waiting:
             await self._records.claims.defer(

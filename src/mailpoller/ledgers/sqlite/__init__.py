@@ -20,13 +20,18 @@ class SqliteLedgerConfig(LedgerConfig):
     path: Path = Path("/var/lib/mailpoller/ledger.db")
     """The database file. Created, with its directory, if it is missing. On a local disk, never on a network share."""
 
+    sender: Literal["keep", "hash", "none"] = "keep"
+    """What is kept of a message's sender: the address; a sum of it (SHA-256), by which ``trace`` and ``messages
+    --sender`` find it all the same, and whoever guesses the address; or nothing. What was kept before stays: see
+    ``erase``."""
+
     async def open(self, clock: Clock) -> SqliteLedger:
         """Lock and open the ledger, migrating it if it is older.
 
         Raises :class:`~mailpoller.core.errors.LedgerUnavailable` naming the holder if another process has it, and
         :class:`~mailpoller.core.errors.ConfigError` if a later version wrote it or the file is no ledger.
         """
-        return await SqliteLedger.open(self.path, clock)
+        return await SqliteLedger.open(self.path, clock, senders=self.sender)
 
     def reader(self) -> LedgerReader:
         """The ledger for reading only, also while a daemon holds it. See :meth:`LedgerReader.open`."""

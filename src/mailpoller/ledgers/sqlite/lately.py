@@ -8,7 +8,7 @@ from typing import Any
 
 from mailpoller.core.ports import Story, Wanted
 from mailpoller.ledgers.sqlite.stories import STORIES, story
-from mailpoller.ledgers.sqlite.values import instant, micros
+from mailpoller.ledgers.sqlite.values import instant, micros, sender_sum
 
 HOUR = 3_600_000_000
 """In microseconds."""
@@ -50,8 +50,8 @@ def _where(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         terms.append("outcome = :outcome")
         named["outcome"] = wanted.outcome
     if wanted.sender is not None:
-        terms.append("sender = :sender COLLATE NOCASE")
-        named["sender"] = wanted.sender
+        terms.append("(sender = :sender COLLATE NOCASE OR sender = :hashed)")
+        named |= {"sender": wanted.sender, "hashed": sender_sum(wanted.sender)}
     if wanted.domain is not None:
         terms.append("substr(sender, instr(sender, '@') + 1) = :domain COLLATE NOCASE")
         named["domain"] = wanted.domain

@@ -29,7 +29,7 @@ from mailpoller.ledgers.sqlite.books.stories import StoriesBook
 from mailpoller.ledgers.sqlite.books.threads import ThreadsBook
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.schema import SCHEMA
-from mailpoller.ledgers.sqlite.values import micros
+from mailpoller.ledgers.sqlite.values import Senders, micros
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
 from mailpoller.storage.thread import completed
 
@@ -48,7 +48,7 @@ class SqliteLedger(
     """The :class:`~mailpoller.core.ports.Ledger` of one process."""
 
     @classmethod
-    async def open(cls, path: Path, clock: Clock) -> SqliteLedger:
+    async def open(cls, path: Path, clock: Clock, *, senders: Senders = "keep") -> SqliteLedger:
         """See :meth:`SqliteLedgerConfig.open`. Claims that a killed process left open become suspects here."""
         # The group may read: operators in it use status, errors and trace beside a running service.
         database = Database(path, SCHEMA, file_mode=0o640, directory_mode=0o750)
@@ -67,7 +67,9 @@ class SqliteLedger(
                 raise LedgerUnavailable(str(error)) from error
             raise
         log.info("ledger.opened", path=str(path), version=SCHEMA.version, suspects=suspects, struck=struck)
-        return cls(database, lock, clock)
+        ledger = cls(database, lock, clock)
+        ledger.senders = senders
+        return ledger
 
     async def close(self) -> None:
         """Finish what was asked for, close the file, free the lock. Harmless when repeated."""

@@ -23,6 +23,7 @@ from mailpoller.ledgers.sqlite.values import (
     instant_or_none,
     mid_octets,
     mid_text,
+    sender_sum,
     undocument,
 )
 
@@ -55,13 +56,14 @@ def trace(connection: Connection, term: str, limit: int) -> list[Story]:
         keys = _candidates(connection, [clues.of_mid(term)], limit)
         rows = connection.execute(_BY_MID, (document(keys), limit, mid_octets(term)))
     else:
-        keys = _candidates(connection, [clues.of_text(term)], limit)
+        hashed = sender_sum(term)
+        keys = _candidates(connection, [clues.of_text(term), clues.of_text(hashed)], limit)
         keys += connection.execute(
             "SELECT folder.id, message.uid FROM folder CROSS JOIN message ON message.folder = folder.id AND "
             "message.uid = ?",
             (term,),
         ).fetchall()
-        rows = connection.execute(_BY_TERM, (document(keys), limit, term))
+        rows = connection.execute(_BY_TERM, (document(keys), limit, term, hashed))
     return [story(*row) for row in rows]
 
 
@@ -89,7 +91,9 @@ _KEYED = """(
 ) AS wanted CROSS JOIN message ON message.folder = its_folder AND message.uid = its_uid"""
 _FIND = f"SELECT message.folder, message.uid FROM {_KEYED} WHERE mid = ?2"  # noqa: S608
 _BY_MID = STORIES.format(source=_KEYED, where="mid = ?3")
-_BY_TERM = STORIES.format(source=_KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE)")
+_BY_TERM = STORIES.format(
+    source=_KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE OR sender = ?4)"
+)
 _DEFERRED = STORIES.format(source="message", where="state = 'deferred' AND due_at IS NOT NULL AND ?1 IS NULL")
 
 

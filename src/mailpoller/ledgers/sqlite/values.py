@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -109,3 +110,19 @@ def by_folder(keys: Iterable[Key]) -> dict[int, list[str]]:
     for number, uid in keys:
         uids[number].append(uid)
     return uids
+
+
+Senders = Literal["keep", "hash", "none"]
+"""What is kept of who sent a message: the address, a sum of it, or nothing."""
+
+
+def sender_sum(address: str) -> str:
+    """A sum of an address, whatever its case: of each the same, so that its messages are found."""
+    return f"sha256:{hashlib.sha256(address.casefold().encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def sender_kept(address: str, senders: Senders) -> str:
+    """What is kept of an address."""
+    if senders == "keep" or not address:
+        return address
+    return sender_sum(address) if senders == "hash" else ""

@@ -21,7 +21,7 @@ from mailpoller.ledgers.sqlite import (
 from mailpoller.ledgers.sqlite.folders import Known
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.reader import LedgerReader
-from mailpoller.ledgers.sqlite.values import Key, instant_of_seconds, micros
+from mailpoller.ledgers.sqlite.values import Key, Senders, instant_of_seconds, micros
 from mailpoller.storage.sqlite import Database, SqliteUnavailable
 from mailpoller.storage.thread import Pool
 
@@ -37,6 +37,9 @@ PIECE = 200
 class Book:
     """A part of the :class:`~mailpoller.core.ports.Ledger` of one process. Long reads go through a
     connection of their own."""
+
+    senders: Senders = "keep"
+    """What is kept of who sent a message."""
 
     def __init__(self, database: Database, lock: Lock, clock: Clock) -> None:
         self._database = database

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from mailpoller.core.delivery import Cause, Disposed, Disposition, Held, Outcome, Question, Settlement
@@ -21,7 +22,7 @@ from mailpoller.ledgers.sqlite import (
     messages,
 )
 from mailpoller.ledgers.sqlite.books.base import Book
-from mailpoller.ledgers.sqlite.values import Key, micros
+from mailpoller.ledgers.sqlite.values import Key, micros, sender_kept
 
 
 class ClaimsBook(Book):
@@ -46,6 +47,8 @@ class ClaimsBook(Book):
             raise
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Settlement]:
+        if self.senders != "keep":
+            outcomes = [replace(one, sender=sender_kept(one.sender, self.senders)) for one in outcomes]
         keyed = list(zip(await self._keys([outcome.claim.ref for outcome in outcomes]), outcomes, strict=True))
         now = self._now()
 
@@ -73,6 +76,8 @@ class ClaimsBook(Book):
         cause: Cause = "",
     ) -> None:
         keys = await self._keys([claim.ref for claim in claims])
+        if self.senders != "keep" and traits is not None:
+            traits = [one and replace(one, sender=sender_kept(one.sender, self.senders)) for one in traits]
         work = functools.partial(
             messages.defer,
             keys=keys,
