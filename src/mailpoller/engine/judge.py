@@ -171,7 +171,7 @@ class Judge:
         raw = replace(raw, claim=replace(raw.claim, suspect=True))
         apart = await self._read_apart([raw])
         async with self._turns.turn(self._mailbox, 1):
-            one = await self._judged(raw, repeat_of, apart.get(raw.claim.mid))
+            one = await self._judged(raw, repeat_of, apart.get(raw.claim.mid), again=True)
         assert not isinstance(one, Unopened)  # a suspect's parts were opened by the worker
         return one
 
@@ -255,10 +255,11 @@ class Judge:
         *,
         message: Message | None = None,
         opening: bool = True,
+        again: bool = False,
     ) -> Judged | Deferral | Unopened:
         """A message with verdict and events; or with parts that are to be opened first. ``apart``: what a worker made
         of it, if one was asked. ``message``: it is parsed, and its parts are open. ``opening``: false for a message of
-        which the identity alone is asked.
+        which the identity alone is asked. ``again``: see :meth:`Pipeline.judge`.
 
         A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
         claim = raw.claim
@@ -283,7 +284,7 @@ class Judge:
                     message.take_contents(Contents.unread(message.closed, "suspect"))
                 if answers:
                     await self._threads.find([message], (), {})
-            judged = Judged(claim, message, self._pipeline.judge(message).verdict, repeat_of)
+            judged = Judged(claim, message, self._pipeline.judge(message, again=again).verdict, repeat_of)
             self._dispatcher.prepare(judged)
             return judged
         except Unread as error:

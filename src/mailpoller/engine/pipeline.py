@@ -120,10 +120,11 @@ class Pipeline:
         """True if a rule may look below the header (one that does not say may), so that a large body is worth parsing
         in a thread before :meth:`judge`."""
 
-    def judge(self, message: Message) -> Judgement:
-        """The verdict, and every rule that was asked for it with its answer. Never raises but MemoryError."""
+    def judge(self, message: Message, *, again: bool = False) -> Judgement:
+        """The verdict, and every rule that was asked for it with its answer. Never raises but MemoryError. ``again``:
+        an operator wants it judged once more, so that the brake neither counts nor stops it."""
         self._arrival.note(message)
-        verdict = self._check(message)
+        verdict = self._check(message, again=again)
         if verdict is not None:
             return Judgement(verdict)
         message.standing = self._standing
@@ -143,7 +144,7 @@ class Pipeline:
         if self._conversations is not None:
             message.conversation = self._conversations.find(message)
 
-    def _check(self, message: Message) -> Verdict | None:
+    def _check(self, message: Message, *, again: bool) -> Verdict | None:
         """Everything that is decided before a rule is asked."""
         if message.looped:
             return Quarantine(OWN_MAIL, "the message bears our own loop header")
@@ -153,7 +154,7 @@ class Pipeline:
             return Quarantine(OVERSIZE, "the message is larger than max_message_size")
         if len(message.headers) > self._max_hops and (hops := len(message.header("Received"))) > self._max_hops:
             return Quarantine(TOO_MANY_HOPS, f"the message has gone through {hops} servers, which is a circle")
-        if self._brake is not None and self._brake.stops(message):
+        if self._brake is not None and not again and self._brake.stops(message):
             return Quarantine(FLOOD, "its sender writes more often than brake allows")
         return None
 

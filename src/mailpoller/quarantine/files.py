@@ -9,19 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets, Spool
 from mailpoller.quarantine.form import LONGEST_LINE, Damaged, line, understood
 from mailpoller.storage.disk import create_private, directory, make_directory, write_all
-from mailpoller.storage.thread import Pool
-
-T = TypeVar("T")
+from mailpoller.storage.thread import Pool, each, unforeseen
 
 OWED, TOLD = "owed", "told"
 
@@ -81,23 +78,24 @@ class Files:
             def write(one: tuple[Quarantined, Octets]) -> OSError | None:
                 return _write(tmp, *one)
 
-            outcomes = self._map(write, list(several))
-            found = [
-                (kept.delivery_id, name_of(kept), fault) for (kept, _), fault in zip(several, outcomes, strict=True)
-            ]
+            if self._writers is None:
+                self._writers = Pool("quarantine-writer", _WRITERS)
+            outcomes = each(self._writers, write, list(several))
+            written = [name_of(kept) for (kept, _), fault in zip(several, outcomes, strict=True) if fault is None]
             moved: list[str] = []
             try:
-                for _, name, fault in found:
-                    if fault is None:
-                        os.rename(name, name, src_dir_fd=tmp, dst_dir_fd=held)
-                        moved.append(name)
+                if (trouble := unforeseen(outcomes)) is not None:
+                    raise trouble
+                for name in written:
+                    os.rename(name, name, src_dir_fd=tmp, dst_dir_fd=held)
+                    moved.append(name)
                 os.fsync(held)
-            except OSError:
-                for _, name, fault in found:
-                    if fault is None:
-                        _unlink(name, held if name in moved else tmp)
+            except BaseException:
+                for name in written:
+                    _unlink(name, held if name in moved else tmp)
                 raise
-        return {delivery_id: fault for delivery_id, _, fault in found if fault is not None}
+        faults = zip(several, outcomes, strict=True)
+        return {kept.delivery_id: fault for (kept, _), fault in faults if isinstance(fault, OSError)}
 
     def notified(self, delivery_ids: Iterable[str]) -> None:
         """Their notices are owed no more. Passes over what is gone, or was notified already."""
@@ -160,13 +158,6 @@ class Files:
                 stack.enter_context(directory(self.path / "held")),
             )
 
-    def _map(self, work: Callable[[T], OSError | None], several: list[T]) -> Iterable[OSError | None]:
-        if len(several) == 1:
-            return [work(several[0])]
-        if self._writers is None:
-            self._writers = Pool("quarantine-writer", _WRITERS)
-        return list(self._writers.map(work, several))
-
 
 def name_of(held: Quarantined) -> str:
     """The name of its file."""
@@ -191,9 +182,11 @@ def _write(tmp: int, held: Quarantined, octets: Octets) -> OSError | None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError as fault:
+    except BaseException as fault:
         _unlink(name, tmp)
-        return fault
+        if isinstance(fault, OSError):
+            return fault
+        raise
     return None
 
 

@@ -43,7 +43,7 @@ from mailpoller.storage.disk import (
 from mailpoller.storage.markfile import MarkFile
 from mailpoller.storage.power_cut import durability_of
 from mailpoller.storage.recent import Recent
-from mailpoller.storage.thread import Pool, Worker
+from mailpoller.storage.thread import Pool, Worker, each, unforeseen
 
 log = structlog.get_logger(__name__)
 
@@ -224,14 +224,17 @@ class MaildirQueue:
         return recent
 
     def _write(self, opened: _Opened, files: Sequence[tuple[str, Octets]]) -> dict[str, OSError]:
-        """Write and sync files in tmp: name -> what went wrong, of those that failed, of which nothing is left."""
-        if len(files) == 1:
-            outcomes: Iterable[OSError | None] = [_write_file(opened, *files[0])]
-        else:
-            if self._writers is None:
-                self._writers = Pool(f"maildir-{self.name}-writer", _WRITERS)
-            outcomes = self._writers.map(lambda file: _write_file(opened, *file), files)
-        return {name: fault for (name, _), fault in zip(files, outcomes, strict=True) if fault is not None}
+        """Write and sync files in tmp: name -> what went wrong, of those that failed, of which nothing is left. What is
+        raised leaves none of them."""
+        if self._writers is None:
+            self._writers = Pool(f"maildir-{self.name}-writer", _WRITERS)
+        outcomes = each(self._writers, lambda file: _write_file(opened, *file), files)
+        if (trouble := unforeseen(outcomes)) is not None:
+            for (name, _), fault in zip(files, outcomes, strict=True):
+                if fault is None:
+                    _remove(name, opened.tmp)
+            raise trouble
+        return {name: fault for (name, _), fault in zip(files, outcomes, strict=True) if isinstance(fault, OSError)}
 
     def _publish(self, opened: _Opened, names: Sequence[str]) -> None:
         """Move written files to new, durably: all of them, or none is left there."""
@@ -242,7 +245,7 @@ class MaildirQueue:
                     os.rename(name, name, src_dir_fd=opened.tmp, dst_dir_fd=opened.new)
                     moved.append(name)
                 os.fsync(opened.new)
-        except TransientError:
+        except BaseException:
             # Some may have been taken already; the others are withdrawn, so that the next try does not double them.
             for name in names:
                 _remove(name, opened.new if name in moved else opened.tmp)

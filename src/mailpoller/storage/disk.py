@@ -191,12 +191,13 @@ def write_octets(octets: Octets, name: str, within: int, *, group: int = -1) -> 
     """Hold the octets of a message in a new file ``name`` of the directory ``within``, synced, readable by the group.
 
     A spooled message is given a second name instead of a copy where that can be. An older file of that name is
-    replaced. The name itself is durable when the directory is synced. Raises OSError, and then leaves nothing behind.
+    replaced. The name itself is durable when the directory is synced. Raises OSError; whatever is raised, nothing is
+    left behind.
     """
     try:
         if octets.path is None or not _link(octets.path, name, within, group):
             _copy(octets, name, within, group)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             os.unlink(name, dir_fd=within)
         raise

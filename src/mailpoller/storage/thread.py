@@ -4,8 +4,9 @@ the end of the process."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, ParamSpec, TypeVar
@@ -135,6 +136,29 @@ class Pool(ThreadPoolExecutor):
                         self._free -= 1
                         self._threads_alive -= 1
                         return None
+
+
+def each(pool: Pool, work: Callable[[T], Exception | None], several: Sequence[T]) -> list[Exception | None]:
+    """What ``work`` returned or raised of each, once all of it has ended: whoever asks may then close what it used, and
+    remove what it left. Blocks. Never raises: what no thread is begun for is done here."""
+
+    def one(item: T) -> Exception | None:
+        try:
+            return work(item)
+        except Exception as error:
+            return error
+
+    begun: list[Future[Exception | None]] = []
+    if len(several) > 1:
+        with suppress(RuntimeError, MemoryError):
+            begun.extend(pool.submit(one, item) for item in several)  # those that were begun are in it
+    here = [one(item) for item in several[len(begun) :]]
+    return [*(future.result() for future in begun), *here]
+
+
+def unforeseen(outcomes: Iterable[Exception | None]) -> Exception | None:
+    """The first of them that says nothing about a file alone: memory was short, or a bug."""
+    return next((one for one in outcomes if one is not None and not isinstance(one, OSError)), None)
 
 
 async def completed(work: Awaitable[T]) -> T:

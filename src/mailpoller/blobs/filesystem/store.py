@@ -32,7 +32,7 @@ from mailpoller.storage.disk import (
 )
 from mailpoller.storage.sqlite import Database
 from mailpoller.storage.sqlite.errors import SqliteUnavailable
-from mailpoller.storage.thread import Pool, Worker
+from mailpoller.storage.thread import Pool, Worker, each, unforeseen
 
 T = TypeVar("T")
 
@@ -163,12 +163,11 @@ class FilesystemBlobs:
                     return fault
                 return None
 
-            faults = [fault for fault in self._map(write, missing) if fault is not None]
-            if faults:
-                raise MachineTrouble(in_words(faults[0], f"write to {self.path}"))
-
-    def _map(self, work: Callable[[Octets], OSError | None], several: Sequence[Octets]) -> list[OSError | None]:
-        return [work(one) for one in several] if len(several) < 2 else list(self._writers.map(work, several))
+            outcomes = each(self._writers, write, missing)
+            if (trouble := unforeseen(outcomes)) is not None:
+                raise trouble
+            if (fault := next((one for one in outcomes if isinstance(one, OSError)), None)) is not None:
+                raise MachineTrouble(in_words(fault, f"write to {self.path}"))
 
     def _discard(self, names: Sequence[str]) -> None:
         if names:

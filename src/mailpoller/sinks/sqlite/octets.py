@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from itertools import count
@@ -20,7 +20,7 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Octets
 from mailpoller.sinks.sqlite.schema import OCTETS_FILE
 from mailpoller.storage.disk import directory, is_private_directory, make_directory, transient, write_octets
-from mailpoller.storage.thread import Pool
+from mailpoller.storage.thread import Pool, each, unforeseen
 
 WRITERS = 8
 """Files written and synced at a time: a disk syncs several nearly as fast as one."""
@@ -45,8 +45,12 @@ class OctetsDirectory:
         """
         with self._open(create_for=group) as within:
             names = list(files)
-            outcomes = self._map(lambda name: self._write_one(within, name, files[name], group), names)
-            faults = {name: fault for name, fault in zip(names, outcomes, strict=True) if fault is not None}
+            if self._writers is None:
+                self._writers = Pool(f"octets-{self.path.name}", WRITERS)
+            outcomes = each(self._writers, lambda name: self._write_one(within, name, files[name], group), names)
+            if (trouble := unforeseen(outcomes)) is not None:  # those that were written no row names, as after a crash
+                raise trouble
+            faults = {name: fault for name, fault in zip(names, outcomes, strict=True) if isinstance(fault, OSError)}
             with transient(f"sync {self.path}"):
                 os.fsync(within)
         return faults
@@ -99,13 +103,6 @@ class OctetsDirectory:
                     f"{self.path} must belong to the service's user, and the group must not write to it"
                 )
             yield within
-
-    def _map(self, work: Callable[[str], OSError | None], names: Sequence[str]) -> Sequence[OSError | None]:
-        if len(names) == 1:
-            return [work(names[0])]
-        if self._writers is None:
-            self._writers = Pool(f"octets-{self.path.name}", WRITERS)
-        return list(self._writers.map(work, names))
 
     def _write_one(self, within: int, name: str, octets: Octets, group: int) -> OSError | None:
         """Write, sync and rename one file; the fault if that failed. A file of that name holds the same octets, left by
