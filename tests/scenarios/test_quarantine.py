@@ -122,6 +122,16 @@ def test_retry_judges_by_today_s_rules_what_its_mailbox_does_not_hold_any_more(s
         assert "support" in json.dumps(story)
 
 
+def test_what_one_too_many_was_is_let_go_by_retry(site: Site) -> None:
+    site.settings["mailboxes"]["support"]["brake"] = {"mails": 2, "window": "1h"}
+    with site.run() as daemon:
+        carried(site, daemon, "one", "two", "three")
+        (flooded,) = held(site)
+        assert ask(site, "quarantine", "retry", "--reason", "flood").code == 0
+        assert held(site) == {}
+        assert in_queue(site) == Counter(["one", "two", "three"]) and flooded in ("one", "two", "three")
+
+
 def test_release_brings_it_unjudged_and_says_who_did_so(site: Site) -> None:
     with site.run() as daemon:
         carried(site, daemon, "robot one", "spam one")

@@ -164,6 +164,15 @@ def test_flood_is_quarantined_before_a_rule_is_asked() -> None:
     assert verdicts[2].reason == "flood"  # type: ignore[union-attr]
 
 
+def test_what_is_held_is_judged_again_as_if_its_sender_had_not_written_so_often() -> None:
+    """A brake that asked the same of it again would hold it for ever."""
+    judging = pipeline(brake=Brake(2, TEN_MINUTES))
+    flood = [judging.judge(mail(second)).verdict for second in range(3)]
+    assert isinstance(flood[2], Quarantine) and flood[2].reason == "flood"
+    for _ in range(3):
+        assert not isinstance(judging.judge(mail(2), again=True).verdict, Quarantine)
+
+
 def test_mail_that_goes_in_a_circle_is_quarantined() -> None:
     for hops, expected in ((20, Deliver), (21, Quarantine)):
         message = a_message(headers=(("Subject", "x"), *(("received", "by x"),) * hops))

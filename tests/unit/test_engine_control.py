@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mailpoller.core.errors import TransientError
-from mailpoller.engine.control import CONNECTIONS, LONGEST_REQUEST, ControlServer, ask
+from mailpoller.core.errors import MailpollerError, TransientError
+from mailpoller.engine.control import CONNECTIONS, LONGEST_REQUEST, SMALL_BODY, ControlServer, ask
 
 
 async def hello(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -163,3 +163,34 @@ def test_a_daemon_that_is_still_at_it_is_not_said_to_be_away(tmp_path: Path) -> 
         busy.listen()
         with pytest.raises(TransientError, match="may be at it still"):
             ask(tmp_path / "control", {"do": "hello"}, deadline=timedelta(seconds=0.1))
+
+
+async def test_clients_that_send_no_body_keep_nobody_from_sending(tmp_path: Path) -> None:
+    async def take(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"took": len(request["octets"])}
+
+    path = tmp_path / "control.sock"
+    server, ended = ControlServer(path, {"send": take}, {"send": 10 << 20}), asyncio.Event()
+    task = asyncio.create_task(server.serve(ended))
+    while not path.exists():
+        await asyncio.sleep(0.01)
+    mute = []
+    for size in (100, 100, 100, 1 << 20, 1 << 20, 1 << 20):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(
+            json.dumps({"do": "send", "body": size}).encode() + b"\n" + b"x" * (size // 2 if size < 200 else 9)
+        )
+        mute.append((reader, writer))
+    await asyncio.sleep(0.1)
+    try:
+        for size in (0, 500, SMALL_BODY, SMALL_BODY + 1, 5 << 20):
+            async with asyncio.timeout(3):
+                answer = await asyncio.to_thread(ask, path, {"do": "send"}, body=b"x" * size)
+            assert answer == {"took": size}
+        with pytest.raises(MailpollerError, match="more than"):
+            await asyncio.to_thread(ask, path, {"do": "send"}, body=b"x" * ((10 << 20) + 1))
+    finally:
+        for _, writer in mute:
+            writer.close()
+        ended.set()
+        await task

@@ -178,6 +178,33 @@ async def test_a_commit_whose_answer_was_lost_keeps_its_file(site: Site) -> None
     assert site.room.octets == sum(one.size for one in await site.ledger.outbox_list(limit=9))
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_who_is_cancelled_while_he_hands_in_leaves_no_file_that_nobody_knows(site: Site, recorded: bool) -> None:
+    reached, accept = asyncio.Event(), site.ledger.outbox_accept
+
+    async def slow(mail: OutboxMail) -> OutboxMail:
+        if recorded:
+            await accept(mail)
+        reached.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    site.ledger.outbox_accept = slow  # type: ignore[method-assign]
+    task = asyncio.create_task(site.hand_in())
+    await reached.wait()
+    assert site.kept == 1
+    site.ledger.outbox_accept = accept  # type: ignore[method-assign]
+    other = asyncio.create_task(site.hand_in())  # which must not touch what is under way
+    await other
+    assert site.kept == 2
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+    await site.until(lambda: site.acceptance._doubtful == {})
+    assert site.kept == 1 + recorded
+    assert site.room.octets == sum(one.size for one in await site.ledger.outbox_list(limit=9))
+
+
 async def test_the_same_key_is_the_same_mail_and_with_other_content_refused(site: Site) -> None:
     first = await site.hand_in({**ENTRY, "key": "order-17"})
     again = await site.hand_in({"key": "order-17", **ENTRY})

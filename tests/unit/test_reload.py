@@ -216,6 +216,20 @@ async def test_what_is_in_use_or_owed_something_is_not_removed_by_a_slip(place: 
         await until(lambda: len(Shelf.sinks["support"].held) == 1)  # what was owed goes where it would go today
 
 
+async def test_a_name_that_two_kinds_bear_allows_none_of_them_to_go(place: Place) -> None:
+    place.tree["queues"]["first"] = dict(place.tree["queues"]["support"])
+    place.box("first", default_queue="first")
+    place.box("second", default_queue="first")
+    async with place.running():
+        del place.tree["queues"]["first"], place.tree["mailboxes"]["first"]
+        place.box("second", default_queue="support")
+        refused = await place.reload(remove=["first"])
+        assert refused.outcome == "refused"
+        assert refused.refusals[0].endswith("or say --remove mailbox:first")
+        allowed = await place.reload(remove=["mailbox:first", "queue:first"])
+        assert allowed.outcome == "applied", allowed.refusals
+
+
 async def test_an_outgoing_that_is_to_send_something_yet_is_not_removed_by_a_slip(place: Place) -> None:
     relay = {"type": "smtp", "host": "127.0.0.1", "port": 9, "tls": "none", "sender": "a@example.com"}
     place.tree["outgoing"] = {"relay": relay, "other": relay | {"default": True}}

@@ -16,22 +16,24 @@ class Removals:
         self._fleet = fleet
 
     async def refusals(self, before: Config, after: Config, allowed: Collection[str]) -> list[str]:
-        """Why not, of each that is not ``allowed`` by name. Raises :class:`LedgerUnavailable`."""
-        found = [
-            f"the mailbox {name} {why}: {_first('enabled: false', name)}"
-            for name in _gone(before.mailboxes, after.mailboxes)
-            if name not in allowed and (why := await self._mailbox(before, name))
-        ]
-        found += [
-            f"the queue {name} {why}: {_first('let nobody send to it', name)}"
-            for name in _gone(before.queues, after.queues)
-            if name not in allowed and (why := await self._queue(before, name))
-        ]
-        found += [
-            f"the outgoing {name} {why}: {_first('let nobody send by it', name)}"
-            for name in _gone(before.outgoing, after.outgoing)
-            if name not in allowed and (why := await self._outgoing(before, name))
-        ]
+        """Why not, of each that is not ``allowed``: as ``KIND:NAME``, or by its name alone if nothing else of that name
+        goes. Raises :class:`LedgerUnavailable`."""
+        going = {
+            "mailbox": _gone(before.mailboxes, after.mailboxes),
+            "queue": _gone(before.queues, after.queues),
+            "outgoing": _gone(before.outgoing, after.outgoing),
+        }
+        asked = {"mailbox": self._mailbox, "queue": self._queue, "outgoing": self._outgoing}
+        first = {"mailbox": "enabled: false", "queue": "let nobody send to it", "outgoing": "let nobody send by it"}
+        found: list[str] = []
+        for kind, names in going.items():
+            for name in names:
+                alone = sum(name in others for others in going.values()) == 1
+                if f"{kind}:{name}" in allowed or (alone and name in allowed):
+                    continue
+                if why := await asked[kind](before, name):
+                    wish = name if alone else f"{kind}:{name}"
+                    found.append(f"the {kind} {name} {why}: {first[kind]} first, or say --remove {wish}")
         return found
 
     async def _mailbox(self, config: Config, name: str) -> str:
@@ -66,7 +68,3 @@ def _users(config: Config, section: str, name: str) -> Iterator[str]:
         idle = at[0] == "mailboxes" and not config.runs(at[1])
         if not idle and any(of == section and found == name for _, of, found in references_of(block)):
             yield " ".join(at)
-
-
-def _first(what: str, name: str) -> str:
-    return f"{what} first, or say --remove {name}"

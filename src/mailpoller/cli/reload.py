@@ -36,7 +36,8 @@ def reload(
         typer.Option(
             "--remove",
             metavar="NAME",
-            help="This mailbox, queue or outgoing may go although it is in use or holds something.",
+            help="This mailbox, queue or outgoing may go although it is in use or holds something. If several of "
+            "the name go: queue:NAME.",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 
@@ -24,7 +25,11 @@ def send(
         str, typer.Option("--conversation", metavar="ID", help="The help desk's id, which answers bring back.")
     ] = "",
     key: Annotated[
-        str, typer.Option("--key", help="What is handed in twice under one key is accepted once. Kept 180 days.")
+        str,
+        typer.Option(
+            "--key",
+            help="What is handed in twice under one key is accepted once. Kept 180 days. Without it one is made.",
+        ),
     ] = "",
     intake: Annotated[str, typer.Option("--intake", metavar="NAME", help="If there are several.")] = "",
     as_json: JsonOption = False,
@@ -42,6 +47,7 @@ def send(
       mailpoller send --department sales --key order-17 < confirmation.eml
     """
     from mailpoller.cli.service import ask, loaded
+    from mailpoller.core.errors import TransientError
 
     with explained():
         found = loaded(config)
@@ -54,11 +60,14 @@ def send(
             "department": department,
             "mailbox": mailbox,
             "conversation": conversation,
-            "key": key,
+            "key": key or uuid4().hex,  # nobody may know whether it was accepted, and then it must not go twice
         }
         form = "entry" if octets.lstrip()[:1] == b"{" else "mail"
         request = {"do": "send", "form": form, "intake": intake, "choices": choices}
-        answer = ask(found, request, seconds=60, body=octets)
+        try:
+            answer = ask(found, request, seconds=60, body=octets)
+        except TransientError as error:
+            raise TransientError(f"{error}. Under one key it is accepted once: --key {choices['key']}") from None
         if as_json:
             print_json(answer)
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from mailpoller.core.errors import ConfigError, EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.errors import ConfigError, EntryRefused, TransientError
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
 from mailpoller.engine.senders import Identity, Intake, Senders
@@ -24,6 +25,7 @@ from mailpoller.mail.letter_form import letter_octets
 from mailpoller.mail.letter_given import GivenMail, given_mail
 from mailpoller.mail.letter_thread import message_id_of, once_answered
 from mailpoller.storage.octet_files import OctetFiles
+from mailpoller.storage.thread import completed
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +93,10 @@ class Acceptance:
         self._room = room
         self._accepted = accepted
         self._doubtful: dict[str, bytes] = {}
-        """Mails of which the ledger could not say whether it has recorded them: id -> file."""
+        """Mails of which it is not known whether the ledger has recorded them: id -> file."""
+        self._under_way: set[str] = set()
+        """Those among them that are being accepted."""
+        self._finding: asyncio.Task[None] | None = None
 
     async def hand_in(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Carry out a request of the control socket: its ``octets`` are an entry in JSON or, if ``form`` is ``mail``, a
@@ -144,31 +149,29 @@ class Acceptance:
                 else entry.given.octets(identity.sender, message_id=message_id, at=now, letter=letter)
             )
             self._require_room(identity, len(octets))
+            self._doubtful[number] = sha256(octets).digest()
             return octets, self._files.keep(octets)
 
-        octets, digest = await asyncio.to_thread(make)
-        mail = OutboxMail(
-            number,
-            intake.name,
-            key,
-            entry.content,
-            identity.name,
-            mailbox,
-            story.mid if story is not None else "",
-            message_id,
-            ascii_address(identity.sender.address),
-            len(octets),
-            digest,
-            now,
-            now + self._bounds.give_up,
-            now,
-            recipients=tuple(map(OutboxRecipient, letter.recipients)),
-        )
-        try:
+        async with self._doubting(number):
+            octets, digest = await completed(asyncio.to_thread(make))
+            mail = OutboxMail(
+                number,
+                intake.name,
+                key,
+                entry.content,
+                identity.name,
+                mailbox,
+                story.mid if story is not None else "",
+                message_id,
+                ascii_address(identity.sender.address),
+                len(octets),
+                digest,
+                now,
+                now + self._bounds.give_up,
+                now,
+                recipients=tuple(map(OutboxRecipient, letter.recipients)),
+            )
             kept = await self._ledger.outbox_accept(mail)
-        except LedgerUnavailable:
-            self._doubtful[number] = digest
-            raise
         await self._resolve_doubts()
         if kept.id != mail.id:  # somebody came first with the same key
             await asyncio.to_thread(self._files.drop, [digest])
@@ -187,9 +190,30 @@ class Acceptance:
         self._accepted(identity.name)
         return mail, False
 
+    @asynccontextmanager
+    async def _doubting(self, number: str) -> AsyncIterator[None]:
+        """While the block lasts nobody else touches the mail's file. Whoever hands in may be cancelled, or the ledger
+        may fail: what was written or recorded all the same is found out beside, at once or when it answers again."""
+        self._under_way.add(number)
+        try:
+            yield
+        except BaseException:
+            self._under_way.discard(number)
+            if number in self._doubtful:
+                self._finding = asyncio.create_task(self._find_out(), name="doubtful entries")
+            raise
+        self._under_way.discard(number)
+        self._doubtful.pop(number, None)
+
+    async def _find_out(self) -> None:
+        with suppress(TransientError):
+            await self._resolve_doubts()
+
     async def _resolve_doubts(self) -> None:
         """Remove the files of mails that were not recorded after all."""
         for id, digest in list(self._doubtful.items()):
+            if id in self._under_way:
+                continue
             recorded = await self._ledger.outbox_mail(id)
             self._doubtful.pop(id, None)
             if recorded is None:

@@ -29,6 +29,12 @@ REQUESTS = 16
 """Carried out at once; the others wait."""
 BODIES = 2
 """Requests with a body that are taken at once: each is in memory."""
+SMALL_BODY = 64 << 10
+"""Octets of a body that are read before it is one of those: who sends none keeps nobody waiting."""
+SMALL_BODIES = 16
+"""Requests with no more than that that are carried out at once."""
+BODY_STALLS = timedelta(seconds=5)
+"""So long the next octets of a large body are waited for."""
 CONNECTIONS = 100
 """Open at once; who comes then is turned away."""
 
@@ -61,6 +67,7 @@ class ControlServer:
         self._handlers = handlers
         self._bodies = bodies or {}
         self._carrying = asyncio.Semaphore(BODIES)
+        self._carrying_small = asyncio.Semaphore(SMALL_BODIES)
         self._turns = asyncio.Semaphore(REQUESTS)
         self._connections = 0
 
@@ -88,8 +95,7 @@ class ControlServer:
                 line = await reader.readline()
             request = self._request(line)
             if request is not None and request["do"] in self._bodies:
-                async with self._carrying, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
-                    await self._reply(writer, await self._with_body(request, reader, writer))
+                await self._carry(request, reader, writer)
                 return
             async with self._turns, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
                 await self._reply(writer, await self._answer(request, writer))
@@ -111,15 +117,27 @@ class ControlServer:
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    async def _with_body(
-        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> Mapping[str, Any]:
+    async def _carry(self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A request with a body. Its turn comes when its body does."""
         size, most = request.get("body"), self._bodies[request["do"]]
         if not isinstance(size, int) or size < 0:
-            return {"ok": False, "error": "the request lacks something, or has it wrong"}
+            await self._reply(writer, {"ok": False, "error": "the request lacks something, or has it wrong"})
+            return
         if size > most:
-            return {"ok": False, "error": f"{size} octets are more than {most}", "kind": "refused"}
-        return await self._answer({**request, "octets": await reader.readexactly(size)}, writer)
+            refusal = {"ok": False, "error": f"{size} octets are more than {most}", "kind": "refused"}
+            await self._reply(writer, refusal)
+            return
+        async with asyncio.timeout(READ_DEADLINE.total_seconds()):
+            octets = bytearray(await reader.readexactly(min(size, SMALL_BODY)))
+        turns = self._carrying if size > SMALL_BODY else self._carrying_small
+        async with turns, asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
+            while left := size - len(octets):
+                async with asyncio.timeout(BODY_STALLS.total_seconds()):
+                    piece = await reader.read(min(left, SMALL_BODY))
+                if not piece:
+                    return
+                octets += piece
+            await self._reply(writer, await self._answer({**request, "octets": bytes(octets)}, writer))
 
     async def _answer(self, request: dict[str, Any] | None, writer: asyncio.StreamWriter) -> Mapping[str, Any]:
         if request is None:
