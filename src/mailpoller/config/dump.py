@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import Enum
@@ -14,7 +15,6 @@ from pydantic import BaseModel
 from mailpoller.config import sections
 from mailpoller.config.checked import Config
 from mailpoller.config.fields import key_of, may_be_size
-from mailpoller.config.merge import is_name
 from mailpoller.config.node import Node, join
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.literals import Secret, write_disposition
@@ -39,7 +39,8 @@ def effective(config: Config) -> dict[str, Any]:
         elif isinstance(made, BaseModel):
             whole[section.key] = _block(made)
         elif made is not None and section.shape == "named":
-            whole[section.key] = {name: _block(block) for name, block in made.items() if is_name(name)}
+            written = re.compile(section.named_as).fullmatch
+            whole[section.key] = {name: _block(block) for name, block in made.items() if written(name)}
         elif made is not None:
             whole[section.key] = [_block(block) for block in made.values()]
     for outgoing in whole["outgoing"].values():
