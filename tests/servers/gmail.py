@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import email
 import itertools
 import json
 import re
@@ -34,6 +35,8 @@ from servers.requests import Handler
 SYSTEM = ("INBOX", "SPAM", "TRASH", "UNREAD", "STARRED", "IMPORTANT", "SENT", "DRAFT", "CATEGORY_UPDATES")
 HIDDEN = {"SPAM", "TRASH"}
 FIXED = {"SENT", "DRAFT"}
+READS = {"https://www.googleapis.com/auth/gmail.modify", "https://www.googleapis.com/auth/gmail.readonly"}
+INSERT = "https://www.googleapis.com/auth/gmail.insert"
 MODIFY = "https://www.googleapis.com/auth/gmail.modify"
 
 # method, path -> units, options (those with a star may be repeated)
@@ -42,7 +45,8 @@ CONTRACT: dict[tuple[str, str], tuple[int, set[str]]] = {
     ("GET", "/labels"): (1, set()),
     ("POST", "/labels"): (5, set()),
     ("GET", "/messages"): (5, {"labelIds*", "q", "pageToken", "maxResults", "includeSpamTrash"}),
-    ("GET", "/messages/ID"): (5, {"format"}),
+    ("GET", "/messages/ID"): (5, {"format", "metadataHeaders*"}),
+    ("POST", "/messages/import"): (25, {"uploadType", "internalDateSource", "neverMarkSpam", "processForCalendar"}),
     ("POST", "/messages/ID/modify"): (5, set()),
     ("POST", "/messages/batchModify"): (50, set()),
     ("GET", "/history"): (2, {"startHistoryId", "labelId", "historyTypes*", "maxResults", "pageToken"}),
@@ -55,7 +59,7 @@ KNOWN_FIELDS = {
     "id", "name", "labels", "messages", "nextPageToken", "resultSizeEstimate", "labelIds", "internalDate", "raw",
     "emailAddress",
     "historyId", "history", "messagesAdded", "labelsAdded", "labelsRemoved", "messagesDeleted", "message",
-    "sizeEstimate", "threadId",
+    "sizeEstimate", "threadId", "payload", "headers", "value",
 }  # fmt: skip
 
 
@@ -332,11 +336,14 @@ class Gmail:
     def answer(self, method: str, target: str, headers: Any, body: bytes) -> Any:
         """The JSON of an answer; None is an empty one."""
         parts = urlsplit(target)
-        mailbox = next((one for one in (self.user, "me") if parts.path.startswith(f"/gmail/v1/users/{one}/")), None)
+        whole = parts.path.removeprefix("/upload")
+        mailbox = next((one for one in (self.user, "me") if whole.startswith(f"/gmail/v1/users/{one}/")), None)
         if mailbox is None:
             raise Refused(404, "notFound", "Not Found", contract=True)
-        path = parts.path.removeprefix(f"/gmail/v1/users/{mailbox}")
-        general = re.sub(r"^/messages/(?!batchModify$)[^/]+", "/messages/ID", path)
+        path = whole.removeprefix(f"/gmail/v1/users/{mailbox}")
+        general = re.sub(r"^/messages/(?!batchModify$|import$)[^/]+", "/messages/ID", path)
+        if (whole != parts.path) is not (general == "/messages/import"):
+            raise Refused(404, "notFound", "only uploads go there", contract=True)
         if (method, general) not in CONTRACT:
             raise Refused(404, "notFound", f"no method {method} {general}", contract=True)
         units, options = CONTRACT[method, general]
@@ -346,7 +353,9 @@ class Gmail:
             self.asked.append(Asked(time.monotonic(), method, path, units, query))
         if headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
             raise Refused(401, "authError", "Invalid Credentials")
-        if self.scope != MODIFY and method == "POST":
+        granted = set(self.scope.split())
+        wanted = {MODIFY, INSERT} if general == "/messages/import" else {MODIFY} if method == "POST" else READS
+        if not granted & wanted:
             raise Refused(403, "insufficientPermissions", "Request had insufficient authentication scopes.")
         single = {name: value for name, value in query if f"{name}*" not in options}
         with self._lock:
@@ -365,7 +374,10 @@ class Gmail:
                 case "GET", "/messages":
                     found = self._list(single, [value for name, value in query if name == "labelIds"])
                 case "GET", "/messages/ID":
-                    found = self._get(path.split("/")[2], single.get("format", "full"))
+                    wanted = {value.lower() for name, value in query if name == "metadataHeaders"}
+                    found = self._get(path.split("/")[2], single.get("format", "full"), wanted)
+                case "POST", "/messages/import":
+                    found = self._import(single, headers["content-type"], body)
                 case "POST", "/messages/batchModify":
                     found = self._batch(json.loads(body))
                 case "POST", _:
@@ -385,7 +397,8 @@ class Gmail:
             raise Refused(401, "required", "Login Required.", contract=True)
         if not headers.get("host") or not headers.get("user-agent"):
             raise Refused(400, "badRequest", "a header is missing", contract=True)
-        if method == "POST" and headers.get("content-type", "").partition(";")[0] != "application/json":
+        kind = "multipart/related" if ("uploadType", "multipart") in query else "application/json"
+        if method == "POST" and headers.get("content-type", "").partition(";")[0] != kind:
             raise Refused(400, "parseError", "the body is no JSON", contract=True)
         if method == "GET" and body:
             raise Refused(400, "badRequest", "a GET has no body", contract=True)
@@ -408,14 +421,20 @@ class Gmail:
                 raise Refused(400, "invalidArgument", f"Invalid label: {label}")
         hidden = query.get("includeSpamTrash") == "true"
         after = 0.0
-        if "q" in query:
+        bearing = ""
+        if told := re.fullmatch(r"rfc822msgid:(\S+)", query.get("q", "")):
+            bearing = told[1]
+        elif "q" in query:
             if not (found := re.fullmatch(r"after:(\d+)", query["q"])):
                 raise Refused(400, "invalidArgument", "a search that this server does not know", contract=True)
             after = float(found[1])
         uids = [
             one.uid
             for one in self.mails.values()
-            if set(labels) <= one.labels and (hidden or not HIDDEN & one.labels) and one.received.timestamp() > after
+            if set(labels) <= one.labels
+            and (hidden or not HIDDEN & one.labels)
+            and one.received.timestamp() > after
+            and f"<{bearing or '@'}>".replace("<@>", "").encode() in one.octets
         ]
         uids.sort(reverse=not self.reorders)
         page, token = self._page(uids, query)
@@ -454,8 +473,33 @@ class Gmail:
         found = {"history": page, "nextPageToken": token, "historyId": str(self.number)}
         return {name: value for name, value in found.items() if value}
 
-    def _get(self, uid: str, form: str) -> dict[str, Any]:
+    def _import(self, query: dict[str, str], kind: str, body: bytes) -> dict[str, Any]:
+        found = re.search(r"boundary=(\S+)", kind)
+        if found is None or query.get("uploadType") != "multipart":
+            raise Refused(400, "badRequest", "no multipart upload", contract=True)
+        mark = f"--{found[1]}".encode()
+        head = mark + b"\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
+        said, middle, media = body.partition(b"\r\n" + mark + b"\r\nContent-Type: message/rfc822\r\n\r\n")
+        octets, end, rest = media.rpartition(b"\r\n" + mark + b"--")
+        if not (said.startswith(head) and middle and end and rest.strip() == b""):
+            raise Refused(400, "badRequest", "a multipart upload has metadata and media", contract=True)
+        about = json.loads(said.removeprefix(head))
+        if set(about) - {"labelIds", "threadId"}:
+            raise Refused(400, "invalidArgument", "Unknown name", contract=True)
+        labels = set(about.get("labelIds", []))
+        if missing := labels - set(self.label_ids.values()):
+            raise Refused(400, "invalidArgument", f"Invalid label: {missing.pop()}")
+        uid = f"{next(self._numbers):016x}"
+        self.mails[uid] = Mail(uid, octets, labels, datetime.now(UTC))
+        self._record("messageAdded", uid, tuple(labels))
+        return {"id": uid, "threadId": uid, "labelIds": sorted(labels)}
+
+    def _get(self, uid: str, form: str, wanted: set[str]) -> dict[str, Any]:
         mail = self._mail(uid)
+        if form == "metadata":
+            parsed = email.message_from_bytes(mail.octets)
+            headers = [{"name": name, "value": str(value)} for name, value in parsed.items() if name.lower() in wanted]
+            return {"id": uid, "threadId": uid, "labelIds": sorted(mail.labels), "payload": {"headers": headers}}
         if form not in ("raw", "minimal"):
             raise Refused(400, "invalidArgument", "Invalid format", contract=True)
         found: dict[str, Any] = {

@@ -18,13 +18,13 @@ from pydantic import ValidationError
 from mailpoller.core.message import Position
 from mailpoller.core.ports import Start
 from mailpoller.core.spool import Spool
+from mailpoller.remote.gmail.errors import Denied, Missing, decided, is_throttled, may_pass, wish_of
+from mailpoller.remote.gmail.quota import BURST, PER_MINUTE, Quota, quota_for
 from mailpoller.remote.throttle import Busy
 from mailpoller.sources.gmail import GmailConfig
 from mailpoller.sources.gmail.encoded import EncodedIntake, Malformed
-from mailpoller.sources.gmail.errors import Denied, Missing, decided, is_throttled, may_pass, wish_of
 from mailpoller.sources.gmail.listing import Bookmark
 from mailpoller.sources.gmail.looking import instant
-from mailpoller.sources.gmail.quota import BURST, PER_MINUTE, Quota, quota_for
 from mailpoller.wire.http import HttpStatus, error_of
 
 PERSON = {

@@ -27,7 +27,7 @@ def _verbs() -> None:
 @oauth.command("login")
 def login(
     config: ConfigOption,
-    name: Annotated[str, typer.Argument(metavar="MAILBOX", help="A mailbox, or an outgoing.")],
+    name: Annotated[str, typer.Argument(metavar="MAILBOX", help="A mailbox, an outgoing or a queue.")],
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Where the browser comes back to; 0 for any free port.")
     ] = 0,
@@ -63,12 +63,13 @@ async def _log_in(terms: Terms, state_directory: Path, port: int) -> None:
 
 
 def _terms(config: Config, name: str) -> Terms:
-    """What the mailbox, or else the outgoing, of this name asks for tokens with."""
+    """What the mailbox, or else the outgoing, or else the queue of this name asks for tokens with."""
     from mailpoller.cli.service import known_mailbox
     from mailpoller.config.extras import require_extras
     from mailpoller.wire.oauth import terms_of
 
-    block = config.outgoing.get(name) if name not in config.mailboxes else None
+    others = {**config.queues, **config.outgoing}
+    block = others.get(name) if name not in config.mailboxes else None
     owner = block if block is not None else config.require(known_mailbox(config, name))
     require_extras(owner)
     terms = terms_of(owner)

@@ -259,13 +259,12 @@ def _fed(config: Config) -> Iterator[Problem]:
         for account, key in _polled(mailbox)
     }
     for name, queue in config.queues.items():
-        if (fed := queue.fed_folder()) is None:
-            continue
-        account, key = fed
-        # By whatever protocol it is polled: INBOX is the same one over all of them.
-        if (other := polled.get((account.host, account.user, key))) is not None:
-            node = _node(config, ("queues", name))
-            yield node.problem(f"the mailbox {other} polls the folder that this queue puts mail into")
+        for account, key in queue.fed_folders():
+            # By whatever protocol it is polled: INBOX is the same one over all of them.
+            if (other := polled.get((account.host, account.user, key))) is not None:
+                node = _node(config, ("queues", name))
+                yield node.problem(f"the mailbox {other} polls the folder that this queue puts mail into")
+                break
 
 
 def _blobs(config: Config) -> Iterator[Problem]:

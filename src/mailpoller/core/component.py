@@ -153,11 +153,11 @@ class SinkConfig(Component):
         is wanted. None if it keeps them until somebody takes them, or the keys do not tell."""
         return None
 
-    def fed_folder(self) -> tuple[Account, str] | None:
-        """The folder of a mailbox that it puts mail into: its account and its key, as a source has them
-        (:meth:`SourceConfig.polled_account`, :meth:`SourceConfig.folder_key`). None if it does not, or the keys do not
-        tell. So that nobody polls what is put there."""
-        return None
+    def fed_folders(self) -> Iterable[tuple[Account, str]]:
+        """The folders of a mailbox that it puts mail into: its account and their keys, as a source has them
+        (:meth:`SourceConfig.polled_account`, :meth:`SourceConfig.folder_key`). None where
+        it does not, or the keys do not tell. So that nobody polls what is put there."""
+        return ()
 
     @property
     def keeps_header(self) -> bool:

@@ -52,9 +52,9 @@ class ImapQueueSettings(KeptServer, SinkConfig):
         check_auth(self.auth, password=self.password, tls=self.tls, client_certificate=self.client_certificate)
         return self
 
-    def fed_folder(self) -> tuple[Account, str]:
+    def fed_folders(self) -> Iterator[tuple[Account, str]]:
         """See the parent's."""
-        return self.account, "INBOX" if self.folder.upper() == "INBOX" else self.folder
+        yield self.account, "INBOX" if self.folder.upper() == "INBOX" else self.folder
 
     def findings(self) -> Iterator[Finding]:
         """Those of every server; and flags that hide what is put there."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Start
+from mailpoller.remote.gmail.client import HISTORY_LIST, MESSAGES_LIST, PROFILE, GmailClient, Query
+from mailpoller.remote.gmail.errors import Missing
 from mailpoller.remote.pages import Pages
-from mailpoller.sources.gmail.client import HISTORY_LIST, MESSAGES_LIST, PROFILE, GmailClient, Query
 from mailpoller.sources.gmail.config import HIDDEN, UNREAD
-from mailpoller.sources.gmail.errors import Missing
 
 PAGE = 500
 """Messages, or records of the history, of one page: the most that the service gives."""

@@ -9,10 +9,10 @@ from urllib.parse import quote
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.spool import Spool
 from mailpoller.remote.fetching import FetchingAbreast
-from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
+from mailpoller.remote.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
+from mailpoller.remote.gmail.errors import Missing
 from mailpoller.sources.gmail.config import TRASH, UNREAD
 from mailpoller.sources.gmail.encoded import EncodedIntake
-from mailpoller.sources.gmail.errors import Missing
 from mailpoller.sources.gmail.looking import MINIMAL, instant, labels_of
 
 DOING = "fetch a message"

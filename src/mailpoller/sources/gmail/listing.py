@@ -14,7 +14,7 @@ from mailpoller.core.message import Folder, MessageRef, Page, Position
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.record import record
 from mailpoller.remote.gaps import CONFIRMED, Gaps, Passed, without_id, words_of
-from mailpoller.sources.gmail.client import GmailClient
+from mailpoller.remote.gmail.client import GmailClient
 from mailpoller.sources.gmail.contents import PAGE, Contents, EndlessListing, HistoryLost, history_id
 from mailpoller.sources.gmail.looking import looked_at
 

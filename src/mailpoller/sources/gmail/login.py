@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailpoller.core.errors import TransientError
-from mailpoller.sources.gmail.client import PROFILE, GmailClient
+from mailpoller.remote.gmail.client import PROFILE, GmailClient
 
 
 async def log_in(client: GmailClient) -> str:

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from mailpoller.core.errors import SessionLost
 from mailpoller.core.record import record
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.sources.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
+from mailpoller.remote.gmail.client import AT_ONCE, MESSAGES_GET, GmailClient
+from mailpoller.remote.gmail.errors import Missing
 from mailpoller.sources.gmail.config import TRASH
-from mailpoller.sources.gmail.errors import Missing
 
 MINIMAL = (("format", "minimal"), ("fields", "id,labelIds,internalDate"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,12 +9,13 @@ from urllib.parse import quote
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.ports import Stage
 from mailpoller.core.spool import Spool
+from mailpoller.remote.gmail.account import ME
+from mailpoller.remote.gmail.client import MESSAGES_GET, MESSAGES_LIST, MESSAGES_MODIFY, GmailClient
+from mailpoller.remote.gmail.errors import Invalid, Missing
+from mailpoller.remote.gmail.labels import Labels
 from mailpoller.remote.trial import AskedTrial
-from mailpoller.sources.gmail.client import MESSAGES_GET, MESSAGES_LIST, MESSAGES_MODIFY, GmailClient
-from mailpoller.sources.gmail.config import ME, GmailSettings, reasons_against
+from mailpoller.sources.gmail.config import GmailSettings, reasons_against
 from mailpoller.sources.gmail.encoded import EncodedIntake
-from mailpoller.sources.gmail.errors import Invalid, Missing
-from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.login import log_in
 from mailpoller.wire.http import Bearer
 from mailpoller.wire.probe import WebApproach, token_step

@@ -13,13 +13,13 @@ from mailpoller.core.message import Claim, Folder, Gone, Page, Position, RawMess
 from mailpoller.core.ports import Clock, Start
 from mailpoller.core.spool import Spool
 from mailpoller.remote.gaps import Gaps
+from mailpoller.remote.gmail.client import GmailClient
+from mailpoller.remote.gmail.errors import Invalid, Missing
+from mailpoller.remote.gmail.labels import Labels
 from mailpoller.remote.polled_session import PolledSession, State, Wish
-from mailpoller.sources.gmail.client import GmailClient
 from mailpoller.sources.gmail.config import TRASH, GmailSettings
 from mailpoller.sources.gmail.contents import Contents, EndlessListing, HistoryLost
 from mailpoller.sources.gmail.download import Download
-from mailpoller.sources.gmail.errors import Invalid, Missing
-from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.listing import Listing
 from mailpoller.sources.gmail.looking import looked_at
 from mailpoller.sources.gmail.settling import Settling

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from urllib.parse import quote
 
 from mailpoller.core.errors import CredentialsRefused, SessionLost, TransientError
+from mailpoller.remote.gmail.client import BATCH_MODIFY, MESSAGES_MODIFY, GmailClient
+from mailpoller.remote.gmail.errors import Denied, Invalid, Missing
+from mailpoller.remote.gmail.labels import Labels
 from mailpoller.remote.polled_session import APPLIED, State, Wish
 from mailpoller.remote.throttle import Busy
-from mailpoller.sources.gmail.client import BATCH_MODIFY, MESSAGES_MODIFY, GmailClient
 from mailpoller.sources.gmail.config import LABEL_OF, SEEN, TRASH, UNREAD, reasons_against
 from mailpoller.sources.gmail.contents import Contents
-from mailpoller.sources.gmail.errors import Denied, Invalid, Missing
-from mailpoller.sources.gmail.labels import Labels
 from mailpoller.sources.gmail.looking import at_once, labels_of, looked_at
 from mailpoller.wire.http import HttpAnswer, HttpError, HttpStatus
 

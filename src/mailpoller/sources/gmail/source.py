@@ -9,11 +9,12 @@ from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
+from mailpoller.remote.gmail.account import ME
+from mailpoller.remote.gmail.client import GmailClient
+from mailpoller.remote.gmail.quota import quota_for
 from mailpoller.remote.polled_session import opening
-from mailpoller.sources.gmail.client import GmailClient
-from mailpoller.sources.gmail.config import ME, GmailSettings
+from mailpoller.sources.gmail.config import GmailSettings
 from mailpoller.sources.gmail.login import log_in
-from mailpoller.sources.gmail.quota import quota_for
 from mailpoller.sources.gmail.session import GmailSession
 from mailpoller.wire.oauth.tokens import token_source
 

@@ -201,9 +201,8 @@ def terms_of(block: Component) -> Terms | None:
     if not isinstance(auth, OAuthAuth):
         return None
     services: dict[str, ServiceName] = {one: one for one in get_args(ServiceName)}
-    return auth.terms(
-        services.get(block.type, "imap"), str(getattr(block, "username", None) or getattr(block, "user", None) or "")
-    )
+    service = services.get(str(getattr(block, "scopes_for", block.type)), "imap")
+    return auth.terms(service, str(getattr(block, "username", None) or getattr(block, "user", None) or ""))
 
 
 @record

@@ -14,7 +14,7 @@ from mailpoller.core.record import record
 ProviderName = Literal["microsoft", "google"]
 CloudName = Literal["global", "us-gov", "us-dod", "china"]
 GrantName = Literal["client_credentials", "refresh_token", "device_code", "authorization_code", "service_account"]
-ServiceName = Literal["imap", "pop3", "smtp", "graph", "ews", "gmail"]
+ServiceName = Literal["imap", "pop3", "smtp", "graph", "ews", "gmail", "gmail-import"]
 """What a token is for: the ``type`` of the block that logs in."""
 
 
@@ -108,6 +108,8 @@ def scopes_of(
     if provider == "google":
         if service == "gmail":
             return ("https://www.googleapis.com/auth/gmail.modify",)
+        if service == "gmail-import":
+            return tuple(f"https://www.googleapis.com/auth/gmail.{one}" for one in ("insert", "readonly"))
         # An administrator delegates this narrower scope for IMAP; it also shows labels that their owner hides from
         # IMAP.
         admin = grant == "service_account" and service == "imap"

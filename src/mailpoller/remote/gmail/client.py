@@ -4,16 +4,20 @@ decision."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+import orjson
 
 from mailpoller.core.spool import Intake
 from mailpoller.remote.bearer import TellingBearer
-from mailpoller.remote.web import WebClient
-from mailpoller.sources.gmail.errors import refusal
-from mailpoller.sources.gmail.quota import Quota
-from mailpoller.wire.http import Bearer, HttpAnswer, HttpClient, HttpCut
+from mailpoller.remote.gmail.errors import refusal
+from mailpoller.remote.gmail.quota import Quota
+from mailpoller.remote.web import Refusal, WebClient
+from mailpoller.wire.http import Bearer, HttpAnswer, HttpClient, HttpCut, HttpStatus, Unauthorized
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.retry import briefly
 from mailpoller.wire.tls import TlsPolicy
@@ -24,6 +28,7 @@ AT_ONCE = 6
 # What a request costs, in quota units (Gmail API, Usage limits).
 PROFILE = LABELS_LIST = 1
 HISTORY_LIST = 2
+MESSAGES_IMPORT = 25
 LABELS_CREATE = MESSAGES_LIST = MESSAGES_GET = MESSAGES_MODIFY = 5
 BATCH_MODIFY = 50
 
@@ -38,8 +43,8 @@ class GmailClient(WebClient):
 
     Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one
     does), :class:`CredentialsRefused` for a token that is not taken and for what we may not do, :class:`Busy`,
-    :class:`Missing`, :class:`Invalid`, and :class:`TransientError` for all else. All requests are harmless when
-    repeated.
+    :class:`Missing`, :class:`Invalid`, and :class:`TransientError` for all else. All requests but
+    :meth:`put` are harmless when repeated.
     """
 
     def __init__(
@@ -93,6 +98,31 @@ class GmailClient(WebClient):
             return intake
 
         return await self._paid(units, lambda: briefly(once, on=HttpCut))
+
+    async def put(self, octets: bytes, labels: Sequence[str], doing: str) -> dict[str, Any]:
+        """Import a message (``messages.import``, multipart upload) under the labels with these ids. Not repeated unless
+        the service says that it did not even begin: twice would be two messages."""
+        boundary = f"mailpoller-{uuid4().hex}"
+        about = orjson.dumps({"labelIds": list(labels)})
+        body = b"".join(
+            (
+                f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode(), about,
+                f"\r\n--{boundary}\r\nContent-Type: message/rfc822\r\n\r\n".encode(), octets,
+                f"\r\n--{boundary}--\r\n".encode(),
+            )
+        )  # fmt: skip
+        options = {"uploadType": "multipart", "internalDateSource": "dateHeader", "fields": "id,labelIds"}
+        kind = {"content-type": f"multipart/related; boundary={boundary}"}
+
+        async def once() -> dict[str, Any]:
+            path = f"/upload{self._mailbox}/messages/import?{urlencode(options)}"
+            return (await self._http.request("POST", path, doing=doing, content=body, headers=kind)).object()
+
+        def means(error: HttpStatus | Unauthorized) -> Refusal:
+            found = refusal(error, self._quota.clock.now())
+            return found if found.throttled else replace(found, again=False)
+
+        return await self._in_turn(lambda: self._quota.turn(MESSAGES_IMPORT), once, means)
 
     def _target(self, path: str, query: Query) -> str:
         return f"{self._mailbox}{path}" + (f"?{urlencode(query)}" if query else "")

@@ -21,9 +21,9 @@ _DAY_WAIT = timedelta(minutes=15)
 """How long to leave the service alone when a day's share is used up and it did not say for how long."""
 
 _SCOPE = (
-    "The token lacks the scope https://www.googleapis.com/auth/gmail.modify: log in again (mailpoller oauth login) "
-    "and grant it, or, with a service account, delegate exactly this scope to its numeric client id (Google Admin, "
-    "Security, API controls, Domain-wide delegation)."
+    "The token lacks the scope https://www.googleapis.com/auth/gmail.modify (of a queue: gmail.insert and "
+    "gmail.readonly): log in again (mailpoller oauth login) and grant it, or, with a service account, delegate exactly "
+    "this scope to its numeric client id (Google Admin, Security, API controls, Domain-wide delegation)."
 )
 _DISABLED = (
     "Enable the Gmail API in the client's Google Cloud project: APIs & Services, Library, Gmail API; it takes "

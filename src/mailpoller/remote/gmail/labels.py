@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mailpoller.core.errors import TransientError
+from mailpoller.remote.gmail.client import LABELS_CREATE, LABELS_LIST, GmailClient
+from mailpoller.remote.gmail.errors import Invalid
 from mailpoller.remote.polled_session import FolderGone
-from mailpoller.sources.gmail.client import LABELS_CREATE, LABELS_LIST, GmailClient
-from mailpoller.sources.gmail.errors import Invalid
 from mailpoller.wire.http import HttpStatus
 from mailpoller.wire.redaction import spoken
 
