@@ -519,6 +519,31 @@ except ValueError:
     assert all(one.isprintable() or one == "\n" for one in said)
 
 
+def test_a_line_at_info_says_what_one_at_warning_says() -> None:
+    program = """
+import structlog
+from mailpoller.cli import logs
+logs.configure("info", "json")
+log = structlog.get_logger()
+for one in (log, log.bind(mailbox="support")):
+    for say in (one.info, one.warning):
+        say("message.delivered", mid="m", queues=["q"], reason="x\\x1b", size_bytes=None)
+        try:
+            raise ValueError("x")
+        except ValueError:
+            say("service.failed", exc_info=True)
+log.debug("never")
+logs.configure("warning", "json")
+structlog.get_logger().info("never")
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=True).stderr.decode()
+    lines = [[*json.loads(line).items()] for line in said.splitlines()]
+    without = [[(key, value) for key, value in line if key not in ("at", "level")] for line in lines]
+    assert len(lines) == 8 and without[0:2] == without[2:4] and without[4:6] == without[6:8]
+    assert [line[1][1] for line in lines] == ["info", "info", "warning", "warning"] * 2
+    assert [line[2][0] for line in lines] == ["at"] * 8
+
+
 def test_what_a_stranger_says_does_not_steer_a_terminal_in_json_or_in_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
