@@ -331,7 +331,7 @@ class Dispatcher:
             # A rule may want to discard today what was already brought to one of its queues yesterday.
             verdict=Deliver(judged.route, rules=verdict.rules) if isinstance(verdict, Discard) else verdict,
             source=f"mailpoller/{judged.claim.ref.folder.mailbox}",
-            now=self._clock.now(),
+            now=judged.message.raw.received or self._clock.now(),
             repeat_of=judged.repeat_of,
             standing=self._standing,
         )
