@@ -9,7 +9,7 @@ import orjson
 import pybase64
 
 from mailpoller.core.body import Forwarded, Undone
-from mailpoller.core.classification import HUMAN, Bounce
+from mailpoller.core.classification import Bounce, Classification
 from mailpoller.core.delivery import Blob, Event, Payload
 from mailpoller.core.message import Message
 from mailpoller.core.standing import USUAL_STANDING, Standing
@@ -28,7 +28,11 @@ DATA_SCHEMA = "urn:mailpoller:schema:event:1"
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _UNSPLIT = (Undone("reply", "too-large"),)
 _RAW_KEPT = 1 << 20
-_OF_A_HUMAN = b',"classification":{"class":"human","subclass":"","evidence":[]},"bounce":null,"conversation":null'
+_ENDS: dict[Payload, bytes] = {
+    "summary": b',"payload":"summary","defects":',
+    "parsed": b',"payload":"parsed","defects":',
+    "raw": b',"payload":"raw","defects":',
+}
 
 
 class EventRenderer:
@@ -104,9 +108,10 @@ class EventRenderer:
             envelope["releasedby"] = self._released_by
         if not envelope["subject"].isprintable():
             envelope["subject"] = clean(envelope["subject"])
-        if not self._summary:
-            self._summary = _dumps(self._summarised())[:-1] + _understood(message)
-        pieces = [self._summary]
+        summary = self._summary
+        if not summary:
+            summary = self._summary = _dumps(self._summarised())[:-1]
+        pieces = [summary]
         if payload == "parsed":
             if not self._body:
                 self._body = _dumps(_parsed(message))[1:-1]
@@ -116,7 +121,8 @@ class EventRenderer:
         if blob is not None:
             named = {"sha256": blob.sha256.hex(), "size": blob.size, "href": blob.href}
             pieces += (b',"raw_blob":', _dumps(named))
-        pieces += (b',"payload":"', payload.encode(), b'","defects":', _dumps(message.defects), b"}")
+        defects = message.defects
+        pieces.append(_ENDS[payload] + (b"[]}" if not defects else _dumps(defects) + b"}"))
         return Event(_dumps(envelope), tuple(pieces))
 
     def _summarised(self) -> dict[str, Any]:
@@ -125,6 +131,7 @@ class EventRenderer:
         verdict = self._verdict
         ref = raw.claim.ref
         said = verdict.attributes
+        found = message.classification
         return {
             "mailbox": ref.folder.mailbox,
             "trusted": self._standing.trusted,
@@ -160,6 +167,11 @@ class EventRenderer:
             "auto": message.auto,
             "looped": message.looped,
             "headers": message.headers,
+            "classification": _classified(found),
+            "bounce": None if found.bounce is None else _bounced(found.bounce),
+            "conversation": message.conversation,
+            "delivered_to": message.delivered_to,
+            "authentication": message.authentication,
         }
 
     def _octets(self) -> bytes:
@@ -172,31 +184,8 @@ class EventRenderer:
         return encoded
 
 
-def _understood(message: Message) -> bytes:
-    """The class and what comes with it, and the conversation, as more keys of an object."""
-    found = message.classification
-    if found is HUMAN and message.conversation is None:
-        return _OF_A_HUMAN + _arrived(message)
-    return (
-        b","
-        + _dumps(
-            {
-                "classification": {"class": found.kind, "subclass": found.subclass, "evidence": found.evidence},
-                "bounce": _bounced(found.bounce) if found.bounce is not None else None,
-                "conversation": message.conversation,
-            }
-        )[1:-1]
-        + _arrived(message)
-    )
-
-
-def _arrived(message: Message) -> bytes:
-    """Where it came to and who vouches for its sender, as more keys of an object."""
-    if message.authentication is None:
-        return b"".join((b',"delivered_to":', _dumps(message.delivered_to), b',"authentication":null'))
-    return b"".join(
-        (b',"delivered_to":', _dumps(message.delivered_to), b',"authentication":', _dumps(message.authentication))
-    )
+def _classified(found: Classification) -> dict[str, Any]:
+    return {"class": found.kind, "subclass": found.subclass, "evidence": found.evidence}
 
 
 def _bounced(bounce: Bounce) -> dict[str, Any]:
