@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import odd_mail
 from mailpoller.core.message import Message
 from mailpoller.core.spool import Spool
+from mailpoller.mail import body as bodies
 from mailpoller.mail.structure import DEEPEST, PARTS_KEPT, scan
 from mailpoller.mail.transfer import decoded
 from odd_mail.reading import read
@@ -34,6 +35,42 @@ def mime(*parts: str, subtype: str = "mixed", boundary: str = "x") -> bytes:
 
 def attachments(message: Message) -> list[tuple[str, str]]:
     return [(attachment.name, attachment.content_type) for attachment in message.body.attachments]
+
+
+QUICK = {
+    "plain": ("\r\nPlain.", "Content-Type: text/html\r\n\r\n<p>HTML"),
+    "the HTML first": ("Content-Type: text/html\r\n\r\n<p>HTML", "\r\nPlain."),
+    "no text": ("\r\n \r\n", "Content-Type: text/html\r\n\r\n<p>HTML"),
+    "a file in the text": ("\r\nbegin 644 a.txt\r\n#86)C\r\n`\r\nend\r\n", "Content-Type: text/html\r\n\r\n<p>"),
+    "enciphered": ("\r\n-----BEGIN PGP MESSAGE-----\r\nx", "Content-Type: text/html\r\n\r\n<p>"),
+    "unknown charsets": (
+        "Content-Type: text/plain; charset=x\r\n\r\na\0\rb\r\n",
+        "Content-Type: text/html; charset=x\r\n\r\n<p>",
+    ),
+    "an attached text": ("Content-Disposition: attachment\r\n\r\na", "Content-Type: text/html\r\n\r\n<p>"),
+    "a named text": ("Content-Type: text/plain; name=a.txt\r\n\r\na", "Content-Type: text/html\r\n\r\n<p>"),
+    "flowed": ("Content-Type: text/plain; format=flowed\r\n\r\na \r\nb", "Content-Type: text/html\r\n\r\n<p>"),
+    "base64": (
+        "Content-Transfer-Encoding: base64\r\n\r\nYQ==\r\n\r\nfooter of a list",
+        "Content-Type: text/html\r\n\r\n<p>",
+    ),
+    "two texts": ("\r\na", "\r\nb"),
+}
+
+
+@pytest.mark.parametrize("subtype", ["alternative", "mixed", "related"])
+@pytest.mark.parametrize("parts", QUICK.values(), ids=QUICK)
+def test_a_text_and_its_html_are_read_on_the_short_way_as_on_the_long_one(monkeypatch, parts, subtype):
+    octets = mime(*parts, subtype=subtype)
+    short = read(octets).body
+    monkeypatch.setattr(bodies, "_two_texts", lambda *_: None)
+    assert short == read(octets).body
+
+
+def test_line_ends_of_a_text_are_line_feeds_whatever_its_length():
+    for text in ("a\r\n\rb\n\r\r\n", "a\r\n\rb\n\r\r\n" * 4000):
+        octets = b"From: a@example.org\r\n\r\n" + text.encode()
+        assert read(octets).body.text == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 # --- which part is what --------------------------------------------------------------------------------------------

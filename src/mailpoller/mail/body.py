@@ -38,6 +38,12 @@ _TEXT_FOR_PROGRAMS = frozenset(
      "text/javascript", "text/xml", "text/rfc822-headers", "text/rtf", "text/x-amp-html", "text/tab-separated-values")
 )  # fmt: skip
 _PGP_BEGINS = "-----BEGIN PGP MESSAGE-----"
+_CR_ENDS = re.compile("\r\n?").sub
+_FILE_BEGINS = re.compile(rb"begin ").search
+"""In uuencode and in yEnc. For words as short as these an expression takes a half or a third of what ``in`` and
+``replace`` do."""
+_USUAL_TEXT = 1 << 14
+_BOTH = {"text/plain", "text/html"}
 _OPENED_UP_TO = 16 << 20
 _DEEPEST = 3
 _FEW_WORDS = 4096
@@ -70,7 +76,33 @@ def read_body(octets: Block, start: int, end: int, fields: Mapping[str, str]) ->
             return Body(
                 text, "", (), tuple(dict.fromkeys(found)) if found else (), text_from="plain" if text else "none"
             )
+    if len(parts) == 2 and (body := _two_texts(octets, parts, defects)) is not None:
+        return body
     return _Reader(octets).read(parts, defects)
+
+
+def _two_texts(octets: Block, parts: list[Part], defects: list[str]) -> Body | None:
+    """A body of one text and its HTML, as most programs write it, at two thirds of the price; None if it has to be
+    looked at more closely."""
+    one, other = parts
+    if {one.content_type, other.content_type} != _BOTH:
+        return None
+    for part in parts:
+        if part.name or part.disposition == "attachment" or part.opaque or part.flowed or part.encoding == "base64":
+            return None
+    found, files, room = list(defects), list[Part](), {"text/plain": TEXT_KEPT, "text/html": TEXT_KEPT}
+
+    def held(part: Part, data: bytes) -> bytes:
+        files.append(part)
+        return data
+
+    first = _text(octets, one, one.content_type, room, found, held)
+    second = _text(octets, other, other.content_type, room, found, held)
+    text, html = (first, second) if one.content_type == "text/plain" else (second, first)
+    if files or not text or text.isspace():
+        return None
+    encryption: Literal["", "pgp"] = "pgp" if _PGP_BEGINS in text else ""
+    return Body(text, html, (), tuple(dict.fromkeys(found)) if found else (), text_from="plain", encryption=encryption)
 
 
 class _Reader:
@@ -293,7 +325,7 @@ def _text(
         size = left
         defects.append(TEXT_CUT)
     room[kind] = left - size
-    if files is not None and kind == "text/plain" and (b"begin " in data or b"=ybegin " in data):
+    if files is not None and kind == "text/plain" and _FILE_BEGINS(data) is not None:
         data = files(part, data)
     charset = part.charset
     if not charset and kind == "text/html":
@@ -307,11 +339,17 @@ def _text(
         defects.append(defect)
     text = text.removeprefix("\ufeff")
     if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = _with_line_feeds(text, quickly=left == TEXT_KEPT and len(text) <= _USUAL_TEXT)
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
         defects.append(NUL)
     return text
+
+
+def _with_line_feeds(text: str, *, quickly: bool) -> str:
+    """Every CRLF, and every CR alone, made LF. ``quickly``: a third of the price, unless there is nothing but these;
+    so not for what somebody may send a thousand of."""
+    return _CR_ENDS("\n", text) if quickly else text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _never_encoded(octets: Block, part: Part) -> str:
