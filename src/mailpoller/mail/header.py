@@ -40,6 +40,10 @@ _CONTROLS = bytes(octet for octet in (*range(32), 127) if octet not in b"\t\n")
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 """Octets of a line end and of the empty line behind it. An expression finds it several times as fast as
 ``bytes.find``."""
+_CRLF = re.compile(rb"\r\n").findall
+_FOLDED = re.compile(r"\n ").split
+"""Quicker by half than ``count`` and ``replace``, unless there is nothing but these: not for the headers of parts, of
+which somebody may send a thousand."""
 _FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = re.compile(rb"(?:[ \t]*+\r?\n){1,100}+")
@@ -141,9 +145,11 @@ def _fields(block: bytes, start: int, body: int, kept: int, defects: list[str]) 
     # One walk through the octets answers three questions: if what falls out are the CRs of the line ends (the caller
     # cut the last one in two) and nothing else, then no CR stands alone and there is no control character.
     stripped = block.translate(_TABS, _CONTROLS)
-    plain = len(block) - len(stripped) == block.count(b"\r\n") + block.endswith(b"\r") and block.isascii()
+    usual = len(block) <= _FIRST_LOOK and kept == FIELDS_KEPT
+    ends = len(_CRLF(block)) if usual else block.count(b"\r\n")
+    plain = len(block) - len(stripped) == ends + block.endswith(b"\r") and block.isascii()
     text = stripped.decode("ascii") if plain else _decoded(block, defects)
-    text = text.replace("\n ", " ")
+    text = " ".join(_FOLDED(text)) if usual else text.replace("\n ", " ")
     lines = text.count("\n") + 1
     fields = _FIELD.findall(text) if lines <= kept else []
     if len(fields) != lines:

@@ -59,36 +59,36 @@ def parse(raw: RawMessage) -> Message:
     defects += header.defects
     headers = readable_fields(header.fields, plain=header.plain)
     fields = _Fields(header.fields, defects)
+    first = fields.first
     date = fields.value("date")
     sent, fault = read_date(date) if date else (None, "")
     if fault:
         defects.append(fault)
     return_path = _return_path(fields.value("return-path")) if _noted_here(fields) else None
     content = fields.content()
+    addresses = fields.addresses
     return Message(
         raw=raw,
         headers=headers,
-        subject=headers[fields.first["subject"]][1] if "subject" in fields.first else "",
-        from_=fields.addresses("from"),
-        sender=fields.addresses("sender"),
-        to=fields.addresses("to"),
-        cc=fields.addresses("cc"),
-        bcc=fields.addresses("bcc"),
-        reply_to=fields.addresses("reply-to"),
+        subject=headers[first["subject"]][1] if "subject" in first else "",
+        from_=addresses("from") if "from" in first else (),
+        sender=addresses("sender") if "sender" in first else (),
+        to=addresses("to") if "to" in first else (),
+        cc=addresses("cc") if "cc" in first else (),
+        bcc=addresses("bcc") if "bcc" in first else (),
+        reply_to=addresses("reply-to") if "reply-to" in first else (),
         return_path=return_path,
-        message_id=_message_id(fields.value("message-id")),
-        in_reply_to=_message_ids(fields.value("in-reply-to")),
-        references=_message_ids(fields.value("references")),
+        message_id=_message_id(fields.value("message-id")) if "message-id" in first else "",
+        in_reply_to=_message_ids(fields.value("in-reply-to")) if "in-reply-to" in first else (),
+        references=_message_ids(fields.value("references")) if "references" in first else (),
         date=sent,
         auto=classify(fields.every("auto-submitted"), return_path),
-        looped=_LOOP in fields.first,
+        looped=_LOOP in first,
         header_defects=tuple(defects),
         load=partial(_load, raw, header.body, content, LINES_END_WITH_CR in defects),
         identity=_identity(fields),
         # A closure: a partial costs three times as much to make.
-        classify=lambda message: classify_mail(
-            message, fields.first, content, lambda: _open(raw, header.body, content)
-        ),
+        classify=lambda message: classify_mail(message, first, content, lambda: _open(raw, header.body, content)),
         split=split,
     )
 
@@ -115,22 +115,25 @@ class _Fields:
     def __init__(self, fields: list[tuple[str, str]], defects: list[str]) -> None:
         self._fields = fields
         self.defects = defects
-        self.first: dict[str, int] = {}
-        """Where each field stands first."""
-        self.again: set[str] = set()
-        """The fields that stand there more than once."""
+        first: dict[str, int] = {}
+        again: set[str] = set()
         for index, (name, _) in enumerate(fields):
             key = name.lower()
-            if key in self.first:
-                self.again.add(key)
+            if key in first:
+                again.add(key)
             else:
-                self.first[key] = index
-        if not _ONCE.isdisjoint(self.again):
+                first[key] = index
+        self.first = first
+        """Where each field stands first."""
+        self.again = again
+        """The fields that stand there more than once."""
+        if again and not _ONCE.isdisjoint(again):
             defects.append(FIELD_REPEATED)
 
     def value(self, key: str) -> str:
         """The first value; "" without such a field."""
-        return self._fields[self.first[key]][1] if key in self.first else ""
+        at = self.first.get(key)
+        return "" if at is None else self._fields[at][1]
 
     def values(self, keys: Iterable[str]) -> list[str]:
         """The first value of each."""
@@ -164,7 +167,8 @@ class _Fields:
 
     def content(self) -> dict[str, str]:
         """The first value of each field that describes the body."""
-        return {key: self.value(key) for key in CONTENT if key in self.first}
+        fields, first = self._fields, self.first
+        return {key: fields[first[key]][1] for key in CONTENT if key in first}
 
 
 def unparsed(raw: RawMessage) -> Message:

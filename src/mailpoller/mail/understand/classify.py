@@ -48,12 +48,12 @@ def _may_be_a_daemon(message: Message) -> bool:
     """A quick look: True if the sender may be a program that reports about mail."""
     if not message.from_:
         return True
-    sender = message.from_[0]
+    sender, back = message.from_[0], message.return_path
     return (
         not sender.address
         or sender.address[:4].casefold() in DAEMON_HEADS
         or sender.name[:4].casefold() in NAME_HEADS
-        or (message.return_path or "")[:4].casefold() in DAEMON_HEADS
+        or (back is not None and back != sender.address and back[:4].casefold() in DAEMON_HEADS)
     )
 
 
