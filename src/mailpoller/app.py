@@ -285,6 +285,7 @@ async def assemble(
                 "outbox": lambda ended: outbox.postman.run(ended, stop),
                 "acknowledgements": outbox.acknowledger.run,
                 "outgoing events": outbox.events.run,
+                "intakes": outbox.intakes.run,
                 "lacking": lacking.run,
                 "notices": notices.run,
                 "takeover": bring_over,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from email import message_from_bytes
 from pathlib import Path
@@ -176,12 +177,14 @@ def test_a_customers_mail_is_answered_and_the_next_one_finds_the_same_conversati
 
 
 def test_what_became_of_a_mail_is_told_and_its_bounce_finds_it(tmp_path: Path, dovecot: Dovecot, user: str) -> None:
-    told = tmp_path / "queue" / "told.db"
+    told, entries = tmp_path / "queue" / "told.db", tmp_path / "entries" / "entries.db"
     with relay_in_a_thread() as relay:
         site = desk(tmp_path, relay.port)
         site.imap("support", dovecot.imap_port, user, address="support@x.example")
         site.settings["queues"]["told"] = {"type": "sqlite", "path": str(told)}
         site.settings["intakes"]["desk"]["events"] = "told"
+        shop = {"type": "sqlite", "departments": ["root"], "path": str(entries), "events": "told"}
+        site.settings["intakes"]["shop"] = shop
         with site.run() as daemon:
             daemon.until_said("service.started")
             sent = ask(site, "send", "--mailbox", "support", "--key", "1", "--json", stdin=ENTRY).json
@@ -190,8 +193,14 @@ def test_what_became_of_a_mail_is_told_and_its_bounce_finds_it(tmp_path: Path, d
             returned = f"Message-ID: {sent['message_id']}\r\nSubject: Hello".encode()
             dovecot.deliver_all(user, [bounce.replace(b"Subject: Hello", returned)])
             daemon.until(lambda: len(site.events(told)) == 2)
+            with sqlite3.connect(entries, timeout=5) as table:
+                table.execute("INSERT INTO entry (body) VALUES (?)", (json.dumps({**ENTRY, "subject": "by a table"}),))
+            daemon.until(lambda: len(site.events(told)) == 3)
+            with sqlite3.connect(entries, timeout=5) as table:
+                rows = table.execute("SELECT state, mail FROM entry").fetchall()
             until(lambda: "outbox.bounced" in ask(site, "errors", "support", "--json").out)
-    first, second = site.events(told)
+    first, second, third = site.events(told)
+    assert rows == [("accepted", third["data"]["id"])] and third["data"]["intake"] == "shop"
     assert (first["type"], second["type"]) == ("org.mailpoller.outgoing.sent", "org.mailpoller.outgoing.bounced")
     assert {one["address"] for one in first["data"]["recipients"]} == {"ada@customer.example", "archive@x.example"}
     assert [one["address"] for one in second["data"]["recipients"]] == ["ada@customer.example"]

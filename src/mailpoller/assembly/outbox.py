@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.senders import acknowledged_of, senders_of
 from mailpoller.config import Config
-from mailpoller.config.sections import CONVERSATIONS, OUTBOX
+from mailpoller.config.sections import CONVERSATIONS, INTAKES, OUTBOX
+from mailpoller.core.component import Runtime
+from mailpoller.core.intake_config import IntakeSettings
+from mailpoller.core.ports import EntrySource
 from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
 from mailpoller.engine.acknowledger import Acknowledger
 from mailpoller.engine.control import Handler
+from mailpoller.engine.intake_reader import IntakeReader
 from mailpoller.engine.outbox_operations import OutboxOperations
 from mailpoller.engine.outgoing_events import OutgoingEvents
 from mailpoller.engine.postman import Postman
@@ -25,6 +31,10 @@ class OutboxParts:
     postman: Postman
     acknowledger: Acknowledger
     events: OutgoingEvents
+    intakes: IntakeReader
+    runtime: Runtime
+    blocks: dict[str, IntakeSettings]
+    """What ``intakes`` was made of."""
     handlers: dict[str, Handler]
     bodies: dict[str, int]
     """Verb -> octets of an entry at most."""
@@ -37,6 +47,11 @@ class OutboxParts:
         self.acceptance.mint = self.acknowledger.mint = mint_of(config)
         self.acknowledger.heeded = acknowledged_of(config)
         self.postman.insist()
+        now = config.of(INTAKES) or {}
+        kept = {name: source for name, source in self.intakes.sources.items() if now.get(name) == self.blocks.get(name)}
+        self.intakes.sources = _sources(now, self.runtime) | kept
+        self.blocks.clear()
+        self.blocks.update(now)
 
 
 def mint_of(config: Config) -> Mint:
@@ -46,6 +61,12 @@ def mint_of(config: Config) -> Mint:
         return lambda _: ""
     key = block.keys[0]
     return lambda conversation: mint(conversation, key.id, key.secret.reveal().encode("utf-8"))
+
+
+def _sources(blocks: Mapping[str, IntakeSettings], runtime: Runtime) -> dict[str, EntrySource]:
+    """Those that are looked into, by the names of their intakes. Opens nothing."""
+    made = {name: block.build(name, runtime) for name, block in blocks.items()}
+    return {name: source for name, source in made.items() if source is not None}
 
 
 def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
@@ -69,5 +90,10 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
         mint=mint_of(config),
     )
     events = OutgoingEvents(ledger, fleet.queues.get, senders, ports.alarm)
+    configured = config.of(INTAKES)
+    blocks = dict(configured or {})
+    intakes = IntakeReader(acceptance, _sources(blocks, ports.runtime), ports.alarm, largest=block.max_mail)
     handlers = OutboxOperations(ledger, acceptance, postman).handlers()
-    return OutboxParts(acceptance, postman, acknowledger, events, handlers, {"send": block.max_mail})
+    return OutboxParts(
+        acceptance, postman, acknowledger, events, intakes, ports.runtime, blocks, handlers, {"send": block.max_mail}
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from mailpoller.config import Config
+from mailpoller.config.model import IntakeConfig
 from mailpoller.config.sections import INTAKES, OUTBOX
+from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.engine.acknowledger import Acknowledged
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
@@ -38,11 +40,14 @@ def senders_of(config: Config) -> Senders:
         {name: _identity(config, name, frozenset(holding[name])) for name in config.outgoing},
         mailboxes,
         defaults,
-        {
-            name: Intake(name, tuple(block.departments), frozenset(block.users), block.events or "")
-            for name, block in config.of(INTAKES).items()
-        },
+        {name: _intake(name, block) for name, block in config.of(INTAKES).items()},
     )
+
+
+def _intake(name: str, block: IntakeSettings) -> Intake:
+    by_socket = isinstance(block, IntakeConfig)
+    users = frozenset(block.users) if isinstance(block, IntakeConfig) else frozenset()
+    return Intake(name, tuple(block.departments), users, block.events or "", by_socket)
 
 
 def _identity(config: Config, name: str, departments: frozenset[str]) -> Identity:

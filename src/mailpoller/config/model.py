@@ -11,9 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from mailpoller.core.component import Block, SinkConfig
+from mailpoller.core.component import Block, Runtime, SinkConfig
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.extras import Extra
+from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.literals import (
     Duration,
     MailAddress,
@@ -24,7 +25,7 @@ from mailpoller.core.literals import (
     Secret,
     Size,
 )
-from mailpoller.core.standing import Department
+from mailpoller.core.ports import EntrySource
 from mailpoller.mail.understand.conversation import KEY_ID, Finder, compile_capturing
 
 PRODUCTION = "production"
@@ -226,17 +227,17 @@ class OutboxConfig(Block):
     """How long it is known what became of a mail, and which keys of entries were used."""
 
 
-class IntakeConfig(Block):
-    """A way in for mail that is to be sent."""
+class IntakeConfig(IntakeSettings):
+    """A way in by the control socket."""
 
     type: Literal["socket"]
     """``socket``: ``mailpoller send``, by the control socket."""
-    departments: list[Department] = Field(min_length=1, max_length=100)
-    """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
     users: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] = Field(default_factory=list)
     """The Unix users that may use it, beside root. Without any: everybody who may use the control socket."""
-    events: QueueName | None = None
-    """The queue that is told what became of each mail: sent, deferred, failed, bounced. Without it: nobody."""
+
+    def build(self, name: str, runtime: Runtime) -> EntrySource | None:
+        """None: whoever has an entry comes by himself."""
+        return None
 
 
 class QuarantineConfig(Block):

@@ -20,14 +20,16 @@ from mailpoller.core.component import (
     SinkConfig,
 )
 from mailpoller.core.errors import ConfigError
+from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
 kinds = KINDS
-"""``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``, ``blobs``."""
+"""``sources``, ``sinks``, ``rules``, ``ledgers``, ``outgoings``, ``blobs``, ``intakes``."""
 
 BASES: Mapping[str, type[Component]] = {
-    base.kind: base for base in (SourceConfig, SinkConfig, RuleConfig, LedgerConfig, OutgoingConfig, BlobsConfig)
+    base.kind: base
+    for base in (SourceConfig, SinkConfig, RuleConfig, LedgerConfig, OutgoingConfig, BlobsConfig, IntakeSettings)
 } | {DESTINATIONS: SinkConfig}
 """The class that every config class of a kind extends."""
 
@@ -38,6 +40,7 @@ _NOUNS = {
     "ledgers": "ledger",
     "outgoings": "outgoing",
     "blobs": "store of blobs",
+    "intakes": "intake",
     DESTINATIONS: "destination",
 }
 _GROUPS = (*KINDS, DESTINATIONS)

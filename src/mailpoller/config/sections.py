@@ -24,6 +24,7 @@ from mailpoller.config.model import (
 )
 from mailpoller.config.tests_of_rules import RuleTest
 from mailpoller.core.component import BlobsConfig, Block, LedgerConfig, OutgoingConfig, SinkConfig, Watermarks
+from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
@@ -204,12 +205,13 @@ OUTBOX: Section[OutboxConfig] = Section(
     model=OutboxConfig,
     left_out=lambda _: {},
 )
-INTAKES: Section[Mapping[str, IntakeConfig]] = Section(
+INTAKES: Section[Mapping[str, IntakeSettings]] = Section(
     "intakes",
     "named",
     summary="ways in for mail that is to be sent, by name",
     without="nothing can be handed in",
     noun="intake",
+    kind="intakes",
     model=IntakeConfig,
     on_reload="parts",
     place="Named blocks below `intakes:`.",

@@ -1,8 +1,8 @@
 """What a plug-in is: a config class that is the YAML block, the reference page and the factory at once.
 
 A plug-in is one file and one entry point line. The entry point's group is ``mailpoller.`` and the kind (``sources``,
-``sinks``, ``rules``, ``ledgers``, ``outgoings``, ``blobs``), its name is the block's ``type``, its object the config
-class.
+``sinks``, ``rules``, ``ledgers``, ``outgoings``, ``blobs``, ``intakes``), its name is the block's ``type``, its object
+the config class.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from mailpoller.core.spool import Spool
 NO_OUTGOING = "this key is required unless there is one outgoing alone, or one that says default: true"
 """What is said of a block that is to send, and nobody knows by what."""
 
-KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings", "blobs")
+KINDS = ("sources", "sinks", "rules", "ledgers", "outgoings", "blobs", "intakes")
 DESTINATIONS = "destinations"
 """The kind of the queues that only rules make (:class:`~mailpoller.core.rule_config.Destination`): their config classes
 are those of sinks, and no section has them."""

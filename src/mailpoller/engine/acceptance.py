@@ -113,6 +113,18 @@ class Acceptance:
         mail, repeated = await self.accept(intake, entry)
         return {"id": mail.id, "message_id": mail.message_id, "recipients": len(mail.recipients), "repeated": repeated}
 
+    async def take(self, name: str, octets: bytes, key: str) -> tuple[OutboxMail, bool]:
+        """As :meth:`accept`, for an entry in JSON that an intake found; ``key`` is its own if it says none."""
+        intake = self.senders.intakes.get(name)
+        if intake is None:
+            raise TransientError("this intake is not configured any more")
+        entry = (
+            _read_entry(octets, {}) if len(octets) < _THREAD_ABOVE else await asyncio.to_thread(_read_entry, octets, {})
+        )
+        if not entry.choices.get("key"):
+            entry = replace(entry, choices={**entry.choices, "key": key})
+        return await self.accept(intake, entry)
+
     async def accept(self, intake: Intake, entry: Entry) -> tuple[OutboxMail, bool]:
         """The mail, and whether it had been accepted before under the same key. Raises as :meth:`hand_in`."""
         choices = entry.choices

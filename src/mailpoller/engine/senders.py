@@ -36,12 +36,15 @@ class Identity:
 @record
 class Intake:
     """A way in. ``users``: the Unix users that may use it; none: everybody who reaches it. ``events``: the queue
-    that is told what became of its mail; empty: nobody is."""
+    that is told what became of its mail; empty: nobody is. ``by_socket``: whoever has an entry brings it to the
+    control socket.
+    """
 
     name: str
     departments: tuple[str, ...]
     users: frozenset[str] = frozenset()
     events: str = ""
+    by_socket: bool = True
 
 
 @record
@@ -63,14 +66,15 @@ class Senders:
     intakes: Mapping[str, Intake] = field(default_factory=dict)
 
     def intake(self, name: str) -> Intake:
-        """The intake of this name, or the only one. Raises :class:`EntryRefused`."""
-        if not self.intakes:
+        """The intake by the control socket of this name, or the only one. Raises :class:`EntryRefused`."""
+        open_ones = {one.name: one for one in self.intakes.values() if one.by_socket}
+        if not open_ones:
             raise EntryRefused("no intake is configured: nothing can be handed in (intakes)")
-        if not name and len(self.intakes) == 1:
-            return next(iter(self.intakes.values()))
-        if name not in self.intakes:
+        if not name and len(open_ones) == 1:
+            return next(iter(open_ones.values()))
+        if name not in open_ones:
             raise EntryRefused("there are several intakes: name one" if not name else "there is no such intake")
-        return self.intakes[name]
+        return open_ones[name]
 
     def tells(self, intake: str) -> bool:
         """True if this intake is told what became of its mail."""

@@ -2,6 +2,7 @@
 
 from mailpoller.core.ports.blobs import BlobReference, BlobStore, IdleBlob
 from mailpoller.core.ports.clock import Clock
+from mailpoller.core.ports.intake import EntryAnswer, EntrySource, WaitingEntry
 from mailpoller.core.ports.ledger import (
     Acknowledgements,
     Backlog,
@@ -74,6 +75,8 @@ __all__ = [
     "Depth",
     "DoubtKind",
     "Durable",
+    "EntryAnswer",
+    "EntrySource",
     "Expiring",
     "Fault",
     "FolderState",
@@ -124,6 +127,7 @@ __all__ = [
     "Traits",
     "Unserving",
     "Upkept",
+    "WaitingEntry",
     "Wake",
     "Wanted",
 ]

@@ -1,0 +1,27 @@
+"""What every way in for mail that is to be sent has in its block."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from mailpoller.core.component import Component, Runtime
+from mailpoller.core.literals import QueueName
+from mailpoller.core.ports import EntrySource
+from mailpoller.core.standing import Department
+
+
+class IntakeSettings(Component):
+    """A way in for mail that is to be sent."""
+
+    kind: ClassVar[str] = "intakes"
+
+    departments: list[Department] = Field(min_length=1, max_length=100)
+    """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
+    events: QueueName | None = None
+    """The queue that is told what became of each mail: sent, deferred, failed, bounced. Without it: nobody."""
+
+    def build(self, name: str, runtime: Runtime) -> EntrySource | None:
+        """Where its entries are looked for; None if whoever has one comes by himself. Opens nothing."""
+        raise NotImplementedError

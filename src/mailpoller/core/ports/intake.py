@@ -1,0 +1,43 @@
+"""What is asked of a way in for mail that is to be sent, where programs leave entries and find the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mailpoller.core.record import record
+
+
+@record
+class WaitingEntry:
+    """An entry that nobody has answered. ``key``: the same for this entry for ever, and no other's. ``octets``: None if
+    it cannot be read as one; ``size`` then says how large it is, 0 for what is no text at all."""
+
+    number: int
+    key: str
+    octets: bytes | None
+    size: int = 0
+
+
+@record
+class EntryAnswer:
+    """What is answered to an entry: the id and Message-ID of its mail, or why it is refused."""
+
+    number: int
+    mail: str = ""
+    message_id: str = ""
+    reason: str = ""
+
+
+class EntrySource(Protocol):
+    """A place where programs leave entries."""
+
+    async def waiting(self, *, limit: int, largest: int) -> Sequence[WaitingEntry]:
+        """The entries that are not answered, oldest first; of those of more octets than ``largest`` the size alone.
+        Raises :class:`~mailpoller.core.errors.TransientError` if they cannot be read now."""
+
+    async def answer(self, answers: Sequence[EntryAnswer]) -> None:
+        """Write the answers, durably. One to an entry that is not there any more is nobody's. Raises
+        :class:`~mailpoller.core.errors.TransientError`: then the entries are waiting still."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,129 @@
+"""Reads the intakes in which programs leave entries, each by itself, and answers every entry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError, machine_trouble
+from mailpoller.core.ports import EntryAnswer, EntrySource, WaitingEntry
+from mailpoller.core.tasks import TaskGroup
+from mailpoller.engine.acceptance import Acceptance
+from mailpoller.engine.alarm import Alarm
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 1.0
+"""How often an intake is looked into."""
+TROUBLE_S = 10.0
+"""And after trouble."""
+AT_ONCE = 50
+
+
+@dataclass(slots=True)
+class _Reading:
+    """An intake at work."""
+
+    source: EntrySource
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+
+class IntakeReader:
+    """A task for each intake. ``sources`` may be replaced at any time; one that is not among them any more is closed.
+
+    An entry is answered once its mail is on the disk, or why it cannot be; a crash between the two makes it be taken
+    once more under its own key, and answered alike. No entry stops another one.
+    """
+
+    def __init__(
+        self, acceptance: Acceptance, sources: Mapping[str, EntrySource], alarm: Alarm, *, largest: int
+    ) -> None:
+        self.sources = sources
+        self._acceptance = acceptance
+        self._alarm = alarm
+        self._largest = largest
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``; then what is in hand is answered."""
+        at_work: dict[str, _Reading] = {}
+        async with TaskGroup() as group:
+            while not stop.is_set():
+                for name, reading in list(at_work.items()):
+                    if self.sources.get(name) is not reading.source:
+                        reading.stop.set()
+                        if reading.task.done():
+                            del at_work[name]
+                for name, source in self.sources.items():
+                    if name not in at_work:  # a predecessor ends first
+                        ended = asyncio.Event()
+                        task = group.create_task(self._read(name, source, ended), name=f"intake {name}")
+                        at_work[name] = _Reading(source, ended, task)
+                await _wait(stop, LOOK_S)
+            for reading in at_work.values():
+                reading.stop.set()
+
+    async def _read(self, name: str, source: EntrySource, stop: asyncio.Event) -> None:
+        trouble = ""
+        while not stop.is_set():
+            wait = LOOK_S
+            try:
+                if await self.step(name, source):
+                    wait = 0.0
+                trouble = ""
+            except Exception as error:
+                wait, reason = TROUBLE_S, str(error)
+                if not isinstance(error, TransientError) and machine_trouble(error) is None:
+                    log.exception("intake.crashed", intake=name)
+                    reason = f"this is a bug: {type(error).__name__}"
+                if reason != trouble:
+                    trouble = reason
+                    log.warning("intake.waiting", intake=name, reason=reason)
+                    self._alarm.fault(name, "intake.waiting", reason)
+            await _wait(stop, wait)
+        await source.close()
+
+    async def step(self, name: str, source: EntrySource) -> bool:
+        """Answer some entries; True if there may be more. Raises :class:`TransientError`: the rest waits."""
+        entries = await source.waiting(limit=AT_ONCE, largest=self._largest)
+        answers: list[EntryAnswer] = []
+        try:
+            for entry in entries:
+                answers.append(await self._answered(name, entry))  # noqa: PERF401 - those before trouble are kept
+        finally:
+            if answers:
+                await source.answer(answers)
+        return len(entries) == AT_ONCE
+
+    async def _answered(self, name: str, entry: WaitingEntry) -> EntryAnswer:
+        try:
+            if entry.octets is None:
+                raise EntryRefused(
+                    f"{entry.size} octets are more than outbox.max_mail, {self._largest}"
+                    if entry.size
+                    else "an entry is text, one JSON object"
+                )
+            mail, _ = await self._acceptance.take(name, entry.octets, entry.key)
+        except EntryRefused as error:
+            reason = str(error)
+        except (TransientError, LedgerUnavailable):
+            raise
+        except Exception as error:
+            if machine_trouble(error) is not None:
+                raise
+            log.exception("intake.crashed", intake=name)
+            reason = f"this is a bug: {type(error).__name__}"
+        else:
+            return EntryAnswer(entry.number, mail.id, mail.message_id)
+        log.info("intake.refused", intake=name, entry=entry.number, reason=reason)
+        return EntryAnswer(entry.number, reason=reason)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,114 @@
+"""The intake of type ``sqlite``: a table into which programs write entries, and in which they find the answers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Literal
+
+from mailpoller.core.component import Runtime
+from mailpoller.core.intake_config import IntakeSettings
+from mailpoller.core.literals import Duration
+from mailpoller.core.ports import Clock, EntryAnswer, EntrySource, WaitingEntry
+from mailpoller.storage.sqlite import Database, Schema
+
+SCHEMA = Schema(
+    name="intake",
+    application_id=0x6D70696E,
+    migrations=(
+        """
+CREATE TABLE entry (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    body        TEXT    NOT NULL,
+    state       TEXT    NOT NULL DEFAULT 'new',
+    mail        TEXT,
+    message_id  TEXT,
+    reason      TEXT,
+    answered_at INTEGER
+);
+
+CREATE INDEX entry_new ON entry (id) WHERE state = 'new';
+CREATE INDEX entry_answered ON entry (answered_at) WHERE answered_at IS NOT NULL;
+
+CREATE TABLE intake (mark TEXT NOT NULL);
+""",
+    ),
+)
+_FORGOTTEN_AT_ONCE = 1000
+
+
+class SqliteIntakeConfig(IntakeSettings):
+    """A table of an SQLite file: programs insert entries, and read in the same row what became of them."""
+
+    type: Literal["sqlite"]
+    path: Path
+    """The file. Created, with its directory, if it is missing. Who may write it may send for the departments."""
+    keep: Duration = timedelta(days=30)
+    """How long an entry that was answered stays there."""
+
+    def build(self, name: str, runtime: Runtime) -> EntrySource:
+        """The table. Opens nothing."""
+        return SqliteIntake(self.path, runtime.clock, self.keep)
+
+
+class SqliteIntake:
+    """See :class:`~mailpoller.core.ports.EntrySource`. An entry's key is its id with the file's own mark before it, so
+    that the first one of a file that was begun anew is not taken for the first one of its predecessor."""
+
+    def __init__(self, path: Path, clock: Clock, keep: timedelta) -> None:
+        self._database = Database(path, SCHEMA, file_mode=0o660, directory_mode=0o2770, recreate=True)
+        self._clock = clock
+        self._keep = keep
+
+    async def waiting(self, *, limit: int, largest: int) -> Sequence[WaitingEntry]:
+        found = await self._database.read(lambda connection: _waiting(connection, limit, largest))
+        return found if found is not None else await self._database.write(lambda c: _begun(c, limit, largest))
+
+    async def answer(self, answers: Sequence[EntryAnswer]) -> None:
+        now = self._clock.now()
+        at, before = int(now.timestamp() * 1e6), int((now - self._keep).timestamp() * 1e6)
+
+        def work(connection: Connection) -> None:
+            connection.executemany(
+                "UPDATE entry SET state = ?, mail = ?, message_id = ?, reason = ?, answered_at = ? WHERE id = ?",
+                [
+                    ("accepted" if one.mail else "refused", one.mail or None, one.message_id or None,
+                     one.reason or None, at, one.number)
+                    for one in answers
+                ],
+            )  # fmt: skip
+            connection.execute(
+                "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE answered_at < ? AND state <> 'new' LIMIT ?)",
+                (before, _FORGOTTEN_AT_ONCE),
+            )
+
+        await self._database.write(work)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _waiting(connection: Connection, limit: int, largest: int) -> list[WaitingEntry] | None:
+    """None if the file has no mark yet."""
+    mark = connection.execute("SELECT mark FROM intake LIMIT 1").fetchone()
+    if mark is None:
+        return None
+    rows = connection.execute(
+        "SELECT id, size, iif(size <= ?, octets, NULL) FROM (SELECT id, iif(typeof(body) IN ('text', 'blob'), "
+        "length(CAST(body AS BLOB)), 0) AS size, CAST(body AS BLOB) AS octets FROM entry WHERE state = 'new' "
+        "ORDER BY id LIMIT ?)",
+        (largest, limit),
+    )
+    return [
+        WaitingEntry(number, f"{mark[0]}-{number}", octets if size else None, size) for number, size, octets in rows
+    ]
+
+
+def _begun(connection: Connection, limit: int, largest: int) -> list[WaitingEntry]:
+    connection.execute(
+        "INSERT INTO intake (mark) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM intake)", (secrets.token_hex(8),)
+    )
+    return _waiting(connection, limit, largest) or []

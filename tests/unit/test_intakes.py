@@ -1,0 +1,172 @@
+"""A table as an intake: programs insert entries, and each is answered in its row."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_outbox import ENTRY, SENDERS, Site
+
+from mailpoller.config import ConfigErrors, load
+from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.engine.intake_reader import IntakeReader
+from mailpoller.engine.senders import Intake
+from mailpoller.intakes.sqlite import SqliteIntake
+
+
+class Table(Site):
+    """A site with an intake ``shop`` that is a table."""
+
+    def __init__(self, path: Path, ledger: Any = None) -> None:
+        super().__init__(path, ledger)
+        self.use(replace(SENDERS, intakes={**SENDERS.intakes, "shop": Intake("shop", ("root",), by_socket=False)}))
+        self.file = path / "entries.db"
+        self.source = SqliteIntake(self.file, self.clock, keep=timedelta(days=30))
+        self.reader = IntakeReader(self.acceptance, {"shop": self.source}, self.alarm, largest=10_000)
+
+    async def step(self) -> bool:
+        return await self.reader.step("shop", self.source)
+
+    def insert(self, *bodies: object) -> None:
+        with sqlite3.connect(self.file, timeout=5) as database:
+            database.executemany(
+                "INSERT INTO entry (body) VALUES (?)",
+                [(one if isinstance(one, str | bytes | int) else json.dumps(one),) for one in bodies],
+            )
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.file, timeout=5) as database:
+            return database.execute("SELECT state, mail, reason FROM entry ORDER BY id").fetchall()
+
+
+@pytest.fixture
+async def table(tmp_path: Path) -> Any:
+    made = Table(tmp_path)
+    await made.step()
+    yield made
+    await made.source.close()
+
+
+async def test_an_entry_is_answered_with_its_mail(table: Table) -> None:
+    table.insert(ENTRY)
+    await table.step()
+    ((state, id, reason),) = table.rows()
+    assert (state, reason) == ("accepted", None)
+    assert (await table.mail(id)).open == ("ada@x.example",)
+    await table.step()
+    assert len(await table.ledger.outbox_list(limit=9)) == 1
+
+
+async def test_what_is_malformed_is_answered_with_the_reason_and_stops_nothing(table: Table) -> None:
+    table.insert("{", 7, b"\xff", "[]", "x" * 20_000, {**ENTRY, "to": "a\nb"}, {**ENTRY, "unknown": 1}, "", ENTRY)
+    await table.step()
+    rows = table.rows()
+    assert [state for state, _, _ in rows] == ["refused"] * 8 + ["accepted"]
+    assert all(reason for _, _, reason in rows[:-1])
+    assert "outbox.max_mail" in rows[4][2]
+
+
+async def test_what_an_entry_claims_widens_nothing(table: Table) -> None:
+    table.insert({**ENTRY, "identity": "sales"}, {**ENTRY, "department": "sales"}, {**ENTRY, "mailbox": "deals"})
+    await table.step()
+    assert [state for state, _, _ in table.rows()] == ["refused"] * 3
+
+
+async def test_a_table_is_no_way_in_for_the_socket(table: Table) -> None:
+    with pytest.raises(EntryRefused):
+        await table.hand_in(intake="shop")
+    assert (await table.hand_in())["id"]  # the only one that is
+
+
+async def test_killed_between_acceptance_and_answer_it_is_sent_once(table: Table) -> None:
+    table.insert(ENTRY)
+
+    async def lost(answers: object) -> None:
+        raise TransientError("killed")
+
+    real, table.source.answer = table.source.answer, lost  # type: ignore[method-assign]
+    with pytest.raises(TransientError):
+        await table.step()
+    table.source.answer = real  # type: ignore[method-assign]
+    again = Table(table.path, table.ledger.restarted())
+    await again.step()
+    await again.source.close()
+    assert [state for state, _, _ in table.rows()] == ["accepted"]
+    assert len(await table.ledger.outbox_list(limit=9)) == 1
+
+
+async def test_a_ledger_that_cannot_commit_answers_nobody_and_what_was_taken_before_is_answered(table: Table) -> None:
+    table.insert(ENTRY, ENTRY)
+    table.ledger.fail("outbox_accept", times=1)
+    with pytest.raises(LedgerUnavailable):
+        await table.step()
+    assert [state for state, _, _ in table.rows()] == ["new", "new"]
+    await table.step()
+    assert [state for state, _, _ in table.rows()] == ["accepted"] * 2
+
+
+async def test_the_same_key_with_other_content_is_refused(table: Table) -> None:
+    table.insert({**ENTRY, "key": "k"}, {**ENTRY, "key": "k"}, {**ENTRY, "key": "k", "text": "other"})
+    await table.step()
+    first, second, third = table.rows()
+    assert (first[:2], third[0]) == (second[:2], "refused")
+
+
+async def test_a_file_that_is_begun_anew_has_entries_of_its_own(table: Table) -> None:
+    table.insert(ENTRY)
+    await table.step()
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{table.file}{suffix}").unlink(missing_ok=True)
+    await table.step()
+    table.insert({**ENTRY, "text": "other"})
+    await table.step()
+    assert [state for state, _, _ in table.rows()] == ["accepted"]
+    assert len(await table.ledger.outbox_list(limit=9)) == 2
+
+
+async def test_what_was_answered_long_ago_is_removed(table: Table) -> None:
+    table.insert(ENTRY)
+    await table.step()
+    await table.clock.sleep(31 * 86400)
+    table.insert(ENTRY)
+    await table.step()
+    await table.step()
+    assert len(table.rows()) == 1
+
+
+async def test_a_foreign_file_is_told_and_holds_up_no_other_intake(table: Table) -> None:
+    foreign = table.path / "foreign.db"
+    with sqlite3.connect(foreign) as database:
+        database.execute("CREATE TABLE mine (x)")
+    other = SqliteIntake(foreign, table.clock, keep=timedelta(days=30))
+    table.reader.sources = {"broken": other, "shop": table.source}
+    table.insert(ENTRY)
+    stop = asyncio.Event()
+    task = asyncio.create_task(table.reader.run(stop))
+    await table.until(lambda: table.rows()[0][0] == "accepted")
+    stop.set()
+    await asyncio.wait_for(task, 5)
+    await table.alarm.step()
+    assert (await table.ledger.faults("broken"))[0].event == "intake.waiting"
+
+
+def test_an_intake_of_either_type_says_its_departments(tmp_path: Path) -> None:
+    file = tmp_path / "mailpoller.yaml"
+    text = (
+        "queues: {q: {type: jsonl, path: /var/q}}\n"
+        "mailboxes: {a: {type: imap, host: h.example, username: u, password: p, default_queue: q}}\n"
+        "intakes: {desk: {type: socket, departments: [root]}, "
+        "shop: {type: sqlite, departments: [root], path: /var/e}}\n"
+    )
+    file.write_text(text)
+    assert load(file)
+    for wrong in ("type: sqlite, departments: [root]", "type: sqlite, path: /var/e", "type: none, departments: [root]"):
+        file.write_text(text.replace("type: sqlite, departments: [root], path: /var/e", wrong))
+        with pytest.raises(ConfigErrors):
+            load(file)
