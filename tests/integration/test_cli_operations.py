@@ -460,3 +460,21 @@ def test_erase_forgets_a_person_and_names_what_it_does_not_reach(site: Site, run
     assert "ada" not in json.dumps([one for one in changes if one["event"] == "verb.erase"]).lower()
     assert running.count("message.delivered") == 3, "it is not delivered again"
     assert ask(site, "erase", "--mid", UNKNOWN, "--yes").code == 66
+    for wrong in ("", "@customer.example", "ada"):
+        assert ask(site, "erase", "--address", wrong, "--yes").code == 64, "it would mean everybody's"
+
+
+def test_erase_reaches_the_quarantine_and_nobody_else_there(
+    site: Site, running: Daemon, dovecot: Dovecot, user: str
+) -> None:
+    marker = "[mailpoller quarantine test message]"
+    dovecot.deliver(user, mail(marker))
+    dovecot.deliver(user, mail(marker).replace(b"Ada@customer.example", b"bob@customer.example"))
+    running.until(lambda: running.count("message.quarantined") == 2)
+    said = ask(site, "erase", "--address", "ada@customer.example", "--dry-run", "--json")
+    assert said.json["quarantine"] == 1
+    assert len(ask(site, "quarantine", "list", "--json").json["messages"]) == 2
+    said = ask(site, "erase", "--address", "ada@customer.example", "--yes")
+    assert "1 message erased from the quarantine" in said.out
+    (left,) = ask(site, "quarantine", "list", "--json").json["messages"]
+    assert left["sender"] == "bob@customer.example"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500
 """Messages that the daemon is asked to erase at once."""
+DISCARDED = 100
+"""The same of quarantined mail."""
 FOUND = 100_000
 """Messages of one sender that are looked for at once; the rest is found when these are erased."""
 
@@ -35,7 +38,8 @@ def erase(
     """Erase a person's traces, as far as they are in reach.
 
     The ledger forgets sender, Message-ID and conversation of settled messages, and what was noted of them; the bare
-    ids, by which repeats are recognised, stay. SQLite queues give up the messages. What cannot be reached is named.
+    ids, by which repeats are recognised, stay. SQLite queues and the quarantine give up the messages, and mail that was
+    handed in and sent forgets the address. What cannot be reached is named.
 
     \b
     Examples:
@@ -49,6 +53,8 @@ def erase(
 
     if (address is None) is (mid is None):
         refuse("say either --address or --mid")
+    if address is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+", address.strip()):
+        refuse("--address wants one mail address, written alone: somebody@example.com")
     if not (dry_run or yes) and not sys.stdin.isatty():
         refuse("there is nobody to ask: say --yes, or --dry-run")
     with explained():
@@ -56,25 +62,32 @@ def erase(
         stories = _found(found, address, mid)
         settled, waiting = _split(stories)
         told: dict[str, Any] = {"messages": len(settled), "waiting": len(waiting), "notes": 0, "queues": {}}
+        told |= {"quarantine": 0, "outbox": 0, "outbox_waiting": 0}
         told["unreached"] = [*_unreached(found)]
-        if stories and not (dry_run or yes) and not typer.confirm(f"Erase {counted(len(settled), 'message')}?"):
+        held = _held(found, address, mid)
+        counted_only = carry_out(found, {"do": "erase", "mids": [], "address": address or "", "dry_run": True})
+        told |= {key: counted_only[key] for key in ("outbox", "outbox_waiting")} | {"quarantine": len(held)}
+        traces = stories or held or told["outbox"]
+        question = f"Erase {counted(len(settled), 'message')}, {len(held):,} of them or others in quarantine?"
+        if traces and not (dry_run or yes) and not typer.confirm(question):
             raise typer.Exit
         mids = [story.mid for story in settled]
         told["queues"], failed = _from_queues(found, mids, dry_run=dry_run)
         told["unreached"] += failed
         if not dry_run:
+            told["quarantine"] = _from_quarantine(found, held)
             for begin in range(0, max(1, len(mids)), AT_ONCE):
                 some = mids[begin : begin + AT_ONCE]
-                answer = carry_out(found, {"do": "erase", "mids": some, "address": address or ""})
-                told["notes"] += answer["notes"]
+                request = {"do": "erase", "mids": some, "address": address or "", "outbox": not begin}
+                told["notes"] += carry_out(found, request)["notes"]
         if as_json:
             print_json(told)
         else:
             _show(told, dry_run=dry_run)
-        if not stories:
-            complain("the ledger knows no such message")
+        if not traces:
+            complain("nothing is known of that")
             raise typer.Exit(NOINPUT)
-        if waiting or failed:
+        if waiting or failed or told["outbox_waiting"]:
             raise typer.Exit(TEMPFAIL)
 
 
@@ -88,6 +101,26 @@ def _found(config: Config, address: str | None, mid: str | None) -> list[Story]:
         wanted = (address or "").strip().casefold()
         senders = {wanted, sender_sum(wanted)}
         return [story for story in ledger.trace(wanted, limit=FOUND) if story.sender.casefold() in senders]
+
+
+def _held(config: Config, address: str | None, mid: str | None) -> list[str]:
+    """The ids in the quarantine of mail that is from this address, or is this message."""
+    from mailpoller.cli.service import carry_out
+
+    which = {"sender": (address or "").strip()} if mid is None else {"ids": [mid.strip().lower()]}
+    return [str(one) for one in carry_out(config, {"do": "quarantine-ids", **which})["ids"]]
+
+
+def _from_quarantine(config: Config, ids: list[str]) -> int:
+    """Let it go: how many there were."""
+    from mailpoller.cli.service import carry_out
+
+    gone = 0
+    for begin in range(0, len(ids), DISCARDED):
+        some = ids[begin : begin + DISCARDED]
+        results = carry_out(config, {"do": "quarantine-discard", "ids": some})["results"]
+        gone += sum(one["outcome"] == "discarded" for one in results)
+    return gone
 
 
 def _split(stories: list[Story]) -> tuple[list[Story], list[Story]]:
@@ -137,8 +170,6 @@ def _unreached(config: Config) -> Iterator[str]:
     if (blobs := config.of(BLOBS)) is not None:
         yield f"octets that events refer to, in blobs: (type {blobs.type}), until they are kept no longer"
     yield "the mailboxes themselves, and whatever took messages from a queue"
-    yield f"quarantined mail, below {config.service.state_directory}"
-    yield "mail to this address in the outbox: mailpoller outbox list"
     yield "logs, which hold mids and no addresses, and back-ups of any of these"
     yield "free pages of SQLite files, until they are used again (VACUUM)"
 
@@ -149,6 +180,10 @@ def _show(told: dict[str, Any], *, dry_run: bool) -> None:
     typer.echo(f"{counted(told['messages'], 'message')}{notes} {verb} from the ledger")
     for name, count in told["queues"].items():
         typer.echo(f"{counted(count, 'message')} {verb} from queue {name}")
+    typer.echo(f"{counted(told['quarantine'], 'message')} {verb} from the quarantine")
+    typer.echo(f"the address {verb} from {counted(told['outbox'], 'mail')} that was handed in to be sent")
+    if told["outbox_waiting"]:
+        typer.echo(f"{counted(told['outbox_waiting'], 'mail')} is still to be sent: mailpoller outbox list")
     if told["waiting"]:
         typer.echo(f"{counted(told['waiting'], 'message')} not settled yet: erase again when they are")
     typer.echo("not reached:")

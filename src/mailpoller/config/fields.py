@@ -100,7 +100,9 @@ def may_be_size(annotation: Any) -> bool:
 def references_of(block: BaseModel) -> Iterator[tuple[Loc, str, str]]:
     """Every name of another block in a block: (where, the section it leads to, the name)."""
     for key, name, annotation in _plan(type(block), Reference):
-        for loc, found, marker in _values(getattr(block, name, None), annotation, None):
+        if not (value := getattr(block, name, None)):
+            continue  # of a thousand mailboxes most keys are left out
+        for loc, found, marker in _values(value, annotation, None):
             if isinstance(marker, Reference) and isinstance(found, str):
                 yield (key, *loc), marker.section, found
 

@@ -29,7 +29,7 @@ Decision = Literal["baseline", "replay", "absence"]
 _DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay", "absence": "absence"}
 
 
-_UNSAID = frozenset({"do", "who", "peer", "dry_run", "mids", "address"})
+_UNSAID = frozenset({"do", "who", "peer", "dry_run", "mids", "address", "outbox"})
 
 
 def _is_dormant(queue: Queue) -> bool:
@@ -184,11 +184,19 @@ class Operations:
         return {}
 
     async def erase(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Forget a person's traces: ``mids``, and ``address``, which stands in what was noted."""
-        mids = [str(mid) for mid in request["mids"]]
-        messages, notes = await self._ledger.erase(mids, str(request.get("address") or ""))
+        """Forget a person's traces: ``mids``, and ``address``, which stands in what was noted, and in mail that was
+        handed in. ``dry_run``: count the latter."""
+        mids, address = [str(mid) for mid in request["mids"]], str(request.get("address") or "")
+        mails, unsent = 0, 0
+        if address and (request.get("dry_run") or request.get("outbox")):
+            dry_run = bool(request.get("dry_run"))
+            mails, unsent = await self._ledger.erase_outbox(address, count_only=dry_run)
+        told = {"outbox": mails, "outbox_waiting": unsent}
+        if request.get("dry_run"):
+            return {"messages": 0, "notes": 0, **told}
+        messages, notes = await self._ledger.erase(mids, address)
         log.info("messages.erased", messages=messages, notes=notes)
-        return {"messages": messages, "notes": notes}
+        return {"messages": messages, "notes": notes, **told}
 
     async def _take_up_pauses(self) -> None:
         """What the ledger has is what holds; whoever it concerns looks at once."""

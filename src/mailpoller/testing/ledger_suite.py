@@ -1662,6 +1662,29 @@ class LedgerSuite:
         assert [(one.state, one.words) for one in found.recipients] == [("accepted", "250 Ok"), ("refused", "550 no")]
         await ledger.close()
 
+    async def test_an_address_is_forgotten_in_mail_that_was_sent_and_kept_in_mail_that_is_to_be(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        for name in ("a1", "a2"):
+            await ledger.outbox_accept(outbox_mail(name, clock, "Ada@x.example", "bob@x.example"))
+        await ledger.outbox_accept(outbox_mail("a3", clock, "bob@x.example"))
+        await ledger.outbox_cancel("a1")
+        assert await ledger.erase_outbox("ada@X.example", count_only=True) == (0, 2), "nobody was told yet"
+        await ledger.outbox_told([event.number for event in await ledger.outbox_events(limit=9)])
+        assert await ledger.erase_outbox("ada@X.example", count_only=True) == (1, 1)
+        assert await ledger.erase_outbox("ada@X.example") == (1, 1)
+        mails = {mail.id: mail for mail in await ledger.outbox_list(all=True, limit=9)}
+        assert [one.address for one in mails["a1"].recipients] == ["", "bob@x.example"]
+        assert [one.address for one in mails["a2"].recipients] == ["Ada@x.example", "bob@x.example"]
+        assert await ledger.erase_outbox("ada@X.example") == (0, 1)
+        await ledger.outbox_cancel("a3")
+        await ledger.outbox_told([event.number for event in await ledger.outbox_events(limit=9)])
+        assert await ledger.erase_outbox("s@x.example") == (2, 1)
+        mails = {mail.id: mail for mail in await ledger.outbox_list(all=True, limit=9)}
+        assert {name: mail.sender for name, mail in mails.items()} == {"a1": "", "a2": "s@x.example", "a3": ""}
+        await ledger.close()
+
     async def test_a_key_is_known_for_ever_and_of_its_intake_alone(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)
         mail = replace(outbox_mail("a1", clock), key="order-17")

@@ -22,6 +22,10 @@ class Stories(Protocol):
         """Add receipts of queues that a settled message was brought to afterwards, from quarantine; its outcome stays.
         False if it is unknown, or not settled."""
 
+    async def erase_outbox(self, address: str, *, count_only: bool = False) -> tuple[int, int]:
+        """Forget an address in mail that was handed in to be sent, as sender and as recipient. How many mails, and how
+        many others there are that are to be sent yet, which are left alone. ``count_only``: change nothing."""
+
     async def reopen(self, mid: str) -> MessageRef:
         """Make a settled message due once more under a new generation; its outcome becomes a former one.
         Raises :class:`MessageGone` if it is unknown."""

@@ -39,6 +39,9 @@ class StoriesBook(Book):
             erased += await self._write(functools.partial(erasure.erase, keys=some))
         return erased, await self._write(lambda c: erasure.erase_notes(c, mids, address))
 
+    async def erase_outbox(self, address: str, *, count_only: bool = False) -> tuple[int, int]:
+        return await self._write(lambda c: erasure.erase_outbox(c, address, count_only=count_only))
+
     async def reopen(self, mid: str) -> MessageRef:
         key = await self._read_aside(lambda c: stories.find(c, mid))
         if key is None:
