@@ -165,3 +165,14 @@ def test_what_was_used_of_a_limited_host_is_told(config: Config, capsys: pytest.
     shown(Filter().of(whole, config), None)
     assert "imap.gmail.com\tlimited\t12 of 15\t3 of 300\t4,711" in capsys.readouterr().out
     assert Filter(host="imap.example.com").of(whole, config)["hosts"] == []
+
+
+def test_what_a_receipt_of_each_queue_is_worth_is_shown(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    known = [("support", "synced"), ("by-mail", "promised")]
+    queues = [
+        {"queue": name, "state": "up", "reason": "", "concerns": {}, "durability": {"finding": finding, "setting": "s"}}
+        for name, finding in known
+    ]
+    shown(report(config, queues=queues), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(name in line and finding in line for line in lines) for name, finding in known)

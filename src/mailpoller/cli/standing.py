@@ -186,8 +186,12 @@ def shown(part: Mapping[str, Any], name: str | None) -> None:
     )
     _listed(
         "queue",
-        [(queue["queue"], queue["state"], [], queue["reason"]) for queue in part["queues"] if _worth_a_line(queue)],
-        (),
+        [
+            (queue["queue"], queue["state"], [_durable(queue)], queue["reason"])
+            for queue in part["queues"]
+            if _worth_a_line(queue)
+        ],
+        ("receipts",),
     )
     _listed(
         "outgoing",
@@ -256,7 +260,12 @@ def _left(credential: Mapping[str, Any], now: datetime) -> str:
 
 
 def _worth_a_line(queue: Mapping[str, Any]) -> bool:
-    return queue["state"] != "up" or bool(queue.get("concerns"))
+    return queue["state"] != "up" or bool(queue.get("concerns")) or bool(_durable(queue))
+
+
+def _durable(queue: Mapping[str, Any]) -> str:
+    """What its receipts are worth in a power cut, in a word; empty as long as nobody looked."""
+    return str((queue.get("durability") or {}).get("finding", ""))
 
 
 def _box_figures(box: Mapping[str, Any], now: datetime) -> list[str]:
