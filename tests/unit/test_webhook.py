@@ -552,6 +552,25 @@ async def test_sendgrid_s_form_holds_the_message_as_it_came_behind_a_boundary_th
     assert base64.b64decode(first.headers["authorization"].removeprefix("Basic ")) == b"actionmailbox:s3cret"
 
 
+async def test_postmark_s_json_holds_the_message_as_text_and_the_delivery_s_id(tmp_path: Path) -> None:
+    octets = 'Subject: "x"\r\n\r\nGrüße\0\t\r\n.\r\n'.encode()
+    asked = await preset(tmp_path, octets, preset="postmark", password="ingress")
+    event = json.loads(asked.body)
+    assert event["RawEmail"].encode() == octets
+    assert event["MessageID"] == asked.headers["webhook-id"]
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["authorization"] == "Basic " + base64.b64encode(b"actionmailbox:ingress").decode()
+
+
+async def test_postmark_s_shape_refuses_alone_what_is_no_text(tmp_path: Path) -> None:
+    async with service(tmp_path, Reply(204), preset="postmark", password="ingress") as (web, queue):
+        batch = [order(1, octets=b"Subject: x\r\n\r\n\xe4", place="beside"), order(2, place="beside")]
+        refused, held = await queue.deliver(batch)
+        assert isinstance(refused, Refusal) and refused.permanent and "no UTF-8" in refused.reason
+        assert isinstance(held, Receipt)
+        assert len(web.asked) == 1
+
+
 async def test_lines_are_events_of_a_batch_one_by_one(tmp_path: Path) -> None:
     async with service(tmp_path, Reply(204), batch=10, lines=True) as (web, queue):
         batch = [order(uid) for uid in range(3)]

@@ -38,8 +38,8 @@ class WebhookSettings(SinkConfig):
     preset: PresetName = "generic"
     """What takes it: ``generic`` (CloudEvents; see ``mode``), or a program that has its own way of taking mail:
     ``rails`` (Action Mailbox, ingress ``relay``), ``gitlab`` (as mail_room does), ``discourse``, ``redmine``,
-    ``osticket``, ``mailgun`` and ``sendgrid`` (what takes their raw MIME, such as django-anymail). A preset knows the
-    path, if the URL has none, and sends the message as it came."""
+    ``osticket``, ``mailgun``, ``sendgrid`` and ``postmark`` (what takes their raw MIME, such as django-anymail). A
+    preset knows the path, if the URL has none, and sends the message as it came."""
     mode: Mode = "structured"
     """``structured`` (the event, attributes and data in one JSON object), ``binary`` (the attributes as header fields
     ``ce-…``, the body is the data) or ``raw`` (the same fields, the body is the message as it came)."""

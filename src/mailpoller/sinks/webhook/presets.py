@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Literal
 from urllib.parse import urlencode
 
+import orjson
 import pybase64
 
 from mailpoller.core.record import record
@@ -16,7 +17,9 @@ from mailpoller.sinks.webhook.answers import REFUSES
 from mailpoller.sinks.webhook.signature import mailroom_token
 from mailpoller.wire.cloudevents import RFC822
 
-PresetName = Literal["generic", "rails", "gitlab", "discourse", "redmine", "osticket", "mailgun", "sendgrid"]
+PresetName = Literal[
+    "generic", "rails", "gitlab", "discourse", "redmine", "osticket", "mailgun", "sendgrid", "postmark"
+]
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -48,6 +51,8 @@ class Preset:
     fields: Callable[[Login], Mapping[str, str]] = lambda login: {}
     username: str = ""
     refuses: Collection[int] = REFUSES
+    text_only: bool = False
+    """The shape holds the message as text, and so none whose octets are no UTF-8."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -98,6 +103,17 @@ PRESETS: Mapping[str, Preset] = {
         username="actionmailbox",
         refuses=REFUSES - {400},
     ),
+    # Inbound webhook with "include raw email content in JSON payload". No envelope and no parsed fields: who takes
+    # RawEmail reads neither. 204 from Action Mailbox, 200 from django-anymail, which answers 400 to a wrong login.
+    "postmark": Preset(
+        "/",
+        "application/json",
+        needs=("password",),
+        body=lambda octets, login: _as_postmark(octets, login),
+        username="actionmailbox",
+        refuses=REFUSES - {400},
+        text_only=True,
+    ),
     # api/tickets.email: 201; 401 for a wrong key, or for our address.
     "osticket": Preset("/api/tickets.email", RFC822, needs=("token",), fields=lambda login: {"X-API-Key": login.token}),
 }
@@ -111,6 +127,11 @@ def _boundary(login: Login) -> str:
 def _as_sendgrid(octets: bytes, boundary: str) -> bytes:
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="email"\r\n\r\n'
     return head.encode() + octets + f"\r\n--{boundary}--\r\n".encode()
+
+
+def _as_postmark(octets: bytes, login: Login) -> bytes:
+    event = {"MessageID": login.about, "MessageStream": "inbound", "Headers": [], "RawEmail": octets.decode()}
+    return orjson.dumps(event)
 
 
 def _as_mailgun(octets: bytes, login: Login) -> bytes:

@@ -49,6 +49,7 @@ class WebhookQueue:
         preset = config.program
         self._url = config.url.whole(preset.path if preset else "")
         self._host = config.url.host
+        self._preset = preset
         self._refuses = preset.refuses if preset else REFUSES
         self._post = Post(
             self._host,
@@ -80,8 +81,8 @@ class WebhookQueue:
         for one in batch:
             if one.delivery_id in self._recent:
                 answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._host, repeated=True)
-            elif too_large := self._too_large(one):
-                answers[one.delivery_id] = Refusal(one.delivery_id, too_large, permanent=True, unasked=True)
+            elif reason := self._unfit(one):
+                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
             else:
                 fresh[one.delivery_id] = one
         trouble = None
@@ -144,12 +145,15 @@ class WebhookQueue:
         keys = [signing_key(one.reveal()) for one in config.signing_secrets]
         return Login(username, password, token, now=0), keys
 
-    def _too_large(self, delivery: Delivery) -> str:
+    def _unfit(self, delivery: Delivery) -> str:
+        """Why the message is not sent, whatever the service would say; empty if it may be."""
         most = self._config.max_size
         size = delivery.raw.octets.size if self._config.takes_octets else delivery.event.size
-        if size <= most:
-            return ""
-        return f"{self._host}: a request of {size:,} octets is larger than max_size, {most:,}"
+        if size > most:
+            return f"{self._host}: a request of {size:,} octets is larger than max_size, {most:,}"
+        if self._preset is not None and self._preset.text_only and not _is_text(delivery):
+            return f"{self._host}: the message's octets are no UTF-8, and the preset sends it as text"
+        return ""
 
     def _units(self, deliveries: Sequence[Delivery]) -> Iterator[Unit]:
         """What goes together. Whoever failed before goes alone, so that he takes nobody along."""
@@ -240,3 +244,11 @@ def _tokens(config: WebhookSettings, runtime: Runtime) -> Bearer | None:
     from mailpoller.wire.oauth.tokens import token_source
 
     return token_source(config.auth.terms("imap", ""), runtime.state_directory, runtime.clock)
+
+
+def _is_text(delivery: Delivery) -> bool:
+    try:
+        bytes(delivery.raw.octets.view()).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
