@@ -175,6 +175,43 @@ def _flood(octets: bytes) -> Said:
     return lambda wire, tag, arguments: wire.flood(octets.replace(b"%T", tag.encode()))  # type: ignore[func-returns-value]
 
 
+@_scenario("imap", start="all")
+def imap_endless_literal(wire: Wire) -> None:
+    """A message that is announced with a few octets, and comes with four gigabytes."""
+
+    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
+        if "BODY" not in arguments:
+            return b'* 1 FETCH (UID 1 RFC822.SIZE 100 INTERNALDATE " 1-Feb-2026 03:04:05 +0000")\r\n%T OK ok\r\n'
+        wire.say(b"* 1 FETCH (UID 1 BODY[] {4294967295}\r\n")
+        wire.flood(b"x" * 76 + b"\r\n")
+        return b""
+
+    wire.imap({"FETCH": fetch, "SEARCH": b"* SEARCH 1\r\n%T OK ok\r\n"}, exists=1)
+
+
+@_scenario("imap", quiet=True, start="all")
+def imap_answer_drip(wire: Wire) -> None:
+    """An octet a second, and never the end of a line."""
+
+    def drip(wire: Wire, tag: str, arguments: str) -> bytes:
+        wire.drip(b"* 1 FETCH (UID 1 X " + b"x" * 10_000)
+        return b""
+
+    wire.imap({"FETCH": drip, "SEARCH": drip}, exists=100)
+
+
+@_scenario("imap")
+def imap_idle_line(wire: Wire) -> None:
+    """In IDLE a line without an end."""
+
+    def flood(wire: Wire, tag: str, arguments: str) -> bytes:
+        wire.say(b"+ idling\r\n* OK ")
+        wire.flood(b"x")
+        return b""
+
+    wire.imap({"IDLE": flood})
+
+
 def _in_idle(octets: bytes) -> Callable[[Wire], None]:
     return lambda wire: wire.imap({"IDLE": _after(b"+ idling\r\n", octets)})
 
@@ -420,6 +457,22 @@ def http_retry_after(wire: Wire) -> None:
         wire.say(b"HTTP/1.1 503 Busy\r\n%bContent-Length: 0\r\n\r\n" % late)
 
 
+@_scenario("ews")
+def http_endless_body(wire: Wire) -> None:
+    """A hundred gigabytes, as announced."""
+    wire.asked()
+    wire.say(_BEGUN + b"Content-Length: 107374182400\r\n\r\n" + _SOAP[:-3] + b">")
+    wire.flood(b"<b>x</b>")
+
+
+@_scenario("ews")
+def http_trailers(wire: Wire) -> None:
+    """Headers without an end behind the last chunk."""
+    wire.asked()
+    wire.say(_CHUNKED + b"0\r\n")
+    wire.flood(b"X-More: and more\r\n")
+
+
 @_scenario("ews", honest=True, start="now")
 def honest_two_million_items(wire: Wire) -> None:
     """A folder of two million messages; all of them are listed."""
@@ -470,6 +523,11 @@ def smtp_banner_flood(wire: Wire) -> None:
 @_scenario("smtp")
 def smtp_ehlo_flood(wire: Wire) -> None:
     _smtp(wire, EHLO=_after(b"250-relay\r\n", b"250-X\r\n"))
+
+
+@_scenario("smtp")
+def smtp_recipient_flood(wire: Wire) -> None:
+    _smtp(wire, RCPT=_after(b"250-ok\r\n", b"250-and more\r\n"))
 
 
 @_scenario("smtp", quiet=True)
@@ -540,6 +598,14 @@ def honest_25_megabytes(wire: Wire) -> None:
         return b"* 1 FETCH (UID 1 RFC822.SIZE %d %b)\r\n%%T OK ok\r\n" % (len(mail), date)
 
     wire.imap({"FETCH": fetch, "SEARCH": b"* SEARCH 1\r\n%T OK ok\r\n"}, exists=1)
+
+
+@_scenario("pop3", start="all", quiet=True)
+def pop3_retr_flood(wire: Wire) -> None:
+    """A message without an end."""
+    line = b"x" * 76 + b"\r\n"
+    _pop3(wire, STAT=b"+OK 1 100\r\n", UIDL=b"+OK\r\n1 a\r\n.\r\n", LIST=b"+OK\r\n1 100\r\n.\r\n",
+          TOP=_after(b"+OK\r\n", line), RETR=_after(b"+OK\r\n", line))  # fmt: skip
 
 
 @_scenario("pop3", honest=True, start="now", disposition="leave", poll_interval="30s")

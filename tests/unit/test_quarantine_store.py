@@ -218,12 +218,23 @@ async def test_what_expires_was_told_seven_days_before_and_its_notice_was_taken(
     site.clock.advance(timedelta(hours=2))
     await store.upkeep()
     assert await only(store) == owed
-    site.clock.advance(timedelta(days=100))
+    site.clock.advance(timedelta(days=80))
     await store.upkeep()
     assert await only(store) == owed
     await store.notified({owed.delivery_id: ""})
     await store.upkeep()
     assert await store.find(ALL, limit=9) == []
+
+
+async def test_a_notice_that_is_owed_for_ever_keeps_its_message_twice_as_long_and_no_longer(site: Site) -> None:
+    """Its mailbox may be disabled for good."""
+    store = site.store(keep="90d")
+    await store.deliver([make_delivery(1)])
+    site.clock.advance(timedelta(days=179))
+    assert [doubt.kind for doubt in await store.upkeep()] == [EXPIRING]
+    site.clock.advance(timedelta(days=8))
+    await store.upkeep()
+    assert site.files() == []
 
 
 async def test_what_is_to_be_kept_for_longer_is_told_of_once_more_before_it_expires(site: Site) -> None:

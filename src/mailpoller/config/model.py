@@ -203,7 +203,8 @@ class QuarantineStoreConfig(Block):
 
     keep: Annotated[Duration, _at_least(timedelta(hours=1), "1h")] = timedelta(days=90)
     """So long quarantined mail is kept at least. What will be removed within seven days (or half of this, if that is
-    less) is an alarm, and what the alarm did not tell of so long is not removed; nor is that whose notice is owed."""
+    less) is an alarm, and what the alarm did not tell of so long is not removed. That whose notice is owed is
+    kept twice as long."""
     max_size: Size = Field(default=5_000_000_000, ge=1_000_000)
     """Octets of all quarantined mail together. Where there is no room for more, such mail stays on its server, and an
     alarm says so."""

@@ -189,10 +189,12 @@ class Index:
         return int(count)
 
     def expired(self, now: datetime, keep: timedelta, warning: timedelta, limit: int) -> list[Quarantined]:
-        """Those that were kept long enough, of which that was told long enough ago, and of which nothing is owed."""
-        sql = f"SELECT {_COLUMNS} FROM held WHERE held_at < ? AND warned_at <= ? AND NOT owed "  # noqa: S608
-        sql += "ORDER BY held_at LIMIT ?"
-        return list(map(_row, self._made.execute(sql, (_micros(now - keep), _micros(now - warning), limit))))
+        """Those that were kept long enough, of which that was told long enough ago. One whose notice is owed is kept
+        twice as long, and not for ever: its mailbox may never come back."""
+        sql = f"SELECT {_COLUMNS} FROM held WHERE held_at < ?1 AND warned_at <= ?2 "  # noqa: S608
+        sql += "AND (NOT owed OR held_at < ?3) ORDER BY held_at LIMIT ?4"
+        ends = (_micros(now - keep), _micros(now - warning), _micros(now - 2 * keep), limit)
+        return list(map(_row, self._made.execute(sql, ends)))
 
     def find(self, wanted: Selection, now: datetime, limit: int) -> list[Quarantined]:
         terms: list[str] = ["1"]

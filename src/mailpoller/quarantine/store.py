@@ -54,7 +54,7 @@ class Store:
 
     Held is what lies in ``held``: one file with reason and octets, written beside it, synced, renamed, and the
     directory synced, once for a batch. ``keep``: so long at least; ``max_size``: octets of all files together, above
-    which it takes nothing. What expires was told before, and its notice was taken.
+    which it takes nothing. What expires was told before; if its notice is owed it was kept twice as long.
     """
 
     octets_place: OctetsPlace = "beside"
