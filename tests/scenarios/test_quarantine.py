@@ -265,3 +265,15 @@ def test_what_a_queue_holds_without_octets_or_no_rule_decided_is_passed_over_and
     assert said.code == 0
     assert "1 message looked at, 1 would differ" in said.err
     assert "1 passed over: the queue support does not hold their octets" in said.err
+
+
+def test_a_queue_that_is_renamed_after_a_kill_knows_what_it_holds_under_its_former_name(site: Site) -> None:
+    """Killed between its write and the ledger's commit: the same message comes again, under the same delivery id."""
+    bring(site, "one", "two")
+    assert site.once(kill=("after", "sink.deliver", 1)) == -signal.SIGKILL
+    assert in_queue(site).total() >= 1
+    queue = site.settings["queues"].pop("support")
+    site.settings["queues"]["helpdesk"] = queue | {"formerly": "support"}
+    site.settings["mailboxes"]["support"]["default_queue"] = "helpdesk"
+    assert site.once() == 0
+    assert in_queue(site) == Counter(["one", "two"])

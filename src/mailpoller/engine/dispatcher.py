@@ -180,7 +180,7 @@ class Dispatcher:
             queue = self.queue(name)
             if queue is None or not isinstance(queue.sink, Recalling) or not queue.takes_mail:
                 continue
-            ids = {mint_delivery_id(one.mid, name, one.generation, identity): one for one in former}
+            ids = {mint_delivery_id(one.mid, queue.id_name, one.generation, identity): one for one in former}
             with contextlib.suppress(TransientError):
                 for delivery_id in await queue.sink.holds(ids):
                     return ids[delivery_id]
@@ -245,7 +245,7 @@ class Dispatcher:
         # message, unless its name is given once, by services that estimate sizes.
         plain = claim.plain_id and (claim.ref.given_once or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
-        delivery_id = mint_delivery_id(claim.mid, name, claim.generation, identity)
+        delivery_id = mint_delivery_id(claim.mid, queue.id_name, claim.generation, identity)
         attributes = _attributes(verdict, quarantined=name == QUARANTINE)
         return delivery_to(queue, name, renderer, raw, delivery_id, attributes)
 

@@ -129,6 +129,12 @@ class Queue:
         self._empty = asyncio.Event()
 
     @property
+    def id_name(self) -> str:
+        """What delivery ids are made of. A queue that was renamed after a kill may hold what nobody has noted yet, and
+        knows it again by no other id."""
+        return self.formerly or self.name
+
+    @property
     def takes_mail(self) -> bool:
         """False while there is no point in bringing anything."""
         return self.handover.takes_mail

@@ -193,7 +193,7 @@ class Releases:
             name=name,
             held=held,
             standing=way.standing if way is not None else Standing(),
-            delivery_id=mint_delivery_id(held.mid, name, raw.claim.generation, identity),
+            delivery_id=mint_delivery_id(held.mid, place.id_name, raw.claim.generation, identity),
             released_by=by,
         )
         self._unnoted[held.delivery_id] = await self._deliver(name, delivery)
