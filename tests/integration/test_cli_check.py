@@ -138,9 +138,37 @@ def test_check_sends_a_test_mail_through_each_outgoing_that_answers_and_only_whe
     assert "null_sender" in refused["advice"]
 
 
+def test_check_tests_a_mailbox_both_ways_through_its_outgoing_in_its_charset(
+    site: Site, dovecot: Dovecot, user: str
+) -> None:
+    dovecot.deliver(user, MAIL)
+    with relay_in_a_thread() as relay, relay_in_a_thread() as other:
+        plain = {"type": "smtp", "host": "127.0.0.1", "tls": "none", "sender": "system@example.com"}
+        site.settings["outgoing"] = {
+            "tokyo": {**plain, "port": relay.port, "from": "tokyo@example.com", "display_name": "東京"},
+            "other": {**plain, "port": other.port, "environment": "staging"},
+        }
+        site.imap("tokyo", dovecot.imap_port, user, outgoing="tokyo", charset="japanese")
+        site.imap("copied", dovecot.imap_port, user, outgoing="other")
+        site.imap("mute", dovecot.imap_port, user)
+        words = ("check", "--live", "--json", "--config", str(site.config), "--send-to", "ops@example.com", "--mailbox")
+        said, held, none = (mailpoller(*words, name) for name in ("tokyo", "copied", "mute"))
+    assert said.code == 0, said.out
+    assert stages(said, "mailbox tokyo")["login"]["ok"] and stages(said, "outgoing")["mail"]["ok"]
+    (mail,) = relay.received
+    assert (mail.sender, mail.recipients) == ("tokyo@example.com", ("ops@example.com",))
+    assert b"charset=iso-2022-jp" in mail.octets.lower() and b"=?iso-2022-jp?" in mail.octets.lower()
+    assert b"Auto-Submitted: auto-generated" in mail.octets
+    assert (held.code, none.code, other.received) == (69, 69, [])
+    assert "no outgoing" in stages(none, "outgoing")["mail"]["detail"]
+
+
 @pytest.mark.parametrize(
-    "words", [("--send-to", "a@example.com"), ("--live", "--send-to", "a@example.com", "--mailbox", "m"),
-              ("--live", "--send-to", "nobody"), ("--live", "--send-to", "a@example.com,b@example.com")],
+    "words",
+    [
+        ("--send-to", "a@example.com"), ("--live", "--send-to", "nobody"),
+        ("--live", "--send-to", "a@example.com,b@example.com"),
+    ],
 )  # fmt: skip
 def test_check_takes_one_address_to_send_to_and_only_where_it_makes_sense(words: tuple[str, ...], site: Site) -> None:
     assert mailpoller("check", *words, "--config", str(site.config)).code == 64

@@ -22,6 +22,7 @@ from mailpoller.core.ports import (
     Clock,
     Durable,
     Inquiring,
+    Mail,
     Marked,
     Outgoing,
     Probed,
@@ -34,6 +35,7 @@ from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.recognition import vanished
 from mailpoller.mail.compose import test_mail
+from mailpoller.mail.letter_trial import test_answer
 
 
 @asynccontextmanager
@@ -42,7 +44,8 @@ async def parts_to_probe(
 ) -> AsyncIterator[dict[str, AsyncIterator[Stage]]]:
     """Every part that can be probed, by name: mailboxes that are polled here, queues, outgoings; ``only`` one mailbox.
 
-    ``send_to``: every outgoing whose probe passes sends a test mail to this address, as its last stage.
+    ``send_to``: every outgoing whose probe passes sends a test mail to this address, as its last stage. With ``only``
+    it is that mailbox's outgoing, and the mail is written as an answer from it is: by whom, and in which charset.
     """
     clock = SystemClock()
     runtime = prepare_runtime(config, clock, spool=False)
@@ -76,6 +79,10 @@ async def parts_to_probe(
                 parts[f"outgoing {name}"] = (
                     probing if send_to is None else _probe_and_send(outgoing, probing, send_to, clock)
                 )
+        if only is not None and send_to is not None:
+            parts["outgoing"] = _answer_from(config, only, runtime, send_to, clock)
+            for outgoing in runtime.outgoings.values():
+                closing.push_async_callback(outgoing.close)
         yield parts
 
 
@@ -105,10 +112,36 @@ def _own_notices(config: Config) -> dict[str, SinkConfig]:
     return found
 
 
-async def _probe_and_send(
-    outgoing: Outgoing, probing: AsyncIterator[Stage], recipient: str, clock: Clock
+async def _answer_from(
+    config: Config, mailbox: str, runtime: Runtime, recipient: str, clock: Clock
 ) -> AsyncIterator[Stage]:
-    """The outgoing's own stages, and if all of them went well a test mail."""
+    """The stages of the mailbox's outgoing, and a test mail as an answer from it would be; none if it may send none."""
+    block = config.require(mailbox)
+    name = block.outgoing or ""
+    outgoing, written = runtime.outgoings.get(name), config.outgoing.get(name)
+    if outgoing is None or written is None:
+        detail = f"the outgoing {name} is disabled" if written is not None else "this mailbox has no outgoing"
+        yield Stage("mail", False, timedelta(0), detail, "Name one that is enabled: outgoing.")
+        return
+    if held := config.holds_back(name):
+        yield Stage("mail", False, timedelta(0), held, "Answers wait here, and so nothing is sent as a test either.")
+        return
+    mail = test_answer(
+        mailbox,
+        written.author(),
+        recipient=written.divert_to or recipient,
+        at=clock.now(),
+        wish=block.reply_charset(),
+        footer=f"mailpoller {__version__} on {socket.gethostname()}",
+    )
+    async for stage in _probe_and_send(outgoing, outgoing.probe(), recipient, clock, mail):
+        yield stage
+
+
+async def _probe_and_send(
+    outgoing: Outgoing, probing: AsyncIterator[Stage], recipient: str, clock: Clock, mail: Mail | None = None
+) -> AsyncIterator[Stage]:
+    """The outgoing's own stages, and if all of them went well a test mail, or the one that is given."""
     try:
         async for stage in probing:
             yield stage
@@ -118,7 +151,7 @@ async def _probe_and_send(
         if (close := getattr(probing, "aclose", None)) is not None:
             await close()
     footer = f"mailpoller {__version__} on {socket.gethostname()}"
-    mail = test_mail(sender=outgoing.sender, recipients=[recipient], footer=footer, at=clock.now())
+    mail = mail or test_mail(sender=outgoing.sender, recipients=[recipient], footer=footer, at=clock.now())
     begun = time.monotonic()
     advice = ""
     try:

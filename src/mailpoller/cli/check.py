@@ -66,7 +66,8 @@ def check(
         typer.Option(
             "--send-to",
             metavar="ADDRESS",
-            help="With --live: send a test mail to this address through each outgoing that answers.",
+            help="With --live: send a test mail to this address through each outgoing that answers; with --mailbox, as "
+            "an answer from that mailbox.",
         ),
     ] = None,
     strict: Annotated[
@@ -97,7 +98,7 @@ def check(
     from mailpoller.core.errors import ConfigError
 
     if send_to is not None:
-        _check_send_to(send_to, live=live, mailbox=mailbox)
+        _check_send_to(send_to, live=live)
     with explained():
         path, instead = _meant(config, file, drop_in=drop_in, name=in_place_of)
         try:
@@ -206,9 +207,9 @@ def _aged_line(one: Mapping[str, Any]) -> str:
     )
 
 
-def _check_send_to(address: str, *, live: bool, mailbox: str | None) -> None:
-    if not live or mailbox is not None:
-        raise typer.BadParameter("--send-to goes with --live, and without --mailbox: that probes no outgoing")
+def _check_send_to(address: str, *, live: bool) -> None:
+    if not live:
+        raise typer.BadParameter("--send-to goes with --live")
     if not re.fullmatch(r"[^\s<>@,;:]+@[^\s<>@,;:]+", address):
         raise typer.BadParameter("--send-to wants one mail address, written alone: somebody@example.com")
 

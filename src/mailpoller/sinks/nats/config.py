@@ -94,6 +94,11 @@ class NatsQueueSettings(SinkConfig):
     """``strict``: each server of the stream must sync before it answers (``sync_interval: always``).
     ``declared``: also one that does not let us read that. ``warn``: also a stream that may forget."""
 
+    @property
+    def takes_events(self) -> bool:
+        """Whatever an event is about."""
+        return self.mode != "raw"
+
     def extras(self) -> Iterator[Extra]:
         """What speaks to NATS, and to its monitoring page."""
         yield Extra("type", "nats", "mailpoller[nats]")

@@ -75,6 +75,11 @@ class RabbitmqQueueSettings(SinkConfig):
     """``strict``: the queue must be durable, and remove nothing by itself. ``declared``: also one that we may not look
     at. ``warn``: also one that may forget."""
 
+    @property
+    def takes_events(self) -> bool:
+        """Whatever an event is about."""
+        return self.mode != "raw"
+
     def extras(self) -> Iterator[Extra]:
         """What speaks AMQP."""
         yield Extra("type", "aiormq", "mailpoller[rabbitmq]")
