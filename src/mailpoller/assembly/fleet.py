@@ -28,6 +28,7 @@ from mailpoller.engine.notices import Unknown
 from mailpoller.engine.notify import Notifier
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.release import Way
+from mailpoller.engine.retrieval import Retrieval
 from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.engine.turns import WEIGHTS
 from mailpoller.engine.watcher import Watcher
@@ -273,7 +274,8 @@ class Fleet:
         if (parts := self.parts.get(mailbox)) is None:
             return None
         block = parts.plan.block
-        return Way(parts.judge, block.default_queue, block.default_topic, block.standing())
+        retrieval = Retrieval(parts.source, self.ports.ledger, block.max_message_size)
+        return Way(parts.judge, block.default_queue, block.default_topic, block.standing(), retrieval)
 
     def standing_of(self, mailbox: str) -> Standing:
         """What its configuration says of a mailbox; of one that is not here, what holds where nothing is said."""

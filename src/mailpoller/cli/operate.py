@@ -47,9 +47,9 @@ def redeliver(
 ) -> None:
     """Bring a settled message to its queues once more.
 
-    It is fetched and judged anew, and arrives under a new delivery id, so that no queue takes it for a repeat. Its
-    mailbox must still have it in the folder that is polled, unless it is held in quarantine, from where it is brought
-    at once. If it is nowhere, trace says afterwards that it is gone.
+    It is fetched and judged anew, and arrives under a new delivery id, so that no queue takes it for a repeat. What is
+    held in quarantine, or was moved to another folder of its mailbox and is still there, is brought at once; else its
+    mailbox must have it in the folder that is polled. If it is nowhere, trace says afterwards that it is gone.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def redeliver(
         mid = mid.strip().lower()
         answer = carry_out(found, {"do": "redeliver", "mid": mid}, seconds=65)  # a queue may be waited for
         if answer.get("held"):
-            typer.echo(f"{mid} was held in quarantine: {answer['outcome']}: {answer['detail']}")
+            typer.echo(f"{mid} was {answer['found']}: {answer['outcome']}: {answer['detail']}")
             if answer["outcome"] == "held":
                 raise typer.Exit(DATAERR)
             return

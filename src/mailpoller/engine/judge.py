@@ -161,13 +161,15 @@ class Judge:
         in_flight.judged.sort(key=lambda one: order[one.claim.mid])
 
     async def judge_held(self, raw: RawMessage, repeat_of: str | None) -> Judged | Deferral:
-        """Judge a message that is in quarantine by today's rules, its deliveries prepared. It is read by a worker, as
-        nobody knows what it may do; nothing is claimed or put off by it.
+        """Judge a message that is in quarantine, or is brought once more, by today's rules, its deliveries prepared. It
+        is read by a worker, as nobody knows what it may do; nothing is claimed or put off by it.
 
         Raises :class:`~mailpoller.core.errors.MailpollerError` if there is no worker to read it.
         """
         if self._workers is None:
-            raise MailpollerError("what is quarantined is read by a worker alone, and there is none (service.workers)")
+            raise MailpollerError(
+                "what is brought once more is read by a worker alone, and there is none: service.workers"
+            )
         raw = replace(raw, claim=replace(raw.claim, suspect=True))
         apart = await self._read_apart([raw])
         async with self._turns.turn(self._mailbox, 1):

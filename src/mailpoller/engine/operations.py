@@ -261,12 +261,12 @@ class Operations:
         return {"messages": forgotten}
 
     async def redeliver(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Bring a settled message to its queues once more: at once from quarantine, if it is held there, else if its
-        mailbox still has it."""
+        """Bring a settled message to its queues once more: at once from quarantine, if it is held there, or from the
+        folder that it was moved to; else if its mailbox still has it where it was."""
         if self._releases is not None:
-            held = await self._releases.redeliver(str(request["mid"]), who_of(request))
-            if held is not None:
-                return {"held": True, "outcome": held[0], "detail": held[1]}
+            found = await self._releases.redeliver(str(request["mid"]), who_of(request))
+            if found is not None:
+                return {"held": True, **dict(zip(("outcome", "detail", "found"), found, strict=True))}
         ref = await self._ledger.reopen(str(request["mid"]))
         log.info("message.reopened", mid=str(request["mid"]), mailbox=ref.folder.mailbox, uid=ref.uid)
         if ref.folder.mailbox in self._watchers:

@@ -15,7 +15,7 @@ from mailpoller.core.delivery import QUARANTINE, Delivery, Receipt
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, machine_trouble
 from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Message, RawMessage
-from mailpoller.core.ports import QuarantineStore, Stories
+from mailpoller.core.ports import QuarantineStore, Stories, Story
 from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.record import record
 from mailpoller.core.standing import Standing
@@ -26,6 +26,7 @@ from mailpoller.engine.dispatcher import Judged
 from mailpoller.engine.holding import body_of, delivery_of, raw_of
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.queues import Queue
+from mailpoller.engine.retrieval import Retrieval, target_of
 from mailpoller.mail.parser import parse, unparsed
 from mailpoller.workers.pool import Unread, Workers
 
@@ -43,6 +44,7 @@ class Way:
     default_queue: str | None
     topic: str
     standing: Standing
+    retrieval: Retrieval
 
 
 Outcome = tuple[str, str]
@@ -93,18 +95,56 @@ class Releases:
         """Judge messages by today's rules, and do with them what these say."""
         return await self._each(request, "retried", self._retry)
 
-    async def redeliver(self, mid: str, by: str) -> Outcome | None:
-        """As :meth:`retry`, under new delivery ids; None if the quarantine does not hold the message."""
+    async def redeliver(self, mid: str, by: str) -> tuple[str, str, str] | None:
+        """As :meth:`retry`, under new delivery ids, and where the message was found: in quarantine, or in the folder
+        that it was moved to. None if it is in neither. Raises :class:`MailpollerError` if that folder cannot be read.
+        """
         try:
             held = await self._custody.one(mid)
         except MessageGone:
-            return None
+            return await self._moved(mid, by)
 
         async def anew(held: Quarantined, raw: RawMessage) -> Outcome:
             claim = replace(raw.claim, generation=_after(held, "redeliver"))
             return await self._retry(held, replace(raw, claim=claim), anew=True)
 
-        return await self._one(held, by, "redelivered", anew)
+        return (*await self._one(held, by, "redelivered", anew), "held in quarantine")
+
+    async def _moved(self, mid: str, by: str) -> tuple[str, str, str] | None:
+        """Of a message that was moved on the server."""
+        story = next(iter(await self._stories.trace(mid, limit=1)), None)
+        folder = target_of(story) if story is not None and story.state == "settled" else ""
+        way = self._ways(story.mailbox) if story is not None and folder else None
+        if story is None or way is None:
+            return None
+        if mid in self._in_hand:
+            return "held", "somebody else has it in hand just now", f"moved to {folder}"
+        self._in_hand.add(mid)
+        try:
+            raw = await way.retrieval.fetch(story, folder)
+            if raw is None:
+                return None
+            try:
+                outcome, detail = await self._once_more(way.judge, raw, story)
+            finally:
+                raw.octets.close()
+        finally:
+            self._in_hand.discard(mid)
+        log.info("message.retrieved", mid=mid, mailbox=story.mailbox, folder=folder, outcome=outcome, by=by)
+        return outcome, detail, f"found in {folder}"
+
+    async def _once_more(self, judge: Judge, raw: RawMessage, story: Story) -> Outcome:
+        judged = await judge.judge_held(raw, story.repeat_of)
+        if not isinstance(judged, Judged):
+            return "held", judged.reason
+        if not isinstance(judged.verdict, Deliver):
+            return "held", f"today's rules do not deliver it: {judged.verdict.reason}"
+        receipts: dict[str, str] = {}
+        for name, delivery in judged.deliveries.items():
+            receipts |= await self._deliver(name, delivery)
+        with suppress(LedgerUnavailable):
+            await self._stories.brought(story.mid, receipts)
+        return "delivered", ", ".join(receipts)
 
     async def _each(self, request: Mapping[str, Any], what: str, work: Any) -> Mapping[str, Any]:
         results: list[dict[str, str]] = []
