@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,6 +15,9 @@ import structlog
 from engine_storm import LEDGER, SINK, SOURCE, Climate, simulate
 
 from mailpoller.engine import supervisor
+
+pytestmark = pytest.mark.timeout(1200)
+"""No history waits, and the loop itself ends one that is busy with nothing: who is slow here has little processor."""
 
 TRAITS = (
     "hangs up", "unanswered", "unfetchable", "large", "kills", "refused", "not now", "crashes the "
@@ -79,6 +84,13 @@ def _nothing_logged() -> Iterator[None]:
 def _no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who judges for long lets others go on; how long that is on a busy machine must not decide what happens here."""
     monkeypatch.setattr("mailpoller.engine.judge._BREATH", float("inf"))
+
+
+def test_a_history_that_is_over_takes_no_memory(tmp_path: Path) -> None:
+    """Hundreds are lived through in one process: what stayed of each would slow down all that come after it."""
+    world = weakref.ref(simulate(0, CLIMATES["servers"], tmp_path))
+    gc.collect()
+    assert world() is None
 
 
 @pytest.mark.parametrize("climate", CLIMATES)
