@@ -61,8 +61,11 @@ class Scan:
         for path, tree in trees:
             self._learn(tree, (path, ()))
         for path, tree in trees:
+            file = path.relative_to(root)
             for node in ast.walk(tree):
-                where = f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)}"
+                if not isinstance(node, ast.Call | ast.List):  # nothing else starts or names a program
+                    continue
+                where = f"{file}:{node.lineno}"
                 try:
                     self.programs.update((where, program) for program in self._started(path, node))
                 except Unclear as unclear:

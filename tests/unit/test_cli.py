@@ -212,9 +212,10 @@ def test_examples_in_the_help_are_commands_that_exist() -> None:
 
     examples = re.findall(r"^\s+(?:.*\| (?:xargs -r )?)?mailpoller (\S.*)$", _all_help(), re.MULTILINE)
     assert len(examples) > 20
+    whole = get_command(program)
     for example in examples:
         words = shlex.split(re.split(r"\s{2,}| \| | > |\$\(", example)[0])
-        command: Any = get_command(program)
+        command: Any = whole
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         assert not hasattr(command, "commands"), example

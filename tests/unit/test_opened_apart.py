@@ -22,7 +22,7 @@ from mailpoller.workers.pool import Unread, Workers
 from unit.test_calendar import BOMBS as CALENDARS
 from unit.test_calendar import OUTLOOK
 from unit.test_reports import BOMBS as REPORTS
-from unit.test_reports import aggregate
+from unit.test_reports import aggregate, bomb
 from unit.test_tnef import BOMBS as TNEFS
 from unit.test_tnef import WHOLE
 from unit.test_workers import raw
@@ -125,7 +125,8 @@ print(int(status.partition("VmHWM:")[2].split()[0]) >> 10)
 
 
 def test_bombs_end_within_200_mb(tmp_path: Path) -> None:
-    kinds = {"application/gzip; name=x.gz": REPORTS, "text/calendar": CALENDARS, "application/ms-tnef": TNEFS}
+    reports = {name: bomb(name) for name in REPORTS}
+    kinds = {"application/gzip; name=x.gz": reports, "text/calendar": CALENDARS, "application/ms-tnef": TNEFS}
     for number, (kind, bombs) in enumerate(kinds.items()):
         for name, octets in bombs.items():
             (tmp_path / f"{number} {name}").write_bytes(mail((kind, octets)))
