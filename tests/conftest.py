@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from servers.dovecot import Dovecot
 pytest.register_assert_rewrite("mailpoller.testing", "scenarios.suite")
 
 thread._IDLE_S = 0.02  # an idle thread ends with the test that began it
+
+HERE = Path(__file__).parent
 
 _numbers = itertools.count(1)
 
@@ -45,6 +48,32 @@ def nothing_of_other_files_is_collected() -> None:
     is measured next."""
     gc.collect()
     gc.freeze()
+
+
+LONG = ("unit/test_engine_storms.py", "unit/test_cli.py", "unit/test_mail_odd.py", "unit/test_programs.py",
+        "unit/test_reload.py", "unit/test_engine_fairness.py", "unit/test_cli_streams.py")  # fmt: skip
+"""The files that take the most processor time begin, so that no process is left alone with one at the end."""
+DEALT_OUT = ("tests/unit/test_engine_storms.py", "tests/unit/test_mail_odd.py")
+"""So long that the tests of one file are for several processes; they share nothing."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {HERE / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As ``--dist loadfile`` has it, but for the files that are dealt out."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Dealer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return nodeid if file in DEALT_OUT else file
+
+    return Dealer(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
