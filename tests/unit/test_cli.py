@@ -39,7 +39,8 @@ VERBS = [
     "redeliver", "accept", "forget", "erase", "demo", "quarantine", "quarantine list", "quarantine show",
     "quarantine export", "quarantine release", "quarantine retry", "quarantine discard",
     "queue", "queue list", "queue show", "queue take", "queue ack",
-    "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation", "conversation mint",
+    "queue peek", "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation",
+    "conversation mint",
     "send", "outbox", "outbox list", "outbox show", "outbox retry", "outbox cancel",
 ]  # fmt: skip
 

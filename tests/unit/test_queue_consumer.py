@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -17,6 +20,7 @@ from mailpoller.core.errors import MessageGone, TransientError
 from mailpoller.sinks.sqlite import SqliteQueueConfig
 from mailpoller.sinks.sqlite.consumer import Queue, open_queue
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
+from servers.command import mailpoller
 from unit.sink_runtime import make_runtime
 
 LARGE = HOSTILE * 1000
@@ -236,3 +240,33 @@ async def test_a_spooled_message_is_read_whole(path: Path, tmp_path: Path) -> No
     held.close()
     with open_queue(path) as queue:
         assert queue.take(1).messages[0].octets() == octets
+
+
+async def test_what_came_is_peeked_at_in_its_order_and_what_comes_later_follows(path: Path, queue: Queue) -> None:
+    assert [entry.delivery_id for entry in queue.latest(2)] == [id_of(4), id_of(5)]
+    last = queue.latest(1)[0].seq
+    assert queue.after(last) == []
+    queue.ack([id_of(5)], None)
+    await fill(path, make_delivery(6), make_delivery(7, priority="high"))
+    assert [entry.delivery_id for entry in queue.after(last)] == [id_of(6), id_of(7)], "no number is given twice"
+    assert queue.counts().taken == 0
+    said = mailpoller("queue", "peek", str(path), "-n", "2", "--json")
+    assert [json.loads(line)["delivery_id"] for line in said.out.splitlines()] == [id_of(6), id_of(7)]
+
+
+async def test_peek_follows_until_it_is_interrupted(path: Path, queue: Queue) -> None:
+    command = [sys.executable, "-m", "mailpoller", "queue", "peek", str(path), "-n", "0", "--follow", "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        coming = asyncio.create_task(process.stdout.readline())
+        came = []
+        while not coming.done():  # what came before its first look is nothing new
+            came.append(id_of(len(came) + 6))
+            await fill(path, make_delivery(len(came) + 5))
+            await asyncio.wait([coming], timeout=1)
+            assert len(came) < 60
+        assert json.loads(coming.result())["delivery_id"] in came
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,13 +16,16 @@ import typer
 
 from mailpoller.cli.exits import NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import age, counted, plain, print_fields, print_json, print_table
+from mailpoller.cli.output import age, counted, one_line, plain, print_fields, print_json, print_table, seen
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mailpoller.sinks.sqlite.consumer import Entry, Head, Held, Queue
+
+FOLLOWED_S = 1.0
+"""Between two looks of ``peek --follow``."""
 
 queue = typer.Typer(
     help="Look into an SQLite queue, and take messages from it.\n\n"
@@ -109,6 +113,49 @@ def list_(
     oldest = "" if counts.oldest_at is None else f"; the oldest came {age(counts.oldest_at, now)} ago"
     words = f"{counts.ready} ready, {counts.taken} taken, {counts.acknowledged} acknowledged{oldest}"
     typer.echo(words, err=True)
+
+
+@queue.command()
+def peek(
+    name: NameArgument,
+    config: ConfigOption,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many that are there already.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the messages that came last, and with --follow those that come. Nothing is taken.
+
+    What comes and is acknowledged within a second is not seen.
+
+    \b
+    Examples:
+      mailpoller queue peek support --follow
+      mailpoller queue peek support -n 0 -f --json | jq -r .subject
+    """
+    with _opened(config, name) as opened:
+        found = opened.latest(max(1, limit))
+        last = found[-1].seq if found else 0
+        found = found if limit else ()
+        while True:
+            heads = opened.heads(found)
+            for entry in found:
+                last = entry.seq
+                _peeked(entry, heads.get(entry.seq), as_json=as_json)
+            if not follow:
+                break
+            if not found:
+                time.sleep(FOLLOWED_S)
+            found = opened.after(last)
+
+
+def _peeked(entry: Entry, head: Head | None, *, as_json: bool) -> None:
+    told = _entry(entry) | _head(head)
+    if as_json:
+        typer.echo(seen(json.dumps(told, default=plain, ensure_ascii=False)))
+    else:
+        words = (entry.arrived_at.isoformat(timespec="seconds"), *_head(head).values(), entry.delivery_id)
+        typer.echo("  ".join(one_line(word) for word in words))
+    sys.stdout.flush()
 
 
 @queue.command()

@@ -208,6 +208,23 @@ class Queue:
         )
         return [_entry(row, now) for row in rows]
 
+    def latest(self, limit: int = 10) -> Sequence[Entry]:
+        """The messages that came last, the latest at the end."""
+        return self._by_arrival("1 ORDER BY seq DESC LIMIT :limit", limit)[::-1]
+
+    def after(self, seq: int, limit: int = 100) -> Sequence[Entry]:
+        """The messages behind this number in the queue, in the order in which they came. What came and was acknowledged
+        since is not among them."""
+        return self._by_arrival("seq > :seq ORDER BY seq LIMIT :limit", limit, seq)
+
+    def _by_arrival(self, condition: str, limit: int, seq: int = 0) -> Sequence[Entry]:
+        now = time.time()
+        rows = self._execute(
+            f"SELECT {_ENTRY} FROM message WHERE {condition}",  # noqa: S608
+            {"seq": seq, "limit": limit},
+        )
+        return [_entry(row, now) for row in rows]
+
     def of_mids(self, mids: Collection[str]) -> Sequence[str]:
         """The delivery ids of all that is held of these messages."""
         rows = self._execute(
