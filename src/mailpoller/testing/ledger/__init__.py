@@ -1,0 +1,1 @@
+"""The promises of a ledger, a file for each subject."""

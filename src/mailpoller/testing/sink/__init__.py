@@ -1,0 +1,1 @@
+"""The promises of a sink, a file for each subject."""

@@ -1,0 +1,1 @@
+"""The promises of a source, a file for each subject."""
