@@ -15,7 +15,8 @@ from mailpoller.core.ports import Source
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sources.maildir import MaildirConfig
-from mailpoller.testing.fake_source import FakeMailbox, FakeSource
+from mailpoller.testing.fake_mailbox import FakeMailbox
+from mailpoller.testing.fake_source import FakeSource
 from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
 
 

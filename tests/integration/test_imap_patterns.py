@@ -8,7 +8,7 @@ import pytest
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
-from mailpoller.sources.imap import session as session_module
+from mailpoller.sources.imap import patterns as patterns_module
 from mailpoller.sources.imap.settling import NO_TRASH
 from mailpoller.wire.imap import folders as folders_module
 from servers.dovecot import Dovecot
@@ -21,7 +21,7 @@ DELETE = Disposition(delete=True)
 async def test_a_pattern_finds_what_is_there_now_and_what_comes_later(
     dovecot: Dovecot, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MATCHED_FOR", 0.0)
+    monkeypatch.setattr(patterns_module, "MATCHED_FOR", 0.0)
     for name in ("Orders", "Orders/2026", "Orders/2026/March", "Größe", "Done"):
         dovecot.create(user, name)
     settings = {"disposition": {"move": "Done"}, "folders": ["INBOX", "*"]}

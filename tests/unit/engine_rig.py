@@ -34,8 +34,9 @@ from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import ConversationFinder, Pipeline
 from mailpoller.engine.queues import Queue
 from mailpoller.testing.builders import plain
+from mailpoller.testing.fake_mailbox import FakeMailbox
 from mailpoller.testing.fake_sink import FakeSink
-from mailpoller.testing.fake_source import FakeMailbox, FakeSource
+from mailpoller.testing.fake_source import FakeSource
 from mailpoller.testing.memory_ledger import MemoryLedger
 from waiting import until
 

@@ -50,8 +50,10 @@ from mailpoller.engine.observer import Observer
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.queues import Queue
+from mailpoller.testing.fake_mailbox import FakeMail
 from mailpoller.testing.fake_sink import FakeSink
-from mailpoller.testing.fake_source import FakeMail, FakeSession, FakeSource, Faults
+from mailpoller.testing.fake_source import FakeSession, FakeSource
+from mailpoller.testing.faults import Faults
 from mailpoller.testing.memory_ledger import MemoryLedger, MemoryMessage
 
 __all__ = ["LEDGER", "SINK", "SOURCE", "Climate", "simulate"]

@@ -26,7 +26,8 @@ from mailpoller.core.ports import Mark
 from mailpoller.core.spool import Octets
 from mailpoller.ledgers.sqlite.folders import AGAIN
 from mailpoller.mail.parser import parse
-from mailpoller.testing.fake_source import INBOX, FakeFolder, FakeMail, FakeMailbox, Lie
+from mailpoller.testing.fake_mailbox import INBOX, FakeFolder, FakeMail, FakeMailbox
+from mailpoller.testing.fake_source import Lie
 from mailpoller.testing.memory_ledger import MemoryMessage, MemoryStore
 
 if TYPE_CHECKING:

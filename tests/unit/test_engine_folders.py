@@ -14,7 +14,7 @@ from mailpoller.core.errors import SessionLost, TransientError
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.health import Condition, MailboxHealth
 from mailpoller.testing.builders import plain
-from mailpoller.testing.fake_source import INBOX, FakeFolder
+from mailpoller.testing.fake_mailbox import INBOX, FakeFolder
 
 ORDERS = "Orders"
 ALARM = "folder-failing:support/Orders"

@@ -37,8 +37,9 @@ from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.supervisor import Supervisor
 from mailpoller.engine.turns import WEIGHTS
 from mailpoller.testing.builders import plain
+from mailpoller.testing.fake_mailbox import FakeMailbox
 from mailpoller.testing.fake_sink import FakeSink
-from mailpoller.testing.fake_source import FakeMailbox, FakeSource
+from mailpoller.testing.fake_source import FakeSource
 from mailpoller.testing.memory_ledger import MemoryLedger
 from waiting import until
 

@@ -22,8 +22,9 @@ from mailpoller.engine.availability import State
 from mailpoller.engine.health import Condition
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.testing.builders import plain
+from mailpoller.testing.fake_mailbox import FakeMailbox
 from mailpoller.testing.fake_sink import FakeSink
-from mailpoller.testing.fake_source import FakeMailbox, FakeSource
+from mailpoller.testing.fake_source import FakeSource
 from waiting import until
 
 FAILURES = [

@@ -27,8 +27,9 @@ from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.clock import SystemClock
 from mailpoller.engine.health import Condition
 from mailpoller.testing.builders import plain
+from mailpoller.testing.fake_mailbox import FakeMailbox
 from mailpoller.testing.fake_sink import FakeSink
-from mailpoller.testing.fake_source import FakeMailbox, FakeSource
+from mailpoller.testing.fake_source import FakeSource
 from mailpoller.testing.ledger_suite import outbox_mail
 from waiting import until
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
-from mailpoller.testing.fake_source import Faults
+from mailpoller.testing.faults import Faults
 
 Doubt = Callable[[Delivery], Refusal | Exception | None]
 """What a test has against a delivery: a refusal, an error that the whole batch fails with, or nothing."""

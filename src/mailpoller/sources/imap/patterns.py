@@ -1,10 +1,19 @@
-"""Folders that are configured by patterns."""
+"""Which folders are polled: those that are configured and exist, some of them by patterns."""
 
 from __future__ import annotations
+
+import asyncio
+
+import structlog
 
 from mailpoller.sources.imap.config import ImapSettings, is_pattern
 from mailpoller.wire.imap.folders import Folders
 from mailpoller.wire.imap.names import composed
+
+log = structlog.get_logger(__name__)
+
+MATCHED_FOR = 60.0
+"""Seconds after which patterns of folders are asked for anew."""
 
 
 async def matching(folders: Folders, config: ImapSettings) -> list[str]:
@@ -31,3 +40,31 @@ async def matching(folders: Folders, config: ImapSettings) -> list[str]:
                 known.add(where)
                 found.append(name)
     return found
+
+
+class PolledFolders:
+    """The folders of one session. What patterns match is asked anew once in a while."""
+
+    def __init__(self, folders: Folders, config: ImapSettings, mailbox: str) -> None:
+        self._folders = folders
+        self._config = config
+        self._mailbox = mailbox
+        self._matched: list[str] | None = None
+        self._matched_at = 0.0
+
+    async def existing(self) -> list[str]:
+        """As configured and found to exist; one that is missing is logged and left out.
+
+        Raises :class:`TransientError` if that cannot be told.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._matched is None or now - self._matched_at >= MATCHED_FOR:
+            self._matched, self._matched_at = await matching(self._folders, self._config), now
+        found = []
+        for name in self._matched:
+            _, exists = await self._folders.find(name)
+            if exists:
+                found.append(name)
+            else:
+                log.debug("folder.missing", mailbox=self._mailbox, folder=name)
+        return found

@@ -19,7 +19,7 @@ from mailpoller.sources.imap.config import ImapSettings
 from mailpoller.sources.imap.download import Downloads
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
 from mailpoller.sources.imap.opened import Mark, NewsPace, OpenFolder, Seen, epoch_of
-from mailpoller.sources.imap.patterns import matching
+from mailpoller.sources.imap.patterns import PolledFolders
 from mailpoller.sources.imap.settling import Settling, State
 from mailpoller.sources.imap.survey import look_at, survey_folder
 from mailpoller.sources.imap.trust import Trust
@@ -41,10 +41,6 @@ PATIENCE_ASIDE = 10.0
 """Seconds for which downloads are waited for before another folder is opened for a while."""
 GOODBYE = 5.0
 """Seconds that LOGOUT may take."""
-
-
-MATCHED_FOR = 60.0
-"""Seconds after which patterns of folders are asked for anew."""
 
 
 class ImapSession:
@@ -82,9 +78,7 @@ class ImapSession:
         """What the last survey made of a position: a listing from that position begins with it, lest it be forgotten
         again."""
         self._first = next(iter(config.named_folders()), "INBOX")
-        self._matched: list[str] | None = None
-        self._matched_at = 0.0
-        """What the configured names and patterns stand for, and since when."""
+        self._polled = PolledFolders(self._folders, config, name)
         self._selecting = asyncio.Lock()
         self._listing = asyncio.Lock()
         self._may_idle = config.idle
@@ -104,16 +98,7 @@ class ImapSession:
         Raises :class:`TransientError` if none exists.
         """
         self._check()
-        now = asyncio.get_running_loop().time()
-        if self._matched is None or now - self._matched_at >= MATCHED_FOR:
-            self._matched, self._matched_at = await matching(self._folders, self._config), now
-        found = []
-        for name in self._matched:
-            _, exists = await self._folders.find(name)
-            if exists:
-                found.append(name)
-            else:
-                log.debug("folder.missing", mailbox=self._name, folder=name)
+        found = await self._polled.existing()
         if not found:
             raise TransientError("none of the mailbox's folders exists")
         self._first = found[0]
