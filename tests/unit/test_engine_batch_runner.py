@@ -18,8 +18,9 @@ from mailpoller.core.message import Claim, Gone, Message, MessageRef, RawMessage
 from mailpoller.core.ports import Session, Start
 from mailpoller.engine import judge
 from mailpoller.engine.availability import State
-from mailpoller.engine.batch_runner import STAGES
 from mailpoller.engine.budget import Budget
+from mailpoller.engine.in_flight import InFlight, Pass
+from mailpoller.engine.row import BatchStage
 from mailpoller.testing.builders import auto_reply, plain
 from mailpoller.testing.fake_source import FakeSession
 
@@ -54,6 +55,26 @@ async def test_what_waits_for_a_queue_is_not_fetched_again_where_each_listing_sh
     await rig.carry()
     assert rig.subjects() == expected
     assert max(rig.downloads().values()) == 2
+
+
+@pytest.mark.parametrize("suspects", [False, True], ids=["batches", "suspects"])
+async def test_a_further_stage_is_a_line_of_the_row_and_every_batch_goes_through_it(suspects: bool) -> None:
+    rig = Rig(batch=5)
+    expected = rig.fill(25)
+    if suspects:
+        rig = await killed(rig)
+    passed: list[str] = []
+
+    async def count(now: Pass, in_flight: InFlight) -> None:
+        assert not in_flight.outcomes, "between judged and delivered"
+        passed.extend(one.claim.mid for one in in_flight.judged)
+        await asyncio.sleep(0)
+
+    where = [stage.name for stage in rig.runner.row].index("deliver")
+    rig.runner.row = (*rig.runner.row[:where], BatchStage("count", count), *rig.runner.row[where:])
+    await rig.carry()
+    assert rig.subjects() == expected
+    assert len(passed) == len(set(passed)) == 25
 
 
 async def test_mailbox_is_never_told_before_the_ledger_knows() -> None:
@@ -634,5 +655,5 @@ async def test_pass_that_misses_much_ends_and_the_next_one_goes_on(monkeypatch: 
     while seen[-1] < 60:
         tally = await rig.carry()
         seen.append(len(rig.ledger.store.messages))
-        assert seen[-2] < seen[-1] <= seen[-2] + 5 + STAGES
+        assert seen[-2] < seen[-1] <= seen[-2] + 5 + len(rig.runner.row)
     assert (await rig.carry()).exhausted and not tally.settled

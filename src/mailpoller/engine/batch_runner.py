@@ -18,6 +18,7 @@ from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.ageing import Ageing
 from mailpoller.engine.batcher import Batch, Batcher, Limits, Stop, Wanted, pages_of
+from mailpoller.engine.bringing import Bringing
 from mailpoller.engine.budget import Budget
 from mailpoller.engine.claimant import Claimant
 from mailpoller.engine.conclusion import Conclusions
@@ -28,10 +29,12 @@ from mailpoller.engine.hangup_suspects import HangupSuspects
 from mailpoller.engine.in_flight import UNTOLD, InFlight, Pass, Telling
 from mailpoller.engine.judge import Judge
 from mailpoller.engine.observer import Observer
-from mailpoller.engine.outcomes import LogRate, tell
+from mailpoller.engine.outcomes import LogRate
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.records import Records
+from mailpoller.engine.row import row_of
 from mailpoller.engine.stages import Stages, StageSlot
+from mailpoller.engine.taking import Taking
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +43,6 @@ MOST_ABSENT = 5000
 POISON_HEAD = 64_000
 """Octets that are fetched of a large message that is quarantined unparsed."""
 
-
-STAGES = 6
-"""Of the line that batches go along: claimed, asked for, fetched, judged, delivered, settled."""
 
 HEIRLESS = 10_000
 """Messages that are remembered because a queue may hold them, though their names are gone."""
@@ -86,7 +86,6 @@ class BatchRunner:
         self._records = records
         self._observer = observer
         self._log_rate = log_rate
-        self._clock = clock
         self._claims = Claimant(mailbox, records=records, clock=clock, observer=observer, at_once=limits.batch_messages)
         self._hangup_suspects = HangupSuspects()
         self._conclusions = Conclusions(
@@ -112,7 +111,7 @@ class BatchRunner:
             stop=stop,
             reachable=reachable,
             largest=config.max_message_size,
-            in_hand=STAGES + UNTOLD,
+            in_hand=lambda: len(self.row) + UNTOLD,
             skip=self._claims.skip,
             listed=observer.listed,
         )
@@ -125,6 +124,20 @@ class BatchRunner:
             budget=budget,
             largest=config.max_message_size,
         )
+        taking = Taking(self._claims, dispatcher, self._hangup_suspects, records)
+        bringing = Bringing(
+            mailbox,
+            claims=self._claims,
+            conclusions=self._conclusions,
+            dispatcher=dispatcher,
+            dispositions=self._dispositions,
+            observer=observer,
+            records=records,
+            clock=clock,
+            log_rate=log_rate,
+        )
+        self.row = row_of(taking, self._fetcher, judge, bringing)
+        """What each batch goes through."""
 
     def take_over(self, former: BatchRunner) -> None:
         """Give back, before the next pass, the claims that ``former`` could not: it carried this mailbox's mail, and
@@ -270,12 +283,10 @@ class BatchRunner:
             await self._fetcher.receive(now, in_flight)
             if not in_flight.fetching.cancelled():
                 in_flight.fetching.result()
-            if poison:
-                self._judge.condemn(in_flight)
-            else:
-                await self._judge.judge(now, in_flight)
-            await self._deliver(now, in_flight)
-            await self._commit(now, in_flight)
+            in_flight.poison = poison
+            for stage in self.row:
+                if not stage.brings:
+                    await stage.work(now, in_flight)
         finally:
             self._let_go(now, in_flight)
         self._observer.progressed()
@@ -297,7 +308,7 @@ class BatchRunner:
 
     async def _feed(self, now: Pass, batches: AsyncGenerator[Batch, None]) -> None:
         """Start each batch as soon as there is room at the first stage, until there is none or trouble."""
-        stages = Stages(STAGES)
+        stages = Stages(len(self.row))
         try:
             while not now.over:
                 place = stages.enter()
@@ -316,18 +327,18 @@ class BatchRunner:
             now.fail(error)
 
     async def _walk(self, now: Pass, in_flight: InFlight, place: StageSlot) -> None:
-        """One batch along the line: the stages are all at work at once, each on another batch, and in order.
+        """One batch along the row: the stages are all at work at once, each on another batch, and in order. It stands
+        at the first one already. Never raises but CancelledError.
 
-        Octets lie at four of them, from asked for to delivered. What is delivered is settled whatever fails meanwhile.
-        Never raises but CancelledError.
+        Octets lie at four of them, from asked for to delivered.
         """
         try:
-            for stage in (self._take, self._fetcher.ask, self._fetcher.receive, self._judge.judge, self._deliver):
-                if now.failure is not None:
+            for number, stage in enumerate(self.row):
+                if number:
+                    await place.on()
+                if now.failure is not None and not stage.always:
                     return
-                await stage(now, in_flight)
-                await place.on()
-            await self._commit(now, in_flight)
+                await stage.work(now, in_flight)
             self._observer.progressed()
             if in_flight.owed:
                 await now.settled.put(Telling(in_flight.owed, owed=True))
@@ -355,62 +366,3 @@ class BatchRunner:
             in_flight.fetching.cancel()
             in_flight.fetching.add_done_callback(lambda _: in_flight.release())
         in_flight.release()
-
-    # --- claim and fetch ---------------------------------------------------------------------------------------
-    async def _take(self, now: Pass, in_flight: InFlight) -> None:
-        """Claim a batch, and record how far the listing got by it."""
-        in_flight.claims, in_flight.owed = await self._claims.claim(in_flight.batch.refs, now)
-        if now.known:
-            await self._claims.recognise(now)
-        if suspects := [claim for claim in in_flight.claims if claim.suspect]:
-            # Listed again before their time has come.
-            await self._claims.put_down(suspects)
-            in_flight.claims = [claim for claim in in_flight.claims if not claim.suspect]
-        down = self._dispatcher.down()
-        if in_vain := [claim for claim in in_flight.claims if claim.waits_for in down]:
-            # Listed again, where the mailbox has no position: what is due leaves them out.
-            await self._claims.put_down(in_vain)
-            now.result.put_off(len(in_vain), None)
-            in_flight.claims = [claim for claim in in_flight.claims if claim.waits_for not in down]
-        if in_flight.batch.alone:
-            claimed = {claim.ref.uid for claim in in_flight.claims}
-            self._hangup_suspects.untried([ref for ref in in_flight.batch.refs if ref.uid not in claimed])
-        elif doubted := [claim for claim in in_flight.claims if claim.doubts or claim.blame]:
-            # Asked for alone, at the end of the pass.
-            await self._claims.put_down(doubted)
-            self._hangup_suspects.recall([claim.ref for claim in doubted])
-            in_flight.claims = [claim for claim in in_flight.claims if not (claim.doubts or claim.blame)]
-        if in_flight.batch.position is not None and not now.questions:
-            await self._records.folders.advance(now.folder, in_flight.batch.position)
-        if now.last is not None:
-            now.last += in_flight.owed
-            in_flight.owed = []
-
-    # --- deliver and settle ------------------------------------------------------------------------------------
-    async def _deliver(self, now: Pass, in_flight: InFlight) -> None:
-        """Bring what is judged to its queues, and release the octets."""
-        self._observer.progressed()
-        now.absent += in_flight.gone
-        in_flight.gone = []
-        try:
-            if in_flight.judged:
-                outcomes, deferrals = await self._dispatcher.dispatch(in_flight.judged)
-                in_flight.outcomes += outcomes
-                in_flight.deferrals += deferrals
-        finally:
-            in_flight.judged = []
-            in_flight.release()
-
-    async def _commit(self, now: Pass, in_flight: InFlight) -> None:
-        """Record what has become of a batch."""
-        if in_flight.outcomes:
-            settlements = await self._records.claims.settle(in_flight.outcomes)
-            self._claims.close(outcome.claim for outcome in in_flight.outcomes)
-            self._dispositions.owe(settlements)
-            in_flight.settlements += settlements
-        if in_flight.deferrals:
-            await self._claims.defer(in_flight.deferrals, now.result)
-        if in_flight.strangers:
-            await self._conclusions.replace_strangers(now, in_flight)
-        tell(in_flight.outcomes, self._mailbox, self._observer, self._clock, self._log_rate)
-        now.result.settled += len(in_flight.outcomes)

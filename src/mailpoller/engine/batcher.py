@@ -99,7 +99,7 @@ class Batcher:
         stop: Stop,
         reachable: frozenset[str] | None,
         largest: int,
-        in_hand: int,
+        in_hand: Callable[[], int],
         skip: Callable[[Sequence[MessageRef]], Awaitable[None]],
         listed: Callable[[int], None],
     ) -> None:
@@ -181,7 +181,7 @@ class Batcher:
             probing = self._dispatcher.probing()
             limit = 1 if probing else self._limits.batch_messages
             # What is in hand looks due still, and comes first.
-            asked = AMONG if probing else limit * (1 + self._in_hand)
+            asked = AMONG if probing else limit * (1 + self._in_hand())
             due = await self._backlog.due(folder, limit=asked + doubted, down=self._dispatcher.down())
             waiting = deque(ref for ref in due if ref.uid not in worked)
             if not waiting:

@@ -35,6 +35,8 @@ class InFlight:
     """One batch on its way, filled from top to bottom: claimed, fetched, judged, delivered, settled."""
 
     batch: Batch
+    poison: bool = False
+    """A message that is not parsed any more."""
     claims: list[Claim] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     """What the server is to be told of this batch's own messages."""

@@ -98,6 +98,9 @@ class Judge:
         And one that has a strike waits for a moment of its own first: a process that dies of something else dies at
         the same moment after each start, and would strike again and again whatever is at risk just then.
         """
+        if in_flight.poison:
+            self._condemn(in_flight)
+            return
         suspects = [raw for raw in in_flight.fetched if raw.claim.suspect]
         apart = await self._read_apart([raw for raw in suspects if not raw.doubt])
         later: list[Unopened] = []
@@ -181,7 +184,7 @@ class Judge:
         """True if it has killed the process too often to be parsed again."""
         return claim.strikes >= self._max_strikes
 
-    def condemn(self, in_flight: InFlight) -> None:
+    def _condemn(self, in_flight: InFlight) -> None:
         """Judge poison: it goes to quarantine unparsed."""
         for raw in in_flight.fetched:
             claim = raw.claim
