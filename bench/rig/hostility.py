@@ -4,298 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
 
+from rig import hostility_imap  # noqa: F401  its scenarios are in the table too
 from rig.rude import Said, Wire
+from rig.scenario import MILLION, SCENARIOS, Scenario, after, scenario
 
-Kind = Literal["imap", "pop3", "ews", "smtp"]
-HUGE = 8 << 20
-"""Octets of one line: the largest that a reader has ever taken."""
-MILLION = 1_000_000
+__all__ = ["SCENARIOS", "Scenario"]
 
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """``honest``: what an honest server sends, only much of it; it must pass, and its processor time is not judged.
-    ``quiet``: it stays within what is anybody's right, and need not be told of."""
-
-    name: str
-    kind: Kind
-    serve: Callable[[Wire], None]
-    honest: bool = False
-    quiet: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-SCENARIOS: dict[str, Scenario] = {}
-
-
-def _scenario(kind: Kind, *, honest: bool = False, quiet: bool = False, **settings: Any) -> Callable[..., Any]:
-    def enter(serve: Callable[[Wire], None]) -> Callable[[Wire], None]:
-        name = serve.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, kind, serve, honest, quiet, settings)
-        return serve
-
-    return enter
-
-
-# --- IMAP before login -----------------------------------------------------------------------------------------------
-@_scenario("imap")
-def imap_greeting_drip(wire: Wire) -> None:
-    wire.drip(b"* OK " + b"x" * 10_000)
-
-
-@_scenario("imap")
-def imap_early_line(wire: Wire) -> None:
-    wire.say(b"* OK ")
-    wire.flood(b"x")
-
-
-@_scenario("imap")
-def imap_early_quoted(wire: Wire) -> None:
-    wire.imap({"CAPABILITY": b'* 1 FETCH (X "' + rb"\x" * (HUGE // 2 - 100) + b'")\r\n%T OK ok\r\n'})
-
-
-@_scenario("imap")
-def imap_early_ok(wire: Wire) -> None:
-    wire.say(b"* OK ready\r\n")
-    wire.flood(b"* OK\r\n")
-
-
-@_scenario("imap")
-def imap_early_capability(wire: Wire) -> None:
-    wire.imap({"CAPABILITY": _flood(b"* CAPABILITY IMAP4rev1 " + b"X " * 1000 + b"\r\n")})
-
-
-@_scenario("imap")
-def imap_early_literals(wire: Wire) -> None:
-    wire.imap({"CAPABILITY": _flood(b"* LIST {65536}\r\n" + b"x" * 65536 + b"\r\n")})
-
-
-@_scenario("imap")
-def imap_challenges(wire: Wire) -> None:
-    wire.imap({"AUTHENTICATE": _flood(b"+ " + b"QUFB" * 1000 + b"\r\n")}, capabilities="IMAP4rev1 AUTH=PLAIN")
-
-
-@_scenario("imap")
-def imap_scram(wire: Wire) -> None:
-    nonsense = b"+ " + b"cj14LHM9" * 500 + b"\r\n"
-    wire.imap({"AUTHENTICATE": nonsense}, capabilities="IMAP4rev1 SASL-IR AUTH=SCRAM-SHA-256")
-
-
-# --- IMAP, what was asked for ----------------------------------------------------------------------------------------
-@_scenario("imap", folders=["Überall"])
-def imap_list_flood(wire: Wire) -> None:
-    wire.imap({"LIST": _flood(b'* LIST () "/" x\r\n')})
-
-
-@_scenario("imap", folders=["Elsewhere"])
-def imap_quoted(wire: Wire) -> None:
-    wire.imap({"LIST": b'* LIST () "/" "' + rb"\x" * (HUGE // 2 - 100) + b'"\r\n%T OK ok\r\n'})
-
-
-@_scenario("imap", folders=["Elsewhere"])
-def imap_sequential_lists(wire: Wire) -> None:
-    wire.imap({"LIST": b"* LIST (" + b"()" * (HUGE // 2 - 100) + b') "/" x\r\n%T OK ok\r\n'})
-
-
-@_scenario("imap", folders=["Elsewhere"])
-def imap_atoms(wire: Wire) -> None:
-    wire.imap({"LIST": b"* LIST (" + b"a " * (HUGE // 2 - 100) + b') "/" x\r\n%T OK ok\r\n'})
-
-
-@_scenario("imap", poll_interval="5s")
-def imap_nested_lists(wire: Wire) -> None:
-    wire.imap({"NOOP": b"* 1 FETCH (" + b"(" * (HUGE - 100) + b"\r\n%T OK ok\r\n"})
-
-
-@_scenario("imap", start="all")
-def imap_esearch_ranges(wire: Wire) -> None:
-    piece = b'* ESEARCH (TAG "%T") UID ALL 1:4999999\r\n'
-    wire.imap({"SEARCH": piece * 300 + b"%T OK ok\r\n"}, exists=MILLION)
-
-
-@_scenario("imap", start="all")
-def imap_esearch_widest(wire: Wire) -> None:
-    wire.imap({"SEARCH": b'* ESEARCH (TAG "%T") UID ALL 1:4294967295\r\n%T OK ok\r\n'}, exists=MILLION)
-
-
-@_scenario("imap", start="all")
-def imap_esearch_commas(wire: Wire) -> None:
-    piece = b'* ESEARCH (TAG "%T") UID ALL ' + b"1," * (HUGE // 2 - 100) + b"1\r\n"
-    wire.imap({"SEARCH": piece * 3 + b"%T OK ok\r\n"}, exists=MILLION)
-
-
-@_scenario("imap", start="all")
-def imap_search_pieces(wire: Wire) -> None:
-    piece = b"* SEARCH" + b" 7" * (HUGE // 2 - 100) + b"\r\n"
-    wire.imap({"SEARCH": piece * 3 + b"%T OK ok\r\n"}, exists=MILLION)
-
-
-@_scenario("imap", start="all")
-def imap_search_flood(wire: Wire) -> None:
-    wire.imap({"SEARCH": _flood(b"* SEARCH 7\r\n")}, exists=MILLION)
-
-
-@_scenario("imap", start="all")
-def imap_fetch_lines(wire: Wire) -> None:
-    def lines(wire: Wire, tag: str, arguments: str) -> None:
-        for first in range(1, 1 << 32, 1000):
-            say = [b"* %d FETCH (UID %d RFC822.SIZE 100)\r\n" % (uid, uid) for uid in range(first, first + 1000)]
-            wire.say(b"".join(say))
-
-    wire.imap({"FETCH": lines}, exists=100)
-
-
-@_scenario("imap", start="all")
-def imap_contradictions(wire: Wire) -> None:
-    """Each question is answered otherwise, and by all that there can be."""
-
-    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
-        if "SIZE" in arguments:
-            return b"* 500000 FETCH (UID 1 RFC822.SIZE 1)\r\n%T OK ok\r\n"
-        for first in range(1, MILLION, 1000):
-            wire.say(b"".join(b"* %d FETCH (UID %d)\r\n" % (one, 2 * one) for one in range(first, first + 1000)))
-        return b"%T OK ok\r\n"
-
-    wire.imap({"FETCH": fetch, "SEARCH": b'* ESEARCH (TAG "%T") UID ALL 1:900000\r\n%T OK ok\r\n'}, exists=MILLION)
-
-
-@_scenario("imap", quiet=True, start="all")
-def imap_dates(wire: Wire) -> None:
-    """An unreadable date is no date."""
-    line = b'* 1 FETCH (UID 1 RFC822.SIZE 10 INTERNALDATE "\xff1-\xe4\xe4\xe4-9999 99:99:99 +9999")\r\n%T OK ok\r\n'
-    wire.imap({"FETCH": line}, exists=1)
-
-
-# --- IMAP, what nobody asked for -------------------------------------------------------------------------------------
-def _flood(octets: bytes) -> Said:
-    return lambda wire, tag, arguments: wire.flood(octets.replace(b"%T", tag.encode()))  # type: ignore[func-returns-value]
-
-
-@_scenario("imap", start="all")
-def imap_endless_literal(wire: Wire) -> None:
-    """A message that is announced with a few octets, and comes with four gigabytes."""
-
-    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
-        if "BODY" not in arguments:
-            return b'* 1 FETCH (UID 1 RFC822.SIZE 100 INTERNALDATE " 1-Feb-2026 03:04:05 +0000")\r\n%T OK ok\r\n'
-        wire.say(b"* 1 FETCH (UID 1 BODY[] {4294967295}\r\n")
-        wire.flood(b"x" * 76 + b"\r\n")
-        return b""
-
-    wire.imap({"FETCH": fetch, "SEARCH": b"* SEARCH 1\r\n%T OK ok\r\n"}, exists=1)
-
-
-@_scenario("imap", quiet=True, start="all")
-def imap_answer_drip(wire: Wire) -> None:
-    """An octet a second, and never the end of a line."""
-
-    def drip(wire: Wire, tag: str, arguments: str) -> bytes:
-        wire.drip(b"* 1 FETCH (UID 1 X " + b"x" * 10_000)
-        return b""
-
-    wire.imap({"FETCH": drip, "SEARCH": drip}, exists=100)
-
-
-@_scenario("imap")
-def imap_idle_line(wire: Wire) -> None:
-    """In IDLE a line without an end."""
-
-    def flood(wire: Wire, tag: str, arguments: str) -> bytes:
-        wire.say(b"+ idling\r\n* OK ")
-        wire.flood(b"x")
-        return b""
-
-    wire.imap({"IDLE": flood})
-
-
-def _in_idle(octets: bytes) -> Callable[[Wire], None]:
-    return lambda wire: wire.imap({"IDLE": _after(b"+ idling\r\n", octets)})
-
-
-def _outside(octets: bytes) -> Callable[[Wire], None]:
-    return lambda wire: wire.imap({"NOOP": _flood(octets)})
-
-
-def _after(first: bytes, octets: bytes) -> Said:
-    def flood(wire: Wire, tag: str, arguments: str) -> None:
-        wire.say(first)
-        wire.flood(octets)
-
-    return flood
-
-
-_UNASKED = {
-    "ok": b"* OK still here\r\n",
-    "exists": b"* 5 EXISTS\r\n* 6 EXISTS\r\n",
-    "fetch": b"* 1 FETCH (FLAGS (\\Seen))\r\n",
-    "expunge": b"* 1 EXPUNGE\r\n",
-    "list": b'* LIST () "/" x\r\n',
-    "vanished": b"* VANISHED 1:4999999\r\n",
-    "copyuid": b"* OK [COPYUID 7 1:4999999 1:4999999] ok\r\n",
-    "alert": b"* OK [ALERT] " + b"look " * 1000 + b"\r\n",
-}
-for _name, _octets in _UNASKED.items():
-    SCENARIOS[f"imap-idle-{_name}"] = Scenario(f"imap-idle-{_name}", "imap", _in_idle(_octets))
-    SCENARIOS[f"imap-noop-{_name}"] = Scenario(
-        f"imap-noop-{_name}", "imap", _outside(_octets), settings={"poll_interval": "5s"}
-    )
-
-
-@_scenario("imap", quiet=True)
-def imap_news(wire: Wire) -> None:
-    """Always news, and never a message."""
-
-    wire.imap({"IDLE": b"+ idling\r\n* 1 EXISTS\r\n", "DONE": b"* 0 EXISTS\r\n%T OK ok\r\n"})
-
-
-@_scenario("imap", quiet=True, start="all")
-def imap_phantoms(wire: Wire) -> None:
-    """Always a new message, and never its octets."""
-
-    def select(wire: Wire, tag: str, arguments: str) -> bytes:
-        words = b"* %d EXISTS\r\n* OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT %d] ok\r\n%%T OK [READ-WRITE] ok\r\n"
-        return words % (count, count + 1)
-
-    def idle(wire: Wire, tag: str, arguments: str) -> bytes:
-        nonlocal count
-        count += 1
-        return b"+ idling\r\n* %d EXISTS\r\n" % count
-
-    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
-        if "SIZE" not in arguments:
-            return b"%T OK ok\r\n"
-        low = max(1, int(arguments.partition(":")[0].partition(",")[0].partition(" ")[0].replace("*", str(count))))
-        lines = (b"* %d FETCH (UID %d RFC822.SIZE 100)\r\n" % (uid, uid) for uid in range(low, count + 1))
-        return b"".join(lines) + b"%T OK ok\r\n"
-
-    count = 1
-    wire.imap({"IDLE": idle, "FETCH": fetch, "SELECT": select, "SEARCH": b"* SEARCH\r\n%T OK ok\r\n"})
-
-
-@_scenario("imap", quiet=True, start="all")
-def imap_million_phantoms(wire: Wire) -> None:
-    """A million messages, and the octets of none."""
-
-    def fetch(wire: Wire, tag: str, arguments: str) -> bytes:
-        words, _, items = arguments.partition(" ")
-        if "SIZE" in items:
-            for part in words.split(","):
-                low, _, high = part.partition(":")
-                uids = range(int(low.replace("*", "1000000")), int((high or low).replace("*", "1000000")) + 1)
-                wire.say(b"".join(b"* %d FETCH (UID %d RFC822.SIZE 100)\r\n" % (uid, uid) for uid in uids))
-        return b"%T OK ok\r\n"
-
-    def search(wire: Wire, tag: str, arguments: str) -> bytes:
-        return b'* ESEARCH (TAG "%T") UID' + b" ALL 1:1000000" * ("1:*" in arguments) + b"\r\n%T OK ok\r\n"
-
-    wire.imap({"FETCH": fetch, "SEARCH": search}, exists=MILLION)
-
-
-# --- POP3 ------------------------------------------------------------------------------------------------------------
 _POP3: dict[str, Said] = {
     "CAPA": b"+OK\r\nUIDL\r\nUSER\r\nTOP\r\n.\r\n",
     "STAT": b"+OK 0 0\r\n",
@@ -308,90 +24,89 @@ def _pop3(wire: Wire, **said: Said) -> None:
     wire.lines(b"+OK ready\r\n", {**_POP3, **said}, b"+OK\r\n")
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_greeting_drip(wire: Wire) -> None:
     wire.drip(b"+OK " + b"x" * 8000)
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_early_flood(wire: Wire) -> None:
     wire.flood(b"+OK ready\r\n")
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_capabilities(wire: Wire) -> None:
-    _pop3(wire, CAPA=_after(b"+OK\r\n", b"X\r\n"))
+    _pop3(wire, CAPA=after(b"+OK\r\n", b"X\r\n"))
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_uidl_flood(wire: Wire) -> None:
-    _pop3(wire, UIDL=_after(b"+OK\r\n", b"1 a\r\n"))
+    _pop3(wire, UIDL=after(b"+OK\r\n", b"1 a\r\n"))
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_uidl_short(wire: Wire) -> None:
     names = b"+OK\r\n" + b"".join(b"%d a\r\n" % number for number in range(1, 6_000_000)) + b".\r\n"
     sizes = names.replace(b" a", b" 1")
     _pop3(wire, UIDL=names, LIST=sizes, STAT=b"+OK 5999999 1\r\n")
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_list_flood(wire: Wire) -> None:
-    _pop3(wire, LIST=_after(b"+OK\r\n", b"1 1\r\n"))
+    _pop3(wire, LIST=after(b"+OK\r\n", b"1 1\r\n"))
 
 
-@_scenario("pop3")
+@scenario("pop3")
 def pop3_unasked(wire: Wire) -> None:
-    _pop3(wire, STAT=_after(b"+OK 0 0\r\n", b"+OK\r\n"))
+    _pop3(wire, STAT=after(b"+OK 0 0\r\n", b"+OK\r\n"))
 
 
-# --- HTTP ------------------------------------------------------------------------------------------------------------
 _BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n"
 _CHUNKED = _BEGUN + b"Transfer-Encoding: chunked\r\n\r\n"
 _SOAP = b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><a '
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_header_drip(wire: Wire) -> None:
     wire.asked()
     wire.drip(_BEGUN + b"X-Long: " + b"x" * 10_000, 0.5)
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_headers(wire: Wire) -> None:
     wire.asked()
     wire.say(_BEGUN)
     wire.flood(b"X-More: and more\r\n")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_informational(wire: Wire) -> None:
     wire.asked()
     wire.flood(b"HTTP/1.1 102 Processing\r\n\r\n")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_tiny_chunks(wire: Wire) -> None:
     wire.asked()
     wire.say(_CHUNKED + b"%x\r\n%b\r\n" % (len(_SOAP), _SOAP))
     wire.flood(b"1\r\n \r\n")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_chunk_extensions(wire: Wire) -> None:
     wire.asked()
     wire.say(_CHUNKED + b"%x\r\n%b\r\n" % (len(_SOAP), _SOAP))
     wire.flood(b"1;" + b"x" * 10_000 + b"\r\n \r\n")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_gzip(wire: Wire) -> None:
     wire.asked()
     wire.say(_BEGUN + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
     wire.flood(b"10000\r\n" + b"\0" * 65536 + b"\r\n")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_long_tag(wire: Wire) -> None:
     wire.asked()
     wire.say(_CHUNKED + b"%x\r\n%b\r\n" % (len(_SOAP), _SOAP))
@@ -400,7 +115,7 @@ def http_long_tag(wire: Wire) -> None:
         wire.say(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_mixed_text(wire: Wire) -> None:
     wire.asked()
     first = _SOAP + b">"
@@ -408,7 +123,7 @@ def http_mixed_text(wire: Wire) -> None:
     wire.flood(b"12c\r\n" + b"x" * 296 + b"<b/>\r\n")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_ntlm(wire: Wire) -> None:
     while True:
         token = wire.asked().get("authorization", "")
@@ -436,7 +151,7 @@ _PAGE = (
 )
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_pages(wire: Wire) -> None:
     """Always one more page of the listing, with one more message on it."""
     item = b'<t:Create><t:Message><t:ItemId Id="item-%d" ChangeKey="a"/></t:Message></t:Create>'
@@ -449,7 +164,7 @@ def http_pages(wire: Wire) -> None:
     _exchange(wire, page)
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_retry_after(wire: Wire) -> None:
     while True:
         wire.asked()
@@ -457,7 +172,7 @@ def http_retry_after(wire: Wire) -> None:
         wire.say(b"HTTP/1.1 503 Busy\r\n%bContent-Length: 0\r\n\r\n" % late)
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_endless_body(wire: Wire) -> None:
     """A hundred gigabytes, as announced."""
     wire.asked()
@@ -465,7 +180,7 @@ def http_endless_body(wire: Wire) -> None:
     wire.flood(b"<b>x</b>")
 
 
-@_scenario("ews")
+@scenario("ews")
 def http_trailers(wire: Wire) -> None:
     """Headers without an end behind the last chunk."""
     wire.asked()
@@ -473,7 +188,7 @@ def http_trailers(wire: Wire) -> None:
     wire.flood(b"X-More: and more\r\n")
 
 
-@_scenario("ews", honest=True, start="now")
+@scenario("ews", honest=True, start="now")
 def honest_two_million_items(wire: Wire) -> None:
     """A folder of two million messages; all of them are listed."""
     item = (
@@ -492,7 +207,6 @@ def honest_two_million_items(wire: Wire) -> None:
     _exchange(wire, page)
 
 
-# --- SMTP: the hostile relay of a queue ------------------------------------------------------------------------------
 _SMTP: dict[str, Said] = {"EHLO": b"250-relay\r\n250 SIZE\r\n", "DATA": b"354 go on\r\n", "QUIT": b"221 bye\r\n"}
 
 
@@ -510,38 +224,38 @@ def _taking(then: Callable[[Wire], None]) -> Said:
     return take
 
 
-@_scenario("smtp")
+@scenario("smtp")
 def smtp_banner_drip(wire: Wire) -> None:
     wire.drip(b"220-" + b"x" * 10_000)
 
 
-@_scenario("smtp")
+@scenario("smtp")
 def smtp_banner_flood(wire: Wire) -> None:
     wire.flood(b"220-ready\r\n")
 
 
-@_scenario("smtp")
+@scenario("smtp")
 def smtp_ehlo_flood(wire: Wire) -> None:
-    _smtp(wire, EHLO=_after(b"250-relay\r\n", b"250-X\r\n"))
+    _smtp(wire, EHLO=after(b"250-relay\r\n", b"250-X\r\n"))
 
 
-@_scenario("smtp")
+@scenario("smtp")
 def smtp_recipient_flood(wire: Wire) -> None:
-    _smtp(wire, RCPT=_after(b"250-ok\r\n", b"250-and more\r\n"))
+    _smtp(wire, RCPT=after(b"250-ok\r\n", b"250-and more\r\n"))
 
 
-@_scenario("smtp", quiet=True)
+@scenario("smtp", quiet=True)
 def smtp_after_data_drip(wire: Wire) -> None:
     """The answer to a mail may take ten minutes (RFC 5321 section 4.5.3.2.6)."""
     _smtp(wire, DATA=_taking(lambda wire: wire.drip(b"250-" + b"x" * 10_000)))
 
 
-@_scenario("smtp")
+@scenario("smtp")
 def smtp_after_data_flood(wire: Wire) -> None:
     _smtp(wire, DATA=_taking(lambda wire: wire.flood(b"250-x\r\n")))
 
 
-@_scenario("smtp", quiet=True)
+@scenario("smtp", quiet=True)
 def smtp_unasked(wire: Wire) -> None:
     """It takes the mail, and goes on talking on the line that is kept."""
 
@@ -553,8 +267,7 @@ def smtp_unasked(wire: Wire) -> None:
     _smtp(wire, DATA=_taking(flood))
 
 
-# --- honest, and large -----------------------------------------------------------------------------------------------
-@_scenario("imap", honest=True, start="all", disposition="leave")
+@scenario("imap", honest=True, start="all", disposition="leave")
 def honest_million(wire: Wire) -> None:
     """A folder of a million messages; all of them are listed."""
 
@@ -584,7 +297,7 @@ def honest_million(wire: Wire) -> None:
     wire.imap({"FETCH": fetch, "SEARCH": search}, exists=MILLION)
 
 
-@_scenario("imap", honest=True, start="all", disposition="leave", max_message_size=30_000_000)
+@scenario("imap", honest=True, start="all", disposition="leave", max_message_size=30_000_000)
 def honest_25_megabytes(wire: Wire) -> None:
     """Mails of 25 MB."""
     mail = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * (25_000_000 // 78)
@@ -600,15 +313,15 @@ def honest_25_megabytes(wire: Wire) -> None:
     wire.imap({"FETCH": fetch, "SEARCH": b"* SEARCH 1\r\n%T OK ok\r\n"}, exists=1)
 
 
-@_scenario("pop3", start="all", quiet=True)
+@scenario("pop3", start="all", quiet=True)
 def pop3_retr_flood(wire: Wire) -> None:
     """A message without an end."""
     line = b"x" * 76 + b"\r\n"
     _pop3(wire, STAT=b"+OK 1 100\r\n", UIDL=b"+OK\r\n1 a\r\n.\r\n", LIST=b"+OK\r\n1 100\r\n.\r\n",
-          TOP=_after(b"+OK\r\n", line), RETR=_after(b"+OK\r\n", line))  # fmt: skip
+          TOP=after(b"+OK\r\n", line), RETR=after(b"+OK\r\n", line))  # fmt: skip
 
 
-@_scenario("pop3", honest=True, start="now", disposition="leave", poll_interval="30s")
+@scenario("pop3", honest=True, start="now", disposition="leave", poll_interval="30s")
 def honest_64_megabytes_of_names(wire: Wire) -> None:
     """A maildrop of a million messages with names of 56 octets."""
     numbers = range(1, MILLION + 1)
