@@ -10,7 +10,7 @@ from mailpoller.core.delivery import LEAVE, Held, Outcome, Question, Settlement
 from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.message import Claim, MessageRef
 from mailpoller.core.ports import Clock
-from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, put_off
+from mailpoller.engine.deferral import MACHINE_AGAIN, Deferral, put_off
 from mailpoller.engine.in_flight import Pass
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.pass_result import PassResult

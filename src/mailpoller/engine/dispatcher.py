@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 
 import structlog
 
-from mailpoller.core.acknowledgement import Acknowledgement
-from mailpoller.core.attributes import NONE_SAID, Attributes
 from mailpoller.core.delivery import (
     LEAVE,
     QUARANTINE,
@@ -23,122 +19,27 @@ from mailpoller.core.delivery import (
 )
 from mailpoller.core.errors import TransientError
 from mailpoller.core.identity import mint_delivery_id
-from mailpoller.core.message import Claim, Message, RawMessage
-from mailpoller.core.ports import Clock, Heirless, Recalling, Traits
-from mailpoller.core.record import record
-from mailpoller.core.removal import ATTACHMENTS
+from mailpoller.core.message import Claim, RawMessage
+from mailpoller.core.ports import Clock, Heirless, Recalling
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.core.verdict import Deliver, Discard, Quarantine, Verdict
+from mailpoller.core.verdict import Deliver, Discard, Quarantine
 from mailpoller.engine.availability import State
+from mailpoller.engine.deferral import Deferral, put_off
 from mailpoller.engine.delivering import delivery_to
+from mailpoller.engine.judged import Judged, attributes_for, is_held, traits_of
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.threads import told
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 
 log = structlog.get_logger(__name__)
-
 _LAST_RESORT = "last-resort"
 """What an earlier version called the directory that took what the quarantine refused; its mail is in the quarantine
 now."""
-
 REFUSED_LIMIT = 19
 """A message that a queue keeps refusing, though not for good, is quarantined when it does so once more: after about
 two days."""
-
-_FIRST_DEFERRAL = timedelta(seconds=10)
-_LONGEST_DEFERRAL = timedelta(hours=4)
-LONGEST_WISH = timedelta(days=1)
-"""Longer than this no peer's wish is heeded, and nothing waits in the ledger."""
-
-
-@dataclass(slots=True)
-class Judged:
-    """A message with its verdict, on its way through the dispatcher. ``mid`` and octets are those of its claim."""
-
-    claim: Claim
-    message: Message
-    verdict: Verdict
-    repeat_of: str | None = None
-    deliveries: dict[str, Delivery] = field(default_factory=dict)
-    """Queue -> what to bring there: the queues of its route that do not hold it yet."""
-    receipts: dict[str, str] = field(default_factory=dict)
-    route: tuple[str, ...] = ()
-    waits_for: str | None = None
-    """The queue that failed, if one did."""
-    trouble: str = ""
-    refused: bool = False
-    """A queue did not take it for its own sake, though not for good."""
-    acknowledgement: Acknowledgement | None = None
-    """What its sender is owed if it is delivered."""
-
-    @property
-    def quarantined(self) -> bool:
-        """True if it is held where a human looks, and not for what was removed from it alone."""
-        if QUARANTINE not in self.receipts:
-            return False
-        verdict = self.verdict
-        return not (isinstance(verdict, Deliver) and verdict.held and self.receipts.keys() >= set(verdict.queues))
-
-
-@record
-class Deferral:
-    """A claim that is put off: arguments of ``Ledger.defer``."""
-
-    claim: Claim
-    until: datetime
-    reason: str
-    queue: str | None = None
-    route: tuple[str, ...] | None = None
-    receipts: Mapping[str, str] | None = None
-    traits: Traits | None = None
-    cause: Cause = ""
-
-
-MACHINE_AGAIN = timedelta(minutes=1)
-"""After so long what met this machine's own trouble is tried again, however often that was: nothing is counted by
-which the wait could grow."""
-
-
-def put_off(
-    now: datetime, attempts: int, *, retry_after: timedelta | None = None, at_most: timedelta = _LONGEST_DEFERRAL
-) -> datetime:
-    """When a message that failed by itself is tried again: in ten seconds, doubled with every attempt, at most four
-    hours; a peer's wish is heeded for a day at most."""
-    wait: timedelta = min(at_most, _FIRST_DEFERRAL * int(2 ** min(attempts, 12)))
-    return now + max(wait, min(retry_after or timedelta(0), LONGEST_WISH))
-
-
-def _attributes(verdict: Verdict, *, quarantined: bool) -> Attributes:
-    """What is said of a message to a queue, or to a quarantine."""
-    if not quarantined:
-        return verdict.attributes if isinstance(verdict, Deliver) else NONE_SAID
-    if isinstance(verdict, Quarantine):
-        return verdict.attributes
-    if isinstance(verdict, Deliver) and verdict.held:
-        return replace(verdict.attributes, reason=ATTACHMENTS, detail=verdict.held)
-    # A retry is judged anew, and the verdict no longer says that a queue refused it before.
-    return replace(verdict.attributes if isinstance(verdict, Deliver) else NONE_SAID, reason="refused")
-
-
-def _holds(verdict: Verdict) -> bool:
-    """True if it is delivered, and held in quarantine for what was removed from it."""
-    return isinstance(verdict, Deliver) and bool(verdict.held)
-
-
-def traits_of(judged: Judged) -> Traits:
-    """What a message that is put off is found and known again by."""
-    message = judged.message
-    return Traits(
-        identity=message.identity,
-        received=message.raw.received,
-        size=None if message.raw.truncated else message.raw.octets.size,
-        message_id=message.message_id,
-        sender=message.from_[0].address if message.from_ else "",
-        fingerprint=message.raw.octets.digest if judged.receipts and not message.raw.truncated else None,
-        conversation=told(message) if judged.receipts else None,
-    )
 
 
 class Dispatcher:
@@ -194,7 +95,7 @@ class Dispatcher:
         missing = [name for name in judged.route if name not in judged.receipts]
         if not missing:
             return
-        if len(missing) > 1 and _holds(judged.verdict):
+        if len(missing) > 1 and is_held(judged.verdict):
             missing.remove(QUARANTINE)  # last, for a queue may refuse it, and then it is there for that
         renderer = self._renderer(judged)
         for name in missing:
@@ -205,7 +106,7 @@ class Dispatcher:
         if not judged.claim.route:
             return self._today(judged)
         recorded = tuple(self._present_name(name) for name in judged.claim.route)
-        if _holds(judged.verdict):  # perhaps since today
+        if is_held(judged.verdict):  # perhaps since today
             recorded = (*recorded, QUARANTINE)
         known = tuple(dict.fromkeys(name for name in recorded if self.queue(name) is not None))
         if len(known) == len(dict.fromkeys(recorded)):
@@ -246,7 +147,7 @@ class Dispatcher:
         plain = claim.plain_id and (claim.ref.given_once or claim.ref.size in (None, raw.octets.size))
         identity = b"" if plain else judged.message.identity or b""
         delivery_id = mint_delivery_id(claim.mid, queue.id_name, claim.generation, identity)
-        attributes = _attributes(verdict, quarantined=name == QUARANTINE)
+        attributes = attributes_for(verdict, quarantined=name == QUARANTINE)
         return delivery_to(queue, name, renderer, raw, delivery_id, attributes)
 
     async def dispatch(self, batch: Sequence[Judged]) -> tuple[list[Outcome], list[Deferral]]:
@@ -257,7 +158,7 @@ class Dispatcher:
         """
         await self._round(batch)
         for judged in batch:
-            if _holds(judged.verdict) and not judged.deliveries and QUARANTINE not in judged.receipts:
+            if is_held(judged.verdict) and not judged.deliveries and QUARANTINE not in judged.receipts:
                 judged.deliveries[QUARANTINE] = self._delivery(judged, QUARANTINE, self._renderer(judged))
         if again := [judged for judged in batch if judged.deliveries and judged.waits_for is None]:
             await self._round(again)

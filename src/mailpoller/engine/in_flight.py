@@ -14,7 +14,8 @@ from mailpoller.core.record import record
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.batcher import Batch
 from mailpoller.engine.budget import Reservation
-from mailpoller.engine.dispatcher import Deferral, Judged
+from mailpoller.engine.deferral import Deferral
+from mailpoller.engine.judged import Judged
 from mailpoller.engine.pass_result import PassResult
 
 UNTOLD = 4

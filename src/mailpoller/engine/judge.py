@@ -17,8 +17,10 @@ from mailpoller.core.message import Claim, Message, RawMessage
 from mailpoller.core.ports import Clock, Heirless
 from mailpoller.core.verdict import Quarantine
 from mailpoller.engine.acknowledging import Acknowledging
-from mailpoller.engine.dispatcher import MACHINE_AGAIN, Deferral, Dispatcher, Judged, put_off
+from mailpoller.engine.deferral import MACHINE_AGAIN, Deferral, put_off
+from mailpoller.engine.dispatcher import Dispatcher
 from mailpoller.engine.in_flight import InFlight, Pass
+from mailpoller.engine.judged import Judged
 from mailpoller.engine.observer import Observer
 from mailpoller.engine.opening import Opener, Unopened
 from mailpoller.engine.pipeline import Pipeline

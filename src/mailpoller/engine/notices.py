@@ -22,7 +22,8 @@ from mailpoller.core.quarantined import Quarantined
 from mailpoller.core.spool import Octets
 from mailpoller.core.standing import USUAL_STANDING, Standing
 from mailpoller.core.tasks import within
-from mailpoller.engine.dispatcher import MACHINE_AGAIN, REFUSED_LIMIT, put_off
+from mailpoller.engine.deferral import MACHINE_AGAIN, put_off
+from mailpoller.engine.dispatcher import REFUSED_LIMIT
 from mailpoller.engine.holding import body_of, delivery_of, raw_of, verdict_of
 from mailpoller.engine.queues import Queue
 from mailpoller.mail.parser import parse, unparsed

@@ -22,9 +22,9 @@ from mailpoller.core.standing import Standing
 from mailpoller.core.verdict import Deliver, Discard, Quarantine
 from mailpoller.engine.control import Handler, who_of
 from mailpoller.engine.custody import Custody
-from mailpoller.engine.dispatcher import Judged
 from mailpoller.engine.holding import body_of, delivery_of, raw_of
 from mailpoller.engine.judge import Judge
+from mailpoller.engine.judged import Judged
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.retrieval import Retrieval, target_of
 from mailpoller.mail.parser import parse, unparsed
