@@ -180,6 +180,19 @@ def test_no_plug_in_is_known_by_name_to_who_works_with_all_of_them(room: str) ->
     assert _named('if mailbox.type == "pop3" and host.endswith("OUTLOOK.com"):') == {"pop3", "outlook"}
 
 
+def test_verbs_work_on_every_plug_in_by_its_port_and_on_the_embedded_ones_by_name() -> None:
+    """What is looked into without a daemon is a file of ours: the ledger, and a queue in a file."""
+    graph = grimp.build_graph("mailpoller", cache_dir=None)
+    rooms = tuple(f"mailpoller.{kind}." for kind in ("sources", "sinks", "rules", "ledgers", "outgoings"))
+    known = {
+        told
+        for verb in graph.find_descendants("mailpoller.cli")
+        for told in graph.find_modules_directly_imported_by(verb)
+        if told.startswith(rooms)
+    }
+    assert {".".join(name.split(".")[1:3]) for name in known} <= {"ledgers.sqlite", "sinks.sqlite"}
+
+
 # --- circles
 # ------------------------------------------------------------------------------------------------------------
 def _circle(graph: grimp.ImportGraph) -> list[str]:

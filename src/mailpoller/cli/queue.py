@@ -296,12 +296,13 @@ def adopt(
 @queue.command()
 def create(
     config: ConfigOption,
-    name: Annotated[str, typer.Argument(metavar="QUEUE", help="A queue of the configuration, of type postgres.")],
+    name: Annotated[str, typer.Argument(metavar="QUEUE", help="A queue of the configuration.")],
     print_: Annotated[
-        bool, typer.Option("--print", help="Print the SQL, with the rights that the service needs, and do nothing.")
+        bool,
+        typer.Option("--print", help="Print the statements, with the rights that the service needs; do nothing."),
     ] = False,
 ) -> None:
-    """Make the tables of a PostgreSQL queue.
+    """Make what a queue needs on its server, such as the tables of PostgreSQL.
 
     As the role of the queue's block, which needs the right to for this once; or print it for whoever has that right.
 
@@ -310,26 +311,22 @@ def create(
       mailpoller queue create support --print | psql mail
     """
     from mailpoller.cli.service import entered, known_queue
-    from mailpoller.sinks.postgres.config import PostgresQueueSettings
-    from mailpoller.sinks.postgres.schema import rights, schema
 
     with explained():
         found = entered(config)
         name = known_queue(found, name)
         block = found.queues[name]
-        if not isinstance(block, PostgresQueueSettings):
-            refuse(f"the queue {name} is of type {block.type}; only one of type postgres is made beforehand")
-        table = block.table_of(name)
+        wanted = block.preparation(name)
+        if wanted is None:
+            refuse(f"the queue {name} is of type {block.type}, of which nothing is made beforehand")
         if print_:
-            typer.echo(schema(table) + rights(table, block.username), nl=False)
+            typer.echo(wanted.statements, nl=False)
             return
         from mailpoller.config.extras import require_extras
 
         require_extras(block)
-        from mailpoller.sinks.postgres.creation import create as make
-
-        make(block, table)
-    typer.echo(f"{name} has its table {table}")
+        wanted.make()
+    typer.echo(f"{name} has {wanted.name}")
 
 
 def _report(what: str, wanted: Sequence[str], done: Sequence[str]) -> None:

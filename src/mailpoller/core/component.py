@@ -129,6 +129,20 @@ class Component(Block):
         return ()
 
 
+@record
+class Preparation:
+    """What an operator who may do it makes on a server before a queue can hold anything.
+
+    ``name``: what is made, for people. ``statements``: in the server's own language, with the rights that the service
+    needs, for whoever has a client of that. ``make``: does it as the role of the block, apart from those rights; does
+    nothing where it is there already, and raises :class:`~mailpoller.core.errors.TransientError` with the reason.
+    """
+
+    name: str
+    statements: str
+    make: Callable[[], None]
+
+
 class SinkConfig(Component):
     """A queue: where messages go."""
 
@@ -147,6 +161,11 @@ class SinkConfig(Component):
     holding them. Without it they go with the event, whatever their size."""
     formerly: str | None = None
     """The queue's earlier name: what was brought there, or is on its way there, counts for this one."""
+
+    def preparation(self, name: str) -> Preparation | None:
+        """What has to be made beforehand on the server of the queue ``name``; None if it is made by itself, or by
+        other means."""
+        return None
 
     def events_kept(self) -> timedelta | None:
         """How long the queue's server keeps an event at most, as far as the keys tell: so long a blob that one names

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mailpoller.core.component import Finding, SinkConfig
+from mailpoller.core.component import Finding, Preparation, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath, Secret, Size
+from mailpoller.sinks.postgres.schema import rights, schema
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.tls import TlsPolicy, check_trust
@@ -102,6 +103,17 @@ class PostgresQueueSettings(SinkConfig):
     def table_of(self, name: str) -> str:
         """The table of the queue ``name``."""
         return self.table or "mailpoller_" + re.sub(r"[^a-z0-9_]", "_", name.lower())[:39]
+
+    def preparation(self, name: str) -> Preparation:
+        """The tables."""
+        table = self.table_of(name)
+
+        def make() -> None:
+            from mailpoller.sinks.postgres.creation import create  # which needs the extra
+
+            create(self.parameters(), self.password, table)
+
+        return Preparation(f"its table {table}", schema(table) + rights(table, self.username), make)
 
     def parameters(self) -> dict[str, Any]:
         """What libpq connects with, apart from the password. Nothing that PgBouncer refuses."""

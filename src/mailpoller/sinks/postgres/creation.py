@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import psycopg
 
 from mailpoller.core.errors import TransientError
-from mailpoller.sinks.postgres.config import PostgresQueueSettings
+from mailpoller.core.literals import Secret
 from mailpoller.sinks.postgres.schema import schema
 
 
-def create(config: PostgresQueueSettings, table: str) -> None:
-    """Make what is missing, in one transaction, as the block's role. Raises :class:`TransientError` with the reason,
-    and then nothing was made."""
-    parameters = config.parameters()
-    if config.password is not None:
-        parameters["password"] = config.password.reveal()
+def create(parameters: Mapping[str, Any], password: Secret | None, table: str) -> None:
+    """Make what is missing, in one transaction, connecting with ``parameters``.
+
+    Raises :class:`TransientError` with the reason, and then nothing was made."""
+    known: dict[str, Any] = {} if password is None else {"password": password.reveal()}
     try:
-        with psycopg.connect(**parameters, prepare_threshold=None) as connection:
+        with psycopg.connect(**parameters, **known, prepare_threshold=None) as connection:
             connection.execute(schema(table).encode())
     except psycopg.Error as error:
         reason = " ".join((error.diag.message_primary or str(error)).split())[:400]
