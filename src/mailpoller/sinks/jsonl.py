@@ -20,10 +20,9 @@ import structlog
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
-from mailpoller.core.ports import Clock, Mark, OctetsPlace
+from mailpoller.core.ports import Clock, OctetsPlace
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.storage.disk import (
     READABLE_FILE,
@@ -37,8 +36,7 @@ from mailpoller.storage.disk import (
     transient,
     write_all,
 )
-from mailpoller.storage.markfile import MarkFile
-from mailpoller.storage.power_cut import durability_of
+from mailpoller.storage.markfile import MarkedFiles, MarkFile
 from mailpoller.storage.recent import Recent
 from mailpoller.storage.thread import Worker
 
@@ -75,7 +73,7 @@ class JsonlQueueConfig(SinkConfig):
         return JsonlQueue(name, self, runtime.clock)
 
 
-class JsonlQueue:
+class JsonlQueue(MarkedFiles):
     """The sink. A batch opens the file, appends, syncs and closes it: whoever renames it needs to tell nobody."""
 
     octets_place: OctetsPlace = "inside"
@@ -83,6 +81,7 @@ class JsonlQueue:
     def __init__(self, name: str, config: JsonlQueueConfig, clock: Clock) -> None:
         self.name = name
         self.path = config.path
+        self.group = config.group
         self._config = config
         self._clock = clock
         self._worker = Worker(f"jsonl-{name}")
@@ -96,30 +95,6 @@ class JsonlQueue:
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`."""
         await self._worker.do(self._check)
-
-    async def mark(self) -> Mark | None:
-        """See :class:`~mailpoller.core.ports.Marked`. The mark is its directory's: the file may be moved away at any
-        time."""
-        return await self._worker.do(self._mark.read)
-
-    async def renewed(self) -> Mark | None:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        return await self._worker.do(lambda: self._mark.renewed(group_id(self._config.group)))
-
-    def expect(self, mark: Mark | None) -> None:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        self._mark.expect(mark)
-        if mark is None:
-            self._recent = None
-
-    def place(self) -> str:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        return str(self.path)
-
-    @property
-    def durability(self) -> Durability:
-        """See :class:`~mailpoller.core.ports.Durable`: what a sync is worth where it lies."""
-        return durability_of(self.path)
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

@@ -21,10 +21,9 @@ import structlog
 
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
-from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Size
-from mailpoller.core.ports import Clock, Mark, OctetsPlace
+from mailpoller.core.ports import Clock, OctetsPlace
 from mailpoller.core.record import record
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.core.spool import Octets
@@ -40,8 +39,7 @@ from mailpoller.storage.disk import (
     transient,
     write_octets,
 )
-from mailpoller.storage.markfile import MarkFile
-from mailpoller.storage.power_cut import durability_of
+from mailpoller.storage.markfile import MarkedFiles, MarkFile
 from mailpoller.storage.recent import Recent
 from mailpoller.storage.thread import Pool, Worker, each, unforeseen
 
@@ -90,7 +88,7 @@ class _Opened:
     group: int
 
 
-class MaildirQueue:
+class MaildirQueue(MarkedFiles):
     """The sink. Its file work is done in threads, one batch at a time."""
 
     octets_place: OctetsPlace = "beside"
@@ -98,6 +96,7 @@ class MaildirQueue:
     def __init__(self, name: str, config: MaildirQueueConfig, clock: Clock) -> None:
         self.name = name
         self.path = config.path
+        self.group = config.group
         self._config = config
         self._clock = clock
         self._host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:64] or "localhost"
@@ -114,29 +113,6 @@ class MaildirQueue:
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`."""
         await self._worker.do(self._check)
-
-    async def mark(self) -> Mark | None:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        return await self._worker.do(self._mark.read)
-
-    async def renewed(self) -> Mark | None:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        return await self._worker.do(lambda: self._mark.renewed(group_id(self._config.group)))
-
-    def expect(self, mark: Mark | None) -> None:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        self._mark.expect(mark)
-        if mark is None:
-            self._recent = None
-
-    def place(self) -> str:
-        """See :class:`~mailpoller.core.ports.Marked`."""
-        return str(self.path)
-
-    @property
-    def durability(self) -> Durability:
-        """See :class:`~mailpoller.core.ports.Durable`: what a sync is worth where it lies."""
-        return durability_of(self.path)
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""

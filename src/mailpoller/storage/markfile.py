@@ -11,9 +11,13 @@ from uuid import uuid4
 
 import structlog
 
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import QueueVanished
 from mailpoller.core.ports import Mark
-from mailpoller.storage.disk import READABLE_FILE, create_private, directory, give, transient, write_all
+from mailpoller.storage.disk import READABLE_FILE, create_private, directory, give, group_id, transient, write_all
+from mailpoller.storage.power_cut import durability_of
+from mailpoller.storage.recent import Recent
+from mailpoller.storage.thread import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -109,3 +113,39 @@ class MarkFile:
                 (self._within / part).unlink()
             raise
         return mark
+
+
+class MarkedFiles:
+    """What a sink of files says of its queue through the ports; its own are path, worker, mark and what is remembered.
+
+    ``group`` is who may read what is created, or None.
+    """
+
+    path: Path
+    group: str | None
+    _worker: Worker
+    _mark: MarkFile
+    _recent: Recent | None
+
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(self._mark.read)
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(lambda: self._mark.renewed(group_id(self.group)))
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._mark.expect(mark)
+        if mark is None:
+            self._recent = None
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return str(self.path)
+
+    @property
+    def durability(self) -> Durability:
+        """See :class:`~mailpoller.core.ports.Durable`: what a sync is worth where it lies."""
+        return durability_of(self.path)

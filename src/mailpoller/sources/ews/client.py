@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpcore
 import structlog
@@ -22,6 +21,7 @@ from mailpoller.sources.ews.reader import AnswerReader, Contents, Enough, Malfor
 from mailpoller.sources.ews.replies import BUSY, Busy, Reply, fault
 from mailpoller.sources.ews.soap import Request, envelope
 from mailpoller.wire.http import HttpCut, HttpError, HttpSilence, faults, retry_after
+from mailpoller.wire.http.answer import headers_of, redirection, require_plain
 from mailpoller.wire.http.connections import Connections
 from mailpoller.wire.http.framing import Framing
 from mailpoller.wire.http.network import open_pool
@@ -254,19 +254,14 @@ class EwsClient(Asked):
     # --- answers -----------------------------------------------------------------------------------------------
     async def _judge(self, response: httpcore.Response, doing: str) -> None:
         """Return if SOAP follows: an answer (200) or a fault (500)."""
-        status, headers, host = response.status, _headers(response), self._config.host
+        status, headers, host = response.status, headers_of(response), self._config.host
         place = f"{host}: {doing}"
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            raise HttpError(f"{place}: it answered in a coding that was not asked for")
+        require_plain(headers, place)
         if status in (200, 500) and kind in ("text/xml", "application/soap+xml"):
             return
         if 300 <= status < 400:
-            try:
-                elsewhere = urlsplit(headers.get("location", "")).hostname or host
-            except ValueError:
-                elsewhere = "somewhere"
-            raise HttpError(f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed")
+            raise HttpError(redirection(status, headers, host, place))
         if status == 403:
             raise CredentialsRefused(f"{place}: HTTP 403: EWS is not allowed to this login, or not on this way")
         if status in (429, 502, 503, 504):
@@ -324,10 +319,6 @@ def _expected(node: Node, request: Request) -> Reply:
     if node.name != f"{request.operation}ResponseMessage":
         raise Malformed("an answer to another question")
     return Reply.read(node)
-
-
-def _headers(response: httpcore.Response) -> Mapping[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
 
 
 def _challenge(response: httpcore.Response) -> Challenge:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
@@ -13,13 +12,14 @@ from mailpoller.remote.gmail.account import ME
 from mailpoller.remote.gmail.client import GmailClient
 from mailpoller.remote.gmail.quota import quota_for
 from mailpoller.remote.polled_session import opening
+from mailpoller.remote.tokened import ByToken
 from mailpoller.sources.gmail.config import GmailSettings
 from mailpoller.sources.gmail.login import log_in
 from mailpoller.sources.gmail.session import GmailSession
 from mailpoller.wire.oauth.tokens import token_source
 
 
-class GmailSource:
+class GmailSource(ByToken):
     """See :class:`mailpoller.core.ports.Source`."""
 
     def __init__(self, name: str, config: GmailSettings, runtime: Runtime) -> None:
@@ -54,15 +54,3 @@ class GmailSource:
         from mailpoller.sources.gmail.probe import probe
 
         return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
-
-    def ask_anew(self) -> None:
-        """See :class:`~mailpoller.core.ports.Tokened`."""
-        self._tokens.ask_anew()
-
-    def token_left(self) -> timedelta | None:
-        """See :class:`~mailpoller.core.ports.Tokened`."""
-        return self._tokens.left()
-
-    def expiries(self) -> Sequence[tuple[str, datetime]]:
-        """What of the login ends when (aware UTC), as far as it is known."""
-        return self._tokens.expiries()

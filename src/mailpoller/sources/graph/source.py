@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
 
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Disposition
@@ -11,13 +10,14 @@ from mailpoller.core.message import Account
 from mailpoller.core.ports import Session, Stage
 from mailpoller.remote.graph import GraphClient, gate_for
 from mailpoller.remote.polled_session import opening
+from mailpoller.remote.tokened import ByToken
 from mailpoller.sources.graph.config import GraphSettings
 from mailpoller.sources.graph.login import log_in
 from mailpoller.sources.graph.session import GraphSession
 from mailpoller.wire.oauth.tokens import token_source
 
 
-class GraphSource:
+class GraphSource(ByToken):
     """See :class:`mailpoller.core.ports.Source`."""
 
     def __init__(self, name: str, config: GraphSettings, runtime: Runtime) -> None:
@@ -50,15 +50,3 @@ class GraphSource:
         from mailpoller.sources.graph.probe import probe
 
         return probe(self._config, self.client(), self._tokens, self._runtime.spool, dispositions)
-
-    def ask_anew(self) -> None:
-        """See :class:`~mailpoller.core.ports.Tokened`."""
-        self._tokens.ask_anew()
-
-    def token_left(self) -> timedelta | None:
-        """See :class:`~mailpoller.core.ports.Tokened`."""
-        return self._tokens.left()
-
-    def expiries(self) -> Sequence[tuple[str, datetime]]:
-        """What of the login ends when (aware UTC), as far as it is known."""
-        return self._tokens.expiries()

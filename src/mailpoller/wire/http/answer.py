@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -61,3 +62,19 @@ def headers_of(response: httpcore.Response) -> dict[str, str]:
     for name, value in response.headers:
         found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
     return {name: ", ".join(values) for name, values in found.items()}
+
+
+def require_plain(headers: Mapping[str, str], place: str) -> None:
+    """Raise :class:`HttpError` for a content coding: none is asked for."""
+    coding = headers.get("content-encoding", "identity").lower()
+    if coding not in ("identity", ""):
+        raise HttpError(f"{place}: it answered in a coding that was not asked for: {spoken(coding)}")
+
+
+def redirection(status: int, headers: Mapping[str, str], host: str, place: str) -> str:
+    """What a redirect is told as: it names the target's host, and is not followed."""
+    try:
+        elsewhere = urlsplit(headers.get("location", "")).hostname or host
+    except ValueError:
+        elsewhere = "somewhere"
+    return f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed"

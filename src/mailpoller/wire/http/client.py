@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import httpcore
 
     from mailpoller.wire.http.connections import Connections
-from mailpoller.wire.http.answer import HttpAnswer, headers_of
+from mailpoller.wire.http.answer import HttpAnswer, headers_of, redirection, require_plain
 
 ANSWER_LIMIT = 4 << 20
 """Octets of an answer that is held in memory, unless a request says otherwise."""
@@ -284,9 +284,7 @@ class HttpClient:
         return HttpAnswer(response.status, headers, b"".join(parts), self.host)
 
     async def _chunks(self, response: httpcore.Response, doing: str) -> AsyncGenerator[bytes, None]:
-        coding = headers_of(response).get("content-encoding", "identity").lower()
-        if coding not in ("identity", ""):
-            raise HttpError(f"{self.host}: to {doing} it answered in a coding that was not asked for: {spoken(coding)}")
+        require_plain(headers_of(response), f"{self.host}: {doing}")
         paced, framing = response.extensions.get(_PACED), response.extensions[_FRAMING]
         with faults(f"{self.host}: {doing}", self._timeout):
             async for chunk in response.aiter_stream():
@@ -304,13 +302,7 @@ class HttpClient:
         status, headers = response.status, headers_of(response)
         place = f"{self.host}: {doing}"
         if 300 <= status < 400:
-            try:
-                elsewhere = urlsplit(headers.get("location", "")).hostname or self.host
-            except ValueError:
-                elsewhere = "somewhere"
-            return HttpStatus(
-                f"{place}: it redirects to {spoken(elsewhere)} (HTTP {status}), which is not followed", status=status
-            )
+            return HttpStatus(redirection(status, headers, self.host, place), status=status)
         body = b""
         try:
             async with aclosing(self._chunks(response, doing)) as chunks:
