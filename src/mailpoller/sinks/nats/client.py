@@ -31,7 +31,8 @@ PENDING = 8 << 20
 """Octets that wait to be written; a message may be more."""
 _PING = 30
 """Seconds between signs of life; two that are missing end the connection."""
-_CLOSING = 5.0
+_CLOSING = 1.0
+"""Seconds that a goodbye may take; a server that does not answer is not waited for."""
 
 
 class NoStream(TransientError):

@@ -13,6 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.api import PubAck, StreamInfo
 from nats.js.errors import APIError, NoStreamResponseError
 
+from mailpoller.core.answers import in_order
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import LOOK_AGAIN, Durability
 from mailpoller.core.errors import QueueVanished, TransientError
@@ -59,30 +60,25 @@ class NatsQueue:
         if not batch:
             return []
         context, info = await self._look()
-        answers: dict[int, Receipt | Refusal] = {}
-        waiting: list[tuple[int, Delivery]] = []
-        for place, one in enumerate(batch):
+        answers: dict[str, Receipt | Refusal] = {}
+        fresh: dict[str, Delivery] = {}
+        for one in batch:
             if reason := self._too_large(one, info):
-                answers[place] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
+                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
             else:
-                waiting.append((place, one))
+                fresh[one.delivery_id] = one
         trouble: TransientError | None = None
-        for part in parts(waiting, self._size_in, octets=PART_OCTETS, messages=PART_MESSAGES):
+        for part in parts(fresh.values(), self._size, octets=PART_OCTETS, messages=PART_MESSAGES):
             if trouble is not None:
                 break
-            more = sum(body_size(one, self._config.mode) for _, one in part) / _OCTETS_PER_S
-            told = await asyncio.gather(*(self._publish(context, one, more) for _, one in part))
-            for (place, _), answer in zip(part, told, strict=True):
+            more = sum(map(self._size, part)) / _OCTETS_PER_S
+            told = await asyncio.gather(*(self._publish(context, one, more) for one in part))
+            for one, answer in zip(part, told, strict=True):
                 if isinstance(answer, TransientError):
                     trouble = trouble or answer
                 else:
-                    answers[place] = answer
-        if trouble is not None and not any(isinstance(one, Receipt) for one in answers.values()):
-            raise trouble
-        return [
-            answers.get(place) or Refusal(one.delivery_id, str(trouble), blame="queue")
-            for place, one in enumerate(batch)
-        ]
+                    answers[one.delivery_id] = answer
+        return in_order(batch, answers, trouble, lambda found: SealedReceipt(found, self._where, repeated=True))
 
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`: connection, login, the stream, and what its answers are worth. The
@@ -214,15 +210,15 @@ class NatsQueue:
             return TransientError(f"{self._where}: an answer that names no message of this stream")
         return SealedReceipt(one.delivery_id, f"{answer.stream} {answer.seq}", repeated=bool(answer.duplicate))
 
-    def _size_in(self, waiting: tuple[int, Delivery]) -> int:
-        return body_size(waiting[1], self._config.mode)
+    def _size(self, one: Delivery) -> int:
+        return body_size(one, self._config.mode)
 
     def _subject(self, topic: str) -> str:
         return self._config.subject.replace("{topic}", re.sub(r"[\s.*>\x00-\x20\x7f]", "_", topic) or "_")
 
     def _too_large(self, one: Delivery, info: StreamInfo) -> str:
         """Why it is not sent at all; empty if it is. A server ends the connection at which it is sent too much."""
-        size = body_size(one, self._config.mode)
+        size = self._size(one)
         if size > self._config.max_size:
             return f"the message has {size:,} octets here, and max_size is {self._config.max_size:,}"
         beside = Content("", one.event.context() if self._config.mode != "structured" else {}, b"")

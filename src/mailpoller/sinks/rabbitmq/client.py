@@ -37,7 +37,8 @@ _T = TypeVar("_T")
 
 TROUBLES = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
 """What the library raises; a closed connection or channel is a RuntimeError."""
-_CLOSING = 5.0
+_CLOSING = 1.0
+"""Seconds that a goodbye may take; a server that does not answer is not waited for."""
 _HEARTBEAT = 30
 """Seconds; three that are missing end the connection."""
 

@@ -11,6 +11,7 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 from pamqp.commands import Basic
 
+from mailpoller.core.answers import in_order
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import LOOK_AGAIN, Durability
 from mailpoller.core.errors import TransientError
@@ -61,7 +62,7 @@ class RabbitmqQueue:
         self._found_at = 0.0
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
-        """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` if nothing was taken."""
+        """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` if nothing is known of any."""
         if not batch:
             return []
         await self._look_again()
@@ -69,7 +70,7 @@ class RabbitmqQueue:
         fresh: dict[str, Delivery] = {}
         for one in batch:
             if one.delivery_id in self._recent:
-                answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._where, repeated=True)
+                answers[one.delivery_id] = self._repeated(one.delivery_id)
             elif reason := self._impossible(one):
                 answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
             else:
@@ -78,16 +79,7 @@ class RabbitmqQueue:
         for part in parts(fresh.values(), self._size, octets=PART_OCTETS, messages=PART_MESSAGES):
             if trouble is None:
                 trouble = await self._bring(part, answers)
-        if trouble is not None and not any(isinstance(one, Receipt) for one in answers.values()):
-            raise trouble
-        told: list[Receipt | Refusal] = []
-        for one in batch:
-            answer = answers.get(one.delivery_id) or Refusal(one.delivery_id, str(trouble), blame="queue")
-            if isinstance(answer, Receipt) and not answer.repeated and one.delivery_id not in fresh:
-                answer = SealedReceipt(one.delivery_id, self._where, repeated=True)  # twice in one batch
-            fresh.pop(one.delivery_id, None)
-            told.append(answer)
-        return told
+        return in_order(batch, answers, trouble, self._repeated)
 
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`: connection, login, that queue and exchange are there, and what a
@@ -115,6 +107,9 @@ class RabbitmqQueue:
     @property
     def _where(self) -> str:
         return f"{self._client.place} {self._config.exchange or self._config.queue}"
+
+    def _repeated(self, delivery_id: str) -> Receipt:
+        return SealedReceipt(delivery_id, self._where, repeated=True)
 
     async def _require_places(self) -> None:
         """Raise :class:`TransientError` if queue or exchange are not there. Nothing is made."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
+from mailpoller.core.answers import in_order
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
@@ -80,7 +81,7 @@ class WebhookQueue:
         fresh: dict[str, Delivery] = {}
         for one in batch:
             if one.delivery_id in self._recent:
-                answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._host, repeated=True)
+                answers[one.delivery_id] = self._repeated(one.delivery_id)
             elif reason := self._unfit(one):
                 answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
             else:
@@ -94,17 +95,7 @@ class WebhookQueue:
             trouble = work.trouble
         if isinstance(trouble, TransientError):
             self._heed(trouble)
-        if trouble is not None and not answers:
-            raise trouble
-        told: set[str] = set()
-        in_order: list[Receipt | Refusal] = []
-        for one in batch:
-            answer = answers.get(one.delivery_id) or Refusal(one.delivery_id, str(trouble), blame="queue")
-            if isinstance(answer, Receipt) and one.delivery_id in told:
-                answer = SealedReceipt(answer.delivery_id, answer.reference, repeated=True)
-            told.add(one.delivery_id)
-            in_order.append(answer)
-        return in_order
+        return in_order(batch, answers, trouble, self._repeated)
 
     async def check(self) -> None:
         """Connect, and ask nothing: what a service would answer, only a delivery can tell. Raises as
@@ -144,6 +135,9 @@ class WebhookQueue:
             raise ConfigError("token: it is of ASCII, in one line")
         keys = [signing_key(one.reveal()) for one in config.signing_secrets]
         return Login(username, password, token, now=0), keys
+
+    def _repeated(self, delivery_id: str) -> Receipt:
+        return SealedReceipt(delivery_id, self._host, repeated=True)
 
     def _unfit(self, delivery: Delivery) -> str:
         """Why the message is not sent, whatever the service would say; empty if it may be."""
