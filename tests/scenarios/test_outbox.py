@@ -205,3 +205,34 @@ def test_what_became_of_a_mail_is_told_and_its_bounce_finds_it(tmp_path: Path, d
     assert {one["address"] for one in first["data"]["recipients"]} == {"ada@customer.example", "archive@x.example"}
     assert [one["address"] for one in second["data"]["recipients"]] == ["ada@customer.example"]
     assert first["data"]["id"] == second["data"]["id"] == sent["id"]
+
+
+def test_a_program_with_two_tables_answers_once_although_it_dies_between_them(
+    tmp_path: Path, dovecot: Dovecot, user: str
+) -> None:
+    entries = tmp_path / "entries" / "entries.db"
+    mail = b"From: ada@customer.example\r\nTo: support@x.example\r\nSubject: order\r\nMessage-ID: <1@c.example>\r\n"
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        site.imap("support", dovecot.imap_port, user, address="support@x.example")
+        site.settings["intakes"] = {"shop": {"type": "sqlite", "departments": ["root"], "path": str(entries)}}
+        dovecot.deliver_all(user, [mail + b"\r\ntext\r\n"])
+        with site.run() as daemon:
+            daemon.until(lambda: site.events() and entries.exists() and entries.stat().st_size)
+            (event,) = site.events()
+            answer = "json_object('reply_to', :mid, 'key', :delivery_id, 'text', :text)"
+            told = {"mid": event["id"], "delivery_id": event["deliveryid"], "text": "Thanks"}
+
+            def rows() -> list[tuple[str, str]]:
+                with sqlite3.connect(entries, timeout=5) as table:
+                    return table.execute("SELECT state, mail FROM entry ORDER BY id").fetchall()
+
+            for _ in range(2):
+                with sqlite3.connect(entries, timeout=5) as table:
+                    table.execute(f"INSERT INTO entry (body) VALUES ({answer})", told)
+            until(lambda: [state for state, _ in rows()] == ["accepted"] * 2)
+            until(lambda: relay.received and ask(site, "outbox", "list", "--json").json == [])
+            assert len({mail for _, mail in rows()}) == 1
+    (reply,) = relay.received
+    assert reply.recipients == ("ada@customer.example",)
+    assert message_from_bytes(reply.octets)["In-Reply-To"] == "<1@c.example>"

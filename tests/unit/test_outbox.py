@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from clocks import SkippingClock
+from mailpoller.core.delivery import LEAVE, Outcome
 from mailpoller.core.errors import CredentialsRefused, EntryRefused, LedgerUnavailable, MailpollerError, TransientError
+from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.core.ports import Mail, OutboxMail, Said
 from mailpoller.core.reply_charset import PRESETS
 from mailpoller.core.sender import Sender
@@ -144,6 +146,19 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
+
+
+async def test_an_answer_to_what_is_not_settled_yet_is_taken_later(site: Site) -> None:
+    ref = MessageRef(Folder("help", "INBOX", "1"), "17", 1000)
+    await site.ledger.open_folder(ref.folder, Account("imap", "imap.example.com", "u"))
+    (claim,) = await site.ledger.claim([ref])
+    assert isinstance(claim, Claim)
+    with pytest.raises(TransientError):
+        await site.hand_in({**ENTRY, "to": None, "reply_to": claim.mid})
+    outcome = Outcome(claim, "delivered", LEAVE, {"q": "1"}, sender="ada@c.example", message_id="<1@c.example>")
+    await site.ledger.settle([outcome])
+    answer = await site.hand_in({**ENTRY, "to": None, "reply_to": claim.mid})
+    assert (await site.mail(answer["id"])).open == ("ada@c.example",)
 
 
 # --- acceptance ------------------------------------------------------------------------------------------------------

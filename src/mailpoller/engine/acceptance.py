@@ -268,6 +268,9 @@ class Acceptance:
         found = [one for one in await self._ledger.trace(mid, limit=5) if one.mid == mid]
         if not found:
             raise EntryRefused("the ledger knows no message of that mid, so it cannot be answered")
+        if found[0].state != "settled" and not (found[0].sender or found[0].message_id):
+            # A queue has it a moment before the ledger knows whose it is, and a program may be faster than that.
+            raise TransientError("this message is not settled yet; hand the answer in again in a moment")
         return found[0]
 
 
