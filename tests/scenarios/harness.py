@@ -33,6 +33,7 @@ class Site:
         self.later_s = 0.0
         self.settings: dict[str, Any] = {
             "service": {
+                "log_rate": 0,  # tests count lines
                 "state_directory": str(directory / "state"),
                 "control_socket": str(directory / "control.sock"),
                 "stop_grace": "10s",
