@@ -16,7 +16,14 @@ _REPLY = re.compile(
     r"(?:re|fwd?|fw|aw|wg|sv|vs|antw|rv|res|enc|tr|i|r|odp|pd|ynt|回复|回覆|转发|答复|返信|re\[\d{1,3}\])\s?[:：]"
 )
 _CONSIDERED = 300
-_OPENING = frozenset(("[", "{", "*"))
+_OPENING = frozenset(("[", "{", "*", "("))
+_BOXED = re.compile(r"[\[{(*]{1,5}([^\[\]{}()*]{3,40})[\]})*]{1,5}[\s:-]*+")
+_NOTES = re.compile(
+    r"auto: .{1,150}?\b(?:(?:is|am|will be) (?:out of|away|not in|on (?:vacation|leave|holiday))|"
+    r"(?:ist|bin) (?:abwesend|nicht im|außer haus|im urlaub)|(?:est|suis|sera) absente?|está ausente|(?:è|é) assente|"
+    r"is afwezig)\b"
+)
+"""What Lotus Notes writes: ``AUTO: Ada Byron is out of the office (returning 01.02.2026)``."""
 SURE, LIKELY = "sure", "likely"
 
 _ANSWERS = """
@@ -76,7 +83,7 @@ kontorist eemal|puhkusel|olen puhkusel|εκτός γραφείου|απουσί�
 yıllık izin|izindeyim|van ureda|izvan ureda|odsoten|odsotnost|na dopustu|na godišnjem odmoru|ван канцеларије
 מחוץ למשרד|לא במשרד|בחופשה|خارج المكتب|في إجازة|不在|外出中|外出|休假|休暇中|出差|不在办公室|不在辦公室|休暇|부재중
 부재 중|휴가|휴가중|외근|vắng mặt|không có ở văn phòng|tidak di kantor|di luar kantor|cuti|ไม่อยู่ที่สำนักงาน
-ลาพักร้อน
+ลาพักร้อน|ausencia temporal|ausência temporária
 """
 _CHALLENGES = """
 please confirm your message|please confirm your e-mail|please verify your message|sender verification
@@ -186,6 +193,7 @@ _ALL_ANSWERS, _ALL_ABSENCES = _phrases(_ANSWERS), _phrases(_ABSENCES)
 _ALL_BOUNCES, _ALL_CHALLENGES, _ALL_RECEIPTS = _phrases(_BOUNCES), _phrases(_CHALLENGES), _phrases(_RECEIPTS)
 _ALL_OF_MAIL = _phrases(_OF_MAIL)
 _ANSWERS_BY, _ABSENCES_BY = _beginning(_ALL_ANSWERS), _beginning(_ALL_ABSENCES)
+_SAID_BY_PROGRAMS = frozenset(_ALL_ANSWERS)
 _LONG_ABSENCES = tuple(phrase for phrase in _ALL_ABSENCES if " " in phrase or len(phrase) > 10)
 _REPORTS = ("report domain:", "report domain ", "[preview] report domain", "dmarc aggregate report", "dmarc report for")
 _ABUSE = re.compile(
@@ -216,7 +224,13 @@ def folded(subject: str) -> str:
         tag = _TAG.match(text)
         if tag is None or text.startswith(("[boxbe]", "[antispam", "[spamcop", "[preview]")):
             break
+        if tag[0].strip().strip("[]{}*") in _SAID_BY_PROGRAMS:
+            break
         text = text[tag.end() :]
+    boxed = _BOXED.match(text) if text[:1] in _OPENING else None
+    if boxed is not None and boxed[1] in _SAID_BY_PROGRAMS:
+        rest = text[boxed.end() :]  # [Auto-Reply] Re: order; without the Re: a person might speak of such answers
+        return f"{boxed[1]}: {rest}" if is_reply(rest) else boxed[1]
     return text
 
 
@@ -238,6 +252,8 @@ def without_reply(text: str) -> str:
 def is_answer(text: str) -> str:
     """What a program writes over an answer: :data:`SURE` for ``Automatic reply: …``, which nobody else writes,
     :data:`LIKELY` if no colon follows, and "" for anything else."""
+    if text.startswith("auto: ") and _NOTES.match(text) is not None:
+        return SURE
     return _begins(text, _ANSWERS_BY)
 
 
