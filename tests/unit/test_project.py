@@ -14,6 +14,7 @@ import pytest
 
 import mailpoller
 from mailpoller.core.component import KINDS, BlobsConfig, LedgerConfig, OutgoingConfig, SinkConfig
+from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.rule_config import RuleConfig
 from mailpoller.core.source_config import SourceConfig
 
@@ -26,6 +27,7 @@ PORTS = {
     "ledgers": LedgerConfig,
     "outgoings": OutgoingConfig,
     "blobs": BlobsConfig,
+    "intakes": IntakeSettings,
 }
 OURS = [
     (kind, name, target)
