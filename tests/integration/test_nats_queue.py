@@ -291,6 +291,19 @@ async def test_binary_and_raw_mode_have_the_attributes_as_headers(server: NatsSe
         assert found.headers["ce-deliveryid"] == order.delivery_id
 
 
+async def test_the_stream_is_made_once_and_then_left_as_it_is(server: NatsServer) -> None:
+    usual = {"host": "127.0.0.1", "port": server.port, "tls": "none", "stream": "MAIL", "subject": "mail.{topic}"}
+    config = NatsQueueConfig(type="nats", **usual)
+    wanted = config.preparation("support")
+    await asyncio.to_thread(wanted.make)
+    async with queue(server, subject="mail.{topic}") as sink:
+        await sink.check()
+        await sink.deliver(batch(2))
+    await asyncio.to_thread(wanted.make)
+    assert len(await held(server)) == 2
+    assert wanted.statements.startswith("nats stream add MAIL --subjects 'mail.*' ")
+
+
 # --- durability -------------------------------------------------------------------------------------------------
 
 

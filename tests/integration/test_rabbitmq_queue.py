@@ -272,6 +272,23 @@ async def test_refused_credentials_are_told_and_the_password_is_not(server: Rabb
         assert "hunter2" not in f"{caught.value!r}"
 
 
+async def test_the_queue_is_made_once_and_then_left_as_it_is(server: RabbitServer, name: str) -> None:
+    where = {"host": "127.0.0.1", "port": server.port, "tls": "none", "username": "guest", "password": "guest"}
+    wanted = RabbitmqQueueConfig(type="rabbitmq", queue=name, **where).preparation("support")
+    await asyncio.to_thread(wanted.make)
+    async with queue_to(server, queue=name) as sink:
+        await sink.check()
+        assert "quorum" in sink.durability.setting
+        await sink.deliver(batch(2))
+    await asyncio.to_thread(wanted.make)
+    assert len(await held(server, name)) == 2
+    assert f"name={name} durable=true" in wanted.statements
+    await declare(server, f"{name}-classic")
+    classic = RabbitmqQueueConfig(type="rabbitmq", queue=f"{name}-classic", **where).preparation("support")
+    await asyncio.to_thread(classic.make)
+    assert RabbitmqQueueConfig(type="rabbitmq", exchange="amq.topic", **where).preparation("support") is None
+
+
 # --- durability --------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ def rabbitmq(**more: Any) -> RabbitmqQueueConfig:
         ({"subject": "mail.*"}, "subject"),
         ({"subject": "mail..x"}, "subject"),
         ({"subject": "mail.{queue}"}, "subject"),
+        ({"subject": "mail.x{topic}"}, "subject"),
         ({"subject": "mail.x\r\nPUB y 0"}, "subject"),
         ({"stream": "a.b"}, "stream"),
         ({"stream": "a b"}, "stream"),

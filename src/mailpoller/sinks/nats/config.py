@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from shlex import quote
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mailpoller.core.component import Finding, SinkConfig
+from mailpoller.core.component import Finding, Preparation, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret, Size
@@ -23,11 +24,9 @@ PORT = 4222
 
 
 def _subject(written: str) -> str:
-    tokens = written.replace("{topic}", "topic").split(".")
+    tokens = ["topic" if one == "{topic}" else one for one in written.split(".")]
     if not all(re.fullmatch(r"[^\s.*>{}\x00-\x20\x7f]+", one) for one in tokens):
-        raise ValueError(
-            "a subject is words with dots in between, without * and >; {topic} stands for the rule's topic"
-        )
+        raise ValueError("a subject is words with dots between, without * and >; {topic} alone is the rule's topic")
     return written
 
 
@@ -113,6 +112,18 @@ class NatsQueueSettings(SinkConfig):
             raise ValueError("token and password exclude each other: there is one way to log in")
         check_trust(self.policy)
         return self
+
+    def preparation(self, name: str) -> Preparation:
+        """The stream."""
+        subject = self.subject.replace("{topic}", "*")
+
+        def make() -> None:
+            from mailpoller.sinks.nats.creation import create  # which needs the extra
+
+            create(self, subject)
+
+        words = f"nats stream add {self.stream} --subjects {quote(subject)} --storage file --retention work"
+        return Preparation(f"its stream {self.stream}", f"{words} --discard new --dupe-window 24h --defaults\n", make)
 
     @property
     def carries_octets(self) -> bool:
