@@ -293,9 +293,6 @@ class Gmail:
             self.number += 1
             self.oldest = self.number
 
-    def revoke_tokens(self) -> None:
-        self.tokens.clear()
-
     def upset(self, path: str, *upsets: Upset) -> None:
         """The next requests whose ``METHOD /path`` matches are dealt with like this, one each."""
         self._upsets += [(re.compile(path), one) for one in upsets]

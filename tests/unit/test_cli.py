@@ -177,15 +177,6 @@ def test_reader_of_a_pipe_that_has_seen_enough_is_no_error() -> None:
     process.stderr.close()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_full_disk_behind_standard_output_is_told() -> None:
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run([*PROGRAM, "schema"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=120)
-    assert done.returncode != 0
-    assert b"Traceback" not in done.stderr
-    assert done.stderr.count(b"\n") == 1
-
-
 # --- help ------------------------------------------------------------------------------------------------------------
 def test_help_of_every_verb_says_what_it_does_within_the_terminal_s_width(here: Here) -> None:
     from typer.main import get_command

@@ -62,11 +62,6 @@ async def bodies(session: Session, folder: Folder, limit: int = 50_000_000) -> d
     return found
 
 
-def one_answer(name: bytes) -> Reply:
-    """Answer once, then be silent."""
-    return lambda conversation, arguments: name
-
-
 # --- before the login ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("greeting", "words"),
