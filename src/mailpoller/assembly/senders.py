@@ -16,22 +16,26 @@ from mailpoller.mail.compose import ascii_address
 def senders_of(config: Config) -> Senders:
     """Identities, mailboxes that can be answered from (also those that are not polled), departments and intakes."""
     mailboxes = {
-        name: Answering(block.outgoing or "", tuple(block.departments), block.reply_charset())
+        name: Answering(block.outgoing or "", tuple(block.departments), block.reply_charset(), block.outbound())
         for name, block in config.mailboxes.items()
         if name not in config.incomplete
     }
     holding: defaultdict[str, set[str]] = defaultdict(set)
     serving: defaultdict[str, set[str]] = defaultdict(set)
+    served_by: defaultdict[str, list[str]] = defaultdict(list)
     for name, one in mailboxes.items():
         if not one.identity and name in config.wrong:
             continue  # whom its answers are from cannot be told
         holding[one.identity].update(one.departments)
         for department in one.departments:
             serving[department].add(one.identity)
+            served_by[department].append(name)
     defaults = {department: next(iter(found)) for department, found in serving.items() if len(found) == 1}
+    default_mailboxes = {department: found[0] for department, found in served_by.items() if len(found) == 1}
     for name in mailboxes:
         block = config.mailboxes[name]
         defaults |= dict.fromkeys(block.default_for, block.outgoing or "")
+        default_mailboxes |= dict.fromkeys(block.default_for, name)
     for name in list(mailboxes):
         if former := config.mailboxes[name].formerly:
             # Until its folders are opened the ledger has its messages by that name; without polling for good.
@@ -41,6 +45,7 @@ def senders_of(config: Config) -> Senders:
         mailboxes,
         defaults,
         {name: _intake(name, block) for name, block in config.of(INTAKES).items()},
+        default_mailboxes,
     )
 
 

@@ -20,6 +20,7 @@ from mailpoller.core.authentication import EXCHANGE_ONLINE, Trust
 from mailpoller.core.classification import MailClass
 from mailpoller.core.component import Block, Component, Finding, MailboxPriority, Runtime, StartLiteral, Watermarks
 from mailpoller.core.delivery import LEAVE, Disposition
+from mailpoller.core.enclosures import Enclosures, OutboundAttachments, enclosures
 from mailpoller.core.host_limit import HostLimit
 from mailpoller.core.literals import (
     DispositionLiteral,
@@ -199,6 +200,10 @@ class SourceConfig(Component):
     acknowledge: AcknowledgeConfig | None = None
     """Tell senders, once and automatically, that their mail has come: by this mailbox's ``outgoing``. None: nobody."""
 
+    outbound_attachments: bool | OutboundAttachments = False
+    """true: what is sent as an answer from this mailbox may have attachments; ``{types: [application/pdf], max_size:
+    5MB}``: such alone. The mailbox must be ``trusted``. false: it is refused when it is handed in."""
+
     default_queue: QueueName | None = None
     """Where a message goes for which no rule names a queue."""
     default_topic: str = ""
@@ -331,6 +336,10 @@ class SourceConfig(Component):
             return None
         return self.attachments.removal() if isinstance(self.attachments, StripConfig) else Removal(every=True)
 
+    def outbound(self) -> Enclosures | None:
+        """Which attachments what is sent may have; None: none."""
+        return enclosures(self.outbound_attachments) if self.trusted else None
+
     def policies(self) -> Mapping[MailClass, Policy]:
         """What becomes of each class that is not simply delivered."""
         made = {kind: _policy(getattr(self, key)) for kind, key in POLICIES.items()}
@@ -340,6 +349,9 @@ class SourceConfig(Component):
         yield from super().findings()
         if self.trusted and self.attachments != "keep":
             yield Finding("attachments", "the mailbox is trusted, so all attachments are kept")
+        if self.outbound_attachments and not self.trusted:
+            text = "a mailbox sends attachments only if it is trusted: say trusted: true, or leave this out"
+            yield Finding("outbound_attachments", text, "error")
         if _policy(self.auto_replies).delivers and "bounces" not in self.model_fields_set:
             text = "bounces are a class of their own, and are quarantined: say bounces, too (deliver if you want them)"
             yield Finding("auto_replies", text)

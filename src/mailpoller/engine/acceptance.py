@@ -20,6 +20,7 @@ from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, St
 from mailpoller.core.record import record
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
+from mailpoller.mail.enclosed import enclosed
 from mailpoller.mail.letter import Letter, addresses, letter_of, line
 from mailpoller.mail.letter_form import letter_octets
 from mailpoller.mail.letter_given import GivenMail, given_mail
@@ -160,6 +161,10 @@ class Acceptance:
                 if entry.given is None
                 else entry.given.octets(identity.sender, message_id=message_id, at=now, letter=letter)
             )
+            if (entry.given is not None or letter.attachments) and (attachments := enclosed(octets)):
+                department = choices.get("department", "")
+                if said := self.senders.objection(intake, identity, department, mailbox, attachments):
+                    raise EntryRefused(said)
             self._require_room(identity, len(octets))
             self._doubtful[number] = sha256(octets).digest()
             return octets, self._files.keep(octets)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 
+from mailpoller.core.body import Attachment
+from mailpoller.core.enclosures import Enclosures
 from mailpoller.core.errors import EntryRefused
 from mailpoller.core.record import record
 from mailpoller.core.reply_charset import ReplyCharset
@@ -49,21 +51,25 @@ class Intake:
 
 @record
 class Answering:
-    """A mailbox that can be answered from: by which identity, for which departments, in which charset (None: UTF-8)."""
+    """A mailbox that can be answered from: by which identity, for which departments, in which charset (None: UTF-8),
+    and with which attachments (None: without)."""
 
     identity: str
     departments: tuple[str, ...]
     charset: ReplyCharset | None = None
+    enclosures: Enclosures | None = None
 
 
 @record
 class Senders:
-    """All of them. ``defaults``: department -> the identity of its default mailbox."""
+    """All of them. ``defaults``: department -> the identity of its default mailbox. ``default_mailboxes``: department
+    -> that mailbox."""
 
     identities: Mapping[str, Identity] = field(default_factory=dict)
     mailboxes: Mapping[str, Answering] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     intakes: Mapping[str, Intake] = field(default_factory=dict)
+    default_mailboxes: Mapping[str, str] = field(default_factory=dict)
 
     def intake(self, name: str) -> Intake:
         """The intake by the control socket of this name, or the only one. Raises :class:`EntryRefused`."""
@@ -105,6 +111,27 @@ class Senders:
         if mailbox:
             return self.mailboxes[mailbox].charset
         return next((one.charset for one in self.mailboxes.values() if one.identity == identity), None)
+
+    def objection(
+        self, intake: Intake, identity: Identity, department: str, mailbox: str, attachments: Collection[Attachment]
+    ) -> str:
+        """Why these attachments may not go along, in words; "" if they may. The mailbox that is answered for says so;
+        where there is none, or where the identity is not its own, the default mailboxes of all departments that the
+        identity may be used for here."""
+        asked = [mailbox] if mailbox else []
+        if not mailbox or self.mailboxes[mailbox].identity != identity.name:
+            allowed = {department} if department else set(intake.departments)
+            for one in sorted(identity.departments & allowed):
+                if one not in self.default_mailboxes:
+                    return f"there is no default mailbox of {one}, which could allow attachments (default_for)"
+                asked.append(self.default_mailboxes[one])
+        for name in asked:
+            found = self.mailboxes[name].enclosures
+            if found is None:
+                return f"the mailbox {name} sends no attachments (outbound_attachments)"
+            if said := found.objection(attachments):
+                return said
+        return ""
 
     def _answering(self, mailbox: str, allowed: set[str]) -> Answering:
         found = self.mailboxes.get(mailbox)
