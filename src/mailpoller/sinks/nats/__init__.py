@@ -6,7 +6,9 @@ reads what its answers are worth. Nothing but ``config`` is imported unless such
 
 from __future__ import annotations
 
-from mailpoller.core.component import Runtime
+from shlex import quote
+
+from mailpoller.core.component import Preparation, Runtime
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.ports import Sink
 from mailpoller.sinks.nats.config import NatsQueueSettings
@@ -24,3 +26,15 @@ class NatsQueueConfig(NatsQueueSettings):
         except ImportError as error:
             raise ConfigError(f"type: nats needs {error.name}: pip install 'mailpoller[nats]'") from None
         return NatsQueue(name, self, runtime.clock)
+
+    def preparation(self, name: str) -> Preparation:
+        """The stream."""
+        subject = self.subject.replace("{topic}", "*")
+
+        def make() -> None:
+            from mailpoller.sinks.nats.creation import create  # which needs the extra
+
+            create(self, subject)
+
+        words = f"nats stream add {self.stream} --subjects {quote(subject)} --storage file --retention work"
+        return Preparation(f"its stream {self.stream}", f"{words} --discard new --dupe-window 24h --defaults\n", make)

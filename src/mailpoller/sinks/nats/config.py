@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from shlex import quote
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mailpoller.core.component import Finding, Preparation, SinkConfig
+from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret, Size
@@ -112,18 +111,6 @@ class NatsQueueSettings(SinkConfig):
             raise ValueError("token and password exclude each other: there is one way to log in")
         check_trust(self.policy)
         return self
-
-    def preparation(self, name: str) -> Preparation:
-        """The stream."""
-        subject = self.subject.replace("{topic}", "*")
-
-        def make() -> None:
-            from mailpoller.sinks.nats.creation import create  # which needs the extra
-
-            create(self, subject)
-
-        words = f"nats stream add {self.stream} --subjects {quote(subject)} --storage file --retention work"
-        return Preparation(f"its stream {self.stream}", f"{words} --discard new --dupe-window 24h --defaults\n", make)
 
     @property
     def carries_octets(self) -> bool:

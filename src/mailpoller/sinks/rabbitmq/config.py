@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from shlex import quote
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mailpoller.core.component import Finding, Preparation, SinkConfig
+from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret, Size
@@ -97,25 +96,6 @@ class RabbitmqQueueSettings(SinkConfig):
             raise ValueError("log in with username and password, or with a client_certificate")
         check_trust(self.policy)
         return self
-
-    def preparation(self, name: str) -> Preparation | None:
-        """The queue, if it is named."""
-        queue = self.queue
-        if queue is None:
-            return None
-
-        def make() -> None:
-            from mailpoller.sinks.rabbitmq.creation import create  # which needs the extra
-
-            create(self, queue)
-
-        words = f"rabbitmqadmin declare queue --vhost={quote(self.vhost)} name={quote(queue)} durable=true"
-        statements = words + ' arguments=\'{"x-queue-type": "quorum"}\'\n'
-        if self.username is not None:
-            exchange = re.escape(self.exchange or "amq.default")
-            rights = f"{quote(f'^{re.escape(queue)}$')} {quote(f'^{exchange}$')} ''"
-            statements += f"rabbitmqctl set_permissions -p {quote(self.vhost)} {quote(self.username)} {rights}\n"
-        return Preparation(f"its queue {queue}", statements, make)
 
     @property
     def carries_octets(self) -> bool:
