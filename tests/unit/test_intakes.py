@@ -8,14 +8,17 @@ import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 from test_outbox import ENTRY, SENDERS, Site
 
 from mailpoller.config import ConfigErrors, load
+from mailpoller.core.delivery import LEAVE, Outcome
 from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
-from mailpoller.engine.intake_reader import IntakeReader
+from mailpoller.core.message import Account, Claim, Folder, MessageRef
+from mailpoller.engine.intake_reader import AT_ONCE, TROUBLE_S, IntakeReader
 from mailpoller.engine.senders import Intake
 from mailpoller.intakes.sqlite import SqliteIntake
 
@@ -116,6 +119,34 @@ async def test_the_same_key_with_other_content_is_refused(table: Table) -> None:
     await table.step()
     first, second, third = table.rows()
     assert (first[:2], third[0]) == (second[:2], "refused")
+
+
+async def test_answers_to_a_message_that_is_not_settled_hold_up_no_other_entry(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = MessageRef(Folder("help", "INBOX", "1"), "17", 1000)
+    await table.ledger.open_folder(ref.folder, Account("imap", "imap.example.com", "u"))
+    (claim,) = await table.ledger.claim([ref])
+    assert isinstance(claim, Claim)
+    table.insert(*[{**ENTRY, "reply_to": claim.mid}] * (AT_ONCE + 1), ENTRY)
+    while await table.step():
+        pass
+    assert [state for state, _, _ in table.rows()] == ["new"] * (AT_ONCE + 1) + ["accepted"]
+    await table.ledger.settle([Outcome(claim, "delivered", LEAVE, {"q": "1"}, sender="ada@c.example")])
+    monkeypatch.setattr("mailpoller.engine.intake_reader.monotonic", lambda: monotonic() + TROUBLE_S)
+    while await table.step():
+        pass
+    assert {state for state, _, _ in table.rows()} == {"accepted"}
+
+
+async def test_many_large_entries_are_never_read_together(table: Table) -> None:
+    table.insert(*[{**ENTRY, "text": "x" * 1_500_000}] * 6)
+    read = [len(one.octets or b"") for one in await table.source.waiting(limit=50, largest=2_000_000)]
+    assert 1_500_000 < sum(read) < 5_000_000
+    reader = IntakeReader(table.acceptance, {}, table.alarm, largest=2_000_000)
+    while await reader.step("shop", table.source):
+        pass
+    assert {state for state, _, _ in table.rows()} == {"accepted"}
 
 
 async def test_a_file_that_is_begun_anew_has_entries_of_its_own(table: Table) -> None:

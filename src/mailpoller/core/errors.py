@@ -85,6 +85,10 @@ class EntryRefused(MailpollerError):
     """What was handed in to be sent cannot be sent as it is. The text is the reason, for whoever handed it in."""
 
 
+class EntryPutOff(TransientError):
+    """As its parent, of what was handed in to be sent: it alone has to wait, and others may be taken meanwhile."""
+
+
 class CredentialsRefused(MailpollerError):
     """The server refused who we say we are: wait, retry slowly, tell a human; never disable for good."""
 

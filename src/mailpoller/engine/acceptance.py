@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from mailpoller.core.errors import ConfigError, EntryRefused, TransientError
+from mailpoller.core.errors import ConfigError, EntryPutOff, EntryRefused, TransientError
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
 from mailpoller.engine.senders import Identity, Intake, Senders
@@ -265,7 +265,7 @@ class Acceptance:
             return ""
         except ConfigError as error:
             if conversation:
-                raise TransientError(f"the conversation cannot be signed now: {error}") from None
+                raise EntryPutOff(f"the conversation cannot be signed now: {error}") from None
             return ""
 
     async def _answered(self, mid: str) -> Story:
@@ -275,7 +275,7 @@ class Acceptance:
             raise EntryRefused("the ledger knows no message of that mid, so it cannot be answered")
         if found[0].state != "settled" and not (found[0].sender or found[0].message_id):
             # A queue has it a moment before the ledger knows whose it is, and a program may be faster than that.
-            raise TransientError("this message is not settled yet; hand the answer in again in a moment")
+            raise EntryPutOff("this message is not settled yet; hand the answer in again in a moment")
         return found[0]
 
 

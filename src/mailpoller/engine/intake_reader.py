@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 import structlog
 
-from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError, machine_trouble
+from mailpoller.core.errors import EntryPutOff, EntryRefused, LedgerUnavailable, TransientError, machine_trouble
 from mailpoller.core.ports import EntryAnswer, EntrySource, WaitingEntry
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.acceptance import Acceptance
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 LOOK_S = 1.0
 """How often an intake is looked into."""
 TROUBLE_S = 10.0
-"""And after trouble."""
+"""And after trouble; so much later also an entry is looked at again that had to wait for itself."""
 AT_ONCE = 50
 
 
@@ -37,7 +38,8 @@ class IntakeReader:
     """A task for each intake. ``sources`` may be replaced at any time; one that is not among them any more is closed.
 
     An entry is answered once its mail is on the disk, or why it cannot be; a crash between the two makes it be taken
-    once more under its own key, and answered alike. No entry stops another one.
+    once more under its own key, and answered alike. No entry stops another one: one that has to wait for itself (for
+    the message that it answers, say) is passed over by the others.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class IntakeReader:
         self._acceptance = acceptance
         self._alarm = alarm
         self._largest = largest
+        self._put_off: dict[EntrySource, dict[int, float]] = {}
+        """Source -> numbers of entries that wait for themselves -> when each is looked at again."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; then what is in hand is answered."""
@@ -85,19 +89,31 @@ class IntakeReader:
                     log.warning("intake.waiting", intake=name, reason=reason)
                     self._alarm.fault(name, "intake.waiting", reason)
             await _wait(stop, wait)
+        self._put_off.pop(source, None)
         await source.close()
 
     async def step(self, name: str, source: EntrySource) -> bool:
         """Answer some entries; True if there may be more. Raises :class:`TransientError`: the rest waits."""
-        entries = await source.waiting(limit=AT_ONCE, largest=self._largest)
+        later, now = self._put_off.setdefault(source, {}), monotonic()
+        for number in [number for number, again in later.items() if again < now - 10 * TROUBLE_S]:
+            del later[number]  # it is not there any more
+        waiting = [number for number, again in later.items() if again > now]
+        entries = await source.waiting(limit=AT_ONCE, largest=self._largest, but=waiting)
         answers: list[EntryAnswer] = []
         try:
             for entry in entries:
-                answers.append(await self._answered(name, entry))  # noqa: PERF401 - those before trouble are kept
+                try:
+                    answers.append(await self._answered(name, entry))
+                except EntryPutOff as error:
+                    if entry.number not in later:
+                        log.info("intake.put_off", intake=name, entry=entry.number, reason=str(error))
+                    later[entry.number] = monotonic() + TROUBLE_S
+                else:
+                    later.pop(entry.number, None)
         finally:
             if answers:
                 await source.answer(answers)
-        return len(entries) == AT_ONCE
+        return bool(entries)
 
     async def _answered(self, name: str, entry: WaitingEntry) -> EntryAnswer:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from sqlite3 import Connection
@@ -38,6 +39,8 @@ CREATE TABLE intake (mark TEXT NOT NULL);
     ),
 )
 _FORGOTTEN_AT_ONCE = 1000
+_READ_AT_ONCE = 4 << 20
+"""Octets of entries beyond which no further one is read: many large ones would take all memory."""
 
 
 class SqliteIntakeConfig(IntakeSettings):
@@ -63,8 +66,8 @@ class SqliteIntake:
         self._clock = clock
         self._keep = keep
 
-    async def waiting(self, *, limit: int, largest: int) -> Sequence[WaitingEntry]:
-        found = await self._database.read(lambda connection: _waiting(connection, limit, largest))
+    async def waiting(self, *, limit: int, largest: int, but: Collection[int] = ()) -> Sequence[WaitingEntry]:
+        found = await self._database.read(lambda connection: _waiting(connection, limit, largest, but))
         return found if found is not None else await self._database.write(lambda c: _begun(c, limit, largest))
 
     async def answer(self, answers: Sequence[EntryAnswer]) -> None:
@@ -91,20 +94,27 @@ class SqliteIntake:
         await self._database.close()
 
 
-def _waiting(connection: Connection, limit: int, largest: int) -> list[WaitingEntry] | None:
+def _waiting(connection: Connection, limit: int, largest: int, but: Collection[int] = ()) -> list[WaitingEntry] | None:
     """None if the file has no mark yet."""
     mark = connection.execute("SELECT mark FROM intake LIMIT 1").fetchone()
     if mark is None:
         return None
     rows = connection.execute(
-        "SELECT id, size, iif(size <= ?, octets, NULL) FROM (SELECT id, iif(typeof(body) IN ('text', 'blob'), "
-        "length(CAST(body AS BLOB)), 0) AS size, CAST(body AS BLOB) AS octets FROM entry WHERE state = 'new' "
-        "ORDER BY id LIMIT ?)",
-        (largest, limit),
+        "SELECT id, iif(typeof(body) IN ('text', 'blob'), length(CAST(body AS BLOB)), 0) FROM entry "
+        "WHERE state = 'new' AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
+        (json.dumps(sorted(but)), limit),
     )
-    return [
-        WaitingEntry(number, f"{mark[0]}-{number}", octets if size else None, size) for number, size, octets in rows
-    ]
+    found: list[WaitingEntry] = []
+    room = _READ_AT_ONCE
+    for number, size in rows:
+        octets = None
+        if 0 < size <= largest:
+            if found and size > room:
+                break
+            room -= size
+            (octets,) = connection.execute("SELECT CAST(body AS BLOB) FROM entry WHERE id = ?", (number,)).fetchone()
+        found.append(WaitingEntry(number, f"{mark[0]}-{number}", octets, size))
+    return found
 
 
 def _begun(connection: Connection, limit: int, largest: int) -> list[WaitingEntry]:

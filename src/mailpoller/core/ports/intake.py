@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from mailpoller.core.record import record
@@ -32,9 +32,10 @@ class EntryAnswer:
 class EntrySource(Protocol):
     """A place where programs leave entries."""
 
-    async def waiting(self, *, limit: int, largest: int) -> Sequence[WaitingEntry]:
-        """The entries that are not answered, oldest first; of those of more octets than ``largest`` the size alone.
-        Raises :class:`~mailpoller.core.errors.TransientError` if they cannot be read now."""
+    async def waiting(self, *, limit: int, largest: int, but: Collection[int] = ()) -> Sequence[WaitingEntry]:
+        """Entries that are not answered, oldest first, without those of the numbers ``but``; of those of more octets
+        than ``largest`` the size alone. Fewer than ``limit`` if they would take much memory, and none only if there is
+        none. Raises :class:`~mailpoller.core.errors.TransientError` if they cannot be read now."""
 
     async def answer(self, answers: Sequence[EntryAnswer]) -> None:
         """Write the answers, durably. One to an entry that is not there any more is nobody's. Raises
