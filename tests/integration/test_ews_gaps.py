@@ -84,6 +84,19 @@ async def test_item_that_cannot_be_read_holds_the_position_until_three_sessions_
         assert (await pages_of(session, last.position))[0] == []
 
 
+async def test_item_that_went_and_is_back_in_the_same_answer_is_shown(rig: Rig) -> None:
+    first = rig.server.deliver(letter(1))
+    went = b'<t:Delete><t:ItemId Id="%b" ChangeKey="x"/></t:Delete>'
+    async with connected(rig.source()) as session:
+        upset(rig, b"<m:Changes>", b"<m:Changes>" + went % first.encode())
+        uids, last, _ = await pages_of(session)
+        assert uids == [first]
+        second = rig.server.deliver(letter(2))
+        upset(rig, b"<m:Changes>", b"<m:Changes>" + went % second.encode())
+        uids, _, _ = await pages_of(session, last.position)
+        assert uids == [second]
+
+
 async def test_change_that_cannot_be_read_hides_nothing_that_came_with_it(rig: Rig) -> None:
     rig.server.deliver(letter(1))
     async with connected(rig.source()) as session:

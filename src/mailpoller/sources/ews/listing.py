@@ -357,6 +357,7 @@ def _apply(change: Node, found: Changes) -> None:
                 found.unreadable += 1
             else:
                 found.items[item.uid] = item
+                found.gone.discard(item.uid)  # it is back
     elif change.name == "Delete":
         item_id = change.find("ItemId")
         uid = "" if item_id is None else item_id.attributes.get("Id", "")
