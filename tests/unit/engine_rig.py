@@ -163,11 +163,11 @@ class Rig:
         """uid -> how often it was downloaded."""
         return Counter(uid for _, uid, _ in self.source.asked)
 
-    async def carry(self, *, suppress: bool = False) -> PassResult:
-        """One pass over INBOX in a session of its own, as the watcher would do it."""
+    async def carry(self, name: str = "INBOX", *, suppress: bool = False) -> PassResult:
+        """One pass over a folder in a session of its own, as the watcher would do it."""
         session = await self.source.connect()
         try:
-            folder = await session.open("INBOX")
+            folder = await session.open(name)
             state = await self.ledger.open_folder(folder, self.source.account)
             return await self.runner.carry(session, folder, state.position, Start("all"), suppress=suppress)
         finally:

@@ -23,7 +23,7 @@ LATER = {"seen": True, "delete": True, "after": "30d", "max_per_poll": 2}
 
 async def polled(rig: Rig) -> list[str]:
     """What is left after the poll of another interval."""
-    rig.runner._ageing._next.clear()
+    rig.runner._ageing._until = 0.0
     await rig.carry()
     return rig.mailbox.uids()
 
@@ -44,6 +44,27 @@ async def test_delivered_mail_is_seen_at_once_and_deleted_a_month_later_so_many_
     assert await polled(rig) == []
     assert (await rig.counts())["undisposed"] == 0
     assert sum(rig.subjects().values()) == 5
+
+
+async def test_no_more_than_the_bound_comes_due_in_an_interval_however_many_folders_there_are() -> None:
+    rig = Rig(disposition=LATER, poll_interval="1h")
+    names = ["INBOX", "Orders", "Returns"]
+    for name in names:
+        rig.mailbox.folders.setdefault(name, type(rig.mailbox.folders["INBOX"])())
+        for number in range(3):
+            rig.mailbox.deliver(plain(subject=f"{name} {number}"), folder=name)
+
+    async def carry_all() -> int:
+        for name in names:
+            await rig.carry(name)
+        return sum(len(rig.mailbox.uids(name)) for name in names)
+
+    assert await carry_all() == 9
+    rig.later(days=31)
+    for left in (7, 5, 3, 1, 0):
+        rig.runner._ageing._until = 0.0
+        assert await carry_all() == left
+        assert await carry_all() == left, "once in a poll interval"
 
 
 async def test_mail_is_moved_where_that_is_what_is_wanted() -> None:

@@ -18,9 +18,10 @@ log = structlog.get_logger(__name__)
 class Ageing:
     """Has the dispositions of one mailbox's old settlements come due, as ``disposition.after`` wants it.
 
-    Once in a poll interval, and no more than ``max_per_poll`` of them. From then on they are dispositions like all
-    others: whose name it is, is looked at once more in the session that does it. While a queue that the mailbox's mail
-    goes to is down, or has vanished, nothing comes due: its receipts may be worth nothing.
+    Once in a poll interval, and no more than ``max_per_poll`` of them, in all folders together: what an operator has
+    bounded is not multiplied by folders. From then on they are dispositions like all others: whose name it is, is
+    looked at once more in the session that does it. While a queue that the mailbox's mail goes to is down, or has
+    vanished, nothing comes due: its receipts may be worth nothing.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class Ageing:
         self._clock = clock
         self._reachable = reachable
         self._looked_to: dict[Folder, datetime] = {}
-        self._next: dict[Folder, float] = {}
+        self._asked: set[Folder] = set()
+        self._left = 0
+        self._until = float("-inf")
+        """The folders that were looked at in this interval, how many may come due in it yet, and its end."""
 
     async def bring_due(self, folder: Folder) -> None:
         """If it is time to."""
@@ -48,15 +52,19 @@ class Ageing:
         if wanted is None or after is None:
             return
         now = self._clock.monotonic()
-        if now < self._next.get(folder, now):
+        if now >= self._until:
+            self._until = now + self._config.poll_interval.total_seconds()
+            self._left = self._config.disposition.max_per_poll
+            self._asked.clear()
+        if folder in self._asked or not self._left:
             return
         down = self._dispatcher.down()
         if down if self._reachable is None else down & self._reachable:
             return
-        limit = self._config.disposition.max_per_poll
         found, self._looked_to[folder] = await self._records.claims.come_due(
-            folder, wanted, beyond=self._looked_to.get(folder), until=self._clock.now() - after, limit=limit
+            folder, wanted, beyond=self._looked_to.get(folder), until=self._clock.now() - after, limit=self._left
         )
-        self._next[folder] = now + self._config.poll_interval.total_seconds()
+        self._asked.add(folder)
+        self._left -= found
         if found:
             log.info("disposition.came_due", mailbox=self._mailbox, folder=folder.name, messages=found)
