@@ -64,6 +64,25 @@ async def test_more_folders_than_can_be_meant_are_refused(
             await session.folders()
 
 
+async def test_a_pattern_never_takes_the_mail_of_other_people_unless_it_names_them(tmp_path: Path) -> None:
+    async with ScriptedImap() as server:
+        server.script["LIST"] = (
+            b'* LIST () "/" "INBOX"\r\n* LIST () "/" "Orders"\r\n* LIST () "/" "Old/Orders"\r\n'
+            b'* LIST () "/" "Other Users/ada/INBOX"\r\n* LIST () "/" "Shared/Sales"\r\n%T OK done\r\n'
+        )
+        server.script["NAMESPACE"] = (
+            b'* NAMESPACE (("" "/")("Old/" "/")) (("Other Users/" "/")) (("Shared/" "/"))\r\n%T OK done\r\n'
+        )
+        server.capabilities += " NAMESPACE"
+        server.greeting = f"* OK [CAPABILITY {server.capabilities}] ready\r\n".encode()
+        async with session_of(imap_source(tmp_path, server.port, "joe", folders=["*"])) as session:
+            assert await session.folders() == ["INBOX", "Old/Orders", "Orders"]
+        async with session_of(imap_source(tmp_path, server.port, "joe", folders=["Shared/*"])) as session:
+            found = await session.folders()
+            assert "Shared/Sales" in found
+            assert "Other Users/ada/INBOX" not in found
+
+
 # --- Gmail ----------------------------------------------------------------------------------------------------------
 FOLDERS = (
     b'* LIST (\\HasNoChildren) "/" "INBOX"\r\n'

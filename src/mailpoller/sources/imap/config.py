@@ -35,7 +35,8 @@ class ImapSettings(MailboxServer):
     """The folders to poll, named as people see them (``Größe/Alt``); IDLE watches the first. A namespace prefix such as
     ``INBOX.`` may be left out, and ``/`` written for whatever separates levels. ``*`` is any text, over all levels, and
     ``%`` within one: ``INBOX/*``. What such a pattern finds is looked for anew every minute; it leaves out the
-    targets of moves, and what the server marks as trash, junk, drafts, sent mail, or all mail."""
+    targets of moves, what the server marks as trash, junk, drafts, sent mail, or all mail, and other people's folders,
+    unless it begins with the namespace of those."""
     idle: bool = True
     """Let the server push news where it can (RFC 2177)."""
 

@@ -74,16 +74,20 @@ class Folders:
 
     async def matching(self, pattern: str) -> list[str]:
         """The folders below which ``*`` (all levels) and ``%`` (one level) lead, as people call them, in order, with
-        ``/`` between levels; without those that the server keeps for mail which did not arrive there.
+        ``/`` between levels; without those that the server keeps for mail which did not arrive there, and those of
+        other people, unless it begins with their namespace.
 
         Raises :class:`TransientError` if there are very many, or the server refuses.
         """
         if self._namespace is None:
             self._namespace = await namespace(self._protocol)
         spelling = self._namespace.candidates(pattern)[0]
+        meant = self._namespace.owner(spelling)
         listed = await self._list(spelling)
         named: dict[str, str] = {}
         for one in listed:
+            if self._namespace.owner(one.name) not in ("", meant):
+                continue
             if one.selectable and not one.attributes & ELSEWHERE:
                 levels = one.name.split(one.delimiter) if one.delimiter else [one.name]
                 if not any("/" in level for level in levels):  # it could not be told from one that lies deeper

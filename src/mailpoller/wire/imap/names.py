@@ -94,11 +94,13 @@ def uid_sets(uids: Sequence[int], octets: int = 7000) -> Iterator[tuple[Sequence
 @record
 class Namespace:
     """Where folders lie on this server (RFC 2342): the personal prefix (``INBOX.`` on Courier), the hierarchy
-    delimiter (empty: flat), and the prefixes of everybody else's folders."""
+    delimiter (empty: flat), and all other prefixes. ``own``: those of them that are personal, too; below the rest lie
+    everybody else's folders."""
 
     prefix: str = ""
     delimiter: str = "/"
     foreign: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
     def candidates(self, name: str) -> list[str]:
         """The names that the folder an operator calls ``name`` may have here, the likeliest first.
@@ -116,6 +118,11 @@ class Namespace:
             below = self._starts(spelling, self.prefix) or any(self._starts(spelling, one) for one in self.foreign)
             found.extend([spelling] if below else [self.prefix + spelling, spelling])
         return list(dict.fromkeys(found))
+
+    def owner(self, name: str) -> str:
+        """The prefix below which other people's folder of this name, or pattern, lies; empty: it is the mailbox's."""
+        longest = max((one for one in (self.prefix, *self.foreign) if self._starts(name, one)), key=len, default="")
+        return longest if longest in self.foreign and longest not in self.own else ""
 
     @staticmethod
     def _starts(name: str, prefix: str) -> bool:

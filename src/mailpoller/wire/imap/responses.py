@@ -271,9 +271,10 @@ def read_namespace(response: Response, *, utf8: bool = False) -> Namespace | Non
     if not personal:
         return None
     prefix, delimiter = personal[0]
-    others = [one for kind in pairs[1:] for one, _ in kind] + [one for one, _ in personal[1:]]
     read = str if utf8 else decode_name
-    return Namespace(read(prefix), delimiter, tuple(read(one) for one in others if one))
+    own = tuple(read(one) for one, _ in personal[1:] if one)
+    others = tuple(read(one) for kind in pairs[1:] for one, _ in kind if one)
+    return Namespace(read(prefix), delimiter, others + own, own)
 
 
 # --- any values ------------------------------------------------------------------------------------------------------
