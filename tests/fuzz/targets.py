@@ -111,12 +111,23 @@ def contents(data: bytes) -> None:
         (b"application/ms-tnef", b".dat"),
     )
     kind, name = kinds[data[0] % len(kinds)] if data else kinds[0]
-    message = _message(REPORTS % (kind, name) + data[1:])
+    _opened(_message(REPORTS % (kind, name) + data[1:]))
+
+
+def _opened(message: Message) -> None:
     found = read_contents(message, KINDS)
     assert all(undone.why != FAILED for undone in found.undone)
     message.take_contents(found)
     renderer = EventRenderer(message, verdict=Deliver(("q",)), source="mailpoller/support", now=NOW)
     assert json.loads(renderer.render(queue="q", delivery_id="d").data())["undone"] is not None
+
+
+WITHIN = b"From: a@example.net\r\nContent-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\n"
+
+
+def within(data: bytes) -> None:
+    """Messages within a message, and what is in them."""
+    _opened(_message(WITHIN + data))
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -300,6 +311,7 @@ def rules(data: bytes) -> None:
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "mail": mail,
     "contents": contents,
+    "within": within,
     "text": text,
     "imap": imap_responses,
     "pop3": pop3_answers,

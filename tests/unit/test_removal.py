@@ -12,6 +12,7 @@ from engine_rig import Rig, Routes, log  # noqa: F401
 from mailpoller.config import Config, load
 from mailpoller.config.problems import ConfigErrors
 from mailpoller.core.body import Attachment, Body, Forwarded
+from mailpoller.core.contents import Calendar
 from mailpoller.core.removal import Removal
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.testing.builders import plain, with_attachment
@@ -73,6 +74,27 @@ def test_what_lies_in_a_removed_box_or_message_is_removed_with_it() -> None:
     assert (number, body.forwarded and body.forwarded.attachments[0].removed) == (1, True)
     body, number = Removal(every=True).applied(Body("", "", (mail,), forwarded=inner))
     assert (number, body.forwarded and body.forwarded.text) == (2, "secret")
+
+
+def test_what_lies_in_further_messages_is_removed_with_them() -> None:
+    mail = attached("m.eml", "message/rfc822")
+    box = attached("winmail.dat", "application/ms-tnef", within="message")
+    each = (mail, attached("own.doc", within="tnef"), box, attached("x.doc", within="message"))
+    body, _ = strip("message/rfc822").applied(Body("", "", each))
+    assert [one.removed for one in body.attachments] == [True, False, True, True]
+    body, _ = strip("application/ms-tnef").applied(Body("", "", each))
+    assert [one.removed for one in body.attachments] == [False, False, True, True]
+
+
+def test_what_lies_in_a_removed_box_of_a_forwarded_message_is_removed_with_it() -> None:
+    box = (attached("winmail.dat", "application/ms-tnef"), attached("x.doc", within="tnef"))
+    ics = attached("i.ics", "text/calendar")
+    inner = Forwarded((), None, "", "", "", (*box, ics), Calendar(uid="u"))
+    body, number = strip("application/ms-tnef").applied(Body("", "", (), forwarded=inner))
+    assert body.forwarded is not None and body.forwarded.calendar is not None
+    assert (number, [one.removed for one in body.forwarded.attachments]) == (2, [True, True, False])
+    body, number = strip("text/calendar").applied(Body("", "", (), forwarded=inner))
+    assert (number, body.forwarded and body.forwarded.calendar) == (1, None)
 
 
 @pytest.mark.parametrize("written", ["exe", "*.exe", "image", "image/", "*/*", ".a b", "", "Macros!"])

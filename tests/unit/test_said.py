@@ -204,6 +204,7 @@ def test_message_forwarded_within_the_text_is_opened(above: str):
         "text": "It is\nbroken.",
         "html": "",
         "attachments": [],
+        "calendar": None,
     }
 
 

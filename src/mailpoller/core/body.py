@@ -18,10 +18,10 @@ class Attachment:
 
     ``size`` and ``sha256`` (hex) are of the decoded octets. ``start`` and ``end`` bound the still encoded body in
     the raw octets, ``encoding`` is its Content-Transfer-Encoding, so that it can be cut out without a second parse.
-    ``within``: ``tnef`` if it lies inside of such an attachment, where no offsets lead; else "". ``detected_type``:
-    what its octets are of, "" if they have no signature. ``macros``: it holds programs that run when it is opened.
-    ``encrypted``: it cannot be read without a key. All three are told without unpacking anything. ``removed``: its
-    octets are in the quarantine alone.
+    ``within``: ``tnef`` if it lies inside of such an attachment, where no offsets lead; ``message`` if it is one of a
+    message that is an attachment; else "". ``detected_type``: what its octets are of, "" if they have no signature.
+    ``macros``: it holds programs that run when it is opened. ``encrypted``: it cannot be read without a key. All three
+    are told without unpacking anything. ``removed``: its octets are in the quarantine alone.
     """
 
     name: str
@@ -44,7 +44,8 @@ class Attachment:
 class Forwarded:
     """A message within the message (``message/rfc822``), as far as a person would look at it; dates are aware.
 
-    The offsets of its attachments are those of the raw octets, or 0 if it was encoded as a whole.
+    The offsets of its attachments are those of the raw octets, or 0 if it was encoded as a whole. ``attachments`` and
+    ``calendar`` are also those of the messages within it.
     """
 
     from_: tuple[Address, ...]
@@ -53,6 +54,17 @@ class Forwarded:
     text: str
     html: str
     attachments: tuple[Attachment, ...]
+    calendar: Calendar | None = None
+
+    def opened(self, contents: Contents) -> Forwarded:
+        """This message with what was found in its closed parts, and in messages within it."""
+        own = "" if self.text.strip() or self.html.strip() else contents.text
+        return replace(
+            self,
+            text=own or self.text,
+            attachments=(*self.attachments, *contents.attachments),
+            calendar=contents.calendar,
+        )
 
 
 @record
@@ -106,19 +118,26 @@ class Body:
             report=contents.report,
             calendar=contents.calendar,
             attachments=(*self.attachments, *contents.attachments),
+            forwarded=self._forwarded(contents),
             undone=(*self.undone, *undone),
         )
+
+    def _forwarded(self, contents: Contents) -> Forwarded | None:
+        within = contents.forwarded
+        return self.forwarded if self.forwarded is None or within is None else self.forwarded.opened(within)
 
 
 @record
 class Contents:
-    """What readers found in the parts that a body left closed, and what they could not do."""
+    """What readers found in the parts that a body left closed, and what they could not do. ``forwarded``: what they
+    found in the message of that name."""
 
     report: Report | None = None
     calendar: Calendar | None = None
     attachments: tuple[Attachment, ...] = ()
     text: str = ""
     undone: tuple[Undone, ...] = ()
+    forwarded: Contents | None = None
 
     @classmethod
     def unread(cls, closed: Sequence[str], why: str) -> Contents:

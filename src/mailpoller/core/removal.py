@@ -38,9 +38,8 @@ class Removal:
     def applied(self, body: Body) -> tuple[Body, int]:
         """The body without what is removed, and how many attachments that are. They are still told of, by name, size
         and digest, as ``removed``; what was read out of them is not."""
-        boxed = any(one.content_type.lower() in _CONTAINERS and self.takes(one) for one in body.attachments)
-        kept = tuple(self._without(one, boxed and bool(one.within)) for one in body.attachments)
-        gone = {one.content_type.lower() for one in kept if one.removed}
+        kept = self._left(body.attachments)
+        gone = _gone(kept)
         forwarded = body.forwarded
         if forwarded is not None:
             # A message that was forwarded within the text is none of the attachments, and has none.
@@ -52,7 +51,19 @@ class Removal:
         return replace(body, attachments=kept, forwarded=forwarded, calendar=calendar), number
 
     def _inside(self, forwarded: Forwarded) -> Forwarded:
-        return replace(forwarded, attachments=tuple(self._without(one, False) for one in forwarded.attachments))
+        kept = self._left(forwarded.attachments)
+        calendar = None if "text/calendar" in _gone(kept) and not self.every else forwarded.calendar
+        return replace(forwarded, attachments=kept, calendar=calendar)
+
+    def _left(self, attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+        """All of them, those removed that are taken or lie in what is."""
+        boxes = [one for one in attachments if one.content_type.lower() in _CONTAINERS | _MESSAGES and self.takes(one)]
+        boxed = {one.within or ("message" if one.content_type.lower() in _MESSAGES else "tnef") for one in boxes}
+        return tuple(self._without(one, one.within in boxed) for one in attachments)
 
     def _without(self, one: Attachment, boxed: bool) -> Attachment:
         return replace(one, removed=True, start=0, end=0) if boxed or self.takes(one) else one
+
+
+def _gone(kept: tuple[Attachment, ...]) -> set[str]:
+    return {one.content_type.lower() for one in kept if one.removed}

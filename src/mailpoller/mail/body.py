@@ -11,7 +11,8 @@ from mailpoller.core.spool import Block
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.attachment import attachment_of, shown_in
 from mailpoller.mail.charset import decode
-from mailpoller.mail.contents.kinds import kind_of
+from mailpoller.mail.contents.kinds import MESSAGES as INNER
+from mailpoller.mail.contents.kinds import REPORT, kind_of
 from mailpoller.mail.date import read_date
 from mailpoller.mail.embedded import embedded, without
 from mailpoller.mail.header import read_header
@@ -31,7 +32,8 @@ TEXT_CUT = "text-cut"
 NUL = "nul"
 """Defect: a NUL in the text; it was replaced, since many databases and programs cannot hold one."""
 
-_MESSAGES = frozenset(("message/rfc822", "message/global"))
+MESSAGES = frozenset(("message/rfc822", "message/global"))
+"""Types of parts that are messages."""
 _AS_IT_IS = frozenset(("", "7bit", "8bit", "binary"))
 _TEXT_FOR_PROGRAMS = frozenset(
     ("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory", "text/csv", "text/css",
@@ -191,14 +193,16 @@ class _Reader:
         self.texts[kind].append(text)
 
     def other(self, part: Part) -> None:
-        if self.own and (kind := kind_of(part)):
+        if (kind := kind_of(part)) and (self.own or kind != REPORT):
             self.closed[kind] = None
         part = self.really(part)
         attachment = self.attached(self.octets, part, outer=self.outer)
         if part.content_type == "application/pgp-encrypted":
             self.encryption = "pgp"
-        if part.content_type in _MESSAGES and self.forwarded is None and not self.depth and part.within != "report":
+        if part.content_type in MESSAGES and self.forwarded is None and not self.depth and part.within != "report":
             self.forwarded = self.opened(part, attachment.size)
+        elif part.content_type in MESSAGES and part.within != "report":
+            self.closed[INNER] = None
         elif is_cms(part.content_type, part.name) and self.depth < _DEEPEST and not self.unwrapped:
             self.unwrapped = True
             self.unwrap(part, attachment.size)
@@ -241,6 +245,7 @@ class _Reader:
         body = reader.read(*scan(octets, header.body, end, content_fields(header.fields)))
         self.defects += (*header.defects, *body.defects)
         self.undone += body.undone
+        self.closed.update(dict.fromkeys(body.closed))
         values = {name.lower(): value for name, value in reversed(header.fields)}
         return Forwarded(
             from_=parse_addresses(values.get("from", ""))[0],
@@ -273,6 +278,15 @@ class _Reader:
         reader.take(*scan(content, header.body, len(content), content_fields(header.fields)))
         self.defects += (*header.defects, *reader.defects)
         self.undone += reader.undone
+
+
+def attachments_of(octets: Block, start: int, end: int, *, outer: bool) -> list[Attachment]:
+    """The attachments of a message within a message; what it holds in turn is one of them. ``outer``: its octets are
+    the raw ones."""
+    header = read_header(octets, start, end, top=True)
+    reader = _Reader(octets, 1, outer=outer)
+    reader.take(*scan(octets, header.body, end, content_fields(header.fields)))
+    return reader.attachments
 
 
 def content_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -228,6 +228,7 @@ def _forwarded(inner: Forwarded) -> dict[str, Any]:
         "text": inner.text,
         "html": inner.html,
         "attachments": inner.attachments,
+        "calendar": inner.calendar,
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mailpoller.mail.structure import Part
 
-REPORT, CALENDAR, TNEF = "report", "calendar", "tnef"
-KINDS = (REPORT, CALENDAR, TNEF)
-"""What there are readers for."""
+REPORT, CALENDAR, TNEF, MESSAGES = "report", "calendar", "tnef", "messages"
+KINDS = (REPORT, CALENDAR, TNEF, MESSAGES)
+"""What there are readers for. ``messages``: those within a message that are not its body's forwarded one."""
 
 FAILED = "failed"
 """Why a part stays closed whose reader has a bug."""

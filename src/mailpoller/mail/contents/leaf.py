@@ -15,14 +15,14 @@ class Leaf:
     """A part that is decoded when somebody asks."""
 
     def __init__(self, octets: Block, part: Part) -> None:
-        self._octets = octets
+        self.held = octets
         self.part = part
 
     def octets(self, most: int = LARGEST) -> bytes:
         """All of them. Raises :class:`~mailpoller.mail.contents.unpack.Closed` if there are more than ``most``."""
         held: list[bytes] = []
         size = 0
-        for piece in decoded(self._octets, self.part.start, self.part.end, self.part.encoding, []):
+        for piece in decoded(self.held, self.part.start, self.part.end, self.part.encoding, []):
             held.append(piece)
             size += len(piece)
             if size > most:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from mailpoller.core.body import Attachment, Contents, Undone
 from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.message import Message
-from mailpoller.core.spool import Block
-from mailpoller.mail.body import content_fields
 from mailpoller.mail.contents import kinds
 from mailpoller.mail.contents.calendar import CONSIDERED, read_calendar
+from mailpoller.mail.contents.inner import Inner, leaves_of, messages_within
 from mailpoller.mail.contents.leaf import Leaf
 from mailpoller.mail.contents.reports import read_report
 from mailpoller.mail.contents.tnef import read_tnef
 from mailpoller.mail.contents.unpack import Closed
-from mailpoller.mail.header import read_header
 from mailpoller.mail.parser import with_line_feeds
-from mailpoller.mail.signed import is_cms, unwrap
-from mailpoller.mail.structure import scan
 
 _TRIED = 5
 """Parts of one kind that are opened."""
@@ -31,15 +27,44 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
 
     Never raises but MemoryError; bounded in time and memory.
     """
-    leaves = _leaves(with_line_feeds(message.raw.octets.view()), top=True)
+    octets = with_line_feeds(message.raw.octets.view())
+    leaves = leaves_of(octets, 0, len(octets), top=True)
+    readers: list[tuple[str, _Read]] = [(kinds.CALENDAR, _calendar), (kinds.TNEF, _tnef)]
+    if message.classification.kind == kinds.REPORT:
+        readers.insert(0, (kinds.REPORT, _report))
+    found = _found_in(leaves, [one for one in readers if one[0] in wanted])
+    own = Contents(found.report, found.calendar, tuple(found.attachments), found.text, tuple(found.undone))
+    if all(kind == kinds.REPORT for kind in wanted):
+        return own
+    try:
+        first, others = messages_within(leaves, octets)
+        forwarded = _within(first)
+        beside = _within(others)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # a bug of ours is no reason to lose what stands outside
+        return replace(own, undone=(*own.undone, Undone(kinds.MESSAGES, kinds.FAILED)))
+    why = (Undone(kinds.MESSAGES, word) for word in (*first.why, *others.why))
+    undone = tuple(dict.fromkeys((*own.undone, *forwarded.undone, *beside.undone, *why)))
+    return replace(
+        own,
+        attachments=(*own.attachments, *(replace(one, within="message") for one in beside.attachments)),
+        undone=undone,
+        forwarded=replace(forwarded, undone=()),
+    )
+
+
+def _within(inner: Inner) -> Contents:
+    """What is in messages within the mail."""
+    found = _found_in(inner.leaves, [(kinds.CALENDAR, _calendar), (kinds.TNEF, _tnef)])
+    attachments = [replace(one, within="message") for one in inner.attachments] + found.attachments
+    return Contents(None, found.calendar, tuple(attachments), found.text, tuple(found.undone))
+
+
+def _found_in(leaves: Sequence[Leaf], readers: Iterable[tuple[str, _Read]]) -> _Found:
+    """What these readers find, each in the parts of its kind."""
     found = _Found()
-    for kind, read in (
-        (kinds.REPORT, _report),
-        (kinds.CALENDAR, _calendar),
-        (kinds.TNEF, _tnef),
-    ):
-        if kind not in wanted or (kind == kinds.REPORT and message.classification.kind != kinds.REPORT):
-            continue
+    for kind, read in readers:
         try:
             why = read([leaf for leaf in leaves if kinds.kind_of(leaf.part) == kind], found)
         except (MemoryError, RecursionError):
@@ -47,22 +72,7 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
         except Exception:  # a bug of one reader's is no reason to lose what the others find
             why = [kinds.FAILED]
         found.undone += [Undone(kind, word) for word in why]
-    return Contents(found.report, found.calendar, tuple(found.attachments), found.text, tuple(found.undone))
-
-
-def _leaves(octets: Block, *, top: bool) -> list[Leaf]:
-    """The parts of a message, and those that lie in its first opaque signature, as a body is read, too."""
-    header = read_header(octets, 0, len(octets), top=top)
-    parts, _ = scan(octets, header.body, len(octets), content_fields(header.fields))
-    leaves = [Leaf(octets, part) for part in parts]
-    signed = next((leaf for leaf in leaves if is_cms(leaf.part.content_type, leaf.part.name)), None) if top else None
-    if signed is not None:
-        try:
-            content = unwrap(signed.octets())
-        except Closed:
-            content = None
-        leaves += _leaves(content, top=False) if content is not None else []
-    return leaves
+    return found
 
 
 @dataclass(slots=True)
@@ -72,6 +82,9 @@ class _Found:
     attachments: list[Attachment] = field(default_factory=list)
     text: str = ""
     undone: list[Undone] = field(default_factory=list)
+
+
+_Read = Callable[[Sequence[Leaf], _Found], Iterable[str]]
 
 
 def _report(leaves: Sequence[Leaf], found: _Found) -> Iterable[str]:
