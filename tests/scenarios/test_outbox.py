@@ -76,6 +76,18 @@ def test_a_mailbox_that_is_not_polled_is_answered_from(tmp_path: Path) -> None:
     assert ask(site, "outbox", "show", "0000").code == 66
 
 
+def test_a_key_that_stands_in_the_entry_is_the_one_by_which_a_repeat_is_known(tmp_path: Path) -> None:
+    site = desk(tmp_path, free_port())
+    with site.run() as daemon:
+        daemon.until_said("service.started")
+        said = [ask(site, "send", "--json", stdin={**ENTRY, "key": "order-17"}).json for _ in range(2)]
+        assert [one["repeated"] for one in said] == [False, True]
+        assert len({one["id"] for one in said}) == 1
+        other = ask(site, "send", "--json", "--key", "order-18", stdin={**ENTRY, "key": "order-17"}).json
+        assert other["id"] != said[0]["id"]  # what is said beside an entry overrules it
+        assert ask(site, "send", stdin={**ENTRY, "key": ["order-17"]}).code == 65
+
+
 def test_without_a_service_nothing_is_accepted(tmp_path: Path) -> None:
     said = ask(desk(tmp_path, 1), "send", stdin=ENTRY)
     assert (said.code, said.out) == (75, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 from uuid import uuid4
@@ -28,7 +29,8 @@ def send(
         str,
         typer.Option(
             "--key",
-            help="What is handed in twice under one key is accepted once. Kept 180 days. Without it one is made.",
+            help="What is handed in twice under one key is accepted once. Kept 180 days. Without one here and in "
+            "the JSON one is made.",
         ),
     ] = "",
     intake: Annotated[str, typer.Option("--intake", metavar="NAME", help="If there are several.")] = "",
@@ -60,15 +62,27 @@ def send(
             "department": department,
             "mailbox": mailbox,
             "conversation": conversation,
-            "key": key or uuid4().hex,  # nobody may know whether it was accepted, and then it must not go twice
         }
         form = "entry" if octets.lstrip()[:1] == b"{" else "mail"
+        if not (key or (form == "entry" and _says_its_key(octets))):
+            key = uuid4().hex  # nobody may know whether it was accepted, and then it must not go twice
+        choices["key"] = key
         request = {"do": "send", "form": form, "intake": intake, "choices": choices}
         try:
             answer = ask(found, request, seconds=60, body=octets)
         except TransientError as error:
-            raise TransientError(f"{error}. Under one key it is accepted once: --key {choices['key']}") from None
+            which = f": --key {key}" if key else ", and it says one"
+            raise TransientError(f"{error}. Under one key it is accepted once{which}") from None
         if as_json:
             print_json(answer)
         else:
             typer.echo(answer["id"])
+
+
+def _says_its_key(octets: bytes) -> bool:
+    """An entry in JSON that says by what a repeat of it is known. What is none is refused by the daemon."""
+    try:
+        said = json.loads(octets)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and bool(said.get("key"))
