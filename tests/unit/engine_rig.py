@@ -33,6 +33,7 @@ from mailpoller.engine.health import Health
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.pipeline import ConversationFinder, Pipeline
 from mailpoller.engine.queues import Queue
+from mailpoller.mail.understand.arrival import Arrival
 from mailpoller.testing.builders import plain
 from mailpoller.testing.fake_mailbox import FakeMailbox
 from mailpoller.testing.fake_sink import FakeSink
@@ -101,6 +102,7 @@ class Rig:
         kind: type[SourceConfig] = SourceConfig,
         conversations: ConversationFinder | None = None,
         scope: Scope = "mailbox",
+        arrival: Arrival | None = None,
         **config: Any,
     ) -> None:
         self.name = name
@@ -139,6 +141,7 @@ class Rig:
             conversations=conversations,
             brake=brake_of(self.config),
             removal=self.config.removal(),
+            arrival=arrival,
         )
         parts = self.fleet.add_mailbox(MailboxPlan(name, self.config, pipeline, reachable=reachable, scope=scope))
         self.watcher, self.runner, self.judge = parts.watcher, parts.runner, parts.judge

@@ -8,15 +8,23 @@ from mailpoller.config import Config
 from mailpoller.config.model import IntakeConfig
 from mailpoller.config.sections import INTAKES, OUTBOX
 from mailpoller.core.intake_config import IntakeSettings
+from mailpoller.core.own_address import reply_charset
+from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.acknowledger import Acknowledged
-from mailpoller.engine.senders import Answering, Identity, Intake, Senders
+from mailpoller.engine.senders import Alias, Answering, Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
 
 
 def senders_of(config: Config) -> Senders:
     """Identities, mailboxes that can be answered from (also those that are not polled), departments and intakes."""
     mailboxes = {
-        name: Answering(block.outgoing or "", tuple(block.departments), block.reply_charset(), block.outbound())
+        name: Answering(
+            block.outgoing or "",
+            tuple(block.departments),
+            block.reply_charset(),
+            block.outbound(),
+            _by_address(block),
+        )
         for name, block in config.mailboxes.items()
         if name not in config.incomplete
     }
@@ -26,7 +34,8 @@ def senders_of(config: Config) -> Senders:
     for name, one in mailboxes.items():
         if not one.identity and name in config.wrong:
             continue  # whom its answers are from cannot be told
-        holding[one.identity].update(one.departments)
+        for identity in one.identities:
+            holding[identity].update(one.departments)
         for department in one.departments:
             serving[department].add(one.identity)
             served_by[department].append(name)
@@ -47,6 +56,16 @@ def senders_of(config: Config) -> Senders:
         {name: _intake(name, block) for name, block in config.of(INTAKES).items()},
         default_mailboxes,
     )
+
+
+def _by_address(block: SourceConfig) -> dict[str, Alias]:
+    return {
+        address: Alias(
+            one.outgoing or block.outgoing or "",
+            block.reply_charset() if one.charset is None else reply_charset(one.charset),
+        )
+        for address, one in block.answered_by_address().items()
+    }
 
 
 def _intake(name: str, block: IntakeSettings) -> Intake:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -63,8 +63,8 @@ def _mailbox(config: Config, name: str, mailbox: SourceConfig) -> Iterator[Probl
         )
 
 
-def _addresses(mailbox: SourceConfig) -> list[str]:
-    return [mailbox.address] if isinstance(mailbox.address, str) else mailbox.address or []
+def _addresses(mailbox: SourceConfig) -> Sequence[str]:
+    return mailbox.own_addresses() if mailbox.address is not None else []
 
 
 def _watermarks(config: Config) -> Iterator[Problem]:

@@ -181,7 +181,8 @@ class Outcome:
     belongs there too.
     The rest serves ``trace``: ``rules`` that matched, ``sender``, ``message_id``, ``repeat_of`` (the mid of an
     earlier message with equal octets). ``acknowledgement``: what is owed to its sender from this commit on.
-    ``bounce``: what it tells of a mail that may be one of ours, and will not arrive.
+    ``bounce``: what it tells of a mail that may be one of ours, and will not arrive. ``delivered_to``: the mailbox's
+    address that it came to, where its answers depend on that; else "".
     """
 
     claim: Claim
@@ -200,6 +201,7 @@ class Outcome:
     conversation: str | None = None
     acknowledgement: Acknowledgement | None = None
     bounce: Bounce | None = None
+    delivered_to: str = ""
 
 
 @final

@@ -33,10 +33,11 @@ from mailpoller.core.literals import (
     Size,
 )
 from mailpoller.core.message import Account
+from mailpoller.core.own_address import Charset, OwnAddress, reply_charset
 from mailpoller.core.policy import POLICIES, Policy, PolicyWord
 from mailpoller.core.ports import Source
 from mailpoller.core.removal import Removal
-from mailpoller.core.reply_charset import PRESETS, Euro, Preset, Replies, ReplyCharset, WrittenCharset
+from mailpoller.core.reply_charset import Preset, ReplyCharset
 from mailpoller.core.standing import ROOT, Department, Standing
 
 _STRIPPED = r"^([A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\*)|\.[^\s/\\]+|macros|encrypted)$"
@@ -152,19 +153,6 @@ class AuthenticationConfig(Block):
         return Trust(frozenset(one.lower() for one in self.trusted))
 
 
-class Charset(Block):
-    """In what charset answers are written; what it does not hold is written in a larger one, in the end in UTF-8."""
-
-    default: WrittenCharset = "utf-8"
-    """The charset of this mailbox's customers."""
-    replies: Replies = "choose"
-    """``choose``: the first that holds the answer of US-ASCII, the charset of the message that is answered, and
-    ``default``. ``incoming`` and ``default``: that one, if it holds it."""
-    euro: Euro = "ignore"
-    """Where the charset lacks that sign and nothing else: ISO-8859-15, UTF-8, the text EUR, or what holds for any other
-    character."""
-
-
 class SourceConfig(Component):
     """A mailbox: one configured account with one or more folders."""
 
@@ -179,8 +167,9 @@ class SourceConfig(Component):
     """Copy the settings of another mailbox; what is said here overrules them."""
     formerly: str | None = None
     """The mailbox's earlier name: its ledger rows are taken over."""
-    address: str | list[str] | None = None
-    """The mailbox's own mail addresses, as they stand in To and Cc: the principal one first, then its aliases."""
+    address: str | list[str | OwnAddress] | None = None
+    """The mailbox's own mail addresses, as they stand in To and Cc: the principal one first, then its aliases. One that
+    is answered from by another outgoing, or in another charset: ``{address: sales@example.com, outgoing: sales}``."""
     authentication: AuthenticationConfig | None = None
     """Whose ``Authentication-Results`` (SPF, DKIM, DMARC) are believed: ``{trusted: [mx.example.com]}``. Left out it is
     the server of Gmail or Microsoft 365 where the mailbox is there, and nobody's elsewhere."""
@@ -292,7 +281,8 @@ class SourceConfig(Component):
     def own_addresses(self) -> Sequence[str]:
         """The mailbox's addresses, as far as its keys tell: those of ``address``, else the login if it is one."""
         if self.address is not None:
-            return [self.address] if isinstance(self.address, str) else self.address
+            written = [self.address] if isinstance(self.address, str) else self.address
+            return [one.address if isinstance(one, OwnAddress) else one for one in written]
         account = self.polled_account()
         return [account.user] if account is not None and "@" in account.user else []
 
@@ -307,9 +297,13 @@ class SourceConfig(Component):
 
     def reply_charset(self) -> ReplyCharset | None:
         """In what answers are written; None: UTF-8."""
-        if isinstance(self.charset, Charset):
-            return ReplyCharset(self.charset.default, self.charset.replies, self.charset.euro)
-        return None if self.charset is None else PRESETS[self.charset]
+        return reply_charset(self.charset)
+
+    def answered_by_address(self) -> Mapping[str, OwnAddress]:
+        """Of the addresses that are answered from in a way of their own, by address in small letters."""
+        written = self.address if isinstance(self.address, list) else []
+        found = {one.address.casefold(): one for one in written if isinstance(one, OwnAddress)}
+        return {address: one for address, one in found.items() if one.outgoing or one.charset is not None}
 
     def standing(self) -> Standing:
         """What its messages are told to be by where they came to."""

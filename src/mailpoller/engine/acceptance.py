@@ -134,8 +134,10 @@ class Acceptance:
             return _same(earlier, entry), True
         story = await self._answered(choices["reply_to"]) if choices.get("reply_to") else None
         mailbox = choices.get("mailbox") or (story.mailbox if story is not None else "")
+        delivered_to = self._came_to(story, mailbox) if story is not None else ""
         identity = self.senders.chosen(
             intake,
+            delivered_to=delivered_to,
             identity=choices.get("identity", ""),
             department=choices.get("department", ""),
             mailbox=mailbox,
@@ -153,7 +155,7 @@ class Acceptance:
         if letter.in_reply_to or letter.references:
             letter = replace(letter, subject=once_answered(letter.subject))
 
-        charset = self.senders.charset(identity.name, mailbox)
+        charset = self.senders.charset(identity.name, mailbox, delivered_to)
 
         def make() -> tuple[bytes, bytes]:
             octets = (
@@ -277,6 +279,16 @@ class Acceptance:
             # A queue has it a moment before the ledger knows whose it is, and a program may be faster than that.
             raise EntryPutOff("this message is not settled yet; hand the answer in again in a moment")
         return found[0]
+
+    def _came_to(self, story: Story, mailbox: str) -> str:
+        """The address of this mailbox that the message came to, as far as its answers depend on that."""
+        answering = self.senders.mailboxes.get(mailbox)
+        if answering is None or not answering.by_address or self.senders.mailboxes.get(story.mailbox) is not answering:
+            return ""
+        if story.state != "settled" and not story.delivered_to:
+            # Told with its outcome: until then nobody knows in whose name it is to be answered.
+            raise EntryPutOff("this message is not settled yet; hand the answer in again in a moment")
+        return story.delivered_to
 
 
 def _admit(intake: Intake, peer: str) -> None:

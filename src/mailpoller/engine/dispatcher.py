@@ -55,6 +55,7 @@ class Dispatcher:
         clock: Clock,
     ) -> None:
         self._config = config
+        self._by_address = bool(config.answered_by_address())
         self._standing = config.standing()
         self._queues = queues
         self._clock = clock
@@ -282,6 +283,7 @@ class Dispatcher:
             conversation=told(message),
             bounce=found.bounce if (found := message.classification).subclass == "hard" else None,
             acknowledgement=judged.acknowledgement if kind == "delivered" else None,
+            delivered_to=(message.delivered_to or "") if self._by_address else "",
         )
 
     def gone(self, claim: Claim) -> Outcome:

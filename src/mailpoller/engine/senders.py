@@ -50,14 +50,33 @@ class Intake:
 
 
 @record
+class Alias:
+    """An address of a mailbox: by which identity and in which charset what came to it is answered."""
+
+    identity: str
+    charset: ReplyCharset | None = None
+
+
+@record
 class Answering:
     """A mailbox that can be answered from: by which identity, for which departments, in which charset (None: UTF-8),
-    and with which attachments (None: without)."""
+    and with which attachments (None: without). ``by_address``: how what came to one of its addresses, in small
+    letters, is answered otherwise."""
 
     identity: str
     departments: tuple[str, ...]
     charset: ReplyCharset | None = None
     enclosures: Enclosures | None = None
+    by_address: Mapping[str, Alias] = field(default_factory=dict)
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """All of its own."""
+        return frozenset((self.identity, *(one.identity for one in self.by_address.values())))
+
+    def at(self, address: str) -> Alias:
+        """How what came to this address is answered; the mailbox's own way for any that has none."""
+        return self.by_address.get(address.casefold()) or Alias(self.identity, self.charset)
 
 
 @record
@@ -86,16 +105,24 @@ class Senders:
         """True if this intake is told what became of its mail."""
         return (found := self.intakes.get(intake)) is not None and bool(found.events)
 
-    def chosen(self, intake: Intake, *, identity: str, department: str, mailbox: str) -> Identity:
-        """Whom an entry is from: by name, else the mailbox's, else the department's, else that of the intake's only
-        department. Raises :class:`EntryRefused` for whatever the intake may not use."""
+    def chosen(
+        self, intake: Intake, *, identity: str, department: str, mailbox: str, delivered_to: str = ""
+    ) -> Identity:
+        """Whom an entry is from: by name, else that of the mailbox's address ``delivered_to``, else the mailbox's,
+        else the department's, else that of the intake's only department. Raises :class:`EntryRefused` for whatever the
+        intake may not use."""
         allowed = set(intake.departments)
         if department:
             if department not in allowed:
                 raise EntryRefused("this intake may not send for that department")
             allowed = {department}
-        answering = self._answering(mailbox, allowed) if mailbox else None
-        name = identity or (answering.identity if answering is not None else "")
+        name = identity
+        if mailbox:
+            answering = self._answering(mailbox, allowed)
+            own = answering.at(delivered_to).identity
+            if not own:
+                raise EntryRefused("that mailbox has no outgoing, so it cannot be answered from")
+            name = name or own
         if not name:
             only = department or (intake.departments[0] if len(intake.departments) == 1 else "")
             name = self.defaults.get(only, "")
@@ -106,11 +133,13 @@ class Senders:
             raise EntryRefused("this intake may not send by that identity: none of its departments holds it")
         return found
 
-    def charset(self, identity: str, mailbox: str) -> ReplyCharset | None:
-        """Of the mailbox; without one, of the first mailbox whose outgoing it is."""
+    def charset(self, identity: str, mailbox: str, delivered_to: str = "") -> ReplyCharset | None:
+        """Of the mailbox's address; without a mailbox, of the first one or the first address whose outgoing it is."""
         if mailbox:
-            return self.mailboxes[mailbox].charset
-        return next((one.charset for one in self.mailboxes.values() if one.identity == identity), None)
+            return self.mailboxes[mailbox].at(delivered_to).charset
+        own = [one.at("") for one in self.mailboxes.values()]
+        own += [alias for one in self.mailboxes.values() for alias in one.by_address.values()]
+        return next((one.charset for one in own if one.identity == identity), None)
 
     def objection(
         self, intake: Intake, identity: Identity, department: str, mailbox: str, attachments: Collection[Attachment]
@@ -119,7 +148,7 @@ class Senders:
         where there is none, or where the identity is not its own, the default mailboxes of all departments that the
         identity may be used for here."""
         asked = [mailbox] if mailbox else []
-        if not mailbox or self.mailboxes[mailbox].identity != identity.name:
+        if not mailbox or identity.name not in self.mailboxes[mailbox].identities:
             allowed = {department} if department else set(intake.departments)
             for one in sorted(identity.departments & allowed):
                 if one not in self.default_mailboxes:
@@ -137,6 +166,4 @@ class Senders:
         found = self.mailboxes.get(mailbox)
         if found is None or not allowed.intersection(found.departments):
             raise EntryRefused("this intake may not answer for that mailbox: it serves none of its departments")
-        if not found.identity:
-            raise EntryRefused("that mailbox has no outgoing, so it cannot be answered from")
         return found

@@ -79,7 +79,8 @@ class FormerOutcome:
 @record
 class Story:
     """One message as the ledger knows it, for ``mailpoller trace``. Instants are aware, absent ones None.
-    ``former``: its earlier outcomes, oldest first, of those that are kept."""
+    ``former``: its earlier outcomes, oldest first, of those that are kept. ``delivered_to``: see
+    :class:`~mailpoller.core.delivery.Outcome`."""
 
     mid: str
     mailbox: str
@@ -105,6 +106,7 @@ class Story:
     settled_at: datetime | None
     disposed_at: datetime | None
     former: Sequence[FormerOutcome] = ()
+    delivered_to: str = ""
 
 
 @record

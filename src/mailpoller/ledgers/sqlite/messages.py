@@ -69,6 +69,8 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
     told = [(*key, clean(one.conversation)) for key, one in outcomes if one.conversation is not None]
     if told:
         connection.execute(_CONVERSE, (document(told),))
+    if arrived := [(*key, clean(one.delivered_to)) for key, one in outcomes if one.delivered_to]:
+        connection.execute(_ARRIVED, (document(arrived),))
     if owed := [one.acknowledgement for _, one in outcomes if one.acknowledgement is not None]:
         acknowledgements.owe(connection, owed, now)
     for _, one in outcomes:
@@ -83,6 +85,13 @@ UPDATE message SET conversation = told.conversation FROM (
     SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid, json_extract(value, '$[2]') AS
         conversation FROM json_each(?1)
 ) AS told WHERE message.folder = told.folder AND message.uid = told.uid AND message.conversation IS NULL
+"""
+
+_ARRIVED = """
+UPDATE message SET delivered_to = told.address FROM (
+    SELECT json_extract(value, '$[0]') AS folder, json_extract(value, '$[1]') AS uid, json_extract(value, '$[2]') AS
+        address FROM json_each(?1)
+) AS told WHERE message.folder = told.folder AND message.uid = told.uid
 """
 
 

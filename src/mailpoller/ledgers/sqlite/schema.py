@@ -305,6 +305,11 @@ CREATE INDEX outbox_event_mail ON outbox_event (mail);
 CREATE INDEX outbox_message_id ON outbox (message_id);
 """
 
+# The mailbox's address that a message came to, where its answers depend on that.
+_DELIVERED_TO = """
+ALTER TABLE message ADD COLUMN delivered_to TEXT;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -320,6 +325,7 @@ SCHEMA = Schema(
         _LATELY,
         _ACKNOWLEDGEMENTS,
         _OUTBOX_EVENTS,
+        _DELIVERED_TO,
     ),
     works={3: shelve_all},
 )

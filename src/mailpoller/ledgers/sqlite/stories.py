@@ -36,7 +36,7 @@ _MID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 STORIES = """
 SELECT mid, mailbox, name, epoch, uid, state, outcome, reason, rules, receipts, disposition, disposition_state,
     disposition_reason, size, listed, message_id, sender, repeat_of, strikes, attempts, claimed_at, due_at, settled_at,
-    disposed_at, former
+    disposed_at, former, delivered_to
 FROM {source} JOIN folder ON folder.id = message.folder
 WHERE {where} ORDER BY coalesce(settled_at, claimed_at) DESC, claimed_at DESC LIMIT ?2
 """
@@ -141,6 +141,7 @@ def story(
     settled_at: int | None,
     disposed_at: int | None,
     former: str | None,
+    delivered_to: str | None,
 ) -> Story:
     return Story(
         mid=mid_text(mid),
@@ -168,6 +169,7 @@ def story(
         settled_at=instant_or_none(settled_at),
         disposed_at=instant_or_none(disposed_at) if disposition_state == "applied" else None,
         former=[_former(one) for one in undocument(former)] if former else (),
+        delivered_to=delivered_to or "",
     )
 
 
