@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +76,10 @@ def erase(
         told["queues"], failed = _from_queues(found, mids, dry_run=dry_run)
         told["unreached"] += failed
         if not dry_run:
-            told["quarantine"] = _from_quarantine(found, held)
+            told["quarantine"], left = _from_quarantine(found, held, partial(_held, found, address, mid))
+            if left:
+                failed.append(f"quarantine: {counted(left, 'message')} it did not give up")
+                told["unreached"].append(failed[-1])
             for begin in range(0, max(1, len(mids)), AT_ONCE):
                 some = mids[begin : begin + AT_ONCE]
                 request = {"do": "erase", "mids": some, "address": address or "", "outbox": not begin}
@@ -111,16 +115,22 @@ def _held(config: Config, address: str | None, mid: str | None) -> list[str]:
     return [str(one) for one in carry_out(config, {"do": "quarantine-ids", **which})["ids"]]
 
 
-def _from_quarantine(config: Config, ids: list[str]) -> int:
-    """Let it go: how many there were."""
+def _from_quarantine(config: Config, ids: list[str], others: Callable[[], list[str]]) -> tuple[int, int]:
+    """Let it go: how many there were, and how many are there still. ``others``: those that are there now, of which
+    the daemon tells so many at once and no more."""
     from mailpoller.cli.service import carry_out
 
     gone = 0
-    for begin in range(0, len(ids), DISCARDED):
-        some = ids[begin : begin + DISCARDED]
-        results = carry_out(config, {"do": "quarantine-discard", "ids": some})["results"]
-        gone += sum(one["outcome"] == "discarded" for one in results)
-    return gone
+    while ids:
+        before = gone
+        for begin in range(0, len(ids), DISCARDED):
+            some = ids[begin : begin + DISCARDED]
+            results = carry_out(config, {"do": "quarantine-discard", "ids": some})["results"]
+            gone += sum(one["outcome"] == "discarded" for one in results)
+        ids = others()
+        if gone == before:
+            break
+    return gone, len(ids)
 
 
 def _split(stories: list[Story]) -> tuple[list[Story], list[Story]]:
