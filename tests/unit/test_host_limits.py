@@ -188,6 +188,18 @@ def test_what_is_written_overrules_a_preset_key_by_key_and_zero_is_no_limit(tmp_
     assert limits(imap_example_com={"logins": 7})["imap.example.com"] == HostLimit(9, 7, 0)
 
 
+def test_a_host_is_limited_at_an_unusual_port_too(tmp_path: Path) -> None:
+    path = tmp_path / "mailpoller.yaml"
+    path.write_text(
+        f"hosts: {{mail.example.com: {{commands: 5}}}}\nqueues: {{q: {{type: jsonl, path: {tmp_path}/q}}}}\n"
+        f"mailboxes:\n  a: {BOX.format('mail.example.com, port: 10993')}\n"
+    )
+    config = load(path)
+    account = config.mailboxes["a"].polled_account()
+    assert account is not None
+    assert host_limits(config)[account.host].commands == 5
+
+
 @pytest.mark.parametrize("name", ["imap.example.com", "graph.microsoft.com", "10.0.0.1", "::1", "localhost"])
 def test_a_host_is_named_as_it_is_spelt_in_its_mailboxes(tmp_path: Path, name: str) -> None:
     path = tmp_path / "mailpoller.yaml"

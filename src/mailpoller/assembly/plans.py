@@ -102,6 +102,11 @@ def host_limits(config: Config) -> dict[str, HostLimit]:
     found = {host: replace(limit, connections=limit.connections or everywhere) for host, limit in known.items()}
     for host, written in (config.of(HOSTS) or {}).items():
         found[host] = written.over(found.get(host, HostLimit(connections=everywhere)))
+    accounts = (one.polled_account() for one in config.mailboxes.values())
+    for place in {account.host for account in accounts if account is not None} - found.keys():
+        # An unusual port makes it another server as far as mail is concerned, and no other host.
+        if (limit := found.get(place.rpartition(":")[0])) is not None:
+            found[place] = limit
     return found
 
 
