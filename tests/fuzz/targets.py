@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import struct
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from mailpoller.assembly.plans import Rules
 from mailpoller.config import effective, load
@@ -29,8 +31,11 @@ from mailpoller.core.spool import Octets, Spool
 from mailpoller.core.verdict import Deliver, Quarantine
 from mailpoller.engine.clock import SystemClock
 from mailpoller.mail.compose import quarantine_mail
+from mailpoller.mail.contents.compressed_rtf import unpacked_rtf
 from mailpoller.mail.contents.kinds import FAILED, KINDS
 from mailpoller.mail.contents.reader import read_contents
+from mailpoller.mail.contents.rtf import read_rtf
+from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.parser import parse
 from mailpoller.mail.understand.arrival import Arrival
@@ -128,6 +133,18 @@ WITHIN = b"From: a@example.net\r\nContent-Type: multipart/digest; boundary=b\r\n
 def within(data: bytes) -> None:
     """Messages within a message, and what is in them."""
     _opened(_message(WITHIN + data))
+
+
+def rich_text(data: bytes) -> None:
+    """The rich text of a TNEF, compressed and as it is."""
+    for octets in (b"{\\rtf1" + data, data):
+        with contextlib.suppress(Closed):
+            read_rtf(octets).text.encode("utf-8")
+    with contextlib.suppress(Closed):
+        unpacked_rtf(data)
+    head = struct.pack("<IIII", len(data) + 12, 100_000, 0x75465A4C, crc32(data, 0xFFFFFFFF) ^ 0xFFFFFFFF)
+    with contextlib.suppress(Closed):
+        unpacked_rtf(head + data)
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -312,6 +329,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "mail": mail,
     "contents": contents,
     "within": within,
+    "rich-text": rich_text,
     "text": text,
     "imap": imap_responses,
     "pop3": pop3_answers,

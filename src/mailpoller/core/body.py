@@ -62,6 +62,7 @@ class Forwarded:
         return replace(
             self,
             text=own or self.text,
+            html=contents.html if own else self.html,
             attachments=(*self.attachments, *contents.attachments),
             calendar=contents.calendar,
         )
@@ -113,7 +114,9 @@ class Body:
         return replace(
             self,
             text=own or self.text,
-            text_from="plain" if own else self.text_from,
+            html=contents.html if own else self.html,
+            text_from=("html" if contents.html else "plain") if own else self.text_from,
+            text_hidden=contents.hidden if own else self.text_hidden,
             closed=(),
             report=contents.report,
             calendar=contents.calendar,
@@ -129,8 +132,11 @@ class Body:
 
 @record
 class Contents:
-    """What readers found in the parts that a body left closed, and what they could not do. ``forwarded``: what they
-    found in the message of that name."""
+    """What readers found in the parts that a body left closed, and what they could not do.
+
+    ``forwarded``: what they found in the message of that name. ``html``: that of which ``text`` was made, "" for none;
+    ``hidden``: characters of it that nobody was to see.
+    """
 
     report: Report | None = None
     calendar: Calendar | None = None
@@ -138,6 +144,8 @@ class Contents:
     text: str = ""
     undone: tuple[Undone, ...] = ()
     forwarded: Contents | None = None
+    html: str = ""
+    hidden: int = 0
 
     @classmethod
     def unread(cls, closed: Sequence[str], why: str) -> Contents:

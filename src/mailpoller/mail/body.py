@@ -280,6 +280,12 @@ class _Reader:
         self.undone += reader.undone
 
 
+def charset_in(html: bytes) -> str:
+    """The charset that HTML names in a ``<meta>`` element; "" for none."""
+    meta = _META_CHARSET.search(html, 0, _META_CONSIDERED)
+    return "" if meta is None else meta[1].decode("ascii", "replace")
+
+
 def attachments_of(octets: Block, start: int, end: int, *, outer: bool) -> list[Attachment]:
     """The attachments of a message within a message; what it holds in turn is one of them. ``outer``: its octets are
     the raw ones."""
@@ -343,9 +349,7 @@ def _text(
         data = files(part, data)
     charset = part.charset
     if not charset and kind == "text/html":
-        meta = _META_CHARSET.search(data, 0, _META_CONSIDERED)
-        if meta is not None:
-            charset = meta[1].decode("ascii", "replace")
+        charset = charset_in(data)
     text, defect = decode(data, charset)
     if defect and part.encoding == "base64" and (plain := _never_encoded(octets, part)):
         text, defect = plain, BASE64_MALFORMED

@@ -10,12 +10,15 @@ from mailpoller.core.contents import Calendar, Report
 from mailpoller.core.message import Message
 from mailpoller.mail.contents import kinds
 from mailpoller.mail.contents.calendar import CONSIDERED, read_calendar
+from mailpoller.mail.contents.compressed_rtf import unpacked_rtf
 from mailpoller.mail.contents.inner import Inner, leaves_of, messages_within
 from mailpoller.mail.contents.leaf import Leaf
 from mailpoller.mail.contents.reports import read_report
-from mailpoller.mail.contents.tnef import read_tnef
+from mailpoller.mail.contents.rtf import read_rtf
+from mailpoller.mail.contents.tnef import Opened, read_tnef
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.parser import with_line_feeds
+from mailpoller.mail.understand.html import render
 
 _TRIED = 5
 """Parts of one kind that are opened."""
@@ -33,13 +36,13 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
     if message.classification.kind == kinds.REPORT:
         readers.insert(0, (kinds.REPORT, _report))
     found = _found_in(leaves, [one for one in readers if one[0] in wanted])
-    own = Contents(found.report, found.calendar, tuple(found.attachments), found.text, tuple(found.undone))
+    own = _contents(found, found.attachments)
     if all(kind == kinds.REPORT for kind in wanted):
         return own
     try:
         first, others = messages_within(leaves, octets)
-        forwarded = _within(first)
-        beside = _within(others)
+        forwarded = _within(first, worded=True)
+        beside = _within(others, worded=False)
     except (MemoryError, RecursionError):
         raise
     except Exception:  # a bug of ours is no reason to lose what stands outside
@@ -54,16 +57,28 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
     )
 
 
-def _within(inner: Inner) -> Contents:
+def _within(inner: Inner, *, worded: bool) -> Contents:
     """What is in messages within the mail."""
-    found = _found_in(inner.leaves, [(kinds.CALENDAR, _calendar), (kinds.TNEF, _tnef)])
+    found = _found_in(inner.leaves, [(kinds.CALENDAR, _calendar), (kinds.TNEF, _tnef)], worded=worded)
     attachments = [replace(one, within="message") for one in inner.attachments] + found.attachments
-    return Contents(None, found.calendar, tuple(attachments), found.text, tuple(found.undone))
+    return _contents(found, attachments)
 
 
-def _found_in(leaves: Sequence[Leaf], readers: Iterable[tuple[str, _Read]]) -> _Found:
+def _contents(found: _Found, attachments: Sequence[Attachment]) -> Contents:
+    return Contents(
+        found.report,
+        found.calendar,
+        tuple(attachments),
+        found.text,
+        tuple(found.undone),
+        html=found.html,
+        hidden=found.hidden,
+    )
+
+
+def _found_in(leaves: Sequence[Leaf], readers: Iterable[tuple[str, _Read]], *, worded: bool = True) -> _Found:
     """What these readers find, each in the parts of its kind."""
-    found = _Found()
+    found = _Found(worded=worded)
     for kind, read in readers:
         try:
             why = read([leaf for leaf in leaves if kinds.kind_of(leaf.part) == kind], found)
@@ -81,6 +96,9 @@ class _Found:
     calendar: Calendar | None = None
     attachments: list[Attachment] = field(default_factory=list)
     text: str = ""
+    html: str = ""
+    hidden: int = 0
+    worded: bool = True  # somebody tells its text
     undone: list[Undone] = field(default_factory=list)
 
 
@@ -106,6 +124,27 @@ def _calendar(leaves: Sequence[Leaf], found: _Found) -> Iterable[str]:
     return [why] if why and found.calendar is None else []
 
 
+def _words_of(opened: Opened, found: _Found) -> list[str]:
+    """Note the text of a TNEF, whatever it is written in; in words what keeps us from it."""
+    html = opened.html
+    found.text = opened.text
+    if not found.text and not html and opened.rich:
+        found.worded = False  # one is looked at: each may take half a second
+        try:
+            rich = read_rtf(unpacked_rtf(opened.rich))
+        except Closed:
+            return ["rich-text"]
+        if rich.kind == "plain":
+            found.text = rich.text
+        else:
+            html = rich.text
+    if not found.text and html:
+        rendered = render(html)
+        found.text, found.html, found.hidden = rendered.text, html, rendered.hidden
+        return ["too-large"] if rendered.cut else []
+    return []
+
+
 def _tnef(leaves: Sequence[Leaf], found: _Found) -> Iterable[str]:
     why: list[str] = []
     for leaf in leaves[:_TRIED]:
@@ -115,7 +154,6 @@ def _tnef(leaves: Sequence[Leaf], found: _Found) -> Iterable[str]:
             why.append(str(closed))
             continue
         found.attachments += opened.attachments
-        found.text = found.text or opened.text
-        if opened.rich and not opened.text:
-            why.append("rich-text")
+        if not found.text and found.worded:
+            why += _words_of(opened, found)
     return dict.fromkeys(why + (["too-many"] if len(leaves) > _TRIED else []))

@@ -1,6 +1,7 @@
 """TNEF, Microsoft's ``winmail.dat`` (MS-OXTNEF): its attachments, and its text where that is plain.
 
-The octets are gone through once, from the front; nothing is copied but names and text. Rich text stays closed.
+The octets are gone through once, from the front; nothing is copied but names and text. Its
+HTML and its rich text are handed on as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from mailpoller.core.body import Attachment
+from mailpoller.mail.body import charset_in
 from mailpoller.mail.charset import decode
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.filetype import Looker
@@ -22,6 +24,8 @@ ATTACHMENTS_KEPT = 500
 """Attachments of one that are told."""
 TEXT_KEPT = 1_000_000
 """Octets of its text that are kept."""
+RICH_KEPT = 4_000_000
+"""Octets of its compressed RTF that are kept."""
 
 _SIGNATURE = 0x223E9F78
 _ATTRIBUTES, _PROPERTIES = 20_000, 50_000
@@ -43,11 +47,13 @@ _VARIABLE = frozenset((_UNICODE, _STRING, _OBJECT, _BINARY))
 
 
 class Opened(NamedTuple):
-    """What is in one. ``text``: "" if it is not plain, or not there; then ``rich`` tells that there is another one."""
+    """What is in one. ``text``: "" if it is not plain, or not there; then it may be in ``html``, or in ``rich``, which
+    is compressed RTF."""
 
     attachments: tuple[Attachment, ...]
     text: str
-    rich: bool
+    html: str = ""
+    rich: bytes = b""
 
 
 def read_tnef(octets: bytes) -> Opened:
@@ -59,7 +65,8 @@ def read_tnef(octets: bytes) -> Opened:
     reader = _Reader()
     reader.read(memoryview(octets), 0)
     text = reader.text.replace("\r\n", "\n").replace("\r", "\n")
-    return Opened(tuple(reader.attachments), text, reader.rich)
+    html = reader.html.replace("\r\n", "\n").replace("\r", "\n")
+    return Opened(tuple(reader.attachments), text, html, reader.rich)
 
 
 class _Attached:
@@ -77,7 +84,8 @@ class _Reader:
     def __init__(self) -> None:
         self.attachments: list[Attachment] = []
         self.text = ""
-        self.rich = False
+        self.html = ""
+        self.rich = b""
         self.charset = "windows-1252"
         self.attributes = 0
         self.properties = 0
@@ -113,8 +121,11 @@ class _Reader:
             for key, kind, value in self.listed(data):
                 if key == _P_BODY and kind in (_UNICODE, _STRING):
                     self.text = self.words(kind, value) or self.text
-                elif key in (_P_RTF, _P_HTML):
-                    self.rich = True
+                elif key == _P_HTML and kind == _BINARY:
+                    html = bytes(value[:TEXT_KEPT])
+                    self.html = self.html or decode(html, charset_in(html) or self.charset)[0].replace("\0", "\ufffd")
+                elif key == _P_RTF and kind == _BINARY:
+                    self.rich = self.rich or bytes(value[:RICH_KEPT])
 
     def attached(self, current: _Attached, name: int, data: memoryview) -> None:
         if name == _TITLE:
