@@ -214,6 +214,10 @@ def test_attachments_stay_in_the_quarantine_until_somebody_lets_them_out(site: S
         (mid,) = held(site, "--reason", "attachments").values()
         assert mid == event["id"]
         assert whole in ask(site, "quarantine", "export", mid).out.encode()
+        # Whoever frees what was held by mistake does not mean what its queues have.
+        for verb in ("release", "retry"):
+            said = ask(site, "quarantine", verb, "--mailbox", "support")
+            assert (said.code, "left out are 1" in said.err) == (66, True)
         # Today's policy removes it again, so it stays, and nothing comes twice.
         assert ask(site, "quarantine", "retry", mid).code != 0
         assert ask(site, "quarantine", "release", mid, "--queue", "other").code == 0

@@ -198,7 +198,8 @@ def release(
     """Bring held messages to a queue without judging them. Their events say who released them.
 
     A message leaves the quarantine when the queue has it. What its mailbox holds is left alone. Exits with 65 if some
-    stay held, and says why.
+    stay held, and says why. What is held for its attachments alone has been delivered: it is meant by its mid, or by
+    --reason attachments.
 
     \b
     Examples:
@@ -231,7 +232,8 @@ def retry(
     """Judge held messages by today's rules, and do what these say: deliver, discard, or hold them further.
 
     A message leaves the quarantine when its queues have it. What its mailbox holds is left alone. Exits with 65 if
-    some stay held, and says why.
+    some stay held, and says why. What is held for its attachments alone is meant by its mid, or by --reason
+    attachments.
 
     \b
     Example:
@@ -283,6 +285,13 @@ def _act(
     """Do it to all that are meant. What comes into the quarantine meanwhile is not meant."""
     if not any(value not in (None, "") for value in wanted.values()):
         refuse("say which messages: MID, --sender, --reason, --mailbox, --older-than or --newer-than")
+    from mailpoller.core.removal import ATTACHMENTS
+
+    if what["do"] != "quarantine-discard" and not wanted["ids"] and not wanted["reason"]:
+        left = _ask(config, {"do": "quarantine-ids", **wanted, "reason": ATTACHMENTS})["ids"]
+        if left:
+            complain(f"left out are {len(left):,} that their queues have but for attachments: --reason {ATTACHMENTS}")
+        wanted = {**wanted, "but_reason": ATTACHMENTS}
     ids, shown = _all_meant(config, wanted)
     if dry_run:
         print_json({"messages": shown}) if as_json else _table(shown)

@@ -62,6 +62,8 @@ class Selection:
     mailbox: str = ""
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
+    but_reason: str = ""
+    """Those of this reason are not meant."""
 
     @property
     def everything(self) -> bool:

@@ -102,6 +102,7 @@ def selection(request: Mapping[str, Any]) -> Selection:
         mailbox=str(request.get("mailbox") or ""),
         older_than=_seconds(request.get("older_than_s")),
         newer_than=_seconds(request.get("newer_than_s")),
+        but_reason=str(request.get("but_reason") or ""),
     )
 
 

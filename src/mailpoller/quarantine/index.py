@@ -212,6 +212,8 @@ class Index:
             ask("domain = ?" if domain else "sender = ?", wanted.sender.lower().removeprefix("@"))
         if wanted.reason:
             ask("reason = ?", wanted.reason)
+        if wanted.but_reason:
+            ask("reason <> ?", wanted.but_reason)
         if wanted.mailbox:
             ask("mailbox = ?", wanted.mailbox)
         if wanted.older_than is not None:
