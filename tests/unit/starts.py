@@ -145,6 +145,8 @@ class Scan:
             yield from self._words(given.orelse, seen)
         elif isinstance(given, ast.BinOp) and isinstance(given.op, ast.Add):
             yield from self._words(given.left, seen)
+        elif isinstance(given, ast.BinOp) and isinstance(given.op, ast.Div):  # a path, by its last part
+            yield from self._words(given.right, seen)
         elif isinstance(given, ast.ListComp):
             yield from self._words(given.generators[0].iter, seen)
         elif isinstance(given, ast.Name):

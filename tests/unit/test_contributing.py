@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from mailpoller.core.seals.ledger import SealedSettlement
 from mailpoller.core.spool import Octets, Spool
 
 ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "examples" / "plugin"
 NAMES = {"The rule type": "shouting", "The queue type": "files", "The source": "drop"}
+FILES = [*(f"src/mailpoller_examples/{name}.py" for name in NAMES.values()), "tests/test_files.py"]
 
 
 def _examples() -> dict[str, str]:
@@ -78,16 +81,28 @@ def test_every_example_is_found() -> None:
     assert set(_examples()) == set(NAMES.values())
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_page_shows_the_very_files_of_the_package(file: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert f"```python\n{(PLUGIN / file).read_text('utf-8')}```\n" in page
+
+
+def test_page_shows_the_entry_points_of_the_package() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert shown in (PLUGIN / "pyproject.toml").read_text("utf-8")
+
+
 def test_examples_pass_the_strict_type_checker_and_the_linter(tmp_path: Path) -> None:
-    for name, text in _examples().items():
-        (tmp_path / f"{name}.py").write_text(text, "utf-8")
+    # They are the files of the package, whose tests are held to the same.
+    places = [str(PLUGIN / "src"), str(PLUGIN / "tests")]
     for tool in (
-        ["mypy", "--config-file", str(ROOT / "pyproject.toml")],
-        ["ruff", "check", "--config", str(ROOT / "pyproject.toml")],
+        ["mypy", "--cache-dir", str(tmp_path)],
+        ["ruff", "check"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", *tool, *map(str, sorted(tmp_path.glob("*.py")))],
-            cwd=tmp_path, capture_output=True, text=True, timeout=110,
+            [sys.executable, "-m", *tool, *places], cwd=ROOT, env={**os.environ, "MYPYPATH": places[0]},
+            capture_output=True, text=True, timeout=110,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 

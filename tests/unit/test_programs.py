@@ -66,6 +66,7 @@ def test_every_program_of_the_table_is_started_by_somebody(found: Scan) -> None:
         ("from servers import programs\nprograms.find('swaks')", "swaks"),
         ("from subprocess import run as go\ngo(['swaks'])", "swaks"),
         ("import subprocess as sp\nsp.run(['swaks'])", "swaks"),
+        ("import subprocess\ndef go(top):\n    subprocess.run([str(top / 'bin' / 'swaks'), 'x'])", "swaks"),
     ],
 )
 def test_start_of_a_program_that_the_table_lacks_is_found(text: str, program: str, tmp_path: Path) -> None:

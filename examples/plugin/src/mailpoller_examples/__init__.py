@@ -1,0 +1,1 @@
+"""A source, a queue type and a rule type of a package of their own."""
