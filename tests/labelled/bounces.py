@@ -267,6 +267,14 @@ _TEXTS = {
         "Your message\n  To:      Joe\n  Cc:      Ann\n  Subject: Your ticket 4711\n\ndid not reach:\n\n"
         "joe@example.net on Sat, 14 Mar 2026\n    unknown recipient\n",
     ),
+    "domino-malformed": (
+        {"From": "Mail Router@mx.example.net", "Subject": "Your ticket 4711"},
+        "joe@example.net\nis not listed in the directory.\n",
+    ),
+    "domino-in-brackets": (
+        {"From": "<Mail Router@mx.example.net>", "Subject": "DELIVERY FAILURE: User joe not listed"},
+        "joe@example.net\nis not listed in the directory.\n",
+    ),
     "path-of-a-daemon": (
         {"From": "IT <it@example.net>", "Return_Path": "<MAILER-DAEMON@example.net>", "Subject": "About your mail"},
         "joe@example.net\nis not here any more.\n",

@@ -40,6 +40,7 @@ _GENERATED = {
     "notified": {"Auto_Submitted": "auto-notified", "Subject": "Voice mail"},
     "odd-word": {"Auto_Submitted": "yes", "Subject": "Job done"},
     "shop": {"Auto_Submitted": "auto-generated", "From": "shop@example.org", "Subject": "Your order has been shipped"},
+    "backup": {"Auto_Submitted": "auto-generated", "Subject": "Automatic: backup finished"},
     "shop-delayed": {"Auto_Submitted": "auto-generated", "From": "noreply@example.org", "Subject": "Delivery delayed"},
     "cron": {"X_Cron_Env": "<SHELL=/bin/sh>", "From": "root@host.example.org", "Subject": "Cron <root@host> run"},
     "jira": {"X_JIRA_FingerPrint": "abc", "Auto_Submitted": "auto-generated", "Precedence": "bulk",

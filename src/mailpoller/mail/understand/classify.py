@@ -174,6 +174,8 @@ class _Case:
     def _bounce_evidence(self) -> list[str]:
         absent = bool(self.answer or self.absence)
         strong = self.having(("x-failed-recipients", "x-ms-exchange-message-is-ndr", "x-ms-embedded-report"))
+        if "from" in self.first and marks.DOMINO.match(self.value("from")) and (not absent or self.worded):
+            strong.append("from-daemon")
         path = (self.message.return_path or "").partition("@")[0].casefold().strip("\"'<> ")
         if self.local in marks.DAEMONS or self.local.startswith("microsoftexchange"):
             if not absent or self.worded:
@@ -268,6 +270,8 @@ class _Case:
             evidence.append("x-post-messageclass")
         if not to_many and marks.ANSWERING_PROGRAMS.search(self.value("x-mailer")) is not None:
             evidence.append("x-mailer")
+        if not to_many and self._by_an_inbox_rule():
+            evidence.append(marks.INBOX_RULES)
         if self._delivered_to_autoresponder():
             evidence.append("delivered-to-autoresponder")
         beside = bool(
@@ -282,12 +286,41 @@ class _Case:
                 not person and (answer == subjects.SURE or self.from_a_system or self._asked_before())
             ):
                 evidence.append("subject-absence")
+            elif not person and self._by_exchange_55():
+                evidence += ("x-mailer", "subject-absence")
         elif beside and not to_many and not self.having(marks.BULK) and self._speaks_of_absence():
             evidence.append("subject-absence")
         if not evidence:
             return None
         absent = "subject-absence" in evidence or subjects.speaks_of_absence(self.subject)
         return Classification("auto-reply", "absence" if absent else "answer", tuple(evidence))
+
+    def _by_an_inbox_rule(self) -> bool:
+        """A rule of the sender's own mailbox at Exchange wrote it, as an answer: what one passes on has the sender of
+        the original, a Resent-From, or a subject that says so."""
+        owner = self.value(marks.INBOX_RULES).strip("<> ")
+        sender = self.message.from_[0].address.casefold() if self.message.from_ else ""
+        return (
+            bool(owner)
+            and owner == sender
+            and "resent-from" not in self.first
+            and self._asked_before()
+            and not subjects.passes_on(self.subject)
+            and bool(
+                self.submitted or self.null or "rules agent" in self.value("x-ms-exchange-generated-message-source")
+            )
+        )
+
+    def _by_exchange_55(self) -> bool:
+        """``Out of Office: …`` of a server that marks its answers by nothing else. It stands in the header of people's
+        mail, too: theirs is about a day, or to several."""
+        message = self.message
+        return (
+            self.value("x-mailer").startswith(marks.EXCHANGE_55)
+            and len(message.to) == 1
+            and not message.cc
+            and subjects.is_absence_about(self.subject)
+        )
 
     def _delivered_to_autoresponder(self) -> bool:
         return "delivered-to" in self.first and any(
@@ -298,6 +331,8 @@ class _Case:
         """For what is known to be a program's: these answer ``Re: …`` too."""
         about = subjects.without_reply(self.subject)
         if subjects.is_answer(about) or subjects.is_absence(about):
+            return True
+        if self._asked_before() and subjects.is_automatic(self.subject):
             return True
         return (self.null or self.precedence in ("bulk", "junk")) and subjects.speaks_of_absence(about)
 

@@ -72,6 +72,11 @@ PERSONAL_CLIENTS = re.compile(
     r"roundcube|squirrelmail|the bat|em client|mailmate|alpine|"
     r"gnus|sylpheed|yahoomailwebservice|samsung|k-9|horde|imp h|postbox|mailspring|airmail|eudora|\bpine\b|\bfoxmail"
 )
+DOMINO = re.compile(r"[\"'<]?mail router[\"']?@")
+"""From of Domino's own reports, which is no address: ``Mail Router@mx.example.net``."""
+EXCHANGE_55 = "internet mail service (5.5."
+INBOX_RULES = "x-ms-exchange-inbox-rules-loop"
+"""Whose inbox rule wrote a mail, or passed it on."""
 ANSWERING_PROGRAMS = re.compile(r"\bvacation\b|auto-?\s?respon|auto-?\s?repl(?:y|ier)")
 CHALLENGERS = ("x-tmda-fingerprint", "x-spamarrest-info", "x-boxbe-challenge", "x-choicemail-registration-request",
                 "x-mailblock-challenge")  # fmt: skip

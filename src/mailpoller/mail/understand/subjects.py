@@ -15,6 +15,21 @@ _TAG = re.compile(
 _REPLY = re.compile(
     r"(?:re|fwd?|fw|aw|wg|sv|vs|antw|rv|res|enc|tr|i|r|odp|pd|ynt|回复|回覆|转发|答复|返信|re\[\d{1,3}\])\s?[:：]"
 )
+_ANSWERING = re.compile(
+    r"(?:re|aw|sv|vs|antw|res|ref|rif|r|odp|ynt|atb|vá|απ|回复|回覆|答复|返信|re\[\d{1,3}\])\s?[:：]"
+)
+_PREFIX = re.compile(r"\w{1,6}\s?[:：]")
+_AUTOMATIC = re.compile(
+    r"(?:automatick[ýáéya]|automati[ck]|automated|automatisch[er]?|automatique|automátic[oa]|automatic[oa]|"
+    r"automatyczn[ayie]|automatiskt?|automaattinen|automatikus|automată|автоматическ(?:ий|ое|ая|и)|автоматичен|"
+    r"автоматичн[аи]|автоматски|automātisk[ai]|automatinis|automaatne|otomatik|samodejni|avtomatski|automatski|"
+    r"αυτόματ[ηο]|自動|自动|자동|تلقائي|אוטומטי)\s?[:：]"
+)
+_DATED = re.compile(
+    r"\d|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day|\b(?:mon|tue|wed|thu|fri)\b|\b(?:jan|feb|mar|apr|may|jun|jul|aug|"
+    r"sep|oct|nov|dec)[a-z]*+\b|\b(?:today|tomorrow|tonight|next|this|week|weekend|morning|afternoon|from|until|till|"
+    r"through|holiday|holidays|vacation|leave|sick|pto)\b"
+)
 _CONSIDERED = 300
 _OPENING = frozenset(("[", "{", "*", "("))
 _BOXED = re.compile(r"[\[{(*]{1,5}([^\[\]{}()*]{3,40})[\]})*]{1,5}[\s:-]*+")
@@ -237,6 +252,23 @@ def folded(subject: str) -> str:
 def is_reply(text: str) -> bool:
     """True for ``Re:``, ``Fwd:`` and their kin: somebody, or something, answers or passes on."""
     return _REPLY.match(text) is not None
+
+
+def passes_on(text: str) -> bool:
+    """True for ``Fwd:``, and for any other short word and a colon that is not known to mark an answer."""
+    return _PREFIX.match(text) is not None and _ANSWERING.match(text) is None
+
+
+def is_automatic(text: str) -> bool:
+    """True for an adjective alone that some servers write over an answer, as in ``Automatický: …``; what else calls
+    itself so is most often a report of a machine."""
+    return _AUTOMATIC.match(text) is not None
+
+
+def is_absence_about(text: str) -> bool:
+    """True for ``Out of Office: my order``, False for ``Out of Office: Friday``, which a person announces."""
+    head, _, about = text.partition(":")
+    return head in ("out of office", "out of the office") and bool(about.strip()) and _DATED.search(about) is None
 
 
 def without_reply(text: str) -> str:
