@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 from mailpoller.core.component import Runtime
+from mailpoller.core.message import Account
 from mailpoller.core.ports import Source
 from mailpoller.testing.source_suite import MailboxUnderTest, Shown, SourceSuite
 from mailpoller_examples.drop import DropConfig
@@ -64,3 +65,17 @@ class TestDrop(SourceSuite):
     @pytest.fixture
     def mailbox(self, tmp_path: Path, runtime: Runtime) -> MailboxUnderTest:
         return DropUnderTest(tmp_path, runtime)
+
+
+def test_relative_path_is_the_same_mailbox_as_the_whole_one_and_not_that_of_another_directory(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def account(path: Path) -> Account:
+        return DropConfig(type="drop", path=path).build("box", runtime).account
+
+    monkeypatch.chdir(tmp_path)
+    assert account(Path("incoming")) == account(tmp_path / "incoming")
+    here = account(Path("incoming"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert account(Path("incoming")) != here

@@ -36,9 +36,9 @@ class DropConfig(SourceConfig):
 
 class Drop:
     def __init__(self, mailbox: str, config: DropConfig, spool: Spool) -> None:
-        self.account = Account(type="drop", host="localhost", user=str(config.path))
+        self.path = config.path.absolute()  # a mailbox is the same wherever the service is started
+        self.account = Account(type="drop", host="localhost", user=str(self.path))
         self.mailbox = mailbox
-        self.path = config.path
         self.shadow = config.mode == "shadow"
         self.spool = spool
 
