@@ -292,6 +292,30 @@ async def test_a_blob_stays_while_a_queue_holds_its_event(
     assert await world.sweeper.sweep() == 1
 
 
+async def test_a_blob_stays_while_a_queue_holds_its_event_that_had_another_name_long_ago(
+    make: Make, clock: HandClock, world: World
+) -> None:
+    await make().refer(*referring(LARGE))
+    world.sink.ids = {"id-1"}
+    world.queue.name, world.queue.formerly = "third", "second"
+    clock.advance(KEEP * 2)
+    assert await world.sweeper.sweep() == 0
+
+
+async def test_a_blob_that_cannot_be_removed_keeps_no_other(
+    make: Make, tmp_path: Path, clock: HandClock, world: World
+) -> None:
+    blobs = make()
+    await blobs.refer(*referring(LARGE))
+    blob_path(tmp_path, LARGE).unlink()
+    blob_path(tmp_path, LARGE).mkdir()
+    clock.advance(timedelta(minutes=1))
+    await blobs.refer(*referring(b"later", 2))
+    clock.advance(KEEP * 2)
+    assert await world.sweeper.sweep() == 1
+    assert not blob_path(tmp_path, b"later").exists()
+
+
 async def test_a_blob_stays_while_the_ledger_owes_its_message(make: Make, clock: HandClock, world: World) -> None:
     blobs = make()
     await blobs.refer(*referring(LARGE))

@@ -76,12 +76,12 @@ class Sweeper:
         by_queue: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
         for one in references:
             by_queue[one.queue][one.delivery_id] = one.sha256
-        named = {queue.formerly: queue for queue in self._queues() if queue.formerly is not None}
-        named |= {queue.name: queue for queue in self._queues()}
+        queues = list(self._queues())
         for name, blobs in by_queue.items():
-            queue = named.get(name)
-            if queue is not None and isinstance(queue.sink, Inspectable):
-                needed.update(await self._held(queue.name, queue.sink, blobs))
+            # One of a name that is no queue's may have been renamed more than once, or long ago: any may hold it.
+            for queue in [one for one in queues if name in (one.name, one.formerly)] or queues:
+                if isinstance(queue.sink, Inspectable):
+                    needed.update(await self._held(queue.name, queue.sink, blobs))
         return needed
 
     async def _held(self, name: str, sink: Inspectable, blobs: dict[str, bytes]) -> list[bytes]:

@@ -15,6 +15,8 @@ from hashlib import file_digest
 from itertools import count
 from typing import TypeVar
 
+import structlog
+
 from mailpoller.blobs.filesystem import index
 from mailpoller.blobs.filesystem.config import FilesystemBlobsSettings
 from mailpoller.core.errors import MachineTrouble, TransientError
@@ -33,6 +35,8 @@ from mailpoller.storage.disk import (
 from mailpoller.storage.sqlite import Database
 from mailpoller.storage.sqlite.errors import SqliteUnavailable
 from mailpoller.storage.thread import Pool, Worker, each, unforeseen
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -221,8 +225,13 @@ class FilesystemBlobs:
         with self._open() as within:
             for sha256 in several:
                 if index.forget(connection, sha256, before):
-                    with suppress(FileNotFoundError):
+                    try:
                         os.unlink(sha256.hex(), dir_fd=within)
+                    except FileNotFoundError:
+                        pass
+                    except OSError as error:  # found again as one that nobody refers to; the others go
+                        log.warning("blobs.unremoved", file=sha256.hex(), reason=in_words(error, "remove it"))
+                        continue
                     removed += 1
         return removed
 
