@@ -200,6 +200,16 @@ def test_a_host_is_limited_at_an_unusual_port_too(tmp_path: Path) -> None:
     assert host_limits(config)[account.host].commands == 5
 
 
+@pytest.mark.parametrize("kind", ["imap", "pop3", "ews", "graph", "gmail", "maildir"])
+def test_a_disabled_mailbox_that_lacks_its_host_keeps_nobody_from_starting(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mailpoller.yaml"
+    path.write_text(
+        f"queues: {{q: {{type: jsonl, path: {tmp_path}/q}}}}\n"
+        f"mailboxes:\n  template: {{type: {kind}, enabled: false}}\n  b: {BOX.format('imap.163.com')}\n"
+    )
+    assert list(host_limits(load(path))) == ["imap.163.com"]
+
+
 @pytest.mark.parametrize("name", ["imap.example.com", "graph.microsoft.com", "10.0.0.1", "::1", "localhost"])
 def test_a_host_is_named_as_it_is_spelt_in_its_mailboxes(tmp_path: Path, name: str) -> None:
     path = tmp_path / "mailpoller.yaml"

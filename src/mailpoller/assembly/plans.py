@@ -98,11 +98,12 @@ def limit_hosts(config: Config, fleet: Fleet) -> None:
 def host_limits(config: Config) -> dict[str, HostLimit]:
     """What each host is asked for at most: what is written, over what is known of it."""
     everywhere = config.service.max_connections_per_host
-    known = dict(usual for one in config.mailboxes.values() if (usual := one.usual_limit()) is not None)
+    polled = [one for one in config.mailboxes.values() if one.enabled]  # others may lack their host
+    known = dict(usual for one in polled if (usual := one.usual_limit()) is not None)
     found = {host: replace(limit, connections=limit.connections or everywhere) for host, limit in known.items()}
     for host, written in (config.of(HOSTS) or {}).items():
         found[host] = written.over(found.get(host, HostLimit(connections=everywhere)))
-    accounts = (one.polled_account() for one in config.mailboxes.values())
+    accounts = [one.polled_account() for one in polled]
     for place in {account.host for account in accounts if account is not None} - found.keys():
         # An unusual port makes it another server as far as mail is concerned, and no other host.
         if (limit := found.get(place.rpartition(":")[0])) is not None:
