@@ -27,7 +27,7 @@ from mailpoller.core.delivery import LEAVE, Disposition
 from mailpoller.core.identity import mint_mid
 from mailpoller.core.message import Claim, MessageRef, Position
 from mailpoller.engine.notify import Notifier
-from mailpoller.ledgers.sqlite import SqliteLedger, alike, clues, pruning
+from mailpoller.ledgers.sqlite import SqliteLedger, alike, clues, pruning, threads
 from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
@@ -169,6 +169,36 @@ async def test_a_message_is_found_by_what_answers_it_before_and_after_its_clues_
         expected |= {name: claim.mid for name, claim in zip(names, several, strict=True)}
         if number % 3:  # and sometimes nobody asks for a while
             assert await ledger.conversations("support", expected, None) == expected
+
+
+async def test_what_is_asked_for_unknown_messages_does_not_grow_with_the_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clues, "BATCH", 4)
+    monkeypatch.setattr(threads, "SEEKS", 200)
+    ledger = MemoryLedger(SuiteClock())
+    await ledger.open_folder(INBOX, ACCOUNT)
+    steps: list[int] = []
+    taken: list[int] = []
+    known: list[Claim] = []
+    unknown = [f"<unknown-{number}@example.com>" for number in range(20)]
+    for target in (20, 40, 80):  # batches
+        while len(known) < 4 * target:
+            (claim,) = claims(await ledger.claim(refs(INBOX, len(known) + 1)))
+            await ledger.settle([outcome(claim, message_id=f"<{len(known)}@example.com>")])
+            known.append(claim)
+        await ledger.conversations("support", unknown, None)
+        connection = ledger.store.connection
+        steps.clear()
+        connection.set_progress_handler(lambda: steps.append(1), 10)
+        asked = ["<0@example.com>", *unknown, "<1@example.com>", f"<{len(known) - 5}@example.com>"]
+        found = await ledger.conversations("support", asked, None)
+        connection.set_progress_handler(None, 0)
+        assert found["<0@example.com>"] == known[0].mid, "the nearest is found however old it is"
+        assert found[asked[-1]] == known[-5].mid, "and what is young, however far it is"
+        assert "<1@example.com>" not in found
+        taken.append(len(steps))
+    assert taken[2] < 2 * taken[0], taken
 
 
 async def test_who_answers_a_message_id_that_thousands_bear_does_not_walk_through_them(

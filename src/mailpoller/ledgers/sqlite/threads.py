@@ -12,6 +12,9 @@ from mailpoller.ledgers.sqlite.values import Key, document, mid_text
 
 ALIKE = 64
 """Messages with one Message-ID that are looked at in each batch."""
+SEEKS = 100_000
+"""Message-IDs times batches that one question may cost, some 2 µs each. Unknown ones are looked for in all batches, so
+without a bound they would cost the more, the more is known."""
 
 
 class Unsorted:
@@ -46,7 +49,8 @@ def conversations(
 ) -> dict[str, str]:
     """See :meth:`Ledger.conversations`. The batches of clues are asked one after the other, the newest first, until
     every message is found in the mailbox itself: what is answered is most often young, and its own. Of those that bear
-    one Message-ID at most ``ALIKE`` in each batch are looked at."""
+    one Message-ID at most ``ALIKE`` in each batch are looked at. Half of ``SEEKS`` goes to all of them, the other half
+    to the first, in as many as there are batches left for."""
     left: defaultdict[str, set[str]] = defaultdict(set)
     for message_id in message_ids:
         left[clues.of_text(message_id)].add(message_id)
@@ -70,9 +74,16 @@ def conversations(
 
     if keys := unsorted.keys(connection, message_ids):
         look(_KEYED, document(keys))
-    for batch in clues.batches(connection):
+    batches = clues.batches(connection)
+    spent, few = 0, False
+    for at, batch in enumerate(batches):
+        if not few and spent + len(left) > SEEKS // 2:
+            few = True
+            for mark in list(left)[(SEEKS - spent) // (len(batches) - at) :]:
+                del left[mark]
         if not left:
             break
+        spent += len(left)
         look(_SORTED, document(sorted(left)), batch, ALIKE)
     return found
 
