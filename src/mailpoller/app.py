@@ -206,13 +206,24 @@ async def assemble(
             own = fleet.parts[mailbox].plan.block.watermarks if mailbox in fleet.parts else None
             return usual_marks if own is None else own.over(usual_marks)
 
+        def outbox_marks() -> dict[str, Watermarks]:
+            marked = {}
+            for name, identity in outbox.postman.senders.identities.items():
+                marks = usual_marks if identity.watermarks is None else identity.watermarks.over(usual_marks)
+                if marks is not None:
+                    marked[name] = marks
+            return marked
+
         def addressees(kind: AnyKind, subject: str) -> Sequence[str]:
-            if kind not in (Kind.MAILBOX_BACKLOG, Kind.QUEUE_BACKLOG):
+            if kind not in (Kind.MAILBOX_BACKLOG, Kind.QUEUE_BACKLOG, Kind.OUTBOX_BACKLOG):
                 return ()
             marks = marks_of(subject) if kind is Kind.MAILBOX_BACKLOG else usual_marks
+            if kind is Kind.OUTBOX_BACKLOG:
+                marks = outbox_marks().get(subject)
             return marks.addressees if marks is not None else ()
 
         usual_marks = config.of(WATERMARKS)
+        outbox = outbox_parts(config, fleet)
         alarm.addressees = addressees
         tide = Tide(
             health,
@@ -223,9 +234,9 @@ async def assemble(
             clock,
             marks_of=marks_of,
             queue_marks=usual_marks,
+            outbox_marks=outbox_marks,
         )
         overdue = Overdue(ledger, health, alarm, clock, fleet.watchers)
-        outbox = outbox_parts(config, fleet)
         reloader: Reloader | None = None
         if load is not None:
             reloader = Reloader(

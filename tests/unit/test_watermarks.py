@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mailpoller.assembly.senders import senders_of
 from mailpoller.config import load
 from mailpoller.core.component import Watermarks
 from mailpoller.core.errors import LedgerUnavailable
@@ -27,11 +28,15 @@ class Ledger:
         self.waiting = 0
         self.since: datetime | None = None
         self.down = False
+        self.outbox: dict[str, tuple[int, datetime]] = {}
 
     async def standings(self) -> Mapping[str, Standing]:
         if self.down:
             raise LedgerUnavailable("full")
         return {"box": Standing(deferred=self.waiting)}
+
+    async def outbox_waiting(self) -> Mapping[str, tuple[int, datetime]]:
+        return self.outbox
 
     async def oldest(self) -> Mapping[str, datetime]:
         return {} if self.since is None else {"box": self.since}
@@ -48,6 +53,7 @@ class Shore:
         self.watcher = SimpleNamespace(polls=1, source=SimpleNamespace(account=SimpleNamespace(host="imap")))
         self.queue = SimpleNamespace(name="q", depth=None)
         self.queues = [self.queue]
+        self.outbox_marks: dict[str, Watermarks] = {}
         self.marks = marks if own is None else own.over(marks)
         self.tide = Tide(
             SimpleNamespace(mailboxes={"box": self.box}),  # type: ignore[arg-type]
@@ -58,6 +64,7 @@ class Shore:
             self.clock,
             marks_of=lambda name: self.marks,
             queue_marks=marks,
+            outbox_marks=lambda: self.outbox_marks,
         )
 
     async def look(self) -> set[str]:
@@ -65,7 +72,7 @@ class Shore:
         await self.tide.look()
         return {
             f"{kind.value}:{name}"
-            for kind in (Kind.MAILBOX_BACKLOG, Kind.QUEUE_BACKLOG)
+            for kind in (Kind.MAILBOX_BACKLOG, Kind.QUEUE_BACKLOG, Kind.OUTBOX_BACKLOG)
             for name in await self.alarm.standing(kind)
         }
 
@@ -166,3 +173,37 @@ def test_check_doubts_marks_that_nobody_can_be_told_of(tmp_path: Path) -> None:
     assert sorted(told) == [
         "mailboxes.box.watermarks.alert_to", "mailboxes.box.watermarks.low", "watermarks.alert_to"
     ]  # fmt: skip
+
+
+async def test_what_waits_to_be_sent_is_told_of_at_high_or_when_it_is_too_old_and_ends_when_it_went() -> None:
+    shore = Shore(None)
+    alarm, ledger, now = {"outbox-backlog:relay"}, shore.ledger, shore.clock.now()
+    shore.outbox_marks = {"relay": Watermarks(high=3, low=1, max_age=timedelta(hours=1)), "other": MARKS}
+    for mails, hours, expected in [(2, 0, set()), (3, 0, alarm), (2, 0, alarm), (1, 0, set()), (1, 2, alarm)]:
+        ledger.outbox = {"relay": (mails, now - timedelta(hours=hours)), "gone": (1000, now)}
+        assert await shore.look() == expected
+    ledger.outbox = {}
+    assert await shore.look() == set()
+
+
+async def test_an_outgoing_whose_marks_are_taken_away_has_no_alarm_left() -> None:
+    shore = Shore(None)
+    shore.outbox_marks = {"relay": Watermarks(high=1)}
+    shore.ledger.outbox = {"relay": (5, shore.clock.now())}
+    assert await shore.look() == {"outbox-backlog:relay"}
+    shore.outbox_marks = {}
+    assert await shore.look() == set()
+
+
+def test_an_outgoing_has_watermarks_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "mailpoller.yaml"
+    file.write_text("""\
+queues: {q: {type: maildir, path: /var/q}}
+outgoing:
+  relay: {type: smtp, host: r.example.com, sender: a@example.com, watermarks: {high: 5}, default: true}
+  other: {type: smtp, host: r.example.com, sender: b@example.com}
+""")
+    found = senders_of(load(file)).identities
+    own = found["relay"].watermarks
+    assert own is not None and own.over(MARKS).high == 5 and own.over(MARKS).low == 40
+    assert found["other"].watermarks is None

@@ -87,6 +87,7 @@ def _identity(config: Config, name: str, departments: frozenset[str]) -> Identit
         departments=departments,
         formerly=block.formerly or "",
         null_sender=block.sends_null(),
+        watermarks=block.watermarks,
     )
 
 

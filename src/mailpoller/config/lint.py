@@ -76,6 +76,9 @@ def _watermarks(config: Config) -> Iterator[Problem]:
     for name, one in config.mailboxes.items():
         if (own := getattr(one, "watermarks", None)) is not None:
             asked.append((config.places["mailboxes", name], ("watermarks",), own.over(usual)))
+    for name, outgoing in config.outgoing.items():
+        if (own := outgoing.watermarks) is not None:
+            asked.append((config.places["outgoing", name], ("watermarks",), own.over(usual)))
     for node, at, marks in asked:
         if marks.alert_to and config.alerts is None:
             yield _about(node, (*at, "alert_to"), "no mail is sent: there is no alerts, whose outgoing would send it")

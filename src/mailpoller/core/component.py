@@ -245,6 +245,43 @@ class Signature(Block):
     """At the end of the HTML, as it is."""
 
 
+class Watermarks(Block):
+    """How much may wait, and how long, before somebody is told."""
+
+    high: int | None = Field(default=None, ge=1)
+    """So many messages that wait are an alarm: on the server of a mailbox, in a queue that can tell how many it
+    holds, or in the outbox of an outgoing."""
+    low: int | None = Field(default=None, ge=0)
+    """The alarm is over when no more than so many wait. Half of ``high``, if it is left out."""
+    max_age: Duration | None = None
+    """A message that has waited for longer is an alarm, too: by the server's date, or since it is in the queue or
+    was accepted to be sent."""
+    alert_to: MailAddress | MailAddresses | None = None
+    """Who is told by mail, in place of those of ``alerts``, by whose outgoing it is sent."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("low must be less than high")
+        return self
+
+    @property
+    def addressees(self) -> tuple[str, ...]:
+        """Those of ``alert_to``."""
+        return (self.alert_to,) if isinstance(self.alert_to, str) else tuple(self.alert_to or ())
+
+    @property
+    def floor(self) -> int:
+        """The number at which the alarm is over."""
+        high = self.high or 0
+        return high // 2 if self.low is None else min(self.low, max(0, high - 1))
+
+    def over(self, base: Watermarks | None) -> Watermarks:
+        """These, and what they do not say from ``base``."""
+        said = {key: getattr(self, key) for key in self.model_fields_set}
+        return self if base is None else base.model_copy(update=said)
+
+
 class OutgoingConfig(Component):
     """An outgoing identity: how mail is sent."""
 
@@ -274,6 +311,8 @@ class OutgoingConfig(Component):
     """Everybody's replies go to this address instead: for tests."""
     rate: int | None = Field(default=None, ge=1, le=100_000)
     """Replies a minute at most."""
+    watermarks: Watermarks | None = None
+    """Overrules the top-level ``watermarks`` for what waits to be sent by this outgoing; merged into it key by key."""
 
     @property
     def has_envelope(self) -> bool:
@@ -313,39 +352,3 @@ def _check_start(value: object) -> str:
     except ValueError:
         raise ValueError("start is now, unseen, all or since:YYYY-MM-DD") from None
     return text
-
-
-class Watermarks(Block):
-    """How much may wait, and how long, before somebody is told."""
-
-    high: int | None = Field(default=None, ge=1)
-    """So many messages that wait are an alarm: on the server of a mailbox, or in a queue that can tell how many it
-    holds."""
-    low: int | None = Field(default=None, ge=0)
-    """The alarm is over when no more than so many wait. Half of ``high``, if it is left out."""
-    max_age: Duration | None = None
-    """A message that has waited for longer is an alarm, too: by the server's date, or since it is in the queue."""
-    alert_to: MailAddress | MailAddresses | None = None
-    """Who is told by mail, in place of those of ``alerts``, by whose outgoing it is sent."""
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError("low must be less than high")
-        return self
-
-    @property
-    def addressees(self) -> tuple[str, ...]:
-        """Those of ``alert_to``."""
-        return (self.alert_to,) if isinstance(self.alert_to, str) else tuple(self.alert_to or ())
-
-    @property
-    def floor(self) -> int:
-        """The number at which the alarm is over."""
-        high = self.high or 0
-        return high // 2 if self.low is None else min(self.low, max(0, high - 1))
-
-    def over(self, base: Watermarks | None) -> Watermarks:
-        """These, and what they do not say from ``base``."""
-        said = {key: getattr(self, key) for key in self.model_fields_set}
-        return self if base is None else base.model_copy(update=said)

@@ -34,6 +34,7 @@ class Kind(Enum):
     QUEUE_UNTAKEN = "queue-untaken"
     MAILBOX_BACKLOG = "mailbox-backlog"
     QUEUE_BACKLOG = "queue-backlog"
+    OUTBOX_BACKLOG = "outbox-backlog"
     RECIPIENT_REFUSED = "recipient-refused"
     CREDENTIALS_EXPIRE = "credentials-expire"
     MAIL_STUCK = "mail-stuck"
@@ -214,6 +215,13 @@ MANNERS = {
         "No more waits in the queue {subject} than should",
         "No more waits in {count} queues{place} than should",
         "Look whether its consumer keeps up: mailpoller queue list QUEUE. The marks are those of watermarks.",
+    ),
+    Kind.OUTBOX_BACKLOG: Manner(
+        "Too much waits to be sent by {subject}, or too long",
+        "Too much waits to be sent by {count} outgoings{place}, or too long",
+        "No more waits to be sent by {subject} than should",
+        "No more waits to be sent by {count} outgoings{place} than should",
+        "mailpoller outbox list says what the relay answers. The marks are those of watermarks.",
     ),
     Kind.RECIPIENT_REFUSED: Manner(
         "A recipient of the queue {subject} is refused for good",

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import field
 
 from mailpoller.core.body import Attachment
+from mailpoller.core.component import Watermarks
 from mailpoller.core.enclosures import Enclosures
 from mailpoller.core.errors import EntryRefused
 from mailpoller.core.record import record
@@ -20,7 +21,7 @@ class Identity:
     ``held``: why nothing is sent by it here, in words, or nothing. ``divert_to``: who gets everybody's mail, or
     nothing. ``rate``: mails a minute, None if there is no bound. ``lanes``: mails on their way at once.
     ``departments``: those of the mailboxes whose outgoing it is. ``null_sender``: it can send with the null envelope
-    sender.
+    sender. ``watermarks``: of what waits for it; what they do not say is as for all.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Identity:
     departments: frozenset[str] = frozenset()
     formerly: str = ""
     null_sender: bool = False
+    watermarks: Watermarks | None = None
 
 
 @record

@@ -1,4 +1,4 @@
-"""Watermarks: an alarm when too much waits in a mailbox or a queue, or too long, and its end when that is over."""
+"""Watermarks: an alarm when too much waits in a mailbox, a queue or an outbox, or too long, until that is over."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
 from mailpoller.core.component import Watermarks
 from mailpoller.core.errors import LedgerUnavailable
-from mailpoller.core.ports import Clock, Mailboxes, Standing
+from mailpoller.core.ports import Clock, Mailboxes, Outbox, Standing
 from mailpoller.core.record import record
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.health import Health
@@ -31,10 +32,15 @@ class Level:
     oldest_at: datetime | None
 
 
-class Tide:
-    """Looks once a minute how much waits on the servers and in the queues.
+class WaitingLedger(Mailboxes, Outbox, Protocol):
+    """What is asked of the ledger."""
 
-    ``marks_of``: those of a mailbox; ``queue_marks``: those of every queue. What cannot be told (a mailbox that was not
+
+class Tide:
+    """Looks once a minute how much waits on the servers, in the queues and to be sent.
+
+    ``marks_of``: those of a mailbox; ``queue_marks``: those of every queue; ``outbox_marks``: outgoing -> those of what
+    waits to be sent by it. What cannot be told (a mailbox that was not
     polled yet, a queue that does not say, a ledger that cannot be read) is no level: neither an alarm nor its end.
     """
 
@@ -43,12 +49,13 @@ class Tide:
         health: Health,
         watchers: Mapping[str, Watcher],
         queues: Callable[[], Collection[Queue]],
-        ledger: Mailboxes,
+        ledger: WaitingLedger,
         alarm: Alarm,
         clock: Clock,
         *,
         marks_of: Callable[[str], Watermarks | None],
         queue_marks: Watermarks | None,
+        outbox_marks: Callable[[], Mapping[str, Watermarks]] = dict,
     ) -> None:
         self._health = health
         self._watchers = watchers
@@ -58,6 +65,7 @@ class Tide:
         self._clock = clock
         self._marks_of = marks_of
         self._queue_marks = queue_marks
+        self._outbox_marks = outbox_marks
 
     async def run(self, ended: asyncio.Event) -> None:
         """Until ``ended``."""
@@ -89,6 +97,12 @@ class Tide:
                 group = f"queue {queue.name}"
                 await self._judge(Kind.QUEUE_BACKLOG, queue.name, level, self._queue_marks, group=group)
         await self._forget(Kind.QUEUE_BACKLOG, [queue.name for queue in queues])
+        outboxes = self._outbox_marks()
+        waiting_there = await self._ledger.outbox_waiting() if outboxes else {}
+        for name, marks in outboxes.items():
+            level = Level(*waiting_there.get(name, (0, None)))
+            await self._judge(Kind.OUTBOX_BACKLOG, name, level, marks, group=f"outgoing {name}")
+        await self._forget(Kind.OUTBOX_BACKLOG, outboxes)
 
     async def _judge(self, kind: Kind, name: str, level: Level, marks: Watermarks, *, group: str) -> None:
         age = self._clock.now() - level.oldest_at if level.oldest_at is not None else timedelta(0)

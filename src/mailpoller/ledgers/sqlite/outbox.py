@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from sqlite3 import Connection
 from typing import Any
 
@@ -58,6 +59,13 @@ def backlog(connection: Connection) -> dict[str, OutboxBacklog]:
         "SELECT identity, count(*), sum(size), min(due_at) FROM outbox WHERE due_at IS NOT NULL GROUP BY identity"
     )
     return {identity: OutboxBacklog(mails, octets, instant(at)) for identity, mails, octets, at in rows}
+
+
+def waiting(connection: Connection) -> dict[str, tuple[int, datetime]]:
+    rows = connection.execute(
+        "SELECT identity, count(*), min(accepted_at) FROM outbox WHERE due_at IS NOT NULL GROUP BY identity"
+    )
+    return {identity: (mails, instant(at)) for identity, mails, at in rows}
 
 
 def answered(

@@ -45,6 +45,7 @@ class OutboxPromises(LedgerGround):
         await ledger.outbox_answered("a1", said, again)
         assert await ledger.outbox_due("relay", limit=10) == []
         assert (await ledger.outbox_backlog())["relay"] == OutboxBacklog(1, 1000, again)
+        assert await ledger.outbox_waiting() == {"relay": (1, mail.accepted_at)}
         clock.move(timedelta(minutes=1))
         (due,) = await ledger.outbox_due("relay", limit=10)
         assert (due.open, due.attempts) == (("bob@x.example",), 1)

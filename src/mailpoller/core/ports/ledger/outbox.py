@@ -98,6 +98,10 @@ class Outbox(Protocol):
     async def outbox_backlog(self) -> Mapping[str, OutboxBacklog]:
         """identity -> what waits to be sent by it, of those that have something."""
 
+    async def outbox_waiting(self) -> Mapping[str, tuple[int, datetime]]:
+        """identity -> how many mails wait to be sent by it, and when the oldest of them was accepted; of those that
+        have some. Costs time in proportion to them."""
+
     async def outbox_answered(
         self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None, *, tell: bool = False
     ) -> None:

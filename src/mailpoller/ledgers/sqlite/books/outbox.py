@@ -34,6 +34,9 @@ class OutboxBook(Book):
     async def outbox_backlog(self) -> Mapping[str, OutboxBacklog]:
         return await self._read_aside(outbox.backlog)
 
+    async def outbox_waiting(self) -> Mapping[str, tuple[int, datetime]]:
+        return await self._read_aside(outbox.waiting)
+
     async def outbox_answered(
         self, id: str, said: Mapping[str, tuple[RecipientState, str]], due_at: datetime | None, *, tell: bool = False
     ) -> None:
