@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mailpoller.sinks.kafka import KafkaQueueConfig
 from mailpoller.sinks.nats import NatsQueueConfig
 from mailpoller.sinks.nats.config import NatsQueueSettings
 from mailpoller.sinks.rabbitmq import RabbitmqQueueConfig
@@ -90,7 +91,9 @@ def test_what_may_lose_mail_or_show_it_is_said(
     assert {finding.key for finding in block.findings()} == keys
 
 
-@pytest.mark.parametrize(("module", "library"), [("nats", "nats"), ("rabbitmq", "aiormq")])
+@pytest.mark.parametrize(
+    ("module", "library"), [("nats", "nats"), ("rabbitmq", "aiormq"), ("kafka", "confluent_kafka")]
+)
 def test_the_library_is_not_imported_before_a_queue_is_built(module: str, library: str) -> None:
     program = f"import sys, mailpoller.sinks.{module}; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -108,3 +111,20 @@ def test_large_octets_go_beside_nats_where_there_is_a_place_for_them() -> None:
     """A server takes a mebibyte, of which Base64 is four thirds."""
     assert (nats().blobs_above or 0) * 4 / 3 < 1 << 20
     assert nats(blobs_above=None).blobs_above is None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"servers": []}, "servers"),
+        ({"servers": ["kafka://h"]}, "host:port"),
+        ({"servers": ["h:0"]}, "host:port"),
+        ({"topic": "a b"}, "topic"),
+        ({"username": "us"}, "go together"),
+        ({"client_key": "/k"}, "go together"),
+        ({"max_size": "2GB"}, "max_size"),
+    ],
+)
+def test_a_kafka_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        KafkaQueueConfig(**{"type": "kafka", "servers": ["k.example.com"], "topic": "mail", **more})
