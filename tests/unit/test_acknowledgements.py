@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import Message as Parsed
@@ -19,10 +20,11 @@ from mailpoller.config import ConfigErrors, load
 from mailpoller.core.acknowledge_config import AcknowledgeConfig
 from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT, Acknowledgement
 from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.message import Account, Folder
 from mailpoller.core.ports import Mail, OutboxMail, Said
 from mailpoller.core.sender import Sender
 from mailpoller.engine.acceptance import OutboxRoom
-from mailpoller.engine.acknowledger import ALL, Acknowledged, Acknowledger
+from mailpoller.engine.acknowledger import ALL, KEPT, Acknowledged, Acknowledger
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.senders import Answering, Identity, Senders
@@ -285,6 +287,25 @@ async def test_one_sender_is_told_once_in_a_period_whatever_he_writes(site: Site
     site.owe(9, "Ada@c.example")
     await site.acknowledger.step()
     assert len(await site.mails()) == 3
+
+
+async def test_who_was_told_is_known_when_the_mailbox_has_another_name(site: Site) -> None:
+    await site.begin()
+    site.owe(1, "ada@c.example")
+    await site.acknowledger.step()
+    await site.ledger.open_folder(Folder("help", "INBOX", "1"), Account("imap", "h", "u"), formerly="support")
+    since = site.clock.now() - timedelta(hours=2)
+    assert await site.ledger.acknowledged("help", "ada@c.example", since)
+
+
+async def test_who_was_told_is_forgotten_while_the_service_goes_on(site: Site) -> None:
+    await site.begin()
+    for number in range(1001):
+        site.owe(number, "ada@c.example")
+    await site.acknowledger.step()
+    await site.clock.sleep(KEPT.total_seconds() + 1)
+    await site.acknowledger.step()
+    assert site.ledger.store.connection.execute("SELECT count(*) FROM acknowledgement").fetchone() == (0,)
 
 
 async def test_an_outcome_that_is_recorded_again_owes_nothing_more(site: Site) -> None:

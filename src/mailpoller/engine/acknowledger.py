@@ -85,6 +85,8 @@ class Acknowledger:
         self._max_size = max_size
         self._since: Mapping[str, datetime] = {}
         self._noted: Acknowledged | None = None
+        self._forgets_at = 0.0
+        """Monotonic; when it is next looked whose turn is long over."""
         self._doubtful: dict[str, bytes] = {}
         """Mails of which the ledger could not say whether it has recorded them: id -> file."""
 
@@ -107,10 +109,13 @@ class Acknowledger:
         if self._noted is not self.heeded:
             heeded = self.heeded
             self._since = await self._ledger.acknowledging(heeded.mailboxes.keys())
-            await self._ledger.acknowledgements_forget(self._clock.now() - KEPT)
             self._noted = heeded
         elif not self.heeded.mailboxes:
             return
+        if self._clock.monotonic() >= self._forgets_at:
+            while await self._ledger.acknowledgements_forget(self._clock.now() - KEPT):
+                pass
+            self._forgets_at = self._clock.monotonic() + _HOUR.total_seconds()
         await self._resolve_doubts()
         if await self._alarm.stands(Kind.ACKNOWLEDGEMENTS_STOPPED, ALL):
             await self._stopped()

@@ -93,6 +93,11 @@ def decide(connection: Connection, mid: str, mail: OutboxMail | None, now: int) 
     return bool(decided)
 
 
+def rename(connection: Connection, old: str, new: str) -> None:
+    """Whom the mailbox told when it was called ``old`` has been told by ``new``."""
+    connection.execute("UPDATE acknowledgement SET mailbox = ?2 WHERE mailbox = ?1 AND sent", (old, new))
+
+
 def forget(connection: Connection, before: int) -> int:
     return connection.execute(
         "DELETE FROM acknowledgement WHERE mid IN "

@@ -11,6 +11,7 @@ from typing import Literal
 from mailpoller.core.message import Account, Folder, MessageRef, Position
 from mailpoller.core.ports import FolderState
 from mailpoller.core.record import record
+from mailpoller.ledgers.sqlite import acknowledgements
 from mailpoller.ledgers.sqlite.values import (
     clean,
     document,
@@ -154,6 +155,7 @@ def rename(connection: Connection, old: str, new: str) -> None:
         {"old": old, "new": new},
     )
     connection.execute("UPDATE OR IGNORE mailbox SET name = ?2 WHERE name = ?1", (old, new))
+    acknowledgements.rename(connection, old, new)
 
 
 def find(connection: Connection, folder: Folder) -> Known | None:
