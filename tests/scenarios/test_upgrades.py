@@ -77,6 +77,7 @@ def test_what_the_former_version_was_killed_with_is_finished_once(
 ) -> None:
     site = Site(tmp_path)
     site.settings["service"]["batch_messages"] = 3
+    del site.settings["service"]["log_rate"]  # the former version has no such key
     site.imap("support", dovecot.imap_port if kind == "imap" else dovecot.pop3_port, user, disposition="delete")
     site.settings["mailboxes"]["support"]["type"] = kind
     second = blocked(site, "second")
