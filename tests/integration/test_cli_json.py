@@ -66,6 +66,7 @@ def test_every_key_that_is_printed_is_on_the_page(tmp_path: Path, dovecot: Dovec
     assert keys(said("status", "--json")) <= documented("status")
     assert keys(said("errors", "--json")) <= documented("errors")
     assert keys(said("reconcile", "support", "--json"), ("outcomes",)) <= documented("reconcile")
+    assert keys(said("backfill", "support", "--since", "1d", "--dry-run", "--json")) <= documented("backfill")
     assert keys(said("messages", "--json"), ("receipts",)) <= documented("trace")
     assert keys(said("messages", "--histogram", "--json"), ("outcomes",)) <= documented("messages")
     assert keys(said("changes", "--json")) <= documented("changes")

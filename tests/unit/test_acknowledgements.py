@@ -20,17 +20,22 @@ from mailpoller.config import ConfigErrors, load
 from mailpoller.core.acknowledge_config import AcknowledgeConfig
 from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT, Acknowledgement
 from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.identity import BACKFILLED, next_generation
 from mailpoller.core.message import Account, Folder
 from mailpoller.core.ports import Mail, OutboxMail, Said
 from mailpoller.core.sender import Sender
+from mailpoller.core.verdict import Deliver
 from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.acknowledger import ALL, KEPT, Acknowledged, Acknowledger
+from mailpoller.engine.acknowledging import Acknowledging
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.senders import Answering, Identity, Senders
 from mailpoller.ledgers.sqlite import acknowledgements
 from mailpoller.ledgers.sqlite.values import micros
 from mailpoller.mail.acknowledgement import acknowledgement_octets, acknowledgement_of, objection
+from mailpoller.mail.parser import parse
+from mailpoller.sources.maildir.config import MaildirSettings
 from mailpoller.storage.octet_files import OctetFiles
 from mailpoller.testing.memory_ledger import MemoryLedger
 from odd_mail.reading import NOW, read
@@ -113,6 +118,20 @@ def test_a_machine_that_a_rule_calls_a_person_is_not_answered() -> None:
     message = read(mail("X-Bugzilla-Reason: AssignedTo"))
     message.reclassify("human")
     assert objection(message, OWN) == "automatic"
+
+
+@pytest.mark.parametrize(("generation", "told"), [(0, True), (BACKFILLED, False), (next_generation(0), False)])
+def test_mail_that_is_backfilled_or_brought_again_is_never_acknowledged(generation: int, told: bool) -> None:
+    config = MaildirSettings.model_validate(
+        {"type": "maildir", "path": "/nowhere", "address": "support@x.example", "acknowledge": {"text": "We have it."}}
+    )
+    message = read(mail())
+    claim = replace(message.raw.claim, generation=generation)
+    message = parse(replace(message.raw, claim=claim))
+    clock = SkippingClock()
+    clock.seconds = (NOW - clock.now()).total_seconds()
+    one = Acknowledging(config, clock).owed(message, Deliver(("support",)), repeated=False)
+    assert (one is not None) is told
 
 
 # --- the mail --------------------------------------------------------------------------------------------------------

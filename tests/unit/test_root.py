@@ -183,7 +183,7 @@ WRITING = [
     ["queue", "adopt", "q"], ["queue", "list", "q"], ["queue", "show", "q", "1"], ["queue", "take", "q"],
     ["queue", "ack", "q", "x"], ["queue", "return", "q", "x"], ["queue", "list", "{state}/q.db"],
     ["health"], ["reload"], ["messages"], ["reconcile", "support"], ["changes"], ["erase", "--mid", "x", "--yes"],
-    ["pause", "support"], ["resume", "support"], ["outbox", "list"],
+    ["backfill", "support", "--since", "1d"], ["pause", "support"], ["resume", "support"], ["outbox", "list"],
     ["outbox", "show", "x"], ["outbox", "retry", "x"], ["outbox", "cancel", "x"], ["quarantine", "list"],
     ["quarantine", "show", "x"], ["quarantine", "export", "x"], ["quarantine", "release", "x"],
     ["quarantine", "retry", "x"], ["quarantine", "discard", "x", "--yes"],

@@ -31,7 +31,7 @@ def dry_run(config: Config, only: str | None, *, as_json: bool, terminal: Termin
         words[fate.kind] += 1
         if terminal is not None:
             terminal.show("")
-        line = json.dumps(asdict(fate), ensure_ascii=False, default=plain) if as_json else one_line(_line(fate))
+        line = json.dumps(asdict(fate), ensure_ascii=False, default=plain) if as_json else one_line(line_of(fate))
         try:
             typer.echo(line)
         except OSError as error:  # not the engine's to handle, which it would be from here
@@ -65,7 +65,7 @@ def _sum(words: Counter[str]) -> str:
     return f"{words.total():,} to be fetched{': ' + parts if parts else ''}"
 
 
-def _line(fate: Fate) -> str:
+def line_of(fate: Fate) -> str:
     """``support/INBOX 12 (8,123 octets) → support, billing; topic invoices; rules a, b; then seen``."""
     size = "" if fate.size is None else f" ({fate.size:,} octets)"
     where = {

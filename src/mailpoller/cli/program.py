@@ -52,6 +52,7 @@ def _import_structlog() -> None:
 
 
 from mailpoller.cli import (  # noqa: E402
+    backfill,
     changes,
     check,
     config,
@@ -102,6 +103,7 @@ program.add_typer(outbox.outbox, name="outbox")
 program.command("poll")(operate.poll)
 program.command("redeliver")(operate.redeliver)
 program.command("accept")(operate.accept)
+program.command("backfill")(backfill.backfill)
 program.command("forget")(operate.forget)
 program.command("erase")(erase.erase)
 program.command("demo")(demo.demo)

@@ -93,14 +93,14 @@ def reconcile(
 
 async def _compared(config: Config, mailbox: str, since: datetime | None) -> list[Compared]:
     """Raises :class:`TransientError` if the mailbox cannot be looked at whole."""
-    shown = await _shown(config, mailbox)
+    shown = await shown_by(config, mailbox)
     found = _compare_all(config, shown, since, {})
     doubtful = any(one.missing or one.new for one in found)
     if doubtful and await asyncio.to_thread(_polled_anew, config, mailbox):
         # What nobody knew may have come a moment ago, or left meanwhile: both is looked at once more. What was there
         # before that poll, and is not known after it, is missing, whatever the server's clock says of it.
         before = {folder.name: {ref.uid for ref in refs} for folder, refs in shown}
-        shown = await _shown(config, mailbox)
+        shown = await shown_by(config, mailbox)
         found = _compare_all(config, shown, since, before)
     return found
 
@@ -115,7 +115,7 @@ def _compare_all(
     return [_compare(config, folder, refs, names, since, before.get(folder.name)) for folder, refs in shown]
 
 
-async def _shown(config: Config, mailbox: str) -> list[tuple[Folder, list[MessageRef]]]:
+async def shown_by(config: Config, mailbox: str) -> list[tuple[Folder, list[MessageRef]]]:
     """Every folder that is polled with all that it shows, in one session of our own, which changes nothing."""
     from mailpoller.assembly.standins import built
     from mailpoller.core.component import Runtime
@@ -171,7 +171,7 @@ def _compare(
         strangers = [ref for ref in wanted if ref.uid not in about]
         others = alike(ledger.connection, folder.mailbox, strangers, names)
         waiting = [] if since is not None else unsettled(ledger.connection, numbered.id)
-    earliest = _earliest(config.mailboxes[folder.mailbox].start, numbered.baseline_at)
+    earliest = earliest_of(config.mailboxes[folder.mailbox].start, numbered.baseline_at)
     outcomes = Counter(one.what for one in about.values())
     by_uid = {ref.uid: ref for ref in wanted}
     result.outcomes = {what: count for what, count in outcomes.items() if what != "waiting"}
@@ -199,7 +199,7 @@ def _compare(
     return result
 
 
-def _earliest(start: str, baseline_at: datetime) -> datetime:
+def earliest_of(start: str, baseline_at: datetime) -> datetime:
     """Mail from before this is left out by ``start``."""
     if start == "all":
         return datetime.min.replace(tzinfo=UTC)

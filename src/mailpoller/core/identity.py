@@ -40,13 +40,18 @@ def redeliveries(generation: int) -> int:
     return generation & 0xFFFF
 
 
+BACKFILLED = 1 << 16
+"""The generation of what was left out at first and is taken by ``mailpoller backfill``: no redelivery, the same each
+time, so that a repeat bears the same delivery id, and known to whoever tells senders that their mail has come."""
+
+
 def mint_delivery_id(mid: str, queue: str, generation: int = 0, identity: bytes = b"") -> str:
     """The id that every attempt to bring the message ``mid`` to ``queue`` bears.
 
-    ``generation`` is 0 until an operator asks for the message once more (``mailpoller redeliver``); each such wish
-    adds one, because a sink that refuses repeats must accept this one. ``identity`` is the message's own (see
-    :attr:`mailpoller.core.message.Message.identity`): should the server have given the name to another message while
-    we were down, then a queue must not take that for a repeat.
+    ``generation`` is 0, or :data:`BACKFILLED`, until an operator asks for the message once more (``mailpoller
+    redeliver``); each such wish adds one, because a sink that refuses repeats must accept this one. ``identity`` is
+    the message's own (see :attr:`mailpoller.core.message.Message.identity`): should the server have given the name to
+    another message while we were down, then a queue must not take that for a repeat.
     """
     if not generation and not identity:
         return _uuid5(f"{mid}\0{queue}")

@@ -18,7 +18,7 @@ from mailpoller.core.delivery import (
     Receipt,
 )
 from mailpoller.core.errors import TransientError
-from mailpoller.core.identity import mint_delivery_id
+from mailpoller.core.identity import mint_delivery_id, redeliveries
 from mailpoller.core.message import Claim, RawMessage
 from mailpoller.core.ports import Clock, Heirless, Recalling
 from mailpoller.core.source_config import SourceConfig
@@ -288,7 +288,7 @@ class Dispatcher:
 
     def gone(self, claim: Claim) -> Outcome:
         """The outcome of a claim whose message left the mailbox before we had it, or before we had it once more."""
-        reason = "redelivery" if claim.generation else ""
+        reason = "redelivery" if redeliveries(claim.generation) else ""
         return Outcome(claim=claim, kind="gone", disposition=LEAVE, receipts=claim.receipts or {}, reason=reason)
 
     def repeated(self, claim: Claim, raw: RawMessage, repeat_of: str) -> Outcome:

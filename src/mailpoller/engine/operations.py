@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from mailpoller import __version__
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
+from mailpoller.core.message import Folder, MessageRef
 from mailpoller.core.ports import Ledger, Standing
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.availability import State
@@ -29,7 +31,7 @@ Decision = Literal["baseline", "replay", "absence"]
 _DECISIONS: Mapping[str, Decision] = {"baseline": "baseline", "replay": "replay", "absence": "absence"}
 
 
-_UNSAID = frozenset({"do", "who", "peer", "dry_run", "mids", "address", "outbox"})
+_UNSAID = frozenset({"do", "who", "peer", "dry_run", "mids", "address", "outbox", "refs", "epoch", "further"})
 
 
 def _is_dormant(queue: Queue) -> bool:
@@ -81,6 +83,7 @@ class Operations:
             "pause": self.pause,
             "resume": self.resume,
             "erase": self.erase,
+            "backfill": self.backfill,
         }
         return {"status": self.status, **{verb: self.noted(verb, work) for verb, work in changing.items()}}
 
@@ -90,8 +93,8 @@ class Operations:
 
         async def noted(request: Mapping[str, Any]) -> Mapping[str, Any]:
             answer = await work(request)
-            if request.get("dry_run") or request.get("number") is not None:  # of a reload that is kept already
-                return answer
+            if request.get("dry_run") or request.get("further") or request.get("number") is not None:
+                return answer  # of what changes nothing, or of a backfill or reload that is kept already
             words = [f"{len(request['mids'])} messages"] if "mids" in request else []
             words += [f"{key} {value}" for key, value in request.items() if value and key not in _UNSAID]
             try:
@@ -272,6 +275,23 @@ class Operations:
         if ref.folder.mailbox in self._watchers:
             self._watchers[ref.folder.mailbox].stir()
         return {"mailbox": ref.folder.mailbox, "folder": ref.folder.name, "uid": ref.uid}
+
+    async def backfill(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take some of what ``start`` left out in a folder: ``refs``, each a uid, a size and a date in seconds, as
+        ``folder`` in ``epoch`` lists them. ``further``: the rest of a wish that is kept already."""
+        watcher = self._watcher(request)
+        if reason := self._why_paused(watcher):
+            raise MailpollerError(reason)
+        folder = Folder(watcher.mailbox, str(request["folder"]), str(request["epoch"]))
+        refs = [
+            MessageRef(folder, str(uid), size, None if at is None else datetime.fromtimestamp(at, UTC))
+            for uid, size, at in request["refs"]
+        ]
+        taken = await self._ledger.take_up(refs)
+        log.info("mailbox.backfilled", mailbox=watcher.mailbox, folder=folder.name, messages=taken)
+        if taken:
+            watcher.stir()
+        return {"taken": taken}
 
     async def clear_errors(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Forget the faults of one subject, or of all."""

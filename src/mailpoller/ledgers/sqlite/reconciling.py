@@ -18,11 +18,13 @@ PIECE = 500
 
 @record
 class Numbered:
-    """A folder in the epoch that is polled. ``epoch``: as the source names it."""
+    """A folder in the epoch that is polled. ``epoch``: as the source names it. ``begun``: what its first listing wants
+    is recorded."""
 
     id: int
     epoch: str
     baseline_at: datetime
+    begun: bool
 
 
 @record
@@ -37,10 +39,11 @@ class KnownMessage:
 def present(connection: Connection, folder: Folder) -> Numbered | None:
     """The row of the folder that is polled; None if it never was."""
     row = connection.execute(
-        "SELECT id, epoch, baseline_at FROM folder WHERE mailbox = ? AND name = ? ORDER BY turn DESC LIMIT 1",
+        "SELECT id, epoch, baseline_at, position IS NOT NULL OR complete OR EXISTS (SELECT 1 FROM plan WHERE "
+        "plan.folder = folder.id) FROM folder WHERE mailbox = ? AND name = ? ORDER BY turn DESC LIMIT 1",
         (folder.mailbox, folder.name),
     ).fetchone()
-    return None if row is None else Numbered(row[0], row[1].partition(AGAIN)[0], instant(row[2]))
+    return None if row is None else Numbered(row[0], row[1].partition(AGAIN)[0], instant(row[2]), bool(row[3]))
 
 
 def known(connection: Connection, number: int, uids: Iterable[str]) -> dict[str, KnownMessage]:

@@ -285,8 +285,10 @@ _OPEN = """
 SELECT folder, state, count(*) FROM message INDEXED BY message_due
 WHERE state IN ('claimed', 'suspect', 'deferred', 'settled') AND due_at IS NOT NULL GROUP BY state, folder
 """
+# What was left out at first waits from when it was asked for: 65536 is BACKFILLED.
 _OLDEST = """
-SELECT folder, min(coalesce(received * 1000000, claimed_at)) FROM message INDEXED BY message_due
+SELECT folder, min(iif(generation = 65536, claimed_at, coalesce(received * 1000000, claimed_at)))
+FROM message INDEXED BY message_due
 WHERE state IN ('claimed', 'suspect', 'deferred') AND due_at IS NOT NULL GROUP BY folder
 """
 _COLUMN = {"claimed": "claimed", "suspect": "deferred", "deferred": "deferred", "settled": "undisposed"}

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from mailpoller.core.delivery import (
+    LEAVE,
     Disposed,
 )
 from mailpoller.core.errors import MessageGone
-from mailpoller.core.identity import mint_mid, redeliveries
+from mailpoller.core.identity import BACKFILLED, mint_mid, redeliveries
 from mailpoller.core.message import MessageRef
 from mailpoller.core.ports import (
     FormerOutcome,
@@ -170,6 +171,35 @@ class OperatorPromises(LedgerGround):
         (story,) = await ledger.trace(claim.mid)
         assert 1 < len(story.former) < 30
         assert story.former[-1].settled_at == clock.now() - timedelta(hours=1)
+        await ledger.close()
+
+    async def test_what_was_left_out_is_taken_up_once_and_nothing_else_is_touched(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        skipped, delivered, other, _ = claims(await ledger.claim(refs(INBOX, 1, 2, 3, 4)))
+        await ledger.settle([replace(outcome(one, disposition=LEAVE), kind="skipped") for one in (skipped, other)])
+        await ledger.settle([outcome(delivered, disposition=LEAVE)])
+        changed = replace(other.ref, size=77)
+        wanted = [*refs(INBOX, 1, 2), changed, *refs(INBOX, 4, 5)]
+        assert await ledger.take_up(wanted) == 2, "the skipped one, and the one that nobody knows"
+        assert await ledger.take_up(wanted) == 0
+        assert await ledger.take_up([]) == 0
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        due = await ledger.due(INBOX, limit=10)
+        assert {ref.uid for ref in due} == {"1", "5"}
+        taken = claims(await ledger.claim(refs(INBOX, 1, 5)))
+        assert [(one.generation, redeliveries(one.generation)) for one in taken] == [(BACKFILLED, 0)] * 2
+        assert {one.mid for one in taken} == {skipped.mid, mint_mid("support", "INBOX", INBOX.epoch, "5")}
+        await ledger.settle([outcome(one) for one in taken])
+        assert await ledger.take_up(wanted) == 0
+        (story,) = await ledger.trace(skipped.mid)
+        assert [one.outcome for one in story.former] == ["skipped"]
+        assert (await ledger.counts("support"))["settled"] == 4
+        await ledger.open_folder(RENUMBERED, ACCOUNT)
+        with pytest.raises(MessageGone):
+            await ledger.take_up(refs(INBOX, 6))
         await ledger.close()
 
     async def test_a_message_that_cannot_be_had_again_is_said_to_be_gone(

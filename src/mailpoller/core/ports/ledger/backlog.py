@@ -42,6 +42,13 @@ class Backlog(Protocol):
         """These are there: messages that had ended as ``gone`` are due, and those that had ended as ``doubtful`` and
         show another size or date now. Their number."""
 
+    async def take_up(self, refs: Sequence[MessageRef]) -> int:
+        """These refs of one folder were left out by ``start``: those that are unknown, or settled as ``skipped``, are
+        due, of generation :data:`~mailpoller.core.identity.BACKFILLED`; their number. All others stay as they are, and
+        so do skipped ones that show another size or date now.
+
+        Raises :class:`MessageGone` if the folder was numbered anew since the refs were listed."""
+
     async def blame(self, refs: Sequence[MessageRef]) -> None:
         """The session was lost, or came to a standstill, while these had been asked for and had not come: one more
         time."""

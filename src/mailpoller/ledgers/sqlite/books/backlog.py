@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 from mailpoller.core.message import Claim, Folder, MessageRef
 from mailpoller.ledgers.sqlite import (
+    backfilling,
     bearers,
     claiming,
 )
@@ -30,6 +31,12 @@ class BacklogBook(Book):
             return 0
         known, now = await self._find(refs[0].folder), self._now()
         return await self._write(lambda c: bearers.revive(c, known, refs, now))
+
+    async def take_up(self, refs: Sequence[MessageRef]) -> int:
+        if not refs:
+            return 0
+        known, now = await self._find(refs[0].folder), self._now()
+        return await self._write(lambda c: backfilling.take_up(c, known, refs, now))
 
     async def sighted(
         self, folder: Folder, present: Sequence[MessageRef], absent: Sequence[MessageRef]
