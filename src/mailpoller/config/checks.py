@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -223,6 +223,7 @@ Polled = tuple[Account, str]
 
 def _folders(config: Config) -> Iterator[Problem]:
     polled: dict[tuple[str | None, Polled], str] = {}
+    finders = _by_account(config)
     for name, mailbox in config.mailboxes.items():
         if not mailbox.enabled:
             continue
@@ -233,6 +234,10 @@ def _folders(config: Config) -> Iterator[Problem]:
                 yield node.problem(
                     f"the mailbox {other} polls the same folder: every message would come twice", "warning"
                 )
+            if (finder := _finder(finders, *place, environment=mailbox.environment, but=name)) is not None:
+                node = _node(config, ("mailboxes", name))
+                words = f"a pattern of the mailbox {finder} may find the same folder {place[1]}"
+                yield node.problem(f"{words}: every message would come twice", "warning")
     for name, mailbox in config.mailboxes.items():
         if not mailbox.enabled or mailbox.mode == "shadow":
             continue
@@ -243,11 +248,34 @@ def _folders(config: Config) -> Iterator[Problem]:
             account = mailbox.polled_account()
             if account is None:
                 continue
-            other_ = polled.get((mailbox.environment, (account, mailbox.folder_key(target))))
+            place_ = mailbox.folder_key(target)
+            other_ = polled.get((mailbox.environment, (account, place_)))
+            if other_ is None:  # its own patterns leave it out
+                other_ = _finder(finders, account, place_, environment=mailbox.environment, but=name)
             if other_ is not None:
                 whose = "this mailbox" if other_ == name else f"the mailbox {other_}"
                 node, _ = locate(_node(config, ("mailboxes", name)), (key, "move"))
                 yield node.problem(f"{whose} polls the folder that messages are moved to")
+
+
+Finders = Mapping[tuple[str, str], Sequence[tuple[str, SourceConfig]]]
+"""Host and user -> the mailboxes there."""
+
+
+def _by_account(config: Config) -> Finders:
+    found: dict[tuple[str, str], list[tuple[str, SourceConfig]]] = {}
+    for name, mailbox in config.mailboxes.items():
+        if mailbox.enabled and (account := mailbox.polled_account()) is not None:
+            found.setdefault((account.host, account.user), []).append((name, mailbox))
+    return found
+
+
+def _finder(finders: Finders, account: Account, key: str, *, environment: str | None = "", but: str = "") -> str | None:
+    """The mailbox whose patterns may find this folder, by whatever protocol. ``environment``: "" is any."""
+    for name, mailbox in finders.get((account.host, account.user), ()):
+        if name != but and environment in ("", mailbox.environment) and mailbox.finds(key):
+            return name
+    return None
 
 
 def _fed(config: Config) -> Iterator[Problem]:
@@ -258,10 +286,12 @@ def _fed(config: Config) -> Iterator[Problem]:
         if mailbox.enabled
         for account, key in _polled(mailbox)
     }
+    finders = _by_account(config)
     for name, queue in config.queues.items():
         for account, key in queue.fed_folders():
             # By whatever protocol it is polled: INBOX is the same one over all of them.
-            if (other := polled.get((account.host, account.user, key))) is not None:
+            other = polled.get((account.host, account.user, key)) or _finder(finders, account, key)
+            if other is not None:
                 node = _node(config, ("queues", name))
                 yield node.problem(f"the mailbox {other} polls the folder that this queue puts mail into")
                 break
@@ -293,7 +323,7 @@ def _in_words(span: timedelta) -> str:
 
 def _polled(mailbox: SourceConfig) -> list[Polled]:
     account = mailbox.polled_account()
-    names = mailbox.named_folders() or ("INBOX",)
+    names = mailbox.named_folders() or (() if getattr(mailbox, "folders", ()) else ("INBOX",))
     return [] if account is None else [(account, mailbox.folder_key(name)) for name in names]
 
 

@@ -374,6 +374,10 @@ class SourceConfig(Component):
         """Equal for two names of the same folder. The folder where mail arrives is INBOX, in whatever case."""
         return "INBOX" if name.upper() == "INBOX" else name
 
+    def finds(self, key: str) -> bool:
+        """True if a folder of this :meth:`folder_key` may be found, and polled, without being named."""
+        return False
+
     def build(self, name: str, runtime: Runtime) -> Source:
         """The source of the mailbox ``name``. Opens nothing; raises :class:`ConfigError` if it cannot ever work."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, Self
 
@@ -19,6 +20,15 @@ from mailpoller.wire.server import MailboxServer
 def is_pattern(name: str) -> bool:
     """True if it stands for any number of folders."""
     return "*" in name or "%" in name
+
+
+_BELOW_INBOX = re.compile(r"INBOX[/.]", re.IGNORECASE)
+_WILD = {"*": ".*", "%": "[^/.]*", "/": "[/.]", ".": "[/.]"}
+
+
+def _meant(pattern: str) -> re.Pattern[str]:
+    """An expression for the folders that it may match."""
+    return re.compile("".join(_WILD.get(one) or re.escape(one) for one in pattern), re.DOTALL)
 
 
 class ImapSettings(MailboxServer):
@@ -52,6 +62,12 @@ class ImapSettings(MailboxServer):
     def named_folders(self) -> Sequence[str]:
         """Those that are no patterns."""
         return tuple(name for name in self.folders if not is_pattern(name))
+
+    def finds(self, key: str) -> bool:
+        """See the parent's: patterns find it. What separates levels, and whether INBOX is above all, only the server
+        knows."""
+        patterns = [_meant(name) for name in self.folders if is_pattern(name)]
+        return any(one.fullmatch(key) or one.fullmatch(_BELOW_INBOX.sub("", key)) for one in patterns)
 
     def move_targets(self) -> Sequence[str]:
         """Where dispositions move mail to."""
