@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email import message_from_bytes
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from servers.smtp import relay_in_a_thread
 def mail(number: int, *lines: str) -> bytes:
     head = (
         f"Return-Path: <ada{number}@customer.example>",
-        "Received: from mx.customer.example by mx.x.example; Sat, 14 Mar 2026 09:26:52 +0000",
+        f"Received: from mx.customer.example by mx.x.example; {formatdate()}",
         *lines,
         "From: Ada <ada@customer.example>",
         "To: support@x.example",

@@ -9,6 +9,7 @@ from datetime import timedelta
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import Message as Parsed
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from mailpoller.core.acknowledge_config import AcknowledgeConfig
 from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT, Acknowledgement
 from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
 from mailpoller.core.identity import BACKFILLED, next_generation
-from mailpoller.core.message import Account, Folder
+from mailpoller.core.message import Account, Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.ports import Mail, OutboxMail, Said
 from mailpoller.core.sender import Sender
+from mailpoller.core.source_config import SourceConfig
+from mailpoller.core.spool import Octets
 from mailpoller.core.verdict import Deliver
 from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.acknowledger import ALL, KEPT, Acknowledged, Acknowledger
@@ -132,6 +135,21 @@ def test_mail_that_is_backfilled_or_brought_again_is_never_acknowledged(generati
     clock.seconds = (NOW - clock.now()).total_seconds()
     one = Acknowledging(config, clock).owed(message, Deliver(("support",)), repeated=False)
     assert (one is not None) is told
+
+
+@pytest.mark.parametrize(
+    ("received", "told"),
+    [(timedelta(0), True), (timedelta(hours=23), True), (timedelta(hours=25), False), (timedelta(days=900), False)],
+)
+def test_old_mail_that_is_put_into_the_mailbox_today_is_told_nothing(received: timedelta, told: bool) -> None:
+    clock = SkippingClock()
+    line = f"Received: from mx.customer.example by mx.x.example; {format_datetime(clock.now() - received)}"
+    octets = Octets.of(f"{HEAD[0]}\r\n{line}\r\n".encode() + mail(instead="Return-Path"))
+    claim = Claim(MessageRef(Folder("support", "INBOX", "1"), "1"), "mid")
+    message = parse(RawMessage(claim, octets, received=clock.now()))
+    config = {"type": "x", "address": "support@x.example", "acknowledge": {"text": "We have it."}}
+    one = Acknowledging(SourceConfig.model_validate(config), clock)
+    assert (one.owed(message, Deliver(("q",)), repeated=False) is not None) is told
 
 
 # --- the mail --------------------------------------------------------------------------------------------------------

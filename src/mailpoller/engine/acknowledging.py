@@ -51,7 +51,8 @@ class Acknowledging:
     def _owed(self, config: AcknowledgeConfig, message: Message, verdict: Deliver) -> Acknowledgement | None:
         claim = message.raw.claim
         chosen = config.chosen(verdict.rules)
-        received = message.raw.received or _noted(message)
+        # The older of both: what somebody puts into the mailbox later, a client may have put there as of today.
+        received = min((one for one in (message.raw.received, _noted(message)) if one is not None), default=None)
         if chosen is None or received is None or self._clock.now() - received > config.max_age:
             return None
         if reason := objection(message, self._own):
@@ -62,6 +63,6 @@ class Acknowledging:
 
 
 def _noted(message: Message) -> datetime | None:
-    """When the delivering server says that it received the mail, where the mailbox does not tell it."""
+    """When the delivering server says that it received the mail."""
     received = message.header("received")
     return parse_date(received[0][:_CONSIDERED].rpartition(";")[2].strip()) if received else None
