@@ -180,7 +180,7 @@ WRITING = [
     ["run"], ["run", "--once"], ["run", "--dry-run"], ["check", "--live"], ["status"], ["errors"],
     ["errors", "--clear"], ["trace", "x"], ["poll", "support"], ["redeliver", "x"],
     ["accept", "support", "--baseline"], ["forget", "gone", "--yes"], ["oauth", "login", "support"],
-    ["queue", "adopt", "q"], ["queue", "list", "q"], ["queue", "show", "q", "1"], ["queue", "take", "q"],
+    ["queue", "adopt", "q"], ["queue", "list", "q"], ["queue", "peek", "q"], ["queue", "show", "q", "1"], ["queue", "take", "q"],
     ["queue", "ack", "q", "x"], ["queue", "return", "q", "x"], ["queue", "list", "{state}/q.db"],
     ["health"], ["reload"], ["messages"], ["reconcile", "support"], ["changes"], ["erase", "--mid", "x", "--yes"],
     ["backfill", "support", "--since", "1d"], ["pause", "support"], ["resume", "support"], ["outbox", "list"],
