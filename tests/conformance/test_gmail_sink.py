@@ -121,6 +121,16 @@ async def test_what_is_there_is_not_put_there_twice_though_the_answer_was_lost(
     assert len(server.mails) == 1
 
 
+async def test_a_message_that_begins_with_the_rest_of_a_field_is_known_again(server: Gmail, tmp_path: Path) -> None:
+    order = make_delivery(1, b" of nobody's\r\n" + message(1))
+    for repeated in (False, True):
+        sink = queue(tmp_path, server.url)
+        (answer,) = await sink.deliver([order])
+        await sink.close()
+        assert isinstance(answer, Receipt) and answer.repeated is repeated
+    assert len(server.mails) == 1
+
+
 async def test_another_message_with_the_same_message_id_is_no_repeat(server: Gmail, tmp_path: Path) -> None:
     server.deliver(message(1), "SPAM")
     order = make_delivery(1, message(1))

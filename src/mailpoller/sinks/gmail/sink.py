@@ -183,7 +183,8 @@ class GmailQueue:
         headers = payload.get("headers") if isinstance(payload, dict) else None
         for header in headers if isinstance(headers, list) else []:
             named = isinstance(header, dict) and str(header.get("name")).lower() == FIELD.lower()
-            if named and str(header.get("value")).partition(";")[0].strip() == delivery_id:
+            # Behind it there may be a word of ours, or a line with which a message begins that has no field before it.
+            if named and str(header.get("value")).replace(";", " ").split()[:1] == [delivery_id]:
                 return True
         return False
 
