@@ -77,8 +77,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Octets that are made anew by each process, with an instant in them, are no name for a test."""
-    return argname if isinstance(val, bytes) and len(val) > 16 else None
+    """What is made anew by each process, octets with an instant in them or a random number, is no name for a test: all
+    processes have to call it the same."""
+    anew = (isinstance(val, bytes) and len(val) > 16) or (isinstance(val, int) and val > 1 << 40)
+    return argname if anew else None
 
 
 _strangers: set[str] = set()
