@@ -264,7 +264,8 @@ async def assemble(
             pauses=pauses,
             releases=releases,
         )
-        told = {"reload": operations.noted("reload", reloader.handle)} if reloader else {}
+        told = {"outbox-accept": operations.noted("outbox-accept", outbox.handlers["outbox-accept"])}
+        told |= {"reload": operations.noted("reload", reloader.handle)} if reloader else {}
         handlers = operations.handlers() | outbox.handlers | custody.handlers() | releases.handlers() | told
         control = ControlServer(service.control_socket, handlers, outbox.bodies)
         watching: dict[str, Service] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from email import message_from_bytes
@@ -114,6 +115,47 @@ def test_a_copy_of_the_service_sends_nothing_and_says_so(tmp_path: Path) -> None
             daemon.until_said("outbox.held")
             until(lambda: ask(site, "errors", "relay", "--json").json)
         assert relay.received == []
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_older_ledger_that_was_put_back_sends_nothing_until_it_is_accepted(tmp_path: Path, running: bool) -> None:
+    """With its outbox, as a back-up of both has it. It is accepted with a service that runs, or without one."""
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        relay_block = site.settings["outgoing"]["relay"]
+        relay_block["environment"] = "elsewhere"
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            assert ask(site, "send", stdin=ENTRY).code == 0
+        shutil.copytree(tmp_path / "state" / "outbox", tmp_path / "saved")
+        with sqlite3.connect(tmp_path / "ledger.db") as ledger:
+            ledger.execute("VACUUM INTO ?", (str(tmp_path / "saved.db"),))
+        ledger.close()
+        del relay_block["environment"]
+        with site.run() as daemon:
+            daemon.until_said("outbox.sent")
+        shutil.rmtree(tmp_path / "state" / "outbox")
+        (tmp_path / "saved").rename(tmp_path / "state" / "outbox")
+        for left in tmp_path.glob("ledger.db-*"):
+            left.unlink()
+        (tmp_path / "saved.db").rename(tmp_path / "ledger.db")
+        with site.run() as daemon:
+            daemon.until_said("outbox.held", seconds=20)
+            assert "an older copy" in ask(site, "status").out
+            until(lambda: ask(site, "errors", "relay", "--json").json)
+            assert len(relay.received) == 1
+            if running:
+                assert ask(site, "outbox", "accept").code == 0
+                daemon.until_said("outbox.sent")
+        if not running:
+            assert ask(site, "outbox", "accept").code == 0
+            with site.run() as daemon:
+                daemon.until_said("outbox.sent")
+        assert len(set(ids(relay))) == 1
+        assert len(relay.received) == 2
+        said = ask(site, "outbox", "accept")
+        assert said.code != 0
+        assert "not held" in said.err
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ VERBS = [
     "queue", "queue list", "queue show", "queue take", "queue ack",
     "queue peek", "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation",
     "conversation mint",
-    "send", "outbox", "outbox list", "outbox show", "outbox retry", "outbox cancel",
+    "send", "outbox", "outbox list", "outbox show", "outbox retry", "outbox accept", "outbox cancel",
 ]  # fmt: skip
 
 

@@ -10,16 +10,19 @@ from mailpoller.config import Config
 from mailpoller.config.sections import CONVERSATIONS, INTAKES, OUTBOX
 from mailpoller.core.component import Runtime
 from mailpoller.core.intake_config import IntakeSettings
-from mailpoller.core.ports import EntrySource
+from mailpoller.core.ports import Clock, EntrySource, Outbox
 from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
 from mailpoller.engine.acknowledger import Acknowledger
+from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
 from mailpoller.engine.intake_reader import IntakeReader
 from mailpoller.engine.outbox_operations import OutboxOperations
 from mailpoller.engine.outgoing_events import OutgoingEvents
 from mailpoller.engine.postman import Postman
+from mailpoller.engine.provenance import Provenance
 from mailpoller.mail.understand.conversation import mint
+from mailpoller.storage.machine import machine
 from mailpoller.storage.octet_files import OctetFiles
 
 
@@ -69,12 +72,22 @@ def _sources(blocks: Mapping[str, IntakeSettings], runtime: Runtime) -> dict[str
     return {name: source for name, source in made.items() if source is not None}
 
 
+def provenance_of(config: Config, ledger: Outbox, clock: Clock, alarm: Alarm | None = None) -> Provenance:
+    """Of the outbox in this ledger."""
+    elsewhere = config.of(OUTBOX).witness
+    state = config.service.state_directory
+    return Provenance(ledger, state, clock, machine=machine(), elsewhere=elsewhere, alarm=alarm)
+
+
 def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
     """For the outgoings of a fleet."""
     block, ports, senders, room = config.of(OUTBOX), fleet.ports, senders_of(config), OutboxRoom()
     ledger, clock = ports.ledger, ports.runtime.clock
     files = OctetFiles(ports.runtime.state_directory / "outbox")
-    postman = Postman(ledger, files, fleet.outgoings, senders, ports.alarm, clock, room, keep=block.keep)
+    provenance = provenance_of(config, ledger, clock, ports.alarm)
+    postman = Postman(
+        ledger, files, fleet.outgoings, senders, ports.alarm, clock, room, keep=block.keep, provenance=provenance
+    )
     bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
     acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config))
     acknowledger = Acknowledger(
@@ -93,7 +106,7 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
     configured = config.of(INTAKES)
     blocks = dict(configured or {})
     intakes = IntakeReader(acceptance, _sources(blocks, ports.runtime), ports.alarm, largest=block.max_mail)
-    handlers = OutboxOperations(ledger, acceptance, postman).handlers()
+    handlers = OutboxOperations(ledger, provenance, acceptance, postman).handlers()
     return OutboxParts(
         acceptance, postman, acknowledger, events, intakes, ports.runtime, blocks, handlers, {"send": block.max_mail}
     )

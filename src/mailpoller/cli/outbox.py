@@ -109,6 +109,22 @@ def cancel(config: ConfigOption, id: IdArgument) -> None:
         typer.echo(f"{answer['id']} is cancelled, for {counted(answer['recipients'], 'recipient')}")
 
 
+@outbox.command("accept")
+def accept(config: ConfigOption) -> None:
+    """Let an outbox send that was restored or copied. Look at what waits before (outbox list, cancel).
+
+    \b
+    Example:
+      mailpoller outbox accept
+    """
+    from mailpoller.cli.service import carry_out, entered
+
+    with explained():
+        answer = carry_out(entered(config), {"do": "outbox-accept"})
+        typer.echo(f"it was held: {answer['reason']}")
+        typer.echo(f"accepted: {counted(answer['mails'], 'mail')} may be sent from here")
+
+
 def _plain(mail: OutboxMail) -> dict[str, Any]:
     plain = asdict(mail)
     return {**plain, "digest": mail.digest.hex(), "content": mail.content.hex()}

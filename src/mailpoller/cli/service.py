@@ -139,6 +139,7 @@ def carry_out(config: Config, request: Mapping[str, Any], *, seconds: float = 30
 
 
 async def _alone(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
+    from mailpoller.assembly.outbox import provenance_of
     from mailpoller.engine.clock import SystemClock
     from mailpoller.engine.health import Health
     from mailpoller.engine.operations import Operations
@@ -150,7 +151,10 @@ async def _alone(config: Config, request: Mapping[str, Any]) -> dict[str, Any]:
         verb, told = str(request["do"]), {"who": who(), **request}
         if verb.startswith("quarantine-"):
             return await _with_quarantine(config, ledger, clock, verb, told)
-        handlers = {**Operations(ledger, Health(clock), {}, {}).handlers(), **OutboxOperations(ledger).handlers()}
+        operations = Operations(ledger, Health(clock), {}, {})
+        outbox = OutboxOperations(ledger, provenance_of(config, ledger, clock)).handlers()
+        accept = operations.noted("outbox-accept", outbox["outbox-accept"])
+        handlers = {**operations.handlers(), **outbox, "outbox-accept": accept}
         return dict(await handlers[verb](told))
     finally:
         await ledger.close()

@@ -226,6 +226,9 @@ class OutboxConfig(Block):
     """After so long who has not got a mail never will. Between two tries it waits from a minute to two hours."""
     keep: Annotated[Duration, _at_least(timedelta(days=1), "1d")] = timedelta(days=180)
     """How long it is known what became of a mail, and which keys of entries were used."""
+    witness: Path | None = None
+    """A directory elsewhere than the state directory, which is not put back together with it, such as
+    ``/var/cache/mailpoller``: there, too, it is noted how far the outbox has got, so that an older copy is known."""
 
 
 class IntakeConfig(IntakeSettings):

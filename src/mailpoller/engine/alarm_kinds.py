@@ -20,6 +20,7 @@ class Kind(Enum):
     QUEUE_FAILING = "queue-failing"
     OUTGOING_FAILING = "outgoing-failing"
     OUTBOX_HELD = "outbox-held"
+    OUTBOX_COPIED = "outbox-copied"
     ACKNOWLEDGEMENTS_STOPPED = "acknowledgements-stopped"
     MAILBOX_DOWN = "mailbox-down"
     MAILBOX_OVERDUE = "mailbox-overdue"
@@ -107,6 +108,14 @@ MANNERS = {
         "Replies are sent by {count} outgoings{place} again",
         "The outgoing is disabled, gone, or of another environment. Mend that, or: mailpoller outbox list, cancel",
         timedelta(minutes=5),
+    ),
+    Kind.OUTBOX_COPIED: Manner(
+        "The outbox was restored or copied: nothing of it is sent",
+        "{count} outboxes were restored or copied: nothing of them is sent",
+        "The outbox is sent again",
+        "{count} outboxes are sent again",
+        "What was sent already would go out again. Look at what waits: mailpoller outbox list, cancel. Then, if this "
+        "is the installation that is to send: mailpoller outbox accept",
     ),
     Kind.ACKNOWLEDGEMENTS_STOPPED: Manner(
         "There were too many acknowledgements: none is sent",

@@ -12,6 +12,7 @@ from mailpoller.core.ports import Outbox, OutboxMail
 from mailpoller.engine.acceptance import Acceptance
 from mailpoller.engine.control import Handler
 from mailpoller.engine.postman import Postman
+from mailpoller.engine.provenance import Provenance
 
 log = structlog.get_logger(__name__)
 
@@ -23,8 +24,15 @@ class OutboxOperations:
     service when it starts.
     """
 
-    def __init__(self, ledger: Outbox, acceptance: Acceptance | None = None, postman: Postman | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Outbox,
+        provenance: Provenance,
+        acceptance: Acceptance | None = None,
+        postman: Postman | None = None,
+    ) -> None:
         self._ledger = ledger
+        self._provenance = provenance
         self._acceptance = acceptance
         self._postman = postman
 
@@ -33,6 +41,7 @@ class OutboxOperations:
         found: dict[str, Handler] = {
             "outbox-retry": self.retry,
             "outbox-cancel": self.cancel,
+            "outbox-accept": self.accept,
         }
         if self._acceptance is not None:
             found["send"] = self._acceptance.hand_in
@@ -44,6 +53,14 @@ class OutboxOperations:
         """What waits by each identity, and why."""
         assert self._postman is not None
         return {"identities": await self._postman.report()}
+
+    async def accept(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Let an outbox send that was restored or copied."""
+        reason = await self._provenance.accept()
+        if self._postman is not None:
+            self._postman.insist()
+        mails = sum(one.mails for one in (await self._ledger.outbox_backlog()).values())
+        return {"reason": reason, "mails": mails}
 
     async def retry(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Try a mail now."""

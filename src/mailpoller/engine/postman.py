@@ -21,6 +21,7 @@ from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.provenance import UNKNOWN, Provenance
 from mailpoller.engine.senders import Identity, Senders
 from mailpoller.engine.sending import Round, Sending
 from mailpoller.storage.octet_files import OctetFiles
@@ -57,6 +58,7 @@ class Postman:
         room: OutboxRoom,
         *,
         keep: timedelta = timedelta(days=180),
+        provenance: Provenance | None = None,
     ) -> None:
         self.senders = senders
         self._ledger = ledger
@@ -66,6 +68,7 @@ class Postman:
         self._clock = clock
         self._room = room
         self._keep = keep
+        self._provenance = provenance
         self._sending = Sending(ledger, files, alarm, clock, room, lambda intake: self.senders.tells(intake))
         self._rounds: dict[str, Round] = {}
         self._in_hand: set[str] = set()
@@ -108,7 +111,10 @@ class Postman:
         return told
 
     def hindered(self) -> list[dict[str, str]]:
-        """The identities that have mail to send and do not send it, and why."""
+        """The identities that have mail to send and do not send it, and why. All of them while the outbox is held."""
+        reason = self._provenance.held if self._provenance is not None else ""
+        if reason and reason != UNKNOWN:
+            return [{"identity": name, "state": "held", "reason": reason} for name in self.senders.identities]
         return [
             {"identity": one.identity, "state": "held" if one.held else "down", "reason": one.held or one.down}
             for one in self._rounds.values()
@@ -159,6 +165,9 @@ class Postman:
                     if monotonic() - tidied > TIDY_EVERY.total_seconds() or not tidied:
                         await self._tidy()
                         tidied = monotonic()
+                    if self._provenance is not None:
+                        await self._provenance.look()
+                        await self._provenance.sent()
                 except LedgerUnavailable as error:
                     log.warning("outbox.unreadable", reason=str(error))
                     waiting = {}
@@ -168,6 +177,11 @@ class Postman:
                         tasks[name] = group.create_task(self._guard(one, stop), name=f"outbox {name}")
                 await _either(self._news, LOOK_AGAIN.total_seconds())
             watching.cancel()
+        if self._provenance is not None:
+            try:
+                await self._provenance.sent(all_of_it=True)
+            except LedgerUnavailable as error:
+                log.warning("outbox.unreadable", reason=str(error))
 
     async def _stopping(self, events: Sequence[asyncio.Event], stop: asyncio.Event) -> None:
         waiting = [asyncio.ensure_future(one.wait()) for one in events]
@@ -247,6 +261,8 @@ class Postman:
                 wait = (backlog.due_at - self._clock.now()).total_seconds()
                 await _either(one.wake, min(max(wait, 0.05), LOOK_AGAIN.total_seconds()))
                 continue
+            if self._provenance is not None:
+                await self._provenance.sends()
             one.at_work = True
             try:
                 trouble = await self._batch(one, sorted(mails, key=lambda mail: mail.id in one.suspects), stop)
@@ -264,6 +280,8 @@ class Postman:
 
     def _idle(self, identity: str) -> str:
         """Why nothing is sent by this identity, or nothing."""
+        if self._provenance is not None and self._provenance.held:
+            return self._provenance.held
         known = self.senders.identities.get(identity)
         if known is None:
             return "no outgoing is called so any more"
@@ -276,7 +294,8 @@ class Postman:
             one.held = reason
             log.error("outbox.held", identity=one.identity, reason=reason)
             self._alarm.fault(one.identity, "outbox.held", reason, "")
-        await self._alarm.raised(Kind.OUTBOX_HELD, one.identity, reason, group=f"outgoing {one.identity}")
+        if self._provenance is None or reason != self._provenance.held:  # which has an alarm of its own
+            await self._alarm.raised(Kind.OUTBOX_HELD, one.identity, reason, group=f"outgoing {one.identity}")
 
     async def _down(self, one: Round, trouble: MailpollerError, mails: Sequence[OutboxMail]) -> None:
         """The outgoing sends nothing now. Who has waited too long is told."""

@@ -17,7 +17,14 @@ from mailpoller.core.ports.ledger import (
     Stories,
     Threads,
 )
-from mailpoller.core.ports.ledger.outbox import OutboxBacklog, OutboxEvent, OutboxMail, OutboxRecipient, RecipientState
+from mailpoller.core.ports.ledger.outbox import (
+    OutboxBacklog,
+    OutboxEvent,
+    OutboxMail,
+    OutboxMark,
+    OutboxRecipient,
+    RecipientState,
+)
 from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing, Posting, Said
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
 from mailpoller.core.ports.quarantine import QuarantineStore
@@ -97,6 +104,7 @@ __all__ = [
     "OutboxBacklog",
     "OutboxEvent",
     "OutboxMail",
+    "OutboxMark",
     "OutboxRecipient",
     "Outgoing",
     "Pause",

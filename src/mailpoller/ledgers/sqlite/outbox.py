@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from mailpoller.core.classification import Bounce
-from mailpoller.core.ports import OutboxBacklog, OutboxEvent, OutboxMail, OutboxRecipient, RecipientState
+from mailpoller.core.ports import OutboxBacklog, OutboxEvent, OutboxMail, OutboxMark, OutboxRecipient, RecipientState
 from mailpoller.core.ports.ledger.outbox import OutboxEventKind
 from mailpoller.ledgers.sqlite.values import clean, document, instant, instant_or_none, micros, undocument
 
@@ -231,6 +231,18 @@ def rename(connection: Connection, former: str, name: str) -> int:
     return connection.execute(
         "UPDATE outbox SET identity = ? WHERE identity = ? AND due_at IS NOT NULL", (name, former)
     ).rowcount
+
+
+def mark(connection: Connection) -> OutboxMark | None:
+    row = connection.execute("SELECT identity, height, machine, place FROM outbox_mark").fetchone()
+    return None if row is None else OutboxMark(*row)
+
+
+def note_mark(connection: Connection, mark: OutboxMark) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO outbox_mark (one, identity, height, machine, place) VALUES (1, ?, ?, ?, ?)",
+        (mark.identity, mark.height, mark.machine, clean(mark.place)),
+    )
 
 
 def _one(connection: Connection, where: str, values: Iterable[Any]) -> OutboxMail | None:

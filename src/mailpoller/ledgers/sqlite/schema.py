@@ -310,6 +310,17 @@ _DELIVERED_TO = """
 ALTER TABLE message ADD COLUMN delivered_to TEXT;
 """
 
+# By what the outbox knows that it is no copy: one row.
+_OUTBOX_MARK = """
+CREATE TABLE outbox_mark (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    identity TEXT    NOT NULL,
+    height   INTEGER NOT NULL,
+    machine  TEXT    NOT NULL,
+    place    TEXT    NOT NULL
+) STRICT;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -326,6 +337,7 @@ SCHEMA = Schema(
         _ACKNOWLEDGEMENTS,
         _OUTBOX_EVENTS,
         _DELIVERED_TO,
+        _OUTBOX_MARK,
     ),
     works={3: shelve_all},
 )

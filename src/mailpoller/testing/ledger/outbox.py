@@ -14,6 +14,7 @@ from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.message import Claim
 from mailpoller.core.ports import (
     OutboxBacklog,
+    OutboxMark,
     RecipientState,
 )
 from mailpoller.testing.ledger.ground import (
@@ -155,3 +156,14 @@ class OutboxPromises(LedgerGround):
         await ledger.close()
         with pytest.raises(LedgerUnavailable):
             await ledger.claim(refs(INBOX, 1))
+
+    async def test_the_mark_of_an_outbox_is_the_last_that_was_noted(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        assert await ledger.outbox_mark() is None
+        for mark in (OutboxMark("one", 7, "here", "/a"), OutboxMark("two", 0, "", "/b")):
+            await ledger.outbox_note_mark(mark)
+            assert await ledger.outbox_mark() == mark
+        await ledger.close()
+        again = await self.open(tmp_path, clock)
+        assert await again.outbox_mark() == OutboxMark("two", 0, "", "/b")
+        await again.close()

@@ -83,6 +83,21 @@ class OutboxBacklog:
     due_at: datetime
 
 
+@record
+class OutboxMark:
+    """By what an outbox knows that it is no copy.
+
+    ``identity``: random, made when the outbox was begun or accepted. ``height``: grows as mail is sent, and is never
+    lowered. ``machine``: where that was (see :func:`~mailpoller.storage.machine.machine`), empty if nothing told;
+    ``place``: the state directory.
+    """
+
+    identity: str
+    height: int
+    machine: str
+    place: str
+
+
 class Outbox(Protocol):
     """Accepted mail by identity, until its last recipient has it or never will."""
 
@@ -136,3 +151,9 @@ class Outbox(Protocol):
 
     async def outbox_told(self, numbers: Sequence[int]) -> None:
         """These events are done with."""
+
+    async def outbox_mark(self) -> OutboxMark | None:
+        """The mark of this outbox; None if it never had one."""
+
+    async def outbox_note_mark(self, mark: OutboxMark) -> None:
+        """From now on the outbox bears this mark."""

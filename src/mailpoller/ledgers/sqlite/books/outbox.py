@@ -9,6 +9,7 @@ from mailpoller.core.ports import (
     OutboxBacklog,
     OutboxEvent,
     OutboxMail,
+    OutboxMark,
     RecipientState,
 )
 from mailpoller.ledgers.sqlite import (
@@ -71,3 +72,9 @@ class OutboxBook(Book):
 
     async def outbox_told(self, numbers: Sequence[int]) -> None:
         await self._write(lambda c: outbox.told(c, numbers))
+
+    async def outbox_mark(self) -> OutboxMark | None:
+        return await self._read(outbox.mark)
+
+    async def outbox_note_mark(self, mark: OutboxMark) -> None:
+        await self._write(lambda c: outbox.note_mark(c, mark))
