@@ -185,6 +185,7 @@ WRITING = [
     ["queue", "list", "{state}/q.db"],
     ["health"], ["reload"], ["messages"], ["reconcile", "support"], ["changes"], ["erase", "--mid", "x", "--yes"],
     ["backfill", "support", "--since", "1d"], ["pause", "support"], ["resume", "support"], ["outbox", "list"],
+    ["outbox", "accept"],
     ["outbox", "show", "x"], ["outbox", "retry", "x"], ["outbox", "cancel", "x"], ["quarantine", "list"],
     ["quarantine", "show", "x"], ["quarantine", "export", "x"], ["quarantine", "release", "x"],
     ["quarantine", "retry", "x"], ["quarantine", "discard", "x", "--yes"],
