@@ -103,6 +103,7 @@ class Rig:
         conversations: ConversationFinder | None = None,
         scope: Scope = "mailbox",
         arrival: Arrival | None = None,
+        log_rate: int = 0,
         **config: Any,
     ) -> None:
         self.name = name
@@ -127,6 +128,7 @@ class Rig:
                 limits=Limits(batch, 8_000_000, 3),
                 poll_budget=budget,
                 judging=1,
+                log_rate=log_rate,
             ),
             self._sink("quarantine", retry),
         )

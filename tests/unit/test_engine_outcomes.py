@@ -24,8 +24,7 @@ async def test_a_message_is_logged_with_its_latency_from_the_date_that_the_serve
 
 
 async def test_a_drain_is_counted_above_the_rate_and_every_message_is_said_or_counted(log: list[Any]) -> None:
-    rig = Rig()
-    rig.runner._log_rate = LogRate(rig.clock, 5)
+    rig = Rig(log_rate=5)
     rig.fill(60)
     await rig.carry()
     events = Counter(line["event"] for line in log)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -132,7 +133,7 @@ def peek(
       mailpoller queue peek support --follow
       mailpoller queue peek support -n 0 -f --json | jq -r .subject
     """
-    with _opened(config, name) as opened:
+    with _opened(config, name) as opened, _interrupted() if follow else nullcontext(Event()) as interrupted:
         found = opened.latest(max(1, limit))
         last = found[-1].seq if found else 0
         found = found if limit else ()
@@ -143,9 +144,20 @@ def peek(
                 _peeked(entry, heads.get(entry.seq), as_json=as_json)
             if not follow:
                 break
-            if not found:
-                time.sleep(FOLLOWED_S)
+            if interrupted.wait(0 if found else FOLLOWED_S):
+                raise KeyboardInterrupt
             found = opened.after(last)
+
+
+@contextmanager
+def _interrupted() -> Iterator[Event]:
+    """Set by Ctrl-C, wherever it comes: an exception might come where Python can only ignore it."""
+    told = Event()
+    former = signal.signal(signal.SIGINT, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _peeked(entry: Entry, head: Head | None, *, as_json: bool) -> None:

@@ -49,11 +49,12 @@ def read_contents(message: Message, wanted: Sequence[str]) -> Contents:
         return replace(own, undone=(*own.undone, Undone(kinds.MESSAGES, kinds.FAILED)))
     why = (Undone(kinds.MESSAGES, word) for word in (*first.why, *others.why))
     undone = tuple(dict.fromkeys((*own.undone, *forwarded.undone, *beside.undone, *why)))
+    told = replace(forwarded, undone=())
     return replace(
         own,
         attachments=(*own.attachments, *(replace(one, within="message") for one in beside.attachments)),
         undone=undone,
-        forwarded=replace(forwarded, undone=()),
+        forwarded=told if told != Contents() else None,
     )
 
 

@@ -89,9 +89,20 @@ class Client:
                 return self._channel, False
             await self._connect()
             await self._greet()
-            assert self._amqp is not None
-            self._channel = await self.ask(self._amqp.channel(publisher_confirms=True, on_return_raises=True))
+            self._channel = await self._opened(publisher_confirms=True, on_return_raises=True)
             return self._channel, True
+
+    async def _opened(self, **words: bool) -> AbstractChannel:
+        """A new channel. One that nobody waits for any more is opened by halves, and the server then takes the next
+        one amiss: so the connection ends with it."""
+        amqp = self._amqp
+        assert amqp is not None
+        try:
+            return await self.ask(amqp.channel(**words))
+        except asyncio.CancelledError:
+            self._amqp = self._channel = None
+            await _drop(amqp)
+            raise
 
     @property
     def connected(self) -> bool:
@@ -105,8 +116,7 @@ class Client:
         """
         if not self.connected:
             await self._connect()
-        assert self._amqp is not None
-        channel = await self.ask(self._amqp.channel(publisher_confirms=False))
+        channel = await self._opened(publisher_confirms=False)
         try:
             return await self.ask(work(channel), refusals=True)
         finally:
