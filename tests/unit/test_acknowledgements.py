@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -486,6 +487,39 @@ async def test_one_that_cannot_be_made_stops_no_other(site: Site, monkeypatch: p
     monkeypatch.setattr("mailpoller.engine.acknowledger.acknowledgement_octets", broken)
     await site.acknowledger.step()
     assert [one.mid for one in await site.mails()] == ["mid-2"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOSPC, "No space left on device")])
+async def test_what_the_machine_lacks_costs_nobody_his_answer(
+    site: Site, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.begin()
+    site.owe(1)
+
+    def broken(*_: Any, **__: Any) -> tuple[str, bytes]:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mailpoller.engine.acknowledger.acknowledgement_octets", broken)
+        with pytest.raises(TransientError, match="this machine"):
+            await site.acknowledger.step()
+    await site.acknowledger.step()
+    assert [one.mid for one in await site.mails()] == ["mid-1"]
+
+
+def test_want_of_memory_is_not_taken_for_a_bug_by_who_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MaildirSettings.model_validate(
+        {"type": "maildir", "path": "/nowhere", "address": "support@x.example", "acknowledge": {"text": "We have it."}}
+    )
+
+    def broken(*_: Any) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr("mailpoller.engine.acknowledging.objection", broken)
+    clock = SkippingClock()
+    clock.seconds = (NOW - clock.now()).total_seconds()
+    with pytest.raises(MemoryError):
+        Acknowledging(config, clock).owed(read(mail()), Deliver(("support",)), repeated=False)
 
 
 async def test_one_that_waited_too_long_in_the_outbox_is_not_sent_any_more(site: Site) -> None:

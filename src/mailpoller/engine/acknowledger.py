@@ -14,7 +14,7 @@ import structlog
 
 from mailpoller.core.acknowledge_config import AcknowledgeConfig
 from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT, Acknowledgement
-from mailpoller.core.errors import ConfigError, EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.errors import ConfigError, EntryRefused, LedgerUnavailable, TransientError, machine_trouble
 from mailpoller.core.ports import Acknowledgements, Clock, Outbox, OutboxMail, OutboxRecipient
 from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Mint, OutboxRoom
@@ -131,7 +131,9 @@ class Acknowledger:
             raise
         except EntryRefused as error:
             mail, reason = None, str(error)
-        except Exception:
+        except Exception as error:
+            if (trouble := machine_trouble(error)) is not None:
+                raise TransientError(trouble) from error
             log.exception("acknowledgement.crashed", mid=owed.mid)
             mail, reason = None, "a bug"
         if mail is None:

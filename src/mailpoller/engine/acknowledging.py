@@ -44,6 +44,8 @@ class Acknowledging:
             return None
         try:
             return self._owed(self._config, message, verdict)
+        except MemoryError:
+            raise
         except Exception:  # a bug here must not hold up the mail
             log.exception("acknowledgement.crashed", mid=message.raw.claim.mid)
             return None
