@@ -10,6 +10,27 @@ from mailpoller.core.errors import MailpollerError
 Answer = Receipt | Refusal
 
 
+def sifted(
+    batch: Sequence[Delivery],
+    known: Callable[[str], bool],
+    objection: Callable[[Delivery], str],
+    repeated: Callable[[str], Receipt],
+) -> tuple[dict[str, Answer], dict[str, Delivery]]:
+    """The answers for which nobody has to be asked, and the deliveries that are to be brought, each once, both by
+    delivery id. ``known``: whether an id is held already. ``objection``: why a message is not brought at
+    all, else empty."""
+    answers: dict[str, Answer] = {}
+    fresh: dict[str, Delivery] = {}
+    for one in batch:
+        if known(one.delivery_id):
+            answers[one.delivery_id] = repeated(one.delivery_id)
+        elif reason := objection(one):
+            answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
+        else:
+            fresh[one.delivery_id] = one
+    return answers, fresh
+
+
 def in_order(
     batch: Sequence[Delivery],
     answers: Mapping[str, Answer],

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from mailpoller.core.answers import in_order
+from mailpoller.core.answers import in_order, sifted
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import LOOK_AGAIN, Durability
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
@@ -22,8 +21,7 @@ from mailpoller.sinks.kafka.config import KafkaQueueSettings
 from mailpoller.sinks.kafka.producer import KafkaProducer
 from mailpoller.storage.recent import Recent
 from mailpoller.wire.cloudevents import body_size, content_of
-
-log = structlog.get_logger(__name__)
+from mailpoller.wire.worth import Worth
 
 PART_OCTETS = 4 << 20
 PART_MESSAGES = 500
@@ -47,26 +45,16 @@ class KafkaQueue:
         self.name = name
         self.octets_place: OctetsPlace = "beside" if config.mode == "raw" else "inside"
         self._config = config
-        self._clock = clock
         self._producer = KafkaProducer(name, config)
         self._recent = Recent()
-        self._found: Durability | None = None
-        self._found_at = 0.0
+        self._worth = Worth(name, config.durability, clock, lambda: self._where)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` if nothing is known of any."""
         if not batch:
             return []
         await self._look_again()
-        answers: dict[str, Receipt | Refusal] = {}
-        fresh: dict[str, Delivery] = {}
-        for one in batch:
-            if one.delivery_id in self._recent:
-                answers[one.delivery_id] = self._repeated(one.delivery_id)
-            elif reason := self._too_large(one):
-                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
-            else:
-                fresh[one.delivery_id] = one
+        answers, fresh = sifted(batch, self._recent.__contains__, self._too_large, self._repeated)
         trouble: TransientError | None = None
         for part in parts(fresh.values(), self._size, octets=PART_OCTETS, messages=PART_MESSAGES):
             if trouble is not None:
@@ -86,15 +74,14 @@ class KafkaQueue:
 
     async def upkeep(self) -> Sequence[SinkDoubt]:
         """What the configuration accepts though it may lose mail."""
-        if self._found is not None:
+        if self._worth.found is not None:
             await self._look_again()
-        said = self._found.doubt() if self._found is not None else ""
-        return [SinkDoubt(NOT_DURABLE, f"{self._where}: {said}")] if said else []
+        return self._worth.doubts()
 
     @property
     def durability(self) -> Durability | None:
         """See :class:`~mailpoller.core.ports.Durable`."""
-        return self._found
+        return self._worth.found
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -109,19 +96,14 @@ class KafkaQueue:
         return SealedReceipt(delivery_id, self._where, repeated=True)
 
     async def _look_again(self) -> None:
-        late = self._clock.monotonic() - self._found_at > LOOK_AGAIN.total_seconds()
-        if self._found is None or late or self._found.refusal(self._config.durability):
+        if self._worth.due:
             await self._judge()
 
     async def _judge(self) -> None:
         """Find out what an answer is worth. Raises :class:`TransientError` if we do not take that."""
         topic, seconds = self._config.topic, self._producer.seconds
         found = await self._producer.ask(lambda settings: durability.read(settings, topic, seconds))
-        if found != self._found:
-            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
-        self._found, self._found_at = found, self._clock.monotonic()
-        if refusal := found.refusal(self._config.durability):
-            raise TransientError(f"{self._where}: {refusal}")
+        self._worth.note(found)
 
     # --- producing -----------------------------------------------------------------------------------------------
     def _size(self, one: Delivery) -> int:

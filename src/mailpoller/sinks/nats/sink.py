@@ -7,15 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-import structlog
 from nats.errors import Error
 from nats.js import JetStreamContext
 from nats.js.api import PubAck, StreamInfo
 from nats.js.errors import APIError, NoStreamResponseError
 
-from mailpoller.core.answers import in_order
+from mailpoller.core.answers import in_order, sifted
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import LOOK_AGAIN, Durability
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
@@ -25,8 +24,7 @@ from mailpoller.sinks.nats import durability
 from mailpoller.sinks.nats.client import Connection, NoStream, words
 from mailpoller.sinks.nats.config import NatsQueueSettings
 from mailpoller.wire.cloudevents import Content, body_size, content_of, written
-
-log = structlog.get_logger(__name__)
+from mailpoller.wire.worth import Worth
 
 PART_OCTETS = 4 << 20
 """Octets that are published and not yet answered for; one message may be more."""
@@ -48,25 +46,17 @@ class NatsQueue:
         self.name = name
         self.octets_place: OctetsPlace = "beside" if config.mode == "raw" else "inside"
         self._config = config
-        self._clock = clock
         self._seconds = config.timeout.total_seconds()
         self._connection = Connection(config, self._greet)
         self._expected: Mark | None = None
-        self._found: Durability | None = None
-        self._found_at = 0.0
+        self._worth = Worth(name, config.durability, clock, self.place)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. A repeat is known within the stream's ``duplicate_window``."""
         if not batch:
             return []
         context, info = await self._look()
-        answers: dict[str, Receipt | Refusal] = {}
-        fresh: dict[str, Delivery] = {}
-        for one in batch:
-            if reason := self._too_large(one, info):
-                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
-            else:
-                fresh[one.delivery_id] = one
+        answers, fresh = sifted(batch, lambda _: False, lambda one: self._too_large(one, info), self._repeated)
         trouble: TransientError | None = None
         for part in parts(fresh.values(), self._size, octets=PART_OCTETS, messages=PART_MESSAGES):
             if trouble is not None:
@@ -78,7 +68,7 @@ class NatsQueue:
                     trouble = trouble or answer
                 else:
                     answers[one.delivery_id] = answer
-        return in_order(batch, answers, trouble, lambda found: SealedReceipt(found, self._where, repeated=True))
+        return in_order(batch, answers, trouble, self._repeated)
 
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`: connection, login, the stream, and what its answers are worth. The
@@ -98,10 +88,9 @@ class NatsQueue:
 
     async def upkeep(self) -> Sequence[SinkDoubt]:
         """What the configuration accepts though it may lose mail."""
-        if self._found is not None or self._expected is not None:
+        if self._worth.found is not None or self._expected is not None:
             await self._look()
-        words = self._found.doubt() if self._found is not None else ""
-        return [SinkDoubt(NOT_DURABLE, f"{self._where}: {words}")] if words else []
+        return self._worth.doubts()
 
     async def mark(self) -> Mark | None:
         """See :class:`~mailpoller.core.ports.Marked`: when the stream was made, and the number of its last message,
@@ -129,7 +118,7 @@ class NatsQueue:
     @property
     def durability(self) -> Durability | None:
         """See :class:`~mailpoller.core.ports.Durable`."""
-        return self._found
+        return self._worth.found
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -143,28 +132,23 @@ class NatsQueue:
     async def _look(self) -> tuple[JetStreamContext, StreamInfo]:
         """The stream as it is now. Raises :class:`TransientError`, also if its answers are not worth enough, and
         :class:`QueueVanished`."""
-        late = self._clock.monotonic() - self._found_at > LOOK_AGAIN.total_seconds()
         try:
             context, info = await self._connection.stream()
         except NoStream:
             self._compare(None)
             raise
-        if late or self._found is None or self._found.refusal(self._config.durability):
+        if self._worth.due:
             await self._judge(info)
         self._compare(self._mark_of(info))
         return context, info
 
     async def _greet(self, context: JetStreamContext) -> None:
-        self._found = None  # another connection, perhaps to another server
+        self._worth.forget()
 
     async def _judge(self, info: StreamInfo) -> None:
         """Read what the stream's answers are worth. Raises :class:`TransientError` if we do not take that."""
         found = await durability.read(info, self._connection.server, self._config.monitoring, self._seconds)
-        if found != self._found:
-            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
-        self._found, self._found_at = found, self._clock.monotonic()
-        if refusal := found.refusal(self._config.durability):
-            raise TransientError(f"{self._where}: {refusal}")
+        self._worth.note(found)
 
     def _mark_of(self, info: StreamInfo) -> Mark | None:
         if not info.state.last_seq or info.created is None:
@@ -209,6 +193,9 @@ class NatsQueue:
         if answer.stream != self._config.stream or not answer.seq:
             return TransientError(f"{self._where}: an answer that names no message of this stream")
         return SealedReceipt(one.delivery_id, f"{answer.stream} {answer.seq}", repeated=bool(answer.duplicate))
+
+    def _repeated(self, delivery_id: str) -> Receipt:
+        return SealedReceipt(delivery_id, self._where, repeated=True)
 
     def _size(self, one: Delivery) -> int:
         return body_size(one, self._config.mode)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from aiormq.abc import AbstractChannel
@@ -68,6 +68,10 @@ class _Transport(TransportFactory):
             raise
 
 
+async def _itself(channel: AbstractChannel) -> AbstractChannel:
+    return channel
+
+
 class Client:
     """What is connected, and the channel that publishes: both kept until they break. ``greet`` is called with each new
     connection before anything is published over it."""
@@ -78,6 +82,7 @@ class Client:
         self._amqp: Amqp | None = None
         self._channel: AbstractChannel | None = None
         self._entrance = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         self.place = place_of(config)
         self.seconds = config.timeout.total_seconds()
 
@@ -89,20 +94,8 @@ class Client:
                 return self._channel, False
             await self._connect()
             await self._greet()
-            self._channel = await self._opened(publisher_confirms=True, on_return_raises=True)
+            self._channel = await self._on_a_channel(_itself, publisher_confirms=True, on_return_raises=True)
             return self._channel, True
-
-    async def _opened(self, **words: bool) -> AbstractChannel:
-        """A new channel. One that nobody waits for any more is opened by halves, and the server then takes the next
-        one amiss: so the connection ends with it."""
-        amqp = self._amqp
-        assert amqp is not None
-        try:
-            return await self.ask(amqp.channel(**words))
-        except asyncio.CancelledError:
-            self._amqp = self._channel = None
-            await _drop(amqp)
-            raise
 
     @property
     def connected(self) -> bool:
@@ -114,15 +107,40 @@ class Client:
 
         Raises :class:`TransientError`, and :class:`ChannelClosed` for a refusal.
         """
-        if not self.connected:
+
+        async def then_close(channel: AbstractChannel) -> _T:
+            found = await self.ask(work(channel), refusals=True)
+            await self.ask(channel.close())
+            return found
+
+        return await self._on_a_channel(then_close, publisher_confirms=False)
+
+    async def _on_a_channel(self, work: Callable[[AbstractChannel], Awaitable[_T]], **words: bool) -> _T:
+        """With a new channel. A connection that was lost since it was used last is no trouble yet: it is made anew
+        once."""
+        for attempt in (1, 2):
+            known = self.connected
             await self._connect()
-        channel = await self._opened(publisher_confirms=False)
+            try:
+                async with self._whole():
+                    assert self._amqp is not None
+                    return await work(await self.ask(self._amqp.channel(**words)))
+            except TransientError:
+                if not known or attempt == 2:
+                    raise
+        raise AssertionError("the second attempt returns or raises")
+
+    @asynccontextmanager
+    async def _whole(self) -> AsyncIterator[None]:
+        """For the life of a channel. One that is given up in the middle of being opened or closed leaves the server
+        with another idea of it than the library's, and it takes the next one amiss: so the connection ends as well."""
         try:
-            return await self.ask(work(channel), refusals=True)
-        finally:
-            with suppress(*TROUBLES):
-                async with asyncio.timeout(_CLOSING):
-                    await channel.close()
+            yield
+        except ChannelClosed:
+            raise  # by the server, and whole
+        except BaseException:
+            await self.close()
+            raise
 
     async def ask(self, asked: Awaitable[_T], more: float = 0, *, refusals: bool = False) -> _T:
         """The answer, within the block's ``timeout`` and ``more`` seconds; a connection that does not answer in time
@@ -147,9 +165,12 @@ class Client:
             await _drop(amqp)
 
     async def _connect(self) -> None:
-        if self.connected:
-            return
-        await self.close()
+        async with self._connecting:
+            if not self.connected:
+                await self.close()
+                await self._connect_to_any()
+
+    async def _connect_to_any(self) -> None:
         hosts = self._config.hosts
         last: TransientError | None = None
         for host in random.sample(hosts, len(hosts)):

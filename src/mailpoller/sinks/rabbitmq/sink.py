@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
-import structlog
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 from pamqp.commands import Basic
 
-from mailpoller.core.answers import in_order
+from mailpoller.core.answers import in_order, sifted
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import LOOK_AGAIN, Durability
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
@@ -24,8 +23,7 @@ from mailpoller.sinks.rabbitmq.client import TROUBLES, Client, words
 from mailpoller.sinks.rabbitmq.config import NAME_OCTETS, RabbitmqQueueSettings
 from mailpoller.storage.recent import Recent
 from mailpoller.wire.cloudevents import attributes_of, body_size, content_of
-
-log = structlog.get_logger(__name__)
+from mailpoller.wire.worth import Worth
 
 PART_OCTETS = 4 << 20
 """Octets that are published and not yet confirmed; one message may be more."""
@@ -55,26 +53,16 @@ class RabbitmqQueue:
         self.name = name
         self.octets_place: OctetsPlace = "beside" if config.mode == "raw" else "inside"
         self._config = config
-        self._clock = clock
         self._client = Client(config, self._judge)
         self._recent = Recent()
-        self._found: Durability | None = None
-        self._found_at = 0.0
+        self._worth = Worth(name, config.durability, clock, lambda: self._where)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` if nothing is known of any."""
         if not batch:
             return []
         await self._look_again()
-        answers: dict[str, Receipt | Refusal] = {}
-        fresh: dict[str, Delivery] = {}
-        for one in batch:
-            if one.delivery_id in self._recent:
-                answers[one.delivery_id] = self._repeated(one.delivery_id)
-            elif reason := self._impossible(one):
-                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
-            else:
-                fresh[one.delivery_id] = one
+        answers, fresh = sifted(batch, self._recent.__contains__, self._impossible, self._repeated)
         trouble: TransientError | None = None
         for part in parts(fresh.values(), self._size, octets=PART_OCTETS, messages=PART_MESSAGES):
             if trouble is None:
@@ -91,13 +79,12 @@ class RabbitmqQueue:
     async def upkeep(self) -> Sequence[SinkDoubt]:
         """What the configuration accepts though it may lose mail."""
         await self._look_again()
-        said = self._found.doubt() if self._found is not None else ""
-        return [SinkDoubt(NOT_DURABLE, f"{self._where}: {said}")] if said else []
+        return self._worth.doubts()
 
     @property
     def durability(self) -> Durability | None:
         """See :class:`~mailpoller.core.ports.Durable`."""
-        return self._found
+        return self._worth.found
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -130,16 +117,11 @@ class RabbitmqQueue:
         """Find out what a confirmation is worth. Raises :class:`TransientError` if we do not take that."""
         await self._require_places()
         found = await durability.read(self._client, self._config.queue)
-        if found != self._found:
-            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
-        self._found, self._found_at = found, self._clock.monotonic()
-        if refusal := found.refusal(self._config.durability):
-            raise TransientError(f"{self._where}: {refusal}")
+        self._worth.note(found)
 
     async def _look_again(self) -> None:
         """Find it out if that is long ago, or if it was refused the last time."""
-        late = self._clock.monotonic() - self._found_at > LOOK_AGAIN.total_seconds()
-        if self._found is not None and (late or self._found.refusal(self._config.durability)):
+        if self._worth.found is not None and self._worth.due:
             await self._judge()
 
     def _size(self, one: Delivery) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.durability import LOOK_AGAIN, Durability
+from mailpoller.core.durability import Durability
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
@@ -21,10 +20,9 @@ from mailpoller.sinks.redis.client import ask, borrowed, close_pool, make_client
 from mailpoller.sinks.redis.config import RedisQueueSettings
 from mailpoller.sinks.redis.jobs import FORMATS
 from mailpoller.sinks.redis.script import ENTRIES, JOBS, Keys, entry_of
+from mailpoller.wire.worth import Worth
 
 _T = TypeVar("_T")
-
-log = structlog.get_logger(__name__)
 
 CALL_OCTETS = 4 << 20
 """Octets of a call of the script, which stops everybody else at the server while it runs; one message may be more."""
@@ -51,8 +49,7 @@ class RedisQueue:
         self._seconds = config.timeout.total_seconds()
         self._client = make_client(config, self._greet)
         self._expected: Mark | None = None
-        self._found: Durability | None = None
-        self._found_at = 0.0
+        self._worth = Worth(name, config.durability, clock, lambda: self._place)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` also if a part of the batch is
@@ -82,8 +79,7 @@ class RedisQueue:
         await self._look_again()
         if self._expected is not None:
             await self.renewed()
-        words = self._found.doubt() if self._found is not None else ""
-        return [SinkDoubt(NOT_DURABLE, f"{self._place}: {words}")] if words else []
+        return self._worth.doubts()
 
     async def holds(self, delivery_ids: Collection[str]) -> Collection[str]:
         """See :class:`~mailpoller.core.ports.Recalling`."""
@@ -133,7 +129,7 @@ class RedisQueue:
     @property
     def durability(self) -> Durability | None:
         """See :class:`~mailpoller.core.ports.Durable`."""
-        return self._found
+        return self._worth.found
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
@@ -215,8 +211,7 @@ class RedisQueue:
 
     async def _look_again(self) -> None:
         """Read the settings if that is long ago, or if they were refused the last time."""
-        late = self._clock.monotonic() - self._found_at > LOOK_AGAIN.total_seconds()
-        if self._found is not None and (late or self._found.refusal(self._config.durability)):
+        if self._worth.found is not None and self._worth.due:
             await self._ask(self._look_now)
 
     async def _look_now(self) -> None:
@@ -235,11 +230,7 @@ class RedisQueue:
     async def _judge(self, connection: AbstractConnection) -> None:
         """Read what the server's answers are worth. Raises :class:`TransientError` if we do not take that."""
         found = await durability.read(connection)
-        if found != self._found:
-            log.info("queue.durability", queue=self.name, finding=found.finding, setting=found.setting)
-        self._found, self._found_at = found, self._clock.monotonic()
-        if refusal := found.refusal(self._config.durability):
-            raise TransientError(f"{self._place}: {refusal}")
+        self._worth.note(found)
 
 
 def _text(octets: bytes | str) -> str:

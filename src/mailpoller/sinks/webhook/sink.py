@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from mailpoller.core.answers import in_order
+from mailpoller.core.answers import in_order, sifted
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
@@ -77,15 +77,7 @@ class WebhookQueue:
         Raises :class:`TransientError` if it took nothing, :class:`ConfigError` for a secret of no use.
         """
         self._stand_ready()
-        answers: dict[str, Receipt | Refusal] = {}
-        fresh: dict[str, Delivery] = {}
-        for one in batch:
-            if one.delivery_id in self._recent:
-                answers[one.delivery_id] = self._repeated(one.delivery_id)
-            elif reason := self._unfit(one):
-                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
-            else:
-                fresh[one.delivery_id] = one
+        answers, fresh = sifted(batch, self._recent.__contains__, self._unfit, self._repeated)
         trouble = None
         if fresh:
             login, keys = await asyncio.to_thread(self._read)
