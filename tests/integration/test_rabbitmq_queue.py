@@ -229,6 +229,22 @@ async def test_an_unroutable_message_is_never_delivered_and_its_neighbours_are(s
     assert await held(server, name) == [orders[0].delivery_id, orders[3].delivery_id]
 
 
+async def test_an_unroutable_message_that_is_handed_over_twice_at_once_has_no_receipt(
+    server: RabbitServer, name: str
+) -> None:
+    """What the server returns is known by its message-id alone, which both bear."""
+    await declare(server, name)
+    async with channel_at(server) as channel:
+        await channel.exchange_declare(name, exchange_type="topic", durable=True)
+    async with queue_to(server, exchange=name, queue=name, routing_key="mail.{topic}") as sink:
+        await sink.check()
+        for uid in range(20):
+            one = make_delivery(uid, place="inside")
+            told = await asyncio.gather(*(sink.deliver([one]) for _ in range(3)), return_exceptions=True)
+            assert not any(isinstance(answer, Receipt) for each in told if isinstance(each, list) for answer in each)
+    assert await held(server, name) == []
+
+
 async def test_a_message_that_is_too_large_is_refused_alone_with_its_size(server: RabbitServer, name: str) -> None:
     await declare(server, name)
     orders = [make_delivery(uid, bytes(size), place="inside") for uid, size in ((1, 9), (2, 16_000_000), (3, 9))]

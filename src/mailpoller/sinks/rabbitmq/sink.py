@@ -55,6 +55,8 @@ class RabbitmqQueue:
         self._config = config
         self._client = Client(config, self._judge)
         self._recent = Recent()
+        self._under_way: set[str] = set()
+        """Delivery ids that are published and not answered for."""
         self._worth = Worth(name, config.durability, clock, lambda: self._where)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
@@ -173,7 +175,20 @@ class RabbitmqQueue:
         return None
 
     async def _publish(self, channel: AbstractChannel, one: Delivery, more: float) -> Answer:
-        """Publish one message, and wait until it is confirmed."""
+        """Publish one message, and wait until it is confirmed.
+
+        Never twice at once: the library knows a message that no queue takes by its message-id alone, and would say of
+        one what the server said of the other.
+        """
+        if one.delivery_id in self._under_way:
+            return TransientError(f"{self._where}: the message is on its way already")
+        self._under_way.add(one.delivery_id)
+        try:
+            return await self._published(channel, one, more)
+        finally:
+            self._under_way.discard(one.delivery_id)
+
+    async def _published(self, channel: AbstractChannel, one: Delivery, more: float) -> Answer:
         config, seconds = self._config, self._client.seconds + more
         content = content_of(one, config.mode)
         properties = Basic.Properties(
