@@ -158,6 +158,22 @@ async def test_a_cancelled_delivery_ends_at_once_and_so_does_the_sink(cluster: K
     assert time.monotonic() - began < 2
 
 
+async def test_want_of_a_thread_is_the_machines_trouble_and_over_when_there_is_one(
+    cluster: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue(cluster.servers) as sink:
+        await sink.check()
+
+        def none(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sink._producer._pool, "submit", none)
+            with pytest.raises(TransientError, match="TasksMax"):
+                await sink.deliver(batch(3))
+        assert all(isinstance(one, Receipt) for one in await sink.deliver(batch(3)))
+
+
 async def test_the_example_consumer_processes_each_message_once(cluster: KafkaCluster, tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples/consumers/kafka.py"
     orders = batch(25)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -28,6 +29,28 @@ Told = tuple[int, int] | KafkaError
 """Partition and offset of a message that is held, or why it is not."""
 
 
+class _Made:
+    """One producer of the library. ``waiting``: messages that are not answered for; as long as there are any, somebody
+    polls, also when another one has taken its place."""
+
+    def __init__(self, library: Producer, pool: Pool) -> None:
+        self.library = library
+        self.waiting = 0
+        self._pool = pool
+        self._polling: asyncio.Future[int] | None = None
+
+    def poll(self) -> None:
+        """See to it that somebody polls. Raises :class:`RuntimeError` if there is no thread to be had."""
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.wrap_future(self._pool.submit(self.library.poll, _TURN))
+            self._polling.add_done_callback(self._polled)
+
+    def _polled(self, turn: asyncio.Future[int]) -> None:
+        if self.waiting and not turn.cancelled() and turn.exception() is None:
+            with suppress(RuntimeError):  # closed meanwhile; whoever waits gives up in time
+                self.poll()
+
+
 class KafkaProducer:
     """Produces with ``acks=all``, so that an answer means that every replica in sync has the message, and with
     idempotence, so that the library's own repeats are none. Made anew after an error that it calls fatal."""
@@ -35,9 +58,7 @@ class KafkaProducer:
     def __init__(self, name: str, config: KafkaQueueSettings) -> None:
         self._config = config
         self._pool = Pool(f"kafka {name}", 2)
-        self._made: Producer | None = None
-        self._waiting = 0
-        self._polling: asyncio.Future[int] | None = None
+        self._made: _Made | None = None
         self.seconds = config.timeout.total_seconds()
         self.place = place_of(config)
         self.trouble = ""
@@ -45,7 +66,7 @@ class KafkaProducer:
 
     async def produce(self, key: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
         """Partition and offset of the message, which is held. Raises :class:`KafkaException`; :class:`BufferError` if
-        too much is under way."""
+        too much is under way; :class:`RuntimeError` if there is no thread to be had."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Told] = loop.create_future()
 
@@ -53,17 +74,17 @@ class KafkaProducer:
             found: Told = error if error is not None else (message.partition() or 0, message.offset() or 0)
             loop.call_soon_threadsafe(_settle, answer, found)
 
-        producer = self._producer()
-        producer.produce(self._config.topic, value, key.encode(), headers=list(headers), on_delivery=told)
-        self._waiting += 1
+        made = self._live()
+        made.library.produce(self._config.topic, value, key.encode(), headers=list(headers), on_delivery=told)
+        made.waiting += 1
         try:
-            self._poll()
+            made.poll()
             async with asyncio.timeout(self.seconds + 5):  # the library gives up before
                 found = await answer
         finally:
-            self._waiting -= 1
+            made.waiting -= 1
         if isinstance(found, KafkaError):
-            if found.fatal():
+            if found.fatal() and self._made is made:
                 self._made = None
             raise KafkaException(found)
         return found
@@ -96,25 +117,14 @@ class KafkaProducer:
         """Give up what is under way, and the connections."""
         made, self._made = self._made, None
         if made is not None:
-            made.purge()
+            made.library.purge()
         self._pool.shutdown()
 
     # --- inside ------------------------------------------------------------------------------------------------
-    def _producer(self) -> Producer:
+    def _live(self) -> _Made:
         if self._made is None:
-            self._made = Producer(self._settings(), logger=_QUIET)
+            self._made = _Made(Producer(self._settings(), logger=_QUIET), self._pool)
         return self._made
-
-    def _poll(self) -> None:
-        if self._polling is None or self._polling.done():
-            made = self._made
-            assert made is not None
-            self._polling = asyncio.wrap_future(self._pool.submit(made.poll, _TURN))
-            self._polling.add_done_callback(self._polled)
-
-    def _polled(self, turn: asyncio.Future[int]) -> None:
-        if self._waiting and self._made is not None and not turn.cancelled() and turn.exception() is None:
-            self._poll()
 
     def _settings(self) -> dict[str, Any]:
         config = self._config

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from mailpoller.core.answers import in_order, sifted
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import TransientError, machine_trouble
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
 from mailpoller.core.ports import Clock, OctetsPlace, SinkDoubt
@@ -129,6 +129,6 @@ class KafkaQueue:
             return TransientError(said)
         except BufferError:
             return TransientError(f"{self._where}: too much is under way")
-        except TimeoutError as error:
-            return TransientError(f"{self._where}: {self._producer.words(error)}")
+        except (TimeoutError, RuntimeError) as error:
+            return TransientError(f"{self._where}: {machine_trouble(error) or self._producer.words(error)}")
         return SealedReceipt(one.delivery_id, f"{self._config.topic} {partition} {offset}")
