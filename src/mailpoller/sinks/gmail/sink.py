@@ -9,6 +9,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any, Literal
 
+from mailpoller.core.answers import sifted
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
@@ -74,16 +75,7 @@ class GmailQueue:
 
         Raises :class:`TransientError` if it took and refused nothing.
         """
-        answers: dict[str, Receipt | Refusal] = {}
-        fresh: dict[str, Delivery] = {}
-        for one in batch:
-            if one.delivery_id in self._recent:
-                answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._place, repeated=True)
-            elif (size := one.raw.octets.size) > self._config.max_size:
-                reason = f"the message has {size:,} octets, and max_size is {self._config.max_size:,}"
-                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
-            else:
-                fresh[one.delivery_id] = one
+        answers, fresh = sifted(batch, self._recent.__contains__, self._too_large, self._repeated)
         trouble: TransientError | None = None
         if fresh:
             ends = monotonic() + _BUDGET_S
@@ -102,6 +94,13 @@ class GmailQueue:
             raise trouble
         return _in_order(batch, answers, str(trouble or ""))
 
+    def _too_large(self, one: Delivery) -> str:
+        size, most = one.raw.octets.size, self._config.max_size
+        return f"the message has {size:,} octets, and max_size is {most:,}" if size > most else ""
+
+    def _repeated(self, delivery_id: str) -> Receipt:
+        return SealedReceipt(delivery_id, self._place, repeated=True)
+
     async def _work(self, fresh: Sequence[Delivery], answers: dict[str, Receipt | Refusal], ends: float) -> None:
         ids = [one.delivery_id for one in fresh]
         before = set(await asyncio.to_thread(self._begun.among, ids)) - self._absent
@@ -111,7 +110,7 @@ class GmailQueue:
                     raise TransientError(f"{self._place}: it is slow in looking for what may be there")
                 if await self._lies_there(one):
                     self._recent.add([one.delivery_id])
-                    answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._place, repeated=True)
+                    answers[one.delivery_id] = self._repeated(one.delivery_id)
                 else:
                     self._absent.add(one.delivery_id)
         waiting = [one for one in fresh if one.delivery_id not in answers]

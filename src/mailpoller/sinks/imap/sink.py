@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Literal
 from uuid import uuid4
 
+from mailpoller.core.answers import sifted
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
 from mailpoller.core.errors import CredentialsMissing, CredentialsRefused, SessionLost, TransientError
@@ -69,15 +70,9 @@ class ImapQueue:
 
         Raises :class:`TransientError` if it took and refused nothing.
         """
-        answers: dict[str, Receipt | Refusal] = {}
-        fresh: dict[str, Delivery] = {}
-        for one in batch:
-            if one.delivery_id in self._recent:
-                answers[one.delivery_id] = SealedReceipt(one.delivery_id, self._place, repeated=True)
-            elif reason := unfit(one, self._config.max_size):
-                answers[one.delivery_id] = Refusal(one.delivery_id, reason, permanent=True, unasked=True)
-            else:
-                fresh[one.delivery_id] = one
+        answers, fresh = sifted(
+            batch, self._recent.__contains__, lambda one: unfit(one, self._config.max_size), self._repeated
+        )
         trouble: TransientError | None = None
         if fresh:
             ends = monotonic() + _BUDGET_S
@@ -96,6 +91,9 @@ class ImapQueue:
             raise trouble
         return list(self._in_order(batch, answers, str(trouble or "")))
 
+    def _repeated(self, delivery_id: str) -> Receipt:
+        return SealedReceipt(delivery_id, self._place, repeated=True)
+
     async def _work(self, fresh: Sequence[Delivery], answers: dict[str, Receipt | Refusal], ends: float) -> None:
         ids = [one.delivery_id for one in fresh]
         before = [one for one in await asyncio.to_thread(self._begun.among, ids) if one not in self._absent]
@@ -103,7 +101,7 @@ class ImapQueue:
             await self._look_for(before, ends)
         for delivery_id in before:
             if delivery_id in self._recent:
-                answers[delivery_id] = SealedReceipt(delivery_id, self._place, repeated=True)
+                answers[delivery_id] = self._repeated(delivery_id)
         waiting = [one for one in fresh if one.delivery_id not in answers]
         await asyncio.to_thread(self._begun.add, [one.delivery_id for one in waiting])
         put_off = 0
