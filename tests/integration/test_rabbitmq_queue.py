@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import sqlite3
 import subprocess
@@ -27,7 +28,9 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.rabbitmq import RabbitmqQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery
+from mailpoller.wire import celery
 from servers import programs
+from servers.celery import JOB, CeleryWorker
 from servers.certificates import make_certificate
 from servers.children import die_with_parent
 from servers.proxy import Fault, FaultProxy
@@ -463,6 +466,39 @@ async def test_the_example_consumer_processes_each_message_once(
                     await asyncio.sleep(0.05)
         finally:
             consumer.kill()
+
+
+async def test_a_celery_worker_runs_each_event_as_a_task_whose_id_is_the_delivery_id(
+    server: RabbitServer, name: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("celery", reason="Celery is not installed")
+    orders = [make_delivery(uid, HOSTILE, place="inside", text="Größe \u2028 😀") for uid in range(3)]
+    block = {"queue": name, "format": "celery", "job": JOB}
+    url = f"amqp://guest:guest@127.0.0.1:{server.port}/"
+    with CeleryWorker(tmp_path, url, name) as worker:
+        async with queue_to(server, **block) as sink:  # the worker declared the queue: a classic one
+            await sink.check()
+            assert await receipts(sink, orders) == 3
+            assert await receipts(sink, orders) == 3
+        async with queue_to(server, **block) as sink:  # another process, which knows no repeats
+            assert await receipts(sink, orders[:1]) == 1
+        taken = await asyncio.to_thread(worker.taken, 4)
+        assert await depth(server, name) == 0
+    wanted = [(one.delivery_id, json.loads(one.event.structured())) for one in (*orders, orders[0])]
+    assert taken == wanted
+
+
+async def test_a_task_larger_than_max_size_is_refused_with_what_is_around_the_event(
+    server: RabbitServer, name: str
+) -> None:
+    await declare(server, name, queue_type="quorum")
+    (order,) = batch(1)
+    whole = len(celery.task_body(order.event.structured()))
+    for most, wanted in ((whole - 1, Refusal), (whole, Receipt)):
+        async with queue_to(server, queue=name, format="celery", job=JOB, max_size=most) as sink:
+            (answer,) = await sink.deliver([order])
+        assert isinstance(answer, wanted)
+        assert not isinstance(answer, Refusal) or f"{whole:,}" in answer.reason
 
 
 def _tickets(directory: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.redis import RedisQueueConfig
-from mailpoller.testing.deliveries import make_delivery
+from mailpoller.testing.deliveries import HOSTILE, make_delivery
+from servers.celery import JOB, CeleryWorker
 from servers.redis import RedisServer, missing
 
 redis = pytest.importorskip("redis", reason="the extra redis is not installed")
@@ -78,6 +80,21 @@ async def test_celery_finds_a_task_in_its_protocol(server: RedisServer, client: 
     assert arguments == [json.loads(order.event.structured())]
     assert named == {}
     assert embed.keys() == {"callbacks", "errbacks", "chain", "chord"}
+
+
+async def test_a_celery_worker_runs_each_event_as_a_task_whose_id_is_the_delivery_id(
+    server: RedisServer, client: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("celery", reason="Celery is not installed")
+    batch = [make_delivery(uid, HOSTILE, place="inside", text="Größe \u2028 😀") for uid in range(3)]
+    with CeleryWorker(tmp_path, f"redis://127.0.0.1:{server.port}/0", "mail") as run:
+        for _ in range(2):  # each time as another process
+            sink = queue(server, format="celery", job=JOB, job_queue="mail")
+            await sink.deliver(batch)
+            await sink.close()
+        taken = await asyncio.to_thread(run.taken, 3)
+        await asyncio.sleep(0.2)
+        assert run.taken(3) == taken == [(one.delivery_id, json.loads(one.event.structured())) for one in batch]
 
 
 @pytest.mark.parametrize(("format", "key"), [("sidekiq", "queue:default"), ("celery", "celery")])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
+from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import FilePath, Secret, Size
 from mailpoller.wire.cloudevents import Mode
@@ -29,6 +30,7 @@ def _name(written: str) -> str:
     return written
 
 
+_JOB = "format: celery asks who does the work"
 Name = Annotated[str, AfterValidator(_name)]
 
 
@@ -66,6 +68,10 @@ class RabbitmqQueueSettings(SinkConfig):
     mode: Mode = "structured"
     """``structured`` (the event, attributes and data in one JSON object), ``binary`` (the body is the data) or ``raw``
     (the body is the message as it came). The attributes are headers as well, ``cloudEvents_…``, in each mode."""
+    format: Literal["message", "celery"] = "message"
+    """``message``, as ``mode`` says; or ``celery``: tasks, as its workers take them."""
+    job: str | None = Field(default=None, min_length=1, max_length=200)
+    """With ``celery`` the task's name. Its only argument is the event."""
     max_size: Size = 16_000_000
     """A message whose body is larger is refused, and goes to quarantine. The server has a limit of its own
     (``max_message_size``): 16 MiB since version 4, 128 MiB before."""
@@ -94,8 +100,19 @@ class RabbitmqQueueSettings(SinkConfig):
             raise ValueError("username and password go together")
         if self.password is None and self.client_certificate is None:
             raise ValueError("log in with username and password, or with a client_certificate")
+        if self.format == "message" and self.job is not None:
+            raise ValueError("job is for format: celery")
+        if self.format == "celery" and self.job is None:
+            raise KeysMissing({"job": _JOB})
+        if self.format == "celery" and self.mode != "structured":
+            raise ValueError("format: celery has the whole event as its argument: leave mode away")
         check_trust(self.policy)
         return self
+
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """Who does the work."""
+        return {"job": _JOB} if written.get("format") == "celery" and written.get("job") is None else {}
 
     @property
     def carries_octets(self) -> bool:

@@ -21,15 +21,14 @@ from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.rabbitmq import durability
 from mailpoller.sinks.rabbitmq.client import TROUBLES, Client, words
 from mailpoller.sinks.rabbitmq.config import NAME_OCTETS, RabbitmqQueueSettings
+from mailpoller.sinks.rabbitmq.message import message_of, size_of
 from mailpoller.storage.recent import Recent
-from mailpoller.wire.cloudevents import attributes_of, body_size, content_of
 from mailpoller.wire.worth import Worth
 
 PART_OCTETS = 4 << 20
 """Octets that are published and not yet confirmed; one message may be more."""
 PART_MESSAGES = 200
 _OCTETS_PER_S = 1_000_000
-_PERSISTENT = 2
 _OVERSIZE = "larger than"
 """In a server's words about ``max_message_size``: it closes the channel then, over all that is under way."""
 
@@ -127,7 +126,7 @@ class RabbitmqQueue:
             await self._judge()
 
     def _size(self, one: Delivery) -> int:
-        return body_size(one, self._config.mode)
+        return size_of(one, self._config)
 
     def _impossible(self, one: Delivery) -> str:
         """Why it is not sent at all; empty if it is."""
@@ -190,18 +189,11 @@ class RabbitmqQueue:
 
     async def _published(self, channel: AbstractChannel, one: Delivery, more: float) -> Answer:
         config, seconds = self._config, self._client.seconds + more
-        content = content_of(one, config.mode)
-        properties = Basic.Properties(
-            message_id=one.delivery_id,
-            delivery_mode=_PERSISTENT,
-            content_type=content.content_type,
-            app_id="mailpoller",
-            headers={f"cloudEvents_{name}": value for name, value in self._attributes(one).items()},
-        )
+        body, properties = message_of(one, config)
         try:
             async with asyncio.timeout(seconds):
                 answer = await channel.basic_publish(
-                    content.body,
+                    body,
                     exchange=config.exchange or "",
                     routing_key=self._key(one),
                     properties=properties,
@@ -219,9 +211,6 @@ class RabbitmqQueue:
         if not isinstance(answer, Basic.Ack):
             return TransientError(f"{self._where}: an answer that is no confirmation")
         return SealedReceipt(one.delivery_id, self._where)
-
-    def _attributes(self, one: Delivery) -> dict[str, str]:
-        return attributes_of(one.event.context(), raw=self._config.mode == "raw")
 
     def _unroutable(self, one: Delivery) -> Answer:
         if self._config.exchange is None:

@@ -11,6 +11,7 @@ import pybase64
 
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.record import record
+from mailpoller.wire.celery import CONTENT_ENCODING, CONTENT_TYPE, task_body, task_headers
 
 FormatName = Literal["stream", "sidekiq", "celery"]
 
@@ -42,26 +43,8 @@ def _sidekiq(delivery: Delivery, job: str, queue: str, now: datetime) -> bytes:
 
 
 def _celery(delivery: Delivery, job: str, queue: str, now: datetime) -> bytes:
-    """Celery's message protocol 2 in Kombu's envelope for Redis: the event is the only argument, the delivery id the
-    task's id."""
+    """Celery's task in Kombu's envelope for Redis: the event is the only argument."""
     name = delivery.delivery_id
-    embed = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
-    body = b"[[" + delivery.event.structured() + b"], {}, " + embed + b"]"
-    headers: Mapping[str, object] = {
-        "lang": "py",
-        "task": job,
-        "id": name,
-        "root_id": name,
-        "parent_id": None,
-        "group": None,
-        "origin": "mailpoller",
-        "argsrepr": "(event,)",
-        "kwargsrepr": "{}",
-        "retries": 0,
-        "eta": None,
-        "expires": None,
-        "timelimit": [None, None],
-    }
     properties: Mapping[str, object] = {
         "correlation_id": name,
         "reply_to": "",
@@ -73,10 +56,10 @@ def _celery(delivery: Delivery, job: str, queue: str, now: datetime) -> bytes:
     }
     return json.dumps(
         {
-            "body": pybase64.b64encode(body).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": headers,
+            "body": pybase64.b64encode(task_body(delivery.event.structured())).decode(),
+            "content-encoding": CONTENT_ENCODING,
+            "content-type": CONTENT_TYPE,
+            "headers": task_headers(job, name),
             "properties": properties,
         }
     ).encode()
