@@ -47,6 +47,7 @@ from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
 from mailpoller.engine.pauses import Pauses
+from mailpoller.engine.recognised_blobs import RecognisedBlobs
 from mailpoller.engine.release import Releases
 from mailpoller.engine.supervisor import Service, Supervisor
 from mailpoller.engine.watermarks import Tide
@@ -132,7 +133,7 @@ async def assemble(
         alerts = (config.alerts.outgoing or "") if config.alerts else ""
         pauses = Pauses(await ledger.pauses())
         kept = config.of(BLOBS)
-        blobs = built(kept, partial(kept.build, runtime)) if kept is not None else None
+        blobs = RecognisedBlobs(built(kept, partial(kept.build, runtime)), ledger, clock) if kept is not None else None
         if blobs is not None:
             closing.push_async_callback(blobs.close)
         ports = Ports(
@@ -263,6 +264,7 @@ async def assemble(
             },
             pauses=pauses,
             releases=releases,
+            blobs=blobs,
         )
         told = {"outbox-accept": operations.noted("outbox-accept", outbox.handlers["outbox-accept"])}
         told |= {"reload": operations.noted("reload", reloader.handle)} if reloader else {}

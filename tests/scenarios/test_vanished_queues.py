@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -235,6 +236,78 @@ def test_an_empty_directory_in_the_place_of_a_mount_is_not_written_to(site: Site
     mounted.rmdir()
     (site.directory / "unmounted").rename(mounted)
     assert site.once() == 0, "mounted again, it goes on by itself"
+
+
+def with_blobs(site: Site) -> Path:
+    """The queue refers to the octets of all that is brought, which lie on a disk of their own."""
+    mounted = site.directory / "disk"
+    mounted.mkdir()
+    site.settings["blobs"] = {"type": "filesystem", "path": str(mounted / "blobs"), "min_free": 0}
+    site.settings["queues"]["support"].update({"payload": "raw", "blobs_above": "1B"})
+    return mounted
+
+
+def octets_are_there(site: Site) -> list[bool]:
+    return [Path(urlsplit(event["data"]["raw_blob"]["href"]).path).is_file() for event in site.events()]
+
+
+def test_blobs_that_are_not_mounted_are_not_begun_anew_beneath_the_mount_point(site: Site) -> None:
+    mounted = with_blobs(site)
+    bring(site, "one")
+    assert site.once() == 0
+    mounted.rename(site.directory / "unmounted")
+    mounted.mkdir()
+    bring(site, "two")
+    assert site.once() == 75, "its mail waits"
+    assert list(mounted.iterdir()) == [], "nothing was made beneath the mount point"
+    (stage,) = (one for one in ask(site, "check", "--live", "--json").json["stages"] if one["part"] == "blobs")
+    assert "queue adopt blobs:" in stage["detail"]
+    assert "queue-vanished:support" in alarms(site)
+    mounted.rmdir()
+    (site.directory / "unmounted").rename(mounted)
+    assert site.once() == 0, "mounted again, it goes on by itself"
+    assert octets_are_there(site) == [True, True]
+
+
+def test_blobs_that_vanish_while_we_run_hold_their_queue_until_an_operator_adopts(site: Site) -> None:
+    mounted = with_blobs(site)
+    bring(site, "one")
+    with site.run() as daemon:
+        daemon.until_said("message.delivered")
+        shutil.rmtree(mounted / "blobs")
+        bring(site, "two")
+        daemon.until_said("queue.failed")
+        found = standing(site)
+        assert (found["state"], found["vanished"]) == ("down", True)
+        assert "where its blobs lay" in found["reason"]
+        assert "mailpoller queue adopt blobs:" in found["reason"]
+        assert not (mounted / "blobs").exists(), "nothing was made anew"
+        said = ask(site, "queue", "adopt", "blobs:")
+        assert said.code == 0, said
+        assert "1 receipt of the one before" in said.out
+        daemon.until(lambda: daemon.count("message.delivered") == 2)
+        daemon.until(lambda: standing(site)["state"] == "up")
+        assert ask(site, "queue", "adopt", "blobs:").code == 65, "there is nothing to adopt any more"
+        assert daemon.stop() == 0
+    assert octets_are_there(site) == [False, True]
+
+
+def test_an_older_copy_of_the_blobs_is_not_them(site: Site) -> None:
+    mounted = with_blobs(site)
+    bring(site, "one")
+    assert site.once() == 0
+    shutil.copytree(mounted / "blobs", site.directory / "copy")
+    bring(site, "two")
+    assert site.once() == 0
+    shutil.rmtree(mounted / "blobs")
+    (site.directory / "copy").rename(mounted / "blobs")
+    bring(site, "three")
+    assert site.once() == 75
+    assert "an older copy" in standing_reason(site)
+
+
+def standing_reason(site: Site) -> str:
+    return str(ask(site, "errors", "queue:support", "--json").json[0]["detail"])
 
 
 def test_lines_that_logrotate_moved_away_are_no_vanished_queue(site: Site) -> None:

@@ -17,7 +17,7 @@ from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
 from mailpoller.config.sections import BLOBS
 from mailpoller.core.component import BlobsConfig, Runtime, SinkConfig
-from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError
+from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, QueueVanished
 from mailpoller.core.ports import (
     Clock,
     Durable,
@@ -33,6 +33,7 @@ from mailpoller.core.ports import (
 )
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.recognition import BLOBS as BLOBS_KNOWN
 from mailpoller.engine.recognition import vanished
 from mailpoller.mail.compose import test_mail
 from mailpoller.mail.letter_trial import test_answer
@@ -66,7 +67,7 @@ async def parts_to_probe(
                 closing.push_async_callback(sink.close)
                 parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
             if (kept := config.of(BLOBS)) is not None:
-                parts["blobs"] = _probe_blobs(kept, runtime)
+                parts["blobs"] = _probe_blobs(kept, runtime, known.get(BLOBS_KNOWN))
             for title, own in _own_notices(config).items():
                 sink = _sink(own, title, runtime)
                 closing.push_async_callback(sink.close)
@@ -174,7 +175,7 @@ def _known_queues(config: Config) -> dict[str, QueueRecord]:
         return {}
     try:
         with opened() as reader:
-            found = [reader.queue_mark(name) for name in config.queues]
+            found = [reader.queue_mark(name) for name in (*config.queues, BLOBS_KNOWN)]
     except LedgerUnavailable:
         return {}
     return {record.name: record for record in found if record is not None}
@@ -203,13 +204,15 @@ async def _probe_sink(sink: Sink, known: QueueRecord | None) -> AsyncIterator[St
     yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), detail, advice)
 
 
-async def _probe_blobs(block: BlobsConfig, runtime: Runtime) -> AsyncIterator[Stage]:
-    """Could octets be held now?"""
+async def _probe_blobs(block: BlobsConfig, runtime: Runtime, known: QueueRecord | None) -> AsyncIterator[Stage]:
+    """Could octets be held now, and is it the store that the ledger knows?"""
     begun = time.monotonic()
     trouble = ""
     try:
         store = built(block, partial(block.build, runtime))
         try:
+            if isinstance(store, Marked) and (trouble := vanished(known, await store.mark(), store.place())):
+                raise QueueVanished(trouble)
             await store.check()
         finally:
             await store.close()

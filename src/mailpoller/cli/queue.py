@@ -290,7 +290,7 @@ def adopt(
 
     with explained():
         found = entered(config)
-        if name.split()[0] not in ("quarantine", "notices"):
+        if name.split()[0] not in ("quarantine", "notices", "blobs:"):
             known_queue(found, name)
         answer = carry_out(found, {"do": "adopt-queue", "queue": name})
     if as_json:

@@ -131,11 +131,12 @@ class Availability:
                 await self._down(trouble, None, vanished=vanished)
 
     async def recognise(self) -> None:
-        """A queue that vanished is told of, also if nobody brings mail to it."""
-        if self._recognition is None:
-            return
+        """A queue that vanished, or whose blobs did, is told of, also if nobody brings mail to it."""
         try:
-            await within(CHECK_DEADLINE.total_seconds(), self._recognition.require())
+            if self._recognition is not None:
+                await within(CHECK_DEADLINE.total_seconds(), self._recognition.require())
+            if self._blobs is not None:
+                await within(CHECK_DEADLINE.total_seconds(), self._blobs.check())
         except QueueVanished as error:
             await self.lost(error)
         except (TimeoutError, MailpollerError) as error:

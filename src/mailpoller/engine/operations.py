@@ -14,7 +14,7 @@ from mailpoller import __version__
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError
 from mailpoller.core.message import Folder, MessageRef
-from mailpoller.core.ports import Ledger, Standing
+from mailpoller.core.ports import Ledger, QueueRecord, Standing
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.availability import State
 from mailpoller.engine.control import Handler, who_of
@@ -22,6 +22,8 @@ from mailpoller.engine.health import Health
 from mailpoller.engine.overdue import Overdue, stuck_report
 from mailpoller.engine.pauses import EVERYTHING, Pauses
 from mailpoller.engine.queues import Queue
+from mailpoller.engine.recognised_blobs import RecognisedBlobs
+from mailpoller.engine.recognition import BLOBS
 from mailpoller.engine.release import Releases
 from mailpoller.engine.watcher import Watcher
 
@@ -59,6 +61,7 @@ class Operations:
         more: Callable[[], Mapping[str, Any]] = dict,
         pauses: Pauses | None = None,
         releases: Releases | None = None,
+        blobs: RecognisedBlobs | None = None,
     ) -> None:
         self._ledger = ledger
         self._health = health
@@ -68,6 +71,7 @@ class Operations:
         self._overdue = overdue
         self._alarm = alarm
         self._releases = releases
+        self._blobs = blobs
         self._more = more
         self._pauses = pauses or Pauses()
 
@@ -241,6 +245,8 @@ class Operations:
         found = next((queue for queue in (*self._queues.values(), *self._own.values()) if name in _names(queue)), None)
         if found is not None:
             record = await found.adopt()
+        elif name == BLOBS and self._blobs is not None:
+            record = await self._adopt_blobs(self._blobs)
         elif (record := await self._ledger.adopt_queue(name)) is None:
             raise MailpollerError(f"the ledger knows no queue {name}: there is nothing to adopt")
         else:
@@ -249,6 +255,14 @@ class Operations:
             return {"receipts": 0, "first_at": None, "last_at": None}
         first_at, last_at = (at.isoformat(timespec="seconds") for at in (record.first_at, record.last_at))
         return {"receipts": record.receipts, "first_at": first_at, "last_at": last_at}
+
+    async def _adopt_blobs(self, blobs: RecognisedBlobs) -> QueueRecord | None:
+        record = await blobs.adopt()
+        log.info("queue.adopted", queue=BLOBS, receipts=record.receipts if record else 0)
+        for queue in (*self._queues.values(), *self._own.values()):
+            if queue.blobs is blobs:
+                await queue.availability.adopted()
+        return record
 
     async def forget(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Drop what the ledger holds of a mailbox that is no longer polled."""

@@ -9,12 +9,15 @@ from shlex import quote
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, QueueVanished, TransientError
-from mailpoller.core.ports import Clock, Mark, Marked, QueueMarks, QueueRecord, Sink
+from mailpoller.core.ports import Clock, Mark, Marked, QueueMarks, QueueRecord
 
 log = structlog.get_logger(__name__)
 
 NOTE_INTERVAL = timedelta(minutes=1)
 """How often the ledger is told at most how far a queue has got."""
+
+BLOBS = "blobs:"
+"""What the ledger knows the blob store by, and operators adopt it by; no queue may be called so."""
 
 
 def vanished(record: QueueRecord | None, found: Mark | None, place: str) -> str:
@@ -41,8 +44,9 @@ class Recognition:
     is told once a minute how far the queue has got, and at the end.
     """
 
-    def __init__(self, name: str, sink: Sink, marks: QueueMarks, clock: Clock) -> None:
+    def __init__(self, name: str, sink: object, marks: QueueMarks, clock: Clock) -> None:
         self.name = name
+        self._what = "the blob store" if name == BLOBS else f"the queue {name}"
         self._sink = sink if isinstance(sink, Marked) else None
         self._marks = marks
         self._clock = clock
@@ -143,7 +147,7 @@ class Recognition:
         Raises :class:`MailpollerError` if there is nothing to adopt.
         """
         if self._sink is None:
-            raise MailpollerError(f"the queue {self.name} bears no mark: there is nothing to adopt")
+            raise MailpollerError(f"{self._what} bears no mark: there is nothing to adopt")
         self.doubt()
         try:
             await self.require()
@@ -154,7 +158,7 @@ class Recognition:
         except TransientError as error:
             log.debug("queue.unnoted", queue=self.name, reason=str(error))
         else:
-            raise MailpollerError(f"the queue {self.name} is the one that was delivered to: there is nothing to adopt")
+            raise MailpollerError(f"{self._what} is the one that was delivered to: there is nothing to adopt")
         async with self._lock:
             record = await self._marks.adopt_queue(self.name)
             self._mark, self._unnoted, self._noted_at, self._certain = None, 0, None, False

@@ -26,7 +26,8 @@ class FilesystemBlobsSettings(BlobsConfig):
 
     type: Literal["filesystem"]
     path: Path
-    """The directory. Made, if it is missing; nothing else may lie in it."""
+    """The directory. Made at the first use, and never again while the ledger knows what lay there; nothing else may
+    lie in it."""
     group: str | None = None
     """The group that may read: given to what is created. Without one it is the service's own, or that of a
     set-group-id directory above."""

@@ -20,7 +20,7 @@ import structlog
 from mailpoller.blobs.filesystem import index
 from mailpoller.blobs.filesystem.config import FilesystemBlobsSettings
 from mailpoller.core.errors import MachineTrouble, TransientError
-from mailpoller.core.ports import BlobReference, Clock, IdleBlob
+from mailpoller.core.ports import BlobReference, Clock, IdleBlob, Mark
 from mailpoller.core.spool import Octets
 from mailpoller.storage.disk import (
     directory,
@@ -32,6 +32,7 @@ from mailpoller.storage.disk import (
     require_room,
     write_octets,
 )
+from mailpoller.storage.markfile import MarkFile
 from mailpoller.storage.sqlite import Database
 from mailpoller.storage.sqlite.errors import SqliteUnavailable
 from mailpoller.storage.thread import Pool, Worker, each, unforeseen
@@ -47,6 +48,7 @@ UNFINISHED_AFTER = timedelta(hours=1)
 """A file that is not whole yet is a killed process's after this time."""
 REMOVED_AT_ONCE = 50
 """Files that are removed in one transaction: everybody who refers to something waits for it."""
+_MARK = ".mailpoller-blobs"
 _BLOB = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\.part-\d+-\d+")
 
@@ -60,6 +62,7 @@ class FilesystemBlobs:
         self._clock = clock
         self._base = config.href or config.path.absolute().as_uri() + "/"
         self._index = Database(config.path / "index.db", index.BLOBS, directory_mode=DIRECTORY_MODE, recreate=True)
+        self._mark = MarkFile("blobs", config.path, config.path, _MARK)
         self._worker = Worker("blobs")
         self._writers = Pool("blobs", WRITERS)
         self._numbers = count()
@@ -119,6 +122,22 @@ class FilesystemBlobs:
         """See :class:`~mailpoller.core.ports.BlobStore`."""
         await self._worker.do(self._require)
 
+    async def mark(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(self._mark.read)
+
+    async def renewed(self) -> Mark | None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return await self._worker.do(lambda: self._mark.renewed(group_id(self._config.group)))
+
+    def expect(self, mark: Mark | None) -> None:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        self._mark.expect(mark)
+
+    def place(self) -> str:
+        """See :class:`~mailpoller.core.ports.Marked`."""
+        return str(self.path)
+
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.BlobStore`. Harmless when repeated."""
         await self._index.close()
@@ -128,6 +147,7 @@ class FilesystemBlobs:
     # --- in threads ----------------------------------------------------------------------------------------------
 
     def _require(self) -> None:
+        self._mark.require()
         group_id(self._config.group)
         require_place(self.path, self._config.min_free)
         if self.path.is_dir():
@@ -150,9 +170,11 @@ class FilesystemBlobs:
 
     def _write(self, wanted: Mapping[bytes, Octets], written: dict[bytes, str]) -> None:
         """Write what is not there, under names of its own that are noted in ``written``, and sync it."""
+        self._mark.require()
         with self._open(create=True) as within:
             try:
                 require_room(self.path, self._config.min_free)
+                self._mark.keep(group_id(self._config.group))
             except TransientError as error:
                 raise MachineTrouble(str(error)) from None
             missing = [one for one in wanted.values() if not _is_whole(within, one)]
