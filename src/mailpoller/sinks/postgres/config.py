@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mailpoller.core.component import Finding, Preparation, SinkConfig
 from mailpoller.core.durability import DurabilityWord
+from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath, Secret, Size
 from mailpoller.sinks.postgres.schema import rights, schema
@@ -20,6 +21,7 @@ from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.tls import TlsPolicy, check_trust
 
+_JOB = "format: procrastinate asks who does the work"
 _NAME = r"[a-z_][a-z0-9_]{0,49}"
 
 
@@ -62,6 +64,13 @@ class PostgresQueueSettings(SinkConfig):
     table: Annotated[str, AfterValidator(_identifier)] | None = None
     """The table, with its schema if that is not on the role's path; ``mailpoller_QUEUE`` if it is not given. Make it
     with ``mailpoller queue create QUEUE``."""
+    format: Literal["rows", "procrastinate"] = "rows"
+    """``rows`` of the table; or ``procrastinate``: jobs in its tables, as its workers take them. Of ours there are the
+    tables beside ``table`` then, with what is known of deliveries."""
+    job: str | None = Field(default=None, min_length=1, max_length=128)
+    """With ``procrastinate`` the task's name. Its only argument is the event, ``event``."""
+    job_queue: str | None = Field(default=None, min_length=1, max_length=128)
+    """With ``procrastinate`` the workers' queue; ``default`` if it is not given."""
     remember: Duration = timedelta(days=180)
     """How long a delivery id is kept to recognise a repeat once its message was deleted: longer than the mailboxes'
     ``keep``."""
@@ -90,8 +99,19 @@ class PostgresQueueSettings(SinkConfig):
             raise ValueError("the server is at a host or at a socket: one of the two")
         if self.remember < timedelta(seconds=1):
             raise ValueError("remember is at least 1s")
+        if self.format == "rows" and (self.job is not None or self.job_queue is not None):
+            raise ValueError("job and job_queue are for format: procrastinate")
+        if self.format == "procrastinate" and self.job is None:
+            raise KeysMissing({"job": _JOB})
+        if self.format == "procrastinate" and self.notify is not None:
+            raise ValueError("format: procrastinate wakes its workers by itself: leave notify away")
         check_trust(TlsPolicy(self.ca_file, None, self.client_certificate, self.client_key))
         return self
+
+    @classmethod
+    def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
+        """Who does the work."""
+        return {"job": _JOB} if written.get("format") == "procrastinate" and written.get("job") is None else {}
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""
@@ -106,14 +126,16 @@ class PostgresQueueSettings(SinkConfig):
 
     def preparation(self, name: str) -> Preparation:
         """The tables."""
-        table = self.table_of(name)
+        table, jobs = self.table_of(name), self.format == "procrastinate"
+        statements = schema(table, jobs=jobs)
 
         def make() -> None:
             from mailpoller.sinks.postgres.creation import create  # which needs the extra
 
-            create(self.parameters(), self.password, table)
+            create(self.parameters(), self.password, statements)
 
-        return Preparation(f"its table {table}", schema(table) + rights(table, self.username), make)
+        made = f"its tables {table}_known and {table}_mark" if jobs else f"its table {table}"
+        return Preparation(made, statements + rights(table, self.username, jobs=jobs), make)
 
     def parameters(self) -> dict[str, Any]:
         """What libpq connects with, apart from the password. Nothing that PgBouncer refuses."""

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.errors import DiskFull, InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedTable
+from psycopg.errors import (
+    DiskFull,
+    InsufficientPrivilege,
+    ReadOnlySqlTransaction,
+    UndefinedFunction,
+    UndefinedObject,
+    UndefinedTable,
+)
 
 from mailpoller.core.errors import TransientError
 from mailpoller.sinks.postgres.config import PostgresQueueSettings
@@ -19,6 +26,7 @@ from mailpoller.wire.names import resolve
 
 _SETTLING_S = 2.0
 _CREATE = "Make the tables with: mailpoller queue create QUEUE"
+_MIGRATE = "Make its tables with: procrastinate schema --apply, or apply its migrations"
 
 _T = TypeVar("_T")
 
@@ -84,6 +92,8 @@ def _heed(task: asyncio.Task[Any]) -> None:
 def in_words(place: str, error: psycopg.Error) -> TransientError:
     """The error for an operator. What PostgreSQL says beside its first line may quote the message, and is left out."""
     said = " ".join((error.diag.message_primary or str(error)).split())[:400]
+    if "procrastinate_" in said and isinstance(error, UndefinedTable | UndefinedFunction | UndefinedObject):
+        return TransientError(f"{place}: {said}; procrastinate 3.2 or later makes it", advice=_MIGRATE)
     if isinstance(error, UndefinedTable):
         return TransientError(f"{place}: {said}; mailpoller queue create makes it", advice=_CREATE)
     if isinstance(error, DiskFull) or (error.sqlstate or "").startswith("53"):

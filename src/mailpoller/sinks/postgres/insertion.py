@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
 
 from psycopg import sql
@@ -15,6 +15,7 @@ from psycopg import sql
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.durability import Durability
 from mailpoller.core.record import record
+from mailpoller.sinks.postgres import jobs
 from mailpoller.sinks.postgres.schema import PRIORITIES
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ SELECT set_config('synchronous_commit',
     (SELECT identity FROM {mark} LIMIT 1), (SELECT height FROM {mark} LIMIT 1)
 """
 
+_INSERT: LiteralString = (
+    "INSERT INTO {table} (delivery_id, mid, topic, priority, tags, reason, detail, event, octets) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"
+)
+
 
 @record
 class Begun:
@@ -51,10 +57,15 @@ class Begun:
 
 class Tables:
     """The statements of one queue. ``seconds``: how long the server waits for a lock, or for us inside of a
-    transaction; ``most``: for a statement of the largest message."""
+    transaction; ``most``: for a statement of the largest message. ``job``: what is held are jobs of procrastinate's,
+    and no rows of ours."""
 
-    def __init__(self, table: str, notify: str | None, *, seconds: float, most: float) -> None:
+    def __init__(
+        self, table: str, notify: str | None, *, seconds: float, most: float, job: jobs.Job | None = None
+    ) -> None:
         self.name = table
+        self._row = _row if job is None else job.row
+        self._job = job
         names = {
             "table": _identifier(table),
             "known": _identifier(f"{table}_known"),
@@ -67,21 +78,20 @@ class Tables:
         self._begin = {
             "ms": str(int(seconds * 1000)),
             "most": str(int(most * 1000)),
-            "table": table,
+            "table": table if job is None else jobs.TABLE,
             "known": f"{table}_known",
         }
         self._notify = notify
         self._know = sql.SQL(
             "INSERT INTO {known} (delivery_id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING delivery_id"
         ).format(**names)
-        self._insert = sql.SQL(
-            "INSERT INTO {table} (delivery_id, mid, topic, priority, tags, reason, detail, event, octets) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"
-        ).format(**names)
+        self._insert = sql.SQL(_INSERT if job is None else jobs.DEFER).format(**names)
         self._holds = sql.SQL("SELECT delivery_id FROM {known} WHERE delivery_id = ANY(%s)").format(**names)
         self._still_holds = sql.SQL("SELECT delivery_id FROM {table} WHERE delivery_id = ANY(%s)").format(**names)
         old = sql.SQL("known_at < clock_timestamp() - %s::interval")
-        here = sql.SQL("EXISTS (SELECT 1 FROM {table} WHERE delivery_id = {known}.delivery_id)").format(**names)
+        # What became of a job only its workers know: it counts as gone.
+        there = "EXISTS (SELECT 1 FROM {table} WHERE delivery_id = {known}.delivery_id)" if job is None else "false"
+        here = sql.SQL(there).format(**names)
         self._gone = sql.SQL(
             "UPDATE {known} SET gone_at = clock_timestamp() WHERE delivery_id IN "
             "(SELECT delivery_id FROM {known} WHERE gone_at IS NULL AND {old} AND NOT {here} LIMIT %s)"
@@ -117,7 +127,7 @@ class Tables:
         found = await connection.execute(self._know, [list(wanted)])
         new = [row[0] for row in await found.fetchall()]
         taken = set(new)
-        rows = [_row(one) for one in part if one.delivery_id in taken and wanted[one.delivery_id] is one]
+        rows = [self._row(one) for one in part if one.delivery_id in taken and wanted[one.delivery_id] is one]
         if rows:
             async with connection.cursor() as cursor:
                 await cursor.executemany(self._insert, rows)
@@ -136,7 +146,9 @@ class Tables:
         return [row[0] for row in await found.fetchall()]
 
     async def still_holds(self, connection: AsyncConnection[Any], wanted: Collection[str]) -> Collection[str]:
-        """Of which of these ids there is a row."""
+        """Of which of these ids there is a row of ours."""
+        if self._job is not None:
+            return []
         found = await connection.execute(self._still_holds, [list(wanted)])
         return [row[0] for row in await found.fetchall()]
 
@@ -152,14 +164,18 @@ class Tables:
             "SELECT name, to_regclass(name) IS NULL, CASE WHEN to_regclass(name) IS NOT NULL THEN "
             "has_table_privilege(to_regclass(name), 'INSERT') AND has_table_privilege(to_regclass(name), 'SELECT') END "
             "FROM unnest(%s::text[]) AS name",
-            [[self.name, f"{self.name}_known", f"{self.name}_mark"]],
+            [[*([self.name] if self._job is None else []), f"{self.name}_known", f"{self.name}_mark"]],
         )
         for name, missing, allowed in await found.fetchall():
             if missing:
                 return f"there is no table {name}: make it with mailpoller queue create"
             if not allowed:
                 return f"it refuses us: no right to insert into {name}"
-        return ""
+        if self._job is None:
+            return ""
+        row = await (await connection.execute(jobs.LACK)).fetchone()
+        assert row is not None
+        return jobs.lack_in_words(*row)
 
 
 def _identifier(table: str) -> sql.Identifier:

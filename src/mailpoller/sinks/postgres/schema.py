@@ -12,7 +12,7 @@ PRIORITIES: tuple[Literal["low", "normal", "high"], ...] = ("low", "normal", "hi
 """What ``priority`` counts: 0, 1, 2."""
 
 # json and not jsonb: it holds an event as it was written, also one with \u0000 in it, which jsonb refuses.
-_TABLES = """\
+_ROWS = """\
 CREATE TABLE IF NOT EXISTS {table} (
     seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     delivery_id text        NOT NULL UNIQUE,
@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS {table} (
     arrived_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS {bare}_next ON {table} (priority DESC, seq);
+"""
+
+_BESIDE = """\
 CREATE TABLE IF NOT EXISTS {table}_known (
     delivery_id text        PRIMARY KEY,
     known_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -39,18 +42,28 @@ CREATE TABLE IF NOT EXISTS {table}_mark (
 );
 """
 
-_RIGHTS = """\
+_RIGHT_TO_ROWS = """\
 GRANT SELECT, INSERT ON {table} TO {role};
+"""
+
+_RIGHTS_TO_JOBS = """\
+GRANT SELECT, INSERT ON procrastinate_jobs, procrastinate_events TO {role};
+GRANT USAGE ON SEQUENCE procrastinate_jobs_id_seq, procrastinate_events_id_seq TO {role};
+"""
+
+_RIGHTS_BESIDE = """\
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table}_known TO {role};
 GRANT SELECT, INSERT, UPDATE ON {table}_mark TO {role};
 """
 
 
-def schema(table: str) -> str:
-    """The statements that make the tables of a queue; harmless where they are there already."""
-    return _TABLES.format(table=table, bare=table.rpartition(".")[2])
+def schema(table: str, *, jobs: bool = False) -> str:
+    """The statements that make the tables of a queue; harmless where they are there already. ``jobs``: what is held
+    are procrastinate's jobs, and the tables are those beside."""
+    return (("" if jobs else _ROWS) + _BESIDE).format(table=table, bare=table.rpartition(".")[2])
 
 
-def rights(table: str, role: str) -> str:
+def rights(table: str, role: str, *, jobs: bool = False) -> str:
     """The statements that give the service all rights that it needs, and no more."""
-    return _RIGHTS.format(table=table, role='"' + role.replace('"', '""') + '"')
+    wanted = (_RIGHTS_TO_JOBS if jobs else _RIGHT_TO_ROWS) + _RIGHTS_BESIDE
+    return wanted.format(table=table, role='"' + role.replace('"', '""') + '"')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,11 +15,13 @@ from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
 from mailpoller.core.errors import QueueVanished, TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
+from mailpoller.core.parts import parts
 from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.sinks.postgres.config import PostgresQueueSettings
 from mailpoller.sinks.postgres.connection import connect, in_words, within
 from mailpoller.sinks.postgres.insertion import Begun, Tables
+from mailpoller.sinks.postgres.jobs import USUAL, Job
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +42,6 @@ class PostgresQueue:
     """The sink, over one connection. What a commit is worth is read in every transaction, before anything is
     written."""
 
-    octets_place: OctetsPlace = "beside"
     doubts = (NOT_DURABLE,)
 
     def __init__(self, name: str, config: PostgresQueueSettings, clock: Clock) -> None:
@@ -49,11 +50,14 @@ class PostgresQueue:
         self._clock = clock
         self._place = f"postgres {config.socket or config.host}:{config.port}/{config.database}"
         self._seconds = config.timeout.total_seconds()
+        job = None if config.job is None else Job(config.job, config.job_queue or USUAL)
+        self.octets_place: OctetsPlace = "beside" if job is None else "inside"
         self._tables = Tables(
             config.table_of(name),
             config.notify,
             seconds=self._seconds,
             most=self._seconds + config.max_size / _OCTETS_PER_S,
+            job=job,
         )
         self._connection: AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
@@ -63,13 +67,13 @@ class PostgresQueue:
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Receipt | Refusal]:
         """See :class:`~mailpoller.core.ports.Sink`. Raises :class:`TransientError` also if a part of the batch is
         held; that part is a repeat then."""
+        large = {one.delivery_id for one in batch if self._size(one) > self._config.max_size}
         answers: list[Receipt | Refusal] = []
-        for part in _parts(batch, self._config.max_size):
-            if _size(part[0]) > self._config.max_size:
-                answers.append(self._too_large(part[0]))
-            else:
-                answers += await self._hold(part)
-        return answers
+        taken = (one for one in batch if one.delivery_id not in large)
+        for part in parts(taken, self._size, octets=PART_OCTETS, messages=PART_MESSAGES):
+            answers += await self._hold(part)
+        held = iter(answers)
+        return [self._too_large(one) if one.delivery_id in large else next(held) for one in batch]
 
     async def check(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`: connection, login, tables and rights, and what a commit is
@@ -149,7 +153,7 @@ class PostgresQueue:
                 return await self._tables.insert(connection, part, begun.mark)
 
         try:
-            taken, mark = await self._do(insert, sum(map(_size, part)) / _OCTETS_PER_S, _OF_ONE)
+            taken, mark = await self._do(insert, sum(map(self._size, part)) / _OCTETS_PER_S, _OF_ONE)
         except _OF_ONE as error:
             if len(part) > 1:
                 return [answer for one in part for answer in await self._hold([one])]
@@ -164,8 +168,12 @@ class PostgresQueue:
             new.discard(one.delivery_id)
         return answers
 
+    def _size(self, delivery: Delivery) -> int:
+        beside = delivery.octets_wanted and self.octets_place == "beside"
+        return delivery.event.size + (delivery.raw.octets.size if beside else 0)
+
     def _too_large(self, delivery: Delivery) -> Refusal:
-        reason = f"the message has {_size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
+        reason = f"the message has {self._size(delivery):,} octets here, and max_size is {self._config.max_size:,}"
         return Refusal(delivery.delivery_id, reason, permanent=True, unasked=True)
 
     def _judge(self, begun: Begun) -> None:
@@ -239,22 +247,3 @@ class PostgresQueue:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-
-def _size(delivery: Delivery) -> int:
-    return delivery.event.size + (delivery.raw.octets.size if delivery.octets_wanted else 0)
-
-
-def _parts(batch: Sequence[Delivery], largest: int) -> Iterator[list[Delivery]]:
-    """The batch in transactions; what is too large is one of its own."""
-    part: list[Delivery] = []
-    octets = 0
-    for one in batch:
-        size = _size(one)
-        if part and (len(part) >= PART_MESSAGES or octets + size > PART_OCTETS or largest < max(size, octets)):
-            yield part
-            part, octets = [], 0
-        part.append(one)
-        octets += size
-    if part:
-        yield part
