@@ -16,6 +16,7 @@ from mailpoller.testing import builders
 from scenarios.harness import Site
 from servers.command import Said, mailpoller
 from servers.dovecot import Dovecot
+from servers.graph import strict_graph
 from servers.ports import free_port
 from servers.smtp import Relay, relay_in_a_thread
 
@@ -185,6 +186,37 @@ def test_killed_at_any_step_nothing_accepted_is_lost_and_a_repeat_can_be_recogni
             until(lambda: ask(site, "outbox", "list", "--json").json == [])
         assert len(set(ids(relay))) == 1
         assert max(1, least) <= len(relay.received) <= 2
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        ("before", "outbox.outbox_note_draft", 1),
+        ("after", "outbox.outbox_note_draft", 1),
+        ("before", "outbox.outbox_answered", 1),
+        ("after", "outbox.outbox_answered", 1),
+    ],
+)
+def test_killed_at_any_step_a_service_that_keeps_drafts_sends_the_mail_once(
+    tmp_path: Path, kill: tuple[str, str, int]
+) -> None:
+    with strict_graph() as graph:
+        graph.renames = True
+        site = desk(tmp_path, 1)
+        site.settings["outgoing"] = {
+            "office": {"type": "graph", "sender": graph.user, "url": graph.url, "auth": graph.auth}
+        }
+        with site.run(kill=kill) as daemon:
+            daemon.until_said("service.started")
+            id = ask(site, "send", "--json", stdin=ENTRY).json["id"]
+            daemon.wait()
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            until(lambda: ask(site, "outbox", "list", "--json").json == [])
+            shown = ask(site, "outbox", "show", id, "--json").json
+    assert len(graph.sent) == 1
+    assert [one["state"] for one in shown["recipients"]] == ["accepted", "accepted"]
+    assert shown["message_id"] == str(message_from_bytes(graph.sent[0])["Message-ID"])
 
 
 def test_a_relay_that_comes_back_gets_what_waited(tmp_path: Path) -> None:

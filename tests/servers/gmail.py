@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import getaddresses
 from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -49,8 +50,15 @@ CONTRACT: dict[tuple[str, str], tuple[int, set[str]]] = {
     ("POST", "/messages/import"): (25, {"uploadType", "internalDateSource", "neverMarkSpam", "processForCalendar"}),
     ("POST", "/messages/ID/modify"): (5, set()),
     ("POST", "/messages/batchModify"): (50, set()),
+    ("POST", "/messages/send"): (100, {"uploadType"}),
+    ("POST", "/drafts"): (10, {"uploadType"}),
+    ("GET", "/drafts/ID"): (5, {"format"}),
+    ("DELETE", "/drafts/ID"): (10, set()),
+    ("POST", "/drafts/send"): (100, set()),
+    ("GET", "/settings/sendAs"): (1, set()),
     ("GET", "/history"): (2, {"startHistoryId", "labelId", "historyTypes*", "maxResults", "pageToken"}),
 }
+UPLOADS = {("POST", f"/{one}") for one in ("messages/import", "messages/send", "drafts")}
 HISTORY_TYPES = {
     "messageAdded": "messagesAdded", "labelAdded": "labelsAdded", "labelRemoved": "labelsRemoved",
     "messageDeleted": "messagesDeleted",
@@ -59,7 +67,7 @@ KNOWN_FIELDS = {
     "id", "name", "labels", "messages", "nextPageToken", "resultSizeEstimate", "labelIds", "internalDate", "raw",
     "emailAddress",
     "historyId", "history", "messagesAdded", "labelsAdded", "labelsRemoved", "messagesDeleted", "message",
-    "sizeEstimate", "threadId", "payload", "headers", "value",
+    "sizeEstimate", "threadId", "sendAs", "payload", "headers", "value",
 }  # fmt: skip
 
 
@@ -178,6 +186,15 @@ class Gmail:
         """Changes of labels are answered with success, and not made."""
         self.history_lags = False
         """Changes of labels are not in the history yet."""
+        self.drafts: dict[str, str] = {}
+        """id -> id of the message."""
+        self.posted: list[bytes] = []
+        """What was sent, as it left."""
+        self.renames = False
+        """What is sent gets a Message-ID of the service's own."""
+        self.keeps_sent = True
+        """What was sent stays among the sent mail."""
+        self.sends_as = [{"sendAsEmail": self.user, "isPrimary": True}]
         self.scope = MODIFY
         self.violations: list[str] = []
         self.asked: list[Asked] = []
@@ -338,8 +355,9 @@ class Gmail:
         if mailbox is None:
             raise Refused(404, "notFound", "Not Found", contract=True)
         path = whole.removeprefix(f"/gmail/v1/users/{mailbox}")
-        general = re.sub(r"^/messages/(?!batchModify$|import$)[^/]+", "/messages/ID", path)
-        if (whole != parts.path) is not (general == "/messages/import"):
+        general = re.sub(r"^/messages/(?!batchModify$|import$|send$)[^/]+", "/messages/ID", path)
+        general = re.sub(r"^/drafts/(?!send$)[^/]+", "/drafts/ID", general)
+        if (whole != parts.path) is not ((method, general) in UPLOADS):
             raise Refused(404, "notFound", "only uploads go there", contract=True)
         if (method, general) not in CONTRACT:
             raise Refused(404, "notFound", f"no method {method} {general}", contract=True)
@@ -375,6 +393,28 @@ class Gmail:
                     found = self._get(path.split("/")[2], single.get("format", "full"), wanted)
                 case "POST", "/messages/import":
                     found = self._import(single, headers["content-type"], body)
+                case "POST", "/messages/send":
+                    found = self._sent(self._uploaded(single, headers["content-type"], body)[0])
+                case "POST", "/drafts":
+                    octets = self._uploaded(single, headers["content-type"], body)[0]
+                    uid, draft = self._put(octets, {"DRAFT"}), f"r{next(self._numbers)}"
+                    self.drafts[draft] = uid
+                    found = {"id": draft, "message": {"id": uid, "threadId": uid}}
+                case (("GET" | "DELETE"), "/drafts/ID"):
+                    draft = path.split("/")[2]
+                    if draft not in self.drafts:
+                        raise Refused(404, "notFound", "Requested entity was not found.")
+                    found = {"id": draft, "message": {"id": self.drafts[draft]}} if method == "GET" else None
+                    if method == "DELETE":
+                        del self.mails[self.drafts.pop(draft)]
+                case "POST", "/drafts/send":
+                    draft = json.loads(body)["id"]
+                    if draft not in self.drafts:
+                        raise Refused(404, "notFound", "Requested entity was not found.")
+                    found = self._sent(self.mails[self.drafts[draft]].octets)
+                    del self.mails[self.drafts.pop(draft)]
+                case "GET", "/settings/sendAs":
+                    found = {"sendAs": self.sends_as}
                 case "POST", "/messages/batchModify":
                     found = self._batch(json.loads(body))
                 case "POST", _:
@@ -470,7 +510,26 @@ class Gmail:
         found = {"history": page, "nextPageToken": token, "historyId": str(self.number)}
         return {name: value for name, value in found.items() if value}
 
-    def _import(self, query: dict[str, str], kind: str, body: bytes) -> dict[str, Any]:
+    def _sent(self, octets: bytes) -> dict[str, Any]:
+        mail = email.message_from_bytes(octets)
+        if not getaddresses([str(one) for name in ("To", "Cc", "Bcc") for one in mail.get_all(name, [])]):
+            raise Refused(400, "invalidArgument", "Recipient address required")
+        if self.renames:
+            own = f"<CA{next(self._numbers):x}@mail.gmail.com>".encode()
+            octets = re.sub(rb"(?im)^message-id:.*?\r\n(?! )", b"Message-ID: " + own + b"\r\n", octets, count=1)
+        self.posted.append(octets)
+        uid = self._put(octets, {"SENT"})
+        if not self.keeps_sent:
+            del self.mails[uid]
+        return {"id": uid, "threadId": uid, "labelIds": ["SENT"]}
+
+    def _put(self, octets: bytes, labels: set[str]) -> str:
+        uid = f"{next(self._numbers):016x}"
+        self.mails[uid] = Mail(uid, octets, labels, datetime.now(UTC))
+        self._record("messageAdded", uid, tuple(labels))
+        return uid
+
+    def _uploaded(self, query: dict[str, str], kind: str, body: bytes) -> tuple[bytes, dict[str, Any]]:
         found = re.search(r"boundary=(\S+)", kind)
         if found is None or query.get("uploadType") != "multipart":
             raise Refused(400, "badRequest", "no multipart upload", contract=True)
@@ -480,15 +539,16 @@ class Gmail:
         octets, end, rest = media.rpartition(b"\r\n" + mark + b"--")
         if not (said.startswith(head) and middle and end and rest.strip() == b""):
             raise Refused(400, "badRequest", "a multipart upload has metadata and media", contract=True)
-        about = json.loads(said.removeprefix(head))
+        return octets, json.loads(said.removeprefix(head))
+
+    def _import(self, query: dict[str, str], kind: str, body: bytes) -> dict[str, Any]:
+        octets, about = self._uploaded(query, kind, body)
         if set(about) - {"labelIds", "threadId"}:
             raise Refused(400, "invalidArgument", "Unknown name", contract=True)
         labels = set(about.get("labelIds", []))
         if missing := labels - set(self.label_ids.values()):
             raise Refused(400, "invalidArgument", f"Invalid label: {missing.pop()}")
-        uid = f"{next(self._numbers):016x}"
-        self.mails[uid] = Mail(uid, octets, labels, datetime.now(UTC))
-        self._record("messageAdded", uid, tuple(labels))
+        uid = self._put(octets, labels)
         return {"id": uid, "threadId": uid, "labelIds": sorted(labels)}
 
     def _get(self, uid: str, form: str, wanted: set[str]) -> dict[str, Any]:

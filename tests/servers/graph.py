@@ -36,11 +36,11 @@ from servers.requests import Handler
 WELL_KNOWN = {
     "msgfolderroot": "Top of Information "
                      "Store", "inbox": "Inbox", "deleteditems": "Deleted Items", "archive": "Archive",
-    "junkemail": "Junk Email", "sentitems": "Sent Items", "recoverableitemsdeletions": "Deletions",
+    "junkemail": "Junk Email", "sentitems": "Sent Items", "drafts": "Drafts", "recoverableitemsdeletions": "Deletions",
 }  # fmt: skip
 PROPERTIES = {
     "id", "isRead", "receivedDateTime", "createdDateTime", "flag", "categories", "parentFolderId",
-    "internetMessageHeaders",
+    "internetMessageHeaders", "isDraft", "internetMessageId",
 }  # fmt: skip
 SCOPES = frozenset({"Mail.Read", "Mail.ReadWrite", "Mail.Send"})
 LARGEST_REQUEST = 4 << 20
@@ -116,6 +116,8 @@ class Graph:
         self.violations: list[str] = []
         self.asked: list[Asked] = []
         self.sent: list[bytes] = []
+        self.renames = False  # drafts get a Message-ID of the service's own
+        self.keeps_sent = True  # what was sent stays among the sent mail
         self.tokens: list[str] = []
         self.most_at_once = 0
         self._refusals: list[Refused] = []
@@ -388,7 +390,7 @@ class Graph:
             raise self._violation(f"unknown path {path}")
         if user.lower() != self.user:
             raise Refused(404, "ErrorInvalidUser", f"The requested user '{user}' is invalid.")
-        if body and (method, steps) != ("POST", ["sendMail"]):
+        if body and (method, steps) not in (("POST", ["sendMail"]), ("POST", ["messages"])):
             self._demand_json(headers)
         match method, steps:
             case "GET", ["mailFolders", named]:
@@ -452,7 +454,16 @@ class Graph:
             case "POST", ["sendMail"]:
                 self._may("Mail.Send")
                 self._options(query)
-                return self._send(headers, body)
+                self.sent.append(self._sendable(self._mime(headers, body)))
+                return Said(202, b"")
+            case "POST", ["messages"]:
+                self._may("Mail.ReadWrite")
+                self._options(query)
+                return self._draft(self._mime(headers, body))
+            case "POST", ["messages", uid, "send"]:
+                self._may("Mail.Send")
+                self._options(query)
+                return self._submit(self._mail(uid))
         raise self._violation(f"unknown request {method} {path}")
 
     def _may(self, *scopes: str) -> None:
@@ -508,6 +519,8 @@ class Graph:
             "categories": list(mail.categories),
             "parentFolderId": mail.folder,
             "internetMessageHeaders": [],
+            "isDraft": mail.folder == self._known["drafts"],
+            "internetMessageId": str(email.message_from_bytes(mail.octets).get("Message-ID", "")),
         }
         names = whole if select is None else select.split(",")
         return {"@odata.etag": 'W/"CQAAABYA"', "id": mail.uid, **{one: whole[one] for one in names if one in whole}}
@@ -606,9 +619,9 @@ class Graph:
         return list(kinds)
 
     # --- sending -----------------------------------------------------------------------------------------------
-    def _send(self, headers: Mapping[str, str], body: bytes) -> Said:
+    def _mime(self, headers: Mapping[str, str], body: bytes) -> bytes:
         if headers.get("content-type", "").partition(";")[0] != "text/plain":
-            raise self._violation("sendMail without Content-Type: text/plain")
+            raise self._violation("a mail without Content-Type: text/plain")
         if len(body) > LARGEST_REQUEST:
             raise Refused(413, "RequestBodyTooLarge", "The request body is too large.")
         try:
@@ -617,6 +630,9 @@ class Graph:
             octets = b""
         if not octets:
             raise Refused(400, "ErrorMimeContentInvalidBase64String", "Invalid base64 string for MIME content.")
+        return octets
+
+    def _sendable(self, octets: bytes) -> bytes:
         mail = email.message_from_bytes(octets, policy=email.policy.compat32)
         if [address for _, address in getaddresses([str(mail.get("From", ""))])] != [self.user]:
             raise Refused(
@@ -624,7 +640,20 @@ class Graph:
             )
         if not getaddresses([str(one) for name in ("To", "Cc", "Bcc") for one in mail.get_all(name, [])]):
             raise Refused(400, "ErrorInvalidRecipients", "At least one recipient isn't valid.")
-        self.sent.append(octets)
+        return octets
+
+    def _draft(self, octets: bytes) -> Said:
+        if self.renames:
+            own = f"<{next(self._numbers)}@prod.exchangelabs.example>".encode()
+            octets = re.sub(rb"(?im)^message-id:.*?\r\n(?! )", b"Message-ID: " + own + b"\r\n", octets, count=1)
+        return Said(201, self._shown(self._mails[self.deliver(octets, "drafts", seen=True)], None))
+
+    def _submit(self, mail: Mail) -> Said:
+        self.sent.append(self._sendable(mail.octets))
+        if self.keeps_sent:
+            self._move(mail, self._known["sentitems"])
+        else:
+            del self._mails[mail.uid]
         return Said(202, b"")
 
 

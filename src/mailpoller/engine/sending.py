@@ -22,7 +22,18 @@ from mailpoller.core.errors import (
     TransientError,
     machine_trouble,
 )
-from mailpoller.core.ports import Clock, Mail, Outbox, OutboxMail, Outgoing, Posting, RecipientState, Said
+from mailpoller.core.ports import (
+    Clock,
+    Draft,
+    Drafting,
+    Mail,
+    Outbox,
+    OutboxMail,
+    Outgoing,
+    Posting,
+    RecipientState,
+    Said,
+)
 from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.senders import Identity
@@ -101,7 +112,7 @@ class Sending:
         try:
             if outgoing is None:  # it has left since
                 return TransientError(f"the outgoing {identity.name} is not there")
-            said = await _post(outgoing, Mail(mail.sender, envelope, octets))
+            said = await self._post(outgoing, Mail(mail.sender, envelope, octets), mail)
         except (TransientError, CredentialsRefused, ConfigError) as error:
             if one.passed <= one.suspects.get(mail.id, one.passed):
                 one.suspects.setdefault(mail.id, one.passed)
@@ -117,6 +128,20 @@ class Sending:
         if identity.divert_to:
             said = dict.fromkeys(to, next(iter(said.values())))
         return await self.concluded(mail, said, elapsed_s=round(monotonic() - began, 3))
+
+    async def _post(self, outgoing: Outgoing, mail: Mail, kept: OutboxMail) -> Mapping[str, Said]:
+        async def keep(draft: Draft | None) -> None:
+            await self._ledger.outbox_note_draft(kept.id, draft)
+
+        if isinstance(outgoing, Drafting) and outgoing.drafts:
+            return await outgoing.post_draft(mail, kept.draft, keep)
+        if isinstance(outgoing, Posting):
+            return await outgoing.post(mail)
+        try:
+            answer = await outgoing.send(mail)
+        except MessageRejected as error:
+            return dict.fromkeys(mail.recipients, Said("refused", str(error)))
+        return dict.fromkeys(mail.recipients, Said("accepted", str(answer)))
 
     async def concluded(
         self, mail: OutboxMail, said: Mapping[str, Said], *, patient: bool = False, **more: Any
@@ -171,16 +196,6 @@ class Sending:
         """Nobody gets it any more: its octets may go."""
         self._room.octets = max(0, self._room.octets - mail.size)
         await asyncio.to_thread(self._files.drop, [mail.digest])
-
-
-async def _post(outgoing: Outgoing, mail: Mail) -> Mapping[str, Said]:
-    if isinstance(outgoing, Posting):
-        return await outgoing.post(mail)
-    try:
-        answer = await outgoing.send(mail)
-    except MessageRejected as error:
-        return dict.fromkeys(mail.recipients, Said("refused", str(error)))
-    return dict.fromkeys(mail.recipients, Said("accepted", str(answer)))
 
 
 def waiting_time(attempts: int) -> timedelta:

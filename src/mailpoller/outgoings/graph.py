@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from email.parser import BytesHeaderParser
-from email.policy import compat32
-from email.utils import getaddresses
 from pathlib import Path
 from time import monotonic
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pybase64
 import structlog
@@ -21,11 +18,13 @@ from mailpoller.core.component import OutgoingConfig, Runtime
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, MailAddress, Size
-from mailpoller.core.ports import Mail, Outgoing, Said, Stage
+from mailpoller.core.ports import Draft, Keep, Mail, Outgoing, Said, Stage
+from mailpoller.mail.addressed import addressed
+from mailpoller.remote.drafts import Fate, posted_by_draft
 from mailpoller.remote.graph import GraphClient, gate_for
 from mailpoller.remote.graph.address import check_installed, check_url, check_user, service_url
-from mailpoller.remote.graph.errors import LOGIN_ADVICE
-from mailpoller.wire.http import HttpStatus
+from mailpoller.remote.graph.errors import LOGIN_ADVICE, Missing
+from mailpoller.wire.http import HttpAnswer, HttpStatus
 from mailpoller.wire.oauth import OAuthAuth
 from mailpoller.wire.oauth.tokens import token_source
 from mailpoller.wire.probe import WebApproach, token_step
@@ -55,7 +54,8 @@ _NEVER = frozenset((400, 413, 422))
 
 
 class GraphOutgoingConfig(OutgoingConfig):
-    """Send mail as a user of Microsoft 365, by Microsoft Graph. The application needs ``Mail.Send``."""
+    """Send mail as a user of Microsoft 365, by Microsoft Graph. The application needs ``Mail.Send``, and for ``drafts``
+    ``Mail.ReadWrite``."""
 
     type: Literal["graph"]
     sender: MailAddress
@@ -79,6 +79,10 @@ class GraphOutgoingConfig(OutgoingConfig):
     """How long connecting may take, and how long the service may be silent."""
     max_size: Size = Field(default=LARGEST, le=LARGEST)
     """The largest mail in octets that is sent here. Graph takes requests of 4 MB, which is 3 MB of mail."""
+
+    drafts: bool = True
+    """Keep what people and programs hand in as a draft at the service before it is sent, so that a crash repeats none.
+    false sends it at once: the application needs no ``Mail.ReadWrite`` then, and a crash may repeat a mail."""
 
     def extras(self) -> Iterator[Extra]:
         """What speaks HTTP."""
@@ -131,6 +135,8 @@ class GraphOutgoing:
         self.name = name
         self.host = (urlsplit(config.service).hostname or "").lower()
         self.sender = config.sender
+        self.drafts = config.drafts
+        self._clock = runtime.clock
         self._config = config
         self._user = config.username
         terms = config.auth.terms("graph", self._user)
@@ -147,9 +153,23 @@ class GraphOutgoing:
         :class:`RelayUnavailable`.
         """
         began = monotonic()
-        size = len(mail.octets)
-        if size > self._config.max_size:
-            limit = self._config.max_size
+        self._check(mail)
+        answer = await self._asked(self._connected().send(pybase64.b64encode(addressed(mail)), DOING))
+        words = _words(answer)
+        log.info(
+            "mail.sent",
+            outgoing=self.name,
+            recipients=len(mail.recipients),
+            size_bytes=len(mail.octets),
+            elapsed_s=round(monotonic() - began, 3),
+            answer=words,
+        )
+        return words
+
+    def _check(self, mail: Mail) -> None:
+        """Raise :class:`NotCarried` for what Graph does not take as it is."""
+        size, limit = len(mail.octets), self._config.max_size
+        if size > limit:
             raise NotCarried(
                 f"{self.host}: the mail has {size:,} octets, and Graph takes at most {limit:,}",
                 lacks="SIZE",
@@ -157,27 +177,18 @@ class GraphOutgoing:
             )
         if re.search(rb"^content-type: *message/rfc822\b", mail.octets[:_NOTE], re.IGNORECASE | re.MULTILINE):
             raise NotCarried(f"{self.host}: Exchange rewrites messages that are attached as such", lacks="8BITMIME")
-        answer = await self._send(pybase64.b64encode(_addressed(mail)))
-        log.info(
-            "mail.sent",
-            outgoing=self.name,
-            recipients=len(mail.recipients),
-            size_bytes=size,
-            elapsed_s=round(monotonic() - began, 3),
-            answer=answer,
-        )
-        return answer
 
-    async def _send(self, content: bytes) -> str:
-        client = self._connected()
+    async def _asked(self, answer: Awaitable[HttpAnswer]) -> HttpAnswer:
         try:
-            answer = await client.send(content, DOING)
+            return await answer
+        except Missing as error:
+            if error.item:
+                raise  # of one draft, and no trouble of the service
+            raise RelayUnavailable(str(error)) from None
         except HttpStatus as error:
             raise _decided(error, self._config.max_size) from None
         except TransientError as error:
             raise RelayUnavailable(str(error), retry_after=error.retry_after) from None
-        request = re.sub(r"[^0-9A-Za-z-]", "", answer.headers.get("request-id", ""))[:40]
-        return f"{answer.status} accepted" + (f", request {request}" if request else "")
 
     def _connected(self) -> GraphClient:
         if self._client is None or self._client.lost is not None:
@@ -198,19 +209,21 @@ class GraphOutgoing:
         way = WebApproach(config.service, config.policy, config.proxy, config.timeout, named="cloud or url")
 
         async def right() -> str:
-            try:
-                await client.send(b"!", "ask for the right to send")
-            except HttpStatus as error:
-                if error.status != 400:  # it was looked at, so we may
-                    raise
-            return f"may send as {self._user}"
+            for ask in [client.send, *([client.draft] if self.drafts else [])]:
+                try:
+                    await ask(b"!", "ask for the right to send")
+                except HttpStatus as error:
+                    if error.status != 400:  # it was looked at, so we may
+                        raise
+            return f"may send as {self._user}" + (", by drafts" if self.drafts else "")
 
         def advice(stage: str, error: MailpollerError) -> str:
             if stage == "login":
                 return LOGIN_ADVICE
             if isinstance(error, CredentialsRefused):
+                rights = "Mail.Send and Mail.ReadWrite (or say drafts: false)" if self.drafts else "Mail.Send"
                 return (
-                    "Grant the application Mail.Send: Entra, App registrations, API permissions, Grant admin consent."
+                    f"Grant the application {rights}: Entra, App registrations, API permissions, Grant admin consent."
                 )
             return "Try again; if it stays, the code in the words above is what Microsoft's support asks for."
 
@@ -219,6 +232,42 @@ class GraphOutgoing:
     async def post(self, mail: Mail) -> Mapping[str, Said]:
         """See :class:`~mailpoller.core.ports.Posting`. Graph answers before it has looked at the recipients."""
         return await posted(self.send, mail)
+
+    async def post_draft(self, mail: Mail, kept: Draft | None, keep: Keep) -> Mapping[str, Said]:
+        """See :class:`~mailpoller.core.ports.Drafting`."""
+        return await posted_by_draft(self, mail, kept, keep, self._clock)
+
+    # --- drafts, see mailpoller.remote.drafts ------------------------------------------------------------------
+    async def place(self) -> str:
+        return f"{self._config.service} {self._user.casefold()}"
+
+    async def make(self, mail: Mail) -> Draft:
+        self._check(mail)
+        content = pybase64.b64encode(addressed(mail))
+        made = (await self._asked(self._connected().draft(content, "make a draft"))).object()
+        uid, message_id = made.get("id"), made.get("internetMessageId")
+        if not isinstance(uid, str) or not uid:
+            raise RelayUnavailable(f"{self.host}: a draft without an id")
+        return Draft(uid, message_id if isinstance(message_id, str) else "", await self.place(), mail.recipients)
+
+    async def submit(self, draft: Draft) -> tuple[str, str]:
+        answer = await self._asked(self._connected().submit(draft.id, DOING))
+        log.info("mail.sent", outgoing=self.name, recipients=len(draft.recipients), answer=_words(answer))
+        return _words(answer), draft.message_id
+
+    async def fate(self, draft: Draft) -> Fate:
+        """Ids are immutable: a draft that was sent keeps its own among the sent mail."""
+        target = f"/messages/{quote(draft.id, safe='')}"
+        try:
+            shown = (await self._asked(self._connected().get(target, "show a draft", select="id,isDraft"))).object()
+        except Missing:
+            return "missing"
+        if not isinstance(shown.get("isDraft"), bool):
+            raise RelayUnavailable(f"{self.host}: it does not say whether a mail is a draft")
+        return "sent" if shown.get("isDraft") is False else "waits"
+
+    async def drop(self, draft: Draft) -> None:
+        await self._connected().drop(draft.id, "remove a draft")
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
@@ -230,25 +279,9 @@ class GraphOutgoing:
             await self._client.close()
 
 
-def _addressed(mail: Mail) -> bytes:
-    """The mail with all its recipients in the header, the only place where Graph looks. Whom it does not name there
-    becomes a Bcc, which Exchange takes off. Raises :class:`MessageRejected` if it names anybody whom it is not for.
-    """
-    end = mail.octets.find(b"\r\n\r\n")
-    header = BytesHeaderParser(policy=compat32).parsebytes(mail.octets if end < 0 else mail.octets[: end + 4])
-    fields = [str(one) for name in ("To", "Cc", "Bcc") for one in header.get_all(name, [])]
-    named = {address.lower() for _, address in getaddresses(fields) if address}
-    wanted = {address.lower(): address for address in mail.recipients}
-    if named - wanted.keys():
-        raise MessageRejected("the mail's header names recipients whom it is not for, and Graph would send it to them")
-    hidden = [address for lower, address in wanted.items() if lower not in named]
-    if any(not _fit(address) for address in hidden):
-        raise MessageRejected("a recipient cannot be written into a header")
-    return b"Bcc: " + ",\r\n ".join(hidden).encode("utf-8") + b"\r\n" + mail.octets if hidden else mail.octets
-
-
-def _fit(address: str) -> bool:
-    return address.isprintable() and not any(one.isspace() or one in "<>,;" for one in address)
+def _words(answer: HttpAnswer) -> str:
+    request = re.sub(r"[^0-9A-Za-z-]", "", answer.headers.get("request-id", ""))[:40]
+    return f"{answer.status} accepted" + (f", request {request}" if request else "")
 
 
 def _decided(error: HttpStatus, limit: int) -> MailpollerError:

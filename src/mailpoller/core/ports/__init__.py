@@ -25,7 +25,7 @@ from mailpoller.core.ports.ledger.outbox import (
     OutboxRecipient,
     RecipientState,
 )
-from mailpoller.core.ports.outgoing import Answer, Inquiring, Mail, Outgoing, Posting, Said
+from mailpoller.core.ports.outgoing import Answer, Draft, Drafting, Inquiring, Keep, Mail, Outgoing, Posting, Said
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
 from mailpoller.core.ports.quarantine import QuarantineStore
 from mailpoller.core.ports.records import (
@@ -81,6 +81,8 @@ __all__ = [
     "Deep",
     "Depth",
     "DoubtKind",
+    "Draft",
+    "Drafting",
     "Durable",
     "EntryAnswer",
     "EntrySource",
@@ -94,6 +96,7 @@ __all__ = [
     "Inquiring",
     "Inspectable",
     "Journal",
+    "Keep",
     "Ledger",
     "Mail",
     "Mailboxes",

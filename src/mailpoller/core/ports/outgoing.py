@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 
 from mailpoller.core.ports.probing import Stage
@@ -80,3 +81,36 @@ class Inquiring(Protocol):
     def inquire(self, recipients: Sequence[str]) -> AsyncIterator[Stage]:
         """As :meth:`Outgoing.probe`, and on as far as SMTP's RCPT: a stage ``sender``, and a stage ``recipient`` for
         each, in their order, which ends at none of them. No mail is begun."""
+
+
+@record
+class Draft:
+    """A mail that lies at a service and is yet to be sent there.
+
+    ``id``: what the service calls it. ``message_id``: the Message-ID that it bears there, with its brackets; empty if
+    the service does not say. ``place``: whose drafts it is among; that it is missing says something there alone.
+    ``recipients``: whom it goes to. ``missed_at``: when it was missing first (aware UTC); None if it was not.
+    """
+
+    id: str
+    message_id: str
+    place: str
+    recipients: tuple[str, ...]
+    missed_at: datetime | None = None
+
+
+Keep = Callable[[Draft | None], Awaitable[None]]
+"""Returns once a draft, or that there is none any more, survives a crash. Raises :class:`TransientError`."""
+
+
+@runtime_checkable
+class Drafting(Protocol):
+    """An outgoing whose service keeps a draft of a mail before it sends it, so that a crash repeats none."""
+
+    @property
+    def drafts(self) -> bool:
+        """Whether it is to be used so."""
+
+    async def post_draft(self, mail: Mail, kept: Draft | None, keep: Keep) -> Mapping[str, Said]:
+        """As :meth:`Posting.post`, by a draft that is told to ``keep`` before it is sent. ``kept``: the one that an
+        earlier attempt told; what became of it is asked first."""

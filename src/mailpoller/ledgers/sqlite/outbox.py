@@ -8,13 +8,21 @@ from sqlite3 import Connection
 from typing import Any
 
 from mailpoller.core.classification import Bounce
-from mailpoller.core.ports import OutboxBacklog, OutboxEvent, OutboxMail, OutboxMark, OutboxRecipient, RecipientState
+from mailpoller.core.ports import (
+    Draft,
+    OutboxBacklog,
+    OutboxEvent,
+    OutboxMail,
+    OutboxMark,
+    OutboxRecipient,
+    RecipientState,
+)
 from mailpoller.core.ports.ledger.outbox import OutboxEventKind
 from mailpoller.ledgers.sqlite.values import clean, document, instant, instant_or_none, micros, undocument
 
 _COLUMNS = (
     "number, id, intake, key, content, identity, mailbox, mid, message_id, sender, size, digest, accepted_at, "
-    "gives_up_at, due_at, attempts"
+    "gives_up_at, due_at, attempts, draft"
 )
 _KINDS: Mapping[OutboxEventKind, tuple[RecipientState, ...]] = {
     "sent": ("accepted",),
@@ -96,6 +104,26 @@ def answered(
                 {to: words for to, (state, words) in said.items() if state in states},
                 now,
             )
+
+
+def note_draft(connection: Connection, id: str, draft: Draft | None) -> None:
+    """A bounce and the customer's answer know the mail by the draft's Message-ID."""
+    if draft is None:
+        connection.execute("UPDATE outbox SET draft = NULL WHERE id = ?", (id,))
+        return
+    missed = None if draft.missed_at is None else micros(draft.missed_at)
+    kept = document([clean(draft.id), clean(draft.message_id), draft.place, list(draft.recipients), missed])
+    connection.execute(
+        "UPDATE outbox SET draft = ?, message_id = coalesce(nullif(?, ''), message_id) WHERE id = ?",
+        (kept, clean(draft.message_id), id),
+    )
+
+
+def _draft(kept: str | None) -> Draft | None:
+    if kept is None:
+        return None
+    id, message_id, place, recipients, missed = undocument(kept)
+    return Draft(id, message_id, place, tuple(recipients), instant_or_none(missed))
 
 
 def owe(
@@ -268,9 +296,10 @@ def _by_number(connection: Connection, where: str, values: Iterable[Any]) -> dic
 def _mail(row: tuple[Any, ...], recipients: Iterable[OutboxRecipient]) -> OutboxMail:
     (
         _, id, intake, key, content, identity, mailbox, mid, message_id, sender, size, digest, accepted_at,
-        gives_up_at, due_at, attempts,
+        gives_up_at, due_at, attempts, draft,
     ) = row  # fmt: skip
     return OutboxMail(
         id, intake, key or "", content, identity, mailbox, mid, message_id, sender, size, digest,
         instant(accepted_at), instant(gives_up_at), instant_or_none(due_at), attempts, tuple(recipients),
+        _draft(draft),
     )  # fmt: skip

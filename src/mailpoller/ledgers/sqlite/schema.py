@@ -321,6 +321,11 @@ CREATE TABLE outbox_mark (
 ) STRICT;
 """
 
+# Where a mail lies at a service that keeps it before it sends it.
+_OUTBOX_DRAFT = """
+ALTER TABLE outbox ADD COLUMN draft TEXT;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -338,6 +343,7 @@ SCHEMA = Schema(
         _OUTBOX_EVENTS,
         _DELIVERED_TO,
         _OUTBOX_MARK,
+        _OUTBOX_DRAFT,
     ),
     works={3: shelve_all},
 )

@@ -31,6 +31,10 @@ HISTORY_LIST = 2
 MESSAGES_IMPORT = 25
 LABELS_CREATE = MESSAGES_LIST = MESSAGES_GET = MESSAGES_MODIFY = 5
 BATCH_MODIFY = 50
+DRAFTS_GET = 5
+DRAFTS_CREATE = DRAFTS_DELETE = 10
+MESSAGES_SEND = DRAFTS_SEND = 100
+SEND_AS = 1
 
 Query = Sequence[tuple[str, str]]
 """The options of a request; one may occur twice."""
@@ -44,7 +48,7 @@ class GmailClient(WebClient):
     Every request raises :class:`SessionLost` when there is no answer that can be used (and then every later one
     does), :class:`CredentialsRefused` for a token that is not taken and for what we may not do, :class:`Busy`,
     :class:`Missing`, :class:`Invalid`, and :class:`TransientError` for all else. All requests but
-    :meth:`put` are harmless when repeated.
+    :meth:`put`, :meth:`upload` and :meth:`ask_once` are harmless when repeated.
     """
 
     def __init__(
@@ -100,29 +104,52 @@ class GmailClient(WebClient):
         return await self._paid(units, lambda: briefly(once, on=HttpCut))
 
     async def put(self, octets: bytes, labels: Sequence[str], doing: str) -> dict[str, Any]:
-        """Import a message (``messages.import``, multipart upload) under the labels with these ids. Not repeated unless
-        the service says that it did not even begin: twice would be two messages."""
+        """Import a message (``messages.import``) under the labels with these ids, as :meth:`upload` does."""
+        options = {"internalDateSource": "dateHeader", "fields": "id,labelIds"}
+        return await self.upload(
+            "/messages/import", octets, {"labelIds": list(labels)}, options, MESSAGES_IMPORT, doing
+        )
+
+    async def upload(
+        self,
+        path: str,
+        octets: bytes,
+        about: Mapping[str, object],
+        options: Mapping[str, str],
+        units: int,
+        doing: str,
+    ) -> dict[str, Any]:
+        """POST a message as it is (multipart upload). Not repeated unless the service says that it did not even begin:
+        twice would be two messages."""
         boundary = f"mailpoller-{uuid4().hex}"
-        about = orjson.dumps({"labelIds": list(labels)})
         body = b"".join(
             (
-                f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode(), about,
+                f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode(), orjson.dumps(about),
                 f"\r\n--{boundary}\r\nContent-Type: message/rfc822\r\n\r\n".encode(), octets,
                 f"\r\n--{boundary}--\r\n".encode(),
             )
         )  # fmt: skip
-        options = {"uploadType": "multipart", "internalDateSource": "dateHeader", "fields": "id,labelIds"}
+        target = f"/upload{self._mailbox}{path}?{urlencode({'uploadType': 'multipart', **options})}"
         kind = {"content-type": f"multipart/related; boundary={boundary}"}
 
         async def once() -> dict[str, Any]:
-            path = f"/upload{self._mailbox}/messages/import?{urlencode(options)}"
-            return (await self._http.request("POST", path, doing=doing, content=body, headers=kind)).object()
+            return (await self._http.request("POST", target, doing=doing, content=body, headers=kind)).object()
 
-        def means(error: HttpStatus | Unauthorized) -> Refusal:
-            found = refusal(error, self._quota.clock.now())
-            return found if found.throttled else replace(found, again=False)
+        return await self._in_turn(lambda: self._quota.turn(units), once, self._once_only)
 
-        return await self._in_turn(lambda: self._quota.turn(MESSAGES_IMPORT), once, means)
+    async def ask_once(
+        self, method: str, path: str, doing: str, units: int, body: Mapping[str, object] | None = None
+    ) -> HttpAnswer:
+        """A request that is not harmless when repeated: repeated as :meth:`upload` is."""
+
+        async def once() -> HttpAnswer:
+            return await self._http.request(method, self._target(path, ()), doing=doing, json=body)
+
+        return await self._in_turn(lambda: self._quota.turn(units), once, self._once_only)
+
+    def _once_only(self, error: HttpStatus | Unauthorized) -> Refusal:
+        found = refusal(error, self._quota.clock.now())
+        return found if found.throttled else replace(found, again=False)
 
     def _target(self, path: str, query: Query) -> str:
         return f"{self._mailbox}{path}" + (f"?{urlencode(query)}" if query else "")

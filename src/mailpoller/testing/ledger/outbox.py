@@ -13,6 +13,7 @@ import pytest
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.message import Claim
 from mailpoller.core.ports import (
+    Draft,
     OutboxBacklog,
     OutboxMark,
     RecipientState,
@@ -156,6 +157,22 @@ class OutboxPromises(LedgerGround):
         await ledger.close()
         with pytest.raises(LedgerUnavailable):
             await ledger.claim(refs(INBOX, 1))
+
+    async def test_a_draft_is_kept_and_its_message_id_is_the_mails(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.outbox_accept(outbox_mail("a1", clock))
+        assert [one.draft for one in await ledger.outbox_due("relay", limit=10)] == [None]
+        draft = Draft("AAMk=", "<theirs@service>", "service user", ("ada@x.example",))
+        for one in (draft, replace(draft, missed_at=clock.now()), replace(draft, message_id="")):
+            await ledger.outbox_note_draft("a1", one)
+            (mail,) = await ledger.outbox_due("relay", limit=10)
+            assert (mail.draft, mail.message_id) == (one, "<theirs@service>")
+        await ledger.close()
+        again = await self.open(tmp_path, clock)
+        await again.outbox_note_draft("a1", None)
+        (mail,) = await again.outbox_due("relay", limit=10)
+        assert (mail.draft, mail.message_id) == (None, "<theirs@service>")
+        await again.close()
 
     async def test_the_mark_of_an_outbox_is_the_last_that_was_noted(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)

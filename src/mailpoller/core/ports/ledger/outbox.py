@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
+from mailpoller.core.ports.outgoing import Draft
 from mailpoller.core.record import record
 
 RecipientState = Literal["waiting", "deferred", "accepted", "refused", "cancelled", "bounced"]
@@ -33,7 +34,8 @@ class OutboxMail:
 
     ``key`` names it within its intake, where one was given; ``content`` is the SHA-256 of what was handed in.
     ``mailbox`` and ``mid``: what it answers, or nothing. ``sender``: the envelope's. ``due_at``: when it is to be tried
-    next, None if nobody is to get it any more.
+    next, None if nobody is to get it any more. ``draft``: what an attempt left of it at the
+    service that sends it.
     """
 
     id: str
@@ -52,6 +54,7 @@ class OutboxMail:
     due_at: datetime | None
     attempts: int = 0
     recipients: tuple[OutboxRecipient, ...] = ()
+    draft: Draft | None = None
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -122,6 +125,9 @@ class Outbox(Protocol):
     ) -> None:
         """One attempt: what became of recipients, with the relay's words, and when the mail is to be tried again. Of
         whom nothing is said, nothing changes. ``tell``: its intake is to be told, from this commit on."""
+
+    async def outbox_note_draft(self, id: str, draft: Draft | None) -> None:
+        """A mail lies at its service as this draft, under the Message-ID of that if it has one; or as none any more."""
 
     async def outbox_list(self, *, identity: str | None = None, all: bool = False, limit: int) -> Sequence[OutboxMail]:
         """The mails that somebody is still to get, oldest first; ``all``: those that are done with, too."""

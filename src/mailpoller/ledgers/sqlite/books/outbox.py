@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from mailpoller.core.ports import (
+    Draft,
     OutboxBacklog,
     OutboxEvent,
     OutboxMail,
@@ -43,6 +44,9 @@ class OutboxBook(Book):
     ) -> None:
         due, now = None if due_at is None else micros(due_at), self._now()
         await self._write(lambda c: outbox.answered(c, id, said, due, now, tell=tell))
+
+    async def outbox_note_draft(self, id: str, draft: Draft | None) -> None:
+        await self._write(lambda c: outbox.note_draft(c, id, draft))
 
     async def outbox_list(self, *, identity: str | None = None, all: bool = False, limit: int) -> Sequence[OutboxMail]:
         return await self._read_aside(lambda c: outbox.listed(c, identity, all, limit))

@@ -1,0 +1,33 @@
+"""A mail for services that go by its header alone: whom it names there is whom they send it to."""
+
+from __future__ import annotations
+
+from email.parser import BytesHeaderParser
+from email.policy import compat32
+from email.utils import getaddresses
+
+from mailpoller.core.errors import MessageRejected
+from mailpoller.core.ports import Mail
+
+
+def addressed(mail: Mail) -> bytes:
+    """The mail with all its recipients in the header. Whom it does not name there becomes a Bcc, which the service
+    takes off. Raises :class:`MessageRejected` if it names anybody whom it is not for.
+    """
+    end = mail.octets.find(b"\r\n\r\n")
+    header = BytesHeaderParser(policy=compat32).parsebytes(mail.octets if end < 0 else mail.octets[: end + 4])
+    fields = [str(one) for name in ("To", "Cc", "Bcc") for one in header.get_all(name, [])]
+    named = {address.lower() for _, address in getaddresses(fields) if address}
+    wanted = {address.lower(): address for address in mail.recipients}
+    if named - wanted.keys():
+        raise MessageRejected(
+            "the mail's header names recipients whom it is not for, and the service would send it to them"
+        )
+    hidden = [address for lower, address in wanted.items() if lower not in named]
+    if any(not _fit(address) for address in hidden):
+        raise MessageRejected("a recipient cannot be written into a header")
+    return b"Bcc: " + ",\r\n ".join(hidden).encode("utf-8") + b"\r\n" + mail.octets if hidden else mail.octets
+
+
+def _fit(address: str) -> bool:
+    return address.isprintable() and not any(one.isspace() or one in "<>,;" for one in address)
