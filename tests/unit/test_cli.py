@@ -34,7 +34,7 @@ from servers.command import PROGRAM, afresh, environment, mailpoller, on_a_termi
 
 PASSWORD = "hunter2-never-shown"
 VERBS = [
-    "run", "check", "reload", "explain", "test", "config", "schema", "health",
+    "run", "check", "reload", "explain", "test", "config", "schema", "channels", "health",
     "changes", "pause", "resume", "status", "errors", "messages", "trace", "reconcile", "backfill", "poll",
     "redeliver", "accept", "forget", "erase", "demo", "quarantine", "quarantine list", "quarantine show",
     "quarantine export", "quarantine release", "quarantine retry", "quarantine discard",

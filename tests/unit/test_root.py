@@ -190,7 +190,18 @@ WRITING = [
     ["quarantine", "show", "x"], ["quarantine", "export", "x"], ["quarantine", "release", "x"],
     ["quarantine", "retry", "x"], ["quarantine", "discard", "x", "--yes"],
 ]  # fmt: skip
-HARMLESS = {"check", "explain", "test", "send", "config", "schema", "demo", "conversation mint", "queue create"}
+HARMLESS = {
+    "check",
+    "explain",
+    "test",
+    "send",
+    "config",
+    "schema",
+    "channels",
+    "demo",
+    "conversation mint",
+    "queue create",
+}
 """They open nothing of the service's (``check`` only with ``--live``); ``send`` asks as its caller, whom the intake
 must know."""
 

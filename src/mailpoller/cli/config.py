@@ -1,4 +1,5 @@
-"""``mailpoller config`` and ``mailpoller schema``: the effective configuration, and the schema for editors."""
+"""``mailpoller config``, ``schema`` and ``channels``: the effective configuration, the schema for editors, and the
+document for consumers."""
 
 from __future__ import annotations
 
@@ -65,3 +66,21 @@ def schema() -> None:
         from mailpoller.config.schema import json_schema
 
         print_json(json_schema())
+
+
+def channels(config: ConfigOption, environment: EnvironmentOption = None) -> None:
+    """Print the queues as an AsyncAPI 3 document, for those who consume them.
+
+    Where each queue is found, what a message there has beside its body, and the JSON Schema of the body. No secret is
+    in it, and nothing is connected to.
+
+    \b
+    Example:
+      mailpoller channels > asyncapi.json
+    """
+    from mailpoller.cli.service import loaded
+
+    with explained():
+        from mailpoller.config.asyncapi import document
+
+        print_json(document(loaded(config, environment).queues))

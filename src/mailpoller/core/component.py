@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.delivery import Payload
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import (
@@ -165,6 +166,11 @@ class SinkConfig(Component):
     def preparation(self, name: str) -> Preparation | None:
         """What has to be made beforehand on the server of the queue ``name``; None if it is made by itself, or by
         other means."""
+        return None
+
+    def channel(self, name: str) -> Channel | None:
+        """Where and as what consumers take what the queue ``name`` holds; None where no program takes it, or nobody
+        can tell."""
         return None
 
     def events_kept(self) -> timedelta | None:

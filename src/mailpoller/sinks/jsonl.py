@@ -18,6 +18,7 @@ from typing import Literal
 
 import structlog
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
@@ -67,6 +68,10 @@ class JsonlQueueConfig(SinkConfig):
     def takes_events(self) -> bool:
         """Whatever an event is about."""
         return True
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        return Channel("file", "localhost", str(self.path), "lines")
 
     def build(self, name: str, runtime: Runtime) -> JsonlQueue:
         """The sink. Opens nothing."""

@@ -19,6 +19,7 @@ from typing import Literal
 
 import structlog
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload, Receipt, Refusal
 from mailpoller.core.errors import TransientError
@@ -72,6 +73,10 @@ class MaildirQueueConfig(SinkConfig):
     @property
     def carries_octets(self) -> bool:
         return True
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        return Channel("file", "localhost", str(self.path), "mail")
 
     def build(self, name: str, runtime: Runtime) -> MaildirQueue:
         """The sink. Opens nothing."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.delivery import Payload
 from mailpoller.core.literals import Size
@@ -54,6 +55,10 @@ class GmailQueueSettings(GmailAccount, SinkConfig):
         """See the parent's."""
         for name in self.labels:
             yield self.account_of(self.type), "INBOX" if name.upper() == "INBOX" else name
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        return Channel("https", "gmail.googleapis.com", "/gmail/v1/users/me/messages", "mail")
 
     def findings(self) -> Iterator[Finding]:
         """Labels that hide what is put there."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.delivery import Payload
 from mailpoller.core.literals import Size
@@ -55,6 +56,10 @@ class ImapQueueSettings(KeptServer, SinkConfig):
     def fed_folders(self) -> Iterator[tuple[Account, str]]:
         """See the parent's."""
         yield self.account, "INBOX" if self.folder.upper() == "INBOX" else self.folder
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        return Channel("imap", self.account.host, self.folder, "mail")
 
     def findings(self) -> Iterator[Finding]:
         """Those of every server; and flags that hide what is put there."""

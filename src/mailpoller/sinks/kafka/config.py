@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.extras import Extra
@@ -88,6 +89,17 @@ class KafkaQueueSettings(SinkConfig):
     def carries_octets(self) -> bool:
         """See :class:`SinkConfig`: also in the mode that sends nothing else."""
         return self.mode == "raw" or super().carries_octets
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        return Channel(
+            protocol="kafka" if self.tls == "none" else "kafka-secure",
+            host=self.servers[0],
+            address=self.topic,
+            body=self.mode,
+            prefix=None if self.mode == "structured" else "ce_",
+            bindings={"kafka": {"topic": self.topic, "bindingVersion": "0.5.0"}},
+        )
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.extras import Extra
@@ -126,6 +127,12 @@ class NatsQueueSettings(SinkConfig):
     def hosts(self) -> list[str]:
         """All servers."""
         return [self.host, *self.others]
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        address = self.subject.replace("{topic}", "TOPIC")
+        prefix = None if self.mode == "structured" else "ce-"
+        return Channel("nats", f"{self.host}:{self.port}", address, self.mode, prefix)
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""

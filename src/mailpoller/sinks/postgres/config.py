@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, Preparation, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Duration, FilePath, Secret, Size
-from mailpoller.sinks.postgres.schema import rights, schema
+from mailpoller.sinks.postgres.schema import COLUMNS, rights, schema
 from mailpoller.wire.dial import is_loopback
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.tls import TlsPolicy, check_trust
@@ -112,6 +113,13 @@ class PostgresQueueSettings(SinkConfig):
     def lacking(cls, written: Mapping[str, Any]) -> Mapping[str, str]:
         """Who does the work."""
         return {"job": _JOB} if written.get("format") == "procrastinate" and written.get("job") is None else {}
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        host = f"{self.host}:{self.port}" if self.host is not None else str(self.socket)
+        if self.format == "procrastinate":
+            return Channel("postgresql", host, "procrastinate_jobs", "job")
+        return Channel("postgresql", host, self.table_of(name), "fields", fields=COLUMNS)
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""

@@ -11,6 +11,11 @@ from typing import Literal
 PRIORITIES: tuple[Literal["low", "normal", "high"], ...] = ("low", "normal", "high")
 """What ``priority`` counts: 0, 1, 2."""
 
+COLUMNS = (
+    "seq", "delivery_id", "mid", "topic", "priority", "tags", "reason", "detail", "event", "octets", "arrived_at",
+)  # fmt: skip
+"""Of the first table."""
+
 # json and not jsonb: it holds an event as it was written, also one with \u0000 in it, which jsonb refuses.
 _ROWS = """\
 CREATE TABLE IF NOT EXISTS {table} (

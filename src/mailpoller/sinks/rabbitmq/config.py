@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.errors import KeysMissing
@@ -133,6 +134,21 @@ class RabbitmqQueueSettings(SinkConfig):
     def effective_port(self) -> int:
         """The port, if it was not given the usual one."""
         return self.port or (PORT if self.tls == "none" else TLS_PORT)
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        ours = {"name": self.queue, "durable": True, "vhost": self.vhost}
+        binding: dict[str, object] = {"is": "queue", "queue": ours}
+        if self.exchange is not None:
+            binding = {"is": "routingKey", "exchange": {"name": self.exchange, "vhost": self.vhost}}
+        return Channel(
+            protocol="amqp" if self.tls == "none" else "amqps",
+            host=f"{self.host}:{self.effective_port}",
+            address=self.queue or self.routing_key.replace("{topic}", "TOPIC"),
+            body="job" if self.format == "celery" else self.mode,
+            prefix="cloudEvents_",
+            bindings={"amqp": {**binding, "bindingVersion": "0.3.0"}},
+        )
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""

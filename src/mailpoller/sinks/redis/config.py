@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.durability import DurabilityWord
 from mailpoller.core.errors import KeysMissing
@@ -133,6 +134,17 @@ class RedisQueueSettings(SinkConfig):
     def policy(self) -> TlsPolicy:
         """Whom to trust."""
         return TlsPolicy(self.ca_file, None, self.client_certificate, self.client_key)
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        place = self.host or (str(self.socket) if self.socket is not None else self.sentinels[0])
+        host = f"{place}:{self.port}" if self.host is not None else place
+        protocol = "redis" if self.tls == "none" or self.socket is not None else "redis-secure"
+        if self.format != "stream":
+            jobs = FORMATS[self.format]
+            return Channel(protocol, host, jobs.key(self.job_queue or jobs.usual), "job")
+        address = self.stream or f"{{mailpoller:{name}}}"
+        return Channel(protocol, host, address, "fields", fields=("deliveryid", "event", "octets"))
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Payload
 from mailpoller.core.literals import FilePath, MailAddress, MailAddresses, Size
@@ -102,6 +103,11 @@ class LmtpQueueConfig(SinkConfig):
             lmtp=True,
             socket=self.socket,
         )
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        host = f"{self.host}:{self.port}" if self.host is not None else str(self.socket)
+        return Channel("lmtp", host, ", ".join(self.to), "mail")
 
     def findings(self) -> Iterator[Finding]:
         """Mail that everybody on the way can read."""

@@ -14,6 +14,7 @@ from uuid import uuid4
 import structlog
 from pydantic import Field
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
@@ -86,6 +87,10 @@ class SqliteQueueConfig(SinkConfig):
     def takes_events(self) -> bool:
         """Whatever an event is about."""
         return True
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's."""
+        return Channel("sqlite", "localhost", str(self.path), "fields", fields=("delivery_id", "event", "octets"))
 
     def build(self, name: str, runtime: Runtime) -> SqliteQueue:
         """The sink. Opens nothing."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from mailpoller.core.channel import Body, Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.errors import KeysMissing
 from mailpoller.core.extras import Extra
@@ -142,6 +143,18 @@ class WebhookSettings(SinkConfig):
             raise ValueError("url is https://…; http:// leads to this machine alone, unless tls: none is said, too")
         if self.proxy is not None and not secure and is_loopback(host):
             raise ValueError("url leads to this machine, where no proxy leads to")
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's. What may be a key in the path is left out, as are all queries."""
+        usual = "/" if self.program is None else self.program.path
+        path = self.url.path if self.url.path.strip("/") else usual
+        shown = "/".join("***" if len(part) >= 16 else part for part in path.split("/"))
+        body: Body = "mail" if self.program is not None else self.mode
+        if self.lines or self.batch > 1:
+            body = "lines" if self.lines else "batch"
+        beside = self.program is None and self.mode != "structured"
+        protocol = "https" if self.url.secure else "http"
+        return Channel(protocol, self.url.netloc, shown, body, "ce-" if beside else None)
 
     def findings(self) -> Iterator[Finding]:
         """Where the guard against private addresses does not hold, and what crosses the network in clear."""
