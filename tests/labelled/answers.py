@@ -88,6 +88,11 @@ _MARKED = {
     "adjective-russian": {"Subject": "Автоматический: заказ", "Precedence": "bulk", "References": "<o@example.com>"},
     "adjective-japanese": {"Subject": "自動: 注文", "Auto_Submitted": "auto-generated",
                            "In_Reply_To": "<orig@example.com>"},
+    "null-return-path-bulk": {"Return_Path": "<>", "Precedence": "bulk", "Subject": "Thank you for your e-mail"},
+    "null-return-path-of-exchange": {
+        "Received": "from mx.example.org by mail.example.com; Sat, 14 Mar 2026 09:26:52 +0000", "Return_Path": "<>",
+        "X_MS_Exchange_Organization_AuthSource": "AM0.mail.example.com", "Subject": "Re: my order"},
+    "apple": {"X_Apple_Action": "VACATION", "Subject": "Nyaan", "In_Reply_To": "<orig@example.com>"},
     "from-a-daemon-absent": {"From": "Postmaster <postmaster@example.org>", "Subject": "Out of Office: my order",
                              "Return_Path": "<>"},
 }  # fmt: skip
@@ -101,6 +106,7 @@ _CHALLENGES = {
     "english": {"Subject": "Please verify your message", "In_Reply_To": "<orig@example.com>"},
     "german": {"Subject": "Bitte bestätigen Sie Ihre Nachricht", "Auto_Submitted": "auto-replied"},
     "russian": {"Subject": "Подтвердите отправку письма", "Return_Path": "<>"},
+    "bluebottle": {"X_Bluebottle_Request": "<1234>", "Subject": "RE: my order"},
     "sender": {"Subject": "Sender verification required", "Precedence": "bulk"},
 }  # fmt: skip
 

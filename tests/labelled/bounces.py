@@ -275,6 +275,46 @@ _TEXTS = {
         {"From": "<Mail Router@mx.example.net>", "Subject": "DELIVERY FAILURE: User joe not listed"},
         "joe@example.net\nis not listed in the directory.\n",
     ),
+    "telephone": (
+        {"From": "post_master@pager.example.net", "Subject": "Re:Your ticket 4711",
+         "In_Reply_To": "<orig@example.com>"},
+        "Error: Invalid user address\n\n550 - no such user here\n\n  RCPT TO: joe@example.net\n",
+    ),
+    "telephone-pictures": (
+        {"From": "MMSC NDR Administrator <sysadmin@pix.example.net>", "Subject": "Undeliverable Message"},
+        "Message could not be delivered to mobile.\nError: No valid recipients for this MM\n\nOriginal Message:\n"
+        "To: joe@example.net\n",
+    ),
+    "telephone-japanese": (
+        {"From": "no-reply@mail.example.net", "Subject": "メールエラー通知", "Reply_To": "no-reply@app.example.net"},
+        "Could not be delivered to: <joe@example.net>\n     As their mailbox is full.\n\n" + COPY,
+    ),
+    "scanner-japanese": (
+        {"From": "InterScan MSS <scan@gate.example.net>", "Subject": "メッセージを配信できません。"},
+        "Sent >>> RCPT TO: <joe@example.net>\nReceived <<< 550 5.1.1 unknown\n",
+    ),
+    "from-nobody": (
+        {"From": "<>", "Return_Path": "<>", "Subject": None, "Auto_Submitted": "auto-replied",
+         "In_Reply_To": "<orig@example.com>"},
+        "You sent mail to joe@example.net. That is not a valid user here.\n",
+    ),
+    "list-server": (
+        {"From": "users-admin@lists.example.net", "Subject": "Loop Alert: Duplicated Message-ID (users ML)",
+         "Message_ID": "<202603140926.FMLAAA26207.users@lists.example.net>", "X_MLServer": "fml [fml 4.0.3 release]"},
+        "Duplicated Message-ID in <joe@example.net>.\n\nOriginal mail as follows:\n\n" + COPY,
+    ),
+    "marked-by-a-field": (
+        {"From": "service@mx.example.net", "Subject": "您的邮件", "X_Bounced_Version": "2026031400"},
+        "joe@example.net\n550 Mailbox not found\n",
+    ),
+    "ses-notice": (
+        {"From": "Notices <no-reply@sns.example.net>", "Subject": "AWS Notification Message",
+         "x_amz_sns_message_id": "1"},
+        '{"notificationType":"Bounce","bounce":{"bounceType":"Permanent","bouncedRecipients":[{"emailAddress":'
+        '"joe@example.net","action":"failed","status":"5.1.1","diagnosticCode":"smtp; 550 5.1.1 user unknown"}]},'
+        '"mail":{"messageId":"4711","destination":["joe@example.net"],"headers":[{"name":"!\n X-A","value":"b"}],'
+        '"commonHeaders":{"subject":"Your ticket"}}}\n\n--\nIf you wish to stop receiving these\n',
+    ),
     "path-of-a-daemon": (
         {"From": "IT <it@example.net>", "Return_Path": "<MAILER-DAEMON@example.net>", "Subject": "About your mail"},
         "joe@example.net\nis not here any more.\n",

@@ -54,6 +54,12 @@ _PEOPLE: dict[str, tuple[str, dict[str, str | None]]] = {
     "web-form": ("x", {"From": "noreply@example.com", "Reply_To": "jane@example.org", "Subject": "Contact form"}),
     "web-form-absence": ("x", {"From": "wordpress@example.com", "Reply_To": "jane@example.org",
                                "Subject": "Kontakt: Abwesenheit"}),
+    "about-dmarc": ("x", {"Subject": "DMARC failure report, what does it mean?"}),
+    "about-dmarc-boxed": ("x", {"Subject": "[DMARC] failure report for our domain"}),
+    "sysadmin": ("x", {"From": "sysadmin@example.org", "Subject": "Delivery of the servers delayed"}),
+    "notice-of-a-store": ("x", {"From": "shop@example.org", "Subject": "Parcel could not be delivered"}),
+    "return-path-of-a-stranger": ("x", {
+        "Received": "from mx.example.org by mail.example.com; Sat, 14 Mar 2026 09:26:52 +0000", "Return_Path": "<>"}),
     "auto-submitted-no": ("x", {"Auto_Submitted": "no"}),
     "precedence-normal": ("x", {"Precedence": "normal"}),
     "suppress-alone": ("x", {"X_Auto_Response_Suppress": "DR, OOF, AutoReply", "Subject": "Re: meeting"}),

@@ -23,6 +23,7 @@ _LISTS = {
     "list-post": {"List_Post": "<mailto:users@example.org>"},
     "person-on-a-list": {"List_Id": "<users.example.org>", "User_Agent": "Mozilla Thunderbird",
                          "Subject": "Re: [users] a question"},
+    "fml": {"X_MLServer": "fml [fml 4.0.3 release]", "Subject": "Re: a question"},
     "x-beenthere": {"X_BeenThere": "users@example.org"},
 }  # fmt: skip
 _BULK = {
@@ -91,6 +92,13 @@ _REPORTS: dict[str, tuple[str, dict[str, str | None]]] = {
     "jmrp": ("x", {"X_HmXmrOriginalRecipient": "joe@example.net", "Subject": "complaint about message from 192.0.2.7",
                    "From": "staff@hotmail.example"}),
     "feedback": ("x", {"Subject": "Email Feedback Report for IP 192.0.2.7", "From": "scomp@provider.example"}),
+    "dmarc-failure": ("x", {"Subject": "DMARC Forensic Report for example.com from IP 192.0.2.7",
+                            "From": "no-reply@provider.example", "Auto_Submitted": "auto-replied"}),
+    "dmarc-failure-boxed": ("x", {"Subject": "[Provider DMARC Failure Report] my order",
+                                  "From": "abuse@provider.example", "Content_Type": "multipart/mixed; boundary=b"}),
+    "abuse-boxed": ("x", {"Subject": "[Provider Abuse Report] my order", "From": "fbl@provider.example"}),
+    "ses-complaint": ('{"eventType":"Complaint","complaint":{},"mail":{}}\n', {
+        "x_amz_sns_message_id": "1", "From": "no-reply@sns.example.net", "Subject": "AWS Notification Message"}),
     "spamcop": ("x", {"Subject": "[SpamCop (192.0.2.7) id:1234567890]my order", "From": "1@reports.spamcop.example"}),
 }  # fmt: skip
 

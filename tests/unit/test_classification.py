@@ -293,3 +293,41 @@ def test_damaged_mail_never_makes_it_raise(data):
 def test_no_phrase_is_cut_short_by_a_gateways_tag():
     assert subjects.folded("[EXTERNAL] ***SPAM*** Automatic  Reply: x") == "automatic reply: x"
     assert subjects.folded("[#4711] Re: x") == "re: x"
+
+
+# --- notices of Amazon's sending service -----------------------------------------------------------------------------
+
+
+def notice(text: str) -> Classification:
+    return classified(mail(text, From="no-reply@sns.example.net", x_amz_sns_message_id="1"))
+
+
+def test_a_notice_tells_of_its_recipients_and_of_the_message():
+    said = notice(
+        '{"Type":"Notification","Message":"{\\"notificationType\\":\\"Bounce\\",\\"bounce\\":{\\"bounceType\\":'
+        '\\"Transient\\",\\"bouncedRecipients\\":[{\\"emailAddress\\":\\"joe@example.net\\",\\"diagnosticCode\\":'
+        '\\"smtp; 452 full\\"}]},\\"mail\\":{\\"messageId\\":\\"4711\\",\\"destination\\":[\\"joe@example.net\\"]}}"}'
+    )
+    assert (said.kind, said.subclass, said.evidence) == ("bounce", "soft", ("x-amz-sns-message-id",))
+    assert said.bounce is not None
+    assert said.bounce.recipients == (BouncedRecipient("joe@example.net", "", "failed", "4.0.0", "452 full"),)
+    assert said.bounce.message_id == "<4711@email.amazonses.com>"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "subclass"),
+    [
+        ('{"eventType":"DeliveryDelay","deliveryDelay":{"delayedRecipients":[]}}', "bounce", "delayed"),
+        ('{"eventType":"Delivery","delivery":{"recipients":["joe@example.net"]}}', "bounce", "success"),
+        ('{"eventType":"Complaint"}', "report", "arf"),
+        ('{"eventType":"Open"}', "human", ""),
+        ('{"eventType":["Bounce"],"bounce":7}', "human", ""),
+        ('{"eventType":"Bounce","bounce":7,"mail":[]}', "bounce", "hard"),
+        ('{"eventType":"Bounce","bounce":{"bouncedRecipients":{"a":1}},"mail":{"destination":[7]}}', "bounce", "hard"),
+        ("[" * 60_000, "human", ""),
+        ("words", "human", ""),
+    ],
+)
+def test_a_notice_is_what_it_tells_whatever_it_is_made_of(text, kind, subclass):
+    said = notice(text)
+    assert (said.kind, said.subclass) == (kind, subclass)

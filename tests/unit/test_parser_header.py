@@ -105,6 +105,7 @@ def test_return_path(value, expected):
 
 
 GMAIL_HOP = "Received: by 2002:a05:6402:3506:b0:5c8:1:2 with SMTP id b6csp1; Sat, 14 Mar 2026 09:26:53 +0000"
+OLD_HOP = "Received: by 10.210.30.5 with SMTP id b6csp1; Sat, 14 Mar 2009 09:26:53 +0000"
 TAKEN = "Received: from mx.example.com by mail.example.org; Sat, 14 Mar 2026 09:26:52 +0000"
 PATH = "Return-Path: <victim@example.net>"
 
@@ -118,6 +119,7 @@ PATH = "Return-Path: <victim@example.net>"
         ((TAKEN, "Return-Path: <>"), None),
         ((GMAIL_HOP, PATH, TAKEN), "victim@example.net"),
         ((GMAIL_HOP, TAKEN, PATH), None),
+        ((OLD_HOP, OLD_HOP, PATH, TAKEN), "victim@example.net"),
         ((TAKEN, GMAIL_HOP, PATH), None),
         (("Return-Path: <real@example.com>", TAKEN, PATH), "real@example.com"),
     ],
@@ -144,6 +146,31 @@ def test_auto_submitted_other_than_no_is_automatic(value):
 @pytest.mark.parametrize("value", ["no", "NO", " no ; reason=x", "(auto-replied) no", ""])
 def test_auto_submitted_no_is_a_human(value):
     assert field("Auto-Submitted", value).auto is None
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (b"  Hello there,\nhow are you?\n\nmore\n", "  Hello there,\nhow are you?\n\nmore\n"),
+        (b"Send this to\n\tppp@example.org\n\nmore\n", "Send this to\n\tppp@example.org\n\nmore\n"),
+        (b"From: a@example.com\nHello there,\n how are you?\n\nmore\n", "Hello there,\n how are you?\n\nmore\n"),
+    ],
+)
+def test_text_without_a_header_above_it_is_kept_even_where_it_is_indented(octets, text):
+    message = read(octets)
+    assert message.body.text == text
+    assert message.defects == ("header-separator-missing",)
+
+
+def test_a_strange_line_and_what_is_folded_to_it_are_passed_over_where_fields_follow():
+    message = read(b"From: a@example.com\nstrange\n line\nSubject: x\n\nhi\n")
+    assert (message.subject, message.body.text, message.defects) == ("x", "hi\n", ("header-line-malformed",))
+
+
+def test_a_first_field_that_is_indented_is_read():
+    message = read(b"  From: a@example.com\nSubject: x\n\nhi\n")
+    assert [one.address for one in message.from_] == ["a@example.com"]
+    assert message.defects == ("header-after-blank-line",)
 
 
 def test_null_return_path_is_automatic_and_one_of_several_fields_suffices():
@@ -186,6 +213,7 @@ def test_our_own_mail_is_known_by_the_loop_header():
         ("Sat Apr 28 23:09:37 CEST 2012", "2012-04-28T21:09:37"),
         ("Sat Apr 28 23:09:37 2012 +0200", "2012-04-28T21:09:37"),
         ("April 28, 2012 11:09 PM -0500", "2012-04-29T04:09:00"),
+        ("Date: Sat;, 4 Mar 2026 09:26:53 +0100 x", "2026-03-04T08:26:53"),
     ],
 )
 def test_dates_are_instants_in_utc(value, expected):

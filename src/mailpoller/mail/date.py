@@ -11,6 +11,8 @@ ZONE_MISSING = "date-zone-missing"
 """Defect: the Date names no zone; read as UTC, so it may be hours off."""
 
 _USUAL = re.compile(r"(?:[A-Z][a-z]{2}, )?(\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d:\d\d:\d\d) ([+-]\d{4})(?!\d)")
+_FULL = re.compile(r"(?<![\d.])(\d{1,2}) ([A-Z][a-z]{2}) (\d{4}) (\d\d:\d\d:\d\d) ([+-]\d{4})(?!\d)")
+"""The same anywhere: it leaves nothing to guess, whatever stands before it."""
 _CLOCK = r"(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2})(?:[.,]\d{1,9})?)?"
 _DAY_NAME = r"\s*(?:[^\W\d]{2,10}\.?\s*,?\s*)?"
 _DAY_FIRST = re.compile(
@@ -67,6 +69,9 @@ def read_date(value: str) -> tuple[datetime | None, str]:
         value = _COMMENT.sub("", value)
     try:
         found, defect = _read(value.strip())
+        if found is None and (full := _FULL.search(value)) is not None:
+            day, *rest = full.groups()
+            return (read, "") if (read := _read_usual(day.zfill(2), *rest)) is not None else (None, MALFORMED)
         if defect == ZONE_MISSING and found is not None and comments:  # `08:00:00 (EST)`
             offset, unknown = _zone(comments[-1].strip("( )"))
             if offset is not None and not unknown:

@@ -26,7 +26,7 @@ NOT_UTF8 = "header-not-utf8"
 """Defect: raw octets above 127 that are not UTF-8 (RFC 6532); read in the charset that the message declares for its
 text, else as windows-1252."""
 BLANK_FIRST = "header-after-blank-line"
-"""Defect: empty lines stand before the header; they were passed over."""
+"""Defect: empty lines, or spaces, stand before the header; they were passed over."""
 BYTE_ORDER_MARK = "byte-order-mark"
 """Defect: a byte order mark stands before the header; it was passed over."""
 MBOX_LINE = "mbox-line"
@@ -46,7 +46,7 @@ _FOLDED = re.compile(r"\n ").split
 which somebody may send a thousand."""
 _FIELD_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _BOM = b"\xef\xbb\xbf"
-_BLANK_LINES = re.compile(rb"(?:[ \t]*+\r?\n){1,100}+")
+_BLANK = re.compile(rb"(?:[ \t]*+\r?\n){0,100}+[ \t]*+")
 _KNOWN_FIELD = re.compile(
     rb"(?:from|sender|reply-to|to|cc|subject|date|message-id|received|return-path|delivered-to|mime-version|content-type"
     rb"|content-transfer-encoding|dkim-signature|in-reply-to|references|x-[!-9;-~]++)[ \t]*+:",
@@ -112,13 +112,13 @@ def _read(octets: Block, start: int, end: int, considered: int, kept: int, head:
 
 
 def _before_the_header(head: bytes, defects: list[str]) -> int:
-    """Octets of a byte order mark and of empty lines that stand before a field; what else follows is a body."""
+    """Octets of a byte order mark, empty lines and spaces that stand before a field; what else follows is a body."""
     skipped = 0
     if head.startswith(_BOM):
         skipped = len(_BOM)
         defects.append(BYTE_ORDER_MARK)
-    blank = _BLANK_LINES.match(head, skipped)
-    if blank is not None and _KNOWN_FIELD.match(head, blank.end()):
+    blank = _BLANK.match(head, skipped)
+    if blank is not None and blank.end() > skipped and _KNOWN_FIELD.match(head, blank.end()):
         defects.append(BLANK_FIRST)
         return blank.end()
     return skipped
@@ -225,8 +225,9 @@ def _mended_value(value: str, charset: str) -> str:
 def _unmarked_body(block: bytes) -> int:
     """Where the body begins if no empty line says so, or -1 if all of ``block`` is header.
 
-    A line that is no field is passed over if a field follows it, and so are several if one does that the message
-    needs; if none does, or if it may be a boundary, then the first of them is the first line of the body.
+    A line that is no field, with what is folded to it, is passed over if a field follows it, and so are several if one
+    does that the message needs; if none does, or if it may be a boundary, then the first of them is the first line of
+    the body.
     """
     offset = 0
     strange = -1
@@ -234,7 +235,9 @@ def _unmarked_body(block: bytes) -> int:
     needed: list[int] | None = None
     while offset < len(block):
         following = block.find(b"\n", offset) + 1 or len(block)
-        if block[offset] in b" \t" or _FIELD_LINE.match(block, offset):
+        if block[offset] in b" \t" and offset:
+            pass  # it is of the line above
+        elif _FIELD_LINE.match(block, offset):
             strange = -1
         elif block.startswith(b"--", offset):
             return offset

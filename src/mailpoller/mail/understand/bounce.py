@@ -44,14 +44,14 @@ def read_bounce(message: Message, octets: Block, parts: list[Part]) -> tuple[Bou
     text, copy, subject = "", b"", ""
     recipients: tuple[BouncedRecipient, ...] = ()
     if status is not None:
-        recipients = read_delivery_status(_octets(octets, status))
+        recipients = read_delivery_status(first_octets(octets, status))
     if original is not None:
-        copy = _octets(octets, original)
+        copy = first_octets(octets, original)
     if not recipients or not copy:
         own = next((part for part in parts if part.content_type == "text/plain"), None)
         own = own or next((part for part in parts if part.content_type == "text/html"), None)
         if own is not None:
-            text, _ = decode(_octets(octets, own), own.charset)
+            text, _ = decode(first_octets(octets, own), own.charset)
             if own.content_type == "text/html":
                 text = _TAGS.sub(" ", text).replace("&lt;", "<").replace("&gt;", ">")
             words, copied = nonstandard.split(text.replace("\r\n", "\n"))
@@ -76,7 +76,8 @@ def read_bounce(message: Message, octets: Block, parts: list[Part]) -> tuple[Bou
 _TAGS = re.compile(r"<(?:/?[a-zA-Z!][^<>]{0,500}+)>")
 
 
-def _octets(octets: Block, part: Part) -> bytes:
+def first_octets(octets: Block, part: Part) -> bytes:
+    """The first 64 KiB of a part, decoded."""
     held: list[bytes] = []
     size = 0
     end = min(part.end, part.start + _CONSIDERED)

@@ -164,7 +164,7 @@ nepavyko pristatyti|nepristatyt|neįmanoma pristatyti|nepristatomas|kohale toime
 ei saanud kohale|kohaletoimetamine|edastamine nurjus|toimetamatu|δεν είναι δυνατή η παράδοση|δεν παραδόθηκε
 αποτυχία παράδοσης|μη παραδ|teslim edilemedi|iletilemedi|teslim edilemeyen|gönderilemedi|teslimat başarısız
 לא ניתן למסירה|המסירה נכשלה|לא נמסר|تعذر التسليم|فشل تسليم|لم يتم تسليم|غير قابل للتسليم|配信不能|配信できません
-配信エラー|配信に失敗|配信失敗|送信できません|送信エラー|エラーメール|未送達|配達不能|配達できません|配送失敗
+配信エラー|配信に失敗|配信失敗|送信できません|送信エラー|エラーメール|メールエラー|未送達|配達不能|配達できません|配送失敗
 届きません|无法投递|投递失败|退信|未能送达|传递失败|無法傳遞|無法遞送|退件|无法送达|系统退信|發送失敗|发送失败
 未送达|無法送達|传送失败|傳送失敗|郵件退回|배달되지|배달 실패|배달하지|전송 실패|전송실패|반송|발송 실패
 수신자를 찾을|전달되지|không thể gửi|gửi không thành công|không gửi được|ไม่สามารถส่ง|การส่งล้มเหลว|ไม่สามารถจัดส่ง
@@ -181,7 +181,7 @@ message non distribu|no se puede entregar|correo devuelto|não entregue|mensagem
 non recapitabile|mancata consegna|onbestelbaar|kan ikke leveres|kan niet worden bezorgd|kunde inte levereras
 går inte att leverera|nie można dostarczyć|nedoručiteln|kézbesítetlen|kézbesíthetetlen|imposibil de livrat
 не удалось доставить|недоставлен|не доставлен|配信不能|配信エラー|退信|无法投递|無法傳遞|未送達|エラーメール
-배달되지|반송
+배달되지|반송|メールエラー|配信できません|配信に失敗|送信できません
 """
 _DELAYS = (
     "delay", "warning", "still undelivered", "not yet", "will be retried", "will retry", "verzögert", "retard",
@@ -213,7 +213,8 @@ _LONG_ABSENCES = tuple(phrase for phrase in _ALL_ABSENCES if " " in phrase or le
 _REPORTS = ("report domain:", "report domain ", "[preview] report domain", "dmarc aggregate report", "dmarc report for")
 _ABUSE = re.compile(
     r"complaint about message from|email feedback report for|abuse report (?:for|from)\b|\[spamcop \(|"
-    r"feedback loop report|fbl report|spam complaint (?:from|for)|\[\w{1,30} abuse report\]"
+    r"feedback loop report|fbl report|spam complaint (?:from|for)|\[\w{1,20}(?: dmarc failure| abuse) report\]|"
+    r"dmarc (?:failure|forensic) report for\b"
 )
 
 HEADS = frozenset(
@@ -229,7 +230,10 @@ def may_tell(subject: str) -> bool:
     head = subject[:3].casefold()
     if head in HEADS or head[:2] in HEADS:
         return True
-    return head[:1] in _OPENING and not HEADS.isdisjoint(((told := folded(subject))[:3], told[:2]))
+    if head[:1] not in _OPENING:
+        return False
+    told = folded(subject)
+    return is_abuse(told) or not HEADS.isdisjoint((told[:3], told[:2]))
 
 
 def folded(subject: str) -> str:
@@ -239,7 +243,7 @@ def folded(subject: str) -> str:
         tag = _TAG.match(text)
         if tag is None or text.startswith(("[boxbe]", "[antispam", "[spamcop", "[preview]")):
             break
-        if tag[0].strip().strip("[]{}*") in _SAID_BY_PROGRAMS:
+        if tag[0].strip().strip("[]{}*") in _SAID_BY_PROGRAMS or is_abuse(text):
             break
         text = text[tag.end() :]
     boxed = _BOXED.match(text) if text[:1] in _OPENING else None
