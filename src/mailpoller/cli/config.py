@@ -69,7 +69,7 @@ def schema() -> None:
 
 
 def channels(config: ConfigOption, environment: EnvironmentOption = None) -> None:
-    """Print the queues as an AsyncAPI 3 document, for those who consume them.
+    """Print the queues as an AsyncAPI document, for consumers.
 
     Where each queue is found, what a message there has beside its body, and the JSON Schema of the body. No secret is
     in it, and nothing is connected to.
