@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,3 +127,35 @@ async def test_a_local_part_outside_ascii_needs_smtputf8(utf8: bool, expected: s
 async def test_the_size_is_asked_before_the_mail() -> None:
     async with Relay(size_limit=100) as relay:
         assert await said(relay.port, letter("ada@x.example")) == {"ada@x.example": "refused"}
+
+
+# --- reports -------------------------------------------------------------------------------------------------------
+async def test_a_relay_that_offers_reports_is_told_what_we_call_the_mail_and_its_recipients() -> None:
+    async with Relay(reports="offered") as relay:
+        mail = replace(letter("ada+orders=1@x.example", "bob@x.example"), envelope_id="a1b2")
+        assert set((await said(relay.port, mail)).values()) == {"accepted"}
+        assert relay.parameters == [
+            "RET=HDRS",
+            "ENVID=a1b2",
+            "ORCPT=rfc822;ada+2Borders+3D1@x.example",
+            "ORCPT=rfc822;bob@x.example",
+        ]
+        await said(relay.port, letter("ada@x.example"))
+    assert len(relay.parameters) == 4
+    assert len(relay.received) == 2
+
+
+@pytest.mark.parametrize("reports", ["", "claimed"])
+async def test_a_relay_that_knows_no_reports_gets_the_mail_all_the_same(reports: Any) -> None:
+    async with Relay(reports=reports) as relay, outgoing(relay.port) as one:
+        assert isinstance(one, Posting)
+        for number in range(2):
+            mail = replace(letter("ada@x.example"), envelope_id=f"a{number}")
+            assert [answer.state for answer in (await one.post(mail)).values()] == ["accepted"]
+    assert (len(relay.received), relay.connections, relay.parameters) == (2, 1, [])
+
+
+async def test_a_refused_sender_is_no_trouble_of_reports() -> None:
+    async with Relay(reports="offered", refuse={"MAIL": "501 5.1.7 no such sender"}) as relay:
+        with pytest.raises(TransientError, match="no such sender"):
+            await said(relay.port, replace(letter("ada@x.example"), envelope_id="a1"))

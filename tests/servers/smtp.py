@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
@@ -49,10 +49,14 @@ class Relay:
     utf8: bool = False
     size_limit: int = 0
     announce_size: bool = True
+    reports: Literal["", "offered", "claimed"] = ""
+    """RFC 3461; or said to be offered, and not known."""
     port: int = 0
     refuse: dict[str, str] = field(default_factory=dict)
 
     received: list[Received] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
+    """Those about reports, of MAIL and RCPT."""
     connections: int = 0
     logins: list[tuple[str, str]] = field(default_factory=list)
     open: set[asyncio.BaseTransport] = field(default_factory=set)
@@ -85,11 +89,12 @@ class Relay:
     ) -> list[str]:
         session.host_name = hostname
         hidden = {"250-8BITMIME"} if not self.eight_bit else set()
-        return [
+        said = [
             one
             for one in responses
             if one not in hidden and ((self.announce_size and self.size_limit) or not one.startswith("250-SIZE"))
         ]
+        return [*said[:1], *(["250-DSN"] if self.reports else []), *said[1:]]
 
     async def handle_MAIL(
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -140,6 +145,20 @@ class _Protocol(SMTP):
             authenticator=self._check_login if relay.users else None,
             loop=loop,
         )
+
+    async def smtp_MAIL(self, arg: str) -> None:
+        await super().smtp_MAIL(self._without_reports(arg))
+
+    async def smtp_RCPT(self, arg: str) -> None:
+        await super().smtp_RCPT(self._without_reports(arg))
+
+    def _without_reports(self, arg: str) -> str:
+        if self._relay.reports != "offered":
+            return arg
+        words = arg.split(" ")
+        about = [one for one in words[1:] if one.startswith(("RET=", "ENVID=", "ORCPT=", "NOTIFY="))]
+        self._relay.parameters += about
+        return " ".join(one for one in words if one not in about)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._relay.connections += self._over_ssl is False

@@ -108,6 +108,23 @@ def test_a_report_that_somebody_attaches_is_no_report_of_ours():
         assert classified(mail(body, Content_Type="multipart/mixed; boundary=b", **fields)).kind == "human"
 
 
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ("Original-Envelope-Id: a1b2\nReporting-MTA: dns; mx.example.net\n\n", "a1b2"),
+        ("Reporting-MTA: dns; mx.example.net\n\n", ""),
+        ("Reporting-MTA: dns; mx.example.net\n\nFinal-Recipient: rfc822;x@y\nOriginal-Envelope-Id: late\n\n", ""),
+    ],
+)
+def test_a_bounce_says_what_the_relay_was_told_to_call_the_message(first, told):
+    status = (
+        f"Content-Type: message/delivery-status\n\n{first}Final-Recipient: rfc822;joe@example.net\nAction: failed\n"
+    )
+    body = multipart("report", "Content-Type: text/plain\n\nSorry\n", status)
+    found = classified(mail(body, Content_Type="multipart/report; report-type=delivery-status; boundary=b"))
+    assert found.kind == "bounce" and found.bounce.envelope_id == told
+
+
 def test_a_subject_counts_at_its_beginning_only():
     for language in ("Automatic reply", "Abwesenheitsnotiz", "Réponse automatique", "自动答复", "Автоответ"):
         assert classified(mail(Subject=f"{language}: x")).kind == "auto-reply"

@@ -217,6 +217,17 @@ async def test_a_bounce_is_tied_by_our_message_id_to_whom_it_names(
     assert len(site.queue.held) == bool(lost)
 
 
+@pytest.mark.parametrize("message_id", ["", "<theirs@gateway.example>", "<a1@x.example>"])
+async def test_a_bounce_is_tied_by_what_the_relay_was_told_to_call_the_mail(site: Site, message_id: str) -> None:
+    await site.taken("a@c.example", "b@c.example")
+    moved = BouncedRecipient("elsewhere@d.example", "b@c.example", "failed", diagnostic="550 gone")
+    site.bounce(Bounce((moved,), message_id, envelope_id="a1"))
+    assert await site.states() == ["accepted", "bounced"]
+    site.bounce(Bounce((failed("a@c.example"),), envelope_id=""))
+    site.bounce(Bounce((failed("a@c.example"),), envelope_id="a"))
+    assert await site.states() == ["accepted", "bounced"]
+
+
 async def test_who_has_not_got_it_yet_cannot_bounce(site: Site) -> None:
     await site.mail("a@c.example")
     site.bounce(Bounce((failed("a@c.example"),), "<a1@x.example>"))

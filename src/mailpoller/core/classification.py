@@ -30,12 +30,16 @@ class BouncedRecipient:
 
 @record
 class Bounce:
-    """What a bounce tells of the message that was not, or not yet, delivered; "" for what it does not."""
+    """What a bounce tells of the message that was not, or not yet, delivered; "" for what it does not.
+
+    ``envelope_id``: what its sender called it at the relay (ENVID of RFC 3461).
+    """
 
     recipients: tuple[BouncedRecipient, ...] = ()
     message_id: str = ""
     recipient: str = ""
     subject: str = ""
+    envelope_id: str = ""
 
 
 @record

@@ -112,7 +112,7 @@ class Sending:
         try:
             if outgoing is None:  # it has left since
                 return TransientError(f"the outgoing {identity.name} is not there")
-            said = await self._post(outgoing, Mail(mail.sender, envelope, octets), mail)
+            said = await self._post(outgoing, Mail(mail.sender, envelope, octets, mail.id if mail.sender else ""), mail)
         except (TransientError, CredentialsRefused, ConfigError) as error:
             if one.passed <= one.suspects.get(mail.id, one.passed):
                 one.suspects.setdefault(mail.id, one.passed)

@@ -12,11 +12,15 @@ from mailpoller.core.record import record
 
 @record
 class Mail:
-    """A mail that we send: envelope and octets (CRLF line ends). An empty ``sender`` is the null sender."""
+    """A mail that we send: envelope and octets (CRLF line ends). An empty ``sender`` is the null sender.
+
+    ``envelope_id``: letters and digits by which a bounce may name it (ENVID of RFC 3461); empty if none is wanted.
+    """
 
     sender: str
     recipients: tuple[str, ...]
     octets: bytes
+    envelope_id: str = ""
 
 
 class Answer(str):

@@ -74,7 +74,7 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
     if owed := [one.acknowledgement for _, one in outcomes if one.acknowledgement is not None]:
         acknowledgements.owe(connection, owed, now)
     for _, one in outcomes:
-        if one.bounce is not None and one.bounce.message_id:
+        if one.bounce is not None and (one.bounce.message_id or one.bounce.envelope_id):
             outbox.bounced(connection, one.bounce, now)
     return settled == len({key for key, _ in outcomes})
 

@@ -159,10 +159,13 @@ def told(connection: Connection, numbers: Sequence[int]) -> None:
 
 
 def bounced(connection: Connection, bounce: Bounce, now: int) -> None:
-    """Tie a bounce to the mail whose Message-ID it bears. Who has the mail knows that id: so only who is said to have
-    it can be said not to. Where it names nobody whom we wrote to, the only recipient is meant; of several, nobody."""
+    """Tie a bounce to the mail whose envelope id or Message-ID it bears. Who has the mail knows these: so only who is
+    said to have it can be said not to. Where it names nobody whom we wrote to, the only recipient is meant; of several,
+    nobody."""
     for number, attempts in connection.execute(
-        "SELECT number, attempts FROM outbox WHERE message_id = ?", (clean(bounce.message_id),)
+        "SELECT number, attempts FROM outbox WHERE id = nullif(?1, '') UNION "
+        "SELECT number, attempts FROM outbox WHERE message_id = nullif(?2, '')",
+        (clean(bounce.envelope_id), clean(bounce.message_id)),
     ).fetchall():
         taken = {
             address.casefold(): address

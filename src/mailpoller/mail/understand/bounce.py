@@ -14,7 +14,7 @@ from mailpoller.mail.header import read_header
 from mailpoller.mail.structure import Part
 from mailpoller.mail.transfer import decoded
 from mailpoller.mail.understand import nonstandard
-from mailpoller.mail.understand.delivery_status import read_delivery_status
+from mailpoller.mail.understand.delivery_status import envelope_id, read_delivery_status
 from mailpoller.mail.words import readable
 
 _CONSIDERED = 1 << 16
@@ -41,10 +41,11 @@ def read_bounce(message: Message, octets: Block, parts: list[Part]) -> tuple[Bou
     """
     status = next((part for part in parts if part.content_type in _STATUSES), None)
     original = next((part for part in parts if part.content_type in _ORIGINALS), None)
-    text, copy, subject = "", b"", ""
+    text, copy, subject, named = "", b"", "", ""
     recipients: tuple[BouncedRecipient, ...] = ()
     if status is not None:
-        recipients = read_delivery_status(first_octets(octets, status))
+        told = first_octets(octets, status)
+        recipients, named = read_delivery_status(told), envelope_id(told)
     if original is not None:
         copy = first_octets(octets, original)
     if not recipients or not copy:
@@ -69,6 +70,7 @@ def read_bounce(message: Message, octets: Block, parts: list[Part]) -> tuple[Bou
         message_id=message_id,
         recipient=_recipient(values, recipients),
         subject=readable(values.get("subject", "") or subject)[:1000],
+        envelope_id=named,
     )
     return bounce, _subclass(recipients, text)
 

@@ -37,6 +37,17 @@ def read_delivery_status(octets: bytes) -> tuple[BouncedRecipient, ...]:
     return tuple(found)
 
 
+def envelope_id(octets: bytes) -> str:
+    """What the sender called the message at the relay (Original-Envelope-Id, RFC 3464 section 2.2.1), in the first
+    block; "" if that is not told."""
+    for name, value in _fields(octets):
+        if not _OF_A_RECIPIENT.isdisjoint((name,)):
+            break
+        if name == "original-envelope-id":
+            return readable(value)[:100]
+    return ""
+
+
 def _fields(octets: bytes) -> list[tuple[str, str]]:
     """Names in lower case with their values, unfolded; ("", "") where a block ends."""
     fields: list[tuple[str, list[str]]] = []

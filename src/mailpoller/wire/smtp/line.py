@@ -43,6 +43,7 @@ class Line:
     """One connection to the relay, in one caller's hands at a time.
 
     ``between_mails`` is True from the login on, except while a mail is being sent; whoever sends one keeps it true.
+    ``reports``: reports may be asked for, if the relay offers them.
     """
 
     def __init__(self, settings: RelaySettings) -> None:
@@ -61,6 +62,7 @@ class Line:
         self._hidden: Sequence[str] = ()
         """Secrets on the wire, while we log in: masked wherever the relay's words are quoted."""
         self.between_mails = False
+        self.reports = True
         self.retirement: asyncio.TimerHandle | None = None
 
     @property

@@ -14,6 +14,7 @@ from aiosmtplib import SMTPResponse
 from mailpoller.core.errors import CredentialsRefused, MailpollerError, MessageRejected, TransientError
 from mailpoller.core.ports import Answer, Mail
 from mailpoller.core.tasks import TaskGroup
+from mailpoller.wire.smtp import reports
 from mailpoller.wire.smtp.answers import answers_to_each
 from mailpoller.wire.smtp.line import Line
 from mailpoller.wire.smtp.terms import (
@@ -67,6 +68,13 @@ async def _part(line: Line, mail: Mail) -> tuple[Answer, tuple[str, ...]]:
     options = _options(line, mail)
     line.between_mails = False
     entry = await enter(line, mail, options)
+    if entry.refusal is not None and entry.refusal.code in reports.MISREAD and any(map(reports.asks, options)):
+        # It offers reports (RFC 3461) and does not know their parameters: nobody's mail waits for that.
+        await reset(line)
+        if line.ready:
+            line.reports = line.between_mails = False
+            options = _options(line, mail)
+            entry = await enter(line, mail, options)
     if entry.refusal is not None:
         await reset(line)
         error = await _attributed(line, mail, options, entry)
@@ -160,7 +168,8 @@ async def enter(line: Line, mail: Mail, options: Sequence[bytes] = ()) -> Entry:
     entry.at = "recipients"
     taken = 0
     for number, recipient in enumerate(mail.recipients):
-        answer = await line.ask("RCPT", b"RCPT", b"TO:" + _path(recipient, encoding))
+        more = reports.of_recipient(recipient, options)
+        answer = await line.ask("RCPT", b"RCPT", b"TO:" + _path(recipient, encoding), *more)
         if _taken(line, "RCPT", answer):
             taken += 1
         elif taken and _too_many(answer):
@@ -197,7 +206,7 @@ async def _attributed(line: Line, mail: Mail, options: Sequence[bytes], entry: E
     this mail and not us."""
     assert entry.refusal is not None
     error = refused(line, mail, entry.at, entry.refusal, options)
-    said = [one for one in options if one != b"SMTPUTF8"]
+    said = [one for one in options if one != b"SMTPUTF8" and not reports.asks(one)]
     if not isinstance(error, EnvelopeRefused | NotNow) or not said or not line.ready:
         return error
     try:
@@ -220,7 +229,7 @@ async def _attributed(line: Line, mail: Mail, options: Sequence[bytes], entry: E
 
 
 def _options(line: Line, mail: Mail) -> list[bytes]:
-    """The parameters of MAIL (RFC 1870, 6152, 6531); raises before a word is said if the relay cannot carry the
+    """The parameters of MAIL (RFC 1870, 3461, 6152, 6531); raises before a word is said if the relay cannot carry the
     mail."""
     options, offers = [], line.client.supports_extension
     if offers("size"):
@@ -239,6 +248,8 @@ def _options(line: Line, mail: Mail) -> list[bytes]:
             words = f"{line.settings.place} takes no addresses outside ASCII (SMTPUTF8)"
             raise NotCarried(words, lacks="SMTPUTF8")
         options.append(b"SMTPUTF8")
+    if mail.envelope_id and line.reports and not line.settings.lmtp and offers("dsn"):
+        options += reports.of_mail(mail.envelope_id)
     return options
 
 
