@@ -7,6 +7,7 @@ process, and copied.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import pwd
@@ -134,7 +135,8 @@ class PostgresServer:
 
     def thaw(self) -> None:
         for pid in self.pids:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # the first, once thawed, reaps those that had ended
+                os.kill(pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End all of it as a crash would."""

@@ -42,6 +42,7 @@ VERBS = [
     "queue peek", "queue return", "queue adopt", "queue create", "oauth", "oauth login", "conversation",
     "conversation mint",
     "send", "outbox", "outbox list", "outbox show", "outbox retry", "outbox accept", "outbox cancel",
+    "outbox intake",
 ]  # fmt: skip
 
 

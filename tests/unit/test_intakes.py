@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 from test_outbox import ENTRY, SENDERS, Site
 
+from mailpoller.assembly.outbox import intake_source
 from mailpoller.config import ConfigErrors, load
+from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import LEAVE, Outcome
 from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
+from mailpoller.core.extras import Extra
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
+from mailpoller.core.spool import Spool
 from mailpoller.engine.intake_reader import AT_ONCE, TROUBLE_S, IntakeReader
 from mailpoller.engine.senders import Intake
-from mailpoller.intakes.sqlite import SqliteIntake
+from mailpoller.intakes.sqlite import SqliteIntake, SqliteIntakeConfig
 
 
 class Table(Site):
@@ -185,6 +189,41 @@ async def test_a_foreign_file_is_told_and_holds_up_no_other_intake(table: Table)
     await asyncio.wait_for(task, 5)
     await table.alarm.step()
     assert (await table.ledger.faults("broken"))[0].event == "intake.waiting"
+
+
+async def test_an_intake_that_lacks_a_package_is_told_and_works_once_it_is_there(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks = True
+
+    class Block(SqliteIntakeConfig):
+        def extras(self) -> Any:
+            yield Extra("type", "no_such_module" if lacks else "json", "mailpoller[none]")
+
+    block = Block(type="sqlite", departments=["root"], path=table.file)
+    runtime = Runtime(table.clock, Spool(table.path), table.path)
+    source = intake_source(block, "shop", runtime)
+    assert source is not None
+    table.insert(ENTRY)
+    with pytest.raises(TransientError, match=r"mailpoller\[none\]"):
+        await table.reader.step("shop", source)
+    lacks = False
+    await table.reader.step("shop", source)
+    await source.close()
+    assert [state for state, _, _ in table.rows()] == ["accepted"]
+
+
+async def test_check_makes_nothing_and_says_whether_a_table_could_be_read(tmp_path: Path, table: Table) -> None:
+    await table.source.check()
+    new = SqliteIntake(tmp_path / "new" / "entries.db", table.clock, keep=timedelta(days=30))
+    await new.check()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("x")
+    broken = SqliteIntake(tmp_path / "file" / "entries.db", table.clock, keep=timedelta(days=30))
+    with pytest.raises(TransientError):
+        await broken.check()
+    for one in (new, broken):
+        await one.close()
 
 
 def test_an_intake_of_either_type_says_its_departments(tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ HARMLESS = {
     "demo",
     "conversation mint",
     "queue create",
+    "outbox intake",
 }
 """They open nothing of the service's (``check`` only with ``--live``); ``send`` asks as its caller, whom the intake
 must know."""

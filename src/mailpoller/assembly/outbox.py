@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.senders import acknowledged_of, senders_of
+from mailpoller.assembly.standins import LateIntake, built
 from mailpoller.config import Config
 from mailpoller.config.sections import CONVERSATIONS, INTAKES, OUTBOX
 from mailpoller.core.component import Runtime
+from mailpoller.core.errors import ConfigError
 from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.ports import Clock, EntrySource, Outbox
 from mailpoller.core.record import record
@@ -68,8 +71,16 @@ def mint_of(config: Config) -> Mint:
 
 def _sources(blocks: Mapping[str, IntakeSettings], runtime: Runtime) -> dict[str, EntrySource]:
     """Those that are looked into, by the names of their intakes. Opens nothing."""
-    made = {name: block.build(name, runtime) for name, block in blocks.items()}
+    made = {name: intake_source(block, name, runtime) for name, block in blocks.items()}
     return {name: source for name, source in made.items() if source is not None}
+
+
+def intake_source(block: IntakeSettings, name: str, runtime: Runtime) -> EntrySource | None:
+    """Where the entries of this intake are looked for, now or once it has what it lacks; None if nowhere."""
+    try:
+        return built(block, partial(block.build, name, runtime))
+    except ConfigError:
+        return LateIntake(block, name, runtime)
 
 
 def provenance_of(config: Config, ledger: Outbox, clock: Clock, alarm: Alarm | None = None) -> Provenance:

@@ -10,17 +10,19 @@ from datetime import timedelta
 from functools import partial
 
 from mailpoller import __version__
+from mailpoller.assembly.outbox import intake_source
 from mailpoller.assembly.parts import NOTICES
 from mailpoller.assembly.preparing import prepare_runtime
 from mailpoller.assembly.standins import AbsentSink, AbsentSource, built
 from mailpoller.config import Config
 from mailpoller.config.model import QuarantineConfig
-from mailpoller.config.sections import BLOBS
+from mailpoller.config.sections import BLOBS, INTAKES
 from mailpoller.core.component import BlobsConfig, Runtime, SinkConfig
 from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerError, QueueVanished
 from mailpoller.core.ports import (
     Clock,
     Durable,
+    EntrySource,
     Inquiring,
     Mail,
     Marked,
@@ -68,6 +70,10 @@ async def parts_to_probe(
                 parts[f"queue {name}"] = _probe_sink(sink, known.get(name))
             if (kept := config.of(BLOBS)) is not None:
                 parts["blobs"] = _probe_blobs(kept, runtime, known.get(BLOBS_KNOWN))
+            for name, intake in (config.of(INTAKES) or {}).items():
+                if (entries := intake_source(intake, name, runtime)) is not None:
+                    closing.push_async_callback(entries.close)
+                    parts[f"intake {name}"] = _probe_intake(entries)
             for title, own in _own_notices(config).items():
                 sink = _sink(own, title, runtime)
                 closing.push_async_callback(sink.close)
@@ -220,3 +226,15 @@ async def _probe_blobs(block: BlobsConfig, runtime: Runtime, known: QueueRecord 
         trouble = str(error)
     advice = "look at the store's path or address, its rights, and the room there is"
     yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes octets", advice)
+
+
+async def _probe_intake(entries: EntrySource) -> AsyncIterator[Stage]:
+    """Could entries be taken and answered now?"""
+    begun = time.monotonic()
+    trouble = advice = ""
+    try:
+        await entries.check()
+    except MailpollerError as error:
+        trouble = str(error)
+        advice = getattr(error, "advice", "") or "look at the intake's path or address, and its rights"
+    yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes entries", advice)

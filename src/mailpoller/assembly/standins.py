@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -11,10 +12,11 @@ import structlog
 from mailpoller.config.extras import require_extras
 from mailpoller.core.component import Component, OutgoingConfig, Runtime
 from mailpoller.core.delivery import Delivery, Disposition, Receipt, Refusal
-from mailpoller.core.errors import ConfigError, MailpollerError
+from mailpoller.core.errors import ConfigError, MailpollerError, TransientError
 from mailpoller.core.extras import without
+from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.message import Account
-from mailpoller.core.ports import Mail, OctetsPlace, Outgoing, Session, Stage
+from mailpoller.core.ports import EntryAnswer, EntrySource, Mail, OctetsPlace, Outgoing, Session, Stage, WaitingEntry
 
 T = TypeVar("T")
 
@@ -107,3 +109,40 @@ def outgoing_of(name: str, block: OutgoingConfig, runtime: Runtime) -> Outgoing:
         return built(block, lambda: block.build(name, runtime))
     except ConfigError as error:
         return AbsentOutgoing(str(error), str(getattr(block, "sender", "")))
+
+
+class LateIntake:
+    """An intake that could not be built yet: it is tried again whenever somebody looks for entries. See
+    :class:`~mailpoller.core.ports.EntrySource`; what the intake lacks is raised as :class:`TransientError`."""
+
+    def __init__(self, block: IntakeSettings, name: str, runtime: Runtime) -> None:
+        self._block = block
+        self._make = partial(block.build, name, runtime)
+        self._made: EntrySource | None = None
+
+    async def waiting(self, *, limit: int, largest: int, but: Collection[int] = ()) -> Sequence[WaitingEntry]:
+        """Of the intake."""
+        return await self._built().waiting(limit=limit, largest=largest, but=but)
+
+    async def answer(self, answers: Sequence[EntryAnswer]) -> None:
+        """Of the intake."""
+        await self._built().answer(answers)
+
+    async def check(self) -> None:
+        """Of the intake."""
+        await self._built().check()
+
+    async def close(self) -> None:
+        """Of the intake, if it was built."""
+        if self._made is not None:
+            await self._made.close()
+
+    def _built(self) -> EntrySource:
+        if self._made is None:
+            try:
+                self._made = built(self._block, self._make)
+            except ConfigError as error:
+                raise TransientError(str(error), advice=_ADVICE) from None
+        if self._made is None:
+            raise TransientError("whoever has an entry comes by himself")
+        return self._made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailpoller.cli.exits import explained
+from mailpoller.cli.exits import explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
 from mailpoller.cli.output import counted, print_json, print_table
 
@@ -123,6 +123,39 @@ def accept(config: ConfigOption) -> None:
         answer = carry_out(entered(config), {"do": "outbox-accept"})
         typer.echo(f"it was held: {answer['reason']}")
         typer.echo(f"accepted: {counted(answer['mails'], 'mail')} may be sent from here")
+
+
+@outbox.command("intake")
+def intake(
+    config: ConfigOption,
+    name: Annotated[str, typer.Argument(metavar="INTAKE", help="An intake of the configuration.")],
+    print_: Annotated[
+        bool,
+        typer.Option("--print", help="Print the statements, with the rights that the service needs; do nothing."),
+    ] = False,
+) -> None:
+    """Make what an intake needs on its server: the table of one of type postgres.
+
+    As the role of the intake's block, which needs the right to for this once; or print it for whoever has that right.
+
+    \b
+    Example:
+      mailpoller outbox intake shop --print | psql shop
+    """
+    from mailpoller.cli.queue import prepared
+    from mailpoller.cli.service import entered
+    from mailpoller.config.problems import did_you_mean
+    from mailpoller.config.sections import INTAKES
+
+    with explained():
+        found = entered(config).of(INTAKES) or {}
+        if name not in found:
+            refuse(f"there is no intake {name}{did_you_mean(name, found)}")
+        block = found[name]
+        wanted = block.preparation(name)
+        if wanted is None:
+            refuse(f"the intake {name} is of type {block.type}, of which nothing is made beforehand")
+        prepared(block, name, wanted, print_=print_)
 
 
 def _plain(mail: OutboxMail) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mailpoller.core.errors import TransientError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from mailpoller.core.component import Component, Preparation
     from mailpoller.sinks.sqlite.consumer import Entry, Head, Held, Queue
 
 FOLLOWED_S = 1.0
@@ -331,13 +332,18 @@ def create(
         wanted = block.preparation(name)
         if wanted is None:
             refuse(f"the queue {name} is of type {block.type}, of which nothing is made beforehand")
-        if print_:
-            typer.echo(wanted.statements, nl=False)
-            return
-        from mailpoller.config.extras import require_extras
+        prepared(block, name, wanted, print_=print_)
 
-        require_extras(block)
-        wanted.make()
+
+def prepared(block: Component, name: str, wanted: Preparation, *, print_: bool) -> None:
+    """Make what a block needs on its server, or print the statements."""
+    from mailpoller.config.extras import require_extras
+
+    if print_:
+        typer.echo(wanted.statements, nl=False)
+        return
+    require_extras(block)
+    wanted.make()
     typer.echo(f"{name} has {wanted.name}")
 
 

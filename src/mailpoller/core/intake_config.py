@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mailpoller.core.component import Component, Runtime
+from mailpoller.core.component import Component, Preparation, Runtime
 from mailpoller.core.literals import QueueName
 from mailpoller.core.ports import EntrySource
 from mailpoller.core.standing import Department
@@ -21,6 +21,10 @@ class IntakeSettings(Component):
     """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
     events: QueueName | None = None
     """The queue that is told what became of each mail: sent, deferred, failed, bounced. Without it: nobody."""
+
+    def preparation(self, name: str) -> Preparation | None:
+        """What has to be made beforehand on the server of the intake ``name``; None if it is made by itself."""
+        return None
 
     def build(self, name: str, runtime: Runtime) -> EntrySource | None:
         """Where its entries are looked for; None if whoever has one comes by himself. Opens nothing."""

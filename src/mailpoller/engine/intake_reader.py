@@ -10,7 +10,14 @@ from time import monotonic
 
 import structlog
 
-from mailpoller.core.errors import EntryPutOff, EntryRefused, LedgerUnavailable, TransientError, machine_trouble
+from mailpoller.core.errors import (
+    EntryPutOff,
+    EntryRefused,
+    LedgerUnavailable,
+    MailpollerError,
+    TransientError,
+    machine_trouble,
+)
 from mailpoller.core.ports import EntryAnswer, EntrySource, WaitingEntry
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.acceptance import Acceptance
@@ -81,7 +88,7 @@ class IntakeReader:
                 trouble = ""
             except Exception as error:
                 wait, reason = TROUBLE_S, str(error)
-                if not isinstance(error, TransientError) and machine_trouble(error) is None:
+                if not isinstance(error, MailpollerError) and machine_trouble(error) is None:
                     log.exception("intake.crashed", intake=name)
                     reason = f"this is a bug: {type(error).__name__}"
                 if reason != trouble:

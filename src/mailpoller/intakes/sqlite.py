@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+import sqlite3
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Literal
 
 from mailpoller.core.component import Runtime
+from mailpoller.core.errors import TransientError
 from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.literals import Duration
 from mailpoller.core.ports import Clock, EntryAnswer, EntrySource, WaitingEntry
+from mailpoller.storage.disk import require_place
 from mailpoller.storage.sqlite import Database, Schema
+from mailpoller.storage.sqlite.file import check
 
 SCHEMA = Schema(
     name="intake",
@@ -63,6 +69,7 @@ class SqliteIntake:
 
     def __init__(self, path: Path, clock: Clock, keep: timedelta) -> None:
         self._database = Database(path, SCHEMA, file_mode=0o660, directory_mode=0o2770, recreate=True)
+        self._path = path
         self._clock = clock
         self._keep = keep
 
@@ -89,6 +96,20 @@ class SqliteIntake:
             )
 
         await self._database.write(work)
+
+    async def check(self) -> None:
+        """See :class:`~mailpoller.core.ports.EntrySource`: the file is one of ours, or can be made."""
+        await asyncio.to_thread(self._look)
+
+    def _look(self) -> None:
+        if not self._path.exists():
+            require_place(self._path.parent, 0)
+            return
+        try:
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True)) as found:
+                check(found, self._path, SCHEMA)
+        except sqlite3.Error as error:
+            raise TransientError(f"{self._path}: {error}") from None
 
     async def close(self) -> None:
         await self._database.close()

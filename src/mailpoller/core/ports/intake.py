@@ -41,4 +41,8 @@ class EntrySource(Protocol):
         """Write the answers, durably. One to an entry that is not there any more is nobody's. Raises
         :class:`~mailpoller.core.errors.TransientError`: then the entries are waiting still."""
 
+    async def check(self) -> None:
+        """Raise :class:`~mailpoller.core.errors.TransientError` with the reason if entries could not be taken or
+        answered now. Makes nothing, and takes no entry."""
+
     async def close(self) -> None: ...

@@ -1,8 +1,8 @@
 """A queue that is a table in a PostgreSQL database.
 
 ``config`` is the block, ``schema`` the tables, an interface for consumers; ``sink`` delivers, ``insertion`` is its
-transaction, ``jobs`` what procrastinate's workers take instead of rows, ``connection`` connects, keeps deadlines and
-puts the server's errors into words. Nothing but ``config`` and ``schema`` is imported unless such a queue is built.
+transaction, ``jobs`` what procrastinate's workers take instead of rows. Nothing but ``config`` and ``schema`` is
+imported unless such a queue is built.
 """
 
 from __future__ import annotations

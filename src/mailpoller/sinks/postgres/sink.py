@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -18,8 +17,9 @@ from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
 from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
+from mailpoller.remote.postgres.connection import in_words
+from mailpoller.remote.postgres.line import PostgresLine
 from mailpoller.sinks.postgres.config import PostgresQueueSettings
-from mailpoller.sinks.postgres.connection import connect, in_words, within
 from mailpoller.sinks.postgres.insertion import Begun, Tables
 from mailpoller.sinks.postgres.jobs import USUAL, Job
 
@@ -48,7 +48,7 @@ class PostgresQueue:
         self.name = name
         self._config = config
         self._clock = clock
-        self._place = f"postgres {config.socket or config.host}:{config.port}/{config.database}"
+        self._place = config.place
         self._seconds = config.timeout.total_seconds()
         job = None if config.job is None else Job(config.job, config.job_queue or USUAL)
         self.octets_place: OctetsPlace = "beside" if job is None else "inside"
@@ -59,8 +59,7 @@ class PostgresQueue:
             most=self._seconds + config.max_size / _OCTETS_PER_S,
             job=job,
         )
-        self._connection: AsyncConnection[Any] | None = None
-        self._turn = asyncio.Lock()
+        self._line = PostgresLine(config)
         self._expected: Mark | None = None
         self._found: Durability | None = None
 
@@ -140,7 +139,7 @@ class PostgresQueue:
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
-        await self._let_go()
+        await self._line.close()
 
     # --- delivering ----------------------------------------------------------------------------------------------
 
@@ -201,49 +200,12 @@ class PostgresQueue:
         more: float = 0,
         told: tuple[type[psycopg.Error], ...] = (),
     ) -> _T:
-        """What ``work`` does over our connection; it may take ``more`` seconds than usual. A connection that was lost
-        is no trouble yet, for servers and poolers close those that are idle: it is done once more over a new one.
-
-        Raises :class:`TransientError`; but ``told`` as psycopg raised it.
-        """
-        async with self._turn:
-            old = self._connection is not None
-            try:
-                return await self._try(work, more, told)
-            except psycopg.OperationalError as error:
-                if not old or self._connection is not None:
-                    raise in_words(self._place, error) from None
-            try:
-                return await self._try(work, more, told)
-            except psycopg.OperationalError as error:
-                raise in_words(self._place, error) from None
-
-    async def _try(
-        self,
-        work: Callable[[AsyncConnection[Any]], Awaitable[_T]],
-        more: float,
-        told: tuple[type[psycopg.Error], ...],
-    ) -> _T:
-        if self._connection is None:
-            self._connection = await connect(self._config, self._place)
-        connection = self._connection
-
-        async def begun() -> _T:
-            return await work(connection)
-
+        """See :meth:`PostgresLine.do`. Where there are no tables any more, :class:`QueueVanished` is raised."""
         try:
-            return await within(connection, self._place, self._seconds + more, begun())
-        except psycopg.Error as error:
-            if isinstance(error, UndefinedTable) and self._expected is not None:
+            return await self._line.do(work, more, (*told, UndefinedTable))
+        except UndefinedTable as error:
+            if self._expected is not None:
                 self._recognise(None)
-            if isinstance(error, (*told, psycopg.OperationalError)):
+            if UndefinedTable in told:
                 raise
-            raise in_words(self._place, error) from None
-        finally:
-            if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                await self._let_go()
-
-    async def _let_go(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+            raise in_words(self._place, error, self._config.makes) from None

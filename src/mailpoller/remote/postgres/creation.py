@@ -1,4 +1,4 @@
-"""Making the tables of a queue, for an operator whose role may do that."""
+"""Making tables, for an operator whose role may do that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailpoller.core.literals import Secret
 
 
 def create(parameters: Mapping[str, Any], password: Secret | None, statements: str) -> None:
-    """Run the statements, which make what is missing, in one transaction, connecting with ``parameters``.
+    """Run the ``statements``, which make what is missing, in one transaction, connecting with ``parameters``.
 
     Raises :class:`TransientError` with the reason, and then nothing was made."""
     known: dict[str, Any] = {} if password is None else {"password": password.reveal()}

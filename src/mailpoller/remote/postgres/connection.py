@@ -21,20 +21,19 @@ from psycopg.errors import (
 )
 
 from mailpoller.core.errors import TransientError
-from mailpoller.sinks.postgres.config import PostgresQueueSettings
+from mailpoller.remote.postgres.server import PostgresServer
 from mailpoller.wire.names import resolve
 
 _SETTLING_S = 2.0
-_CREATE = "Make the tables with: mailpoller queue create QUEUE"
 _MIGRATE = "Make its tables with: procrastinate schema --apply, or apply its migrations"
 
 _T = TypeVar("_T")
 
 
-async def connect(config: PostgresQueueSettings, place: str) -> AsyncConnection[Any]:
+async def connect(config: PostgresServer) -> AsyncConnection[Any]:
     """A connection that keeps nothing at the server between transactions, so that PgBouncer may be in between.
     Raises :class:`TransientError`."""
-    parameters = config.parameters()
+    parameters, place = config.parameters(), config.place
     seconds = config.timeout.total_seconds()
     if config.password is not None:
         parameters["password"] = config.password.reveal()
@@ -52,7 +51,7 @@ async def connect(config: PostgresQueueSettings, place: str) -> AsyncConnection[
     except TimeoutError:
         raise TransientError(f"{place}: no connection within {seconds:g} s") from None
     except psycopg.Error as error:
-        raise in_words(place, error) from None
+        raise in_words(place, error, config.makes) from None
 
 
 async def within(connection: AsyncConnection[Any], place: str, seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
@@ -89,13 +88,14 @@ def _heed(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def in_words(place: str, error: psycopg.Error) -> TransientError:
-    """The error for an operator. What PostgreSQL says beside its first line may quote the message, and is left out."""
+def in_words(place: str, error: psycopg.Error, makes: str = "") -> TransientError:
+    """The error for an operator; ``makes``: the command that makes tables which are missing. What
+    PostgreSQL says beside its first line may quote the message, and is left out."""
     said = " ".join((error.diag.message_primary or str(error)).split())[:400]
     if "procrastinate_" in said and isinstance(error, UndefinedTable | UndefinedFunction | UndefinedObject):
         return TransientError(f"{place}: {said}; procrastinate 3.2 or later makes it", advice=_MIGRATE)
     if isinstance(error, UndefinedTable):
-        return TransientError(f"{place}: {said}; mailpoller queue create makes it", advice=_CREATE)
+        return TransientError(f"{place}: {said}; {makes} makes it", advice=f"Make the tables with: {makes}")
     if isinstance(error, DiskFull) or (error.sqlstate or "").startswith("53"):
         return TransientError(f"{place}: it is full: {said}")
     if isinstance(error, InsufficientPrivilege) or (error.sqlstate or "").startswith("28"):
