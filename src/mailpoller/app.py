@@ -47,6 +47,7 @@ from mailpoller.engine.notify import Notifier
 from mailpoller.engine.operations import Operations
 from mailpoller.engine.overdue import Overdue
 from mailpoller.engine.pauses import Pauses
+from mailpoller.engine.prudent_clock import PrudentClock
 from mailpoller.engine.recognised_blobs import RecognisedBlobs
 from mailpoller.engine.release import Releases
 from mailpoller.engine.supervisor import Service, Supervisor
@@ -136,6 +137,8 @@ async def assemble(
         blobs = RecognisedBlobs(built(kept, partial(kept.build, runtime)), ledger, clock) if kept is not None else None
         if blobs is not None:
             closing.push_async_callback(blobs.close)
+        prudent = PrudentClock(clock, ledger)
+        await prudent.begin()
         ports = Ports(
             ledger,
             alarm,
@@ -146,6 +149,7 @@ async def assemble(
             bystander=bystander or Bystander(),
             pauses=pauses,
             blobs=blobs,
+            prudent=prudent,
         )
         bounds = Bounds.of(service, len(config.queues))
         polled = sum(config.runs(name) for name in config.mailboxes) if only is None else 1
@@ -288,7 +292,7 @@ async def assemble(
             report = partial(operations.status, {"counts": False})
             watching["metrics"] = partial(serve_metrics, wanted, metrics, report)
         if blobs is not None and kept is not None:
-            watching["blobs"] = Sweeper(blobs, kept.keep, lambda: fleet.queues.values(), ledger, clock).run
+            watching["blobs"] = Sweeper(blobs, kept.keep, lambda: fleet.queues.values(), ledger, prudent).run
         supervisor = fleet.supervisor(
             notifier=Notifier(),
             grace=service.stop_grace,
@@ -306,6 +310,7 @@ async def assemble(
                 "watermarks": tide.run,
                 "lifeline": Lifeline(ledger, clock, hung or (lambda _: stop.set())).run,
                 "forecast": forecast.run,
+                "prudent clock": prudent.run,
                 "changes": lambda _: note_start(config, ledger),
                 **watching,
                 **({"reload": reloader.run} if reloader else {}),

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from mailpoller.core.sender import Sender
 from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.postman import Postman
+from mailpoller.engine.prudent_clock import PrudentClock
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
 from mailpoller.engine.sending import waiting_time
 from mailpoller.mail.understand.conversation import mint
@@ -411,6 +412,35 @@ async def test_what_waited_too_long_for_a_relay_is_told_after_one_more_try(site:
         await site.done(answer["id"])
     (recipient,) = (await site.mail(answer["id"])).recipients
     assert (recipient.state, recipient.words) == ("refused", "given up after 6 days: down")
+
+
+class Leaping(SkippingClock):
+    """The same time, so much ahead."""
+
+    def __init__(self, right: SkippingClock) -> None:
+        super().__init__()
+        self.right, self.ahead = right, timedelta(0)
+
+    def now(self) -> datetime:
+        return self.right.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self.right.monotonic()
+
+
+async def test_a_clock_that_leaps_ahead_gives_up_no_mail(site: Site) -> None:
+    machine = Leaping(site.clock)
+    prudent = site.postman._sending._prudent = PrudentClock(machine, site.ledger)
+    site.postman._sending._clock = machine
+    accepted = await site.hand_in()
+    mail = await site.mail(accepted["id"])
+    machine.ahead = timedelta(days=400)
+    await site.postman._sending.concluded(mail, {mail.open[0]: Said("deferred", "451 no")})
+    assert await site.states(accepted["id"]) == ["deferred"]
+    site.clock.seconds += timedelta(days=9).total_seconds()
+    prudent.now()
+    await site.postman._sending.concluded(mail, {mail.open[0]: Said("deferred", "451 no")})
+    assert await site.states(accepted["id"]) == ["refused"], "a week is no mistake"
 
 
 async def test_one_failed_connection_gives_up_none_that_it_was_not_for(site: Site) -> None:

@@ -97,7 +97,16 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
     files = OctetFiles(ports.runtime.state_directory / "outbox")
     provenance = provenance_of(config, ledger, clock, ports.alarm)
     postman = Postman(
-        ledger, files, fleet.outgoings, senders, ports.alarm, clock, room, keep=block.keep, provenance=provenance
+        ledger,
+        files,
+        fleet.outgoings,
+        senders,
+        ports.alarm,
+        clock,
+        room,
+        keep=block.keep,
+        provenance=provenance,
+        prudent=ports.prudent,
     )
     bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
     acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config))

@@ -15,7 +15,7 @@ from mailpoller.assembly.standins import built
 from mailpoller.config.fields import require_secrets, secrets_of
 from mailpoller.core.component import Runtime, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
-from mailpoller.core.ports import BlobStore, DoubtKind, Ledger, Marked, Sink, Source
+from mailpoller.core.ports import BlobStore, Clock, DoubtKind, Ledger, Marked, Sink, Source
 from mailpoller.core.record import record
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.engine.acknowledging import Acknowledging
@@ -69,6 +69,8 @@ class Ports:
     pauses: Pauses = field(default_factory=Pauses)
     blobs: BlobStore | None = None
     """Where octets lie that events refer to; None: nowhere."""
+    prudent: Clock | None = None
+    """By which mail is removed for its age; None: by the runtime's."""
 
 
 Scope = Literal["mailbox", "departments", "all"]
@@ -173,6 +175,7 @@ def mailbox_parts(
         reachable=plan.reachable,
         observer=observer,
         log_rate=shares.log_rate,
+        prudent=ports.prudent,
     )
     return MailboxParts(plan, source, watcher, runner, judge, dispatcher, budget, ending)
 

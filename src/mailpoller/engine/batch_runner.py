@@ -78,6 +78,7 @@ class BatchRunner:
         reachable: frozenset[str] | None = None,
         observer: Observer,
         log_rate: LogRate | None = None,
+        prudent: Clock | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._largest = config.max_message_size
@@ -100,7 +101,9 @@ class BatchRunner:
         self._recalled: set[Folder] = set()
         self._pass: Pass | None = None
         """The one that is under way."""
-        self._ageing = Ageing(mailbox, config, records=records, dispatcher=dispatcher, clock=clock, reachable=reachable)
+        self._ageing = Ageing(
+            mailbox, config, records=records, dispatcher=dispatcher, clock=prudent or clock, reachable=reachable
+        )
         self._dispositions = Dispositions(mailbox, records=records, observer=observer)
         self._batcher = Batcher(
             mailbox,

@@ -59,6 +59,7 @@ class Postman:
         *,
         keep: timedelta = timedelta(days=180),
         provenance: Provenance | None = None,
+        prudent: Clock | None = None,
     ) -> None:
         self.senders = senders
         self._ledger = ledger
@@ -69,7 +70,10 @@ class Postman:
         self._room = room
         self._keep = keep
         self._provenance = provenance
-        self._sending = Sending(ledger, files, alarm, clock, room, lambda intake: self.senders.tells(intake))
+        self._prudent = prudent or clock
+        self._sending = Sending(
+            ledger, files, alarm, clock, room, lambda intake: self.senders.tells(intake), self._prudent
+        )
         self._rounds: dict[str, Round] = {}
         self._in_hand: set[str] = set()
         self._unwanted: set[str] = set()
@@ -220,7 +224,7 @@ class Postman:
         for begin in range(0, len(names), _AT_ONCE):
             done = await self._ledger.outbox_done(names[begin : begin + _AT_ONCE])
             await asyncio.to_thread(self._files.drop, done)
-        before = self._clock.now() - self._keep
+        before = self._prudent.now() - self._keep
         while await self._ledger.outbox_forget(before):
             pass
 

@@ -82,6 +82,7 @@ class Sending:
         clock: Clock,
         room: OutboxRoom,
         tells: Callable[[str], bool],
+        prudent: Clock,
     ) -> None:
         self._ledger = ledger
         self._files = files
@@ -89,6 +90,7 @@ class Sending:
         self._clock = clock
         self._room = room
         self._tells = tells
+        self._prudent = prudent
 
     async def send(
         self, one: Round, identity: Identity, outgoing: Outgoing | None, mail: OutboxMail
@@ -149,7 +151,7 @@ class Sending:
         """Commit what was said, and tell it. Returns trouble only if the ledger cannot be told and we stop.
         ``patient``: it is put off for this machine's sake, however long it has waited."""
         now = self._clock.now()
-        given_up = now >= mail.gives_up_at and not patient
+        given_up = self._prudent.now() >= mail.gives_up_at and not patient
         states: dict[str, tuple[RecipientState, str]] = {}
         for address, one in said.items():
             state: RecipientState = one.state

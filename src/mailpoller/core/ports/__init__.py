@@ -16,6 +16,7 @@ from mailpoller.core.ports.ledger import (
     QueueMarks,
     Stories,
     Threads,
+    Timekeeping,
 )
 from mailpoller.core.ports.ledger.outbox import (
     OutboxBacklog,
@@ -25,6 +26,7 @@ from mailpoller.core.ports.ledger.outbox import (
     OutboxRecipient,
     RecipientState,
 )
+from mailpoller.core.ports.ledger.timekeeping import Belief
 from mailpoller.core.ports.outgoing import Answer, Draft, Drafting, Inquiring, Keep, Mail, Outgoing, Posting, Said
 from mailpoller.core.ports.probing import Expiring, Probed, Stage
 from mailpoller.core.ports.quarantine import QuarantineStore
@@ -71,6 +73,7 @@ __all__ = [
     "Answer",
     "Backlog",
     "Bearers",
+    "Belief",
     "BlobReference",
     "BlobStore",
     "Census",
@@ -134,6 +137,7 @@ __all__ = [
     "Story",
     "Stuck",
     "Threads",
+    "Timekeeping",
     "Tokened",
     "Traits",
     "Unserving",

@@ -27,6 +27,7 @@ from mailpoller.ledgers.sqlite.books.outbox import OutboxBook
 from mailpoller.ledgers.sqlite.books.queue_marks import QueueMarksBook
 from mailpoller.ledgers.sqlite.books.stories import StoriesBook
 from mailpoller.ledgers.sqlite.books.threads import ThreadsBook
+from mailpoller.ledgers.sqlite.books.timekeeping import TimekeepingBook
 from mailpoller.ledgers.sqlite.lock import Lock
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import Senders, micros
@@ -43,7 +44,7 @@ _LOCK_RETRY_S = 0.1
 
 class SqliteLedger(
     AcknowledgementsBook, BacklogBook, BearersBook, ClaimsBook, FoldersBook, JournalBook,
-    MailboxesBook, OutboxBook, QueueMarksBook, StoriesBook, ThreadsBook,
+    MailboxesBook, OutboxBook, QueueMarksBook, StoriesBook, ThreadsBook, TimekeepingBook,
 ):  # fmt: skip
     """The :class:`~mailpoller.core.ports.Ledger` of one process."""
 

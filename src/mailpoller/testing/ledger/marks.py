@@ -13,6 +13,7 @@ from mailpoller.core.delivery import (
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.message import Folder
 from mailpoller.core.ports import (
+    Belief,
     Fault,
     Mark,
     QueueRecord,
@@ -87,6 +88,21 @@ class MarkPromises(LedgerGround):
         assert await ledger.adopt_queue("support") == known
         assert await ledger.adopt_queue("support") is None
         assert await ledger.queue_mark("support") is None
+        await ledger.close()
+
+    async def test_what_was_believed_of_the_time_is_kept_and_begins_with_the_last_poll(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        assert await ledger.belief() is None
+        await ledger.polled({"support": clock.now()})
+        assert await ledger.belief() == Belief(clock.now(), timedelta(0))
+        for doubted in (timedelta(0), timedelta(hours=7)):
+            known = Belief(clock.now() - timedelta(days=1), doubted)
+            await ledger.believe(known)
+            assert await ledger.belief() == known
+        ledger = await self.reopened(ledger, tmp_path, clock)
+        assert await ledger.belief() == known
         await ledger.close()
 
     async def test_an_alarm_has_one_edge_up_and_one_down_also_across_restarts(

@@ -18,6 +18,7 @@ from mailpoller.core.ports.ledger.outbox import Outbox
 from mailpoller.core.ports.ledger.queue_marks import QueueMarks
 from mailpoller.core.ports.ledger.stories import Stories
 from mailpoller.core.ports.ledger.threads import Threads
+from mailpoller.core.ports.ledger.timekeeping import Timekeeping
 
 __all__ = [
     "Acknowledgements",
@@ -32,6 +33,7 @@ __all__ = [
     "QueueMarks",
     "Stories",
     "Threads",
+    "Timekeeping",
 ]
 
 
@@ -47,6 +49,7 @@ class Ledger(
     Threads,
     Outbox,
     Acknowledgements,
+    Timekeeping,
     Protocol,
 ):
     """The durable record of claims, receipts and outcomes.
