@@ -220,7 +220,10 @@ class _Reader:
             name = file_name({"filename": one.name}, {})
             at = part.start if plain else 0
             octets = self.octets if plain else data
-            held = Part(type_of(name), "", at + one.start, at + one.end, one.encoding, "attachment", name)
+            kind = type_of(name) if one.encoding else "text/plain"
+            held = Part(kind, "", at + one.start, at + one.end, one.encoding, "attachment", name)
+            if one.defect:
+                self.defects.append(one.defect)
             self.attached(octets, held, outer=plain)
         return without(data, found) if found else data
 
