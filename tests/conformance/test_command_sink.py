@@ -44,7 +44,7 @@ class TestCommandQueue(SinkSuite):
     def octets_of(self, directory: Path, delivery_id: str) -> bytes:
         return base64.b64decode(json.loads(self.event_of(directory, delivery_id))["data"]["raw"])
 
-    async def test_a_thousand_messages_are_one_batch_like_any_other(self, tmp_path: Path) -> None:
+    async def test_many_messages_are_one_batch_like_any_other(self, tmp_path: Path) -> None:
         """As in the suite, with fewer: each is three processes of a shell."""
         async with self.sink(tmp_path) as sink:
             batch = [self.order(sink, uid) for uid in range(150)]

@@ -14,6 +14,7 @@ from mailpoller.sinks.nats import NatsQueueConfig
 from mailpoller.sinks.nats.config import NatsQueueSettings
 from mailpoller.sinks.rabbitmq import RabbitmqQueueConfig
 from mailpoller.sinks.rabbitmq.config import RabbitmqQueueSettings
+from mailpoller.sinks.sqs import SqsQueueConfig
 
 
 def nats(**more: Any) -> NatsQueueConfig:
@@ -95,7 +96,8 @@ def test_what_may_lose_mail_or_show_it_is_said(
 
 
 @pytest.mark.parametrize(
-    ("module", "library"), [("nats", "nats"), ("rabbitmq", "aiormq"), ("kafka", "confluent_kafka")]
+    ("module", "library"),
+    [("nats", "nats"), ("rabbitmq", "aiormq"), ("kafka", "confluent_kafka"), ("sqs", "aiobotocore")],
 )
 def test_the_library_is_not_imported_before_a_queue_is_built(module: str, library: str) -> None:
     program = f"import sys, mailpoller.sinks.{module}; sys.exit({library!r} in sys.modules)"
@@ -131,3 +133,65 @@ def test_large_octets_go_beside_nats_where_there_is_a_place_for_them() -> None:
 def test_a_kafka_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         KafkaQueueConfig(**{"type": "kafka", "servers": ["k.example.com"], "topic": "mail", **more})
+
+
+def sqs(**more: Any) -> SqsQueueConfig:
+    usual = {"type": "sqs", "queue": _QUEUE, "access_key_id": "AKID", "secret_access_key": "x"}
+    return SqsQueueConfig(**{name: value for name, value in {**usual, **more}.items() if value is not None})
+
+
+_QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/mail"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"queue": "mail"}, "URL"),
+        ({"queue": "https://us:pw@sqs.eu-central-1.amazonaws.com/1/mail"}, "endpoint"),
+        ({"queue": f"{_QUEUE}?x=1"}, "URL"),
+        ({"queue": "https://sqs.example.com/1/mail"}, "region is missing"),
+        ({"queue": f"{_QUEUE}.fifo.fifo"}, "URL"),
+        ({"queue": "https://sqs.eu-central-1.amazonaws.com/1/" + "m" * 81}, "URL"),
+        ({"region": "Frankfurt"}, "region"),
+        ({"group": "{uid}"}, "group"),
+        ({"group": "a b"}, "group"),
+        ({"secret_access_key": None}, "secret_access_key is missing"),
+        ({"access_key_id": None, "secret_access_key": None}, "access_key_id is missing"),
+        ({"access_key_id": None}, "go with access_key_id"),
+        ({"instance_role": True}, "exclude each other"),
+        ({"profile": "mail"}, "exclude each other"),
+    ],
+)
+def test_an_sqs_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        sqs(**more)
+
+
+@pytest.mark.parametrize(
+    ("queue", "region", "aws"),
+    [
+        (_QUEUE, "eu-central-1", True),
+        ("https://sqs-fips.us-east-1.amazonaws.com/1/mail", "us-east-1", True),
+        ("https://vpce-0a-1b.sqs.us-east-1.vpce.amazonaws.com/1/mail", "us-east-1", True),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/1/mail.fifo", "cn-north-1", True),
+        ("https://sqs.eu-west-1.api.aws/1/mail", "eu-west-1", True),
+        ("http://sqs.eu-west-1.amazonaws.com/1/mail", "eu-west-1", False),
+        ("https://sqs.eu-west-1.amazonaws.com.example.com/1/mail", "", False),
+        ("https://xamazonaws.com/1/mail", "", False),
+        ("http://127.0.0.1:9324/000000000000/mail", "", False),
+    ],
+)
+def test_a_queue_of_sqs_says_where_it_is_and_whether_that_is_aws(queue: str, region: str, aws: bool) -> None:
+    """Whoever is between could have an answer to http: it is no word of AWS."""
+    block = sqs(queue=queue, region=None if region else "eu-central-1")
+    assert block.service_region == (region or "eu-central-1")
+    assert (block.worth("SQS").finding == "promised") is aws
+
+
+def test_a_large_event_goes_beside_sqs_and_blobs_stay_as_long_as_it_keeps_events() -> None:
+    assert (sqs().blobs_above or 0) * 4 / 3 < 1 << 20
+    assert sqs().events_kept().days == 14
+    assert {one.key for one in sqs(durability="declared", queue="http://q.example.com/1/m", region="x").findings()} == {
+        "durability",
+        "queue",
+    }

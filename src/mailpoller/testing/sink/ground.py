@@ -26,12 +26,16 @@ class SinkGround:
     holds_events = True
     holds_octets = True
     """The sink keeps the raw octets, beside the event or inside it."""
+    largest_octets = 6_000_000
+    """Octets of the largest message that it is given; the event with them is a half more."""
     fails_with_the_disk = True
     """The sink writes files in this process, so that a limit on their size makes it fail."""
     kills = 20
     """How often a process that delivers is killed at random."""
     batch_seconds = 30.0
-    """The longest that a batch of 1,000 small messages may take."""
+    """The longest that a batch of many small messages may take."""
+    many = 1000
+    """So many messages that is."""
 
     def make_sink(self, directory: Path) -> Sink:
         """A new sink that delivers into ``directory``, where an earlier one may have delivered."""

@@ -79,9 +79,9 @@ class HttpClient:
     ``base`` is the service's URL; a path is relative to it, and a full URL (a link to the next page) must be of the
     same origin. ``bearer``: whose tokens go along; a refused one is replaced once. ``timeout``: for connecting, and
     for every silence; an answer is complete after twenty of them or given up, those not counted in which it comes at
-    1 KB a second. ``octets_in``: of all answers. ``connections`` are kept open for a minute. Nothing is followed: a
-    redirect is an error that names its target's host. ``confidential``: every request holds a secret, so that none
-    goes in clear.
+    1 KB a second. ``octets_in``: of all answers. ``connections`` are kept open for ``kept`` seconds. Nothing is
+    followed: a redirect is an error that names its target's host. ``confidential``: every request holds a secret, so
+    that none goes in clear.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class HttpClient:
         proxy: Proxy | None = None,
         headers: Mapping[str, str] | None = None,
         confidential: bool = False,
+        kept: float = _KEPT,
     ) -> None:
         parts = urlsplit(base)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.query:
@@ -108,6 +109,7 @@ class HttpClient:
         self._policy = policy or TlsPolicy()
         self._timeout = timeout.total_seconds()
         self._connections = connections
+        self._kept = kept
         self.octets_in = 0
         self._proxy = proxy
         self._headers = {"accept-encoding": "identity", "user-agent": "mailpoller", **(headers or {})}
@@ -246,7 +248,9 @@ class HttpClient:
         if self._pool is None:
             from mailpoller.wire.http.network import open_pool
 
-            made = await open_pool(self._policy, self._proxy, self._timeout, connections=self._connections, kept=_KEPT)
+            made = await open_pool(
+                self._policy, self._proxy, self._timeout, connections=self._connections, kept=self._kept
+            )
             self._pool = self._pool or made  # somebody else may have been faster
         return self._pool
 
