@@ -74,7 +74,7 @@ DEEP = "{not: " * 8 + "{subject: x}" + "}" * 8
         ("{size: {above: 5 apples}}", "when.size.above",
          "a size is written with its unit: 512KiB, 10MB, 1GB (KB is 1000 octets, KiB 1024)"),
         ("{attachment: {}}", "when.attachment",
-         "an attachment test is any, name, type, detected_type, macros, encrypted, size or count"),
+         "an attachment test is any, name, type, detected_type, macros, encrypted, nested, size or count"),
         ("{attachment: {any: false, name: x}}", "when.attachment",
          "a message without attachments has none with a name, type or size"),
         ("{subject: {exists: false, contains: x}}", "when.subject", "what does not exist passes no other test"),

@@ -265,6 +265,36 @@ def test_what_an_invitation_says_can_be_asked_for() -> None:
     assert not holds("{event: {calendar.method: cancel}}", message)
 
 
+WRAPPED = (
+    b"From: a@x.example\r\nSubject: Fwd\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nsee below\r\n--b"
+    b"\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n"
+    b"--c\r\n\r\nhi\r\n--c\r\nContent-Type: application/octet-stream; name=salary.exe\r\n\r\nMZ\r\n--c--\r\n--b--\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("{attachment: {name: {matches: 'exe$'}}}", True),
+        ("{attachment: {name: {matches: 'exe$'}, nested: true}}", True),
+        ("{attachment: {name: {matches: 'exe$'}, nested: false}}", False),
+        ("{attachment: {nested: false}}", True),
+        ("{attachment: {count: 2}}", True),
+    ],
+)
+def test_an_attachment_of_a_message_within_the_mail_is_seen(condition: str, expected: bool) -> None:
+    assert holds(condition, read(WRAPPED)) is expected
+
+
+def test_what_was_forwarded_within_the_text_can_be_asked_as_the_event_tells_it() -> None:
+    message = read(
+        b"From: a@x.example\r\nSubject: Fwd: order\r\n\r\nPlease see to it.\r\n\r\n"
+        b"---------- Forwarded message ----------\r\nFrom: Jo <jo@x.example>\r\nDate: 14 Mar 2026 09:26:53 +0100\r\n"
+        b"Subject: order 4711\r\nTo: a@x.example\r\n\r\nWhere is it?\r\n"
+    )
+    assert holds("{event: {forwarded.subject: '4711', forwarded.from: {equals: jo@x.example}}}", message)
+
+
 def test_a_rule_that_asks_the_subclass_asks_the_class() -> None:
     assert rule("{event: {classification.subclass: hard}}").asks_class
     assert not rule("{event: {folder: x}}").asks_class

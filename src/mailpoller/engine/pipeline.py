@@ -224,7 +224,8 @@ class Pipeline:
         assert self._removal is not None
         if any(one.what == "body" for one in message.body.undone):
             return "what is attached to it could not be told"
-        of = len(message.body.attachments)
+        forwarded = message.body.forwarded
+        of = len(message.body.attachments) + (len(forwarded.attachments) if forwarded is not None else 0)
         body, number = self._removal.applied(message.body)
         if not number:
             return ""

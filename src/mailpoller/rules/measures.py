@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
-from mailpoller.core.body import Attachment
+from mailpoller.core.body import Attachment, Body
 from mailpoller.core.message import Message
 from mailpoller.rules.predicate import Predicate
 from mailpoller.rules.probes import TEXT_LIMIT, text_probe
@@ -58,6 +58,8 @@ def attachment(test: AttachmentTest) -> Predicate:
     if (encrypted := test.encrypted) is not None:
         probes.append(lambda one: "encrypted" if one.encrypted is encrypted else "")
         words.append("encryption" if encrypted else "no encryption")
+    if (nested := test.nested) is not None:
+        words.append("nested" if nested else "not nested")
     if test.size is not None:
         fits, bounds = _bounds(test.size)
         probes.append(lambda one: bounds if fits(one.size) else "")
@@ -72,7 +74,7 @@ def attachment(test: AttachmentTest) -> Predicate:
 
     def holds(message: Message) -> str:
         passing = 0
-        for attachment in message.body.attachments:
+        for attachment in _attachments(message.body, nested):
             if all(probe(attachment) for probe in probes):
                 passing += 1
                 if most is None and passing >= (least or 0):
@@ -80,6 +82,13 @@ def attachment(test: AttachmentTest) -> Predicate:
         return says_all if passing >= (least or 0) and (most is None or passing < most) else ""
 
     return Predicate(holds, says_all, needs_body=True)
+
+
+def _attachments(body: Body, nested: bool | None) -> Iterator[Attachment]:
+    """Those of the mail and of messages within it; or those alone that are nested, or not."""
+    yield from (one for one in body.attachments if nested is None or bool(one.within) is nested)
+    if body.forwarded is not None and nested is not False:
+        yield from body.forwarded.attachments
 
 
 def _number(test: CountTest) -> str:

@@ -64,7 +64,8 @@ class CountTest(Block):
 class AttachmentTest(Block):
     """A test of attachments: one and the same must pass all but ``count``.
 
-    Pictures inside HTML are attachments too: a sender calls anything inline. ``true`` and ``false`` alone mean ``any``.
+    Those of messages within the mail are attachments too, and pictures inside HTML: a sender calls anything inline.
+    ``true`` and ``false`` alone mean ``any``.
     """
 
     any: bool | None = None
@@ -79,6 +80,8 @@ class AttachmentTest(Block):
     """Whether it holds programs that run when it is opened, such as macros of an office."""
     encrypted: bool | None = None
     """Whether it cannot be read without a key, as an archive with a password."""
+    nested: bool | None = None
+    """true: it lies in a message within the mail, or in a ``winmail.dat``; false: it does not."""
     size: SizeTest | None = None
     """Decoded octets."""
     count: CountTest | None = None
@@ -93,7 +96,9 @@ class AttachmentTest(Block):
     def _possible(self) -> Self:
         described = any(getattr(self, name) is not None for name in type(self).model_fields if name != "any")
         if self.any is None and not described:
-            raise ValueError("an attachment test is any, name, type, detected_type, macros, encrypted, size or count")
+            raise ValueError(
+                "an attachment test is any, name, type, detected_type, macros, encrypted, nested, size or count"
+            )
         if self.any is False and described:
             raise ValueError("a message without attachments has none with a name, type or size")
         return self
