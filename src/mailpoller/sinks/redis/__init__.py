@@ -1,8 +1,7 @@
 """A queue that is a stream at a Redis or Valkey server.
 
-``config`` is the block, ``sink`` delivers, ``script`` is what runs at the server, ``client`` connects and puts the
-server's errors into words, ``durability`` reads what its answers are worth. Nothing but ``config`` is imported unless
-such a queue is built.
+``config`` is the block, ``sink`` delivers, ``script`` is what runs at the server, ``durability`` reads what its answers
+are worth. Nothing but ``config`` is imported unless such a queue is built.
 """
 
 from __future__ import annotations

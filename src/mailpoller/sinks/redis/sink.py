@@ -15,8 +15,8 @@ from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.parts import parts
 from mailpoller.core.ports import Clock, Mark, OctetsPlace, SinkDoubt
 from mailpoller.core.seals.sink import SealedReceipt
+from mailpoller.remote.redis.client import ask, borrowed, close_pool, make_client, place_of
 from mailpoller.sinks.redis import durability
-from mailpoller.sinks.redis.client import ask, borrowed, close_pool, make_client, place_of
 from mailpoller.sinks.redis.config import RedisQueueSettings
 from mailpoller.sinks.redis.jobs import FORMATS
 from mailpoller.sinks.redis.script import ENTRIES, JOBS, Keys, entry_of

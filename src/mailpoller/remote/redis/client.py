@@ -32,7 +32,7 @@ from redis.exceptions import (
 
 from mailpoller.core.errors import TransientError
 from mailpoller.core.literals import Secret
-from mailpoller.sinks.redis.config import PORT, SENTINEL_PORT, RedisQueueSettings, host_port
+from mailpoller.remote.redis.server import PORT, SENTINEL_PORT, RedisServer, host_port
 from mailpoller.wire.tls import TlsPolicy
 
 CONNECTIONS = 4
@@ -45,7 +45,7 @@ _SCRIPTS = "user executing the script can't"
 Greeting = Callable[[AbstractConnection], Awaitable[None]]
 
 
-def make_client(config: RedisQueueSettings, greeting: Greeting) -> Redis:
+def make_client(config: RedisServer, greeting: Greeting) -> Redis:
     """A client that connects when it is used. ``greeting`` is called with each new connection before anything is sent
     over it, and has to begin with its ``on_connect``."""
     common = _common(config, config.username, config.password)
@@ -76,17 +76,17 @@ async def close_pool(pool: ConnectionPool) -> None:
             await one.aclose()
 
 
-def _asked(config: RedisQueueSettings, host: str, port: int) -> Redis:
+def _asked(config: RedisServer, host: str, port: int) -> Redis:
     kind = _Tls if config.tls == "tls" else Connection
     own = _common(config, None, config.sentinel_password)
     return Redis.from_pool(BlockingConnectionPool(1, None, kind, host=host, port=port, **_tls(config), **own))
 
 
-def _tls(config: RedisQueueSettings) -> dict[str, Any]:
+def _tls(config: RedisServer) -> dict[str, Any]:
     return {"policy": config.policy} if config.tls == "tls" else {}
 
 
-def _common(config: RedisQueueSettings, username: str | None, password: Secret | None) -> dict[str, Any]:
+def _common(config: RedisServer, username: str | None, password: Secret | None) -> dict[str, Any]:
     seconds = config.timeout.total_seconds()
     return {
         "protocol": 2,
@@ -166,11 +166,11 @@ def _advice(error: RedisError) -> str:
     if isinstance(error, OutOfMemoryError):
         return "Let consumers remove what they are done with (XDEL), or raise maxmemory."
     if isinstance(error, NoPermissionError) or _SCRIPTS in str(error):
-        return "The ACL user needs the commands and keys that docs/sinks.md names."
+        return "The ACL user needs the commands and keys that docs/sinks.md and, of intakes, docs/outgoing.md name."
     return ""
 
 
-def place_of(config: RedisQueueSettings) -> str:
+def place_of(config: RedisServer) -> str:
     """Where the server is, for errors and logs."""
     if config.sentinels:
         return f"redis {config.master}"
