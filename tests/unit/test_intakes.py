@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from test_outbox import ENTRY, SENDERS, Site
 
+from clocks import SkippingClock
 from mailpoller.assembly.outbox import intake_source
 from mailpoller.config import ConfigErrors, load
 from mailpoller.core.component import Runtime
@@ -24,7 +25,7 @@ from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.core.spool import Spool
 from mailpoller.engine.intake_reader import AT_ONCE, TROUBLE_S, IntakeReader
 from mailpoller.engine.senders import Intake
-from mailpoller.intakes.sqlite import SqliteIntake, SqliteIntakeConfig
+from mailpoller.intakes.sqlite import SCHEMA, SqliteIntake, SqliteIntakeConfig
 
 
 class Table(Site):
@@ -163,6 +164,38 @@ async def test_a_file_that_is_begun_anew_has_entries_of_its_own(table: Table) ->
     await table.step()
     assert [state for state, _, _ in table.rows()] == ["accepted"]
     assert len(await table.ledger.outbox_list(limit=9)) == 2
+
+
+async def test_a_file_that_was_put_back_has_entries_of_its_own_under_the_same_ids(table: Table) -> None:
+    table.insert(ENTRY)
+    await table.step()
+    with sqlite3.connect(table.file, timeout=5) as database:  # as a copy from before the entry
+        database.execute("DELETE FROM entry")
+        database.execute("DELETE FROM sqlite_sequence")
+    table.insert({**ENTRY, "text": "another"}, ENTRY)
+    await table.step()
+    assert [state for state, _, _ in table.rows()] == ["accepted"] * 2
+    assert len(await table.ledger.outbox_list(limit=9)) == 3
+
+
+async def test_what_waits_in_a_file_of_the_version_before_is_taken_under_the_key_that_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "entries.db"
+    with sqlite3.connect(path) as database:
+        database.executescript(SCHEMA.migrations[0])
+        database.execute(f"PRAGMA application_id={SCHEMA.application_id}")
+        database.execute("PRAGMA user_version=1")
+        database.execute("INSERT INTO intake VALUES ('abc')")
+        database.executemany(
+            "INSERT INTO entry (body, state) VALUES (?, ?)", [("{}", "accepted"), ("{}", "new"), ("[]", "new")]
+        )
+    source = SqliteIntake(path, SkippingClock(), keep=timedelta(days=30))
+    assert [one.key for one in await source.waiting(limit=9, largest=99)] == ["abc-2", "abc-3"]
+    with sqlite3.connect(path, timeout=5) as database:
+        database.execute("INSERT INTO entry (body) VALUES ('{}')")
+    *_, last = await source.waiting(limit=9, largest=99)
+    assert last.number == 4
+    assert len(last.key) == 32
+    await source.close()
 
 
 async def test_what_was_answered_long_ago_is_removed(table: Table) -> None:

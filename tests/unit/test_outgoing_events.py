@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +18,10 @@ from mailpoller.config import ConfigErrors, load
 from mailpoller.core.classification import Bounce, BouncedRecipient
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
-from mailpoller.core.ports import OutboxMail, OutboxRecipient
+from mailpoller.core.ports import OutboxEvent, OutboxMail, OutboxRecipient
 from mailpoller.core.seals.sink import SealedReceipt
 from mailpoller.engine.alarm import Alarm
-from mailpoller.engine.outgoing_events import OutgoingEvents
+from mailpoller.engine.outgoing_events import OutgoingEvents, _delivery
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.senders import Intake, Senders
 from mailpoller.ledgers.sqlite import outbox
@@ -165,6 +167,20 @@ async def test_killed_before_it_is_recorded_the_repeat_is_known_by_its_id(site: 
     await site.teller(site.ledger.restarted()).step()
     first, second = site.queue.held
     assert first.delivery_id == second.delivery_id and first.event.structured() == second.event.structured()
+
+
+async def test_what_a_ledger_that_was_put_back_tells_under_the_same_number_is_no_repeat(site: Site) -> None:
+    await site.mail()
+    before = OutboxEvent(
+        7, "deferred", (await site.ledger.outbox_list(limit=1))[0], 1, site.clock.now(), {"ada@c.example": "450 Later"}
+    )
+    first, again = (_delivery(one, "told") for one in (before, replace(before)))
+    other, later = (
+        _delivery(one, "told")
+        for one in (replace(before, kind="sent"), replace(before, at=before.at + timedelta(seconds=1)))
+    )
+    assert first.delivery_id == again.delivery_id
+    assert len({one.delivery_id for one in (first, other, later)}) == 3
 
 
 async def test_what_a_queue_never_takes_stops_nothing_and_is_told_to_people(site: Site) -> None:

@@ -111,7 +111,10 @@ class OutgoingEvents:
 
 def _delivery(one: OutboxEvent, queue: str) -> Delivery:
     """As any delivery; of a message there is none, so its octets are none."""
-    delivery_id = mint_delivery_id(one.mail.id, queue, one.number)
+    # Not by the number alone: a ledger that was put back gives it once more, and a queue that knew it would take what
+    # is told then for a repeat.
+    own = f"{one.kind} {one.attempt} {one.at.isoformat()}".encode()
+    delivery_id = mint_delivery_id(one.mail.id, queue, one.number, own)
     ref = MessageRef(Folder(one.mail.mailbox or one.mail.identity, "outbox", "1"), one.mail.id)
     raw = RawMessage(Claim(ref, one.mail.id), Octets.of(b""))
     event = outgoing_event(one, queue=queue, delivery_id=delivery_id)

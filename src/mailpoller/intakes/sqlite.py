@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -42,6 +41,19 @@ CREATE INDEX entry_answered ON entry (answered_at) WHERE answered_at IS NOT NULL
 
 CREATE TABLE intake (mark TEXT NOT NULL);
 """,
+        # What waits keeps the key that it may have been accepted under.
+        """
+ALTER TABLE entry ADD COLUMN token TEXT;
+
+UPDATE entry SET token = coalesce((SELECT mark FROM intake LIMIT 1), lower(hex(randomblob(8)))) || '-' || id
+WHERE state = 'new';
+
+DROP TABLE intake;
+
+CREATE TRIGGER entry_token AFTER INSERT ON entry WHEN new.token IS NULL BEGIN
+    UPDATE entry SET token = lower(hex(randomblob(16))) WHERE id = new.id;
+END;
+""",
     ),
 )
 _FORGOTTEN_AT_ONCE = 1000
@@ -64,8 +76,8 @@ class SqliteIntakeConfig(IntakeSettings):
 
 
 class SqliteIntake:
-    """See :class:`~mailpoller.core.ports.EntrySource`. An entry's key is its id with the file's own mark before it, so
-    that the first one of a file that was begun anew is not taken for the first one of its predecessor."""
+    """See :class:`~mailpoller.core.ports.EntrySource`. An entry's key is its token, a random one: a file that was begun
+    anew or put back gives the same id to another entry."""
 
     def __init__(self, path: Path, clock: Clock, keep: timedelta) -> None:
         self._database = Database(path, SCHEMA, file_mode=0o660, directory_mode=0o2770, recreate=True)
@@ -74,8 +86,7 @@ class SqliteIntake:
         self._keep = keep
 
     async def waiting(self, *, limit: int, largest: int, but: Collection[int] = ()) -> Sequence[WaitingEntry]:
-        found = await self._database.read(lambda connection: _waiting(connection, limit, largest, but))
-        return found if found is not None else await self._database.write(lambda c: _begun(c, limit, largest))
+        return await self._database.read(lambda connection: _waiting(connection, limit, largest, but))
 
     async def answer(self, answers: Sequence[EntryAnswer]) -> None:
         now = self._clock.now()
@@ -115,31 +126,21 @@ class SqliteIntake:
         await self._database.close()
 
 
-def _waiting(connection: Connection, limit: int, largest: int, but: Collection[int] = ()) -> list[WaitingEntry] | None:
-    """None if the file has no mark yet."""
-    mark = connection.execute("SELECT mark FROM intake LIMIT 1").fetchone()
-    if mark is None:
-        return None
+def _waiting(connection: Connection, limit: int, largest: int, but: Collection[int] = ()) -> list[WaitingEntry]:
     rows = connection.execute(
-        "SELECT id, iif(typeof(body) IN ('text', 'blob'), length(CAST(body AS BLOB)), 0) FROM entry "
+        "SELECT id, coalesce(token, 'entry-' || id), "
+        "iif(typeof(body) IN ('text', 'blob'), length(CAST(body AS BLOB)), 0) FROM entry "
         "WHERE state = 'new' AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
         (json.dumps(sorted(but)), limit),
     )
     found: list[WaitingEntry] = []
     room = _READ_AT_ONCE
-    for number, size in rows:
+    for number, token, size in rows:
         octets = None
         if 0 < size <= largest:
             if found and size > room:
                 break
             room -= size
             (octets,) = connection.execute("SELECT CAST(body AS BLOB) FROM entry WHERE id = ?", (number,)).fetchone()
-        found.append(WaitingEntry(number, f"{mark[0]}-{number}", octets, size))
+        found.append(WaitingEntry(number, token, octets, size))
     return found
-
-
-def _begun(connection: Connection, limit: int, largest: int) -> list[WaitingEntry]:
-    connection.execute(
-        "INSERT INTO intake (mark) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM intake)", (secrets.token_hex(8),)
-    )
-    return _waiting(connection, limit, largest) or []

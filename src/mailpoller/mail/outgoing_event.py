@@ -23,7 +23,7 @@ def outgoing_event(one: OutboxEvent, *, queue: str, delivery_id: str) -> Event:
     mail = one.mail
     envelope = {
         "specversion": "1.0",
-        "id": f"{mail.id}-{one.number}",
+        "id": f"{mail.id}-{one.number}-{int(one.at.timestamp() * 1e6)}",  # a ledger put back gives numbers again
         "source": f"mailpoller/outgoing/{mail.identity}",
         "type": TYPE + one.kind,
         "subject": mail.id,

@@ -67,7 +67,8 @@ OutboxEventKind = Literal["sent", "deferred", "failed", "bounced"]
 
 @record
 class OutboxEvent:
-    """A change that an intake is still to be told. ``number``: never given twice. ``said``: address -> words."""
+    """A change that an intake is still to be told. ``number``: never given twice, but by a ledger that was put
+    back. ``said``: address -> words."""
 
     number: int
     kind: OutboxEventKind
