@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from mailpoller.core.delivery import Disposition
 from mailpoller.core.errors import TransientError
+from mailpoller.core.ports import Wake
 from mailpoller.sources.imap import patterns as patterns_module
 from mailpoller.sources.imap.settling import NO_TRASH
-from mailpoller.wire.imap import folders as folders_module
 from servers.dovecot import Dovecot
 from servers.mailboxes import imap_source, listed, session_of, settled
 from servers.scripted import Conversation, ScriptedImap
@@ -53,15 +56,36 @@ async def test_levels_are_parted_by_a_slash_whatever_the_server_has_and_no_folde
             assert (await session.open("INBOX/Orders/2026")).name == "INBOX/Orders/2026"
 
 
-async def test_more_folders_than_can_be_meant_are_refused(
+async def test_of_more_folders_than_can_be_meant_some_are_polled_and_the_rest_is_told_of(
     dovecot: Dovecot, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders_module, "MOST", 1)
-    for name in ("One", "Two"):
+    monkeypatch.setattr(patterns_module, "MOST", 2)
+    for name in ("Alpha", "Beta"):
         dovecot.create(user, name)
     async with session_of(imap_source(tmp_path, dovecot.imap_port, user, folders=["*"])) as session:
-        with pytest.raises(TransientError, match="matches 3 folders; 1 are the most"):
-            await session.folders()
+        assert await session.folders() == ["INBOX", "Alpha", "*"]
+        with pytest.raises(TransientError, match="matches 3 folders, of which 2 are polled"):
+            await session.open("*")
+        await session.open("Alpha")
+        monkeypatch.setattr(patterns_module, "MOST", 3)
+        monkeypatch.setattr(patterns_module, "MATCHED_FOR", 0.0)
+        assert await session.folders() == ["INBOX", "Alpha", "Beta"], "told of no more"
+
+
+@pytest.mark.parametrize(("folders", "which"), [(["*"], "INBOX"), (["Alpha", "*"], "Alpha"), (["Alph%"], "Alpha")])
+async def test_news_of_inbox_are_waited_for_where_a_pattern_finds_it(
+    dovecot: Dovecot, user: str, tmp_path: Path, folders: list[str], which: str
+) -> None:
+    dovecot.create(user, "Alpha")
+    async with session_of(imap_source(tmp_path, dovecot.imap_port, user, folders=folders)) as session:
+        for name in await session.folders():
+            await listed(session, await session.open(name))
+        waiting = asyncio.create_task(session.wait(timedelta(seconds=30)))
+        await asyncio.sleep(0.3)
+        dovecot.deliver(user, b"Subject: now\r\n\r\n", folder=which)
+        begun = time.monotonic()
+        assert await waiting is Wake.NEWS
+        assert time.monotonic() - begun < 10
 
 
 async def test_a_pattern_never_takes_the_mail_of_other_people_unless_it_names_them(tmp_path: Path) -> None:

@@ -42,11 +42,12 @@ class ImapSettings(MailboxServer):
     auth: Auth = PasswordAuth()
     """How to log in: ``type: password`` if nothing is said, ``oauth2`` or ``external``."""
     folders: list[str] = Field(default_factory=lambda: ["INBOX"], min_length=1)
-    """The folders to poll, named as people see them (``Größe/Alt``); IDLE watches the first. A namespace prefix such as
-    ``INBOX.`` may be left out, and ``/`` written for whatever separates levels. ``*`` is any text, over all levels, and
-    ``%`` within one: ``INBOX/*``. What such a pattern finds is looked for anew every minute; it leaves out the
-    targets of moves, what the server marks as trash, junk, drafts, sent mail, or all mail, and other people's folders,
-    unless it begins with the namespace of those."""
+    """The folders to poll, named as people see them (``Größe/Alt``); IDLE watches the first, and of what a pattern
+    finds INBOX is the first. A namespace prefix such as ``INBOX.`` may be left out, and ``/`` written for whatever
+    separates levels. ``*`` is any text, over all levels, and ``%`` within one: ``INBOX/*``. What such a pattern finds
+    is looked for anew every minute, and 500 folders of it are polled at most. It leaves out the targets of moves, what
+    the server marks as trash, junk, drafts, sent mail, or all mail, and other people's folders, unless it begins with
+    the namespace of those."""
     idle: bool = True
     """Let the server push news where it can (RFC 2177)."""
 

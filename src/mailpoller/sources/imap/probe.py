@@ -88,7 +88,9 @@ class _Trial(ServerTrial):
     async def _names(self) -> list[str]:
         """What the configured names and patterns stand for."""
         if self._matched is None:
-            self._matched = await matching(self._folders, self._config)
+            self._matched, excess = await matching(self._folders, self._config)
+            for pattern, reason in excess.items():
+                raise TransientError(f"{pattern}: {reason}")
             if not self._matched:
                 raise TransientError(f"no folder is named as {', '.join(self._config.folders)}")
         return self._matched

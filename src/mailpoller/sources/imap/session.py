@@ -107,6 +107,8 @@ class ImapSession:
     async def open(self, name: str) -> Folder:
         """Make the folder current. One that is open already is not selected anew but for every 15 minutes, since
         SELECT makes servers read the whole folder."""
+        if (reason := self._polled.excess.get(name)) is not None:
+            raise TransientError(reason)
         async with self._selecting:
             now = asyncio.get_running_loop().time()
             opened = self._open

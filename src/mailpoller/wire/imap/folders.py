@@ -12,8 +12,6 @@ from mailpoller.wire.imap.reader import Response
 from mailpoller.wire.imap.responses import Listed, read_list, read_namespace, readable
 from mailpoller.wire.pace import REST
 
-MOST = 500
-"""Folders that a pattern may match."""
 ELSEWHERE = frozenset(("\\all", "\\flagged", "\\important", "\\trash", "\\junk", "\\drafts", "\\sent"))
 """Folders for mail that did not arrive there, or that is in another one as well (RFC 6154, RFC 8457)."""
 _TURN = 100
@@ -77,7 +75,7 @@ class Folders:
         ``/`` between levels; without those that the server keeps for mail which did not arrive there, and those of
         other people, unless it begins with their namespace.
 
-        Raises :class:`TransientError` if there are very many, or the server refuses.
+        Raises :class:`TransientError` if the server refuses.
         """
         if self._namespace is None:
             self._namespace = await namespace(self._protocol)
@@ -92,8 +90,6 @@ class Folders:
                 levels = one.name.split(one.delimiter) if one.delimiter else [one.name]
                 if not any("/" in level for level in levels):  # it could not be told from one that lies deeper
                     named["/".join(levels)] = one.name
-        if len(named) > MOST:
-            raise TransientError(f"the pattern {pattern} matches {len(named):,} folders; {MOST} are the most")
         for name, wire in named.items():
             self._found[_key(name)] = wire
         return sorted(named)
