@@ -188,3 +188,23 @@ async def test_check_says_how_many_messages_that_is_today(tmp_path: Path) -> Non
     path.write_text(whole.format(tmp_path, box, "on_quarantine: {delete: true, after: 30d}"))
     with pytest.raises(ConfigErrors, match="delivered mail alone"):
         load(path)
+
+
+def live(rig: Rig) -> None:
+    """The mailbox is in shadow no more, as after a reload."""
+    ageing = rig.runner._ageing
+    ageing._config = rig.config.model_copy(update={"mode": "live"})
+    ageing._noted.clear()
+
+
+async def test_what_was_settled_in_shadow_is_never_deleted_once_the_mailbox_is_live() -> None:
+    rig = Rig(disposition=LATER, mode="shadow", poll_interval="1h")
+    rig.fill(2)
+    await rig.carry()
+    rig.later(days=400)
+    live(rig)
+    assert len(await polled(rig)) == 2, "another program was to deal with it"
+    rig.fill(1)
+    assert len(await polled(rig)) == 3
+    rig.later(days=31)
+    assert await polled(rig) == ["1", "2"], "what came since is ours"

@@ -21,7 +21,8 @@ class Ageing:
     Once in a poll interval, and no more than ``max_per_poll`` of them, in all folders together: what an operator has
     bounded is not multiplied by folders. From then on they are dispositions like all others: whose name it is, is
     looked at once more in the session that does it. While a queue that the mailbox's mail goes to is down, or has
-    vanished, nothing comes due: its receipts may be worth nothing.
+    vanished, nothing comes due: its receipts may be worth nothing. Nor does what was settled before the mailbox was in
+    shadow for the last time: another program was to deal with that mail.
     """
 
     def __init__(
@@ -42,13 +43,17 @@ class Ageing:
         self._reachable = reachable
         self._looked_to: dict[Folder, datetime] = {}
         self._asked: set[Folder] = set()
+        self._noted: set[Folder] = set()
         self._left = 0
         self._until = float("-inf")
         """The folders that were looked at in this interval, how many may come due in it yet, and its end."""
 
     async def bring_due(self, folder: Folder) -> None:
         """If it is time to."""
-        wanted, after = self._config.later, self._config.disposition.after
+        wanted, after, shadow = self._config.later, self._config.disposition.after, self._config.mode == "shadow"
+        if (shadow or wanted is not None) and folder not in self._noted:
+            await self._records.claims.shadowed(folder, shadow)
+            self._noted.add(folder)
         if wanted is None or after is None:
             return
         now = self._clock.monotonic()

@@ -74,6 +74,9 @@ class InTurn:
         async with self._turns.turn(self._mailbox, len(claims)):
             await self._claims.release(claims)
 
+    async def shadowed(self, folder: Folder, shadow: bool) -> None:
+        return await self._claims.shadowed(folder, shadow)
+
     async def come_due(
         self, folder: Folder, disposition: Disposition, *, beyond: datetime | None, until: datetime, limit: int
     ) -> tuple[int, datetime]:

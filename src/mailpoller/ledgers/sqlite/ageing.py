@@ -20,6 +20,9 @@ WHERE settled_at IS NOT NULL AND settled_at >= :beyond AND settled_at <= :until
 ORDER BY settled_at LIMIT :window
 """
 
+_FOR_EVER = 2**62
+"""Until when a folder is in shadow that is in it now."""
+
 # A queue holds it whole, and by whom its name is borne can be looked at again; nothing was decided of it already.
 _AGED = """
 outcome = 'delivered' AND state = 'settled' AND fingerprint IS NOT NULL AND identity IS NOT NULL
@@ -31,7 +34,9 @@ AND NOT (disposition_state = 'failed' AND due_at IS NULL)
 _FOUND = f"""
 SELECT message.uid, aged.settled_at FROM ({_WINDOW}) AS aged
 CROSS JOIN message ON message.folder = aged.folder AND message.uid = aged.uid
-WHERE aged.folder IN (SELECT value FROM json_each(:folders)) AND {_AGED} ORDER BY aged.settled_at LIMIT :limit
+WHERE aged.folder IN (SELECT value FROM json_each(:folders)) AND aged.settled_at > (
+    SELECT coalesce(shadow_until, 0) FROM folder WHERE id = aged.folder
+) AND {_AGED} ORDER BY aged.settled_at LIMIT :limit
 """  # noqa: S608
 
 _DUE = f"""
@@ -39,6 +44,16 @@ UPDATE message SET disposition = ?3, disposition_state = 'pending', disposition_
     disposed_at = ?4
 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) AND {_AGED}
 """  # noqa: S608
+
+
+def shadowed(connection: Connection, folder: int, shadow: bool, now: int) -> None:
+    """See :meth:`~mailpoller.core.ports.ledger.claims.Claims.shadowed`."""
+    if shadow:
+        connection.execute("UPDATE folder SET shadow_until = ?2 WHERE id = ?1", (folder, _FOR_EVER))
+    else:
+        connection.execute(
+            "UPDATE folder SET shadow_until = ?2 WHERE id = ?1 AND shadow_until = ?3", (folder, now, _FOR_EVER)
+        )
 
 
 def come_due(

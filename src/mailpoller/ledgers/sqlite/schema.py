@@ -339,6 +339,11 @@ CREATE INDEX message_unusual ON message (settled_at, outcome)
     WHERE settled_at IS NOT NULL AND outcome IS NOT 'delivered';
 """
 
+# Until when a folder was polled in shadow, where nothing of ours was to be done to its mail; the end of time: it is.
+_SHADOW = """
+ALTER TABLE folder ADD COLUMN shadow_until INTEGER;
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -358,6 +363,7 @@ SCHEMA = Schema(
         _OUTBOX_MARK,
         _OUTBOX_DRAFT,
         _TIME,
+        _SHADOW,
     ),
     works={3: shelve_all},
 )

@@ -52,12 +52,17 @@ class Claims(Protocol):
     async def disposed(self, results: Sequence[Disposed]) -> None:
         """Record what the server said. ``failed`` is due again after a day, ``pending`` after a minute."""
 
+    async def shadowed(self, folder: Folder, shadow: bool) -> None:
+        """The folder is polled in shadow from now on, or not any more: what was settled before the end of that never
+        comes due."""
+
     async def come_due(
         self, folder: Folder, disposition: Disposition, *, beyond: datetime | None, until: datetime, limit: int
     ) -> tuple[int, datetime]:
         """Have this disposition of old settlements come due now: of those that were settled from ``beyond`` (aware;
         None: any time) to ``until``, ``limit`` at most. Of delivered messages alone that a queue has a receipt for,
-        that were had whole, have an identity, and were neither moved nor deleted before. A bounded number of
+        that were had whole, have an identity, were neither moved nor deleted before, and were not settled before the
+        folder's last time in shadow ended. A bounded number of
         settlements is looked at, oldest first: how many came due, and the instant to go on from."""
 
     async def repeats(self, mailbox: str, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:

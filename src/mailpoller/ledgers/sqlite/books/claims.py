@@ -107,6 +107,10 @@ class ClaimsBook(Book):
         now = self._now()
         await self._write(lambda c: messages.disposed(c, keyed, now))
 
+    async def shadowed(self, folder: Folder, shadow: bool) -> None:
+        known, now = await self._find(folder), self._now()
+        await self._write(lambda c: ageing.shadowed(c, known.id, shadow, now))
+
     async def come_due(
         self, folder: Folder, disposition: Disposition, *, beyond: datetime | None, until: datetime, limit: int
     ) -> tuple[int, datetime]:
