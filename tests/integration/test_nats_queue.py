@@ -21,13 +21,13 @@ import pytest
 from mailpoller.core.attributes import Attributes
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
-from mailpoller.core.errors import TransientError
+from mailpoller.core.errors import ConfigError, TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.nats import NatsQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery
-from servers import programs
+from servers import nats_keys, programs
 from servers.certificates import make_certificate
 from servers.children import die_with_parent
 from servers.nats import NatsServer, missing
@@ -410,12 +410,50 @@ async def test_tls_trusts_the_named_authority_alone(tmp_path: Path) -> None:
                     await sink.deliver(batch(3))
 
 
+async def test_a_user_of_an_operator_logs_in_with_a_file_of_credentials(tmp_path: Path) -> None:
+    lines, credentials = nats_keys.operated()
+    (kept := tmp_path / "nats.creds").write_text(credentials, "utf-8")
+    _, another = nats_keys.operated()
+    with NatsServer(lines) as server:
+        async with jetstream(server, user_credentials=str(kept)) as stream:
+            await stream.add_stream(name="MAIL", subjects=["mail.>"], discard="new")
+        async with queue(server, credentials=f"file:{kept}", durability="declared") as sink:
+            assert await receipts(sink, batch(2)) == 2
+        async with queue(server, credentials=another, timeout=timedelta(seconds=2)) as sink:
+            with pytest.raises(TransientError, match="it refuses us") as caught:
+                await sink.check()
+            assert nats_keys.SEED.search(f"{caught.value!r} {caught.value}") is None
+
+
+async def test_a_user_logs_in_with_an_nkey() -> None:
+    ours, theirs = nats_keys.key_pair(), nats_keys.key_pair()
+    users = f"{{ nkey: {nats_keys.public(ours)} }}, {{ user: root, password: root }}"
+    with NatsServer(f"authorization {{ users: [ {users} ] }}") as server:
+        async with jetstream(server, user="root", password="root") as stream:
+            await stream.add_stream(name="MAIL", subjects=["mail.>"], discard="new")
+        async with queue(server, nkey=nats_keys.seed(ours)) as sink:
+            assert await receipts(sink, batch(2)) == 2
+        async with queue(server, nkey=nats_keys.seed(theirs), timeout=timedelta(seconds=2)) as sink:
+            with pytest.raises(TransientError, match="it refuses us"):
+                await sink.check()
+
+
+@pytest.mark.parametrize("kept", ["", "hunter2", "-----BEGIN NATS USER JWT-----", "SU" + "A" * 55])
+@pytest.mark.parametrize("key", ["credentials", "nkey"])
+async def test_what_is_no_key_is_said_and_not_shown(server: NatsServer, key: str, kept: str) -> None:
+    async with queue(server, **{key: kept}) as sink:
+        with pytest.raises(ConfigError, match="holds no") as caught:
+            await sink.check()
+    assert not kept or kept not in str(caught.value)
+
+
 async def test_a_server_without_tls_never_hears_the_password(server: NatsServer) -> None:
     """Anybody in between can take the server's wish for TLS out of its greeting."""
     heard: list[bytes] = []
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         info = {"server_id": "x", "version": "2.10.0", "max_payload": 1 << 20, "auth_required": True, "headers": True}
+        info["nonce"] = "n" * 16
         writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
@@ -424,13 +462,17 @@ async def test_a_server_without_tls_never_hears_the_password(server: NatsServer)
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as between:
         port = between.sockets[0].getsockname()[1]
-        for login in ({"username": "mailpoller", "password": "hunter2"}, {"token": "hunter2"}, {}):
+        logins: list[dict[str, str]] = [{"username": "mailpoller", "password": "hunter2"}, {"token": "hunter2"}]
+        pair = nats_keys.key_pair()
+        logins += [{"credentials": nats_keys.credentials("hunter2", pair)}, {"nkey": nats_keys.seed(pair)}, {}]
+        for login in logins:
             async with queue(server, port=port, tls="tls", timeout=timedelta(seconds=2), **login) as sink:
                 with pytest.raises(
                     TransientError, match="offers no TLS" if login else "offers no TLS|lost|EOF|response"
                 ):
                     await sink.deliver(batch(1))
     assert b"hunter2" not in b"".join(heard)
+    assert b'"sig"' not in b"".join(heard)
 
 
 async def test_another_server_of_the_cluster_is_asked_where_one_is_away(server: NatsServer) -> None:

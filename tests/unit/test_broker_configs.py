@@ -40,6 +40,8 @@ def rabbitmq(**more: Any) -> RabbitmqQueueConfig:
         ({"stream": "a b"}, "stream"),
         ({"username": "us"}, "go together"),
         ({"token": "t", "username": "us", "password": "p"}, "exclude"),
+        ({"token": "t", "nkey": "s"}, "exclude"),
+        ({"credentials": "c", "nkey": "s"}, "exclude"),
         ({"monitoring": ["ftp://h"]}, "monitoring"),
         ({"monitoring": ["http://u:p@h:8222"]}, "monitoring"),
         ({"client_key": "/k"}, "client_certificate"),

@@ -22,6 +22,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from mailpoller.core.errors import TransientError
 from mailpoller.sinks.nats.config import NatsQueueSettings
+from mailpoller.sinks.nats.credentials import login_of
 from mailpoller.wire.dial import left_until
 from mailpoller.wire.names import resolve
 
@@ -157,10 +158,10 @@ class Connection:
             if not lost.done():
                 lost.set_result(None)
 
-        callbacks: dict[str, Any] = {"disconnected_cb": ended, "closed_cb": ended}
+        options = {**self._options(client, host), "disconnected_cb": ended, "closed_cb": ended}
         try:
             async with asyncio.timeout(left_until(deadline)):
-                await client.connect(f"nats://{address}:{config.port}", **self._options(client, host), **callbacks)
+                await client.connect(f"nats://{address}:{config.port}", **options)
                 self._require_tls(client)
                 await self._greet(client.jetstream(timeout=self._seconds))
         except (Error, OSError, TimeoutError) as error:
@@ -200,6 +201,7 @@ class Connection:
             found["tls_handshake_first"] = config.handshake_first
         if config.token is not None:
             found["token"] = guarded(config.token.reveal)
+        found |= login_of(config.credentials, config.nkey, lambda: self._require_tls(client))
         if config.password is not None and config.username is not None:
             username = config.username
             found |= {"user": guarded(lambda: username), "password": guarded(config.password.reveal)}

@@ -70,6 +70,10 @@ class NatsQueueSettings(SinkConfig):
     """``env:NAME``, ``file:/path`` or ``credential:name``."""
     token: Secret | None = None
     """Instead of user and password: the server's token."""
+    credentials: Secret | None = None
+    """Instead of these: a file of credentials, as ``nsc`` and Synadia write it: ``file:/etc/mailpoller/nats.creds``."""
+    nkey: Secret | None = None
+    """Instead of these: the seed of an nkey, ``SU…``."""
     stream: Annotated[str, AfterValidator(_stream)]
     """The stream. A message that the server would put into another one is refused by it."""
     subject: Annotated[str, AfterValidator(_subject)]
@@ -108,8 +112,8 @@ class NatsQueueSettings(SinkConfig):
     def _check(self) -> Self:
         if (self.username is None) != (self.password is None):
             raise ValueError("username and password go together")
-        if self.token is not None and self.password is not None:
-            raise ValueError("token and password exclude each other: there is one way to log in")
+        if sum(one is not None for one in (self.password, self.token, self.credentials, self.nkey)) > 1:
+            raise ValueError("password, token, credentials and nkey exclude each other: there is one way to log in")
         check_trust(self.policy)
         return self
 
