@@ -258,6 +258,13 @@ def test_file_in_a_text_is_an_attachment_and_can_be_cut_out(head: str) -> None:
     assert (cut_out(octets, first), cut_out(octets, second)) == (GIF, FILE)
 
 
+def test_what_fills_the_last_group_up_costs_no_line() -> None:
+    line = binascii.b2a_uu(FILE[:41] + b"x").decode()
+    body = body_of(f"begin 644 a.bin\r\n{chr(32 + 41)}{line[1:].rstrip()}\r\n`\r\nend\r\n".encode())
+    assert [(one.name, one.size) for one in body.attachments] == [("a.bin", 41)]
+    assert body.defects == ()
+
+
 def test_file_in_an_encoded_text_has_no_offsets() -> None:
     body = mixed(part("text/plain", f"hi\n{uuencoded(FILE, end=chr(10))}bye\n".encode()))
     assert body.text == "hi\nbye\n"

@@ -448,6 +448,26 @@ def test_explain_answers_many_files_with_an_object_a_line(config: Path, tmp_path
     assert "+ invoices" in people.out
 
 
+def test_explain_asks_rules_about_time_as_the_server_had_the_mail_and_prints_the_event(config: Path, tmp_path: Path):
+    settings = yaml.safe_load(config.read_text())
+    settings["rules"].append({"name": "night", "when": {"received": {"hours": "22:00-06:00"}}, "then": {"tags": ["n"]}})
+    settings["mailboxes"]["support"] |= {"rules": ["night"], "attachments": "digest"}
+    config.write_text(yaml.safe_dump(settings))
+    mail = tmp_path / "1.eml"
+    mail.write_text(
+        "Received: from a by b; Mon, 30 Nov 2026 22:20:00 +0000\nSubject: a\u009b\u202eb\n"
+        "Content-Type: text/x; name=a.exe\nContent-Disposition: attachment\n\nx\n"
+    )
+    base = ("explain", "--config", str(config), "--mailbox", "support", str(mail))
+    said = mailpoller(*base, "--event")
+    event = json.loads(said.out[said.out.index("{\n") :])
+    assert "+ night" in said.out and "of 1 attachments 1 are here alone" in said.out
+    assert event["data"]["received"] == "2026-11-30T22:20:00Z"
+    assert "\u009b" not in said.out and "\u202e" not in said.out
+    assert "- night" in mailpoller(*base, "--received", "2026-11-30T12:00+00:00").out
+    assert mailpoller(*base[:-1], "--since", "2h", "--event").code == 64
+
+
 def test_explain_asks_for_the_mailbox_where_there_are_several(config: Path) -> None:
     said = mailpoller("explain", "--config", str(config), os.devnull)
     assert said.code == 64

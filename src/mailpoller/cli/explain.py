@@ -26,11 +26,18 @@ def explain(
         typer.Option("--mailbox", "-m", help="Judge as this mailbox does; may be left out if there is only one."),
     ] = None,
     since: SinceOption = None,
+    received: Annotated[
+        str | None,
+        typer.Option(
+            "--received", metavar="WHEN", help="When the server had the message; else as its first Received field says."
+        ),
+    ] = None,
+    event: Annotated[bool, typer.Option("--event", help="Print the whole event below the judgement.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tell which rules match a message, and where it would go.
 
-    Nothing is fetched or delivered. With --json one object a line, in the order of the files.
+    Nothing is fetched or delivered. With --json one object a line, in the order of the files, the event among it.
 
     With --since WHEN and no files: what was decided about the mail of that time which is still in the quarantine, or in
     an SQLite queue that holds octets, and what the rules of this configuration would decide; of those for which that
@@ -39,17 +46,20 @@ def explain(
     \b
     Examples:
       mailpoller explain --mailbox support mail.eml
+      mailpoller explain --event --received 2026-11-30T22:15+01:00 mail.eml
       mailpoller explain --json maildir/cur/* | jq -r '[.mail, .verdict] | @tsv'
       mailpoller queue show support 1 --octets | mailpoller explain -
       mailpoller explain --since 7d --config /etc/mailpoller/new.yaml
 
     Exits with 66 if a file cannot be read; the others are explained.
     """
-    from mailpoller.cli.explaining import Explainer
+    from mailpoller.cli.explaining import Explainer, received_at
     from mailpoller.cli.service import known_mailbox, loaded
 
     if (since is None) == (not mails):
         refuse("name files that hold messages, or say --since WHEN, one of them")
+    if since is not None and (event or received is not None):
+        refuse("--event and --received are about files")
     if since is not None:
         _replay(config, mailbox, since, as_json=as_json)
         return
@@ -57,7 +67,9 @@ def explain(
         found = loaded(config)
         if mailbox is None and len(found.mailboxes) != 1:
             refuse("name one of the mailboxes with --mailbox: " + ", ".join(found.mailboxes))
-        explainer = Explainer(found, known_mailbox(found, mailbox or next(iter(found.mailboxes))), events=as_json)
+        name = known_mailbox(found, mailbox or next(iter(found.mailboxes)))
+        explainer = Explainer(found, name, events=as_json or event)
+        instant = instant_of(received)
         unreadable = False
         for number, mail in enumerate(mails or ()):
             try:
@@ -66,7 +78,7 @@ def explain(
                 complain(f"{mail}: {error.strerror}")
                 unreadable = True
                 continue
-            story = {"mail": str(mail), **explainer.explain(octets)}
+            story = {"mail": str(mail), **explainer.explain(octets, instant or received_at(octets))}
             if as_json:
                 typer.echo(json.dumps(story, ensure_ascii=False))
             else:
@@ -109,8 +121,13 @@ def _words(value: Any) -> str:
 
 def _show(story: dict[str, Any]) -> None:
     rules = story.pop("rules")
+    event = story.pop("event", None)
     print_fields(story)
     for rule in rules:
         typer.echo(
             one_line(f"  {'+' if rule['matched'] else '-'} {rule['rule']}{': ' + rule['why'] if rule['why'] else ''}")
         )
+    if event is not None:
+        told = json.dumps(event, ensure_ascii=False, indent=2)
+        # It is shown on a terminal, and what is in it came from a stranger.
+        typer.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in told))

@@ -12,10 +12,20 @@ from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
 from mailpoller.core.spool import Octets
 from mailpoller.core.verdict import Deliver, Discard, Quarantine
 from mailpoller.mail.contents.reader import read_contents
+from mailpoller.mail.date import parse_date
 from mailpoller.mail.event import EventRenderer
+from mailpoller.mail.header import read_header
 from mailpoller.mail.parser import parse
 
+_CONSIDERED = 1 << 20
 _SAID = ("spf", "dkim", "dmarc", "arc", "by")
+
+
+def received_at(octets: bytes) -> datetime | None:
+    """When the last server had the message, as its field Received says (RFC 5321 section 4.4), aware; None without."""
+    header = read_header(octets, 0, min(len(octets), _CONSIDERED), top=True)
+    noted = next((value for name, value in header.fields if name.lower() == "received"), "")
+    return parse_date(noted.rpartition(";")[2].strip()) if ";" in noted else None
 
 
 class Explainer:
@@ -59,6 +69,7 @@ class Explainer:
                 "topic": verdict.attributes.topic,
                 "priority": verdict.attributes.priority,
                 "tags": verdict.attributes.tags,
+                "held": verdict.held,
             }
         else:
             story["reason"] = verdict.reason

@@ -169,7 +169,8 @@ def _uuencode(octets: Block, start: int, end: int, defects: list[str]) -> Iterat
             if line.strip() in (b"end", b"`", b""):
                 inside = line.strip() != b"end"
                 continue
-            wanted = (((line[0] - 32) & 63) + 2) // 3 * 4 + 1
+            # What fills the last group of four up is nobody's: some encoders leave there what was in their buffer.
+            wanted = (((line[0] - 32) & 63) * 4 + 5) // 3
             try:
                 out.append(binascii.a2b_uu(line[:wanted]))
             except binascii.Error:
