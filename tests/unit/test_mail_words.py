@@ -69,12 +69,18 @@ def test_a_carriage_return_alone_begins_no_header_field():
 @pytest.mark.parametrize(
     "name",
     ["hex", "zip", "zlib", "bz2", "base64", "quopri", "uu", "rot13", "rot_13", "unicode_escape", "raw_unicode_escape",
-     "idna", "punycode", "undefined", "mbcs", "oem", "charmap", "aliases", "", "x" * 1000, "utf\x008\x00!", "..", "os"],
+     "idna", "punycode", "undefined", "mbcs", "oem", "charmap", "aliases", "", "x" * 1000, "utf\x008\x00!", "..", "os",
+     "000", "cp000", "windows-0000"],
 )  # fmt: skip
 def test_what_is_no_charset_is_refused(name):
     assert name == "utf\x008\x00!" or codec_for(name) is None
     text, _ = decode(b"4142\\x41", name)
     assert text == "4142\\x41"
+
+
+@given(st.lists(st.sampled_from(("0", "1", "28591", "cp", "x", "-", "iso", "8859", "٠", "²", "cs", "'")), max_size=9))
+def test_no_name_of_a_charset_raises(pieces):
+    codec_for("".join(pieces))
 
 
 def test_names_from_mail_never_reach_the_codec_registry():

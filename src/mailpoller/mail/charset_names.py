@@ -127,7 +127,7 @@ def _numbered(squashed: str) -> str | None:
     page = _CODE_PAGE.fullmatch(squashed)
     if page is None:
         return None
-    number = page[1].lstrip("0")
+    number = page[1].lstrip("0") or "0"
     if (found := _SQUASHED.get(f"cp{number}")) is not None:
         return found
     part = int(number) - 28590

@@ -180,7 +180,12 @@ class _Case:
         """Reports that are known by their subject or name, since their type is that of any file."""
         if found := self.having(("tls-report-domain", "tls-report-submitter")):
             return Classification("report", "tls-rpt", tuple(found))
-        if subjects.is_dmarc(self.subject) and not self.by_a_person:
+        attached = bool(self.type) and not self.type.startswith("text/plain")
+        if (
+            subjects.is_dmarc(self.subject)
+            and not self.by_a_person
+            and (attached or self.null or "report-id" in self.subject)
+        ):
             return Classification("report", "dmarc", ("subject-dmarc",))
         named = self.fields.get("content-disposition", "") + self.fields.get("content-type", "")
         if "!" in named and marks.AGGREGATE.search(named[:2000]):
@@ -343,8 +348,11 @@ class _Case:
 
     def _by_exchange_55(self) -> bool:
         """``Out of Office: …`` of a server that marks its answers by nothing else. It stands in the header of people's
-        mail, too: theirs is about a day, or to several."""
+        mail, too: theirs is about a day or about themselves, or to several."""
         message = self.message
+        about = set(re.findall(r"\w+", self.subject.partition(":")[2]))
+        if about <= set(re.findall(r"\w+", self.name)):
+            return False
         return (
             self.value("x-mailer").startswith(marks.EXCHANGE_55)
             and len(message.to) == 1
