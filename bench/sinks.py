@@ -10,6 +10,9 @@ queues
   sqlite    a bare connection of sqlite3, WAL with synchronous=FULL
   postgres  psycopg over one connection: INSERT ON CONFLICT DO NOTHING, executemany
   redis     redis-py over one connection: SET NX and XADD in a MULTI, appendfsync always
+  rabbitmq  aiormq over one channel: a persistent message with a confirmation, to a quorum queue
+  nats      nats-py over one connection: a publication with Nats-Msg-Id and its PubAck, sync_interval always
+  kafka     confluent-kafka, one idempotent producer with acks=all, at the cluster of librdkafka's tests (in memory)
 """
 
 from __future__ import annotations
@@ -37,11 +40,15 @@ from rig.table import percent, table
 from mailpoller.config.registry import load_plugin
 from mailpoller.core.component import Runtime
 from mailpoller.core.delivery import Delivery, Receipt
+from mailpoller.core.ports import OctetsPlace
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.postgres.schema import rights, schema
 from mailpoller.testing.deliveries import make_delivery
+from servers.kafka import KafkaCluster
+from servers.nats import NatsServer
 from servers.postgres import PostgresServer
+from servers.rabbitmq import RabbitServer
 from servers.redis import RedisServer
 
 Take = Callable[[Sequence[Delivery]], Awaitable[object]]
@@ -49,11 +56,15 @@ BATCHES = (1, 50)
 OCTETS = b"Subject: x\r\n\r\n" + b"x" * 2000
 
 
+def plugin(kind: str, **block: Any) -> Any:
+    """The sink's block."""
+    return load_plugin("sinks", kind).model_validate({"type": kind, "raw": True, **block})
+
+
 @asynccontextmanager
 async def ours(kind: str, directory: Path, **block: Any) -> AsyncIterator[Take]:
     """The sink, whose every answer is a receipt."""
-    config = load_plugin("sinks", kind).model_validate({"type": kind, "raw": True, **block})
-    sink: Any = config.build("bench", Runtime(SystemClock(), Spool(directory / "spool"), directory))  # type: ignore[attr-defined]
+    sink: Any = plugin(kind, **block).build("bench", Runtime(SystemClock(), Spool(directory / "spool"), directory))
 
     async def take(batch: Sequence[Delivery]) -> None:
         if not all(isinstance(one, Receipt) and not one.repeated for one in await sink.deliver(batch)):
@@ -114,10 +125,62 @@ async def bare_redis(port: int) -> AsyncIterator[Take]:
         yield take
 
 
-async def rate(take: Take, size: int, seconds: float) -> float:
+@asynccontextmanager
+async def bare_rabbitmq(port: int) -> AsyncIterator[Take]:
+    import aiormq
+
+    connection = await aiormq.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
+    channel = await connection.channel(publisher_confirms=True)
+    await channel.queue_declare("bare", durable=True, arguments={"x-queue-type": "quorum"})
+
+    async def publish(one: Delivery) -> None:
+        properties = aiormq.spec.Basic.Properties(message_id=one.delivery_id, delivery_mode=2)
+        await channel.basic_publish(one.event.structured(), routing_key="bare", properties=properties, mandatory=True)
+
+    async def take(batch: Sequence[Delivery]) -> None:
+        await asyncio.gather(*map(publish, batch))
+
+    yield take
+    await connection.close()
+
+
+@asynccontextmanager
+async def bare_nats(port: int) -> AsyncIterator[Take]:
+    import nats
+
+    client = await nats.connect(f"nats://127.0.0.1:{port}")
+    stream = client.jetstream()
+    await stream.add_stream(name="BARE", subjects=["bare.>"], discard="new")
+
+    async def publish(one: Delivery) -> None:
+        await stream.publish("bare.x", one.event.structured(), headers={"Nats-Msg-Id": one.delivery_id})
+
+    async def take(batch: Sequence[Delivery]) -> None:
+        await asyncio.gather(*map(publish, batch))
+
+    yield take
+    await client.close()
+
+
+@asynccontextmanager
+async def bare_kafka(servers: Sequence[str]) -> AsyncIterator[Take]:
+    import confluent_kafka
+
+    settings = {"bootstrap.servers": ",".join(servers), "acks": "all", "enable.idempotence": True, "linger.ms": 0}
+    producer = confluent_kafka.Producer({**settings, "log_level": 0})
+
+    def write(batch: Sequence[Delivery]) -> None:
+        for one in batch:
+            producer.produce("bare", one.event.structured(), one.delivery_id.encode())
+        producer.flush()
+
+    yield lambda batch: asyncio.to_thread(write, batch)
+
+
+async def rate(take: Take, size: int, seconds: float, place: OctetsPlace) -> float:
     """Messages a second; the messages are made before the clock runs."""
     batches = [
-        [make_delivery(0, OCTETS, mailbox=uuid4().hex) for _ in range(size)]
+        [make_delivery(0, OCTETS, mailbox=uuid4().hex, place=place) for _ in range(size)]
         for _ in range(int(seconds * 3000 / size) + 1)
     ]
     await take(batches.pop())
@@ -130,7 +193,7 @@ async def rate(take: Take, size: int, seconds: float) -> float:
     return count / (time.monotonic() - begun)
 
 
-async def compare(name: str, first: Any, second: Any, options: Any) -> list[list[Any]]:
+async def compare(name: str, first: Any, second: Any, options: Any, place: OctetsPlace = "beside") -> list[list[Any]]:
     rows: list[list[Any]] = []
     async with first as sink, second as bare:
         for size in BATCHES:
@@ -138,7 +201,7 @@ async def compare(name: str, first: Any, second: Any, options: Any) -> list[list
             for number in range(rounds(options)):
                 pair = ((sink, found[0]), (bare, found[1]))
                 for take, into in pair if number % 2 else reversed(pair):
-                    into.append(await rate(take, size, options.seconds))
+                    into.append(await rate(take, size, options.seconds, place))
             mine, limit = map(statistics.median, found)
             rows.append([name, size, mine, limit, percent(mine, limit)])
             say(f"{name} {size}: {mine:,.0f} of {limit:,.0f}")
@@ -159,7 +222,29 @@ async def measure(options: Any) -> list[list[Any]]:
         with RedisServer() as redis:
             sink = ours("redis", here, **block, port=redis.port)
             rows += await compare("redis", sink, bare_redis(redis.port), options)
-        return rows
+        return rows + await measure_brokers(options, here)
+
+
+async def measure_brokers(options: Any, here: Path) -> list[list[Any]]:
+    block = {"host": "127.0.0.1", "tls": "none"}
+    rows: list[list[Any]] = []
+    with RabbitServer() as rabbit:
+        login = {"port": rabbit.port, "username": "guest", "password": "guest", "queue": "bench"}
+        preparation = plugin("rabbitmq", **block, **login).preparation("bench")
+        await asyncio.to_thread(preparation.make)
+        sink = ours("rabbitmq", here, **block, **login)
+        rows += await compare("rabbitmq", sink, bare_rabbitmq(rabbit.port), options, "inside")
+    with NatsServer() as nats:
+        where = {"port": nats.port, "stream": "BENCH", "subject": "bench.x", "monitoring": [nats.page]}
+        preparation = plugin("nats", **block, **where).preparation("bench")
+        await asyncio.to_thread(preparation.make)
+        rows += await compare("nats", ours("nats", here, **block, **where), bare_nats(nats.port), options, "inside")
+    with KafkaCluster() as kafka:
+        kafka.make("bench")
+        kafka.make("bare")
+        sink = ours("kafka", here, servers=kafka.servers, tls="none", topic="bench", durability="declared")
+        rows += await compare("kafka", sink, bare_kafka(kafka.servers), options, "inside")
+    return rows
 
 
 def main() -> None:

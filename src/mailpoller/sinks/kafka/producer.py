@@ -137,7 +137,7 @@ class KafkaProducer:
             "message.timeout.ms": int(self.seconds * 1000),
             "message.max.bytes": min(1_000_000_000, config.max_size + 65_536),
             "queue.buffering.max.kbytes": max(_QUEUED, 2 * config.max_size >> 10),
-            "linger.ms": 2,
+            "linger.ms": 0,  # a batch is handed over whole: nothing that comes later is worth waiting for
             "socket.timeout.ms": int(self.seconds * 1000),
             "security.protocol": self._protocol(),
             "error_cb": self._heard,
