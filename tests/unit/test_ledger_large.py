@@ -32,6 +32,7 @@ from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
 from mailpoller.ledgers.sqlite.values import mid_octets, mid_text
 from mailpoller.storage.sqlite import file
+from mailpoller.testing.ledger.ground import RENUMBERED
 from mailpoller.testing.ledger_suite import ACCOUNT, INBOX, SuiteClock, claims, outcome, refs
 from mailpoller.testing.memory_ledger import MemoryLedger
 
@@ -497,3 +498,26 @@ async def test_the_millionth_copy_costs_no_more_than_the_thousandth_and_names_th
             zip(fingerprints, expected, strict=True)
         )
     assert asked[1] < 1.2 * asked[0], asked
+
+
+async def test_a_crowd_of_equal_octets_is_told_in_pieces_and_none_that_is_stood_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alike, "FREE", 100)
+    path = tmp_path / "crowd.db"
+    same, *_ = await ledger_of_copies(path, 1000)
+    ledger = await SqliteLedger.open(path, SuiteClock())
+    await ledger.open_folder(RENUMBERED, ACCOUNT)
+    before: set[str] = set()
+    taken = claims(await ledger.claim(refs(RENUMBERED, *range(1, 251))))
+    for _ in range(3):
+        found = (await ledger.former(RENUMBERED, [same, same]))[same]
+        assert len(found) == 100
+        assert before.isdisjoint(found)
+        before.update(found[:50])
+        standing = [
+            replace(outcome(taken.pop(), octets=b"same"), kind="repeated", receipts={}, repeat_of=mid)
+            for mid in found[:50]
+        ]
+        await ledger.settle(standing)
+    await ledger.close()
