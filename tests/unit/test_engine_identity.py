@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -646,6 +647,61 @@ async def test_one_message_that_is_gone_at_two_looks_is_claimed_anew_when_it_is_
     rig.later(minutes=2)
     assert await rig.watcher.drain()
     assert rig.subjects() == expected
+
+
+async def test_a_store_that_is_away_is_noticed_though_more_mail_waits_than_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, log: list[Any]
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.absence.LOOKED_FOR", 5)
+    rig = Rig(rules=[Routes("filed", "archive")])
+    rig.fill(30)
+    rig.fill(1, "filed")
+    down(rig)
+    down(rig, "archive")
+    await rig.watcher.drain()
+    away, rig.mailbox.folders["INBOX"].mails = rig.mailbox.folders["INBOX"].mails, {}
+    up(rig, "archive")
+    for _ in range(3):
+        rig.later(hours=1)
+        await rig.watcher.drain()
+    assert events(log, "mail.absent")
+    assert (await rig.counts())["deferred"] == 31, "none counts as gone"
+    rig.mailbox.folders["INBOX"].mails = away
+    rig.later(hours=1)
+    await rig.watcher.drain()
+    assert rig.subjects("archive") == Counter(["filed 0"])
+
+
+async def test_what_ended_as_gone_long_ago_is_asked_for_though_much_has_gone_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.numbering.LOOKED_FOR", 2)
+    rig = Rig()
+    old, new = rig.fill(3, "old"), rig.fill(7, "new", start=3)
+    down(rig)
+    await rig.watcher.drain()
+    up(rig)
+    mails = rig.mailbox.folders["INBOX"].mails
+    away = {uid: mails.pop(uid) for uid in ("1", "2", "3")}
+    await rig.watcher.drain()
+    rig.later(days=9)
+    assert await rig.watcher.drain()
+    assert rig.subjects() == new
+    rig.fill(5, "deleted by a person")
+    down(rig)
+    await rig.watcher.drain()
+    up(rig)
+    for uid in [uid for uid in mails if int(uid) > 10]:
+        del mails[uid]
+    for _ in range(2):
+        await rig.watcher.drain()
+        rig.later(days=9)
+    assert (await rig.counts())["deferred"] == 0
+    mails.update(away)
+    for _ in range(20):  # where it begins is left to chance, and a round takes four
+        rig.later(minutes=11)
+        await rig.watcher.drain()
+    assert rig.subjects() == old + new
 
 
 async def test_what_some_of_its_queues_hold_and_is_gone_reaches_the_others_when_it_is_back() -> None:

@@ -57,7 +57,9 @@ class Absences:
             folder, [ref for ref, found in zip(others, seen, strict=True) if found is not None], absent
         )
         missed += sum(claim.absent_at is None for claim in claims)
-        many = missed >= 2 and 2 * missed > total
+        # Where more wait than are looked for, these stand for all.
+        shown = len(others) - len(absent)
+        many = missed >= 2 and (2 * missed > total or (len(others) == LOOKED_FOR and missed > shown))
         if many and not accepted:
             detail = (
                 f"{missed} of {total} messages that wait in {folder.name} are not there; none of them counts as gone"

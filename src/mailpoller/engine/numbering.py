@@ -3,6 +3,7 @@ the question."""
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -27,12 +28,15 @@ HEAD = 64_000
 HEADS_AT_ONCE = 20
 LEFT_OUT_MARGIN = timedelta(hours=1)
 """A server's clock is not ours: what came so long before the first look may still be later mail."""
+_FAR = 1 << 40
 LOOKED_FOR = 500
 """Messages that are looked for at once."""
 APART = timedelta(minutes=1)
 """Two looks that conclude something are at least so far apart, and a poll."""
 ASKED_AGAIN = timedelta(days=1)
 """What ended as gone is asked for so often, and at every new session."""
+ASKED_ON = timedelta(minutes=10)
+"""Where that is too much to be asked for at once, more of it is asked for so long after the last."""
 BEHIND_FOR = timedelta(days=1)
 """No replica lags for so long."""
 ASKED_AGAIN_ALONE = timedelta(hours=1)
@@ -48,7 +52,9 @@ class Numbering:
         self._records = records
         self._clock = clock
         self._asked: dict[str, tuple[Session, datetime]] = {}
-        """Folder -> in which session, and when, what is gone was asked for last."""
+        """Folder -> in which session what is gone was asked for last, and when it is asked for again."""
+        self._turn = secrets.randbelow(_FAR)
+        """Whose turn it is of what is gone; a process that polls but once does not begin where the last one did."""
         self.doubted: set[str] = set()
         """Folders that show names which we should know and do not, and want a further look."""
         self._unanswered: dict[Folder, tuple[bool, list[Question]]] = {}
@@ -178,17 +184,24 @@ class Numbering:
 
     async def _ask_for_the_lost(self, session: Session, folder: Folder) -> None:
         """What ended as gone may be back: then it is claimed anew."""
-        asked_in, asked_at = self._asked.get(folder.name, (None, self._clock.now()))
-        if asked_in is session and timedelta(0) <= self._clock.now() - asked_at < ASKED_AGAIN:
+        now = self._clock.now()
+        asked_in, again_at = self._asked.get(folder.name, (None, now))
+        if asked_in is session and timedelta(0) < again_at - now <= ASKED_AGAIN:
             return
-        lost = await self._records.backlog.lost(folder, limit=2 * LOOKED_FOR)
+        latest = await self._records.backlog.lost(folder, limit=LOOKED_FOR)
+        there = {ref.uid for ref in latest}
+        many = len(latest) == LOOKED_FOR
+        # However many there are, each has its turn.
+        others = await self._records.backlog.lost(folder, limit=LOOKED_FOR, turn=self._turn) if many else ()
+        self._turn += LOOKED_FOR
+        lost = [*latest, *(ref for ref in others if ref.uid not in there)]
         found: list[MessageRef] = []
         for begin in range(0, len(lost), LOOKED_FOR):
             seen = await session.look(lost[begin : begin + LOOKED_FOR])
             found += [ref for ref in seen if ref is not None]
         if found and (revived := await self._records.backlog.revive(found)):
             log.warning("folder.reappeared", mailbox=self._mailbox, folder=folder.name, messages=revived)
-        self._asked[folder.name] = (session, self._clock.now())
+        self._asked[folder.name] = session, now + (ASKED_ON if many else ASKED_AGAIN)
 
 
 def _question(sight: Sight) -> Question:

@@ -312,14 +312,20 @@ def unsettled(connection: Connection, known: Known, limit: int) -> list[Named]:
     return list(rows)
 
 
-def lost(connection: Connection, known: Known, limit: int) -> list[Named]:
+def lost(connection: Connection, known: Known, limit: int, turn: int) -> list[Named]:
+    if turn:
+        (count,) = connection.execute(f"SELECT count(*) {_LOST}", (known.id,)).fetchone()
+        turn %= count or 1
     rows = connection.execute(
-        "SELECT uid, listed, received FROM message INDEXED BY message_lost WHERE folder = ? "
-        "AND (outcome = 'gone' AND (receipts IS NULL OR reason = '') OR outcome = 'doubtful') ORDER BY settled_at "
-        "DESC LIMIT ?",
-        (known.id, limit),
+        f"SELECT uid, listed, received {_LOST} ORDER BY settled_at DESC LIMIT ? OFFSET ?", (known.id, limit, turn)
     )
     return list(rows)
+
+
+_LOST = """
+FROM message INDEXED BY message_lost
+WHERE folder = ? AND (outcome = 'gone' AND (receipts IS NULL OR reason = '') OR outcome = 'doubtful')
+"""
 
 
 def revive(connection: Connection, known: Known, refs: Sequence[MessageRef], now: int) -> int:

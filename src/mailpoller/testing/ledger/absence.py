@@ -72,6 +72,19 @@ class AbsencePromises(LedgerGround):
         assert [claim.mid for claim in again] == [one.mid, three.mid]
         await ledger.close()
 
+    async def test_whoever_ended_as_gone_has_his_turn_however_many_there_are(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        await ledger.open_folder(INBOX, ACCOUNT)
+        assert await ledger.lost(INBOX, limit=2, turn=7) == []
+        for claim in claims(await ledger.claim([told(number) for number in range(1, 6)])):
+            await ledger.settle([replace(outcome(claim, disposition=LEAVE), kind="gone", receipts={})])
+            clock.move(timedelta(seconds=1))
+        asked = [[ref.uid for ref in await ledger.lost(INBOX, limit=2, turn=turn)] for turn in (0, 2, 4, 6, 8)]
+        assert asked == [["5", "4"], ["3", "2"], ["1"], ["4", "3"], ["2", "1"]]
+        await ledger.close()
+
     async def test_doubts_about_octets_are_counted_apart_from_attempts(self, tmp_path: Path, clock: SuiteClock) -> None:
         ledger = await self.open(tmp_path, clock)
         await ledger.open_folder(INBOX, ACCOUNT)

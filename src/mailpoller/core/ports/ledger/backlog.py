@@ -34,9 +34,9 @@ class Backlog(Protocol):
         """Keep which messages a look showed, and which it missed (the first such look counts).
         How many of the folder's unsettled messages are absent now, and how many there are."""
 
-    async def lost(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
+    async def lost(self, folder: Folder, *, limit: int, turn: int = 0) -> Sequence[MessageRef]:
         """At most ``limit`` refs of messages that ended as ``gone`` before all of their queues had them, or as
-        ``doubtful``, the latest first."""
+        ``doubtful``, the latest first; from the one on whose ``turn`` it is, counted round and round."""
 
     async def revive(self, refs: Sequence[MessageRef]) -> int:
         """These are there: messages that had ended as ``gone`` are due, and those that had ended as ``doubtful`` and

@@ -22,9 +22,9 @@ class BacklogBook(Book):
         known = await self._find(folder)
         return refs_of(folder, await self._read(lambda c: bearers.unsettled(c, known, limit)))
 
-    async def lost(self, folder: Folder, *, limit: int) -> Sequence[MessageRef]:
+    async def lost(self, folder: Folder, *, limit: int, turn: int = 0) -> Sequence[MessageRef]:
         known = await self._find(folder)
-        return refs_of(folder, await self._read(lambda c: bearers.lost(c, known, limit)))
+        return refs_of(folder, await self._read(lambda c: bearers.lost(c, known, limit, turn)))
 
     async def revive(self, refs: Sequence[MessageRef]) -> int:
         if not refs:
