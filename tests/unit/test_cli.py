@@ -25,7 +25,7 @@ import yaml
 from mailpoller.cli import exits
 from mailpoller.cli.exits import complain
 from mailpoller.cli.output import one_line, print_json
-from mailpoller.cli.program import program
+from mailpoller.cli.program import program, program_for
 from mailpoller.cli.reference import reference
 from mailpoller.cli.terminal import GATHERED, Lines, Terminal, Unfailing
 from mailpoller.config import load
@@ -84,7 +84,7 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
     def run(words: list[str]) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["mailpoller", *words])
-        code = exits.exit_code(program)
+        code = exits.exit_code(program_for(words))
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -190,6 +190,29 @@ def test_help_of_every_verb_says_what_it_does_within_the_terminal_s_width(here: 
     assert sorted(known) == sorted(VERBS)
     _, overview = here(["--help"])
     assert "..." not in overview.split("Commands:")[1], "a verb's first sentence is cut short in the overview"
+
+
+def shape(command: Any) -> tuple[Any, ...]:
+    """What a verb takes, with all that it holds."""
+    taken = [(one.name, one.opts, one.required, one.default) for one in command.params]
+    return command.name, command.help, taken, [shape(one) for one in getattr(command, "commands", {}).values()]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_is_the_same_alone_as_among_all_of_them(verb: str) -> None:
+    from typer.main import get_command
+
+    name, *rest = verb.split()
+    alone: Any = get_command(program_for([name, *rest]))
+    among: Any = get_command(program)
+    assert list(alone.commands) == [name], "the others were made too"
+    assert shape(alone.commands[name]) == shape(among.commands[name])
+    assert shape(alone)[:3] == shape(among)[:3]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["runn"], ["--version", "run"]])
+def test_what_begins_with_no_verb_is_told_of_all_of_them(arguments: list[str]) -> None:
+    assert program_for(arguments) is program
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -14,9 +14,9 @@ def main() -> None:
     # 35 ms still. Whoever runs for long sets another bound (``run``).
     gc.set_threshold(1_000_000, 20, 20)
     from mailpoller.cli.exits import exit_code
-    from mailpoller.cli.program import program
+    from mailpoller.cli.program import program_for
 
-    code = exit_code(program)
+    code = exit_code(program_for(sys.argv[1:]))
     # What is left is the interpreter's end: an interruption now would make a death by signal of a proper exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

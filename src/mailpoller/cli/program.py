@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from copy import copy
 from typing import Annotated
 
 import typer
@@ -108,3 +110,19 @@ program.command("backfill")(backfill.backfill)
 program.command("forget")(operate.forget)
 program.command("erase")(erase.erase)
 program.command("demo")(demo.demo)
+
+
+def program_for(arguments: Sequence[str]) -> typer.Typer:
+    """The program, as far as these arguments ask for it: with the verb alone that they begin with.
+
+    Of each verb that it has, typer makes all parameters before it looks which one is meant: a twelfth of a start.
+    Arguments that begin with no verb get all of them, for help and for what is misspelt.
+    """
+    verb = arguments[0] if arguments else None
+    commands = [one for one in program.registered_commands if one.name == verb]
+    groups = [one for one in program.registered_groups if one.name == verb]
+    if not (commands or groups):
+        return program
+    alone = copy(program)
+    alone.registered_commands, alone.registered_groups = commands, groups
+    return alone
