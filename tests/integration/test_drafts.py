@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,15 @@ async def test_that_a_draft_is_missing_is_not_believed_on_one_look(site: Site) -
     await site.clock.sleep(61)
     (said,) = (await site.attempt()).values()
     assert said.state == "accepted" and "gone" in said.words
+    assert len(site.sent) == 1
+
+
+async def test_a_draft_that_was_missed_by_a_clock_that_was_ahead_is_not_missing_for_ever(site: Site) -> None:
+    site.server.keeps_sent = False
+    await site.attempt()
+    assert site.kept is not None
+    site.kept = replace(site.kept, missed_at=site.clock.now() + timedelta(days=365))
+    assert (await site.until_done()).state == "accepted"
     assert len(site.sent) == 1
 
 

@@ -80,6 +80,16 @@ async def test_what_is_malformed_is_answered_with_the_reason_and_stops_nothing(t
     assert "outbox.max_mail" in rows[4][2]
 
 
+@pytest.mark.parametrize("token", ["CAST(x'ff00' AS TEXT)", "x'ff'", "7", "'" + "x" * 300 + "'"])
+async def test_a_token_that_a_program_wrote_itself_stops_nothing(table: Table, token: str) -> None:
+    table.insert(ENTRY, ENTRY)
+    with sqlite3.connect(table.file, timeout=5) as database:
+        database.execute(f"UPDATE entry SET token = {token} WHERE id = 1")
+    await table.step()
+    assert [state for state, _, _ in table.rows()][1] == "accepted"
+    assert "new" not in [state for state, _, _ in table.rows()]
+
+
 async def test_what_an_entry_claims_widens_nothing(table: Table) -> None:
     table.insert({**ENTRY, "identity": "sales"}, {**ENTRY, "department": "sales"}, {**ENTRY, "mailbox": "deals"})
     await table.step()

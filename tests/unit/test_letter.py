@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from mailpoller.core.errors import EntryRefused
+from mailpoller.core.errors import EntryRefused, MessageRejected
+from mailpoller.core.ports import Mail
 from mailpoller.core.sender import Sender
+from mailpoller.mail.addressed import addressed
 from mailpoller.mail.compose import data_domain
 from mailpoller.mail.letter import letter_of
 from mailpoller.mail.letter_form import REFERENCES, letter_octets
@@ -215,6 +217,21 @@ def test_a_whole_mail_keeps_its_body_and_gets_our_sender() -> None:
 def test_a_whole_mail_that_is_none_is_refused(octets: bytes) -> None:
     with pytest.raises(EntryRefused):
         given_mail(octets)
+
+
+@pytest.mark.parametrize("to", ["To :ada@x.example", "To\t: a <ada@x.example>", "CC : Ada <@a,@b:ada@x.example>"])
+def test_a_service_that_goes_by_the_header_never_sends_to_somebody_else(to: str) -> None:
+    given = given_mail(f"{to}\nSubject: x\n\nbody\n".encode())
+    octets = given.octets(SENDER, message_id="<m@x>", at=AT)
+    with pytest.raises(MessageRejected):
+        addressed(Mail("support@x.example", ("diverted@x.example",), octets, ""))
+
+
+@pytest.mark.parametrize("to", ["ada@bücher.example", "Ada <ada@BÜCHER.example>", "jürgen@x.example", "Ü <u@x.ex>"])
+def test_a_service_that_goes_by_the_header_takes_whom_it_names_in_any_script(to: str) -> None:
+    given = given_mail(f"To: {to}\nSubject: x\n\nbody\n".encode())
+    octets = given.octets(SENDER, message_id="<m@x>", at=AT)
+    assert addressed(Mail("support@x.example", given.letter.recipients, octets, "")) == octets
 
 
 @pytest.mark.parametrize(

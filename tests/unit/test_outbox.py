@@ -19,6 +19,7 @@ from mailpoller.core.delivery import LEAVE, Outcome
 from mailpoller.core.errors import CredentialsRefused, EntryRefused, LedgerUnavailable, MailpollerError, TransientError
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.core.ports import Mail, OutboxMail, Said
+from mailpoller.core.ports.ledger.outbox import OUTBOX_WAITS_AT_MOST
 from mailpoller.core.reply_charset import PRESETS
 from mailpoller.core.sender import Sender
 from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
@@ -725,3 +726,7 @@ async def test_a_mail_that_the_relay_takes_for_its_own_trouble_does_not_stop_the
             await site.done(answer["id"])
         assert site.postman.hindered() == []
     assert await site.states(first["id"]) == ["deferred"]
+
+
+def test_no_mail_is_put_off_for_so_long_that_a_clock_is_doubted_for_it() -> None:
+    assert waiting_time(1000) < OUTBOX_WAITS_AT_MOST

@@ -128,7 +128,7 @@ class SqliteIntake:
 
 def _waiting(connection: Connection, limit: int, largest: int, but: Collection[int] = ()) -> list[WaitingEntry]:
     rows = connection.execute(
-        "SELECT id, coalesce(token, 'entry-' || id), "
+        "SELECT id, CAST(coalesce(token, 'entry-' || id) AS BLOB), "
         "iif(typeof(body) IN ('text', 'blob'), length(CAST(body AS BLOB)), 0) FROM entry "
         "WHERE state = 'new' AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
         (json.dumps(sorted(but)), limit),
@@ -142,5 +142,6 @@ def _waiting(connection: Connection, limit: int, largest: int, but: Collection[i
                 break
             room -= size
             (octets,) = connection.execute("SELECT CAST(body AS BLOB) FROM entry WHERE id = ?", (number,)).fetchone()
-        found.append(WaitingEntry(number, token, octets, size))
+        key = bytes(token).decode("utf-8", "backslashreplace")  # a program may have written its own
+        found.append(WaitingEntry(number, key, octets, size))
     return found

@@ -8,6 +8,9 @@ from email.utils import getaddresses
 
 from mailpoller.core.errors import MessageRejected
 from mailpoller.core.ports import Mail
+from mailpoller.mail.compose import ascii_address
+
+_FIELDS = ("to", "cc", "bcc")
 
 
 def addressed(mail: Mail) -> bytes:
@@ -16,9 +19,14 @@ def addressed(mail: Mail) -> bytes:
     """
     end = mail.octets.find(b"\r\n\r\n")
     header = BytesHeaderParser(policy=compat32).parsebytes(mail.octets if end < 0 else mail.octets[: end + 4])
-    fields = [str(one) for name in ("To", "Cc", "Bcc") for one in header.get_all(name, [])]
-    named = {address.lower() for _, address in getaddresses(fields) if address}
-    wanted = {address.lower(): address for address in mail.recipients}
+    fields = [_text(value) for name, value in header.raw_items() if name.strip().lower() in _FIELDS]
+    named: set[str] = set()
+    for field in fields:
+        found = {_plain(address) for _, address in getaddresses([field]) if address}
+        if "@" in field and not found:  # whom a service sees there is not known
+            raise MessageRejected("the mail's header names recipients in a way that cannot be read")
+        named |= found
+    wanted = {_plain(address): address for address in mail.recipients}
     if named - wanted.keys():
         raise MessageRejected(
             "the mail's header names recipients whom it is not for, and the service would send it to them"
@@ -27,6 +35,16 @@ def addressed(mail: Mail) -> bytes:
     if any(not _fit(address) for address in hidden):
         raise MessageRejected("a recipient cannot be written into a header")
     return b"Bcc: " + ",\r\n ".join(hidden).encode("utf-8") + b"\r\n" + mail.octets if hidden else mail.octets
+
+
+def _text(value: str) -> str:
+    """A field's value as it is read at the library: octets above 127 are UTF-8 (RFC 6532)."""
+    return value.encode("ascii", "surrogateescape").decode("utf-8", "replace")
+
+
+def _plain(address: str) -> str:
+    """As it is compared: recipients have their domain in A-labels, a header may have it as it is written."""
+    return ascii_address(address).lower()
 
 
 def _fit(address: str) -> bool:

@@ -75,10 +75,12 @@ def _fields(head: bytes) -> list[tuple[bytes, bytes]]:
         if one[:1] in (b" ", b"\t") and found:
             found[-1] = (found[-1][0], found[-1][1] + b"\r\n" + one)
             continue
-        name, colon, _ = one.partition(b":")
-        if not colon or not _NAME.fullmatch(name.rstrip()):
+        name, colon, value = one.partition(b":")
+        name = name.rstrip(b" \t")
+        if not colon or not _NAME.fullmatch(name):
             raise EntryRefused("the mail has a line in its header that is no field")
-        found.append((name.rstrip().lower(), one))
+        # Without blanks before the colon: who sees no field there would not see whom it names (RFC 5322 section 4.5).
+        found.append((name.lower(), name + b":" + value))
     if len(found) > _MOST_FIELDS:
         raise EntryRefused(f"the mail has more than {_MOST_FIELDS} fields in its header")
     return found

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 SECOND_LOOK = timedelta(minutes=1)
 """A draft that is missing is looked for once more after this long: a service may answer from a copy that lags."""
 
+_GONE = "its draft is gone: it may have been sent, and is looked for once more"
+
 Fate = Literal["waits", "sent", "missing"]
 
 
@@ -85,10 +87,11 @@ async def _went(drafts: Drafts, draft: Draft, keep: Keep, clock: Clock) -> str:
         if draft.missed_at is not None:
             await keep(replace(draft, missed_at=None))
         return ""
-    if draft.missed_at is None:
+    if draft.missed_at is None or draft.missed_at > now:  # by a clock that was ahead then
         await keep(replace(draft, missed_at=now))
-    if draft.missed_at is None or now - draft.missed_at < SECOND_LOOK:
-        raise TransientError("its draft is gone: it may have been sent, and is looked for once more")
+        raise TransientError(_GONE)
+    if now - draft.missed_at < SECOND_LOOK:
+        raise TransientError(_GONE)
     log.warning("draft.missing", message_id=draft.message_id, missed_at=draft.missed_at.isoformat(timespec="seconds"))
     return "sent by an earlier attempt: its draft is gone, and was looked for twice"
 

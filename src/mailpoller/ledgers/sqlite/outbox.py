@@ -17,8 +17,8 @@ from mailpoller.core.ports import (
     OutboxRecipient,
     RecipientState,
 )
-from mailpoller.core.ports.ledger.outbox import OutboxEventKind
-from mailpoller.ledgers.sqlite.values import clean, document, instant, instant_or_none, micros, undocument
+from mailpoller.core.ports.ledger.outbox import OUTBOX_WAITS_AT_MOST, OutboxEventKind
+from mailpoller.ledgers.sqlite.values import MICROSECOND, clean, document, instant, instant_or_none, micros, undocument
 
 _COLUMNS = (
     "number, id, intake, key, content, identity, mailbox, mid, message_id, sender, size, digest, accepted_at, "
@@ -57,9 +57,16 @@ def known(connection: Connection, intake: str, key: str) -> OutboxMail | None:
 
 
 def due(connection: Connection, identity: str, limit: int, now: int) -> list[OutboxMail]:
-    return _mails(
+    found = _mails(
         connection, "WHERE identity = ? AND due_at <= ? ORDER BY due_at, number LIMIT ?", (identity, now, limit)
     )
+    if len(found) < limit:  # in two steps, for either goes by the index
+        found += _mails(
+            connection,
+            "WHERE identity = ? AND due_at > ? ORDER BY due_at, number LIMIT ?",
+            (identity, now + OUTBOX_WAITS_AT_MOST // MICROSECOND, limit - len(found)),
+        )
+    return found
 
 
 def backlog(connection: Connection) -> dict[str, OutboxBacklog]:

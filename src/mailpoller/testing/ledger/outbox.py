@@ -18,6 +18,7 @@ from mailpoller.core.ports import (
     OutboxMark,
     RecipientState,
 )
+from mailpoller.core.ports.ledger.outbox import OUTBOX_WAITS_AT_MOST
 from mailpoller.testing.ledger.ground import (
     ACCOUNT,
     INBOX,
@@ -56,6 +57,19 @@ class OutboxPromises(LedgerGround):
         found = await ledger.outbox_mail("a1")
         assert found is not None
         assert [(one.state, one.words) for one in found.recipients] == [("accepted", "250 Ok"), ("refused", "550 no")]
+        await ledger.close()
+
+    async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_all_the_same(
+        self, tmp_path: Path, clock: SuiteClock
+    ) -> None:
+        ledger = await self.open(tmp_path, clock)
+        for name in ("a1", "b2", "c3"):
+            await ledger.outbox_accept(outbox_mail(name, clock))
+        said: dict[str, tuple[RecipientState, str]] = {"ada@x.example": ("deferred", "451 later")}
+        await ledger.outbox_answered("a1", said, clock.now() + timedelta(days=365))
+        await ledger.outbox_answered("b2", said, clock.now() + OUTBOX_WAITS_AT_MOST)
+        assert [one.id for one in await ledger.outbox_due("relay", limit=9)] == ["c3", "a1"]
+        assert [one.id for one in await ledger.outbox_due("relay", limit=1)] == ["c3"]
         await ledger.close()
 
     async def test_an_address_is_forgotten_in_mail_that_was_sent_and_kept_in_mail_that_is_to_be(

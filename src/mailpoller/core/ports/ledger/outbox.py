@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from mailpoller.core.ports.outgoing import Draft
@@ -16,6 +16,9 @@ came back."""
 
 OPEN: frozenset[RecipientState] = frozenset(("waiting", "deferred"))
 """The states in which a recipient is still to get the mail."""
+
+OUTBOX_WAITS_AT_MOST = timedelta(hours=3)
+"""No mail is put off for longer: one that seems to be was, by a clock that was ahead."""
 
 
 @record
@@ -112,7 +115,8 @@ class Outbox(Protocol):
         """The mail that was accepted under this key."""
 
     async def outbox_due(self, identity: str, *, limit: int) -> Sequence[OutboxMail]:
-        """What is due now, the longest due first."""
+        """What is due now, the longest due first; then what is put off for longer than
+        :data:`OUTBOX_WAITS_AT_MOST`."""
 
     async def outbox_backlog(self) -> Mapping[str, OutboxBacklog]:
         """identity -> what waits to be sent by it, of those that have something."""
