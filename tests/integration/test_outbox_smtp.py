@@ -155,6 +155,16 @@ async def test_a_relay_that_knows_no_reports_gets_the_mail_all_the_same(reports:
     assert (len(relay.received), relay.connections, relay.parameters) == (2, 1, [])
 
 
+async def test_a_recipient_is_not_refused_for_a_report_that_a_relay_misreads_for_him_alone() -> None:
+    async with Relay(reports="offered", reports_misread="bob@x.example") as relay:
+        mail = replace(letter("ada@x.example", "bob@x.example"), envelope_id="a1b2")
+        assert set((await said(relay.port, mail)).values()) == {"accepted"}
+        only = replace(letter("bob@x.example"), envelope_id="a1b3")
+        assert set((await said(relay.port, only)).values()) == {"accepted"}
+    assert [one.recipients for one in relay.received] == [("ada@x.example", "bob@x.example"), ("bob@x.example",)]
+    assert "ENVID=a1b3" in relay.parameters
+
+
 async def test_a_refused_sender_is_no_trouble_of_reports() -> None:
     async with Relay(reports="offered", refuse={"MAIL": "501 5.1.7 no such sender"}) as relay:
         with pytest.raises(TransientError, match="no such sender"):

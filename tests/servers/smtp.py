@@ -51,6 +51,8 @@ class Relay:
     announce_size: bool = True
     reports: Literal["", "offered", "claimed"] = ""
     """RFC 3461; or said to be offered, and not known."""
+    reports_misread: str = ""
+    """An address of which it does not understand ORCPT."""
     port: int = 0
     refuse: dict[str, str] = field(default_factory=dict)
 
@@ -150,6 +152,9 @@ class _Protocol(SMTP):
         await super().smtp_MAIL(self._without_reports(arg))
 
     async def smtp_RCPT(self, arg: str) -> None:
+        if (misread := self._relay.reports_misread) and misread in arg and "ORCPT" in arg:
+            await self.push("501 5.5.4 Invalid arguments")
+            return
         await super().smtp_RCPT(self._without_reports(arg))
 
     def _without_reports(self, arg: str) -> str:

@@ -68,7 +68,8 @@ async def _part(line: Line, mail: Mail) -> tuple[Answer, tuple[str, ...]]:
     options = _options(line, mail)
     line.between_mails = False
     entry = await enter(line, mail, options)
-    if entry.refusal is not None and entry.refusal.code in reports.MISREAD and any(map(reports.asks, options)):
+    misread = entry.at == "sender" and entry.refusal is not None and entry.refusal.code in reports.MISREAD
+    if misread and any(map(reports.asks, options)):
         # It offers reports (RFC 3461) and does not know their parameters: nobody's mail waits for that.
         await reset(line)
         if line.ready:
@@ -170,6 +171,8 @@ async def enter(line: Line, mail: Mail, options: Sequence[bytes] = ()) -> Entry:
     for number, recipient in enumerate(mail.recipients):
         more = reports.of_recipient(recipient, options)
         answer = await line.ask("RCPT", b"RCPT", b"TO:" + _path(recipient, encoding), *more)
+        if more and answer.code in reports.MISREAD:  # of this one alone, perhaps, and others are taken
+            answer = await line.ask("RCPT", b"RCPT", b"TO:" + _path(recipient, encoding))
         if _taken(line, "RCPT", answer):
             taken += 1
         elif taken and _too_many(answer):
