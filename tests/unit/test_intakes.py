@@ -31,8 +31,8 @@ from mailpoller.intakes.sqlite import SCHEMA, SqliteIntake, SqliteIntakeConfig
 class Table(Site):
     """A site with an intake ``shop`` that is a table."""
 
-    def __init__(self, path: Path, ledger: Any = None) -> None:
-        super().__init__(path, ledger)
+    def __init__(self, path: Path, ledger: Any = None, **bounds: Any) -> None:
+        super().__init__(path, ledger, **bounds)
         self.use(replace(SENDERS, intakes={**SENDERS.intakes, "shop": Intake("shop", ("root",), by_socket=False)}))
         self.file = path / "entries.db"
         self.source = SqliteIntake(self.file, self.clock, keep=timedelta(days=30))
@@ -88,6 +88,17 @@ async def test_a_token_that_a_program_wrote_itself_stops_nothing(table: Table, t
     await table.step()
     assert [state for state, _, _ in table.rows()][1] == "accepted"
     assert "new" not in [state for state, _, _ in table.rows()]
+
+
+async def test_a_mail_for_which_there_will_never_be_room_stops_nothing(tmp_path: Path) -> None:
+    table = Table(tmp_path, max_size=5000)
+    await table.step()
+    table.insert({**ENTRY, "text": "word " * 1500}, ENTRY)
+    await table.step()
+    rows = table.rows()
+    assert [state for state, _, _ in rows] == ["refused", "accepted"]
+    assert "outbox.max_size" in rows[0][2]
+    await table.source.close()
 
 
 async def test_what_an_entry_claims_widens_nothing(table: Table) -> None:

@@ -269,7 +269,7 @@ async def test_bounds_are_refused_with_a_reason_before_anything_is_kept(tmp_path
         await site.hand_in({**ENTRY, "to": []})
     first = await site.hand_in()
     with pytest.raises(TransientError, match="full"):
-        await site.hand_in({**ENTRY, "text": "x" * 600})
+        await site.hand_in({**ENTRY, "text": "x" * 500})
     assert site.kept == 1
     async with site.running():
         await site.done(first["id"])

@@ -244,6 +244,10 @@ class Acceptance:
     def _require_room(self, identity: Identity, size: int) -> None:
         if size > identity.max_size:
             raise EntryRefused(f"{size} octets are more than the outgoing takes (max_size), {identity.max_size}")
+        if size > self._bounds.max_size:  # there will never be room, and what comes after it would wait for that
+            raise EntryRefused(
+                f"{size} octets are more than the outbox holds (outbox.max_size), {self._bounds.max_size}"
+            )
         if self._room.octets + size > self._bounds.max_size:
             raise TransientError(f"the outbox is full: {self._room.octets} octets wait already (outbox.max_size)")
 
