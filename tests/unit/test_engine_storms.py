@@ -59,7 +59,7 @@ CLIMATES = {
         traits=TRAITS,
     ),
 }
-HISTORIES = {"everything": 50, "copies": 16, "machines": 14, "maildrops": 14, "deaths": 20}
+HISTORIES = {"everything": 50, "copies": 16, "machines": 14, "maildrops": 15, "deaths": 20}
 FEWER = 24
 """Histories that are lived through of each climate; a history's seed is its number."""
 

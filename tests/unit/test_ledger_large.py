@@ -12,7 +12,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -23,10 +25,11 @@ import pytest
 
 from mailpoller.app import assemble
 from mailpoller.config import load
-from mailpoller.core.delivery import LEAVE, Disposition
+from mailpoller.core.delivery import LEAVE, Disposition, Outcome
 from mailpoller.core.identity import mint_mid
-from mailpoller.core.message import Claim, MessageRef, Position
+from mailpoller.core.message import Claim, MessageRef, Position, Survey
 from mailpoller.engine.notify import Notifier
+from mailpoller.engine.numbering import Numbering
 from mailpoller.ledgers.sqlite import SqliteLedger, alike, clues, pruning, threads
 from mailpoller.ledgers.sqlite.clues import MARK, of_mid, of_text
 from mailpoller.ledgers.sqlite.schema import SCHEMA
@@ -241,6 +244,56 @@ async def test_settling_costs_the_same_however_much_a_first_listing_showed(tmp_p
         return grown
 
     assert await written(50_000) <= await written(10) + 50_000
+
+
+class Maildrop(Sequence[MessageRef]):
+    """What a survey shows of a maildrop, each made when it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int | slice) -> MessageRef | list[MessageRef]:
+        if isinstance(index, slice):
+            return [self._ref(place) for place in range(*index.indices(self._count))]
+        return self._ref(index)
+
+    def __contains__(self, uid: object) -> bool:
+        return isinstance(uid, str) and int(uid) < self._count
+
+    def _ref(self, place: int) -> MessageRef:
+        return MessageRef(INBOX, f"{place:056}", 1000)
+
+
+@pytest.mark.parametrize("gone", [0, 20_000])
+async def test_a_survey_of_a_large_maildrop_is_compared_a_piece_at_a_time(tmp_path: Path, gone: int) -> None:
+    known, shown = Maildrop(40_000), Maildrop(40_000 - gone)
+    clock = SuiteClock()
+    ledger = await SqliteLedger.open(tmp_path / "ledger.db", clock)
+    state = await ledger.open_folder(INBOX, ACCOUNT)
+    for begin in range(0, len(known), 10_000):
+        taken = claims(await ledger.claim(known[begin : begin + 10_000]))
+        await ledger.settle([Outcome(claim=one, kind="skipped", disposition=LEAVE, receipts={}) for one in taken])
+    records = SimpleNamespace(folders=ledger, bearers=ledger, backlog=ledger)
+    numbering = Numbering("support", SimpleNamespace(poll_interval=timedelta(minutes=1)), records=records, clock=clock)
+    survey = Survey(shown, whole=True, names=shown)
+
+    async def surveyed(*_: object) -> Survey:
+        return survey
+
+    tracemalloc.start()
+    try:
+        _, reason = await numbering.verify(SimpleNamespace(survey=surveyed, look=None), state)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not reason
+    assert peak < 20_000_000, f"{peak / 1e6:.0f} MB"
+    census = await ledger.census(INBOX, known, known)
+    assert (census.left, census.vanished.total(), census.changed) == (40_000 - gone, 0, gone > 0)
+    await ledger.close()
 
 
 async def test_what_a_pruning_marks_is_no_more_than_what_is_old() -> None:

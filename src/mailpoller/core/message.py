@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NewType
@@ -76,6 +76,7 @@ class Survey:
     ``familiar``: names behind the position, the newest ones or more, with sizes and dates; those that the ledger
     knows must bear what they bore. ``strange``: names behind the position that the ledger should know; one that it
     does not know is a sign that the numbering was set back. ``whole``: ``familiar`` is all that the mailbox holds.
+    ``names``: the uids of ``familiar``, where a source can look one up in less than a set of them all would take.
     ``position``: what is to be kept instead of the position that was given, or None. ``behind``: the mailbox's
     numbering ends before the position, so it is a replica that lags, or was set back: look again at every poll.
     """
@@ -85,6 +86,11 @@ class Survey:
     whole: bool = False
     behind: bool = False
     position: Position | None = None
+    names: Container[str] | None = None
+
+    def shows(self) -> Container[str]:
+        """The uids of ``familiar``."""
+        return {ref.uid for ref in self.familiar} if self.names is None else self.names
 
 
 @record

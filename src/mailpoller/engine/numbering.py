@@ -4,7 +4,6 @@ the question."""
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,6 +28,8 @@ HEADS_AT_ONCE = 20
 LEFT_OUT_MARGIN = timedelta(hours=1)
 """A server's clock is not ours: what came so long before the first look may still be later mail."""
 _FAR = 1 << 40
+RECOGNISED_AT_ONCE = 2000
+"""Names that the ledger is asked about at once."""
 LOOKED_FOR = 500
 """Messages that are looked for at once."""
 APART = timedelta(minutes=1)
@@ -85,9 +86,13 @@ class Numbering:
     async def _contradiction(self, session: Session, survey: Survey, state: FolderState) -> str:
         folder = state.folder
         if survey.whole:
-            census = await self._records.folders.census(folder, survey.familiar)
+            names = survey.shows()
+            census = await self._records.folders.census(folder, survey.familiar, names)
             if state.complete and (reason := _replaced(census)):
                 return reason
+            # Not before: a process that is killed in between would see nothing vanish.
+            if census.changed:
+                await self._records.folders.note_absent(folder, names)
         # A name that is given anew is another message's; where names are numbers that only grow, it tells of all of
         # them.
         whole, others = await self._others(session, folder, survey)
@@ -105,11 +110,10 @@ class Numbering:
         before the server was put back. A replica catches up: where the server stands behind for a day, they count.
         """
         patience = self._apart
-        sights = await self._records.bearers.recognise(survey.strange)
-        unknown = [sight for sight in sights if sight.state == "unknown"]
+        unknown = await self._sights(survey.strange, "unknown")
         if not unknown and survey.behind:
             patience = BEHIND_FOR
-            unknown = [one for one in await self._records.bearers.recognise(survey.familiar) if one.state == "unknown"]
+            unknown = await self._sights(survey.familiar, "unknown")
         self.doubted.discard(folder.name)
         if not unknown:
             if state.strange_at is not None and not survey.behind:
@@ -128,10 +132,9 @@ class Numbering:
         about still; and whether that was in a whole mailbox."""
         whole, earlier = self._unanswered.get(folder, (survey.whole, []))
         whole = survey.whole or (whole and not survey.familiar)
-        refs = [*survey.familiar, *await self._still_there(session, survey, earlier)]
-        questions = [
-            _question(sight) for sight in await self._records.bearers.recognise(refs) if sight.state == "question"
-        ]
+        still_there = await self._still_there(session, survey, earlier)
+        sights = [*await self._sights(survey.familiar, "question"), *await self._sights(still_there, "question")]
+        questions = [_question(sight) for sight in sights]
         self._unanswered = {one: kept for one, kept in self._unanswered.items() if one.name != folder.name}
         if not questions:
             return whole, []
@@ -147,11 +150,19 @@ class Numbering:
             await self._records.bearers.identified(same, [])
         return whole, other
 
+    async def _sights(self, refs: Sequence[MessageRef], state: str) -> list[Sight]:
+        """What the ledger sees in those of the names of which it says this; a maildrop may show a million."""
+        found: list[Sight] = []
+        for begin in range(0, len(refs), RECOGNISED_AT_ONCE):
+            seen = await self._records.bearers.recognise(refs[begin : begin + RECOGNISED_AT_ONCE])
+            found += [sight for sight in seen if sight.state == state]
+        return found
+
     async def _still_there(
         self, session: Session, survey: Survey, questions: Sequence[Question]
     ) -> Sequence[MessageRef]:
         """What the mailbox says now of names that are asked about, but for those that the survey shows."""
-        shown = {ref.uid for ref in survey.familiar} if questions else set()
+        shown = survey.shows() if questions else ()
         refs = [question.ref for question in questions if question.ref.uid not in shown]
         seen = await session.look(refs) if refs else []
         # A look that tells neither size nor date answers nothing.
@@ -211,11 +222,10 @@ def _question(sight: Sight) -> Question:
 def _replaced(census: Census) -> str:
     """Why a whole listing is another numbering: what was left there is gone, and as many, or such of the same sizes,
     stand in its place."""
-    vanished, strangers = len(census.vanished), len(census.strangers)
+    vanished, strangers = census.vanished.total(), census.strangers.total()
     if not vanished or not strangers:
         return ""
-    sizes = Counter(ref.size for ref in census.vanished if ref.size is not None)
-    alike = (sizes & Counter(ref.size for ref in census.strangers if ref.size is not None)).total()
+    alike = sum(many for size, many in (census.vanished & census.strangers).items() if size is not None)
     many = vanished >= 2 and 2 * vanished > census.left and 2 * strangers >= vanished
     if many or (alike and 2 * alike >= vanished):
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
@@ -167,12 +168,15 @@ class Census:
     """What a listing of a whole mailbox came to, beside what the last one did.
 
     ``left``: how many messages were left there and are known. ``vanished``: those of them that it lacks, for the
-    first time. ``strangers``: those that the ledger does not know.
+    first time, as size (None: not told) -> how many. ``strangers``: so those that the ledger does not know; not told
+    where nothing vanished. There may be a million. ``changed``: some are absent, or absent no more, which
+    ``note_absent`` is to record.
     """
 
     left: int
-    vanished: Sequence[MessageRef]
-    strangers: Sequence[MessageRef]
+    vanished: Counter[int | None]
+    strangers: Counter[int | None]
+    changed: bool = False
 
 
 @record

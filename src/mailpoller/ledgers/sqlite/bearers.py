@@ -8,8 +8,8 @@ from datetime import timedelta
 from sqlite3 import Connection
 
 from mailpoller.core.identity import mint_mid
-from mailpoller.core.message import Claim, Folder, MessageRef
-from mailpoller.core.ports import Census, Heirless, Sight
+from mailpoller.core.message import Claim, MessageRef
+from mailpoller.core.ports import Heirless, Sight
 from mailpoller.ledgers.sqlite import clues
 from mailpoller.ledgers.sqlite.folders import Known, earlier_epochs
 from mailpoller.ledgers.sqlite.values import (
@@ -243,52 +243,6 @@ WHERE folder = ?1 AND uid = ?2
 
 
 # --- absence ---------------------------------------------------------------------------------------------------------
-def census(
-    connection: Connection, known: Known, folder: Folder, refs: Sequence[MessageRef]
-) -> tuple[Census, list[str], list[str]]:
-    """What a listing of everything came to, the uids that are absent from now on, and those that are not any more.
-
-    Walks through the folder: for a reader's connection.
-    """
-    unknown = {ref.uid: ref for ref in refs}
-    left = 0
-    vanished: list[MessageRef] = []
-    absent: list[str] = []
-    back: list[str] = []
-    rows = connection.execute(
-        "SELECT uid, listed, absent_at, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = "
-        "0, state = 'settled' AND coalesce(json_extract(disposition, '$.delete'), 0) = 1 AND disposition_state = "
-        "'applied' FROM message WHERE folder = ? AND uid NOT LIKE ?",
-        (known.id, FORMER_NAMES),
-    )
-    for uid, listed, absent_at, stays, free in rows:
-        present = unknown.pop(uid, None) is not None
-        left += stays and absent_at is None
-        if present and absent_at is not None and not free:
-            back.append(uid)
-        elif not present and absent_at is None:
-            absent.append(uid)
-            if stays:
-                vanished.append(MessageRef(folder, uid, listed))
-    return Census(left, vanished, list(unknown.values())), absent, back
-
-
-def mark_absent(connection: Connection, known: Known, absent: Sequence[str], present: Sequence[str], now: int) -> None:
-    """The first look that missed a message counts; one that is there is absent no more."""
-    if absent:
-        connection.execute(
-            "UPDATE message SET absent_at = ?3 WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) "
-            "AND (absent_at IS NULL OR absent_at > ?3)",
-            (known.id, document(list(absent)), now),
-        )
-    if present:
-        connection.execute(
-            "UPDATE message SET absent_at = NULL WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) "
-            "AND absent_at IS NOT NULL",
-            (known.id, document(list(present))),
-        )
-
-
 def absences(connection: Connection, known: Known) -> tuple[int, int]:
     """How many of the unsettled messages are absent, and how many there are."""
     absent, total = connection.execute(

@@ -52,9 +52,10 @@ class Names(Sequence[bytes]):
         place, offset = divmod(index, _PIECE)
         if place == len(self._pieces):
             return self._begun[offset]
-        if self._open[0] != place:
-            self._open = place, self._pieces[place].split(b"\n")
-        return self._open[1][offset]
+        looked_into = self._open
+        if looked_into[0] != place:  # the ledger looks from a thread of its own
+            self._open = looked_into = place, self._pieces[place].split(b"\n")
+        return looked_into[1][offset]
 
     def __iter__(self) -> Iterator[bytes]:
         return chain(chain.from_iterable(piece.split(b"\n") for piece in self._pieces), self._begun)

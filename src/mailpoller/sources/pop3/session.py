@@ -221,7 +221,7 @@ class Pop3Session:
         if digest == self._memory.surveyed and self._clock.monotonic() < self._memory.surveyed_again:
             return Survey()
         self._surveying = digest
-        return Survey(Shown(folder, contents, everything(contents)), whole=contents.whole)
+        return Survey(Shown(folder, contents, everything(contents)), whole=contents.whole, names=contents.numbers)
 
     async def look(self, refs: Sequence[MessageRef]) -> Sequence[MessageRef | None]:
         """See the port. A ref comes back without a size where the size would prove nothing: the server tells none,

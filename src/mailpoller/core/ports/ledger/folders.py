@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -29,9 +29,13 @@ class Folders(Protocol):
         """Keep when a survey first showed what we should know and do not (``doubtful``), or that it shows it no
         more."""
 
-    async def census(self, folder: Folder, refs: Sequence[MessageRef]) -> Census:
-        """Take a listing of a whole mailbox: names that it lacks are absent from now on if they were not yet, those
-        that it has are not."""
+    async def census(self, folder: Folder, refs: Sequence[MessageRef], names: Container[str]) -> Census:
+        """What a listing of a whole mailbox comes to. ``names``: the uids of ``refs``; another thread looks them up.
+        Records nothing: until something is concluded from it, it is told again."""
+
+    async def note_absent(self, folder: Folder, names: Container[str]) -> None:
+        """Take such a listing: names that it lacks are absent from now on if they were not yet, those that it has are
+        not."""
 
     async def advance(self, folder: Folder, position: Position) -> None:
         """Record how far the listing got. Called only after all that it covers is recorded."""

@@ -10,6 +10,7 @@ from mailpoller.core.message import Claim, Folder, MessageRef
 from mailpoller.ledgers.sqlite import (
     backfilling,
     bearers,
+    census,
     claiming,
 )
 from mailpoller.ledgers.sqlite.books.base import Book, refs_of
@@ -44,7 +45,7 @@ class BacklogBook(Book):
         known, now = await self._find(folder), self._now()
 
         def work(connection: sqlite3.Connection) -> tuple[int, int]:
-            bearers.mark_absent(connection, known, [ref.uid for ref in absent], [ref.uid for ref in present], now)
+            census.mark_absent(connection, known, [ref.uid for ref in absent], [ref.uid for ref in present], now)
             return bearers.absences(connection, known)
 
         return await self._write(work)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Container, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -15,11 +17,11 @@ from mailpoller.core.ports import (
     FolderState,
 )
 from mailpoller.ledgers.sqlite import (
-    bearers,
+    census,
     folders,
     pruning,
 )
-from mailpoller.ledgers.sqlite.books.base import PIECE, Book, pieces_of
+from mailpoller.ledgers.sqlite.books.base import Book, pieces_of
 from mailpoller.ledgers.sqlite.values import micros
 
 log = structlog.get_logger(__name__)
@@ -78,15 +80,39 @@ class FoldersBook(Book):
         now = self._now()
         return await self._write(lambda c: folders.accept(c, mailbox, how, now))
 
-    async def census(self, folder: Folder, refs: Sequence[MessageRef]) -> Census:
-        known, now = await self._find(folder), self._now()
-        census, absent, back = await self._read_aside(lambda c: bearers.census(c, known, folder, refs))
-        for begin in range(0, len(absent), PIECE):
-            piece = absent[begin : begin + PIECE]
-            await self._write(functools.partial(bearers.mark_absent, known=known, absent=piece, present=(), now=now))
-        if back:
-            await self._write(lambda c: bearers.mark_absent(c, known, (), back, now))
-        return census
+    async def census(self, folder: Folder, refs: Sequence[MessageRef], names: Container[str]) -> Census:
+        """As the port says; no more is in memory than a piece."""
+        known, after = await self._find(folder), ""
+        total = Census(0, Counter(), Counter())
+        changed = False
+        while True:
+            piece = await self._read_aside(functools.partial(census.counted, known=known, names=names, after=after))
+            total = Census(total.left + piece.left, total.vanished + piece.vanished, total.strangers)
+            changed = changed or bool(piece.absent or piece.back)
+            if piece.end is None:
+                break
+            after = piece.end
+        for begin in range(0, len(refs), census.COUNTED_AT_ONCE) if total.vanished else ():
+            several = refs[begin : begin + census.COUNTED_AT_ONCE]
+            total.strangers.update(
+                await self._read_aside(functools.partial(census.strangers, known=known, refs=several))
+            )
+        return replace(total, changed=changed)
+
+    async def note_absent(self, folder: Folder, names: Container[str]) -> None:
+        """As the port says; in pieces, so that no other write waits for all of it."""
+        known, now, after = await self._find(folder), self._now(), ""
+        while True:
+            piece = await self._read_aside(functools.partial(census.counted, known=known, names=names, after=after))
+            for absent in pieces_of(piece.absent):
+                await self._write(
+                    functools.partial(census.mark_absent, known=known, absent=absent, present=(), now=now)
+                )
+            for back in pieces_of(piece.back):
+                await self._write(functools.partial(census.mark_absent, known=known, absent=(), present=back, now=now))
+            if piece.end is None:
+                return
+            after = piece.end
 
     async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
         """As the port says; in pieces, so that no other write waits for all of it, and no more is in memory than a
