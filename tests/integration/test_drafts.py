@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,8 @@ from mailpoller.mail.compose import test_mail as made_test_mail
 from mailpoller.outgoings.gmail import GmailOutgoing, GmailOutgoingConfig
 from mailpoller.outgoings.graph import GraphOutgoing, GraphOutgoingConfig
 from mailpoller.remote.drafts import posted_by_draft
-from servers.gmail import Gmail
+from mailpoller.wire.smtp import RelayUnavailable
+from servers.gmail import Gmail, Upset
 from servers.graph import Graph, strict_graph
 from servers.mailboxes import runtime
 
@@ -256,6 +258,20 @@ async def test_mail_without_drafts_is_sent_at_once(site: Site) -> None:
 
 async def stages(outgoing: GraphOutgoing | GmailOutgoing) -> list[Stage]:
     return [stage async for stage in outgoing.probe()]
+
+
+@pytest.mark.parametrize(("status", "again"), [(503, 0), (429, 1)])
+async def test_a_mail_that_may_be_out_is_not_handed_to_gmail_again_at_once(
+    tmp_path: Path, status: int, again: int
+) -> None:
+    with Gmail() as gmail:
+        site = Site(gmail, tmp_path)
+        gmail.upset("/messages/send", Upset.throttled(status, "backendError", after="0"))
+        outgoing = site.outgoing()
+        with suppress(RelayUnavailable):
+            await outgoing.send(site.mail)
+        await outgoing.close()
+        assert len(gmail.posted) == again  # the upset answer took none
 
 
 async def test_check_says_whether_we_may_and_sends_nothing(site: Site) -> None:

@@ -149,7 +149,9 @@ class GmailClient(WebClient):
 
     def _once_only(self, error: HttpStatus | Unauthorized) -> Refusal:
         found = refusal(error, self._quota.clock.now())
-        return found if found.throttled else replace(found, again=False)
+        # 503 is said of what was begun, too: a mail that is out may be answered so.
+        begun = not found.throttled or (isinstance(error, HttpStatus) and error.status == 503)
+        return replace(found, again=False) if begun else found
 
     def _target(self, path: str, query: Query) -> str:
         return f"{self._mailbox}{path}" + (f"?{urlencode(query)}" if query else "")
