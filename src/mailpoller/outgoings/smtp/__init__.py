@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Annotated, ClassVar, Literal
 
 import structlog
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mailpoller.core.component import OutgoingConfig, Runtime
+from mailpoller.core.component import Finding, OutgoingConfig, Runtime
+from mailpoller.core.errors import ConfigError
 from mailpoller.core.literals import Duration, MailAddress, Size
 from mailpoller.core.ports import Answer, Mail, Outgoing, Said, Stage
+from mailpoller.mail.compose import ascii_address
+from mailpoller.outgoings.smtp.signing import DkimKey, Signer
 from mailpoller.wire.auth import Auth, Credentials, PasswordAuth, check_auth
 from mailpoller.wire.oauth import provider_of
 from mailpoller.wire.server import MailServer
-from mailpoller.wire.smtp import Relay, RelaySettings, posted
+from mailpoller.wire.smtp import Relay, RelaySettings, RelayUnavailable, posted
 from mailpoller.wire.tls import TlsMode
 
+_KEYS_ADVICE = "Let dkim.key name a private key: openssl genpkey -algorithm rsa -pkeyopt rsa_keygen_bits:2048"
+
 log = structlog.get_logger(__name__)
+
+
+def _listed(written: object) -> object:
+    return [written] if isinstance(written, dict) else written
 
 
 class SmtpConfig(MailServer, OutgoingConfig):
@@ -53,6 +63,9 @@ class SmtpConfig(MailServer, OutgoingConfig):
     """How many connections are used at once at most."""
     keep: Duration = timedelta(seconds=15)
     """How long a connection is kept open after its last mail."""
+
+    dkim: Annotated[list[DkimKey], BeforeValidator(_listed)] = Field(default_factory=list, max_length=4)
+    """Sign what leaves (DKIM): a key, or a list of them, each of which signs. Else it is left to the relay."""
 
     @model_validator(mode="after")
     def _whole(self) -> SmtpConfig:
@@ -97,19 +110,32 @@ class SmtpConfig(MailServer, OutgoingConfig):
             return "Microsoft 365 refuses passwords for SMTP unless an administrator allows them; plan for OAuth 2.0"
         return super().password_refused()
 
+    def findings(self) -> Iterator[Finding]:
+        """Mail that no key is for."""
+        yield from super().findings()
+        authors = {address for address in (self.from_, self.sender) if address}
+        domains = [one.domain for one in self.dkim]
+        for address in sorted(authors) if domains else []:
+            domain = ascii_address(address).rpartition("@")[2].lower()
+            if not any(domain == one or domain.endswith(f".{one}") for one in domains):
+                key = "from" if address == self.from_ else "sender"
+                yield Finding(key, "no key in dkim is for its domain, so mail from this address is not signed")
+
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""
-        return SmtpOutgoing(name, self.sender, self.relay(self.credentials(runtime)), null_sender=self.null_sender)
+        relay = self.relay(self.credentials(runtime))
+        return SmtpOutgoing(name, self.sender, relay, null_sender=self.null_sender, signer=Signer(self.dkim))
 
 
 class SmtpOutgoing:
     """One identity at one relay."""
 
-    def __init__(self, name: str, sender: str, relay: RelaySettings, *, null_sender: bool) -> None:
+    def __init__(self, name: str, sender: str, relay: RelaySettings, *, null_sender: bool, signer: Signer) -> None:
         self.name = name
         self.host = relay.host
         self.sender = sender
         self._null_sender = null_sender
+        self._signer = signer
         self._relay = Relay(relay)
         self._credentials = relay.credentials
 
@@ -118,6 +144,11 @@ class SmtpOutgoing:
         started = monotonic()
         if not mail.sender and not self._null_sender:
             mail = replace(mail, sender=self.sender)
+        if self._signer.keys:
+            try:
+                mail = replace(mail, octets=await asyncio.to_thread(self._signer.signed, mail.octets))
+            except ConfigError as error:  # of every mail, and no word about this one
+                raise RelayUnavailable(f"it cannot be signed: {error}") from None
         answer = await self._relay.send(mail)
         log.info(
             "mail.sent",
@@ -134,12 +165,23 @@ class SmtpOutgoing:
         return await posted(self.send, mail)
 
     def probe(self) -> AsyncIterator[Stage]:
-        """Every stage up to the login."""
-        return self._relay.probe()
+        """Every stage up to the login, and whether the keys can be signed with."""
+        return self._with_keys(self._relay.probe())
 
     def inquire(self, recipients: Sequence[str]) -> AsyncIterator[Stage]:
         """Every stage up to the login, and whether our sender and these recipients are taken."""
-        return self._relay.inquire("" if self._null_sender else self.sender, recipients)
+        return self._with_keys(self._relay.inquire("" if self._null_sender else self.sender, recipients))
+
+    async def _with_keys(self, stages: AsyncIterator[Stage]) -> AsyncIterator[Stage]:
+        if self._signer.keys:
+            began = monotonic()
+            try:
+                said, ok = " | ".join(await asyncio.to_thread(self._signer.records)), True
+            except ConfigError as error:
+                said, ok = str(error), False
+            yield Stage("dkim", ok, timedelta(seconds=monotonic() - began), said, "" if ok else _KEYS_ADVICE)
+        async for stage in stages:
+            yield stage
 
     def expiries(self) -> Sequence[tuple[str, datetime]]:
         """What of the login ends when (aware UTC), as far as it is known."""
