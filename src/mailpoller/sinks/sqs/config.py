@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, model_validator
 
+from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Size
@@ -102,6 +103,17 @@ class SqsQueueSettings(AwsSettings, SinkConfig):
         """See the parent's: where the queue is."""
         parts = urlsplit(self.queue)
         return f"{parts.scheme}://{parts.netloc}"
+
+    def channel(self, name: str) -> Channel:
+        """See the parent's. What stands in the message's attributes stands in the event, too."""
+        queue = {"name": self.queue_name, "fifoQueue": self.fifo}
+        return Channel(
+            protocol="sqs",
+            host=urlsplit(self.queue).netloc,
+            address=self.queue_name,
+            body="structured",
+            bindings={"sqs": {"queue": queue, "bindingVersion": "0.2.0"}},
+        )
 
     def findings(self) -> Iterator[Finding]:
         """What may lose mail, and a line that others can read."""
