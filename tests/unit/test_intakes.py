@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientErr
 from mailpoller.core.extras import Extra
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.core.spool import Spool
+from mailpoller.engine.alarm import Kind
 from mailpoller.engine.intake_reader import AT_ONCE, TROUBLE_S, IntakeReader
 from mailpoller.engine.senders import Intake
 from mailpoller.intakes.sqlite import SCHEMA, SqliteIntake, SqliteIntakeConfig
@@ -243,6 +245,45 @@ async def test_a_foreign_file_is_told_and_holds_up_no_other_intake(table: Table)
     await asyncio.wait_for(task, 5)
     await table.alarm.step()
     assert (await table.ledger.faults("broken"))[0].event == "intake.waiting"
+    assert await table.alarm.standing(Kind.INTAKE_FAILING) == ["broken"]
+
+
+async def test_the_alarm_of_an_intake_ends_when_it_is_read_again_or_configured_no_more(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailpoller.engine.intake_reader.TROUBLE_S", 0.01)
+    monkeypatch.setattr("mailpoller.engine.intake_reader.LOOK_S", 0.01)
+    broken = True
+
+    class Source:
+        async def waiting(self, **_: Any) -> Sequence[Any]:
+            if broken:
+                raise TransientError("it hangs")
+            return []
+
+        async def close(self) -> None:
+            return
+
+    async def standing(subjects: set[str]) -> None:
+        for _ in range(300):
+            await table.alarm.step()
+            if set(await table.alarm.standing(Kind.INTAKE_FAILING)) == subjects:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(await table.alarm.standing(Kind.INTAKE_FAILING))
+
+    table.reader.sources = {"shop": Source()}
+    stop = asyncio.Event()
+    task = asyncio.create_task(table.reader.run(stop))
+    await standing({"shop"})
+    broken = False
+    await standing(set())
+    broken = True
+    await standing({"shop"})
+    table.reader.sources = {}
+    await standing(set())
+    stop.set()
+    await asyncio.wait_for(task, 5)
 
 
 async def test_an_intake_that_lacks_a_package_is_told_and_works_once_it_is_there(

@@ -19,6 +19,7 @@ class Kind(Enum):
     QUEUE_VANISHED = "queue-vanished"
     QUEUE_FAILING = "queue-failing"
     OUTGOING_FAILING = "outgoing-failing"
+    INTAKE_FAILING = "intake-failing"
     OUTBOX_HELD = "outbox-held"
     OUTBOX_COPIED = "outbox-copied"
     ACKNOWLEDGEMENTS_STOPPED = "acknowledgements-stopped"
@@ -99,6 +100,14 @@ MANNERS = {
         "Replies are sent by {subject} again",
         "Replies are sent by {count} outgoings{place} again",
         "They wait in the outbox and are tried again by themselves. What waits: mailpoller outbox list",
+        timedelta(minutes=5),
+    ),
+    Kind.INTAKE_FAILING: Manner(
+        "The intake {subject} cannot be read",
+        "{count} intakes{place} cannot be read",
+        "The intake {subject} is read again",
+        "{count} intakes{place} are read again",
+        "What programs left there to be sent waits there. mailpoller check --live says what is wrong.",
         timedelta(minutes=5),
     ),
     Kind.OUTBOX_HELD: Manner(

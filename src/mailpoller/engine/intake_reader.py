@@ -21,7 +21,7 @@ from mailpoller.core.errors import (
 from mailpoller.core.ports import EntryAnswer, EntrySource, WaitingEntry
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.acceptance import Acceptance
-from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.alarm import Alarm, Kind
 
 log = structlog.get_logger(__name__)
 
@@ -79,13 +79,15 @@ class IntakeReader:
                 reading.stop.set()
 
     async def _read(self, name: str, source: EntrySource, stop: asyncio.Event) -> None:
-        trouble = ""
+        trouble, alarmed = "", True  # an earlier run may have raised it
         while not stop.is_set():
             wait = LOOK_S
             try:
                 if await self.step(name, source):
                     wait = 0.0
-                trouble = ""
+                if alarmed:
+                    self._alarm.tell_end(Kind.INTAKE_FAILING, name)
+                trouble, alarmed = "", False
             except Exception as error:
                 wait, reason = TROUBLE_S, str(error)
                 if not isinstance(error, MailpollerError) and machine_trouble(error) is None:
@@ -95,8 +97,13 @@ class IntakeReader:
                     trouble = reason
                     log.warning("intake.waiting", intake=name, reason=reason)
                     self._alarm.fault(name, "intake.waiting", reason)
+                if not isinstance(error, LedgerUnavailable):  # which has an alarm of its own
+                    alarmed = True
+                    self._alarm.tell(Kind.INTAKE_FAILING, name, reason, group=f"intake {name}")
             await _wait(stop, wait)
         self._put_off.pop(source, None)
+        if name not in self.sources:
+            self._alarm.tell_end(Kind.INTAKE_FAILING, name)
         await source.close()
 
     async def step(self, name: str, source: EntrySource) -> bool:
