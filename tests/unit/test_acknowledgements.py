@@ -124,7 +124,11 @@ def test_a_machine_that_a_rule_calls_a_person_is_not_answered() -> None:
     assert objection(message, OWN) == "automatic"
 
 
-@pytest.mark.parametrize(("generation", "told"), [(0, True), (BACKFILLED, False), (next_generation(0), False)])
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [(0, True), (BACKFILLED, False), (next_generation(0), False)],
+    ids=["first", "backfilled", "redelivered"],  # the last is another number each time
+)
 def test_mail_that_is_backfilled_or_brought_again_is_never_acknowledged(generation: int, told: bool) -> None:
     config = MaildirSettings.model_validate(
         {"type": "maildir", "path": "/nowhere", "address": "support@x.example", "acknowledge": {"text": "We have it."}}
