@@ -165,7 +165,9 @@ def _named(text: str) -> set[str]:
     kinds = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
     wishes = ("mailpoller.rules", "mailpoller.destinations")  # what rules want is called by its name by whoever does it
     plug_ins = {name for group, found in kinds.items() if group not in wishes for name in found}
-    told = text.casefold().replace("command line", "")  # what is said of a shell is no plug-in's name
+    told = text.casefold()
+    for said in ("command line", "over http", "speaks http"):  # of a shell, and of a protocol, not of a plug-in
+        told = told.replace(said, "")
     return (plug_ins | SERVICES) & set(re.findall(r"[a-z]+[0-9]*", told))
 
 

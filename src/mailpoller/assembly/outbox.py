@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import cast
 
 from mailpoller.assembly.fleet import Fleet
 from mailpoller.assembly.senders import acknowledged_of, senders_of
-from mailpoller.assembly.standins import LateIntake, built
+from mailpoller.assembly.standins import LateIntake, LateListener, built
 from mailpoller.config import Config
 from mailpoller.config.sections import CONVERSATIONS, INTAKES, OUTBOX
 from mailpoller.core.component import Runtime
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.intake_config import IntakeSettings
-from mailpoller.core.ports import Clock, EntrySource, Outbox
+from mailpoller.core.ports import Clock, EntryListener, EntrySource, Outbox
 from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
 from mailpoller.engine.acknowledger import Acknowledger
@@ -69,18 +70,22 @@ def mint_of(config: Config) -> Mint:
     return lambda conversation: mint(conversation, key.id, key.secret.reveal().encode("utf-8"))
 
 
-def _sources(blocks: Mapping[str, IntakeSettings], runtime: Runtime) -> dict[str, EntrySource]:
-    """Those that are looked into, by the names of their intakes. Opens nothing."""
+def _sources(blocks: Mapping[str, IntakeSettings], runtime: Runtime) -> dict[str, EntrySource | EntryListener]:
+    """Those that are looked into or listen themselves, by the names of their intakes. Opens nothing."""
     made = {name: intake_source(block, name, runtime) for name, block in blocks.items()}
     return {name: source for name, source in made.items() if source is not None}
 
 
-def intake_source(block: IntakeSettings, name: str, runtime: Runtime) -> EntrySource | None:
-    """Where the entries of this intake are looked for, now or once it has what it lacks; None if nowhere."""
+def intake_source(block: IntakeSettings, name: str, runtime: Runtime) -> EntrySource | EntryListener | None:
+    """Where the entries of this intake are looked for or brought to, now or once it has what it lacks; None if that is
+    the control socket."""
+    make = partial(block.build, name, runtime)
     try:
-        return built(block, partial(block.build, name, runtime))
+        return built(block, make)
     except ConfigError:
-        return LateIntake(block, name, runtime)
+        if block.listens:
+            return LateListener(block, cast(Callable[[], EntryListener | None], make))
+        return LateIntake(block, cast(Callable[[], EntrySource | None], make))
 
 
 def provenance_of(config: Config, ledger: Outbox, clock: Clock, alarm: Alarm | None = None) -> Provenance:

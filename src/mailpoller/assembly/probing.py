@@ -22,6 +22,7 @@ from mailpoller.core.errors import ConfigError, LedgerUnavailable, MailpollerErr
 from mailpoller.core.ports import (
     Clock,
     Durable,
+    EntryListener,
     EntrySource,
     Inquiring,
     Mail,
@@ -228,7 +229,7 @@ async def _probe_blobs(block: BlobsConfig, runtime: Runtime, known: QueueRecord 
     yield Stage("check", not trouble, timedelta(seconds=time.monotonic() - begun), trouble or "takes octets", advice)
 
 
-async def _probe_intake(entries: EntrySource) -> AsyncIterator[Stage]:
+async def _probe_intake(entries: EntrySource | EntryListener) -> AsyncIterator[Stage]:
     """Could entries be taken and answered now?"""
     begun = time.monotonic()
     trouble = advice = ""

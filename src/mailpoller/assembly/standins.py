@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
-from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -16,9 +16,21 @@ from mailpoller.core.errors import ConfigError, MailpollerError, TransientError
 from mailpoller.core.extras import without
 from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.message import Account
-from mailpoller.core.ports import EntryAnswer, EntrySource, Mail, OctetsPlace, Outgoing, Session, Stage, WaitingEntry
+from mailpoller.core.ports import (
+    EntryAnswer,
+    EntryListener,
+    EntrySource,
+    EntryTaker,
+    Mail,
+    OctetsPlace,
+    Outgoing,
+    Session,
+    Stage,
+    WaitingEntry,
+)
 
 T = TypeVar("T")
+Late = TypeVar("Late", EntrySource, EntryListener)
 
 log = structlog.get_logger(__name__)
 
@@ -111,22 +123,14 @@ def outgoing_of(name: str, block: OutgoingConfig, runtime: Runtime) -> Outgoing:
         return AbsentOutgoing(str(error), str(getattr(block, "sender", "")))
 
 
-class LateIntake:
-    """An intake that could not be built yet: it is tried again whenever somebody looks for entries. See
-    :class:`~mailpoller.core.ports.EntrySource`; what the intake lacks is raised as :class:`TransientError`."""
+class _Late(Generic[Late]):
+    """An intake that could not be built yet: it is tried again whenever something is asked of it. What it lacks is
+    raised as :class:`TransientError`."""
 
-    def __init__(self, block: IntakeSettings, name: str, runtime: Runtime) -> None:
+    def __init__(self, block: IntakeSettings, make: Callable[[], Late | None]) -> None:
         self._block = block
-        self._make = partial(block.build, name, runtime)
-        self._made: EntrySource | None = None
-
-    async def waiting(self, *, limit: int, largest: int, but: Collection[int] = ()) -> Sequence[WaitingEntry]:
-        """Of the intake."""
-        return await self._built().waiting(limit=limit, largest=largest, but=but)
-
-    async def answer(self, answers: Sequence[EntryAnswer]) -> None:
-        """Of the intake."""
-        await self._built().answer(answers)
+        self._make: Callable[[], Late | None] = make
+        self._made: Late | None = None
 
     async def check(self) -> None:
         """Of the intake."""
@@ -137,7 +141,7 @@ class LateIntake:
         if self._made is not None:
             await self._made.close()
 
-    def _built(self) -> EntrySource:
+    def _built(self) -> Late:
         if self._made is None:
             try:
                 self._made = built(self._block, self._make)
@@ -146,3 +150,23 @@ class LateIntake:
         if self._made is None:
             raise TransientError("whoever has an entry comes by himself")
         return self._made
+
+
+class LateIntake(_Late[EntrySource]):
+    """See :class:`~mailpoller.core.ports.EntrySource`."""
+
+    async def waiting(self, *, limit: int, largest: int, but: Collection[int] = ()) -> Sequence[WaitingEntry]:
+        """Of the intake."""
+        return await self._built().waiting(limit=limit, largest=largest, but=but)
+
+    async def answer(self, answers: Sequence[EntryAnswer]) -> None:
+        """Of the intake."""
+        await self._built().answer(answers)
+
+
+class LateListener(_Late[EntryListener]):
+    """See :class:`~mailpoller.core.ports.EntryListener`."""
+
+    async def serve(self, take: EntryTaker, ended: asyncio.Event, *, largest: int, opened: Callable[[], None]) -> None:
+        """Of the intake."""
+        await self._built().serve(take, ended, largest=largest, opened=opened)

@@ -85,6 +85,22 @@ class EntryRefused(MailpollerError):
     """What was handed in to be sent cannot be sent as it is. The text is the reason, for whoever handed it in."""
 
 
+class EntryForbidden(EntryRefused):
+    """As its parent: whoever hands it in may not."""
+
+
+class EntryKeyUsed(EntryRefused):
+    """As its parent: another entry was handed in under its key."""
+
+
+class EntryTooLarge(EntryRefused):
+    """As its parent: there will never be room for it."""
+
+
+class OutboxFull(TransientError):
+    """Too much waits to be sent already."""
+
+
 class EntryPutOff(TransientError):
     """As its parent, of what was handed in to be sent: it alone has to wait, and others may be taken meanwhile."""
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mailpoller.core.component import Component, Preparation, Runtime
 from mailpoller.core.literals import QueueName
-from mailpoller.core.ports import EntrySource
+from mailpoller.core.ports import EntryListener, EntrySource
 from mailpoller.core.standing import Department
 
 
@@ -16,6 +16,9 @@ class IntakeSettings(Component):
     """A way in for mail that is to be sent."""
 
     kind: ClassVar[str] = "intakes"
+
+    listens: ClassVar[bool] = False
+    """True if programs bring their entries to it: :meth:`build` makes an ``EntryListener`` then."""
 
     departments: list[Department] = Field(min_length=1, max_length=100)
     """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
@@ -26,6 +29,6 @@ class IntakeSettings(Component):
         """What has to be made beforehand on the server of the intake ``name``; None if it is made by itself."""
         return None
 
-    def build(self, name: str, runtime: Runtime) -> EntrySource | None:
-        """Where its entries are looked for; None if whoever has one comes by himself. Opens nothing."""
+    def build(self, name: str, runtime: Runtime) -> EntrySource | EntryListener | None:
+        """Where its entries are looked for, or brought to; None if that is the control socket. Opens nothing."""
         raise NotImplementedError

@@ -15,7 +15,16 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from mailpoller.core.errors import ConfigError, EntryPutOff, EntryRefused, TransientError
+from mailpoller.core.errors import (
+    ConfigError,
+    EntryForbidden,
+    EntryKeyUsed,
+    EntryPutOff,
+    EntryRefused,
+    EntryTooLarge,
+    OutboxFull,
+    TransientError,
+)
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
 from mailpoller.engine.senders import Identity, Intake, Senders
@@ -114,14 +123,17 @@ class Acceptance:
         mail, repeated = await self.accept(intake, entry)
         return {"id": mail.id, "message_id": mail.message_id, "recipients": len(mail.recipients), "repeated": repeated}
 
-    async def take(self, name: str, octets: bytes, key: str) -> tuple[OutboxMail, bool]:
-        """As :meth:`accept`, for an entry in JSON that an intake found; ``key`` is its own if it says none."""
+    async def take(self, name: str, octets: bytes, key: str, *, said: bool = False) -> tuple[OutboxMail, bool]:
+        """As :meth:`accept`, for an entry in JSON that an intake found; ``key`` is its own if it says none. ``said``:
+        whoever handed it in said that key beside it, so it cannot say another one."""
         intake = self.senders.intakes.get(name)
         if intake is None:
             raise TransientError("this intake is not configured any more")
         entry = (
             _read_entry(octets, {}) if len(octets) < _THREAD_ABOVE else await asyncio.to_thread(_read_entry, octets, {})
         )
+        if said and key and entry.choices.get("key") not in ("", key):
+            raise EntryRefused("the entry has another key than the one that was said beside it")
         if not entry.choices.get("key"):
             entry = replace(entry, choices={**entry.choices, "key": key})
         return await self.accept(intake, entry)
@@ -243,13 +255,13 @@ class Acceptance:
 
     def _require_room(self, identity: Identity, size: int) -> None:
         if size > identity.max_size:
-            raise EntryRefused(f"{size} octets are more than the outgoing takes (max_size), {identity.max_size}")
+            raise EntryTooLarge(f"{size} octets are more than the outgoing takes (max_size), {identity.max_size}")
         if size > self._bounds.max_size:  # there will never be room, and what comes after it would wait for that
-            raise EntryRefused(
+            raise EntryTooLarge(
                 f"{size} octets are more than the outbox holds (outbox.max_size), {self._bounds.max_size}"
             )
         if self._room.octets + size > self._bounds.max_size:
-            raise TransientError(f"the outbox is full: {self._room.octets} octets wait already (outbox.max_size)")
+            raise OutboxFull(f"the outbox is full: {self._room.octets} octets wait already (outbox.max_size)")
 
     async def _token(self, conversation: str, story: Story | None) -> str:
         """What brings an answer back to the conversation: the one that was named, else that of the message that is
@@ -298,7 +310,7 @@ class Acceptance:
 def _admit(intake: Intake, peer: str) -> None:
     """Raise :class:`EntryRefused` unless this user may use the intake."""
     if intake.users and peer != "root" and peer not in intake.users:
-        raise EntryRefused(f"the user {peer or 'who asks'} may not use the intake {intake.name}")
+        raise EntryForbidden(f"the user {peer or 'who asks'} may not use the intake {intake.name}")
 
 
 def _read_entry(octets: bytes, choices: Mapping[str, str]) -> Entry:
@@ -327,7 +339,7 @@ def _read_mail(octets: bytes, choices: Mapping[str, str]) -> Entry:
 
 def _same(earlier: OutboxMail, entry: Entry) -> OutboxMail:
     if earlier.content != entry.content:
-        raise EntryRefused("this key was used already, for something else")
+        raise EntryKeyUsed("this key was used already, for something else")
     return earlier
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pwd
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +14,7 @@ from typing import Any
 import structlog
 
 from mailpoller.core.errors import LedgerUnavailable, MailpollerError, MessageGone, TransientError
-from mailpoller.storage.local_socket import listen_at, remove
+from mailpoller.storage.local_socket import listen_at, peer_of, remove
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +42,6 @@ _KINDS: Mapping[str, type[MailpollerError]] = {
     "transient": TransientError,
 }
 """The errors that a refusal tells apart; all others are plain :class:`MailpollerError` on the other side."""
-
-_CREDENTIALS = struct.Struct("3i")
-"""pid, uid, gid."""
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -155,16 +150,9 @@ class ControlServer:
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:
-    """The name of the user at the other end, as the kernel tells it (SO_PEERCRED, unix(7))."""
-    try:
-        told = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        uid = _CREDENTIALS.unpack(told)[1]
-    except (OSError, AttributeError, struct.error):
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
+    """The name of the user at the other end; nothing if the kernel does not tell."""
+    peer = peer_of(writer.get_extra_info("socket"))
+    return "" if peer is None else peer.name
 
 
 def who_of(request: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
-"""Reads the intakes in which programs leave entries, each by itself, and answers every entry."""
+"""Reads the intakes in which programs leave entries, and opens those to which they bring them, each by itself."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -14,11 +15,12 @@ from mailpoller.core.errors import (
     EntryPutOff,
     EntryRefused,
     LedgerUnavailable,
+    MachineTrouble,
     MailpollerError,
     TransientError,
     machine_trouble,
 )
-from mailpoller.core.ports import EntryAnswer, EntrySource, WaitingEntry
+from mailpoller.core.ports import EntryAnswer, EntryListener, EntrySource, TakenEntry, WaitingEntry
 from mailpoller.core.tasks import TaskGroup
 from mailpoller.engine.acceptance import Acceptance
 from mailpoller.engine.alarm import Alarm, Kind
@@ -36,7 +38,7 @@ AT_ONCE = 50
 class _Reading:
     """An intake at work."""
 
-    source: EntrySource
+    source: EntrySource | EntryListener
     stop: asyncio.Event
     task: asyncio.Task[None]
 
@@ -50,7 +52,12 @@ class IntakeReader:
     """
 
     def __init__(
-        self, acceptance: Acceptance, sources: Mapping[str, EntrySource], alarm: Alarm, *, largest: int
+        self,
+        acceptance: Acceptance,
+        sources: Mapping[str, EntrySource | EntryListener],
+        alarm: Alarm,
+        *,
+        largest: int,
     ) -> None:
         self.sources = sources
         self._acceptance = acceptance
@@ -78,16 +85,21 @@ class IntakeReader:
             for reading in at_work.values():
                 reading.stop.set()
 
-    async def _read(self, name: str, source: EntrySource, stop: asyncio.Event) -> None:
+    async def _read(self, name: str, source: EntrySource | EntryListener, stop: asyncio.Event) -> None:
         trouble, alarmed = "", True  # an earlier run may have raised it
+
+        def well() -> None:
+            nonlocal trouble, alarmed
+            if alarmed:
+                self._alarm.tell_end(Kind.INTAKE_FAILING, name)
+            trouble, alarmed = "", False
+
         while not stop.is_set():
             wait = LOOK_S
             try:
-                if await self.step(name, source):
+                if await self._worked(name, source, stop, well):
                     wait = 0.0
-                if alarmed:
-                    self._alarm.tell_end(Kind.INTAKE_FAILING, name)
-                trouble, alarmed = "", False
+                well()
             except Exception as error:
                 wait, reason = TROUBLE_S, str(error)
                 if not isinstance(error, MailpollerError) and machine_trouble(error) is None:
@@ -101,10 +113,36 @@ class IntakeReader:
                     alarmed = True
                     self._alarm.tell(Kind.INTAKE_FAILING, name, reason, group=f"intake {name}")
             await _wait(stop, wait)
-        self._put_off.pop(source, None)
+        if not isinstance(source, EntryListener):
+            self._put_off.pop(source, None)
         if name not in self.sources:
             self._alarm.tell_end(Kind.INTAKE_FAILING, name)
         await source.close()
+
+    async def _worked(
+        self, name: str, source: EntrySource | EntryListener, stop: asyncio.Event, well: Callable[[], None]
+    ) -> bool:
+        """A round at a source; all of them at a listener. True if there may be more."""
+        if not isinstance(source, EntryListener):
+            return await self.step(name, source)
+        await source.serve(partial(self._taken, name), stop, largest=self._largest, opened=well)
+        return False
+
+    async def _taken(self, name: str, octets: bytes, key: str) -> TakenEntry:
+        """See :class:`~mailpoller.core.ports.EntryTaker`."""
+        try:
+            mail, repeated = await self._acceptance.take(name, octets, key, said=True)
+        except EntryRefused as error:
+            log.info("intake.refused", intake=name, reason=str(error))
+            raise
+        except TransientError:
+            raise
+        except Exception as error:
+            if (trouble := machine_trouble(error)) is not None:
+                raise MachineTrouble(trouble) from None
+            log.exception("intake.crashed", intake=name)
+            raise
+        return TakenEntry(mail.id, mail.message_id, len(mail.recipients), repeated)
 
     async def step(self, name: str, source: EntrySource) -> bool:
         """Answer some entries; True if there may be more. Raises :class:`TransientError`: the rest waits."""

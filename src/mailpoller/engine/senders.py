@@ -8,7 +8,7 @@ from dataclasses import field
 from mailpoller.core.body import Attachment
 from mailpoller.core.component import Watermarks
 from mailpoller.core.enclosures import Enclosures
-from mailpoller.core.errors import EntryRefused
+from mailpoller.core.errors import EntryForbidden, EntryRefused
 from mailpoller.core.record import record
 from mailpoller.core.reply_charset import ReplyCharset
 from mailpoller.core.sender import Sender
@@ -116,7 +116,7 @@ class Senders:
         allowed = set(intake.departments)
         if department:
             if department not in allowed:
-                raise EntryRefused("this intake may not send for that department")
+                raise EntryForbidden("this intake may not send for that department")
             allowed = {department}
         name = identity
         if mailbox:
@@ -132,7 +132,7 @@ class Senders:
                 raise EntryRefused("say an identity, a mailbox or a department: nothing tells whom this is from")
         found = self.identities.get(name)
         if found is None or not found.departments & allowed:
-            raise EntryRefused("this intake may not send by that identity: none of its departments holds it")
+            raise EntryForbidden("this intake may not send by that identity: none of its departments holds it")
         return found
 
     def charset(self, identity: str, mailbox: str, delivered_to: str = "") -> ReplyCharset | None:
@@ -167,5 +167,5 @@ class Senders:
     def _answering(self, mailbox: str, allowed: set[str]) -> Answering:
         found = self.mailboxes.get(mailbox)
         if found is None or not allowed.intersection(found.departments):
-            raise EntryRefused("this intake may not answer for that mailbox: it serves none of its departments")
+            raise EntryForbidden("this intake may not answer for that mailbox: it serves none of its departments")
         return found

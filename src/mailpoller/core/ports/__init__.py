@@ -2,7 +2,14 @@
 
 from mailpoller.core.ports.blobs import BlobReference, BlobStore, IdleBlob
 from mailpoller.core.ports.clock import Clock
-from mailpoller.core.ports.intake import EntryAnswer, EntrySource, WaitingEntry
+from mailpoller.core.ports.intake import (
+    EntryAnswer,
+    EntryListener,
+    EntrySource,
+    EntryTaker,
+    TakenEntry,
+    WaitingEntry,
+)
 from mailpoller.core.ports.ledger import (
     Acknowledgements,
     Backlog,
@@ -88,7 +95,9 @@ __all__ = [
     "Drafting",
     "Durable",
     "EntryAnswer",
+    "EntryListener",
     "EntrySource",
+    "EntryTaker",
     "Expiring",
     "Fault",
     "FolderState",
@@ -136,6 +145,7 @@ __all__ = [
     "Stories",
     "Story",
     "Stuck",
+    "TakenEntry",
     "Threads",
     "Timekeeping",
     "Tokened",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, runtime_checkable
 
 from mailpoller.core.record import record
 
@@ -27,6 +28,41 @@ class EntryAnswer:
     mail: str = ""
     message_id: str = ""
     reason: str = ""
+
+
+@record
+class TakenEntry:
+    """An entry that is accepted: its mail survives a power cut. ``repeated``: it had been, under the same key."""
+
+    mail: str
+    message_id: str
+    recipients: int
+    repeated: bool
+
+
+class EntryTaker(Protocol):
+    """What is done with an entry that somebody brings."""
+
+    async def __call__(self, octets: bytes, key: str) -> TakenEntry:
+        """Accept an entry in JSON under this key, if it is not empty. Raises
+        :class:`~mailpoller.core.errors.EntryRefused` with the reason, and
+        :class:`~mailpoller.core.errors.TransientError` if it may be accepted later."""
+
+
+@runtime_checkable
+class EntryListener(Protocol):
+    """A place to which programs bring entries, and wait for the answer."""
+
+    async def serve(self, take: EntryTaker, ended: asyncio.Event, *, largest: int, opened: Callable[[], None]) -> None:
+        """Answer everybody until ``ended``, and then who was heard already. Entries have ``largest`` octets at most.
+        ``opened`` is called once somebody can come. Raises :class:`~mailpoller.core.errors.TransientError` if nobody
+        can."""
+
+    async def check(self) -> None:
+        """Raise :class:`~mailpoller.core.errors.TransientError` with the reason if nobody could come now. Makes
+        nothing."""
+
+    async def close(self) -> None: ...
 
 
 class EntrySource(Protocol):
