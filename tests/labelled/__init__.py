@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from labelled import answers, bounces, people, programs
+from labelled import answers, bounces, people, programs, strangers
 
 Labelled = tuple[str, str, bytes]
 
@@ -18,5 +18,5 @@ def mails() -> list[Labelled]:
 
 
 def _mails() -> Iterator[Labelled]:
-    for module in (bounces, answers, programs, people):
+    for module in (bounces, answers, programs, people, strangers):
         yield from module.mails()

@@ -348,3 +348,28 @@ def test_a_notice_tells_of_its_recipients_and_of_the_message():
 def test_a_notice_is_what_it_tells_whatever_it_is_made_of(text, kind, subclass):
     said = notice(text)
     assert (said.kind, said.subclass) == (kind, subclass)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"Auto_Submitted": "auto-generated", "Subject": "Jane Doe is out of the office."}, "auto-reply"),
+        ({"Auto_Submitted": "auto-generated", "Subject": "Joe Miller is out of the office."}, "auto-generated"),
+        ({"Auto_Submitted": "auto-generated", "Subject": "AUTO: backup finished (2026-03-14)"}, "auto-generated"),
+        ({"Subject": "Jane Doe is out of the office."}, "human"),
+        ({"Sender": "owner-users@lists.example.org", "Precedence": "bulk"}, "list"),
+        ({"Sender": "owner-users@lists.example.org"}, "human"),
+        ({"Sender": "news@example.org", "Precedence": "bulk"}, "bulk"),
+        ({"Subject": "Complaint about message from 192.0.2.1"}, "report"),
+        ({"Subject": "Complaint about message from your driver"}, "human"),
+    ],
+)
+def test_what_a_program_writes_is_told_from_what_is_told_of_people(fields, kind):
+    assert classified(mail(**fields)).kind == kind
+
+
+def test_the_subject_that_a_gateway_quotes_is_read_with_its_apostrophe():
+    body = "Your message to joe@example.net with the subject 'Jane's order' was rejected.\n"
+    said = classified(mail(body, Return_Path="<>", From="MAILER-DAEMON@mx.example.net"))
+    assert said.bounce is not None
+    assert said.bounce.subject == "Jane's order"

@@ -37,6 +37,11 @@ _SUBJECT = re.compile(
     r"[ \t]{0,10}[:：](.*)",
     re.IGNORECASE,
 )
+_QUOTED_SUBJECT = re.compile(
+    r"\b(?:subject|betreff|objet|asunto|oggetto|onderwerp)(?: (?:of|line|was|is|ist|war))?:? ?['\"„“«»‘]"
+    r"(.{1,900}?)['\"”“«»’](?=[\s.,;)]|$)",
+    re.IGNORECASE,
+)
 _FIELD_NAME = re.compile(
     r"(?:received|return-path|from|to|cc|subject|date|message-id|mime-version|content-type|x-[\w-]{1,60}|reply-to"
     r"|in-reply-to|references|dkim-signature|sender)[ \t]?:", re.IGNORECASE
@@ -64,6 +69,8 @@ def split(text: str) -> tuple[list[str], list[str]]:
 def read_subject(lines: list[str]) -> str:
     """The subject of the message that the server's words name, without its copy; "" if they do not."""
     found = next((found for line in lines if (found := _SUBJECT.match(line[:1000])) is not None), None)
+    if found is None:
+        found = next((found for line in lines if (found := _QUOTED_SUBJECT.search(line[:1000])) is not None), None)
     return found[1].strip() if found is not None else ""
 
 

@@ -33,12 +33,20 @@ _DATED = re.compile(
 _CONSIDERED = 300
 _OPENING = frozenset(("[", "{", "*", "("))
 _BOXED = re.compile(r"[\[{(*]{1,5}([^\[\]{}()*]{3,40})[\]})*]{1,5}[\s:-]*+")
+_GONE = (
+    r"(?:(?:is|am|will be) (?:currently )?(?:out of|away|not in|on (?:vacation|leave|holiday))|"
+    r"(?:ist|bin) (?:derzeit )?(?:abwesend|nicht im|außer haus|ausser haus|im urlaub)|"
+    r"(?:est|suis|sera) (?:absent|en congé|en vacances)|(?:está|estará) (?:ausente|fuera|fora|de vacaciones|de férias)|"
+    r"(?:è|é|sarà) (?:assente|fuori|in ferie)|is (?:afwezig|niet op)|jest (?:poza|nieobecn)|je mimo|"
+    r"är (?:inte|ej) på|er (?:ikke på|fraværende)|on poissa|отсутствует|вне офиса)"
+)
 _NOTES = re.compile(
-    r"auto: .{1,150}?\b(?:(?:is|am|will be) (?:out of|away|not in|on (?:vacation|leave|holiday))|"
-    r"(?:ist|bin) (?:abwesend|nicht im|außer haus|im urlaub)|(?:est|suis|sera) absente?|está ausente|(?:è|é) assente|"
-    r"is afwezig)\b"
+    rf"auto: .{{1,150}}?\b{_GONE}|auto: .{{1,150}}\("
+    r"(?:return|rückkehr|wieder|zurück|retour|regres|ritorn|rientr|terug|powr|tillbaka|tilba|návrat|palaa|"
+    r"vissza|volt)[^()]{0,60}\d[^()]{0,20}\)"
 )
 """What Lotus Notes writes: ``AUTO: Ada Byron is out of the office (returning 01.02.2026)``."""
+_OWN_ABSENCE = re.compile(rf"(.{{2,100}}?) {_GONE}")
 SURE, LIKELY = "sure", "likely"
 
 _ANSWERS = """
@@ -70,7 +78,11 @@ otomatik yanıt|otomatik cevap|otomatik yanit|sjálfvirkt svar|freagra uathoibr�
 תשובה אוטומטית|מענה אוטומטי|رد تلقائي|الرد التلقائي|پاسخ خودکار|स्वचालित उत्तर|自動応答|自動返信|自动答复|自动回复
 自動回覆|自動答覆|自动应答|不在通知|不在のお知らせ|不在応答|休暇応答|休假自动回复|外出自动回复|자동 회신|자동회신
 자동 응답|자동응답|부재중 자동|부재중 회신|부재중 알림|trả lời tự động|ตอบกลับอัตโนมัติ|การตอบกลับอัตโนมัติ
-balasan otomatis|balasan automatik|jawapan automatik
+balasan otomatis|balasan automatik|jawapan automatik|përgjigje automatike|ateb awtomatig|tweġiba awtomatika
+автоматты жауап|автоматтык жооп|автомат җавап|автомат хариу|аўтаматычны адказ|avtomatik cavab|avtomatik javob
+ավտոմատ պատասխան|ავტომატური პასუხი|outomatiese antwoord|automatesch äntwert|awtomatikong tugon|jibu la kiotomatiki
+jibu otomatiki|خودکار جواب|স্বয়ংক্রিয় উত্তর|স্বয়ংক্রিয় জবাব|स्वयंचलित उत्तर|स्वचालित जवाफ|સ્વચાલિત જવાબ|ਸਵੈਚਲਿਤ ਜਵਾਬ
+ಸ್ವಯಂಚಾಲಿತ ಪ್ರತ್ಯುತ್ತರ|യാന്ത്രിക മറുപടി|தானியங்கு பதில்|స్వయంచాలక ప్రత్యుత్తరం|ការឆ្លើយតបស្វ័យប្រវត្តិ|ራስ-ሰር ምላሽ
 """
 _ABSENCES = """
 out of office|out of the office|out-of-office|out-of-the-office|outofoffice|ooo|ooto|away from office|on vacation
@@ -98,7 +110,9 @@ kontorist eemal|puhkusel|olen puhkusel|εκτός γραφείου|απουσί�
 yıllık izin|izindeyim|van ureda|izvan ureda|odsoten|odsotnost|na dopustu|na godišnjem odmoru|ван канцеларије
 מחוץ למשרד|לא במשרד|בחופשה|خارج المكتب|في إجازة|不在|外出中|外出|休假|休暇中|出差|不在办公室|不在辦公室|休暇|부재중
 부재 중|휴가|휴가중|외근|vắng mặt|không có ở văn phòng|tidak di kantor|di luar kantor|cuti|ไม่อยู่ที่สำนักงาน
-ลาพักร้อน|ausencia temporal|ausência temporária
+ลาพักร้อน|ausencia temporal|ausência temporária|нет на месте|меня нет на месте|нет в офисе|відсутній в офісі
+відсутня в офісі|απουσία από το γραφείο|λείπω από το γραφείο|odsutan|odsutna|odsutnost|nisam u uredu
+nisam u kancelariji|nuk jam në zyrë|jashtë zyrës|prom no biroja
 """
 _CHALLENGES = """
 please confirm your message|please confirm your e-mail|please verify your message|sender verification
@@ -216,6 +230,8 @@ _ABUSE = re.compile(
     r"feedback loop report|fbl report|spam complaint (?:from|for)|\[\w{1,20}(?: dmarc failure| abuse) report\]|"
     r"dmarc (?:failure|forensic) report for\b"
 )
+_SOURCE = re.compile(r"\d|@|\w\.\w|\[")
+"""Whose mail it is about, as programs write it. People complain as well, of neighbours."""
 
 HEADS = frozenset(
     phrase[:3]
@@ -298,6 +314,13 @@ def is_absence(text: str) -> str:
     return _begins(text, _ABSENCES_BY)
 
 
+def is_own_absence(text: str, name: str) -> bool:
+    """True for ``Ada Byron is out of the office.`` of a sender of that ``name``: what Notes wrote once."""
+    found = _OWN_ABSENCE.match(text)
+    named = set(re.findall(r"[^\W\d_]{2,}", name))
+    return found is not None and bool(named) and named <= set(re.findall(r"[^\W\d_]{2,}", found[1]))
+
+
 def speaks_of_absence(text: str) -> bool:
     """True if there is anything of the kind anywhere: tells something beside other evidence only."""
     return any(phrase in text for phrase in _ALL_ANSWERS) or any(phrase in text for phrase in _LONG_ABSENCES)
@@ -332,7 +355,8 @@ def is_dmarc(text: str) -> bool:
 
 
 def is_abuse(text: str) -> bool:
-    return _ABUSE.match(text) is not None
+    found = _ABUSE.match(text)
+    return found is not None and _SOURCE.search(text) is not None
 
 
 def _begins(text: str, phrases: dict[str, tuple[str, ...]]) -> str:
