@@ -211,6 +211,29 @@ async def test_a_link_in_a_blobs_place_is_replaced_and_never_followed(make: Make
     assert blob_path(tmp_path, LARGE).read_bytes() == LARGE
 
 
+async def test_a_messages_octets_are_read_by_its_mid_if_they_are_what_their_name_says(
+    make: Make, tmp_path: Path
+) -> None:
+    blobs = make()
+    seen: list[bytes] = []
+
+    async def read(mid: str) -> bool:
+        return await blobs.read(mid, lambda octets: seen.append(bytes(octets)))
+
+    assert not await read("mid-1")
+    queue = queue_of(Consumer(), blobs)
+    await queue.deliver([delivery(queue, LARGE)])
+    assert await read("mid-1")
+    assert not await read("mid-2")
+    assert seen == [LARGE]
+    blob = blob_path(tmp_path, LARGE)
+    blob.write_bytes(LARGE[:-1] + b"y")
+    assert not await read("mid-1")
+    blob.unlink()
+    assert not await read("mid-1")
+    assert seen == [LARGE]
+
+
 async def test_a_directory_that_others_may_write_to_is_refused(make: Make, tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs").chmod(0o770)

@@ -14,13 +14,14 @@ from mailpoller.config.sections import CONVERSATIONS, INTAKES, OUTBOX
 from mailpoller.core.component import Runtime
 from mailpoller.core.errors import ConfigError
 from mailpoller.core.intake_config import IntakeSettings
-from mailpoller.core.ports import Clock, EntryListener, EntrySource, Outbox
+from mailpoller.core.ports import BlobReader, Clock, EntryListener, EntrySource, Outbox
 from mailpoller.core.record import record
 from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
 from mailpoller.engine.acknowledger import Acknowledger
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
 from mailpoller.engine.intake_reader import IntakeReader
+from mailpoller.engine.originals import Originals
 from mailpoller.engine.outbox_operations import OutboxOperations
 from mailpoller.engine.outgoing_events import OutgoingEvents
 from mailpoller.engine.postman import Postman
@@ -114,7 +115,8 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
         prudent=ports.prudent,
     )
     bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
-    acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config))
+    originals = Originals(ledger, ports.blobs if isinstance(ports.blobs, BlobReader) else None)
+    acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config), originals)
     acknowledger = Acknowledger(
         ledger,
         files,

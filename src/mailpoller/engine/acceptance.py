@@ -27,6 +27,7 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
+from mailpoller.engine.originals import Originals
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.enclosed import enclosed
@@ -93,6 +94,7 @@ class Acceptance:
         room: OutboxRoom,
         accepted: Callable[[str], None],
         mint: Mint = lambda _: "",
+        originals: Originals | None = None,
     ) -> None:
         self.senders = senders
         self.mint = mint
@@ -102,6 +104,7 @@ class Acceptance:
         self._bounds = bounds
         self._room = room
         self._accepted = accepted
+        self._originals = originals or Originals(ledger, None)
         self._doubtful: dict[str, bytes] = {}
         """Mails of which it is not known whether the ledger has recorded them: id -> file."""
         self._under_way: set[str] = set()
@@ -160,6 +163,8 @@ class Acceptance:
         if len(letter.recipients) > self._bounds.max_recipients:
             most = self._bounds.max_recipients
             raise EntryRefused(f"{len(letter.recipients)} recipients are more than outbox.max_recipients, {most}")
+        departments = (choices["department"],) if choices.get("department") else intake.departments
+        letter = await self._originals.attached(letter, story, self.senders, departments, identity.max_size)
         now = self._clock.now()
         number = uuid.uuid4().hex
         token = await self._token(choices.get("conversation", ""), story)

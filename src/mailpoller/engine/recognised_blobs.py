@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from mailpoller.core.errors import QueueVanished, TransientError
-from mailpoller.core.ports import BlobReference, BlobStore, Clock, IdleBlob, QueueMarks, QueueRecord
-from mailpoller.core.spool import Octets
+from mailpoller.core.ports import BlobReader, BlobReference, BlobStore, Clock, IdleBlob, QueueMarks, QueueRecord
+from mailpoller.core.spool import Block, Octets
 from mailpoller.engine.recognition import BLOBS, Recognition
 
 
@@ -32,6 +32,11 @@ class RecognisedBlobs:
         async with self._recognised():
             await self._store.refer(octets, references)
         await self._recognition.received(len(references))
+
+    async def read(self, mid: str, work: Callable[[Block], None]) -> bool:
+        """See :class:`~mailpoller.core.ports.BlobReader`; of a store that is none nothing is held here."""
+        async with self._recognised():
+            return isinstance(self._store, BlobReader) and await self._store.read(mid, work)
 
     async def idle(self, before: datetime, *, limit: int) -> Sequence[IdleBlob]:
         """See the port."""

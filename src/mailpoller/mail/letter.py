@@ -40,6 +40,7 @@ _DOMAIN = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
     r"|\[(?:IPv6:[0-9A-Fa-f:.]{2,45}|[0-9.]{7,15})\]"
 )
+_DIGEST = re.compile(r"(?:sha256:)?([0-9A-Fa-f]{64})")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 
 
@@ -53,9 +54,21 @@ class Attached:
 
 
 @record
+class Referred:
+    """A part of the message ``mid`` (nothing: of the one that is answered) that goes along, by its SHA-256 in small
+    hexadecimal digits; named and typed as it was there, if nothing is said."""
+
+    sha256: str
+    mid: str = ""
+    name: str = ""
+    media_type: str = ""
+
+
+@record
 class Letter:
     """Recipients, words and files. ``in_reply_to`` and ``references`` are message ids in their brackets.
-    ``incoming_charset``: that of the message which is answered, or nothing."""
+    ``incoming_charset``: that of the message which is answered, or nothing. ``referred``: parts of mail that are still
+    to be found, each with its place among the attachments."""
 
     to: tuple[Address, ...]
     cc: tuple[Address, ...]
@@ -67,6 +80,7 @@ class Letter:
     in_reply_to: str = ""
     references: tuple[str, ...] = ()
     incoming_charset: str = ""
+    referred: tuple[tuple[int, Referred], ...] = ()
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -80,8 +94,10 @@ def letter_of(entry: Mapping[str, Any]) -> Letter:
         if key not in KEYS:
             raise EntryRefused(f"an entry has no key {_shown(key)}; it has {', '.join(KEYS)}")
     text, html = _body(entry, "text"), _body(entry, "html")
-    attachments = _attachments(entry.get("attachments"))
-    if text is None and html is None and not attachments:
+    given = _attachments(entry.get("attachments"))
+    attachments = tuple(one for one in given if isinstance(one, Attached))
+    referred = tuple((at, one) for at, one in enumerate(given) if isinstance(one, Referred))
+    if text is None and html is None and not given:
         raise EntryRefused("there is nothing to send: neither text nor html nor attachments")
     return Letter(
         addresses(entry.get("to"), "to"),
@@ -94,6 +110,7 @@ def letter_of(entry: Mapping[str, Any]) -> Letter:
         message_id(entry.get("in_reply_to"), "in_reply_to"),
         message_ids(entry.get("references"), "references"),
         line(entry.get("incoming_charset"), "incoming_charset", 100),
+        referred,
     )
 
 
@@ -176,7 +193,7 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _attachments(written: object) -> tuple[Attached, ...]:
+def _attachments(written: object) -> tuple[Attached | Referred, ...]:
     if written is None:
         return ()
     if not isinstance(written, list) or len(written) > MOST_ATTACHMENTS:
@@ -184,20 +201,36 @@ def _attachments(written: object) -> tuple[Attached, ...]:
     return tuple(map(_attachment, written))
 
 
-def _attachment(written: object) -> Attached:
-    if not isinstance(written, dict) or set(written) - {"name", "type", "base64"}:
-        raise EntryRefused("an attachment is a block of name, type and base64")
+def _attachment(written: object) -> Attached | Referred:
+    if not isinstance(written, dict):
+        raise EntryRefused("an attachment is a block of name, type, and base64 or digest")
     name = line(written.get("name"), "the name of an attachment", 255)
-    media_type = line(written.get("type"), "the type of an attachment").lower() or "application/octet-stream"
-    if not _MEDIA_TYPE.fullmatch(media_type):
+    media_type = line(written.get("type"), "the type of an attachment").lower()
+    if media_type and not _MEDIA_TYPE.fullmatch(media_type):
         raise EntryRefused("the type of an attachment is a media type, such as application/pdf")
-    if media_type.startswith(("multipart/", "message/")):
-        media_type = "application/octet-stream"  # these cannot be encoded (RFC 2046 section 5.2.1, RFC 2045 6.4)
+    if "digest" in written:
+        if set(written) - {"name", "type", "digest", "mid"}:
+            raise EntryRefused("an attachment by its digest is a block of digest, mid, name and type")
+        found = _DIGEST.fullmatch(line(written["digest"], "the digest of an attachment"))
+        if found is None:
+            raise EntryRefused("the digest of an attachment is sha256: and 64 hexadecimal digits")
+        mid = line(written.get("mid"), "the mid of an attachment", 100).lower()
+        return Referred(found[1].lower(), mid, name, media_type)
+    if set(written) - {"name", "type", "base64"}:
+        raise EntryRefused("an attachment is a block of name, type, and base64 or digest")
     encoded = written.get("base64")
     try:
         octets = pybase64.b64decode(encoded if isinstance(encoded, str) else "!", validate=True)
     except ValueError:
         raise EntryRefused("the base64 of an attachment is none") from None
+    return attached(name, media_type, octets)
+
+
+def attached(name: str, media_type: str, octets: bytes) -> Attached:
+    """An attachment, of whatever it was called and called itself, as a header has place for it."""
+    name = "".join(one for one in name if unicodedata.category(one) not in ("Cc", "Cs", "Zl", "Zp")).strip()[:255]
+    if not _MEDIA_TYPE.fullmatch(media_type) or media_type.startswith(("multipart/", "message/")):
+        media_type = "application/octet-stream"  # these cannot be encoded (RFC 2046 section 5.2.1, RFC 2045 6.4)
     return Attached(name or "attachment", media_type, octets)
 
 

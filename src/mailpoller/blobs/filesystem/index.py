@@ -31,6 +31,7 @@ BLOBS = Schema(
             PRIMARY KEY (sha256, queue, delivery_id)
         ) WITHOUT ROWID;
         """,
+        "CREATE INDEX reference_mid ON reference (mid);",
     ),
 )
 
@@ -57,6 +58,11 @@ def unknown(connection: sqlite3.Connection, several: Collection[bytes]) -> list[
         for sha256 in several
         if connection.execute("SELECT 1 FROM blob WHERE sha256 = ?", (sha256,)).fetchone() is None
     ]
+
+
+def of_message(connection: sqlite3.Connection, mid: str) -> list[bytes]:
+    """What events of this message refer to."""
+    return [sha256 for (sha256,) in connection.execute("SELECT DISTINCT sha256 FROM reference WHERE mid = ?", (mid,))]
 
 
 def idle(connection: sqlite3.Connection, before: float, limit: int) -> Sequence[IdleBlob]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
 import os
 import re
 import sqlite3
@@ -21,7 +23,7 @@ from mailpoller.blobs.filesystem import index
 from mailpoller.blobs.filesystem.config import FilesystemBlobsSettings
 from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.ports import BlobReference, Clock, IdleBlob, Mark
-from mailpoller.core.spool import Octets
+from mailpoller.core.spool import Block, Octets
 from mailpoller.storage.disk import (
     directory,
     group_id,
@@ -87,6 +89,35 @@ class FilesystemBlobs:
         except BaseException:
             await self._worker.do(self._discard, list(written.values()))
             raise
+
+    async def read(self, mid: str, work: Callable[[Block], None]) -> bool:
+        """See :class:`~mailpoller.core.ports.BlobReader`. Any of several will do: there are some if the server
+        served a message otherwise than before."""
+        if not self.path.is_dir():
+            return False
+        found = await self._read(lambda connection: index.of_message(connection, mid))
+        return await asyncio.to_thread(self._show, found, work)
+
+    def _show(self, several: Sequence[bytes], work: Callable[[Block], None]) -> bool:
+        for sha256 in several:
+            with self._open() as within, ExitStack() as closing:
+                try:
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    descriptor = os.open(sha256.hex(), flags, dir_fd=within)
+                    file = closing.enter_context(open(descriptor, "rb", buffering=0))  # noqa: PTH123
+                    if file_digest(file, "sha256").digest() != sha256:
+                        log.warning("blobs.altered", file=sha256.hex())
+                        continue
+                    mapped: Block = b""
+                    if os.fstat(descriptor).st_size:
+                        mapped = closing.enter_context(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise MachineTrouble(in_words(error, f"read {self.path}")) from None
+                work(mapped)
+                return True
+        return False
 
     async def idle(self, before: datetime, *, limit: int) -> Sequence[IdleBlob]:
         """See :class:`~mailpoller.core.ports.BlobStore`."""

@@ -1,6 +1,6 @@
 """The ports: what the engine asks of sources, sinks, rules, ledgers and outgoing mail, and nothing more."""
 
-from mailpoller.core.ports.blobs import BlobReference, BlobStore, IdleBlob
+from mailpoller.core.ports.blobs import BlobReader, BlobReference, BlobStore, IdleBlob
 from mailpoller.core.ports.clock import Clock
 from mailpoller.core.ports.intake import (
     EntryAnswer,
@@ -81,6 +81,7 @@ __all__ = [
     "Backlog",
     "Bearers",
     "Belief",
+    "BlobReader",
     "BlobReference",
     "BlobStore",
     "Census",

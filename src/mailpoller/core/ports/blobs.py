@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mailpoller.core.record import record
-from mailpoller.core.spool import Octets
+from mailpoller.core.spool import Block, Octets
 
 
 @record
@@ -26,6 +26,16 @@ class IdleBlob:
 
     sha256: bytes
     references: tuple[BlobReference, ...]
+
+
+@runtime_checkable
+class BlobReader(Protocol):
+    """A blob store from which octets can be read here."""
+
+    async def read(self, mid: str, work: Callable[[Block], None]) -> bool:
+        """Let ``work`` see, in a thread, the octets that events of the message ``mid`` refer to, once they were read
+        and are what their name says; what it raises is raised. False if none are held. They are not to be kept: the
+        block ends with ``work``."""
 
 
 class BlobStore(Protocol):
