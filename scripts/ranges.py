@@ -20,11 +20,11 @@ def requirements(end: str) -> list[str]:
 
 
 def lowest(requirement: str) -> str:
-    """The range's lower end. Raises ValueError if it has none."""
-    found = re.fullmatch(r"([\w.\[\]-]+)>=([\w.]+)(,<[\w.]+)?", requirement)
+    """The range's lower end, with its marker. Raises ValueError if it has none."""
+    found = re.fullmatch(r"([\w.\[\]-]+)>=([\w.]+)(,<[\w.]+)?( ?; ?.+)?", requirement)
     if found is None:
         raise ValueError(f"{requirement}: a range is written name>=lowest or name>=lowest,<first-that-is-too-new")
-    return f"{found[1]}=={found[2]}"
+    return f"{found[1]}=={found[2]}{found[4] or ''}"
 
 
 if __name__ == "__main__":

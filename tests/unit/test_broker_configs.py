@@ -14,6 +14,7 @@ from mailpoller.sinks.nats import NatsQueueConfig
 from mailpoller.sinks.nats.config import NatsQueueSettings
 from mailpoller.sinks.rabbitmq import RabbitmqQueueConfig
 from mailpoller.sinks.rabbitmq.config import RabbitmqQueueSettings
+from mailpoller.sinks.s3 import S3QueueConfig
 from mailpoller.sinks.sqs import SqsQueueConfig
 
 
@@ -99,7 +100,13 @@ def test_what_may_lose_mail_or_show_it_is_said(
 
 @pytest.mark.parametrize(
     ("module", "library"),
-    [("nats", "nats"), ("rabbitmq", "aiormq"), ("kafka", "confluent_kafka"), ("sqs", "aiobotocore")],
+    [
+        ("nats", "nats"),
+        ("rabbitmq", "aiormq"),
+        ("kafka", "confluent_kafka"),
+        ("sqs", "aiobotocore"),
+        ("s3", "aiobotocore"),
+    ],
 )
 def test_the_library_is_not_imported_before_a_queue_is_built(module: str, library: str) -> None:
     program = f"import sys, mailpoller.sinks.{module}; sys.exit({library!r} in sys.modules)"
@@ -197,3 +204,46 @@ def test_a_large_event_goes_beside_sqs_and_blobs_stay_as_long_as_it_keeps_events
         "durability",
         "queue",
     }
+
+
+def s3(**more: Any) -> S3QueueConfig:
+    usual = {"type": "s3", "bucket": "example-mail", "region": "eu-central-1", "instance_role": True}
+    return S3QueueConfig(**{name: value for name, value in {**usual, **more}.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"bucket": "Mail"}, "bucket"),
+        ({"bucket": "a..b"}, "bucket"),
+        ({"bucket": "ab/c"}, "bucket"),
+        ({"prefix": "support"}, "slash"),
+        ({"prefix": "../support/"}, "no . and .."),
+        ({"prefix": "sup port/"}, "slash"),
+        ({"prefix": "/"}, "slash"),
+        ({"region": None}, "region"),
+        ({"endpoint": "https://us:pw@s3.example.com"}, "endpoint"),
+        ({"endpoint": "https://s3.example.com/bucket"}, "no path"),
+        ({"instance_role": None}, "access_key_id is missing"),
+    ],
+)
+def test_an_s3_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        s3(**more)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "finding", "style", "keys"),
+    [
+        (None, "promised", "auto", set()),
+        ("https://bucket.vpce-0a-1b.s3.eu-central-1.vpce.amazonaws.com", "promised", "path", set()),
+        ("https://s3.example.com", "unknown", "path", set()),
+        ("http://s3.example.com", "unknown", "path", {"endpoint"}),
+        ("http://127.0.0.1:8333", "unknown", "path", set()),
+    ],
+)
+def test_a_bucket_says_whether_it_is_at_aws(endpoint: str | None, finding: str, style: str, keys: set[str]) -> None:
+    block = s3(endpoint=endpoint)
+    assert block.worth("S3").finding == finding
+    assert block.addressing_style == style
+    assert {one.key for one in block.findings()} == keys

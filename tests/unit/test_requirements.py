@@ -137,6 +137,7 @@ def test_every_range_has_a_lower_bound_that_can_be_tested() -> None:
         for one in wanted:
             assert ranges.lowest(one).partition("==")[2]
     assert ranges.lowest("httpcore[asyncio]>=1.0.5,<2") == "httpcore[asyncio]==1.0.5"
+    assert ranges.lowest("a>=1; sys_platform == 'linux'") == "a==1; sys_platform == 'linux'"
     with pytest.raises(ValueError, match="a range is written"):
         ranges.lowest("types-PyYAML")
 

@@ -30,6 +30,7 @@ class KillPromises(SinkGround):
             receipts = _lines(process, at_least=1)
             process.kill()
             receipts += _lines(process)
+        assert receipts, "the process delivered nothing"
         assert set(receipts) <= set(self.held(tmp_path))
 
     def test_kills_at_random_lose_nothing_that_was_receipted(self, tmp_path: Path) -> None:

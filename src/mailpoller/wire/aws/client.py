@@ -131,7 +131,7 @@ class AwsClient:
             connect_timeout=self._seconds,
             read_timeout=self._seconds,
             user_agent_appid="mailpoller",
-            s3={"addressing_style": getattr(one, "addressing", "auto")},
+            s3={"addressing_style": getattr(one, "addressing_style", "auto")},
         )
         return session.create_client(
             self._service, region_name=one.service_region, endpoint_url=one.service_endpoint, config=config, **keys

@@ -8,6 +8,7 @@ answer however long it is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ class Transport:
     def __init__(self, settings: AwsSettings, service: str) -> None:
         self._settings = settings
         self._doing = f"ask {service}"
+        self._limit = max(ANSWER_LIMIT, int(getattr(settings, "max_size", 0)))
         self._clients: dict[str, HttpClient] = {}
 
     async def __aenter__(self) -> Self:
@@ -64,11 +66,12 @@ class Transport:
             doing=self._doing,
             headers=headers,
             content=_octets(request.body),
-            limit=_NO_BODY if request.method == "HEAD" else ANSWER_LIMIT,
+            limit=_NO_BODY if request.method == "HEAD" else self._limit,
             takes=_ANSWERS,
         )
         response = AioAWSResponse(request.url, answer.status, dict(answer.headers), _Body(answer.body))
-        await response.content
+        if not request.stream_output:
+            await response.content
         return response
 
     def _client(self, url: str) -> HttpClient:
@@ -78,20 +81,25 @@ class Transport:
             if len(self._clients) >= _ORIGINS:
                 raise ValueError("a service that moves again and again")
             one = self._settings
+            connections = getattr(one, "connections", CONNECTIONS)
             self._clients[origin] = HttpClient(
-                origin, policy=one.policy, timeout=one.timeout, connections=CONNECTIONS, proxy=one.proxy, kept=_KEPT
+                origin, policy=one.policy, timeout=one.timeout, connections=connections, proxy=one.proxy, kept=_KEPT
             )
         return self._clients[origin]
 
 
 class _Body:
-    """The octets of an answer, as the library reads them."""
+    """The octets of an answer, as the library reads them: also of one that it hands out as a stream, ``content``."""
 
     def __init__(self, octets: bytes) -> None:
-        self._octets = octets
+        self._file = BytesIO(octets)
 
-    async def read(self) -> bytes:
-        return self._octets
+    @property
+    def content(self) -> Self:
+        return self
+
+    async def read(self, most: int = -1) -> bytes:
+        return self._file.read(most)
 
 
 def _text(value: object) -> str:
@@ -99,6 +107,14 @@ def _text(value: object) -> str:
 
 
 def _octets(body: object) -> bytes:
-    if isinstance(body, bytes | bytearray | memoryview):
+    """A request's body; octets that are to be an object come as a file in memory. Raises TypeError for any other: what
+    is not understood must not go out as nothing."""
+    if body is None:
+        return b""
+    if isinstance(body, BytesIO):
+        return body.getvalue()
+    if isinstance(body, bytes | bytearray):
         return bytes(body)
-    return body.encode() if isinstance(body, str) else b""
+    if isinstance(body, str):
+        return body.encode()
+    raise TypeError(f"a body of type {type(body).__name__}")

@@ -56,6 +56,8 @@ _FRAMING = "mailpoller.framing"
 """Extension of a response: what its answer comes in."""
 _PACED = "mailpoller.paced"
 """Extension of a response: the deadline of its answer."""
+_PIECE = 64 << 10
+"""Octets that are sent in one go; each of these may take the whole time-out."""
 _KEPT = 60.0
 """Seconds that an idle connection is kept."""
 
@@ -232,13 +234,17 @@ class HttpClient:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, doing: str
     ) -> AsyncIterator[httpcore.Response]:
         pool = await self._opened()
+        content: bytes | AsyncIterator[bytes] | None = body or (b"" if method in ("POST", "PUT", "PATCH") else None)
+        if len(body) > _PIECE:
+            headers = {**headers, "content-length": str(len(body))}
+            content = _pieces(body)
         silence = {"connect": self._timeout, "read": self._timeout, "write": self._timeout, "pool": self._timeout * 4}
         with faults(f"{self.host}: {doing}", self._timeout):
             async with pool.stream(
                 method,
                 url,
                 headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
-                content=body or (b"" if method in ("POST", "PUT", "PATCH") else None),
+                content=content,
                 extensions={"timeout": silence},
             ) as response:
                 response.extensions[_FRAMING] = Framing(response, f"{self.host}: {doing}")
@@ -342,6 +348,11 @@ def _origin(url: str) -> tuple[str, str, int]:
         raise ValueError("no plain URL")
     scheme = parts.scheme.lower()
     return scheme, parts.hostname.lower(), parts.port or (443 if scheme == "https" else 80)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
 
 
 def _body(json: object, form: Mapping[str, str] | None, content: bytes | None) -> tuple[bytes, str]:
