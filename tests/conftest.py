@@ -57,8 +57,16 @@ DEALT_OUT = ("tests/unit/test_engine_storms.py", "tests/unit/test_mail_odd.py")
 """So long that the tests of one file are for several processes; they share nothing."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the tests that take minutes: programs of others")
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all"):
+        for item in items:
+            if item.get_closest_marker("takes_minutes"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: scripts/test --all"))
     places = {HERE / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 

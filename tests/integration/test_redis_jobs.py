@@ -19,6 +19,7 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.redis import RedisQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery
+from servers import sidekiq
 from servers.celery import JOB, CeleryWorker
 from servers.redis import RedisServer, missing
 
@@ -95,6 +96,24 @@ async def test_a_celery_worker_runs_each_event_as_a_task_whose_id_is_the_deliver
         taken = await asyncio.to_thread(run.taken, 3)
         await asyncio.sleep(0.2)
         assert run.taken(3) == taken == [(one.delivery_id, json.loads(one.event.structured())) for one in batch]
+
+
+@pytest.mark.skipif(bool(sidekiq.missing), reason=sidekiq.missing)
+async def test_a_sidekiq_worker_does_each_event_as_a_job_once(server: RedisServer, client: Any, tmp_path: Path) -> None:
+    batch = [make_delivery(uid, HOSTILE, place="inside", text="Größe \u2028 😀") for uid in range(3)]
+    with sidekiq.Sidekiq(tmp_path, f"redis://127.0.0.1:{server.port}/0", "mail") as run:
+        for _ in range(2):  # each time as another process
+            sink = queue(server, format="sidekiq", job=sidekiq.JOB, job_queue="mail")
+            await sink.deliver(batch)
+            await sink.close()
+        taken = await asyncio.to_thread(run.taken, 3)
+        await asyncio.sleep(0.2)
+        ids = [one.delivery_id.replace("-", "")[:24] for one in batch]
+        assert (
+            run.taken(3)
+            == taken
+            == [(name, json.loads(one.event.structured())) for name, one in zip(ids, batch, strict=True)]
+        )
 
 
 @pytest.mark.parametrize(("format", "key"), [("sidekiq", "queue:default"), ("celery", "celery")])
