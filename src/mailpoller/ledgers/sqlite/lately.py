@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from sqlite3 import Connection
 from typing import Any
 
 from mailpoller.core.ports import Story, Wanted
-from mailpoller.ledgers.sqlite.stories import STORIES, story
-from mailpoller.ledgers.sqlite.values import instant, micros, sender_sum
+from mailpoller.ledgers.sqlite import clues
+from mailpoller.ledgers.sqlite.stories import KEYED, STORIES, story
+from mailpoller.ledgers.sqlite.values import document, instant, micros, sender_sum
 
 HOUR = 3_600_000_000
 """In microseconds."""
+FEW = 20_000
+"""Messages of one sender that are found by their clues. Of one who sent more, the newest are soon come across."""
 
-_FROM = "message INDEXED BY {index} CROSS"
 _COUNT = """
-SELECT settled_at / 3600000000, outcome, count(*) FROM message INDEXED BY {index} WHERE {where} GROUP BY 1, 2
+SELECT settled_at / 3600000000, outcome, count(*) FROM {source} WHERE {where} GROUP BY 1, 2
 """
+_BY_TIME = "message INDEXED BY message_settled_at"
+_UNUSUAL_BY_TIME = "message INDEXED BY message_unusual"
+_BY_SENDER = KEYED.replace("?1", ":keys")
 _TOTAL = """
 SELECT settled_at / 3600000000, count(*) FROM message INDEXED BY message_settled_at WHERE {where} GROUP BY 1
 """
@@ -27,10 +31,8 @@ _UNUSUAL = "outcome IS NOT 'delivered'"
 
 def messages(connection: Connection, wanted: Wanted, limit: int) -> list[Story]:
     """See :meth:`LedgerReader.messages`."""
-    where, values = _where(wanted)
-    statement = STORIES.format(source=_FROM.format(index=_index(wanted)), where=where).replace(
-        "LIMIT ?2", "LIMIT :limit"
-    )
+    source, where, values = _sought(connection, wanted)
+    statement = STORIES.format(source=f"{source} CROSS", where=where).replace("LIMIT ?2", "LIMIT :limit")
     # The index has the order already; by the expression that other stories are sorted by all would be sorted again.
     statement = statement.replace("coalesce(settled_at, claimed_at) DESC, claimed_at DESC", "settled_at DESC")
     return [story(*row) for row in connection.execute(statement, values | {"limit": limit})]
@@ -38,13 +40,14 @@ def messages(connection: Connection, wanted: Wanted, limit: int) -> list[Story]:
 
 def per_hour(connection: Connection, wanted: Wanted) -> list[tuple[datetime, str, int]]:
     """See :meth:`LedgerReader.per_hour`."""
-    where, values = _where(wanted)
+    source, where, values = _sought(connection, wanted)
     if wanted.outcome is not None or wanted.sender or wanted.domain or wanted.queue:
-        counts = {(hour, outcome): count for hour, outcome, count in _counted(connection, wanted, where, values)}
+        counted = connection.execute(_COUNT.format(source=source, where=where), values)
+        counts = {(hour, outcome): count for hour, outcome, count in counted}
     else:
         # Both from indexes alone: a look at each message costs ten times as much.
         unusual = connection.execute(
-            _COUNT.format(index="message_unusual", where=f"{where} AND {_UNUSUAL}"), values
+            _COUNT.format(source=_UNUSUAL_BY_TIME, where=f"{where} AND {_UNUSUAL}"), values
         ).fetchall()
         counts = {(hour, outcome): count for hour, outcome, count in unusual}
         delivered = dict(connection.execute(_TOTAL.format(where=where), values).fetchall())
@@ -54,16 +57,16 @@ def per_hour(connection: Connection, wanted: Wanted) -> list[tuple[datetime, str
     return sorted((instant(hour * HOUR), outcome or "", count) for (hour, outcome), count in counts.items())
 
 
-def _counted(
-    connection: Connection, wanted: Wanted, where: str, values: dict[str, Any]
-) -> Iterable[tuple[int, str, int]]:
-    index = _index(wanted)
-    return connection.execute(_COUNT.format(index=index, where=where), values)
-
-
-def _index(wanted: Wanted) -> str:
-    """Of the two that have the order, the one that holds less of what is not wanted."""
-    return "message_settled_at" if wanted.outcome in (None, "delivered") else "message_unusual"
+def _sought(connection: Connection, wanted: Wanted) -> tuple[str, str, dict[str, Any]]:
+    """Where to look, for what, and its values. Of what has the order already, that which holds less of what is not
+    wanted; what few messages of a sender there are is found without a look at those of others."""
+    where, values = _where(wanted)
+    if wanted.sender is not None:
+        marks = [clues.of_text(wanted.sender), clues.of_text(sender_sum(wanted.sender))]
+        keys = clues.find(connection, marks, FEW)
+        if len(keys) < FEW:
+            return _BY_SENDER, where, values | {"keys": document(keys)}
+    return (_BY_TIME if wanted.outcome in (None, "delivered") else _UNUSUAL_BY_TIME), where, values
 
 
 def _where(wanted: Wanted) -> tuple[str, dict[str, Any]]:

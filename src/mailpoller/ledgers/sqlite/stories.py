@@ -86,13 +86,14 @@ SELECT folder, uid FROM message INDEXED BY message_due
 WHERE state IN ('claimed', 'suspect', 'deferred') AND due_at IS NOT NULL
 """
 # CROSS JOIN, because the planner would walk through a folder for a list of names.
-_KEYED = """(
+KEYED = """(
     SELECT DISTINCT json_extract(value, '$[0]') AS its_folder, json_extract(value, '$[1]') AS its_uid FROM json_each(?1)
 ) AS wanted CROSS JOIN message ON message.folder = its_folder AND message.uid = its_uid"""
-_FIND = f"SELECT message.folder, message.uid FROM {_KEYED} WHERE mid = ?2"  # noqa: S608
-_BY_MID = STORIES.format(source=_KEYED, where="mid = ?3")
+"""The messages of a list of names, ``?1``."""
+_FIND = f"SELECT message.folder, message.uid FROM {KEYED} WHERE mid = ?2"  # noqa: S608
+_BY_MID = STORIES.format(source=KEYED, where="mid = ?3")
 _BY_TERM = STORIES.format(
-    source=_KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE OR sender = ?4)"
+    source=KEYED, where="(message.uid = ?3 OR message_id = ?3 OR sender = ?3 COLLATE NOCASE OR sender = ?4)"
 )
 _DEFERRED = STORIES.format(source="message", where="state = 'deferred' AND due_at IS NOT NULL AND ?1 IS NULL")
 
