@@ -392,3 +392,17 @@ def test_sixty_megabytes_are_digested_in_little_memory(tmp_path):
     assert attachment.size == len(content) * 3 * 16 * repeats
     assert peak < 16_000_000
     octets.close()
+
+
+def test_a_part_whose_lines_end_with_a_carriage_return_alone_keeps_its_text_within_a_message_of_proper_lines():
+    message = read(mime("Content-Type: text/plain; charset=utf-8\rX-A: 1\r\rhi\rthere\r"))
+    assert message.body.text.split() == ["hi", "there"]
+    assert "header-bare-cr" in message.defects
+
+
+def test_ascii_that_calls_itself_utf_16_is_read_as_what_it_is_and_utf_16_as_that():
+    head = b"From: a@example.com\r\nContent-Type: text/plain; charset=utf-16\r\n\r\n"
+    message = read(head + b"Your parcel\r\nis here\r\n")
+    assert message.body.text == "Your parcel\nis here\n"
+    assert "charset-wrong" in message.defects
+    assert read(head + "你好\n".encode("utf-16-le")).body.text == "你好\n"

@@ -25,6 +25,7 @@ _REPAIRED_AT_MOST = 1 << 20
 _PIECE = 1 << 16
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNICODE_FORMS = frozenset(("utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))
+_UTF_16 = frozenset(("utf_16", "utf_16_be", "utf_16_le"))
 _STATELESS = re.compile(rb"[^\x1b\x0e~+]*").fullmatch
 _ASCII = frozenset(("ascii", "us-ascii", "utf-8", "utf8", ""))
 
@@ -84,6 +85,8 @@ def decode(octets: bytes, charset: str = "") -> tuple[str, str]:
     if table:
         text, _ = codecs.charmap_decode(octets, "strict", table)
         return text, WRONG if "\ufffd" in text else ""
+    if codec in _UTF_16 and b"\n" in octets and b"\0" not in octets and octets.isascii():
+        return str(octets, "ascii"), WRONG  # in which a line feed has a NUL beside it
     try:
         text = str(octets, codec)
     except UnicodeError:

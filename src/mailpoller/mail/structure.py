@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from mailpoller.core.spool import Block
-from mailpoller.mail.header import read_header
+from mailpoller.mail.header import BARE_CR, read_header
 from mailpoller.mail.parameters import disposition, file_name, media_type
 
 DEEPEST = 50
@@ -153,12 +153,21 @@ class _Scanner:
         """One part, header and body."""
         self.seen += 1
         header = read_header(self.octets, start, end, _HEADER_CONSIDERED, _FIELDS_KEPT)
+        body = header.body
+        if body >= end and BARE_CR in header.defects:
+            # No body at all: within a message whose lines end properly, this part's end with a carriage return alone.
+            lines = bytes(self.octets[start : min(end, start + _HEADER_CONSIDERED)])
+            if b"\r\r" in lines and b"\n" not in lines:
+                lines = lines.replace(b"\r", b"\n")
+                header = read_header(lines, 0, len(lines), _HEADER_CONSIDERED, _FIELDS_KEPT)
+                body = start + header.body
+                self.note(BARE_CR)
         for defect in header.defects:
             self.note(defect)
         fields: dict[str, str] = {}
         for name, value in header.fields:
             fields.setdefault(name.lower(), value)
-        self.entity(fields, header.body, end, default, within, depth + 1)
+        self.entity(fields, body, end, default, within, depth + 1)
 
     def boundaries(self, needle: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """(offset of the line feed before it, offset after its line, whether it closes) of each boundary line.

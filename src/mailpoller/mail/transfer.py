@@ -18,6 +18,8 @@ ENCODING_UNKNOWN = "encoding-unknown"
 UUENCODE_MALFORMED = "uuencode-malformed"
 """Defect: a line could not be decoded; it was passed over. Or no ``begin`` at all; taken as it stands."""
 
+_EMPTY = (b"`", b"")
+_NOT_UU = re.compile(rb"[^\x20-\x60\r\n]")
 _PIECE = 1 << 20
 _ALPHABET = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 _FOREIGN = bytes(octet for octet in range(256) if octet not in _ALPHABET)
@@ -159,26 +161,36 @@ def _uuencode(octets: Block, start: int, end: int, defects: list[str]) -> Iterat
     """What stands between ``begin`` and ``end``, by the length that each line begins with: what follows it is a
     checksum, or nothing. Without a ``begin`` the octets as they stand."""
     out: list[bytes] = []
-    inside = begun = False
+    append, decode, search = out.append, binascii.a2b_uu, _NOT_UU.search  # of a million lines
+    inside = begun = malformed = False
     for piece in _in_lines(octets, start, end):
+        doubtful = search(piece) is not None
         for line in piece.splitlines():
             if not inside:
                 inside = line.startswith(b"begin ")
                 begun = begun or inside
                 continue
-            if line.strip() in (b"end", b"`", b""):
-                inside = line.strip() != b"end"
-                continue
+            if len(line) < 4 or line[-1] <= 32:
+                bare = line.strip()
+                if bare == b"end":
+                    inside = False
+                    continue
+                if bare in _EMPTY:
+                    continue
             # What fills the last group of four up is nobody's: some encoders leave there what was in their buffer.
             wanted = (((line[0] - 32) & 63) * 4 + 5) // 3
+            if doubtful and search(line, 1, wanted) is not None:
+                malformed = True  # as the exception would say, which costs more than all else
+                continue
             try:
-                out.append(binascii.a2b_uu(line[:wanted]))
+                append(decode(line[:wanted]))
             except binascii.Error:
-                if UUENCODE_MALFORMED not in defects:
-                    defects.append(UUENCODE_MALFORMED)
+                malformed = True
         if out:
             yield b"".join(out)
             out.clear()
+        if malformed and UUENCODE_MALFORMED not in defects:
+            defects.append(UUENCODE_MALFORMED)
     if not begun and end > start:
         defects.append(UUENCODE_MALFORMED)
         yield from (octets[at : min(end, at + _PIECE)] for at in range(start, end, _PIECE))
