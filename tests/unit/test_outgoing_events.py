@@ -63,7 +63,8 @@ class FakeQueue:
     @property
     def said(self) -> list[tuple[str, list[str]]]:
         return [
-            (one["type"].rpartition(".")[2], [to["address"] for to in one["data"]["recipients"]]) for one in self.events
+            (one["type"].rpartition(".")[2], [to["address"] for to in one["data"].get("recipients", ())])
+            for one in self.events
         ]
 
 

@@ -23,7 +23,8 @@ class IntakeSettings(Component):
     departments: list[Department] = Field(min_length=1, max_length=100)
     """The departments that it may send for: by the outgoings of the mailboxes that serve them."""
     events: QueueName | None = None
-    """The queue that is told what became of each mail: sent, deferred, failed, bounced. Without it: nobody."""
+    """The queue that is told what became of each mail: sent, deferred, failed, bounced; and what the intake
+    refused. Without it: nobody."""
 
     def preparation(self, name: str) -> Preparation | None:
         """What has to be made beforehand on the server of the intake ``name``; None if it is made by itself."""

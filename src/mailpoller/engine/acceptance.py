@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import orjson
 import structlog
@@ -28,6 +28,7 @@ from mailpoller.core.errors import (
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
 from mailpoller.engine.originals import Originals
+from mailpoller.engine.refusing import Refusing
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.enclosed import enclosed
@@ -105,6 +106,7 @@ class Acceptance:
         self._room = room
         self._accepted = accepted
         self._originals = originals or Originals(ledger, None)
+        self._refusing = Refusing(ledger, clock)
         self._doubtful: dict[str, bytes] = {}
         """Mails of which it is not known whether the ledger has recorded them: id -> file."""
         self._under_way: set[str] = set()
@@ -122,24 +124,37 @@ class Acceptance:
         octets, form = bytes(request["octets"]), str(request.get("form") or "entry")
         choices = {key: str(value) for key, value in dict(request.get("choices") or {}).items() if value}
         read = _read_mail if form == "mail" else _read_entry
-        entry = read(octets, choices) if len(octets) < _THREAD_ABOVE else await asyncio.to_thread(read, octets, choices)
-        mail, repeated = await self.accept(intake, entry)
+        async with self._refusing.telling(intake, octets, choices.get("key", "")):
+            large = len(octets) >= _THREAD_ABOVE
+            entry = await asyncio.to_thread(read, octets, choices) if large else read(octets, choices)
+            mail, repeated = await self.accept(intake, entry)
         return {"id": mail.id, "message_id": mail.message_id, "recipients": len(mail.recipients), "repeated": repeated}
 
-    async def take(self, name: str, octets: bytes, key: str, *, said: bool = False) -> tuple[OutboxMail, bool]:
+    async def take(
+        self, name: str, octets: bytes, key: str, *, said: bool = False, number: int | None = None
+    ) -> tuple[OutboxMail, bool]:
         """As :meth:`accept`, for an entry in JSON that an intake found; ``key`` is its own if it says none. ``said``:
-        whoever handed it in said that key beside it, so it cannot say another one."""
-        intake = self.senders.intakes.get(name)
-        if intake is None:
+        whoever handed it in said that key beside it, so it cannot say another one. ``number``: what the intake calls
+        it."""
+        intake = self._known(name)
+        async with self._refusing.telling(intake, octets, key, number):
+            large = len(octets) >= _THREAD_ABOVE
+            entry = await asyncio.to_thread(_read_entry, octets, {}) if large else _read_entry(octets, {})
+            if said and key and entry.choices.get("key") not in ("", key):
+                raise EntryRefused("the entry has another key than the one that was said beside it")
+            if not entry.choices.get("key"):
+                entry = replace(entry, choices={**entry.choices, "key": key})
+            return await self.accept(intake, entry)
+
+    async def refuse(self, name: str, key: str, number: int, reason: str) -> NoReturn:
+        """Raise :class:`EntryRefused` for an entry that cannot even be read."""
+        async with self._refusing.telling(self._known(name), None, key, number):
+            raise EntryRefused(reason)
+
+    def _known(self, name: str) -> Intake:
+        if (intake := self.senders.intakes.get(name)) is None:
             raise TransientError("this intake is not configured any more")
-        entry = (
-            _read_entry(octets, {}) if len(octets) < _THREAD_ABOVE else await asyncio.to_thread(_read_entry, octets, {})
-        )
-        if said and key and entry.choices.get("key") not in ("", key):
-            raise EntryRefused("the entry has another key than the one that was said beside it")
-        if not entry.choices.get("key"):
-            entry = replace(entry, choices={**entry.choices, "key": key})
-        return await self.accept(intake, entry)
+        return intake
 
     async def accept(self, intake: Intake, entry: Entry) -> tuple[OutboxMail, bool]:
         """The mail, and whether it had been accepted before under the same key. Raises as :meth:`hand_in`."""

@@ -170,12 +170,13 @@ class IntakeReader:
     async def _answered(self, name: str, entry: WaitingEntry) -> EntryAnswer:
         try:
             if entry.octets is None:
-                raise EntryRefused(
+                unread = (
                     f"{entry.size} octets are more than outbox.max_mail, {self._largest}"
                     if entry.size
                     else "an entry is text, one JSON object"
                 )
-            mail, _ = await self._acceptance.take(name, entry.octets, entry.key)
+                await self._acceptance.refuse(name, entry.key, entry.number, unread)
+            mail, _ = await self._acceptance.take(name, entry.octets, entry.key, number=entry.number)
         except EntryRefused as error:
             reason = str(error)
         except (TransientError, LedgerUnavailable):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -13,12 +13,12 @@ from mailpoller.core.delivery import Delivery, Receipt
 from mailpoller.core.errors import LedgerUnavailable, TransientError
 from mailpoller.core.identity import mint_delivery_id
 from mailpoller.core.message import Claim, Folder, MessageRef, RawMessage
-from mailpoller.core.ports import Outbox, OutboxEvent
+from mailpoller.core.ports import Outbox, OutboxEvent, OutboxRefusal
 from mailpoller.core.spool import Octets
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.queues import Queue
 from mailpoller.engine.senders import Senders
-from mailpoller.mail.outgoing_event import outgoing_event
+from mailpoller.mail.outgoing_event import outgoing_event, refusal_event
 
 log = structlog.get_logger(__name__)
 
@@ -74,25 +74,50 @@ class OutgoingEvents:
                     self._noted.difference_update(one.number for one in told)
                 if len(told) < len(several):
                     waiting.add(intake)
+        await self._tell_refusals(waiting)
+
+    async def _tell_refusals(self, waiting: set[str]) -> None:
+        while owed := await self._ledger.outbox_refusals(but=waiting, limit=AT_ONCE):
+            by_intake: dict[str, list[OutboxRefusal]] = {}
+            for one in owed:
+                by_intake.setdefault(one.intake, []).append(one)
+            for intake, several in by_intake.items():
+                known = self.senders.intakes.get(intake)
+                queue = known.events if known else ""
+                brought = [(one, _refusal(one, queue)) for one in several]
+                told = several
+                if queue:
+                    done = await self._delivered(queue, [delivery for _, delivery in brought])
+                    told = [one for one, delivery in brought if delivery.delivery_id in done]
+                if told:
+                    await self._ledger.outbox_refusals_told([one.number for one in told])
+                if len(told) < len(several):
+                    waiting.add(intake)
 
     async def _bring(self, name: str, events: Sequence[OutboxEvent]) -> Sequence[OutboxEvent]:
         """Those that are done with."""
+        brought = [(one, _delivery(one, name)) for one in events]
+        done = await self._delivered(name, [delivery for _, delivery in brought])
+        return [one for one, delivery in brought if delivery.delivery_id in done]
+
+    async def _delivered(self, name: str, deliveries: Sequence[Delivery]) -> Collection[str]:
+        """The ids of those that are done with: the queue holds them, or never will."""
         queue = self._queue(name)
         if queue is None or not queue.takes_mail:
             return ()
         try:
-            answers = await queue.deliver([_delivery(one, name) for one in events])
+            answers = await queue.deliver(deliveries)
         except TransientError as error:
             log.debug("outbox.untold_yet", queue=name, reason=str(error))
             return ()
-        done = []
-        for one, answer in zip(events, answers, strict=True):
+        done = set()
+        for one, answer in zip(deliveries, answers, strict=True):
             if isinstance(answer, Receipt):
-                done.append(one)
+                done.add(one.delivery_id)
             elif answer.permanent:
-                log.warning("outbox.event_refused", id=one.mail.id, queue=name, reason=answer.reason)
-                self._alarm.fault(name, "outbox.event_refused", f"{one.kind}, {one.mail.id[:12]}: {answer.reason}")
-                done.append(one)
+                log.warning("outbox.event_refused", id=one.mid, queue=name, reason=answer.reason)
+                self._alarm.fault(name, "outbox.event_refused", f"{one.mid[:12]}: {answer.reason}")
+                done.add(one.delivery_id)
         return done
 
     def _note(self, one: OutboxEvent) -> None:
@@ -119,3 +144,11 @@ def _delivery(one: OutboxEvent, queue: str) -> Delivery:
     raw = RawMessage(Claim(ref, one.mail.id), Octets.of(b""))
     event = outgoing_event(one, queue=queue, delivery_id=delivery_id)
     return Delivery(delivery_id, one.mail.id, queue, event, raw)
+
+
+def _refusal(one: OutboxRefusal, queue: str) -> Delivery:
+    """As above, of an entry of which there is no mail."""
+    delivery_id = mint_delivery_id(one.id, queue, 0, b"refused")
+    ref = MessageRef(Folder(one.intake, "intake", "1"), one.id)
+    event = refusal_event(one, queue=queue, delivery_id=delivery_id)
+    return Delivery(delivery_id, one.id, queue, event, RawMessage(Claim(ref, one.id), Octets.of(b"")))

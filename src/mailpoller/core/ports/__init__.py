@@ -31,6 +31,7 @@ from mailpoller.core.ports.ledger.outbox import (
     OutboxMail,
     OutboxMark,
     OutboxRecipient,
+    OutboxRefusal,
     RecipientState,
 )
 from mailpoller.core.ports.ledger.timekeeping import Belief
@@ -122,6 +123,7 @@ __all__ = [
     "OutboxMail",
     "OutboxMark",
     "OutboxRecipient",
+    "OutboxRefusal",
     "Outgoing",
     "Pause",
     "Posting",

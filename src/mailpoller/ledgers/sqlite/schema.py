@@ -344,6 +344,22 @@ _SHADOW = """
 ALTER TABLE folder ADD COLUMN shadow_until INTEGER;
 """
 
+# What intakes refused, and are still to be told.
+_REFUSALS = """
+CREATE TABLE outbox_refusal (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id     TEXT    NOT NULL UNIQUE,
+    intake TEXT    NOT NULL,
+    key    TEXT    NOT NULL,
+    entry  INTEGER,
+    mid    TEXT    NOT NULL,
+    reason TEXT    NOT NULL,
+    at     INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX outbox_refusal_intake ON outbox_refusal (intake);
+"""
+
 SCHEMA = Schema(
     name="ledger",
     application_id=0x6D706C67,
@@ -364,6 +380,7 @@ SCHEMA = Schema(
         _OUTBOX_DRAFT,
         _TIME,
         _SHADOW,
+        _REFUSALS,
     ),
     works={3: shelve_all},
 )

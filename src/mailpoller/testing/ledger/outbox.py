@@ -16,6 +16,7 @@ from mailpoller.core.ports import (
     Draft,
     OutboxBacklog,
     OutboxMark,
+    OutboxRefusal,
     RecipientState,
 )
 from mailpoller.core.ports.ledger.outbox import OUTBOX_WAITS_AT_MOST
@@ -186,6 +187,22 @@ class OutboxPromises(LedgerGround):
         await again.outbox_note_draft("a1", None)
         (mail,) = await again.outbox_due("relay", limit=10)
         assert (mail.draft, mail.message_id) == (None, "<theirs@service>")
+        await again.close()
+
+    async def test_a_refusal_is_owed_once_until_it_is_told(self, tmp_path: Path, clock: SuiteClock) -> None:
+        ledger = await self.open(tmp_path, clock)
+        first = OutboxRefusal("a1", "desk", "order-17", 7, "mid-1", "this is no JSON", clock.now())
+        assert await ledger.outbox_refuse(first)
+        assert await ledger.outbox_refuse(first)
+        assert await ledger.outbox_refuse(replace(first, id="b2", intake="shop", entry=None, key="", mid=""))
+        await ledger.close()
+        again = await self.open(tmp_path, clock)
+        owed = await again.outbox_refusals(limit=10)
+        assert replace(owed[0], number=0) == first
+        assert [(one.id, one.entry) for one in owed] == [("a1", 7), ("b2", None)]
+        assert [one.id for one in await again.outbox_refusals(but=["desk"], limit=10)] == ["b2"]
+        await again.outbox_refusals_told([one.number for one in owed][:1])
+        assert [one.id for one in await again.outbox_refusals(limit=10)] == ["b2"]
         await again.close()
 
     async def test_the_mark_of_an_outbox_is_the_last_that_was_noted(self, tmp_path: Path, clock: SuiteClock) -> None:

@@ -81,6 +81,26 @@ class OutboxEvent:
     said: Mapping[str, str]
 
 
+REFUSALS_OWED_AT_MOST = 10_000
+"""Refusals of one intake that its queue is still to be told: a program that goes on for ever fills no disk."""
+
+
+@record
+class OutboxRefusal:
+    """An entry that was refused, as its intake's queue is still to be told. ``id``: the same for every repeat of the
+    entry under one key. ``key``, ``entry`` (its number in the intake) and ``mid`` (what it was to answer) as far as
+    they are known."""
+
+    id: str
+    intake: str
+    key: str
+    entry: int | None
+    mid: str
+    reason: str
+    at: datetime
+    number: int = 0
+
+
 @record
 class OutboxBacklog:
     """What waits to be sent by one identity: mails, their octets, and when the first of them is due."""
@@ -162,6 +182,16 @@ class Outbox(Protocol):
 
     async def outbox_told(self, numbers: Sequence[int]) -> None:
         """These events are done with."""
+
+    async def outbox_refuse(self, refusal: OutboxRefusal) -> bool:
+        """Its intake is to be told; what it is still to be told under the same id already is not told twice. False if
+        it is still to be told :data:`REFUSALS_OWED_AT_MOST`: then nothing is recorded."""
+
+    async def outbox_refusals(self, *, but: Collection[str] = (), limit: int) -> Sequence[OutboxRefusal]:
+        """What intakes are still to be told of what they refused, oldest first, but for these intakes."""
+
+    async def outbox_refusals_told(self, numbers: Sequence[int]) -> None:
+        """These refusals are done with."""
 
     async def outbox_mark(self) -> OutboxMark | None:
         """The mark of this outbox; None if it never had one."""

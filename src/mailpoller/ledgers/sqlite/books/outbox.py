@@ -11,10 +11,12 @@ from mailpoller.core.ports import (
     OutboxEvent,
     OutboxMail,
     OutboxMark,
+    OutboxRefusal,
     RecipientState,
 )
 from mailpoller.ledgers.sqlite import (
     outbox,
+    refusals,
 )
 from mailpoller.ledgers.sqlite.books.base import Book
 from mailpoller.ledgers.sqlite.values import micros
@@ -76,6 +78,15 @@ class OutboxBook(Book):
 
     async def outbox_told(self, numbers: Sequence[int]) -> None:
         await self._write(lambda c: outbox.told(c, numbers))
+
+    async def outbox_refuse(self, refusal: OutboxRefusal) -> bool:
+        return await self._write(lambda c: refusals.owe(c, refusal))
+
+    async def outbox_refusals(self, *, but: Collection[str] = (), limit: int) -> Sequence[OutboxRefusal]:
+        return await self._read(lambda c: refusals.owed(c, but, limit))
+
+    async def outbox_refusals_told(self, numbers: Sequence[int]) -> None:
+        await self._write(lambda c: refusals.told(c, numbers))
 
     async def outbox_mark(self) -> OutboxMark | None:
         return await self._read(outbox.mark)
