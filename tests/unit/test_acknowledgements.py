@@ -24,15 +24,15 @@ from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT, Acknowledgement
 from mailpoller.core.errors import EntryRefused, LedgerUnavailable, TransientError
 from mailpoller.core.identity import BACKFILLED, next_generation
 from mailpoller.core.message import Account, Claim, Folder, MessageRef, RawMessage
-from mailpoller.core.ports import Mail, OutboxMail, Said
+from mailpoller.core.ports import Mail, OutboxBacklog, OutboxMail, Said
 from mailpoller.core.sender import Sender
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.spool import Octets
 from mailpoller.core.verdict import Deliver
-from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.acknowledger import ALL, KEPT, Acknowledged, Acknowledger
 from mailpoller.engine.acknowledging import Acknowledging
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.senders import Answering, Identity, Senders
 from mailpoller.ledgers.sqlite import acknowledgements
@@ -468,13 +468,31 @@ async def test_killed_at_the_commit_one_is_sent(site: Site, after: bool) -> None
 async def test_without_room_it_stays_owed_and_the_bound_holds(site: Site) -> None:
     await site.begin()
     site.owe(1)
-    site.room.octets = 1_000_000_000
+    site.room.count({"gone": OutboxBacklog(1, 1_000_000_000, site.clock.now())})
     with pytest.raises(TransientError):
         await site.acknowledger.step()
     assert site.files.names() == [] and len(await site.ledger.acknowledgements(limit=9)) == 1
-    site.room.octets = 0
+    site.room.count({})
     await site.acknowledger.step()
     assert len(await site.mails()) == 1
+
+
+async def test_a_dead_relay_of_one_mailbox_holds_up_none_of_another(site: Site) -> None:
+    site.acknowledger.senders = Senders(
+        {"support": SUPPORT, "sales": replace(SUPPORT, name="sales")},
+        {"support": Answering("support", ("root",)), "sales": Answering("sales", ("root",))},
+    )
+    site.acknowledger.heeded = Acknowledged({"support": words(), "sales": words()})
+    await site.begin()
+    site.room.count({"support": OutboxBacklog(1, 600_000_000, site.clock.now())})
+    for number in range(60):
+        site.owe(number)
+    one = Acknowledgement("mid-sales", "sales", "eve@customer.example", site.clock.now())
+    acknowledgements.owe(site.ledger.store.connection, [one], micros(site.clock.now()))
+    with pytest.raises(TransientError, match="support"):
+        await site.acknowledger.step()
+    assert [mail.mailbox for mail in await site.mails()] == ["sales"]
+    assert len(await site.ledger.acknowledgements(limit=99)) == 60
 
 
 async def test_one_that_cannot_be_made_stops_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,19 @@ async def test_a_mail_for_which_there_will_never_be_room_stops_nothing(tmp_path:
     await table.source.close()
 
 
+async def test_a_dead_relay_of_one_identity_stops_no_entry_of_another(tmp_path: Path) -> None:
+    table = Table(tmp_path, max_size=10_000)
+    shop = Intake("shop", ("root", "sales"), by_socket=False)
+    table.use(replace(SENDERS, intakes={"shop": shop}))
+    await table.step()
+    table.insert(*[{**ENTRY, "department": "root", "text": "x" * 500}] * 100, {**ENTRY, "department": "sales"})
+    while await table.step():
+        pass
+    states = [state for state, _, _ in table.rows()]
+    assert states[-1] == "accepted" and 2 < states.count("accepted") < 10 and "refused" not in states
+    await table.source.close()
+
+
 async def test_what_an_entry_claims_widens_nothing(table: Table) -> None:
     table.insert({**ENTRY, "identity": "sales"}, {**ENTRY, "department": "sales"}, {**ENTRY, "mailbox": "deals"})
     await table.step()

@@ -13,17 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from clocks import SkippingClock
 from mailpoller.core.delivery import LEAVE, Outcome
-from mailpoller.core.errors import CredentialsRefused, EntryRefused, LedgerUnavailable, MailpollerError, TransientError
+from mailpoller.core.errors import (
+    CredentialsRefused,
+    EntryPutOff,
+    EntryRefused,
+    LedgerUnavailable,
+    MailpollerError,
+    TransientError,
+)
 from mailpoller.core.message import Account, Claim, Folder, MessageRef
 from mailpoller.core.ports import Mail, OutboxMail, Said
 from mailpoller.core.ports.ledger.outbox import OUTBOX_WAITS_AT_MOST
 from mailpoller.core.reply_charset import PRESETS
 from mailpoller.core.sender import Sender
-from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
+from mailpoller.engine.acceptance import Acceptance, OutboxBounds
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.prudent_clock import PrudentClock
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
@@ -276,6 +285,32 @@ async def test_bounds_are_refused_with_a_reason_before_anything_is_kept(tmp_path
     await site.hand_in({**ENTRY, "text": "x" * 100})  # there is room again
 
 
+async def test_an_identity_whose_relay_is_dead_leaves_room_for_the_others(tmp_path: Path) -> None:
+    site = Site(tmp_path, max_size=20_000)
+    site.use(replace(SENDERS, intakes={"desk": Intake("desk", ("root", "sales"))}))
+    with capture_logs() as said:
+        for _ in range(2):
+            with pytest.raises(EntryPutOff, match="support has no more room"):
+                for _ in range(100):
+                    await site.hand_in({**ENTRY, "identity": "support", "text": "x" * 500})
+    assert [one["identity"] for one in said if one["event"] == "outbox.full"] == ["support"]
+    assert 8_000 < site.room.octets <= 10_000
+    answers = [await site.hand_in({**ENTRY, "identity": "sales"}) for _ in range(5)]
+    async with site.running():
+        for answer in answers:
+            await site.done(answer["id"])
+        await site.until(lambda: site.room.octets == 0)
+    await site.hand_in({**ENTRY, "identity": "support", "text": "x" * 500})
+
+
+async def test_what_comes_in_at_once_exceeds_no_bound(tmp_path: Path) -> None:
+    site = Site(tmp_path, max_size=5_000)
+    await asyncio.gather(*(site.hand_in() for _ in range(40)), return_exceptions=True)
+    waiting = sum(one.size for one in await site.ledger.outbox_list(limit=99))
+    assert 2_000 < waiting == site.room.octets <= 2_500
+    assert site.kept == len(await site.ledger.outbox_list(limit=99))
+
+
 async def test_a_disk_that_is_full_accepts_nothing(site: Site) -> None:
     site.files.path.parent.joinpath("outbox").write_text("no directory")
     with pytest.raises(TransientError):
@@ -489,7 +524,7 @@ async def test_an_identity_that_may_not_send_keeps_its_outbox(site: Site, reason
     held = {} if reason == "gone" else {"support": Identity("support", SUPPORT.sender, held=reason)}
     site.use(Senders(held, SENDERS.mailboxes, SENDERS.defaults, SENDERS.intakes))
     async with site.running():
-        await asyncio.sleep(0.05)
+        await site.until(site.postman.hindered)
         assert site.outgoing.mails == []
         (told,) = await site.postman.report()
         assert told["state"] == "held"

@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 from mailpoller.core.errors import MailpollerError
 from mailpoller.core.ports import Mail, Said
 from mailpoller.core.sender import Sender
-from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.outbox_operations import OutboxOperations
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.provenance import FILE, Provenance
 from mailpoller.engine.senders import Identity, Senders

@@ -16,13 +16,14 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.ports import BlobReader, Clock, EntryListener, EntrySource, Outbox
 from mailpoller.core.record import record
-from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, OutboxRoom
+from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds
 from mailpoller.engine.acknowledger import Acknowledger
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
 from mailpoller.engine.intake_reader import IntakeReader
 from mailpoller.engine.originals import Originals
 from mailpoller.engine.outbox_operations import OutboxOperations
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.outgoing_events import OutgoingEvents
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.provenance import Provenance

@@ -214,7 +214,8 @@ class OutboxConfig(Block):
     """Mail that people and programs hand in, until it is sent."""
 
     max_size: Size = Field(default=1_000_000_000, ge=1)
-    """Octets that wait at most; beyond that nothing is accepted."""
+    """Octets that wait at most; beyond that nothing is accepted. Of several outgoings none may have more waiting than
+    it leaves free for the others: one whose relay is down half of it at most."""
     max_mail: Size = Field(default=25_000_000, ge=1, le=100_000_000)
     """The largest entry in octets, as it is handed in."""
     max_recipients: int = Field(default=100, ge=1, le=10_000)

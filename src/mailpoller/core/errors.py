@@ -105,6 +105,10 @@ class EntryPutOff(TransientError):
     """As its parent, of what was handed in to be sent: it alone has to wait, and others may be taken meanwhile."""
 
 
+class OutboxShareFull(OutboxFull, EntryPutOff):
+    """Too much waits to be sent by one identity already; what is sent by others may be taken."""
+
+
 class CredentialsRefused(MailpollerError):
     """The server refused who we say we are: wait, retry slowly, tell a human; never disable for good."""
 

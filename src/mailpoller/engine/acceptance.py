@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, NoReturn, Protocol
@@ -23,11 +23,13 @@ from mailpoller.core.errors import (
     EntryRefused,
     EntryTooLarge,
     OutboxFull,
+    OutboxShareFull,
     TransientError,
 )
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
 from mailpoller.engine.originals import Originals
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.refusing import Refusing
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
@@ -45,6 +47,7 @@ _CHOICES = ("identity", "department", "mailbox", "reply_to", "key", "conversatio
 Mint = Callable[[str], str]
 """The token of a conversation; nothing if no key is configured. Raises ValueError for an id that none is made of, and
 :class:`~mailpoller.core.errors.ConfigError` if the key cannot be read."""
+_FULL_TOLD_EVERY_S = 600.0
 _THREAD_ABOVE = 1 << 14
 """Octets of an entry above which it is worked on in a thread."""
 
@@ -56,13 +59,6 @@ class OutboxBounds:
     max_size: int = 1_000_000_000
     max_recipients: int = 100
     give_up: timedelta = timedelta(days=5)
-
-
-@dataclass(slots=True)
-class OutboxRoom:
-    """Octets that wait to be sent. One for all who add to it and take from it."""
-
-    octets: int = 0
 
 
 class OutboxLedger(Outbox, Stories, Threads, Protocol):
@@ -109,6 +105,8 @@ class Acceptance:
         self._refusing = Refusing(ledger, clock)
         self._doubtful: dict[str, bytes] = {}
         """Mails of which it is not known whether the ledger has recorded them: id -> file."""
+        self._full_told: dict[str, float] = {}
+        """When it was last said (monotonic) that an identity had no room for a mail."""
         self._under_way: set[str] = set()
         """Those among them that are being accepted."""
         self._finding: asyncio.Task[None] | None = None
@@ -199,7 +197,7 @@ class Acceptance:
                 department = choices.get("department", "")
                 if said := self.senders.objection(intake, identity, department, mailbox, attachments):
                     raise EntryRefused(said)
-            self._require_room(identity, len(octets))
+            self._take_room(number, identity, len(octets))
             self._doubtful[number] = sha256(octets).digest()
             return octets, self._files.keep(octets)
 
@@ -225,9 +223,10 @@ class Acceptance:
             kept = await self._ledger.outbox_accept(mail)
         await self._resolve_doubts()
         if kept.id != mail.id:  # somebody came first with the same key
+            self._room.give_back(number)
             await asyncio.to_thread(self._files.drop, [digest])
             return _same(kept, entry), True
-        self._room.octets += mail.size
+        self._room.recorded(number)
         log.info(
             "outbox.accepted",
             id=mail.id,
@@ -268,20 +267,27 @@ class Acceptance:
             recorded = await self._ledger.outbox_mail(id)
             self._doubtful.pop(id, None)
             if recorded is None:
+                self._room.give_back(id)
                 await asyncio.to_thread(self._files.drop, [digest])
             else:
-                self._room.octets += recorded.size
+                self._room.recorded(id)
                 self._accepted(recorded.identity)
 
-    def _require_room(self, identity: Identity, size: int) -> None:
+    def _take_room(self, number: str, identity: Identity, size: int) -> None:
         if size > identity.max_size:
             raise EntryTooLarge(f"{size} octets are more than the outgoing takes (max_size), {identity.max_size}")
         if size > self._bounds.max_size:  # there will never be room, and what comes after it would wait for that
             raise EntryTooLarge(
                 f"{size} octets are more than the outbox holds (outbox.max_size), {self._bounds.max_size}"
             )
-        if self._room.octets + size > self._bounds.max_size:
-            raise OutboxFull(f"the outbox is full: {self._room.octets} octets wait already (outbox.max_size)")
+        shared = self.senders.shares_room(identity.name)
+        if reason := self._room.take(number, identity.name, size, self._bounds.max_size, shared=shared):
+            now = self._clock.monotonic()
+            if now - self._full_told.get(identity.name, -_FULL_TOLD_EVERY_S) >= _FULL_TOLD_EVERY_S:
+                self._full_told[identity.name] = now
+                log.warning("outbox.full", identity=identity.name, reason=reason)
+            # What is to be sent by another one may be taken: the intake goes on.
+            raise OutboxShareFull(reason) if shared else OutboxFull(reason)
 
     async def _token(self, conversation: str, story: Story | None) -> str:
         """What brings an answer back to the conversation: the one that was named, else that of the message that is

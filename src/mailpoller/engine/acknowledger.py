@@ -17,8 +17,9 @@ from mailpoller.core.acknowledgement import ACKNOWLEDGEMENT, Acknowledgement
 from mailpoller.core.errors import ConfigError, EntryRefused, LedgerUnavailable, TransientError, machine_trouble
 from mailpoller.core.ports import Acknowledgements, Clock, Outbox, OutboxMail, OutboxRecipient
 from mailpoller.core.record import record
-from mailpoller.engine.acceptance import Mint, OutboxRoom
+from mailpoller.engine.acceptance import Mint
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.senders import Answering, Identity, Senders
 from mailpoller.mail.acknowledgement import acknowledgement_octets, without_detail
 from mailpoller.mail.compose import ascii_address
@@ -49,6 +50,10 @@ class Acknowledged:
 
 class AcknowledgingLedger(Acknowledgements, Outbox, Protocol):
     """What the acknowledger asks of the ledger."""
+
+
+class _NoRoom(TransientError):
+    """By the identity of this mailbox too much waits already."""
 
 
 class Acknowledger:
@@ -104,8 +109,9 @@ class Acknowledger:
                     await stop.wait()
 
     async def step(self) -> None:
-        """Decide all that is owed now. Raises :class:`LedgerUnavailable`, and :class:`TransientError` if there is no
-        room; the rest is owed still."""
+        """Decide all that is owed now. Raises :class:`LedgerUnavailable`, and :class:`TransientError` for the machine's
+        trouble, and if there was no room for some; the rest is owed still, and what goes by another identity is
+        decided."""
         if self._noted is not self.heeded:
             heeded = self.heeded
             self._since = await self._ledger.acknowledging(heeded.mailboxes.keys())
@@ -119,9 +125,17 @@ class Acknowledger:
         await self._resolve_doubts()
         if await self._alarm.stands(Kind.ACKNOWLEDGEMENTS_STOPPED, ALL):
             await self._stopped()
-        while owed := await self._ledger.acknowledgements(limit=_AT_ONCE):
+        full: dict[str, str] = {}
+        while owed := await self._ledger.acknowledgements(limit=_AT_ONCE, but=full):
             for one in owed:
-                await self._decide(one)
+                if one.mailbox in full:
+                    continue
+                try:
+                    await self._decide(one)
+                except _NoRoom as error:
+                    full[one.mailbox] = str(error)
+        if full:
+            raise TransientError(f"{', '.join(sorted(full))}: {next(iter(full.values()))}")
 
     async def _decide(self, owed: Acknowledgement) -> None:
         try:
@@ -146,9 +160,10 @@ class Acknowledger:
             self._doubtful[mail.id] = mail.digest
             raise
         if not recorded:  # erased meanwhile
+            self._room.give_back(mail.id)
             await asyncio.to_thread(self._files.drop, [mail.digest])
             return
-        self._room.octets += mail.size
+        self._room.recorded(mail.id)
         log.info("acknowledgement.accepted", id=mail.id, identity=mail.identity, mailbox=owed.mailbox, mid=owed.mid)
         self._accepted(mail.identity)
 
@@ -195,7 +210,7 @@ class Acknowledger:
         return None if answering is None or identity is None else (answering, identity)
 
     async def _made(self, owed: Acknowledgement) -> OutboxMail:
-        """The mail, its file synced. Raises :class:`TransientError` if there is no room for it."""
+        """The mail, its file synced. Raises :class:`_NoRoom` if there is none for it."""
         config, found, now = self.heeded.mailboxes[owed.mailbox], self._by(owed), self._clock.now()
         words = config.words(owed.rule)
         assert found is not None and words is not None
@@ -212,9 +227,14 @@ class Acknowledger:
             at=now,
             wish=answering.charset,
         )
-        if self._room.octets + len(octets) > self._max_size:
-            raise TransientError("the outbox is full (outbox.max_size)")
-        digest = await asyncio.to_thread(self._files.keep, octets)
+        shared = self.senders.shares_room(identity.name)
+        if reason := self._room.take(number, identity.name, len(octets), self._max_size, shared=shared):
+            raise _NoRoom(reason)
+        try:
+            digest = await asyncio.to_thread(self._files.keep, octets)
+        except BaseException:
+            self._room.give_back(number)
+            raise
         return OutboxMail(
             number,
             ACKNOWLEDGEMENT,
@@ -246,7 +266,8 @@ class Acknowledger:
             recorded = await self._ledger.outbox_mail(id)
             self._doubtful.pop(id, None)
             if recorded is None:
+                self._room.give_back(id)
                 await asyncio.to_thread(self._files.drop, [digest])
             else:
-                self._room.octets += recorded.size
+                self._room.recorded(id)
                 self._accepted(recorded.identity)

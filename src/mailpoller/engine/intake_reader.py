@@ -32,6 +32,10 @@ LOOK_S = 1.0
 TROUBLE_S = 10.0
 """And after trouble; so much later also an entry is looked at again that had to wait for itself."""
 AT_ONCE = 50
+_AGAIN_PER_S = 100
+"""Entries that have to wait for themselves are looked at again no faster than this, however many there are."""
+_MOST_PUT_OFF = 20_000
+"""So many of them are passed over. Beyond that what comes after them waits, too."""
 
 
 @dataclass(slots=True)
@@ -148,8 +152,10 @@ class IntakeReader:
         """Answer some entries; True if there may be more. Raises :class:`TransientError`: the rest waits."""
         later, now = self._put_off.setdefault(source, {}), monotonic()
         for number in [number for number, again in later.items() if again < now - 10 * TROUBLE_S]:
-            del later[number]  # it is not there any more
+            del later[number]  # it is not there any more, or nobody came to look
         waiting = [number for number, again in later.items() if again > now]
+        if len(waiting) >= _MOST_PUT_OFF:
+            raise TransientError(f"{len(waiting)} entries have to wait, and those after them wait for these")
         entries = await source.waiting(limit=AT_ONCE, largest=self._largest, but=waiting)
         answers: list[EntryAnswer] = []
         try:
@@ -159,7 +165,7 @@ class IntakeReader:
                 except EntryPutOff as error:
                     if entry.number not in later:
                         log.info("intake.put_off", intake=name, entry=entry.number, reason=str(error))
-                    later[entry.number] = monotonic() + TROUBLE_S
+                    later[entry.number] = monotonic() + max(TROUBLE_S, len(later) / _AGAIN_PER_S)
                 else:
                     later.pop(entry.number, None)
         finally:

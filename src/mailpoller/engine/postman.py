@@ -18,9 +18,9 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, Outgoing, Said
 from mailpoller.core.tasks import TaskGroup
-from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.alarm import Alarm, Kind
 from mailpoller.engine.backoff import Backoff
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.provenance import UNKNOWN, Provenance
 from mailpoller.engine.senders import Identity, Senders
 from mailpoller.engine.sending import Round, Sending
@@ -166,6 +166,7 @@ class Postman:
                         if await self._begin(senders):
                             heeded = senders
                     waiting = await self._ledger.outbox_backlog()
+                    self._room.count(waiting)
                     if monotonic() - tidied > TIDY_EVERY.total_seconds() or not tidied:
                         await self._tidy()
                         tidied = monotonic()
@@ -214,7 +215,6 @@ class Postman:
         backlog = await self._ledger.outbox_backlog()
         for name in senders.identities.keys() - backlog.keys():
             await self._alarm.ended(Kind.OUTBOX_HELD, name)  # what was held may have been cancelled since
-        self._room.octets = sum(one.octets for one in backlog.values())
         return all_of_it
 
     async def _tidy(self) -> None:

@@ -103,6 +103,10 @@ class Senders:
             raise EntryRefused("there are several intakes: name one" if not name else "there is no such intake")
         return open_ones[name]
 
+    def shares_room(self, identity: str) -> bool:
+        """True if mail is handed in for other identities, too."""
+        return any(one.departments and name != identity for name, one in self.identities.items())
+
     def tells(self, intake: str) -> bool:
         """True if this intake is told what became of its mail."""
         return (found := self.intakes.get(intake)) is not None and bool(found.events)

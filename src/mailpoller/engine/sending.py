@@ -34,8 +34,8 @@ from mailpoller.core.ports import (
     RecipientState,
     Said,
 )
-from mailpoller.engine.acceptance import OutboxRoom
 from mailpoller.engine.alarm import Alarm
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.senders import Identity
 from mailpoller.storage.octet_files import OctetFiles
 
@@ -196,7 +196,7 @@ class Sending:
 
     async def finished(self, mail: OutboxMail) -> None:
         """Nobody gets it any more: its octets may go."""
-        self._room.octets = max(0, self._room.octets - mail.size)
+        self._room.sent(mail.identity, mail.size)
         await asyncio.to_thread(self._files.drop, [mail.digest])
 
 

@@ -53,11 +53,11 @@ def since(connection: Connection, mailboxes: Collection[str], now: int) -> dict[
     return {mailbox: instant(at) for mailbox, at in connection.execute("SELECT mailbox, since FROM acknowledging")}
 
 
-def owed(connection: Connection, limit: int) -> list[Acknowledgement]:
+def owed(connection: Connection, limit: int, but: Collection[str] = ()) -> list[Acknowledgement]:
     rows = connection.execute(
-        "SELECT mid, mailbox, received, words FROM acknowledgement WHERE decided_at IS NULL ORDER BY owed_at, mid "
-        "LIMIT ?",
-        (limit,),
+        "SELECT mid, mailbox, received, words FROM acknowledgement WHERE decided_at IS NULL AND mailbox NOT IN "
+        "(SELECT value FROM json_each(?)) ORDER BY owed_at, mid LIMIT ?",
+        (json.dumps(sorted(but)), limit),
     )
     return [_read(*row) for row in rows]
 

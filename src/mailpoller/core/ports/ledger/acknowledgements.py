@@ -16,8 +16,8 @@ class Acknowledgements(Protocol):
     async def acknowledging(self, mailboxes: Collection[str]) -> Mapping[str, datetime]:
         """These mailboxes acknowledge now, and no others: mailbox -> since when it does without a break."""
 
-    async def acknowledgements(self, *, limit: int) -> Sequence[Acknowledgement]:
-        """What is owed, oldest first."""
+    async def acknowledgements(self, *, limit: int, but: Collection[str] = ()) -> Sequence[Acknowledgement]:
+        """What is owed, oldest first, but for that of these mailboxes."""
 
     async def acknowledged(self, mailbox: str, address: str, since: datetime) -> bool:
         """True if this sender has had one from this mailbox after that instant; in whatever case he is written."""

@@ -19,8 +19,8 @@ class AcknowledgementsBook(Book):
         now = self._now()
         return await self._write(lambda c: acknowledgements.since(c, mailboxes, now))
 
-    async def acknowledgements(self, *, limit: int) -> Sequence[Acknowledgement]:
-        return await self._read(lambda c: acknowledgements.owed(c, limit))
+    async def acknowledgements(self, *, limit: int, but: Collection[str] = ()) -> Sequence[Acknowledgement]:
+        return await self._read(lambda c: acknowledgements.owed(c, limit, but))
 
     async def acknowledged(self, mailbox: str, address: str, since: datetime) -> bool:
         return await self._read(lambda c: acknowledgements.had_one(c, mailbox, address, micros(since)))
