@@ -14,7 +14,7 @@ from datetime import timedelta
 def hurry() -> None:
     """Shorten what the engine waits before it bothers a human."""
     from mailpoller import app
-    from mailpoller.engine import alarm, availability, deferral, handover, lifeline, setbacks, upkeep
+    from mailpoller.engine import alarm, availability, deferral, fetcher, handover, lifeline, setbacks, upkeep
     from mailpoller.storage import thread
 
     app.Policy = functools.partial(  # type: ignore[assignment,misc]
@@ -28,6 +28,7 @@ def hurry() -> None:
     setbacks.CREDENTIALS_RETRY = timedelta(milliseconds=300)
     setbacks.LOOK_AGAIN = timedelta(milliseconds=300)
     deferral._FIRST_DEFERRAL = timedelta(seconds=1)
+    fetcher.BESIDE_AGAIN = timedelta(seconds=1)
     handover.DELIVER_DEADLINE = upkeep.UPKEEP_DEADLINE = timedelta(seconds=2)
     availability.CHECK_DEADLINE = timedelta(seconds=2)
     lifeline.PAUSE, lifeline.HUNG = timedelta(seconds=2), timedelta(seconds=7)  # a lock is waited for five seconds

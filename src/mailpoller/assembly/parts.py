@@ -176,6 +176,7 @@ def mailbox_parts(
         observer=observer,
         log_rate=shares.log_rate,
         prudent=ports.prudent,
+        beside=watcher.beside,
     )
     return MailboxParts(plan, source, watcher, runner, judge, dispatcher, budget, ending)
 

@@ -33,6 +33,7 @@ from mailpoller.engine.outcomes import LogRate
 from mailpoller.engine.pass_result import PassResult
 from mailpoller.engine.records import Records
 from mailpoller.engine.row import row_of
+from mailpoller.engine.side_session import SideSession
 from mailpoller.engine.stages import Stages, StageSlot
 from mailpoller.engine.taking import Taking
 
@@ -79,6 +80,7 @@ class BatchRunner:
         observer: Observer,
         log_rate: LogRate | None = None,
         prudent: Clock | None = None,
+        beside: SideSession | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._largest = config.max_message_size
@@ -126,6 +128,7 @@ class BatchRunner:
             batcher=self._batcher,
             budget=budget,
             largest=config.max_message_size,
+            beside=beside,
         )
         taking = Taking(self._claims, dispatcher, self._hangup_suspects, records)
         bringing = Bringing(
@@ -153,14 +156,16 @@ class BatchRunner:
         return bool(self._claims.open)
 
     def give_up(self, reason: str) -> bool:
-        """Give up what is being fetched, as if the session were lost with it: what has come is finished, and what has
-        not is in doubt. False if nothing is being fetched, or that was done in this pass already."""
+        """Give up what is being fetched, as if the session were lost with it: what has come is finished, what has
+        not is in doubt, and what the server was being told is told again. False if nothing is being fetched, or that was done in this pass already."""
         now = self._pass
         if now is None or now.given_up is not None or all(task.done() for task in now.fetching):
             return False
         now.given_up = SessionLost(reason)
         for task in now.fetching:
             task.cancel()
+        if now.telling is not None:
+            now.telling.cancel()
         return True
 
     def begin_anew(self, folder: Folder) -> None:
@@ -346,7 +351,7 @@ class BatchRunner:
             if in_flight.owed:
                 await now.settled.put(Telling(in_flight.owed, owed=True))
             if in_flight.settlements:
-                await now.settled.put(Telling(in_flight.settlements))
+                await now.settled.put(Telling(in_flight.settlements, owed=in_flight.beside))
         except Exception as error:
             now.fail(error)
         finally:

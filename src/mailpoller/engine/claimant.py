@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 import structlog
 
@@ -94,9 +95,16 @@ class Claimant:
             self.open.pop(claim.mid, None)
 
     async def unfetchable(
-        self, claims: Sequence[Claim], reason: str, result: PassResult, error: TransientError | None
+        self,
+        claims: Sequence[Claim],
+        reason: str,
+        result: PassResult,
+        error: TransientError | None,
+        *,
+        again: timedelta | None = None,
     ) -> None:
-        """Put off what was asked for and did not come; each reason is said once."""
+        """Put off what was asked for and did not come; each reason is said once. ``again``: after so long, instead of
+        the growing time."""
         for claim in claims:
             uid = claim.ref.uid
             if self._said.get(claim.mid) != reason:
@@ -109,8 +117,8 @@ class Claimant:
                 log.debug("message.unfetched", mid=claim.mid, mailbox=self._mailbox, uid=uid, reason=reason)
             ours = isinstance(error, MachineTrouble)
             until = put_off(self._clock.now(), claim.attempts, retry_after=error.retry_after if error else None)
-            if ours:
-                until = self._clock.now() + MACHINE_AGAIN
+            if ours or again is not None:
+                until = self._clock.now() + (again or MACHINE_AGAIN)
             await self._records.claims.defer([claim], until=until, reason=reason, cause="machine" if ours else "")
             self._observer.deferred([claim], reason)
             result.put_off(1, until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -66,6 +67,17 @@ class Dispositions:
         settlements = [one for one in settlements if not one.disposition.leaves]
         if now.over or not settlements:
             return
+        now.telling = asyncio.create_task(self._carry_out(now, settlements, owed), name=f"settle {self._mailbox}")
+        try:
+            await now.telling
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if now.given_up is None or task is None or task.cancelling():
+                raise
+            now.fail(now.given_up)  # behind what does not come, and due again
+
+    async def _carry_out(self, now: Pass, settlements: Sequence[Settlement], owed: bool) -> None:
+        """Never raises but CancelledError."""
         try:
             if owed:
                 settlements = await self._identified(now, settlements)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 from mailpoller.core.errors import SessionLost, TransientError
-from mailpoller.core.message import Gone, MessageRef
+from mailpoller.core.message import Claim, Gone, MessageRef, RawMessage
 from mailpoller.core.ports import Backlog, Progressing, Session
 from mailpoller.core.spool import MEMORY_THRESHOLD
 from mailpoller.engine.batcher import Batcher
@@ -14,12 +16,17 @@ from mailpoller.engine.budget import Budget
 from mailpoller.engine.claimant import Claimant
 from mailpoller.engine.hangup_suspects import HangupSuspects
 from mailpoller.engine.in_flight import InFlight, Pass
+from mailpoller.engine.side_session import SideSession
 
 DOUBTED_S = 0.4
 """What is in doubt and silent for so long, or twice as long, is given up."""
 PATIENT = 5
-"""But every fifth time that a message is asked for it has all the time there is: it may only be slow."""
+"""But every fifth time that a message is asked for it has all the time there is: it may only be slow. Where the source
+allows it, in a session beside this one."""
+BESIDE_AGAIN = timedelta(seconds=10)
+"""After so long it is looked whether that one has brought it."""
 SILENT = "silence in answer to what may take the session with it"
+BESIDE = "it is waited for in a session of its own"
 
 
 async def wary(now: Pass, in_flight: InFlight, walk: asyncio.Task[None], give_up: Callable[[str], bool]) -> None:
@@ -30,7 +37,7 @@ async def wary(now: Pass, in_flight: InFlight, walk: asyncio.Task[None], give_up
         asked = in_flight.reservation is not None and in_flight.missing
         if walk.done() or not asked or not isinstance(now.session, Progressing):
             continue
-        if any((claim.blame + 1) % PATIENT == 0 for claim in in_flight.claims):
+        if any(_has_time(claim) for claim in in_flight.claims):
             continue
         if heard == now.session.octets_in:
             give_up(SILENT)
@@ -39,7 +46,7 @@ async def wary(now: Pass, in_flight: InFlight, walk: asyncio.Task[None], give_up
 
 class Fetcher:
     """The stages of one mailbox that ask for octets and receive them. ``largest``: what is fetched of one at
-    most."""
+    most. ``beside``: for what may only be slow."""
 
     def __init__(
         self,
@@ -51,8 +58,10 @@ class Fetcher:
         batcher: Batcher,
         budget: Budget,
         largest: int,
+        beside: SideSession | None = None,
     ) -> None:
         self._mailbox = mailbox
+        self._beside = beside
         self._backlog = backlog
         self._claims = claims
         self._hangup_suspects = hangup_suspects
@@ -81,9 +90,29 @@ class Fetcher:
 
     async def _fetch_ahead(self, now: Pass, in_flight: InFlight) -> None:
         try:
-            await self.fetch(now.session, in_flight, self._largest)
+            if self._beside is not None and self._beside.ready and _slow(in_flight):
+                await self._fetch_beside(self._beside, in_flight)
+            else:
+                await self.fetch(now.session, in_flight, self._largest)
         except Exception as error:
             now.fail(error)
+
+    async def _fetch_beside(self, beside: SideSession, in_flight: InFlight) -> None:
+        """As :meth:`fetch`; but another session asks, and this one never waits for it."""
+        (claim,) = in_flight.claims
+        in_flight.missing = {claim.mid: claim}
+        in_flight.beside = True
+        match beside.answer(claim, self._largest, self._budget):
+            case None:
+                return
+            case Gone():
+                in_flight.gone.append(claim)
+                in_flight.missing = {}
+            case RawMessage() as raw:
+                in_flight.fetched.append(replace(raw, claim=claim))
+                in_flight.missing = {}
+            case trouble:
+                in_flight.trouble = trouble
 
     async def fetch(self, session: Session, in_flight: InFlight, limit: int) -> None:
         """Fetch every claim into the hand; what is missing then, and why, is noted there."""
@@ -113,6 +142,9 @@ class Fetcher:
         lost = in_flight.trouble if isinstance(in_flight.trouble, SessionLost) else None
         # What is in doubt is asked for alone: whoever was the first to notice, the session was lost with it.
         first = now.lost is None or in_flight.batch.doubted
+        if in_flight.beside:
+            await self._account_beside(now, in_flight, left, lost)
+            return
         if left and now.failure is None:
             if lost is None:
                 reason = str(in_flight.trouble or "the server did not answer for it")
@@ -129,6 +161,22 @@ class Fetcher:
             now.sacrificed = now.sacrificed or (in_flight.batch.doubted and lost.retry_after is None)
             now.fail(lost)
 
+    async def _account_beside(
+        self, now: Pass, in_flight: InFlight, left: Sequence[Claim], lost: SessionLost | None
+    ) -> None:
+        """What another session was asked for; it is not this one that is lost."""
+        if not left or now.failure is not None:
+            return
+        if lost is not None:
+            await self.to_blame([claim.ref for claim in left])
+            await self._claims.unfetchable(left, str(lost), now.result, None)
+            return
+        self._hangup_suspects.untried([claim.ref for claim in left])
+        if in_flight.trouble is not None:
+            await self._claims.unfetchable(left, str(in_flight.trouble), now.result, in_flight.trouble)
+        else:
+            await self._claims.unfetchable(left, BESIDE, now.result, None, again=BESIDE_AGAIN)
+
     async def to_blame(self, refs: Sequence[MessageRef]) -> bool:
         """The session was lost while these had been asked for: kept, for the next process too.
         True if it is one that was in doubt."""
@@ -137,3 +185,13 @@ class Fetcher:
         if guilty and (absolved := self._hangup_suspects.absolved()):
             await self._backlog.absolve(absolved)
         return guilty
+
+
+def _has_time(claim: Claim) -> bool:
+    """True if it is asked for with all the time there is."""
+    return (claim.blame + 1) % PATIENT == 0
+
+
+def _slow(in_flight: InFlight) -> bool:
+    """True if the batch is one message that may only be slow."""
+    return in_flight.batch.doubted and len(in_flight.claims) == 1 and _has_time(in_flight.claims[0])

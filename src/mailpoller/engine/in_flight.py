@@ -47,6 +47,8 @@ class InFlight:
     fetching: asyncio.Task[None] | None = None
     fetched: list[RawMessage] = field(default_factory=list)
     gone: list[Claim] = field(default_factory=list)
+    beside: bool = False
+    """It is fetched in another session: in this one it was not looked at."""
     missing: dict[str, Claim] = field(default_factory=dict)
     """Claims that were asked for and not answered, by mid."""
     accounted: bool = False
@@ -120,6 +122,8 @@ class Pass:
     tasks: TaskGroup = field(default_factory=TaskGroup)
     """Those that batches walk and fetch in."""
     fetching: set[asyncio.Task[None]] = field(default_factory=set)
+    telling: asyncio.Task[None] | None = None
+    """What the server is told now, behind what it was asked for."""
 
     @property
     def over(self) -> bool:

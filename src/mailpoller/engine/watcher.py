@@ -42,6 +42,7 @@ from mailpoller.engine.records import Records
 from mailpoller.engine.remainder import Remainder
 from mailpoller.engine.reports import Reports
 from mailpoller.engine.setbacks import LONGEST_RETRY, Setbacks
+from mailpoller.engine.side_session import SideSession
 from mailpoller.engine.sleep import Sleep
 
 log = structlog.get_logger(__name__)
@@ -95,6 +96,7 @@ class Watcher:
         self._connections = connections or Connections(clock)
         self._due_at = clock.monotonic()
         """When the mailbox wants to be polled next: how long it is overdue decides whose turn it is to connect."""
+        self.beside = SideSession(mailbox, source, clock, self._admitted_beside)
         self._sleep = Sleep(stop)
         self._backing_off = False
         attended = Attended(mailbox, config, source, records, clock, health, alarm)
@@ -131,6 +133,10 @@ class Watcher:
     # --- for as long as the service runs -----------------------------------------------------------------------
     async def run(self) -> None:
         """Session after session until the service stops; returns then. Raises only what is a bug."""
+        async with self.beside:
+            await self._run()
+
+    async def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 if reason := self._paused():
@@ -186,6 +192,10 @@ class Watcher:
             if (place := await self._sleep.unless_stirred(wish)) is not None:
                 return place
         return None
+
+    async def _admitted_beside(self) -> ConnectionSlot:
+        """The right to one more connection; nobody whose poll is due waits for it."""
+        return await self._connections.take(self.mailbox, self._group, self._clock.monotonic())
 
     async def _rest(self) -> None:
         """Without a connection until the next poll is due, or until somebody stirs us."""

@@ -73,7 +73,7 @@ from mailpoller.core.ports.sink import (
     Unserving,
     Upkept,
 )
-from mailpoller.core.ports.source import Progressing, Session, Source, Start, Tokened, Wake
+from mailpoller.core.ports.source import Parallel, Progressing, Session, Source, Start, Tokened, Wake
 
 __all__ = [
     "Acknowledgements",
@@ -128,6 +128,7 @@ __all__ = [
     "Pause",
     "Posting",
     "Probed",
+    "Parallel",
     "Progressing",
     "QuarantineStore",
     "QueueMarks",

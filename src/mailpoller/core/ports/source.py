@@ -108,6 +108,14 @@ class Progressing(Protocol):
 
 
 @runtime_checkable
+class Parallel(Protocol):
+    """A source that may have several sessions open at once, which know nothing of each other. Not so POP3, where one
+    session has the maildrop (RFC 1939 section 4)."""
+
+    parallel: Literal[True]
+
+
+@runtime_checkable
 class Tokened(Protocol):
     """A source that logs in with tokens that somebody else gives."""
 

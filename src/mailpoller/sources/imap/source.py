@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 import structlog
 
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 class ImapSource:
     """See :class:`mailpoller.core.ports.Source`."""
+
+    parallel: Literal[True] = True
+    """See :class:`mailpoller.core.ports.Parallel`."""
 
     def __init__(self, name: str, config: ImapSettings, runtime: Runtime) -> None:
         self.account = Account("imap", config.host.lower(), config.username)
