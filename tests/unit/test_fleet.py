@@ -297,7 +297,7 @@ async def test_a_replaced_mailbox_never_has_two_sessions(harbour: Harbour) -> No
             await asyncio.sleep(0.02)
         await until(lambda: harbour.held("support") == mine)
         assert harbour.health.mailboxes["old"].poll_interval == timedelta(milliseconds=24)
-        assert harbour.health.mailboxes["old"].settled == len(mine)
+        await until(lambda: harbour.health.mailboxes["old"].settled == len(mine))
     assert harbour.sinks["support"].repeats == 0
 
 

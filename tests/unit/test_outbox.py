@@ -759,7 +759,7 @@ async def test_a_mail_that_the_relay_takes_for_its_own_trouble_does_not_stop_the
             await asyncio.sleep(0.05)
         for answer in others:
             await site.done(answer["id"])
-        assert site.postman.hindered() == []
+        await site.until(lambda: site.postman.hindered() == [])
     assert await site.states(first["id"]) == ["deferred"]
 
 

@@ -156,8 +156,9 @@ class BatchRunner:
         return bool(self._claims.open)
 
     def give_up(self, reason: str) -> bool:
-        """Give up what is being fetched, as if the session were lost with it: what has come is finished, what has
-        not is in doubt, and what the server was being told is told again. False if nothing is being fetched, or that was done in this pass already."""
+        """Give up what is being fetched, as if the session were lost with it: what has come is finished, what has not
+        is in doubt, and what the server was being told is told again. False if nothing is being fetched, or that was
+        done in this pass already."""
         now = self._pass
         if now is None or now.given_up is not None or all(task.done() for task in now.fetching):
             return False

@@ -9,6 +9,7 @@ import structlog
 
 from mailpoller.core.ports import FolderState, Session, Start
 from mailpoller.engine.attended import Attended
+from mailpoller.engine.name_set import NameSet
 
 log = structlog.get_logger(__name__)
 
@@ -36,11 +37,11 @@ class Pruning:
         since = state.pruned_at or state.baseline_at
         if since <= now < since + PRUNE_INTERVAL or now < self._prune_after.get(folder.name, now):
             return
-        present: set[str] = set()
+        present = NameSet()
         partial = False
         async for page in session.pending(folder, None, Start("all")):
             self._progressed()
-            present.update(ref.uid for ref in page.refs)
+            present.add(ref.uid for ref in page.refs)
             partial = partial or page.partial or bool(page.gap)
         if partial:
             # What it does not show may be there all the same. Later; to list everything at every poll would cost too

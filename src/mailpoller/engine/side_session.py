@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 
-from mailpoller.core.errors import MailpollerError, MachineTrouble, SessionLost, TransientError, machine_trouble
+from mailpoller.core.errors import MachineTrouble, MailpollerError, SessionLost, TransientError, machine_trouble
 from mailpoller.core.message import Claim, Gone, RawMessage
 from mailpoller.core.ports import Clock, Parallel, Progressing, Session, Source
 from mailpoller.core.spool import MEMORY_THRESHOLD
@@ -98,8 +98,8 @@ class SideSession:
     async def _asked(self, session: Session, claim: Claim, limit: int) -> Answer:
         found: Answer = SessionLost("the server did not answer for it")
         try:
-            async for found in session.fetch([claim], limit):
-                pass
+            async for answer in session.fetch([claim], limit):
+                found = answer
         except BaseException:
             if isinstance(found, RawMessage):
                 found.octets.close()

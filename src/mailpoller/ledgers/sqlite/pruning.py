@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from sqlite3 import Connection
 
@@ -27,7 +27,7 @@ class Pruning:
 
 
 def prunable(
-    connection: Connection, number: int, present: Collection[str] | None, after: str, before: int, now: int
+    connection: Connection, number: int, present: Container[str] | None, after: str, before: int, now: int
 ) -> Pruning:
     """What a pruning may do to the rows that follow the uid ``after``, a piece of them.
     ``before``: only what was settled earlier is looked at, so no more is ever marked than a day's messages or two.

@@ -67,7 +67,7 @@ class Folders(Protocol):
         """Release the held folders of a mailbox; or (``absence``) let what its folders do not show any more count as
         gone. Their number."""
 
-    async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
+    async def prune(self, folder: Folder, present: Container[str], *, before: datetime) -> int:
         """Forget settled messages of this folder (and of its former epochs) that were settled before ``before`` and
         that two prunings, at least a day apart, both missed among the uids ``present``; their number.
         Called only with a listing that shows everything. When it was is kept (``FolderState.pruned_at``)."""

@@ -114,13 +114,12 @@ class FoldersBook(Book):
                 return
             after = piece.end
 
-    async def prune(self, folder: Folder, present: Collection[str], *, before: datetime) -> int:
+    async def prune(self, folder: Folder, present: Container[str], *, before: datetime) -> int:
         """As the port says; in pieces, so that no other write waits for all of it, and no more is in memory than a
         piece."""
         known, earlier_than, now = await self._find(folder), micros(before), self._now()
-        there = present if isinstance(present, (set, frozenset, dict)) else set(present)
         complete, earlier = await self._read(lambda c: folders.present_and_former(c, known))
-        forgotten = await self._prune(known.id, there, earlier_than, now)
+        forgotten = await self._prune(known.id, present, earlier_than, now)
         # Once this epoch's first listing was worked through, no message of a former one is needed: its numbering is
         # gone, and its fingerprints suppress nothing any more.
         for number in earlier if complete else ():
@@ -128,7 +127,7 @@ class FoldersBook(Book):
         await self._write(lambda c: folders.pruned(c, known, now))
         return forgotten
 
-    async def _prune(self, number: int, present: Collection[str] | None, before: int, now: int) -> int:
+    async def _prune(self, number: int, present: Container[str] | None, before: int, now: int) -> int:
         forgotten, after = 0, ""
         while True:
             found = await self._read_aside(
