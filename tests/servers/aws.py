@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from servers.children import die_with_parent
@@ -118,3 +119,33 @@ def messages_of(port: int | str, name: str) -> list[dict[str, Any]]:
     while several := sqs(port, "ReceiveMessage", **asked).get("Messages"):
         taken.update((one["MessageId"], one) for one in several)
     return list(taken.values())
+
+
+def sns(port: int | str, operation: str, **words: str) -> str:
+    """What SNS answers there, asked as its query protocol wants it."""
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/sns/aws4_request",
+    }
+    body = urlencode({"Action": operation, "Version": "2010-03-31", **words}).encode()
+    request = Request(f"http://127.0.0.1:{port}/", body, headers)  # our own server
+    with urlopen(request, timeout=30) as answer:
+        found: str = answer.read().decode()
+    return found
+
+
+def topic_arn(name: str) -> str:
+    """The ARN of a topic there."""
+    return f"arn:aws:sns:eu-central-1:{ACCOUNT}:{name}"
+
+
+def make_topic(port: int | str, name: str, *, queue: str | None = None) -> str:
+    """Make a topic; its ARN. ``queue``: one of its name is made and subscribed, and gets what is published as it is."""
+    fifo = {"Attributes.entry.1.key": "FifoTopic", "Attributes.entry.1.value": "true"} if name.endswith(".fifo") else {}
+    sns(port, "CreateTopic", Name=name, **fifo)
+    if queue is not None and "sqs" not in sns(port, "ListSubscriptionsByTopic", TopicArn=topic_arn(name)):
+        make_queue(port, queue)
+        where = {"Protocol": "sqs", "Endpoint": f"arn:aws:sqs:eu-central-1:{ACCOUNT}:{queue}"}
+        raw = {"Attributes.entry.1.key": "RawMessageDelivery", "Attributes.entry.1.value": "true"}
+        sns(port, "Subscribe", TopicArn=topic_arn(name), **where, **raw)
+    return topic_arn(name)

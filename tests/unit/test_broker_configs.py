@@ -15,6 +15,7 @@ from mailpoller.sinks.nats.config import NatsQueueSettings
 from mailpoller.sinks.rabbitmq import RabbitmqQueueConfig
 from mailpoller.sinks.rabbitmq.config import RabbitmqQueueSettings
 from mailpoller.sinks.s3 import S3QueueConfig
+from mailpoller.sinks.sns import SnsQueueConfig
 from mailpoller.sinks.sqs import SqsQueueConfig
 
 
@@ -105,6 +106,7 @@ def test_what_may_lose_mail_or_show_it_is_said(
         ("rabbitmq", "aiormq"),
         ("kafka", "confluent_kafka"),
         ("sqs", "aiobotocore"),
+        ("sns", "aiobotocore"),
         ("s3", "aiobotocore"),
     ],
 )
@@ -247,3 +249,35 @@ def test_a_bucket_says_whether_it_is_at_aws(endpoint: str | None, finding: str, 
     assert block.worth("S3").finding == finding
     assert block.addressing_style == style
     assert {one.key for one in block.findings()} == keys
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"topic": "mail"}, "ARN"),
+        ({"topic": "arn:aws:sqs:eu-central-1:123456789012:mail"}, "ARN"),
+        ({"topic": "arn:aws:sns:eu-central-1:123456789012:mail:0a1b"}, "ARN"),
+        ({"group": "a b"}, "group"),
+        ({"endpoint": "sns.example.com"}, "endpoint"),
+    ],
+)
+def test_an_sns_block_that_cannot_work_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        sns(**more)
+
+
+def sns(**more: Any) -> SnsQueueConfig:
+    usual = {"type": "sns", "topic": "arn:aws:sns:eu-central-1:123456789012:mail", "instance_role": True}
+    return SnsQueueConfig(**{**usual, **more})
+
+
+def test_a_topic_says_whether_it_is_at_aws_and_large_octets_go_beside_it() -> None:
+    assert sns().service_region == "eu-central-1"
+    assert sns().worth("SNS").finding == "promised"
+    assert sns(endpoint="https://sns.example.com").worth("SNS").finding == "unknown"
+    assert (sns().blobs_above or 0) * 4 / 3 < 262_144
+    assert sns(topic="arn:aws-cn:sns:cn-north-1:123456789012:mail.fifo").fifo
+    assert {one.key for one in sns(durability="declared", endpoint="http://q.example.com").findings()} == {
+        "durability",
+        "endpoint",
+    }

@@ -14,13 +14,8 @@ from mailpoller.core.channel import Channel
 from mailpoller.core.component import Finding, SinkConfig
 from mailpoller.core.extras import Extra
 from mailpoller.core.literals import Size
+from mailpoller.wire.aws.literals import LONGEST_KEPT, Group
 from mailpoller.wire.aws.settings import AwsSettings, Region, endpoint
-
-LONGEST_KEPT = timedelta(days=14)
-"""No queue of SQS keeps anything for longer."""
-GROUP = "{deliveryid}"
-"""The group in a FIFO queue where the block names none: each message is one of its own, so that none waits for
-another."""
 
 
 def _queue(written: str) -> str:
@@ -33,13 +28,6 @@ def _queue(written: str) -> str:
     return written
 
 
-def _group(written: str) -> str:
-    bare = re.sub(r"\{(topic|mailbox|deliveryid)\}", "x", written)
-    if not re.fullmatch(r"[!-z|~]{1,128}", bare):
-        raise ValueError("a group is ASCII without blanks, with {topic}, {mailbox} or {deliveryid}")
-    return written
-
-
 class SqsQueueSettings(AwsSettings, SinkConfig):
     """The keys of a queue of type ``sqs``."""
 
@@ -48,7 +36,7 @@ class SqsQueueSettings(AwsSettings, SinkConfig):
     """The queue's URL. One whose name ends in ``.fifo`` is a FIFO queue, which refuses repeats for five minutes."""
     region: Region | None = None
     """The queue's region, if its URL does not name it."""
-    group: Annotated[str, AfterValidator(_group)] | None = None
+    group: Group | None = None
     """The message group: ``{topic}``, ``{mailbox}`` or ``{deliveryid}`` stand for the message's, all else for itself.
     A FIFO queue hands out one group in order: while a message of it is not done, those behind it wait. So each message
     is a group of its own, if nothing is said. In a standard queue it is for fair shares, and left away."""
