@@ -48,6 +48,10 @@ class Claimant:
         if not refs:
             return [], []
         answers = await self._records.claims.claim(refs)
+        claims = [answer for answer in answers if isinstance(answer, Claim)]
+        self.open.update([(claim.mid, claim) for claim in claims])
+        if len(claims) == len(answers):  # as of nearly all new mail
+            return claims, []
         if now is not None:
             # A listing without dates tells too little of a name that is known already.
             now.known += [
@@ -55,9 +59,6 @@ class Claimant:
                 for answer in answers
                 if isinstance(answer, Held) and answer.reason == "settled" and answer.ref.received is None
             ]
-        claims = [answer for answer in answers if isinstance(answer, Claim)]
-        self.open.update((claim.mid, claim) for claim in claims)
-        if now is not None:
             now.questions += [answer for answer in answers if isinstance(answer, Question)]
         return claims, [answer for answer in answers if isinstance(answer, Settlement)]
 

@@ -74,14 +74,14 @@ class HangupSuspects:
 
     def untried(self, refs: Sequence[MessageRef]) -> None:
         """These were not asked for after all, because their time has not come: who is to blame stays to blame."""
-        for ref in refs:
-            self._drop(ref)
+        if self._refs:  # else there is nothing to forget, as in nearly every batch
+            for ref in refs:
+                self._drop(ref)
 
     def cleared(self, refs: Sequence[MessageRef]) -> None:
         """The session outlived these."""
-        for ref in refs:
-            if self._drop(ref) is not None:
-                self._absolved.append(ref)
+        if self._refs:
+            self._absolved += [ref for ref in refs if self._drop(ref) is not None]
 
     def _drop(self, ref: MessageRef) -> MessageRef | None:
         self._alone.discard(_key(ref))

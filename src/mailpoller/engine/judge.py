@@ -271,7 +271,7 @@ class Judge:
         A failure here is a bug of ours: counted, and in the end quarantined unparsed."""
         claim = raw.claim
         try:
-            if isinstance(apart, NoWorker | Unread):
+            if apart is not None and isinstance(apart, NoWorker | Unread):
                 raise apart
             if message is not None:
                 opening = False

@@ -94,8 +94,9 @@ class Pipeline:
         brake: Brake | None = None,
     ) -> None:
         self._mailbox = mailbox
-        self._default_queue = default_queue
         self._default_topic = default_topic
+        self._usual = None if default_queue is None else Deliver((default_queue,), Attributes(default_topic))
+        """Of what no rule and no policy speaks: one for all such mail, which is nearly all."""
         self._policies = policies
         self._lists = {
             path: sender_list(path).required() for policy in self._policies.values() for path in policy.files
@@ -212,11 +213,13 @@ class Pipeline:
                 if policy.word is not None:
                     return _by_class(policy.word, message, tuple(matched))
                 queues = {policy.queue: None}
-        named = tuple(queues) or ((self._default_queue,) if self._default_queue is not None else ())
+        held = self._remove(message) if self._removal is not None and (queues or beside or self._usual) else ""
+        if self._usual is not None and not (matched or queues or held):
+            return self._usual
+        named = tuple(queues) or (self._usual.queues if self._usual is not None else ())
         named = tuple(dict.fromkeys((*named, *beside)))
         if not named:
             return Quarantine(NO_QUEUE, "no rule names a queue and the mailbox has no default_queue", tuple(matched))
-        held = self._remove(message) if self._removal is not None else ""
         return Deliver(named, Attributes(topic, priority, tuple(tags)), tuple(matched), held)
 
     def _remove(self, message: Message) -> str:

@@ -35,6 +35,7 @@ _MONTHS = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6,
     "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12,
 }  # fmt: skip
+_USUAL_MONTHS = {name.title(): f"{number:02}" for name, number in _MONTHS.items()}
 _ZONES = {
     "UT": 0, "UTC": 0, "GMT": 0, "Z": 0, "WET": 0,
     # RFC 5322 section 4.3.
@@ -145,11 +146,11 @@ def _zone(text: str) -> tuple[timedelta | None, str]:
 
 def _read_usual(day: str, name: str, year: str, time: str, zone: str) -> datetime | None:
     """What nearly all senders write, at a third of the price; None if it has to be looked at more closely."""
-    month = _MONTHS.get(name.lower())
+    month = _USUAL_MONTHS.get(name)
     if month is None:
         return None
     try:
-        found = datetime.fromisoformat(f"{year}-{month:02}-{day}T{time}{zone}")
+        found = datetime.fromisoformat(f"{year}-{month}-{day}T{time}{zone}")
         return found if found.tzinfo is UTC else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

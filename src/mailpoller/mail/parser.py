@@ -82,7 +82,7 @@ def parse(raw: RawMessage) -> Message:
         in_reply_to=_message_ids(fields.value("in-reply-to")) if "in-reply-to" in first else (),
         references=_message_ids(fields.value("references")) if "references" in first else (),
         date=sent,
-        auto=classify(fields.every("auto-submitted"), return_path),
+        auto=classify(fields.every("auto-submitted") if "auto-submitted" in first else (), return_path),
         looped=_LOOP in first,
         header_defects=tuple(defects),
         load=partial(_load, raw, header.body, content, LINES_END_WITH_CR in defects),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import groupby
 from sqlite3 import Connection
 from typing import Any
 
@@ -37,9 +38,10 @@ def settle(connection: Connection, outcomes: Sequence[tuple[Key, Outcome]], now:
     if any(len(outcome.fingerprint or NO_FINGERPRINT) != FINGERPRINT_OCTETS for _, outcome in outcomes):
         raise ValueError("a fingerprint is the 32 octets of a SHA-256")
     # What a batch has in common is said once: to take it out of each row's JSON would cost as much as the rest.
+    # Neighbours are compared, which are mostly the very same objects: no disposition is hashed for each message.
     alike: defaultdict[tuple[Any, ...], list[tuple[str, Outcome]]] = defaultdict(list)
-    for (number, uid), outcome in outcomes:
-        alike[number, outcome.disposition, outcome.kind, outcome.reason, outcome.rules].append((uid, outcome))
+    for common, neighbours in groupby(outcomes, _common):
+        alike[common] += [(uid, outcome) for (_, uid), outcome in neighbours]
     settled = 0
     for (number, disposition, kind, reason, rules), several in alike.items():
         rows = document([_settled(uid, outcome) for uid, outcome in several])
@@ -125,6 +127,11 @@ FROM (
 ) AS new
 WHERE message.folder = new.folder AND message.uid = new.uid
 """
+
+
+def _common(one: tuple[Key, Outcome]) -> tuple[Any, ...]:
+    (number, _), outcome = one
+    return number, outcome.disposition, outcome.kind, outcome.reason, outcome.rules
 
 
 def _settled(uid: str, outcome: Outcome) -> tuple[Any, ...]:

@@ -48,10 +48,15 @@ class Messages:
         self._connection = connection
         self._arrived_at = arrived_at
         self._alike: defaultdict[Attributes, list[tuple[object, ...]]] = defaultdict(list)
+        self._said: Attributes | None = None
+        self._rows: list[tuple[object, ...]] = []
+        """Of what was said last: mostly the same object again, which is not hashed for each row."""
 
     def add(self, seq: int, delivery: Delivery, octets_size: int | None, octets_file: str | None) -> None:
         """Take one row."""
-        self._alike[delivery.attributes].append((seq, delivery.delivery_id, delivery.mid, octets_size, octets_file))
+        if delivery.attributes is not self._said:
+            self._said, self._rows = delivery.attributes, self._alike[delivery.attributes]
+        self._rows.append((seq, delivery.delivery_id, delivery.mid, octets_size, octets_file))
 
     def flush(self) -> None:
         """Insert what was taken."""
@@ -69,6 +74,7 @@ class Messages:
                 ),
             )
         self._alike.clear()
+        self._said = None
 
 
 class Contents:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -20,7 +20,7 @@ from mailpoller.sources.imap.download import Downloads
 from mailpoller.sources.imap.listing import Sightings, list_folder, lowered
 from mailpoller.sources.imap.opened import Mark, NewsPace, OpenFolder, Seen, epoch_of
 from mailpoller.sources.imap.patterns import PolledFolders
-from mailpoller.sources.imap.settling import Settling, State
+from mailpoller.sources.imap.settling import Settling, State, alike
 from mailpoller.sources.imap.survey import look_at, survey_folder
 from mailpoller.sources.imap.trust import Trust
 from mailpoller.wire.imap.connecting import name_ourselves
@@ -162,11 +162,11 @@ class ImapSession:
     async def pending(self, folder: Folder, since: Position | None, start: Start) -> AsyncIterator[Page]:
         """See the port. Without news since the last complete listing it costs a NOOP, and after :meth:`open`
         nothing."""
-        opened = self._require(folder)
+        opened = self._require((folder,))
         if not opened.refreshed:
             if not await self._refresh(opened):
                 raise TransientError(f"the folder {folder.name} has to be opened anew: the server refuses NOOP")
-            self._require(folder)
+            self._require((folder,))
         opened.refreshed = False
         before, noted = self._noted.get(folder.name, (None, None))
         if since is not None and since == before:
@@ -174,11 +174,7 @@ class ImapSession:
         seen = self._seen.get(folder.name)
         mailbox, today = opened.mailbox, self._clock.now().toordinal()
         news = mailbox.news
-        if (
-            seen is not None
-            and (seen.position, seen.news, seen.day) == (since, news, today)
-            and seen.mailbox is mailbox
-        ):
+        if seen and seen.mailbox is mailbox and (seen.position, seen.news, seen.day) == (since, news, today):
             position = since if mailbox.uncounted else lowered(since, mailbox.exists)
             self._seen[folder.name] = Seen(position, mailbox, news, seen.gap, today)
             yield Page((), position, gap=seen.gap)
@@ -198,7 +194,7 @@ class ImapSession:
         """See the port. Once each time the folder is selected, for a numbering stays what it is for so long; and
         again while the server stands behind. One round trip, none for an empty folder; more only where there is
         something to find out."""
-        opened = self._require(folder)
+        opened = self._require((folder,))
         if self._surveyed.get(folder.name) is opened.mailbox:
             return Survey()
         now, interval = int(self._clock.now().timestamp()), self._config.poll_interval.total_seconds()
@@ -215,14 +211,14 @@ class ImapSession:
         no absence."""
         if not refs:
             return []
-        opened = self._require(*{ref.folder for ref in refs})
+        opened = self._require(ref.folder for ref in refs)
         return await look_at(self._protocol, opened.mailbox, refs)
 
     async def fetch(self, claims: Sequence[Claim], limit: int) -> AsyncIterator[RawMessage | Gone]:
         """See the port. Raises :class:`TransientError` after all that could be had, if something could not."""
         if not claims:
             return
-        opened = self._require(*{claim.ref.folder for claim in claims})
+        opened = self._require(claim.ref.folder for claim in claims)
         download = await self._downloads.begin(claims, opened.folder.epoch, limit)
         try:
             while not download.complete:
@@ -243,32 +239,33 @@ class ImapSession:
         if not settlements:
             return []
         try:
-            opened = self._require(*{one.ref.folder for one in settlements})
+            opened = self._require(one.ref.folder for one in settlements)
         except SessionLost:
             raise
         except TransientError as error:
             return [Disposed(one, "pending", str(error)) for one in settlements]
+        pieces = alike(settlements)
         groups: dict[Disposition, list[int]] = defaultdict(list)
-        for one in settlements:
-            groups[one.disposition].append(int(one.ref.uid))
-        states: dict[tuple[Disposition, int], State] = {}
+        for disposition, several in pieces:
+            groups[disposition] += [int(one.ref.uid) for one in several]
+        states: dict[Disposition, dict[int, State]] = {}
 
         async def work(disposition: Disposition, uids: list[int]) -> None:
             settling = Settling(
                 self._protocol, self._folders, opened.mailbox, opened.wire, sorted(set(uids)),
                 epoch=opened.folder.epoch, trust=self._downloads.trust, aside=self._aside,
             )  # fmt: skip
-            found = await settling.apply(disposition)
-            states.update({(disposition, uid): state for uid, state in found.items()})
+            states[disposition] = await settling.apply(disposition)
 
         try:
             async with TaskGroup() as tasks:
                 for disposition, uids in groups.items():
                     tasks.create_task(work(disposition, uids), name=f"settle {self._name}")
-        except ExceptionGroup as several:
-            lost = next((one for one in several.exceptions if isinstance(one, SessionLost)), several.exceptions[0])
-            raise lost from several
-        return [Disposed(one, *states[one.disposition, int(one.ref.uid)]) for one in settlements]
+        except ExceptionGroup as trouble:
+            lost = next((one for one in trouble.exceptions if isinstance(one, SessionLost)), trouble.exceptions[0])
+            raise lost from trouble
+        told = [(states[disposition], several) for disposition, several in pieces]
+        return [Disposed(one, *found[int(one.ref.uid)]) for found, several in told for one in several]
 
     async def _aside(self, wire: str, work: Callable[[SelectedFolder], Awaitable[None]]) -> SelectedFolder:
         """See :class:`mailpoller.sources.imap.settling.Aside`. Downloads that are under way are waited for, a while."""
@@ -389,9 +386,13 @@ class ImapSession:
         if self._protocol.lost is not None:
             raise self._protocol.loss()
 
-    def _require(self, *folders: Folder) -> OpenFolder:
+    def _require(self, folders: Iterable[Folder]) -> OpenFolder:
+        """What is open, if every one of these is that: nearly always the very same object, which is not hashed."""
         self._check()
         opened = self._open
-        if opened is None or opened.mailbox.renumbered or any(folder != opened.folder for folder in folders):
-            raise TransientError(f"the folder {folders[0].name} is not open in this epoch")
+        current = None if opened is None or opened.mailbox.renumbered else opened.folder
+        for folder in folders:
+            if folder is not current and folder != current:
+                raise TransientError(f"the folder {folder.name} is not open in this epoch")
+        assert opened is not None  # whoever asks has a folder, or messages
         return opened

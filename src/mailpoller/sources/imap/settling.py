@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
-from mailpoller.core.delivery import Disposition
+from mailpoller.core.delivery import Disposition, Settlement
 from mailpoller.sources.imap.copies import Aside, copies
 from mailpoller.sources.imap.effects import Done, Effects, messages
 from mailpoller.sources.imap.trust import Trust
@@ -42,6 +44,11 @@ def objection(protocol: ImapProtocol, mailbox: SelectedFolder, disposition: Disp
         if flag.lower() not in allowed and (flag.startswith("\\") or "\\*" not in allowed):
             return "failed", f"the folder does not allow the flag {flag}"
     return None
+
+
+def alike(settlements: Sequence[Settlement]) -> list[tuple[Disposition, list[Settlement]]]:
+    """Neighbours that want the same together: mostly one and the same object, which is not hashed for each message."""
+    return [(wish, list(several)) for wish, several in groupby(settlements, attrgetter("disposition"))]
 
 
 class Settling:
