@@ -217,7 +217,7 @@ async def test_a_connection_that_was_closed_while_idle_is_no_trouble(server: Pos
 
 
 async def test_what_the_table_cannot_hold_is_refused_alone_and_its_words_are_not_told(
-    server: PostgresServer, table: str
+    server: PostgresServer, table: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.ask(f"ALTER TABLE {table} ALTER event TYPE jsonb")
     small, nul, other = make_delivery(1), make_delivery(2, text="secret words \0"), make_delivery(3)
@@ -235,6 +235,31 @@ async def test_what_the_table_cannot_hold_is_refused_alone_and_its_words_are_not
         server.ask(f"ALTER TABLE {table} ADD CHECK (mid <> '{make_delivery(6).mid}')")
         (ruled_out,) = await sink.deliver([make_delivery(6)])
         assert isinstance(ruled_out, Refusal) and not ruled_out.permanent
+    assert caplog.records == [], "the library logs what the server quotes"
+
+
+async def test_a_table_that_takes_no_copies_is_written_to_row_by_row(server: PostgresServer, table: str) -> None:
+    server.ask(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    server.ask(f"CREATE POLICY all_of_it ON {table} TO mailer USING (true) WITH CHECK (true)")
+    async with queue(server.port, table) as sink:
+        answers = await sink.deliver(batch(9))
+        again = await sink.deliver(batch(9))
+    assert [isinstance(one, Receipt) and not one.repeated for one in answers] == [True] * 9
+    assert [isinstance(one, Receipt) and one.repeated for one in again] == [True] * 9
+    assert len(held(server, table)) == 9
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+async def test_what_a_rule_refuses_at_the_commit_is_no_receipt(server: PostgresServer, table: str, count: int) -> None:
+    bad = batch(count)[-1]
+    server.ask(f"CREATE TABLE {table}_good (mid text PRIMARY KEY)")
+    for one in batch(count)[:-1]:
+        server.ask(f"INSERT INTO {table}_good VALUES ('{one.mid}')")
+    server.ask(f"ALTER TABLE {table} ADD FOREIGN KEY (mid) REFERENCES {table}_good DEFERRABLE INITIALLY DEFERRED")
+    async with queue(server.port, table) as sink:
+        answers = await sink.deliver(batch(count))
+    assert [one.delivery_id for one in answers if not isinstance(one, Receipt)] == [bad.delivery_id]
+    assert len(held(server, table)) == count - 1
 
 
 async def test_an_event_with_a_nul_is_held_by_the_documented_table(server: PostgresServer, table: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Coroutine
@@ -23,6 +24,9 @@ from psycopg.errors import (
 from mailpoller.core.errors import TransientError
 from mailpoller.remote.postgres.server import PostgresServer
 from mailpoller.wire.names import resolve
+
+# Whoever asked is told; what the library logs quotes the server, which quotes mail.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 _SETTLING_S = 2.0
 _MIGRATE = "Make its tables with: procrastinate schema --apply, or apply its migrations"

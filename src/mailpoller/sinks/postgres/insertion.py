@@ -5,15 +5,17 @@ Nothing is kept at the server between two of them, for PgBouncer may give us ano
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
 
+import psycopg
 from psycopg import sql
 
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.durability import Durability
+from mailpoller.core.errors import MailpollerError
 from mailpoller.core.record import record
 from mailpoller.sinks.postgres import jobs
 from mailpoller.sinks.postgres.schema import PRIORITIES
@@ -21,7 +23,7 @@ from mailpoller.sinks.postgres.schema import PRIORITIES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from psycopg import AsyncConnection
+    from psycopg import AsyncConnection, AsyncCursor
 
 FORGOTTEN_AT_ONCE = 10_000
 """Ids that a turn of the upkeep forgets at most."""
@@ -43,6 +45,13 @@ _INSERT: LiteralString = (
     "INSERT INTO {table} (delivery_id, mid, topic, priority, tags, reason, detail, event, octets) "
     "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"
 )
+_COPY: LiteralString = (
+    "COPY {table} (delivery_id, mid, topic, priority, tags, reason, detail, event, octets) FROM STDIN"
+)
+COPIED = 5
+"""So many rows and more are copied, which costs the server less, and two answers more that are waited for."""
+COPIED_OCTETS = 4 << 20
+"""More are not copied: a copy has octets as text, which is twice as long."""
 
 
 @record
@@ -86,6 +95,7 @@ class Tables:
             "INSERT INTO {known} (delivery_id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING delivery_id"
         ).format(**names)
         self._insert = sql.SQL(_INSERT if job is None else jobs.DEFER).format(**names)
+        self._copy = sql.SQL(_COPY).format(**names) if job is None else None
         self._holds = sql.SQL("SELECT delivery_id FROM {known} WHERE delivery_id = ANY(%s)").format(**names)
         self._still_holds = sql.SQL("SELECT delivery_id FROM {table} WHERE delivery_id = ANY(%s)").format(**names)
         old = sql.SQL("known_at < clock_timestamp() - %s::interval")
@@ -106,39 +116,67 @@ class Tables:
         """A transaction whose commit is synced, and what was found at its begin."""
         async with connection.transaction():
             found = await connection.execute(self._begin_all, self._begin)
-            row = await found.fetchone()
-            assert row is not None
-            commit, _, _, _, fsync, full_page_writes, standby, encoding, unlogged, identity, height = row
-            durability = _judged(commit, fsync, full_page_writes, standby, unlogged)
-            yield Begun(durability, encoding or "", None if identity is None else (identity, height))
+            yield _begun(await found.fetchone())
 
     async def mark(self, connection: AsyncConnection[Any]) -> tuple[str, int] | None:
         """The queue's mark: identity and height."""
         found = await connection.execute(self._mark)
         return await found.fetchone()
 
-    async def insert(
-        self, connection: AsyncConnection[Any], part: Sequence[Delivery], mark: tuple[str, int] | None
+    async def hold(
+        self, connection: AsyncConnection[Any], part: Sequence[Delivery], judge: Callable[[Begun], None]
     ) -> tuple[Collection[str], tuple[str, int] | None]:
-        """Insert what is not known into the queue with this mark, or without one yet. Returns the ids of what was
-        inserted, all others were held before; and the mark then. In a transaction."""
+        """A transaction that inserts what is not known. Returns the ids of what was inserted, all others were held
+        before; and the queue's mark then. ``judge`` raises if nothing may be committed.
+
+        The server is waited for twice, once with :data:`COPIED` rows and more four times: before the first row, and
+        for the commit.
+        """
         # In one order, so that two of us that bring the same wait for one another in no circle.
         wanted = {one.delivery_id: one for one in sorted(part, key=lambda one: one.delivery_id)}
-        found = await connection.execute(self._know, [list(wanted)])
-        new = [row[0] for row in await found.fetchall()]
-        taken = set(new)
-        rows = [self._row(one) for one in part if one.delivery_id in taken and wanted[one.delivery_id] is one]
-        if rows:
-            async with connection.cursor() as cursor:
-                await cursor.executemany(self._insert, rows)
-            if self._notify is not None:
-                await connection.execute("SELECT pg_notify(%s, '')", [self._notify])
-            if mark is None:
-                found = await connection.execute(self._first, [uuid4().hex, len(rows)])
-            else:
-                found = await connection.execute(self._raise, [len(rows)])
-            mark = await found.fetchone()
+        try:
+            async with connection.pipeline():
+                await connection.execute("BEGIN")
+                found = await connection.execute(self._begin_all, self._begin)
+                known = await connection.execute(self._know, [list(wanted)])
+                try:
+                    begun = _begun(await found.fetchone())
+                    judge(begun)
+                except MailpollerError:
+                    with suppress(psycopg.Error):  # what the next statement met is no news then
+                        await known.fetchall()
+                    raise
+                taken = {row[0] for row in await known.fetchall()}
+            fresh = [one for one in part if one.delivery_id in taken and wanted[one.delivery_id] is one]
+            rows = [self._row(one) for one in fresh]
+            into = self._copy if len(rows) >= COPIED and _octets(fresh) <= COPIED_OCTETS else None
+            if into is not None:
+                async with connection.cursor() as cursor, cursor.copy(into) as copy:
+                    for row in rows:
+                        await copy.write_row(row)
+            async with connection.pipeline():
+                if rows and into is None:
+                    async with connection.cursor() as cursor:
+                        await cursor.executemany(self._insert, rows)
+                raised = await self._raised(connection, begun.mark, len(rows)) if rows else None
+                ended = await connection.execute("COMMIT")
+                mark = begun.mark if raised is None else await raised.fetchone()
+            assert ended.statusmessage == "COMMIT", ended.statusmessage
+        except Exception:
+            if not connection.closed:
+                await connection.rollback()
+            raise
         return taken, mark
+
+    async def _raised(
+        self, connection: AsyncConnection[Any], mark: tuple[str, int] | None, count: int
+    ) -> AsyncCursor[Any]:
+        """Raise the queue's mark by so many, and tell who listens. The cursor will have the mark then."""
+        if self._notify is not None:
+            await connection.execute("SELECT pg_notify(%s, '')", [self._notify])
+        if mark is None:
+            return await connection.execute(self._first, [uuid4().hex, count])
+        return await connection.execute(self._raise, [count])
 
     async def holds(self, connection: AsyncConnection[Any], wanted: Collection[str]) -> Collection[str]:
         """Which of these ids are known."""
@@ -158,6 +196,10 @@ class Tables:
         await connection.execute(self._forget, [remember, remember, FORGOTTEN_AT_ONCE])
         await connection.execute(self._gone, [remember, FORGOTTEN_AT_ONCE])
 
+    def copy_no_more(self) -> None:
+        """What is named as the table cannot be copied to: row by row from now on."""
+        self._copy = None
+
     async def lack(self, connection: AsyncConnection[Any]) -> str:
         """What keeps us from inserting, in words; else empty."""
         found = await connection.execute(
@@ -176,6 +218,17 @@ class Tables:
         row = await (await connection.execute(jobs.LACK)).fetchone()
         assert row is not None
         return jobs.lack_in_words(*row)
+
+
+def _begun(row: Sequence[Any] | None) -> Begun:
+    assert row is not None
+    commit, _, _, _, fsync, full_page_writes, standby, encoding, unlogged, identity, height = row
+    durability = _judged(commit, fsync, full_page_writes, standby, unlogged)
+    return Begun(durability, encoding or "", None if identity is None else (identity, height))
+
+
+def _octets(deliveries: Sequence[Delivery]) -> int:
+    return sum(one.event.size + (one.raw.octets.size if one.octets_wanted else 0) for one in deliveries)
 
 
 def _identifier(table: str) -> sql.Identifier:

@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 from psycopg import AsyncConnection
-from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, RaiseException, UndefinedTable
+from psycopg.errors import (
+    DataError,
+    FeatureNotSupported,
+    IntegrityError,
+    ProgramLimitExceeded,
+    RaiseException,
+    UndefinedTable,
+)
 
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.durability import Durability
@@ -146,13 +153,16 @@ class PostgresQueue:
     async def _hold(self, part: Sequence[Delivery]) -> list[Receipt | Refusal]:
         """All of them in a transaction; if one of them is at fault, each in its own."""
 
-        async def insert(connection: AsyncConnection[Any]) -> tuple[Collection[str], tuple[str, int] | None]:
-            async with self._tables.transaction(connection) as begun:
-                self._judge(begun)
-                return await self._tables.insert(connection, part, begun.mark)
+        async def hold(connection: AsyncConnection[Any]) -> tuple[Collection[str], tuple[str, int] | None]:
+            return await self._tables.hold(connection, part, self._judge)
 
+        more = sum(map(self._size, part)) / _OCTETS_PER_S
         try:
-            taken, mark = await self._do(insert, sum(map(self._size, part)) / _OCTETS_PER_S, _OF_ONE)
+            try:
+                taken, mark = await self._do(hold, more, (*_OF_ONE, FeatureNotSupported))
+            except FeatureNotSupported:  # rows under a policy, or a view with rules of its own
+                self._tables.copy_no_more()
+                taken, mark = await self._do(hold, more, _OF_ONE)
         except _OF_ONE as error:
             if len(part) > 1:
                 return [answer for one in part for answer in await self._hold([one])]
