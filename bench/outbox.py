@@ -32,9 +32,10 @@ from aiosmtplib import SMTP
 from mailpoller.core.component import Runtime
 from mailpoller.core.sender import Sender
 from mailpoller.core.spool import Spool
-from mailpoller.engine.acceptance import Acceptance, OutboxBounds, OutboxRoom
+from mailpoller.engine.acceptance import Acceptance, OutboxBounds
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.clock import SystemClock
+from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.ledgers.sqlite import SqliteLedgerConfig

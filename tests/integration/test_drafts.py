@@ -260,13 +260,24 @@ async def stages(outgoing: GraphOutgoing | GmailOutgoing) -> list[Stage]:
     return [stage async for stage in outgoing.probe()]
 
 
-@pytest.mark.parametrize(("status", "again"), [(503, 0), (429, 1)])
+@pytest.mark.parametrize(
+    ("status", "code", "again"),
+    [
+        (503, "backendError", 0),
+        (403, "backendError", 0),
+        (500, "backendError", 0),
+        (403, "dailyLimitExceeded", 0),  # for a quarter of an hour nothing is asked
+        (403, "rateLimitExceeded", 1),
+        (403, "userRateLimitExceeded", 1),
+        (429, "rateLimitExceeded", 1),
+    ],
+)
 async def test_a_mail_that_may_be_out_is_not_handed_to_gmail_again_at_once(
-    tmp_path: Path, status: int, again: int
+    tmp_path: Path, status: int, code: str, again: int
 ) -> None:
     with Gmail() as gmail:
         site = Site(gmail, tmp_path)
-        gmail.upset("/messages/send", Upset.throttled(status, "backendError", after="0"))
+        gmail.upset("/messages/send", Upset.refusal(status, code, "no"))
         outgoing = site.outgoing()
         with suppress(RelayUnavailable):
             await outgoing.send(site.mail)

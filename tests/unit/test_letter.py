@@ -13,7 +13,7 @@ import pytest
 from mailpoller.core.errors import EntryRefused, MessageRejected
 from mailpoller.core.ports import Mail
 from mailpoller.core.sender import Sender
-from mailpoller.mail.addressed import addressed
+from mailpoller.mail.addressed import addressed, diverted
 from mailpoller.mail.compose import data_domain
 from mailpoller.mail.letter import letter_of
 from mailpoller.mail.letter_form import REFERENCES, letter_octets
@@ -223,8 +223,19 @@ def test_a_whole_mail_that_is_none_is_refused(octets: bytes) -> None:
 def test_a_service_that_goes_by_the_header_never_sends_to_somebody_else(to: str) -> None:
     given = given_mail(f"{to}\nSubject: x\n\nbody\n".encode())
     octets = given.octets(SENDER, message_id="<m@x>", at=AT)
+    test = "diverted@x.example"
     with pytest.raises(MessageRejected):
-        addressed(Mail("support@x.example", ("diverted@x.example",), octets, ""))
+        addressed(Mail("support@x.example", (test,), octets, ""))
+    turned = diverted(octets, test)
+    assert addressed(Mail("support@x.example", (test,), turned, "")) == turned
+    assert read(turned)["To"].addresses[0].addr_spec == test and turned.endswith(octets.partition(b"\r\n\r\n")[2])
+
+
+def test_a_line_break_that_a_service_may_see_names_nobody_when_mail_is_diverted() -> None:
+    turned = diverted(b"X: y\rTo: ada@x.example\r\nto\t:\r\n ada@x.example\r\n\r\nTo: body\r\n", "test@x.example")
+    assert turned.endswith(b"X-Diverted-to:\r\n ada@x.example\r\n\r\nTo: body\r\n")
+    with pytest.raises(MessageRejected):
+        addressed(Mail("support@x.example", ("test@x.example",), turned, ""))
 
 
 @pytest.mark.parametrize("to", ["ada@bücher.example", "Ada <ada@BÜCHER.example>", "jürgen@x.example", "Ü <u@x.ex>"])

@@ -37,6 +37,7 @@ from mailpoller.engine.postman import Postman
 from mailpoller.engine.prudent_clock import PrudentClock
 from mailpoller.engine.senders import Answering, Identity, Intake, Senders
 from mailpoller.engine.sending import waiting_time
+from mailpoller.mail.addressed import addressed
 from mailpoller.mail.understand.conversation import mint
 from mailpoller.storage.octet_files import OctetFiles
 from mailpoller.testing.memory_ledger import MemoryLedger
@@ -189,7 +190,7 @@ async def test_a_ledger_that_cannot_commit_accepts_nothing_and_its_file_goes(sit
         await site.hand_in()
     assert site.kept == 1  # nobody knows yet whether it was recorded
     await site.hand_in()
-    assert site.kept == 1
+    await site.until(lambda: site.kept == 1)
     assert len(await site.ledger.outbox_list(limit=10)) == 1
 
 
@@ -540,6 +541,10 @@ async def test_mail_that_is_diverted_reaches_nobody_else(site: Site) -> None:
     async with site.running():
         await site.done(answer["id"])
     assert [one.recipients for one in site.outgoing.mails] == [("test@x.example",)]
+    mail = message_from_bytes(site.outgoing.mails[0].octets)
+    assert (mail.get_all("To"), mail.get_all("Cc")) == (["test@x.example"], None)
+    assert (mail["X-Diverted-To"], mail["X-Diverted-Cc"]) == ("ada@x.example", "bob@x.example")
+    addressed(site.outgoing.mails[0])  # a service that goes by the header takes it
     assert await site.states(answer["id"]) == ["accepted", "accepted"]
 
 

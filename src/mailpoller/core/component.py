@@ -314,7 +314,8 @@ class OutgoingConfig(Component):
     signature: Signature | None = None
     """What is put below replies that are made from text or HTML."""
     divert_to: MailAddress | None = None
-    """Everybody's replies go to this address instead: for tests."""
+    """Everybody's replies go to this address instead: for tests. Whom a reply was for is in its ``X-Diverted-To``,
+    ``X-Diverted-Cc``."""
     rate: int | None = Field(default=None, ge=1, le=100_000)
     """Replies a minute at most."""
     watermarks: Watermarks | None = None

@@ -37,6 +37,7 @@ from mailpoller.core.ports import (
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.senders import Identity
+from mailpoller.mail.addressed import diverted
 from mailpoller.storage.octet_files import OctetFiles
 
 log = structlog.get_logger(__name__)
@@ -110,7 +111,9 @@ class Sending:
             patient = isinstance(error, MachineTrouble)
             await self.concluded(mail, dict.fromkeys(to, Said("deferred", str(error))), patient=patient)
             return None
-        envelope = (identity.divert_to,) if identity.divert_to else to
+        envelope = to
+        if identity.divert_to:
+            envelope, octets = (identity.divert_to,), diverted(octets, identity.divert_to)
         try:
             if outgoing is None:  # it has left since
                 return TransientError(f"the outgoing {identity.name} is not there")

@@ -11,6 +11,7 @@ from mailpoller.core.ports import Mail
 from mailpoller.mail.compose import ascii_address
 
 _FIELDS = ("to", "cc", "bcc")
+_DIVERTED = frozenset((b"to", b"cc", b"bcc", b"resent-to", b"resent-cc", b"resent-bcc", b"apparently-to"))
 
 
 def addressed(mail: Mail) -> bytes:
@@ -35,6 +36,18 @@ def addressed(mail: Mail) -> bytes:
     if any(not _fit(address) for address in hidden):
         raise MessageRejected("a recipient cannot be written into a header")
     return b"Bcc: " + ",\r\n ".join(hidden).encode("utf-8") + b"\r\n" + mail.octets if hidden else mail.octets
+
+
+def diverted(octets: bytes, to: str) -> bytes:
+    """The mail with this address as the only recipient in its header. Whom it named stands beside it, under
+    ``X-Diverted-To`` and the like, where neither a service nor an answer to all goes by it."""
+    header, gap, body = octets.partition(b"\r\n\r\n")
+    lines = header.split(b"\r\n")
+    for number, one in enumerate(lines):
+        name, colon, value = one.partition(b":")
+        if colon and not one[:1].isspace() and name.strip().lower() in _DIVERTED:
+            lines[number] = b"X-Diverted-" + name.strip() + b":" + value
+    return b"To: " + to.encode("utf-8") + b"\r\n" + b"\r\n".join(lines) + gap + body
 
 
 def _text(value: str) -> str:

@@ -149,8 +149,11 @@ class GmailClient(WebClient):
 
     def _once_only(self, error: HttpStatus | Unauthorized) -> Refusal:
         found = refusal(error, self._quota.clock.now())
-        # 503 is said of what was begun, too: a mail that is out may be answered so.
-        begun = not found.throttled or (isinstance(error, HttpStatus) and error.status == 503)
+        # 503 and a 403 for backendError are said of what was begun, too: a mail that is out may be answered so.
+        begun = not found.throttled or (
+            isinstance(error, HttpStatus)
+            and (error.status == 503 or (error.status == 403 and error.code == "backendError"))
+        )
         return replace(found, again=False) if begun else found
 
     def _target(self, path: str, query: Query) -> str:
