@@ -220,10 +220,13 @@ def test_attachments_stay_in_the_quarantine_until_somebody_lets_them_out(site: S
             assert (said.code, "left out are 1" in said.err) == (66, True)
         # Today's policy removes it again, so it stays, and nothing comes twice.
         assert ask(site, "quarantine", "retry", mid).code != 0
+        # To bring it once more is something else: that is done.
+        assert ask(site, "redeliver", mid).code == 0
+        assert in_queue(site)["bill"] == 2 and list(held(site)) == ["bill"]
         assert ask(site, "quarantine", "release", mid, "--queue", "other").code == 0
         assert in_queue(site, "other") == {"bill": 1}
         assert held(site) == {}
-    assert in_queue(site) == {"bill": 1, "human": 1}
+    assert in_queue(site) == {"bill": 2, "human": 1}
 
 
 def test_new_rules_are_tried_on_what_is_still_at_hand_beside_those_in_force(site: Site) -> None:

@@ -177,6 +177,10 @@ async def test_every_selection_finds_what_it_names(site: Site) -> None:
         (Selection(older_than=timedelta(hours=1)), [first]),
         (Selection(newer_than=timedelta(hours=1)), [second]),
         (Selection(sender="nobody@example.com"), []),
+        (Selection(sender=first.sender.upper()), [first, second]),
+        (Selection(sender=first.sender.rpartition("@")[2]), [first, second]),
+        (Selection(sender="@" + first.sender.rpartition("@")[2]), [first, second]),
+        (Selection(sender="other.example"), []),
     ):
         assert await store.find(wanted, limit=9) == expected, wanted
     assert await store.find(ALL, limit=1) == [first]

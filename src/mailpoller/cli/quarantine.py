@@ -44,7 +44,7 @@ def _duration(text: str) -> timedelta:
 
 MidArgument = Annotated[str, typer.Argument(metavar="MID", help="The message's mid, or its id in the quarantine.")]
 MidsArgument = Annotated[list[str] | None, typer.Argument(metavar="[MID]...", help="Mids, or ids in the quarantine.")]
-SenderOption = Annotated[str, typer.Option("--sender", metavar="ADDRESS", help="Only of this address, or @domain.")]
+SenderOption = Annotated[str, typer.Option("--sender", metavar="ADDRESS", help="Only of this address or domain.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="WORD", help="Only with this reason.")]
 MailboxOption = Annotated[str, typer.Option("--mailbox", metavar="MAILBOX", help="Only of this mailbox.")]
 OlderOption = Annotated[

@@ -48,6 +48,8 @@ class Way:
 
 
 Outcome = tuple[str, str]
+_DELIVERED_AND_HELD = "delivered-and-held"
+"""Its queues have it without its attachments, for which it stays."""
 """``delivered``, ``discarded`` or ``held``, and the queues, or why."""
 
 
@@ -108,7 +110,10 @@ class Releases:
             claim = replace(raw.claim, generation=_after(held, "redeliver"))
             return await self._retry(held, replace(raw, claim=claim), anew=True)
 
-        return (*await self._one(held, by, "redelivered", anew), "held in quarantine")
+        outcome, detail = await self._one(held, by, "redelivered", anew)
+        if outcome == _DELIVERED_AND_HELD:
+            outcome = "delivered"  # which is what was asked; its attachments stay where they were
+        return outcome, detail, "held in quarantine"
 
     async def _moved(self, mid: str, by: str) -> tuple[str, str, str] | None:
         """Of a message that was moved on the server."""
@@ -155,6 +160,8 @@ class Releases:
                 results.append({"id": name, "outcome": "gone", "detail": str(gone)})
                 continue
             outcome, detail = await self._one(held, who_of(request), what, work)
+            if outcome == _DELIVERED_AND_HELD:
+                outcome = "held"  # which is what was asked: whether it left the quarantine
             results.append({"id": held.delivery_id, "mid": held.mid, "outcome": outcome, "detail": detail})
         return {"results": results}
 
@@ -169,12 +176,13 @@ class Releases:
                 outcome, detail = await work(held, raw_of(held, octets))
             finally:
                 octets.close()
-            if outcome != "held":
+            if outcome not in ("held", _DELIVERED_AND_HELD):
                 await self._store.remove([held.delivery_id])
                 # Not before: a queue that is known to have it gets it under another id if it is released again.
                 if receipts := self._unnoted.get(held.delivery_id):
                     await self._note(held, receipts)
-            await self._custody.note(what, held, by, f"{outcome}: {detail}")
+            told = "held" if outcome == _DELIVERED_AND_HELD else outcome
+            await self._custody.note(what, held, by, f"{told}: {detail}")
             return outcome, detail
         except MessageGone as gone:
             return "gone", str(gone)
@@ -209,7 +217,7 @@ class Releases:
             if name in judged.deliveries:
                 await self._note(held, await self._deliver(name, judged.deliveries[name]))
         if isinstance(verdict, Deliver) and verdict.held:
-            return "held", f"{', '.join(route)} has it, and {verdict.held}"
+            return _DELIVERED_AND_HELD, f"{', '.join(route)} has it, and {verdict.held}"
         return "delivered", ", ".join(route)
 
     # --- released ------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class Index:
             marks = _marks(wanted.ids)
             ask(f"(id IN ({marks}) OR mid IN ({marks}))", *wanted.ids, *wanted.ids)
         if wanted.sender:
-            domain = wanted.sender.startswith("@")
+            domain = "@" not in wanted.sender[1:]
             ask("domain = ?" if domain else "sender = ?", wanted.sender.lower().removeprefix("@"))
         if wanted.reason:
             ask("reason = ?", wanted.reason)
