@@ -162,6 +162,26 @@ def test_redelivered_message_comes_once_more_under_another_delivery_id(site: Sit
     assert len(site.events()) == 5
 
 
+def test_what_a_queue_was_given_comes_once_more_in_one_command_and_nothing_twice(site: Site, running: Daemon) -> None:
+    assert ask(site, "redeliver").code == 64
+    assert ask(site, "redeliver", "--queue", "support").code == 64, "since when?"
+    assert ask(site, "redeliver", UNKNOWN, "--since", "1h").code == 64, "one or the other"
+    assert ask(site, "redeliver", "--since", "1h", "--sender", "nobody@x.example").code == 66
+    wanted = ("redeliver", "--queue", "support", "--since", "1h")
+    shown = ask(site, *wanted, "--dry-run")
+    assert (shown.code, "3 messages would be brought once more" in shown.err) == (0, True), shown
+    assert (ask(site, *wanted).code, len(site.events())) == (64, 3), "nobody to ask"
+    said = ask(site, *wanted, "--yes")
+    assert (said.code, "3 messages to be brought at the next poll" in said.out) == (0, True), said
+    running.until(lambda: len(site.events()) == 6)
+    assert len({event["id"] for event in site.events()}) == 3
+    assert len({event["deliveryid"] for event in site.events()}) == 6
+    running.until(lambda: story(site, "<one@x>")["state"] == "settled")
+    mid = story(site, "<one@x>")["mid"]
+    said = ask(site, "redeliver", mid, UNKNOWN)
+    assert (said.code, "1 message to be brought" in said.out, UNKNOWN in said.out) == (65, True, True), said
+
+
 def test_redelivery_of_a_message_that_has_left_is_told_without_forgetting_who_sent_it(
     site: Site, running: Daemon, dovecot: Dovecot, user: str
 ) -> None:

@@ -19,7 +19,7 @@ def test_a_slow_queue_is_waited_for_by_one_message_and_what_is_done_is_told_befo
 
     def answer(config: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         if request["do"] == "quarantine-ids":
-            return {"ids": ["1", "2", "3"]}
+            return {"ids": ["3"]} if request["beyond"] else {"ids": ["1", "2"], "beyond": ["then", "2"]}
         if request["do"] == "quarantine-list":
             return {"messages": [], "more": False}
         asked.append(request["ids"])

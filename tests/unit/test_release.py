@@ -10,6 +10,7 @@ import pytest
 
 from mailpoller.core.message import RawMessage
 from mailpoller.core.quarantined import Selection
+from mailpoller.engine import custody as custodies
 from mailpoller.engine import release
 from mailpoller.engine.custody import Custody
 from mailpoller.engine.release import Releases
@@ -57,3 +58,17 @@ async def test_a_message_that_upsets_our_code_stays_held_and_the_others_are_rele
     assert sorted(one["outcome"] for one in answer["results"]) == ["delivered", "held"]
     (left,) = await site.store.find(Selection(), limit=9)
     assert left.subject == "n 1" and len(sink.held) == 1
+
+
+async def test_however_many_are_held_an_operator_is_told_of_all(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(custodies, "IDS_AT_ONCE", 3)
+    await site.store.deliver([quarantined(uid, plain(subject=f"n {uid}")) for uid in range(1, 8)])
+    custody = Custody(site.store, Journal())  # type: ignore[arg-type]
+    told: list[str] = []
+    beyond: object = None
+    for _ in range(3):
+        answer = await custody.ids({"beyond": beyond})
+        told += answer["ids"]
+        beyond = answer["beyond"]
+    assert beyond is None
+    assert told == [one.delivery_id for one in await site.store.find(Selection(), limit=9)]

@@ -13,7 +13,7 @@ import typer
 
 from mailpoller.cli.exits import NOINPUT, TEMPFAIL, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import counted, print_json
+from mailpoller.cli.output import counted, print_json, progress
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ AT_ONCE = 500
 DISCARDED = 100
 """The same of quarantined mail."""
 FOUND = 100_000
-"""Messages of one sender that are looked for at once; the rest is found when these are erased."""
+"""Messages of one sender that are looked for at once; when these are erased, the rest is."""
 
 
 def erase(
@@ -40,7 +40,8 @@ def erase(
 
     The ledger forgets sender, Message-ID and conversation of settled messages, and what was noted of them; the bare
     ids, by which repeats are recognised, stay. SQLite queues and the quarantine give up the messages, and mail that was
-    handed in and sent forgets the address. What cannot be reached is named.
+    handed in and sent forgets the address. What cannot be reached is named. It goes on piece by piece until
+    nothing is left; ended in the middle, the same command does the rest.
 
     \b
     Examples:
@@ -73,26 +74,57 @@ def erase(
         if traces and not (dry_run or yes) and not typer.confirm(question):
             raise typer.Exit
         mids = [story.mid for story in settled]
-        told["queues"], failed = _from_queues(found, mids, dry_run=dry_run)
+        if dry_run:
+            told["queues"], failed = _from_queues(found, mids, dry_run=True)
+        else:
+            failed = _from_queues_and_ledger(found, mids, partial(_found, found, address, mid), address, told)
         told["unreached"] += failed
         if not dry_run:
             told["quarantine"], left = _from_quarantine(found, held, partial(_held, found, address, mid))
             if left:
                 failed.append(f"quarantine: {counted(left, 'message')} it did not give up")
                 told["unreached"].append(failed[-1])
-            for begin in range(0, max(1, len(mids)), AT_ONCE):
-                some = mids[begin : begin + AT_ONCE]
-                request = {"do": "erase", "mids": some, "address": address or "", "outbox": not begin}
-                told["notes"] += carry_out(found, request)["notes"]
         if as_json:
             print_json(told)
         else:
             _show(told, dry_run=dry_run)
+            if dry_run and len(stories) >= FOUND:
+                complain(f"there may be more: {FOUND:,} were looked at, and all are erased")
         if not traces:
             complain("nothing is known of that")
             raise typer.Exit(NOINPUT)
         if waiting or failed or told["outbox_waiting"]:
             raise typer.Exit(TEMPFAIL)
+
+
+def _from_queues_and_ledger(
+    config: Config, mids: list[str], others: Callable[[], list[Story]], address: str | None, told: dict[str, Any]
+) -> list[str]:
+    """Erase these, and then what ``others`` finds, until nothing is left: why some could not be. A piece leaves the
+    queues first, so that the ledger names what is left wherever this ends. ``told``: is added to."""
+    from mailpoller.cli.service import carry_out
+
+    failed: dict[str, None] = {}
+    told["messages"], outbox, tried = 0, True, set[str]()
+    while True:
+        with progress(len(mids), "message") as done:
+            for begin in range(0, max(1, len(mids)), AT_ONCE):
+                some = mids[begin : begin + AT_ONCE]
+                held, why = _from_queues(config, some, dry_run=False)
+                failed |= dict.fromkeys(why)
+                for name, count in held.items():
+                    told["queues"][name] = told["queues"].get(name, 0) + count
+                answer = carry_out(config, {"do": "erase", "mids": some, "address": address or "", "outbox": outbox})
+                told["notes"] += answer["notes"]
+                told["messages"] += len(some)
+                outbox = False
+                done(begin + len(some))
+        tried.update(mids)
+        if address is None or len(mids) < AT_ONCE:
+            return list(failed)
+        mids = [story.mid for story in _split(others())[0] if story.mid not in tried]
+        if not mids:
+            return list(failed)
 
 
 def _found(config: Config, address: str | None, mid: str | None) -> list[Story]:

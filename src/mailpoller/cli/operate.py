@@ -1,4 +1,4 @@
-"""``mailpoller poll``, ``redeliver``, ``accept``, ``forget``: what an operator asks of the service."""
+"""``mailpoller poll``, ``accept``, ``forget``: what an operator asks of the service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mailpoller.cli.exits import DATAERR, complain, explained, refuse
+from mailpoller.cli.exits import explained, refuse
 from mailpoller.cli.options import ConfigOption
 from mailpoller.cli.output import counted
 
@@ -40,37 +40,6 @@ def poll(
             return
         ask(found, {"do": "poll", "mailbox": known_mailbox(found, mailbox)})
         typer.echo(f"{mailbox} is being polled")
-
-
-def redeliver(
-    config: ConfigOption, mid: Annotated[str, typer.Argument(metavar="MID", help="The message's mid.")]
-) -> None:
-    """Bring a settled message to its queues once more.
-
-    It is fetched and judged anew, and arrives under a new delivery id, so that no queue takes it for a repeat. What is
-    held in quarantine, or was moved to another folder of its mailbox and is still there, is brought at once; else its
-    mailbox must have it in the folder that is polled. If it is nowhere, trace says afterwards that it is gone.
-
-    \b
-    Example:
-      mailpoller trace ada@customer.example          shows the mid
-      mailpoller redeliver 5b1c9f0e-4a3d-5f5b-8c2e-0d8a5b3f9f6a
-    """
-    from mailpoller.cli.service import carry_out, entered
-
-    with explained():
-        found = entered(config)
-        mid = mid.strip().lower()
-        answer = carry_out(found, {"do": "redeliver", "mid": mid}, seconds=65)  # a queue may be waited for
-        if answer.get("held"):
-            typer.echo(f"{mid} was {answer['found']}: {answer['outcome']}: {answer['detail']}")
-            if answer["outcome"] == "held":
-                raise typer.Exit(DATAERR)
-            return
-        mailbox, folder = answer["mailbox"], answer["folder"]
-        typer.echo(f"{mid} will be brought again at the next poll of {mailbox}, if {folder} still has it")
-        if mailbox not in found.mailboxes or not found.runs(mailbox):
-            complain(f"but {mailbox} is not polled now")
 
 
 def accept(

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -64,6 +66,31 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
 def counted(number: int, noun: str) -> str:
     """``1 mailbox``, ``2 mailboxes``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("x") else "s")
+
+
+@contextmanager
+def progress(total: int, noun: str) -> Iterator[Callable[[int], None]]:
+    """Tell on standard error how much is done: on a terminal as it goes, else once a minute; nothing where it is soon
+    over. What was done when it ends early is told, too."""
+    began = told_at = time.monotonic()
+    terminal, done = sys.stderr.isatty(), 0
+
+    def tell(now_done: int) -> None:
+        nonlocal told_at, done
+        done, now = now_done, time.monotonic()
+        if now - began < 1 or now - told_at < (0.2 if terminal else 60):
+            return
+        told_at = now
+        line = f"{done:,} of {counted(total, noun)}"
+        typer.echo(f"\r\x1b[K{line}" if terminal else f"mailpoller: {line}", err=True, nl=not terminal)
+
+    try:
+        yield tell
+    finally:
+        if terminal and told_at > began:
+            typer.echo("\r\x1b[K", err=True, nl=False)
+        if done < total:
+            typer.echo(f"mailpoller: ended after {done:,} of {counted(total, noun)}", err=True)
 
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))

@@ -72,6 +72,7 @@ from mailpoller.cli import (  # noqa: E402
     quarantine,
     queue,
     reconcile,
+    redeliver,
     reload,
     run,
     send,
@@ -104,7 +105,7 @@ program.command("resume")(pause.resume)
 program.command("send")(send.send)
 program.add_typer(outbox.outbox, name="outbox")
 program.command("poll")(operate.poll)
-program.command("redeliver")(operate.redeliver)
+program.command("redeliver")(redeliver.redeliver)
 program.command("accept")(operate.accept)
 program.command("backfill")(backfill.backfill)
 program.command("forget")(operate.forget)

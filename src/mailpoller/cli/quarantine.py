@@ -13,7 +13,7 @@ import typer
 
 from mailpoller.cli.exits import DATAERR, NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import counted, print_fields, print_json, print_table
+from mailpoller.cli.output import counted, print_fields, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -288,13 +288,15 @@ def _act(
     from mailpoller.core.removal import ATTACHMENTS
 
     if what["do"] != "quarantine-discard" and not wanted["ids"] and not wanted["reason"]:
-        left = _ask(config, {"do": "quarantine-ids", **wanted, "reason": ATTACHMENTS})["ids"]
+        left = _ids(config, {**wanted, "reason": ATTACHMENTS})
         if left:
             complain(f"left out are {len(left):,} that their queues have but for attachments: --reason {ATTACHMENTS}")
         wanted = {**wanted, "but_reason": ATTACHMENTS}
     ids, shown = _all_meant(config, wanted)
     if dry_run:
         print_json({"messages": shown}) if as_json else _table(shown)
+        if len(ids) > len(shown):
+            complain(f"{len(ids):,} are meant, of which {len(shown):,} are shown")
         return
     if not ids:
         complain("nothing that is held is meant")
@@ -306,8 +308,10 @@ def _act(
     results: list[dict[str, str]] = []
     several = _IN_ONE_REQUEST if what["do"] == "quarantine-discard" else 1
     try:
-        for start in range(0, len(ids), several):
-            results += _ask(config, {**what, "ids": ids[start : start + several]})["results"]
+        with progress(len(ids), "message") as done:
+            for start in range(0, len(ids), several):
+                results += _ask(config, {**what, "ids": ids[start : start + several]})["results"]
+                done(len(results))
     finally:
         if results:  # what is done is told, whatever comes between
             _tell(results, as_json=as_json)
@@ -324,7 +328,17 @@ def _tell(results: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
 
 
 def _all_meant(config: Config, wanted: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The ids, and the messages, of all; they are asked for in pieces, from the longest held on."""
-    answer = _ask(config, {"do": "quarantine-ids", **wanted})
+    """The ids of all, and the messages that have been held longest, as many as one answer lists."""
     shown, _ = _found(config, wanted, limit=1000)
-    return answer["ids"], shown
+    return _ids(config, wanted), shown
+
+
+def _ids(config: Config, wanted: Mapping[str, Any]) -> list[str]:
+    """Of all that are meant now. They are asked for in pieces, from the longest held on."""
+    ids: list[str] = []
+    beyond: Any = None
+    while True:
+        answer = _ask(config, {"do": "quarantine-ids", **wanted, "beyond": beyond})
+        ids += answer["ids"]
+        if (beyond := answer.get("beyond")) is None:
+            return ids

@@ -280,8 +280,8 @@ def adopt(
     """Begin anew with what lies in the place of a queue that vanished.
 
     A queue whose file or directory is gone, is another, or is an older copy is down until it is back, or until this
-    is said. What was delivered to the one that vanished is not brought again by itself: redeliver brings single
-    messages. Exits with 65 if there is nothing to adopt.
+    is said. What was delivered to the one that vanished is not brought again by itself: redeliver --queue brings
+    it. Exits with 65 if there is nothing to adopt.
 
     \b
     Example:
@@ -302,7 +302,7 @@ def adopt(
         typer.echo(
             f"the ledger noted {counted(answer['receipts'], 'receipt')} of the one before, from "
             f"{answer['first_at']} to {answer['last_at']}; none of them is brought again by itself: mailpoller "
-            f"redeliver MID brings one"
+            f"redeliver --queue {name} --since WHEN brings them"
         )
 
 

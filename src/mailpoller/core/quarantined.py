@@ -64,6 +64,8 @@ class Selection:
     newer_than: timedelta | None = None
     but_reason: str = ""
     """Those of this reason are not meant."""
+    beyond: tuple[datetime, str] | None = None
+    """Only those behind this instant and delivery id, in the order in which they were held."""
 
     @property
     def everything(self) -> bool:

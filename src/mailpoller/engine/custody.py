@@ -46,9 +46,14 @@ class Custody:
         return {"messages": [told(one) for one in found[:limit]], "more": len(found) > limit}
 
     async def ids(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The ids of all that are meant, at most :data:`IDS_AT_ONCE`, the longest held first."""
+        """The ids of all that are meant, at most :data:`IDS_AT_ONCE`, the longest held first. ``beyond``: what to ask
+        with for those behind them, if there may be any."""
         found = await self._store.find(selection(request), limit=IDS_AT_ONCE)
-        return {"ids": [one.delivery_id for one in found]}
+        last = found[-1] if len(found) == IDS_AT_ONCE else None
+        return {
+            "ids": [one.delivery_id for one in found],
+            "beyond": None if last is None else [last.held_at.isoformat(), last.delivery_id],
+        }
 
     async def octets(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """A piece of a message's octets from ``offset`` on, in Base64, and how many there are.
@@ -103,7 +108,15 @@ def selection(request: Mapping[str, Any]) -> Selection:
         older_than=_seconds(request.get("older_than_s")),
         newer_than=_seconds(request.get("newer_than_s")),
         but_reason=str(request.get("but_reason") or ""),
+        beyond=_beyond(request.get("beyond")),
     )
+
+
+def _beyond(value: Any) -> tuple[datetime, str] | None:
+    if value is None:
+        return None
+    at, delivery_id = value
+    return datetime.fromisoformat(str(at)), str(delivery_id)
 
 
 def told(held: Quarantined) -> dict[str, Any]:

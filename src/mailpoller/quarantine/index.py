@@ -220,6 +220,8 @@ class Index:
             ask("held_at <= ?", _micros(now - wanted.older_than))
         if wanted.newer_than is not None:
             ask("held_at >= ?", _micros(now - wanted.newer_than))
+        if wanted.beyond is not None:
+            ask("(held_at, id) > (?, ?)", _micros(wanted.beyond[0]), wanted.beyond[1])
         sql = f"SELECT {_COLUMNS} FROM held WHERE {' AND '.join(terms)} ORDER BY held_at, id LIMIT ?"  # noqa: S608
         return list(map(_row, self._made.execute(sql, (*values, limit))))
 
