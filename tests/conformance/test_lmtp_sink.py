@@ -18,7 +18,8 @@ from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Sink
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
-from mailpoller.sinks.smtp.lmtp import FIELD, LmtpQueueConfig
+from mailpoller.mail.delivered import FIELD
+from mailpoller.sinks.smtp.lmtp import LmtpQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery
 from mailpoller.testing.sink_suite import SinkSuite
 from servers.dovecot import Dovecot

@@ -17,7 +17,8 @@ from sink_runtime import make_runtime
 from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.ports import Unserving
-from mailpoller.sinks.smtp.lmtp import FIELD, LmtpQueue, LmtpQueueConfig
+from mailpoller.mail.delivered import FIELD
+from mailpoller.sinks.smtp.lmtp import LmtpQueue, LmtpQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery, spooled
 from mailpoller.wire.smtp.answers import Collected
 from servers.smtp import CLOSE, STALL, Scripted

@@ -1,4 +1,4 @@
-"""A message as it goes into another mailbox: one field of ours, then its octets."""
+"""What APPEND is told of a message that goes into another mailbox."""
 
 from __future__ import annotations
 
@@ -7,24 +7,7 @@ from datetime import UTC
 
 from mailpoller.core.delivery import Delivery
 
-FIELD = "X-Mailpoller-Delivery"
-"""What a repeat is known by; the same as for a delivery agent (LMTP)."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-def unfit(delivery: Delivery, most: int) -> str:
-    """Why the message is not put there, whatever the server would say; empty if it may be."""
-    size = delivery.raw.octets.size
-    return f"the message has {size:,} octets, and max_size is {most:,}" if size > most else ""
-
-
-def framed(delivery: Delivery) -> bytes:
-    """The octets below our field. Lines that end with LF alone, all of them, get CRLF (RFC 5322 section 2.3)."""
-    cut = "; truncated" if delivery.raw.truncated else ""
-    octets = bytes(delivery.raw.octets.view())
-    if b"\r\n" not in octets:
-        octets = octets.replace(b"\n", b"\r\n")
-    return f"{FIELD}: {delivery.delivery_id}{cut}\r\n".encode() + octets
 
 
 def arguments(delivery: Delivery, flags: Sequence[str], octets: bytes) -> list[str]:

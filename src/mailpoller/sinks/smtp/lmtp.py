@@ -18,15 +18,13 @@ from mailpoller.core.delivery import Delivery, Payload
 from mailpoller.core.literals import FilePath, MailAddress, MailAddresses, Size
 from mailpoller.core.ports import Answer, Clock, Mail, Sink, Stage
 from mailpoller.mail.compose import Form
+from mailpoller.mail.delivered import below_our_field
 from mailpoller.sinks.smtp.partly import Partly
 from mailpoller.sinks.smtp.sink import SmtpQueue
 from mailpoller.wire.literals import HostName, Wait
 from mailpoller.wire.proxy import Proxy
 from mailpoller.wire.smtp import Relay, RelaySettings
 from mailpoller.wire.tls import Fingerprint, TlsMode, TlsPolicy, check_trust
-
-FIELD = "X-Mailpoller-Delivery"
-"""The field in front of each message that holds its delivery id, by which a repeat is known."""
 
 
 class LmtpQueueConfig(SinkConfig):
@@ -168,11 +166,8 @@ class LmtpQueue(SmtpQueue):
         self._agent = agent
 
     def _mail(self, delivery: Delivery, to: tuple[str, ...], form: Form) -> Mail:
-        cut = "; truncated" if delivery.raw.truncated else ""
-        octets = bytes(delivery.raw.octets.view())
-        if b"\r\n" not in octets:  # as a file has it; on the wire lines end with CRLF (RFC 5321 section 2.3.8)
-            octets = octets.replace(b"\n", b"\r\n")
-        return Mail("", to, f"{FIELD}: {delivery.delivery_id}{cut}\r\n".encode() + octets)
+        # On the wire lines end with CRLF (RFC 5321 section 2.3.8).
+        return Mail("", to, below_our_field(delivery, crlf=True))
 
     async def close(self) -> None:
         """See :class:`~mailpoller.core.ports.Sink`. Harmless when repeated."""
