@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
+import os
 import signal
 import sys
+from typing import NoReturn
 
 
-def main() -> None:
+def main() -> NoReturn:
     """The console script ``mailpoller``. Never returns: every way to end is an exit code of
     :mod:`mailpoller.cli.exits`."""
     # What is imported stays: looking through it for cycles, a hundred times, was a seventh of every start, and once is
@@ -19,4 +23,14 @@ def main() -> None:
     code = exit_code(program_for(sys.argv[1:]))
     # What is left is the interpreter's end: an interruption now would make a death by signal of a proper exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End as the interpreter does, but for taking apart, object by object, what the kernel takes back at once: 70 of
+    the 760 ms of processor time that it takes to load what ``run`` needs and to end again."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
