@@ -232,3 +232,81 @@ async def test_a_blob_that_is_removed_meanwhile_is_read_to_its_end(desk: Desk) -
     several = [desk.sent({"reply_to": mid, "text": str(n), "attachments": [{"digest": digest()}]}) for n in range(3)]
     for mail in await asyncio.gather(*several):
         assert files(mail) == [("order.pdf", "application/pdf", PDF)]
+
+
+def words(mail: EmailMessage, kind: str = "plain") -> str:
+    for part in mail.walk():
+        if part.get_content_type() == f"text/{kind}":
+            payload = part.get_payload(decode=True)
+            assert isinstance(payload, bytes)
+            return payload.decode(part.get_content_charset() or "ascii").replace("\r\n", "\n")
+    raise AssertionError
+
+
+LONG_THREAD = (
+    "Thanks, and the second one?\n\nOn Mon, 30 Nov 2026 at 09:00, Support <support@x.example> wrote:\n> It is sent.\n"
+)
+
+
+async def test_what_was_written_for_the_message_is_quoted_below_the_signature(desk: Desk) -> None:
+    mid = await desk.came(octets=customers(LONG_THREAD))
+    mail = await desk.sent({"reply_to": mid, "text": "Tomorrow.", "html": "<p>Tomorrow.</p>", "quote": "top"})
+    below = "Ada, 2026-11-30 09:00 UTC:\n> Thanks, and the second one?\n"
+    assert words(mail) == f"Tomorrow.\n\n{below}"
+    assert "&gt; Thanks, and the second one?</pre>" in words(mail, "html")
+    whole = words(await desk.sent({"reply_to": mid, "text": "Tomorrow.", "quote": "full"}))
+    assert whole.endswith(">> It is sent.\n")
+
+
+async def test_what_a_stranger_wrote_is_text_wherever_it_is_quoted(desk: Desk) -> None:
+    text = "</pre></blockquote><script>x</script>\x00\x07\u2028Bcc: a@x.example\r\n-- \n.\n\u20ac"
+    mid = await desk.came(octets=customers(text))
+    mail = await desk.sent({"reply_to": mid, "text": "a", "html": "<body>a</body>", "quote": "full"})
+    assert "<script>" not in words(mail, "html")
+    assert words(mail, "html").rstrip().endswith("</body>")
+    assert "\x00" not in words(mail) + words(mail, "html")
+    assert all(one.startswith(("> ", ">")) for one in words(mail).split("\n")[3:] if one)
+    assert mail["Bcc"] is None
+    assert "\u20ac" in words(mail)
+
+
+async def test_long_mail_is_quoted_up_to_a_bound(desk: Desk) -> None:
+    mid = await desk.came(octets=customers("word " * 60_000))
+    quoted = words(await desk.sent({"reply_to": mid, "text": "a", "quote": "full"}))
+    assert len(quoted) < 70_000
+    assert quoted.endswith("> […]\n")
+
+
+async def test_the_outgoings_wish_is_left_out_where_it_cannot_be_had_and_an_entrys_is_refused(desk: Desk) -> None:
+    support = SENDERS.identities["support"]
+    quoting = replace(support, sender=replace(support.sender, quote="top"))
+    desk.use(replace(senders(Enclosures()), identities={"support": quoting}))
+    mid = await desk.came()
+    assert "> Please see the order." in words(await desk.sent({"reply_to": mid, "text": "a"}))
+    assert words(await desk.sent({"reply_to": mid, "text": "a", "quote": "none"})) == "a\n"
+    assert words(await desk.sent(ENTRY)) == "Hello\n"
+    for one in (desk.path / "blobs").glob("?" * 64):
+        one.unlink()
+    assert words(await desk.sent({"reply_to": mid, "text": "b"})) == "b\n"
+    with pytest.raises(EntryRefused, match="not kept"):
+        await desk.hand_in({"reply_to": mid, "text": "a", "quote": "top"})
+    with pytest.raises(EntryRefused, match="reply_to"):
+        await desk.hand_in({**ENTRY, "quote": "full"})
+    with pytest.raises(EntryRefused, match="none, top or full"):
+        await desk.hand_in({"reply_to": mid, "text": "a", "quote": "all"})
+
+
+async def test_another_departments_mail_is_quoted_to_nobody(desk: Desk) -> None:
+    foreign = await desk.came("deals", uid="18")
+    with pytest.raises(EntryForbidden):
+        await desk.hand_in({"reply_to": foreign, "mailbox": "help", "to": "a@x.example", "text": "a", "quote": "full"})
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"\x00" * 9000, b"Date: Mon, 99 Xyz\r\nFrom: <<<\r\n\r\n\xff\xfe" + b">" * 9000]
+)
+async def test_no_message_however_it_is_made_stops_its_answer(desk: Desk, octets: bytes) -> None:
+    mid = await desk.came(octets=octets)
+    assert words(await desk.sent({"reply_to": mid, "to": "a@x.example", "text": "a", "quote": "full"})).startswith(
+        "a\n"
+    )

@@ -40,7 +40,7 @@ from mailpoller.core.pacing import Pacer
 from mailpoller.core.ports import BlobStore, Clock, Ledger, Outgoing, Rule, Sink
 from mailpoller.core.prose import attribute_docstrings
 from mailpoller.core.record import record
-from mailpoller.core.sender import Sender
+from mailpoller.core.sender import Quote, Sender
 from mailpoller.core.spool import Spool
 
 NO_OUTGOING = "this key is required unless there is one outgoing alone, or one that says default: true"
@@ -313,6 +313,10 @@ class OutgoingConfig(Component):
     """Where answers to replies are to go, if not to that address."""
     signature: Signature | None = None
     """What is put below replies that are made from text or HTML."""
+    quote: Quote = "none"
+    """What of the message that is answered stands below a reply that is made from text or HTML, unless the entry says
+    so itself: ``none``, ``top`` (what was written for it, without what it quotes) or ``full``. From ``blobs``; of a
+    message whose octets are not kept there nothing."""
     divert_to: MailAddress | None = None
     """Everybody's replies go to this address instead: for tests. Whom a reply was for is in its ``X-Diverted-To``,
     ``X-Diverted-Cc``."""
@@ -334,7 +338,7 @@ class OutgoingConfig(Component):
         """Whom replies are from."""
         signature = self.signature or Signature()
         address = self.from_ or str(getattr(self, "sender", ""))
-        return Sender(address, self.display_name, self.reply_to or "", signature.text, signature.html)
+        return Sender(address, self.display_name, self.reply_to or "", signature.text, signature.html, self.quote)
 
     def build(self, name: str, runtime: Runtime) -> Outgoing:
         """The outgoing. Opens nothing."""

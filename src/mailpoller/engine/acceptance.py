@@ -178,6 +178,9 @@ class Acceptance:
             raise EntryRefused(f"{len(letter.recipients)} recipients are more than outbox.max_recipients, {most}")
         departments = (choices["department"],) if choices.get("department") else intake.departments
         letter = await self._originals.attached(letter, story, self.senders, departments, identity.max_size)
+        if entry.given is None:
+            usual = identity.sender.quote
+            letter = await self._originals.quoted(letter, story, self.senders, departments, usual)
         now = self._clock.now()
         number = uuid.uuid4().hex
         token = await self._token(choices.get("conversation", ""), story)

@@ -1,4 +1,4 @@
-"""What an answer takes over from mail that came: parts of it, by their digests."""
+"""What an answer takes over from mail that came: parts of it, by their digests, and its words."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TypeVar
 
+import structlog
+
 from mailpoller.core.errors import EntryForbidden, EntryPutOff, EntryRefused, TransientError
 from mailpoller.core.ports import BlobReader, Stories, Story
+from mailpoller.core.sender import Quote
 from mailpoller.core.spool import Block
 from mailpoller.engine.senders import Senders
 from mailpoller.mail.letter import Attached, Letter, Referred
 from mailpoller.mail.letter_parts import parts_of
+from mailpoller.mail.letter_quote import quotation
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -51,6 +57,27 @@ class Originals:
             attachments.insert(at, found[at])
         return replace(letter, attachments=tuple(attachments), referred=())
 
+    async def quoted(
+        self, letter: Letter, story: Story | None, senders: Senders, departments: Collection[str], usual: Quote
+    ) -> Letter:
+        """The letter with what it quotes. What was asked for is there, or is refused; what is only ``usual`` is left
+        out where it cannot be had."""
+        wish = letter.quote or usual
+        if wish == "none":
+            return letter
+        if story is None:
+            if letter.quote is not None:
+                raise EntryRefused("nothing is answered, so nothing can be quoted: say reply_to")
+            return letter
+        try:
+            text = await self.read(story.mid, senders, departments, _quoting(wish))
+        except (EntryRefused, EntryPutOff) as error:
+            if letter.quote is not None:
+                raise
+            log.info("outbox.unquoted", mid=story.mid, reason=str(error))
+            return letter
+        return replace(letter, quoted=text)
+
     async def read(self, mid: str, senders: Senders, departments: Collection[str], work: Callable[[Block], T]) -> T:
         """What ``work`` makes of the octets of this message, in a thread."""
         found = [one for one in await self._ledger.trace(mid, limit=5) if one.mid == mid]
@@ -59,15 +86,21 @@ class Originals:
             # The same words for what is not there: whose mail it is, is nobody's to find out.
             raise EntryForbidden("there is no message of that mid in a mailbox of these departments")
         if self._blobs is None:
-            raise EntryRefused("the octets of mail are not kept here (blobs): send the attachment itself, as base64")
+            raise EntryRefused(
+                "the octets of mail are not kept here (blobs): what is to go along is handed in as base64"
+            )
         made: list[T] = []
         try:
             there = await self._blobs.read(mid, lambda octets: made.append(work(octets)))
         except TransientError as error:
             raise EntryPutOff(f"the blobs cannot be read now: {error}") from None
         if not there:
-            raise EntryRefused(f"the octets of {mid} are not kept, or not any more: send the attachment as base64")
+            raise EntryRefused(f"the octets of {mid} are not kept, or not any more")
         return made[0]
+
+
+def _quoting(wish: Quote) -> Callable[[Block], str]:
+    return lambda octets: quotation(octets, wish)
 
 
 def _taking(wanted: tuple[Referred, ...], room: int) -> Callable[[Block], tuple[Attached, ...]]:

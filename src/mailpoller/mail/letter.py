@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 import pybase64
 
 from mailpoller.core.errors import EntryRefused
 from mailpoller.core.message import Address
 from mailpoller.core.record import record
+from mailpoller.core.sender import Quote
 from mailpoller.mail.address import parse_addresses
 from mailpoller.mail.compose import ascii_address
 
 KEYS = (
     "attachments", "bcc", "cc", "conversation", "department", "html", "identity", "in_reply_to",
     "incoming_charset", "key", "mailbox",
-    "references", "reply_to", "subject", "text", "to",
+    "quote", "references", "reply_to", "subject", "text", "to",
 )  # fmt: skip
 """What an entry may say. ``reply_to`` is the mid of the message that is answered."""
 
@@ -68,7 +69,8 @@ class Referred:
 class Letter:
     """Recipients, words and files. ``in_reply_to`` and ``references`` are message ids in their brackets.
     ``incoming_charset``: that of the message which is answered, or nothing. ``referred``: parts of mail that are still
-    to be found, each with its place among the attachments."""
+    to be found, each with its place among the attachments. ``quote``: what of the message that is answered is to stand
+    below, or nothing if that was not said; ``quoted``: that, once it is found."""
 
     to: tuple[Address, ...]
     cc: tuple[Address, ...]
@@ -81,6 +83,8 @@ class Letter:
     references: tuple[str, ...] = ()
     incoming_charset: str = ""
     referred: tuple[tuple[int, Referred], ...] = ()
+    quote: Quote | None = None
+    quoted: str = ""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -111,7 +115,17 @@ def letter_of(entry: Mapping[str, Any]) -> Letter:
         message_ids(entry.get("references"), "references"),
         line(entry.get("incoming_charset"), "incoming_charset", 100),
         referred,
+        _quote(line(entry.get("quote"), "quote", 100)),
     )
+
+
+def _quote(written: str) -> Quote | None:
+    for one in get_args(Quote):
+        if written == one:
+            return cast(Quote, one)
+    if written:
+        raise EntryRefused("quote is none, top or full")
+    return None
 
 
 def addresses(written: object, what: str) -> tuple[Address, ...]:

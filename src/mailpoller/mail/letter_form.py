@@ -21,6 +21,7 @@ from mailpoller.core.reply_charset import ReplyCharset
 from mailpoller.core.sender import Sender
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.letter import Attached, Letter, distinct
+from mailpoller.mail.letter_quote import quoted_in_html
 from mailpoller.mail.letter_words import phrase, unstructured
 from mailpoller.mail.reply_charset import CODECS, EURO, written
 
@@ -67,6 +68,7 @@ def _in_charset(letter: Letter, sender: Sender, wish: ReplyCharset) -> tuple[Let
         letter.subject,
         letter.text or "",
         letter.html or "",
+        letter.quoted,
         sender.display_name,
         sender.text,
         sender.html,
@@ -90,6 +92,7 @@ def _in_charset(letter: Letter, sender: Sender, wish: ReplyCharset) -> tuple[Let
         subject=plain(letter.subject),
         text=letter.text and plain(letter.text),
         html=letter.html and plain(letter.html),
+        quoted=plain(letter.quoted),
     )
     sender = replace(sender, display_name=plain(sender.display_name), text=plain(sender.text), html=plain(sender.html))
     return letter, sender, chosen.charset
@@ -127,9 +130,11 @@ def _content(letter: Letter, sender: Sender, charset: str) -> bytes:
     """The body with its Content- fields."""
     bodies = []
     if letter.text is not None:
-        bodies.append(_text(letter.text + (f"\n-- \n{sender.text}" if sender.text else ""), "plain", charset))
+        below = (f"\n-- \n{sender.text}" if sender.text else "") + (f"\n\n{letter.quoted}" if letter.quoted else "")
+        bodies.append(_text(letter.text + below, "plain", charset))
     if letter.html is not None:
-        bodies.append(_text(_with_signature(letter.html, sender.html), "html", charset))
+        below = sender.html + (quoted_in_html(letter.quoted) if letter.quoted else "")
+        bodies.append(_text(_with_signature(letter.html, below), "html", charset))
     body = bodies[0] if len(bodies) == 1 else _multipart("alternative", bodies) if bodies else b""
     if not letter.attachments:
         return body
