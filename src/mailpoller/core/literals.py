@@ -73,6 +73,15 @@ Duration = Annotated[
 ]
 """A length of time, written ``30s``, ``5m``, ``1h30m``."""
 
+
+def _href(written: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]*/", written):
+        raise ValueError("href is a URI of ASCII characters that ends in /, such as https://files.example.com/mail/")
+    return written
+
+
+Href = Annotated[str, AfterValidator(_href)]
+"""What names are put behind to tell others where something is."""
 Size = Annotated[
     int,
     BeforeValidator(parse_size),

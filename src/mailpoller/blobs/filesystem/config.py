@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from mailpoller.core.component import BlobsConfig
-from mailpoller.core.literals import Size
+from mailpoller.core.literals import Href, Size
 
 LEAST_KEPT = timedelta(hours=1)
-
-
-def _uri(written: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]*/", written):
-        raise ValueError("href is a URI of ASCII characters that ends in /, such as https://files.example.com/mail/")
-    return written
 
 
 class FilesystemBlobsSettings(BlobsConfig):
@@ -31,7 +24,7 @@ class FilesystemBlobsSettings(BlobsConfig):
     group: str | None = None
     """The group that may read: given to what is created. Without one it is the service's own, or that of a
     set-group-id directory above."""
-    href: Annotated[str, AfterValidator(_uri)] | None = None
+    href: Href | None = None
     """What the name of a file is put behind to tell consumers where it is: a URI that ends in ``/``. The directory's
     own ``file:`` URI, if it is not given."""
     min_free: Size = 64_000_000

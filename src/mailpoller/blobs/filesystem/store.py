@@ -19,11 +19,11 @@ from typing import TypeVar
 
 import structlog
 
-from mailpoller.blobs.filesystem import index
 from mailpoller.blobs.filesystem.config import FilesystemBlobsSettings
 from mailpoller.core.errors import MachineTrouble, TransientError
 from mailpoller.core.ports import BlobReference, Clock, IdleBlob, Mark
 from mailpoller.core.spool import Block, Octets
+from mailpoller.storage import blob_index as index
 from mailpoller.storage.disk import (
     directory,
     group_id,

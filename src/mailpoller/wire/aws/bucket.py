@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mailpoller.wire.aws.client import AwsClient
 
 _THERE = frozenset(("PreconditionFailed", "412"))
+_NO_RULES = frozenset(("NoSuchLifecycleConfiguration", "NotImplemented", "MethodNotAllowed"))
 _MEANWHILE = frozenset(("ConditionalRequestConflict",))
 """Somebody else is putting something under the same name just now: whoever asks again is told how that ended."""
 _TRIES = 3
@@ -87,30 +88,62 @@ class Bucket:
     async def put(self, name: str, octets: bytes, kind: str, digest: bytes | None = None) -> bool:
         """Return when these octets are held under ``name``: True if they were put there now, False if something is
         there, which nobody has looked at. The store is sent their SHA-256 (``digest``, if it is known) and compares."""
-        checksum = b64encode(digest or sha256(octets).digest()).decode()
-        answer = await self._put(name, octets, ContentType=kind, ChecksumSHA256=checksum, IfNoneMatch="*")
-        if answer is None:
-            return False
+        return await self._put(name, octets, kind, digest or sha256(octets).digest(), IfNoneMatch="*")
+
+    async def overwrite(self, name: str, octets: bytes, kind: str, digest: bytes) -> None:
+        """Return when these octets are held under ``name``, whatever was there."""
+        await self._put(name, octets, kind, digest)
+
+    async def _put(self, name: str, octets: bytes, kind: str, digest: bytes, **more: str) -> bool:
+        """False if something is there."""
+        from mailpoller.wire.aws.client import AwsError
+
+        checksum = b64encode(digest).decode()
+
+        for left in reversed(range(_TRIES)):
+            try:
+                answer = await self._client.ask(
+                    "put_object", octets=len(octets), Bucket=self._config.bucket, Key=self.key(name), Body=octets,
+                    ContentType=kind, ChecksumSHA256=checksum, **more,
+                )  # fmt: skip
+                break
+            except AwsError as error:
+                if error.code in _THERE:
+                    return False
+                if error.code not in _MEANWHILE or not left:
+                    raise
         if answer.get("ChecksumSHA256", checksum) != checksum:
             raise TransientError(f"{self._client.place}: an answer that is not about what was sent")
         return True
 
-    async def _put(self, name: str, octets: bytes, **more: str) -> Mapping[str, Any] | None:
-        """The answer; None if something is there."""
+    async def renew(self, name: str, kind: str) -> bool:
+        """Return when what is there under ``name`` is as young as if it had been put now; False if nothing is."""
         from mailpoller.wire.aws.client import AwsError
 
-        for left in reversed(range(_TRIES)):
-            try:
-                return await self._client.ask(
-                    "put_object", octets=len(octets), Bucket=self._config.bucket, Key=self.key(name), Body=octets,
-                    **more,
-                )  # fmt: skip
-            except AwsError as error:
-                if error.code in _THERE:
-                    return None
-                if error.code not in _MEANWHILE or not left:
-                    raise
-        raise AssertionError
+        bucket, key = self._config.bucket, self.key(name)
+        try:
+            await self._client.ask(
+                "copy_object", Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": key},
+                MetadataDirective="REPLACE", ContentType=kind, ChecksumAlgorithm="SHA256",
+            )  # fmt: skip
+        except AwsError as error:
+            if error.code in _GONE:
+                return False
+            raise
+        return True
+
+    async def rules(self) -> Sequence[Mapping[str, Any]]:
+        """The rules by which the bucket removes objects; none of a store that knows none."""
+        from mailpoller.wire.aws.client import AwsError
+
+        try:
+            answer = await self._client.ask("get_bucket_lifecycle_configuration", Bucket=self._config.bucket)
+        except AwsError as error:
+            if error.code in _NO_RULES:
+                return ()
+            raise
+        found: Sequence[Mapping[str, Any]] = answer.get("Rules") or ()
+        return found
 
     async def holds(self, name: str, digest: bytes, size: int) -> bool:
         """Whether what is there under ``name`` are the octets of this SHA-256 and size: by the store's word, which it

@@ -1,8 +1,8 @@
-"""Who refers to which blob, in a database beside the files.
+"""Who refers to which blob, in a database of ours.
 
-A blob's file is renamed into its place, and removed from it, inside of a transaction that writes here: SQLite's lock is
-the one that referring and removing share, also between processes. A row is no proof of a file, and is never taken for
-one.
+Of a store of files it lies beside them, and a file is renamed into its place, and removed from it, inside of a
+transaction that writes here: SQLite's lock is the one that referring and removing share, also between processes. A row
+is no proof of what it names, and is never taken for one.
 """
 
 from __future__ import annotations
