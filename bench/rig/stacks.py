@@ -27,7 +27,7 @@ AREAS: tuple[tuple[str, str], ...] = (
 )
 """(area, pattern): the first that the innermost frame with any of them matches."""
 
-WAITING = re.compile(r"^(_serve|Database\._serve|_worker|EpollSelector\.select|select) ")
+WAITING = re.compile(r"^(_serve|Database\._serve|Pool\._next|_worker|EpollSelector\.select|select) ")
 """Frames that do nothing themselves: if one of them is innermost, its thread waits for work."""
 COMMIT = re.compile(r"^(_work|Database\._work) .*(storage|transport)/sqlite")
 """The frame that commits: SQLite and the disk."""

@@ -257,8 +257,9 @@ class Batcher:
         """Take the next piece off ``waiting``: at most ``limit`` messages and, by the sizes that the server
         announced, so many octets. Without ``rest`` a piece that could still grow is left there."""
         octets = count = 0
-        for ref in waiting:
-            octets += self.expected(ref)
+        largest = self._largest
+        for ref in waiting:  # each is looked at two or three times: expected(), without a call
+            octets += largest if (size := ref.size) is None or size > largest else size
             if count and (count >= limit or octets > self._limits.batch_size):
                 break
             count += 1

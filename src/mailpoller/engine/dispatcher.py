@@ -252,9 +252,9 @@ class Dispatcher:
 
     def outcome(self, judged: Judged) -> Outcome:
         """The outcome of a message that every queue of its route holds."""
-        verdict, message = judged.verdict, judged.message
+        verdict, message, quarantined = judged.verdict, judged.message, judged.quarantined
         kind: OutcomeKind = (
-            "discarded" if isinstance(verdict, Discard) else "quarantined" if judged.quarantined else "delivered"
+            "discarded" if isinstance(verdict, Discard) else "quarantined" if quarantined else "delivered"
         )
         raw = message.raw
         if raw.doubt:
@@ -265,7 +265,7 @@ class Dispatcher:
                 receipts=judged.receipts,
                 reason="octets-doubtful",
             )
-        reason = verdict.reason if not isinstance(verdict, Deliver) else "refused" if judged.quarantined else ""
+        reason = verdict.reason if not isinstance(verdict, Deliver) else "refused" if quarantined else ""
         return Outcome(
             claim=judged.claim,
             kind=kind,

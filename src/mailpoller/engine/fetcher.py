@@ -116,7 +116,9 @@ class Fetcher:
 
     async def fetch(self, session: Session, in_flight: InFlight, limit: int) -> None:
         """Fetch every claim into the hand; what is missing then, and why, is noted there."""
-        room = sum(min(self._batcher.expected(claim.ref), MEMORY_THRESHOLD) for claim in in_flight.claims)
+        most = min(self._largest, MEMORY_THRESHOLD)
+        sizes = [claim.ref.size for claim in in_flight.claims]
+        room = sum([most if size is None or size > most else size for size in sizes])
         in_flight.missing = {claim.mid: claim for claim in in_flight.claims}
         in_flight.reservation = await self._budget.reserve(room)
         try:

@@ -352,18 +352,17 @@ class Judge:
 
 def _put(one: Judged | Deferral, in_flight: InFlight) -> None:
     """To where the next stage looks for it."""
-    if isinstance(one, Judged) and _is_stranger(one):
-        in_flight.strangers.append(one.message.raw)
-    elif isinstance(one, Judged):
-        in_flight.judged.append(one)
-    else:
+    if not isinstance(one, Judged):
         in_flight.deferrals.append(one)
+    elif one.claim.identity is not None and _is_stranger(one):
+        in_flight.strangers.append(one.message.raw)
+    else:
+        in_flight.judged.append(one)
 
 
 def _is_stranger(one: Judged) -> bool:
     """It was fetched before under this name, and was another message then."""
-    known = one.claim.identity
-    return known is not None and one.message.identity != known and UNPARSED not in one.message.header_defects
+    return one.message.identity != one.claim.identity and UNPARSED not in one.message.header_defects
 
 
 def _read(raw: RawMessage, body: bool) -> Message:

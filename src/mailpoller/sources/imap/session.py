@@ -222,9 +222,10 @@ class ImapSession:
         download = await self._downloads.begin(claims, opened.folder.epoch, limit)
         try:
             while not download.complete:
+                came = False  # one pace for all that has come at once
                 for answer in download.arrived():
-                    if isinstance(answer, RawMessage):
-                        self._news = NewsPace()
+                    if not came and isinstance(answer, RawMessage):
+                        self._news, came = NewsPace(), True
                     yield answer
                 await download.more()
         finally:
