@@ -28,6 +28,9 @@ SUPERSETS = {
 }
 """What holds all that the charset holds, and more, and is read wherever it is."""
 
+_ALSO_READ_AS = {"big5": "cp950", "gb2312": "gbk", "euc_kr": "cp949"}
+"""What many readers take the charset for. Where the two differ one of them would show something else."""
+
 _WRITTEN_AS = {
     "ascii": "us-ascii", "utf8": "utf-8", "latin1": "iso-8859-1", "latin-1": "iso-8859-1", "cp1252": "windows-1252",
     "x-sjis": "iso-2022-jp", "shift_jis": "iso-2022-jp", "shift-jis": "iso-2022-jp", "windows-31j": "iso-2022-jp",
@@ -52,14 +55,29 @@ def known(charset: str) -> str:
 
 
 def holds(charset: str, text: str) -> bool:
-    """True if the text can be written in the charset and read back as it was."""
+    """True if the text can be written in the charset and read back as it was, by any reader."""
     codec = CODECS[charset]
     if codec == "iso2022_jp" and any(one in "\x0e\x0f\x1b" for one in text):
         return False  # these are how it shifts
     try:
-        return text.encode(codec).decode(codec) == text
+        octets = text.encode(codec)
+        same = octets.decode(codec) == text and octets == text.encode(_ALSO_READ_AS.get(codec, codec))
     except UnicodeError:
         return False
+    return same and not (codec == "big5" and _of_several_tables(octets))
+
+
+def _of_several_tables(octets: bytes) -> bool:
+    """True if a pair of Big5 is among those that vendors gave to kana, Cyrillic and digits in circles, each his own."""
+    at = 0
+    while at < len(octets):
+        if octets[at] < 0x81:
+            at += 1
+            continue
+        if b"\xc6\xa1" <= octets[at : at + 2] <= b"\xc8\xfe":
+            return True
+        at += 2
+    return False
 
 
 def written(text: str, wish: ReplyCharset, incoming: str = "") -> Written:
