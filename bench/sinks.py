@@ -13,6 +13,10 @@ queues
   rabbitmq  aiormq over one channel: a persistent message with a confirmation, to a quorum queue
   nats      nats-py over one connection: a publication with Nats-Msg-Id and its PubAck, sync_interval always
   kafka     confluent-kafka, one idempotent producer with acks=all, at the cluster of librdkafka's tests (in memory)
+  sqs, sns  aiobotocore over its own HTTP, ten messages in a call, four calls at once, at moto (in memory)
+  s3        aiobotocore over its own HTTP: octets and event with If-None-Match, eight puts at once, at SeaweedFS
+
+    sinks.py --only sqs,s3      of these alone
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -45,11 +49,13 @@ from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.postgres.schema import rights, schema
 from mailpoller.testing.deliveries import make_delivery
+from servers.aws import AwsServer, make_queue, make_topic
 from servers.kafka import KafkaCluster
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 from servers.rabbitmq import RabbitServer
 from servers.redis import RedisServer
+from servers.s3 import KEY, SECRET, S3Server, make_bucket
 
 Take = Callable[[Sequence[Delivery]], Awaitable[object]]
 BATCHES = (1, 50)
@@ -177,10 +183,62 @@ async def bare_kafka(servers: Sequence[str]) -> AsyncIterator[Take]:
     yield lambda batch: asyncio.to_thread(write, batch)
 
 
+@asynccontextmanager
+async def bare_aws(service: str, url: str, **keys: str) -> AsyncIterator[Any]:
+    from aiobotocore.config import AioConfig
+    from aiobotocore.session import AioSession
+
+    config = AioConfig(retries={"total_max_attempts": 1}, proxies={})
+    keys = keys or {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    region = "eu-central-1"
+    async with AioSession().create_client(
+        service, region_name=region, endpoint_url=url, config=config, **keys
+    ) as client:
+        yield client
+
+
+@asynccontextmanager
+async def bare_calls(service: str, url: str, words: dict[str, str], operation: str, name: str) -> AsyncIterator[Take]:
+    """SQS or SNS. ``name``: how the call names its entries, and each entry its text."""
+    entries, text = name.split()
+    async with bare_aws(service, url) as client:
+        turns = asyncio.Semaphore(4)
+
+        async def call(part: Sequence[Delivery]) -> None:
+            several = [{"Id": str(n), text: one.event.structured().decode()} for n, one in enumerate(part)]
+            async with turns:
+                answer = await getattr(client, operation)(**words, **{entries: several})
+            if len(answer["Successful"]) != len(part):
+                raise SystemExit(f"{service}: a message was not taken")
+
+        async def take(batch: Sequence[Delivery]) -> None:
+            await asyncio.gather(*(call(batch[start : start + 10]) for start in range(0, len(batch), 10)))
+
+        yield take
+
+
+@asynccontextmanager
+async def bare_s3(url: str) -> AsyncIterator[Take]:
+    async with bare_aws("s3", url, aws_access_key_id=KEY, aws_secret_access_key=SECRET) as client:
+        turns = asyncio.Semaphore(8)
+
+        async def put(name: str, octets: bytes) -> None:
+            async with turns:
+                with suppress(client.exceptions.ClientError):  # it is there
+                    await client.put_object(Bucket="bench", Key=f"bare/{name}", Body=octets, IfNoneMatch="*")
+
+        async def take(batch: Sequence[Delivery]) -> None:
+            octets = {one.raw.octets.digest: bytes(one.raw.octets.view()) for one in batch}
+            await asyncio.gather(*(put(name.hex(), one) for name, one in octets.items()))
+            await asyncio.gather(*(put(f"{one.delivery_id}.json", one.event.structured()) for one in batch))
+
+        yield take
+
+
 async def rate(take: Take, size: int, seconds: float, place: OctetsPlace) -> float:
     """Messages a second; the messages are made before the clock runs."""
     batches = [
-        [make_delivery(0, OCTETS, mailbox=uuid4().hex, place=place) for _ in range(size)]
+        [make_delivery(0, OCTETS + (own := uuid4().hex).encode(), mailbox=own, place=place) for _ in range(size)]
         for _ in range(int(seconds * 3000 / size) + 1)
     ]
     await take(batches.pop())
@@ -222,7 +280,8 @@ async def measure(options: Any) -> list[list[Any]]:
         with RedisServer() as redis:
             sink = ours("redis", here, **block, port=redis.port)
             rows += await compare("redis", sink, bare_redis(redis.port), options)
-        return rows + await measure_brokers(options, here)
+        rows += await measure_brokers(options, here)
+        return rows + await measure_clouds(options, here, ())
 
 
 async def measure_brokers(options: Any, here: Path) -> list[list[Any]]:
@@ -247,12 +306,46 @@ async def measure_brokers(options: Any, here: Path) -> list[list[Any]]:
     return rows
 
 
+async def measure_clouds(options: Any, here: Path, only: Sequence[str]) -> list[list[Any]]:
+    """Each at a stand-in: the services of Amazon themselves cannot be measured here."""
+    rows: list[list[Any]] = []
+    key = {"access_key_id": "test", "secret_access_key": "test", "durability": "declared"}
+    if not only or {"sqs", "sns"} & set(only):
+        with AwsServer() as aws:
+            if not only or "sqs" in only:
+                sink = ours("sqs", here, queue=make_queue(aws.port, "bench"), region="eu-central-1", **key)
+                words = {"QueueUrl": make_queue(aws.port, "bare")}
+                bare = bare_calls("sqs", aws.url, words, "send_message_batch", "Entries MessageBody")
+                rows += await compare("sqs", sink, bare, options, "inside")
+            if not only or "sns" in only:
+                sink = ours("sns", here, topic=make_topic(aws.port, "bench", queue="b"), endpoint=aws.url, **key)
+                words = {"TopicArn": make_topic(aws.port, "bare", queue="c")}
+                bare = bare_calls("sns", aws.url, words, "publish_batch", "PublishBatchRequestEntries Message")
+                rows += await compare("sns", sink, bare, options, "inside")
+    if not only or "s3" in only:
+        with S3Server() as store:
+            make_bucket(store.port, "bench")
+            login = {"access_key_id": KEY, "secret_access_key": SECRET, "durability": "declared"}
+            where = {"bucket": "bench", "prefix": "ours/", "region": "eu-central-1", "endpoint": store.url}
+            rows += await compare("s3", ours("s3", here, **where, **login), bare_s3(store.url), options)
+    return rows
+
+
+async def measure_some(options: Any) -> list[list[Any]]:
+    """What ``--only`` names, else everything."""
+    if options.only:
+        with tempfile.TemporaryDirectory() as made:
+            return await measure_clouds(options, Path(made), options.only.split(","))
+    return await measure(options)
+
+
 def main() -> None:
     arguments = reader(__doc__, repeat=3)
     arguments.add_argument("--seconds", type=float, default=1.0, help="how long each measurement takes (1)")
+    arguments.add_argument("--only", default="", help="sqs, sns and s3, as far as they are named here")
     options = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    rows = asyncio.run(measure(options))
+    rows = asyncio.run(measure_some(options))
     heading("Queues beside bare clients")
     print(table(["queue", "batch", "messages/s", "bare client", "of it"], rows))
 
