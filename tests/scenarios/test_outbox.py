@@ -293,6 +293,32 @@ def test_what_became_of_a_mail_is_told_and_its_bounce_finds_it(tmp_path: Path, d
     assert first["data"]["id"] == second["data"]["id"] == sent["id"]
 
 
+def test_a_bounce_that_tells_nothing_but_where_it_comes_to_finds_its_mail(
+    tmp_path: Path, dovecot: Dovecot, user: str
+) -> None:
+    told = tmp_path / "queue" / "told.db"
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        site.imap("support", dovecot.imap_port, user, address="support@x.example")
+        site.settings["queues"]["told"] = {"type": "sqlite", "path": str(told)}
+        site.settings["intakes"]["desk"]["events"] = "told"
+        site.settings["outgoing"]["relay"]["verp"] = "support@x.example"
+        site.settings["conversations"] = {"keys": [{"id": "a", "secret": "0123456789abcdef0123"}]}
+        with site.run() as daemon:
+            daemon.until_said("service.started")
+            sent = ask(site, "send", "--mailbox", "support", "--json", stdin={**ENTRY, "bcc": []}).json
+            daemon.until(lambda: site.events(told))
+            address = relay.received[0].sender
+            # Its server knows the recipient by another name, and sends nothing of the mail back.
+            bounce = builders.bounce(to=address, failed="a.lovelace@elsewhere.example")
+            dovecot.deliver_all(user, [bounce])
+            daemon.until(lambda: len(site.events(told)) == 2)
+    assert address.startswith("support+mpv-a-")
+    second = site.events(told)[1]
+    assert (second["type"], second["data"]["id"]) == ("org.mailpoller.outgoing.bounced", sent["id"])
+    assert [one["address"] for one in second["data"]["recipients"]] == ["ada@customer.example"]
+
+
 def test_a_program_with_two_tables_answers_once_although_it_dies_between_them(
     tmp_path: Path, dovecot: Dovecot, user: str
 ) -> None:

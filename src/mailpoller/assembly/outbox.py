@@ -16,7 +16,7 @@ from mailpoller.core.errors import ConfigError
 from mailpoller.core.intake_config import IntakeSettings
 from mailpoller.core.ports import BlobReader, Clock, EntryListener, EntrySource, Outbox
 from mailpoller.core.record import record
-from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds
+from mailpoller.engine.acceptance import Acceptance, Mint, OutboxBounds, Returns
 from mailpoller.engine.acknowledger import Acknowledger
 from mailpoller.engine.alarm import Alarm
 from mailpoller.engine.control import Handler
@@ -28,6 +28,7 @@ from mailpoller.engine.outgoing_events import OutgoingEvents
 from mailpoller.engine.postman import Postman
 from mailpoller.engine.provenance import Provenance
 from mailpoller.mail.understand.conversation import mint
+from mailpoller.mail.verp import return_address
 from mailpoller.storage.machine import machine
 from mailpoller.storage.octet_files import OctetFiles
 
@@ -53,6 +54,7 @@ class OutboxParts:
         senders = senders_of(config)
         self.acceptance.senders = self.postman.senders = senders
         self.events.senders = self.acknowledger.senders = senders
+        self.acceptance.returns = returns_of(config)
         self.acceptance.mint = self.acknowledger.mint = mint_of(config)
         self.acknowledger.heeded = acknowledged_of(config)
         self.postman.insist()
@@ -70,6 +72,15 @@ def mint_of(config: Config) -> Mint:
         return lambda _: ""
     key = block.keys[0]
     return lambda conversation: mint(conversation, key.id, key.secret.reveal().encode("utf-8"))
+
+
+def returns_of(config: Config) -> Returns:
+    """Signs envelope senders with the first key of the configuration; without one they are the addresses alone."""
+    block = config.of(CONVERSATIONS)
+    if block is None or not block.keys:
+        return lambda address, _: address
+    key = block.keys[0]
+    return lambda address, id: return_address(address, id, key.id, key.secret.reveal().encode("utf-8"))
 
 
 def _sources(blocks: Mapping[str, IntakeSettings], runtime: Runtime) -> dict[str, EntrySource | EntryListener]:
@@ -117,7 +128,9 @@ def outbox_parts(config: Config, fleet: Fleet) -> OutboxParts:
     )
     bounds = OutboxBounds(block.max_size, block.max_recipients, block.give_up)
     originals = Originals(ledger, ports.blobs if isinstance(ports.blobs, BlobReader) else None)
-    acceptance = Acceptance(ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config), originals)
+    acceptance = Acceptance(
+        ledger, files, senders, clock, bounds, room, postman.wake, mint_of(config), originals, returns_of(config)
+    )
     acknowledger = Acknowledger(
         ledger,
         files,

@@ -88,6 +88,7 @@ def _identity(config: Config, name: str, departments: frozenset[str]) -> Identit
         formerly=block.formerly or "",
         null_sender=block.sends_null(),
         watermarks=block.watermarks,
+        verp=block.verp or "",
     )
 
 

@@ -14,13 +14,14 @@ from mailpoller.config.fields import names_written, references_of
 from mailpoller.config.merge import dangling, is_name
 from mailpoller.config.node import Node
 from mailpoller.config.problems import Problem, did_you_mean
-from mailpoller.config.sections import BLOBS, INTAKES, OUTGOING, TESTS, noun_of
+from mailpoller.config.sections import BLOBS, CONVERSATIONS, INTAKES, OUTGOING, TESTS, noun_of
 from mailpoller.config.wording import locate
 from mailpoller.core.component import NO_OUTGOING, Block, SinkConfig
 from mailpoller.core.delivery import QUARANTINE
 from mailpoller.core.message import Account
 from mailpoller.core.source_config import SourceConfig
 from mailpoller.core.standing import ROOT
+from mailpoller.mail.verp import return_address
 
 
 def references(
@@ -56,6 +57,7 @@ def agreement(config: Config) -> Iterator[Problem]:
     if config.alerts is not None and config.alerts.outgoing is None:
         yield _node(config, ("alerts",)).problem(NO_OUTGOING, key="outgoing")
     yield from _departments(config)
+    yield from _returns(config)
     yield from acknowledging(config)
     yield from _renames(config)
     yield from _circles(config)
@@ -111,6 +113,33 @@ def _departments(config: Config) -> Iterator[Problem]:
             first, *others = serving[department]
             message = f"{department} has no default mailbox: one of {', '.join([first, *others][:6])} must name it"
             yield _node(config, ("mailboxes", first)).problem(message, key="default_for")
+
+
+def _returns(config: Config) -> Iterator[Problem]:
+    """Addresses to which bounces of replies come back: polled, and long enough for a token."""
+    polled = {
+        address.casefold()
+        for name, mailbox in config.mailboxes.items()
+        if mailbox.enabled and name not in config.incomplete
+        for address in mailbox.own_addresses()
+    }
+    conversations = config.of(CONVERSATIONS)
+    key = conversations.keys[0] if conversations is not None and conversations.keys else None
+    for name, outgoing in config.outgoing.items():
+        if not outgoing.enabled or outgoing.verp is None:
+            continue
+        node, rest = locate(_node(config, (OUTGOING.key, name)), ("verp",))
+        if not outgoing.has_envelope:
+            yield node.problem("this outgoing has no envelope sender of its own", key=rest)
+        elif key is None:
+            yield node.problem("needs a key in conversations.keys, by which its token is signed", key=rest)
+        elif outgoing.verp.casefold() not in polled:
+            yield node.problem("no mailbox is polled here that has this address, so no bounce would be seen", key=rest)
+        else:
+            try:
+                return_address(outgoing.verp, "0" * 32, key.id, b"")
+            except ValueError as error:
+                yield node.problem(str(error), key=rest)
 
 
 def _paths(config: Config) -> Iterator[Problem]:

@@ -313,6 +313,9 @@ class OutgoingConfig(Component):
     """Where answers to replies are to go, if not to that address."""
     signature: Signature | None = None
     """What is put below replies that are made from text or HTML."""
+    verp: MailAddress | None = None
+    """The envelope sender of replies is this address, which is polled, with a signed token behind a plus sign, by which
+    each bounce tells which mail it is about. Needs a key in ``conversations``."""
     quote: Quote = "none"
     """What of the message that is answered stands below a reply that is made from text or HTML, unless the entry says
     so itself: ``none``, ``top`` (what was written for it, without what it quotes) or ``full``. From ``blobs``; of a

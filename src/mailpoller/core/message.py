@@ -293,6 +293,12 @@ class Message:
         """What somebody has found in the parts that were closed."""
         self._body = self.body.opened(contents)
 
+    def brings_back(self, id: str) -> None:
+        """If it is a bounce, it is one of our mail of this id: whoever sent it was told so under our signature."""
+        found = self.classification
+        if found.bounce is not None:
+            self._classification = replace(found, bounce=replace(found.bounce, envelope_id=id))
+
     @property
     def classification(self) -> Classification:
         """What kind of mail it is, and by what that is known; told when somebody first asks, and kept.

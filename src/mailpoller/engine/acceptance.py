@@ -12,7 +12,6 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any, NoReturn, Protocol
 
-import orjson
 import structlog
 
 from mailpoller.core.errors import (
@@ -28,26 +27,27 @@ from mailpoller.core.errors import (
 )
 from mailpoller.core.ports import Clock, Outbox, OutboxMail, OutboxRecipient, Stories, Story, Threads
 from mailpoller.core.record import record
+from mailpoller.engine.entry import Entry, read_entry, read_mail
 from mailpoller.engine.originals import Originals
 from mailpoller.engine.outbox_room import OutboxRoom
 from mailpoller.engine.refusing import Refusing
 from mailpoller.engine.senders import Identity, Intake, Senders
 from mailpoller.mail.compose import ascii_address
 from mailpoller.mail.enclosed import enclosed
-from mailpoller.mail.letter import Letter, addresses, letter_of, line
+from mailpoller.mail.letter import Letter, addresses, line
 from mailpoller.mail.letter_form import letter_octets
-from mailpoller.mail.letter_given import GivenMail, given_mail
 from mailpoller.mail.letter_thread import message_id_of, once_answered
 from mailpoller.storage.octet_files import OctetFiles
 from mailpoller.storage.thread import completed
 
 log = structlog.get_logger(__name__)
 
-_CHOICES = ("identity", "department", "mailbox", "reply_to", "key", "conversation")
 Mint = Callable[[str], str]
 """The token of a conversation; nothing if no key is configured. Raises ValueError for an id that none is made of, and
 :class:`~mailpoller.core.errors.ConfigError` if the key cannot be read."""
 _FULL_TOLD_EVERY_S = 600.0
+Returns = Callable[[str, str], str]
+"""An address and a mail's id -> the envelope sender by which a bounce of it is known. Raises as :data:`Mint` does."""
 _THREAD_ABOVE = 1 << 14
 """Octets of an entry above which it is worked on in a thread."""
 
@@ -65,20 +65,11 @@ class OutboxLedger(Outbox, Stories, Threads, Protocol):
     """What acceptance asks of the ledger."""
 
 
-@record
-class Entry:
-    """What was handed in: ``said`` without its key, or the whole mail with what was said beside it."""
-
-    choices: Mapping[str, str]
-    content: bytes
-    letter: Letter
-    given: GivenMail | None
-
-
 class Acceptance:
     """Takes entries. What it has accepted survives a power cut: the octets are synced, then the ledger has committed.
 
-    ``senders`` and ``mint`` may be replaced at any time. ``accepted`` is called with the identity of every mail.
+    ``senders``, ``mint`` and ``returns`` may be replaced at any time. ``accepted`` is called with the identity of every
+    mail.
     """
 
     def __init__(
@@ -92,9 +83,11 @@ class Acceptance:
         accepted: Callable[[str], None],
         mint: Mint = lambda _: "",
         originals: Originals | None = None,
+        returns: Returns = lambda address, _: address,
     ) -> None:
         self.senders = senders
         self.mint = mint
+        self.returns = returns
         self._ledger = ledger
         self._files = files
         self._clock = clock
@@ -121,7 +114,7 @@ class Acceptance:
         _admit(intake, str(request["peer"]))
         octets, form = bytes(request["octets"]), str(request.get("form") or "entry")
         choices = {key: str(value) for key, value in dict(request.get("choices") or {}).items() if value}
-        read = _read_mail if form == "mail" else _read_entry
+        read = read_mail if form == "mail" else read_entry
         async with self._refusing.telling(intake, octets, choices.get("key", "")):
             large = len(octets) >= _THREAD_ABOVE
             entry = await asyncio.to_thread(read, octets, choices) if large else read(octets, choices)
@@ -137,7 +130,7 @@ class Acceptance:
         intake = self._known(name)
         async with self._refusing.telling(intake, octets, key, number):
             large = len(octets) >= _THREAD_ABOVE
-            entry = await asyncio.to_thread(_read_entry, octets, {}) if large else _read_entry(octets, {})
+            entry = await asyncio.to_thread(read_entry, octets, {}) if large else read_entry(octets, {})
             if said and key and entry.choices.get("key") not in ("", key):
                 raise EntryRefused("the entry has another key than the one that was said beside it")
             if not entry.choices.get("key"):
@@ -215,7 +208,7 @@ class Acceptance:
                 mailbox,
                 story.mid if story is not None else "",
                 message_id,
-                ascii_address(identity.sender.address),
+                self._envelope_sender(identity, number),
                 len(octets),
                 digest,
                 now,
@@ -315,6 +308,17 @@ class Acceptance:
                 raise EntryPutOff(f"the conversation cannot be signed now: {error}") from None
             return ""
 
+    def _envelope_sender(self, identity: Identity, number: str) -> str:
+        """By which a bounce is known; without a key that can be read now it comes back all the same."""
+        own = ascii_address(identity.sender.address)
+        if not identity.verp:
+            return own
+        try:
+            return self.returns(ascii_address(identity.verp), number)
+        except (ValueError, ConfigError) as error:
+            log.warning("outbox.no_return_address", identity=identity.name, reason=str(error))
+            return own
+
     async def _answered(self, mid: str) -> Story:
         mid = mid.strip().lower()
         found = [one for one in await self._ledger.trace(mid, limit=5) if one.mid == mid]
@@ -340,30 +344,6 @@ def _admit(intake: Intake, peer: str) -> None:
     """Raise :class:`EntryRefused` unless this user may use the intake."""
     if intake.users and peer != "root" and peer not in intake.users:
         raise EntryForbidden(f"the user {peer or 'who asks'} may not use the intake {intake.name}")
-
-
-def _read_entry(octets: bytes, choices: Mapping[str, str]) -> Entry:
-    try:
-        said = orjson.loads(octets)
-    except (ValueError, RecursionError):
-        raise EntryRefused("this is no JSON") from None
-    if not isinstance(said, dict):
-        raise EntryRefused("an entry is one JSON object")
-    said = {**said, **choices}
-    chosen = {key: line(said.get(key), key, 500) for key in _CHOICES}
-    letter = letter_of(said)
-    said.pop("key", None)
-    return Entry(chosen, sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).digest(), letter, None)
-
-
-def _read_mail(octets: bytes, choices: Mapping[str, str]) -> Entry:
-    unknown = set(choices) - {*_CHOICES}
-    if unknown:
-        raise EntryRefused(f"a whole mail goes with {', '.join(_CHOICES)} alone")
-    given = given_mail(octets)
-    chosen = {key: line(choices.get(key), key, 500) for key in _CHOICES}
-    beside = orjson.dumps({**chosen, "key": ""}, option=orjson.OPT_SORT_KEYS)
-    return Entry(chosen, sha256(beside + octets).digest(), given.letter, given)
 
 
 def _same(earlier: OutboxMail, entry: Entry) -> OutboxMail:

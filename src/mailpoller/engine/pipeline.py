@@ -45,6 +45,8 @@ class ConversationFinder(Protocol):
 
     def find(self, message: Message) -> Conversation | None: ...
 
+    def returned(self, message: Message) -> str: ...
+
 
 Asked = list[tuple[str, Match | None]]
 
@@ -144,6 +146,8 @@ class Pipeline:
         """Note the conversation, as far as the message itself tells it."""
         if self._conversations is not None:
             message.conversation = self._conversations.find(message)
+            if id := self._conversations.returned(message):
+                message.brings_back(id)
 
     def _check(self, message: Message, *, again: bool) -> Verdict | None:
         """Everything that is decided before a rule is asked."""

@@ -21,7 +21,8 @@ class Identity:
     ``held``: why nothing is sent by it here, in words, or nothing. ``divert_to``: who gets everybody's mail, or
     nothing. ``rate``: mails a minute, None if there is no bound. ``lanes``: mails on their way at once.
     ``departments``: those of the mailboxes whose outgoing it is. ``null_sender``: it can send with the null envelope
-    sender. ``watermarks``: of what waits for it; what they do not say is as for all.
+    sender. ``watermarks``: of what waits for it; what they do not say is as for all. ``verp``: the address
+    to which bounces come back, or nothing.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Identity:
     formerly: str = ""
     null_sender: bool = False
     watermarks: Watermarks | None = None
+    verp: str = ""
 
 
 @record

@@ -15,6 +15,7 @@ from typing import Any
 
 from mailpoller.core.conversation import Conversation
 from mailpoller.core.message import Message
+from mailpoller.mail.verp import returned
 
 LONGEST_ID = 100
 """Octets of an id in a token."""
@@ -107,6 +108,10 @@ class Finder:
         if forged or by_pattern:
             return forged or by_pattern
         return Conversation("", "thread", thread=thread) if thread else None
+
+    def returned(self, message: Message) -> str:
+        """The id of our mail that a message brings back, as its address tells; "" if it is none. Never raises."""
+        return returned(message, self._keys)
 
     def _texts(self, message: Message) -> Iterator[str]:
         for place in self._places:
