@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 
 from mailpoller.core.component import Runtime
-from mailpoller.core.delivery import Delivery, Receipt
+from mailpoller.core.delivery import Delivery, Receipt, Refusal
 from mailpoller.core.errors import TransientError
 from mailpoller.core.not_durable import NOT_DURABLE
 from mailpoller.core.spool import Spool
 from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.kafka import KafkaQueueConfig
 from mailpoller.testing.deliveries import HOSTILE, make_delivery
-from servers.kafka import KafkaCluster
+from servers.kafka import KafkaApart, KafkaCluster, messages_of
 from servers.ports import free_port
 
 pytest.importorskip("confluent_kafka", reason="the extra kafka is not installed")
+import confluent_kafka
+
 from mailpoller.sinks.kafka import durability
 
 
@@ -69,6 +71,73 @@ async def test_a_cluster_that_is_away_is_the_queues_trouble_and_is_named(cluster
         with pytest.raises(TransientError, match=r"(?i)refused|disconnected|down|no answer"):
             await sink.deliver(batch(5)[2:])
         assert time.monotonic() - began < 20
+
+
+async def test_a_frozen_cluster_is_given_up_in_time_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durability, "SETTINGS_S", 0.1)
+    messages = batch(10)
+    with KafkaApart("mail") as cluster:
+        async with queue(cluster.servers) as sink:
+            assert all(isinstance(one, Receipt) for one in await sink.deliver(messages[:3]))
+            cluster.freeze()
+            try:
+                began = time.monotonic()
+                with pytest.raises(TransientError, match="no answer"):
+                    await sink.deliver(messages[3:])
+                assert time.monotonic() - began < 20
+            finally:
+                cluster.thaw()
+            async with asyncio.timeout(60):
+                while not all(isinstance(one, Receipt) for one in await _answers(sink, messages)):
+                    await asyncio.sleep(0.2)
+        found = await asyncio.to_thread(messages_of, cluster.servers, "mail")
+    assert {key for key, _, _ in found} == {one.delivery_id for one in messages}
+
+
+async def _answers(sink: Any, messages: list[Delivery]) -> list[Receipt | Refusal | None]:
+    try:
+        return list(await sink.deliver(messages))
+    except TransientError:
+        return [None]
+
+
+@pytest.mark.parametrize(
+    ("code", "ours"),
+    [
+        ("MSG_SIZE_TOO_LARGE", False),
+        ("RECORD_LIST_TOO_LARGE", False),
+        ("INVALID_RECORD", False),
+        ("TOPIC_AUTHORIZATION_FAILED", True),
+        ("CLUSTER_AUTHORIZATION_FAILED", True),
+        ("_AUTHENTICATION", True),
+        ("KAFKA_STORAGE_ERROR", True),
+        ("NOT_ENOUGH_REPLICAS", True),
+        ("UNKNOWN_TOPIC_OR_PART", True),
+        ("_MSG_TIMED_OUT", True),
+    ],
+)
+async def test_what_the_cluster_refuses_ends_in_a_refusal_or_is_the_queues_trouble_with_the_reason(
+    code: str, ours: bool, cluster: KafkaCluster
+) -> None:
+    """A message that is too large or forbidden is refused alone; a right that was revoked, a full disk, replicas that
+    are missing are no message's fault. (The cluster of the tests refuses nobody.)"""
+    async with queue(cluster.servers) as sink:
+        good, bad = batch(2)
+        produce = sink._producer.produce
+
+        async def refused(key: str, *more: Any) -> Any:
+            if key == bad.delivery_id:
+                raise confluent_kafka.KafkaException(
+                    confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, code))
+                )
+            return await produce(key, *more)
+
+        sink._producer.produce = refused
+        taken, other = await sink.deliver([good, bad])
+    assert isinstance(taken, Receipt)
+    assert isinstance(other, Refusal)
+    assert other.reason.startswith("kafka ")
+    assert (other.blame, other.permanent) == (("queue", False) if ours else ("message", True))
 
 
 async def test_one_server_that_is_away_is_no_trouble(cluster: KafkaCluster) -> None:

@@ -350,6 +350,7 @@ async def test_an_answer_about_other_octets_is_no_receipt() -> None:
         ("AccessDeniedException", 400, "policy"),
         ("RequestTimeTooSkewed", 403, "clock"),
         ("ThrottlingException", 400, ""),
+        ("OverLimit", 403, ""),
         ("InternalFailure", 500, ""),
     ],
 )

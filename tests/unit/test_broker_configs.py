@@ -115,6 +115,11 @@ def test_the_library_is_not_imported_before_a_queue_is_built(module: str, librar
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_blobs_in_a_bucket_import_no_library_before_the_store_is_built() -> None:
+    program = "import sys, mailpoller.blobs.s3; sys.exit('aiobotocore' in sys.modules or 'httpcore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("block", [nats, rabbitmq])
 def test_a_queue_that_sends_the_octets_says_so(block: Any) -> None:
     """So that attachments of mailboxes that are not trusted are kept from it."""
