@@ -288,7 +288,7 @@ async def test_the_outgoings_wish_is_left_out_where_it_cannot_be_had_and_an_entr
     for one in (desk.path / "blobs").glob("?" * 64):
         one.unlink()
     assert words(await desk.sent({"reply_to": mid, "text": "b"})) == "b\n"
-    with pytest.raises(EntryRefused, match="not kept"):
+    with pytest.raises(EntryRefused, match="not kept here"):
         await desk.hand_in({"reply_to": mid, "text": "a", "quote": "top"})
     with pytest.raises(EntryRefused, match="reply_to"):
         await desk.hand_in({**ENTRY, "quote": "full"})

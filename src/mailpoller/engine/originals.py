@@ -95,7 +95,7 @@ class Originals:
         except TransientError as error:
             raise EntryPutOff(f"the blobs cannot be read now: {error}") from None
         if not there:
-            raise EntryRefused(f"the octets of {mid} are not kept, or not any more")
+            raise EntryRefused(f"the octets of {mid} are not kept here, or not any more")
         return made[0]
 
 
