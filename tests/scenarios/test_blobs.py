@@ -14,6 +14,7 @@ import pytest
 from mailpoller.testing.builders import plain
 from scenarios.harness import Site
 from scenarios.outage import stopped, until
+from servers import s3
 from servers.scripted import ScriptedImap
 from servers.web import Asked, Reply, Web
 
@@ -79,3 +80,25 @@ async def test_a_service_finds_the_octets_when_it_is_told_of_them_and_a_full_sto
     assert sorted(found) == sorted(LARGE.values())
     assert len(site.events()) == len(LARGE)
     assert site.quarantined() == []
+
+
+@pytest.mark.skipif(bool(s3.missing), reason=s3.missing)
+async def test_killed_in_between_every_event_names_octets_that_are_in_the_bucket(site: Site) -> None:
+    pytest.importorskip("aiobotocore", reason="the extra aws is not installed")
+    site.settings["queues"]["support"]["blobs_above"] = "4KB"
+    with s3.S3Server() as store:
+        s3.make_bucket(store.port, "mail")
+        where = {"type": "s3", "bucket": "mail", "prefix": "blobs/", "region": "us-east-1", "endpoint": store.url}
+        login = {"access_key_id": s3.KEY, "secret_access_key": s3.SECRET, "durability": "declared"}
+        site.settings["blobs"] = {**where, **login}
+        async with ScriptedImap(messages={**LARGE, **SMALL}) as server:
+            site.imap("support", server.port, "alice")
+            assert await asyncio.to_thread(site.once, kill=("after", "sink.deliver", 1)) == -signal.SIGKILL
+            assert await asyncio.to_thread(site.once) == 0
+        named = [event["data"]["raw_blob"] for event in site.events() if "raw_blob" in event["data"]]
+        assert len(named) == len(LARGE)
+        for one in named:
+            assert one["href"] == f"s3://mail/blobs/{one['sha256']}"
+            octets = await asyncio.to_thread(s3.object_of, store.port, "mail", f"blobs/{one['sha256']}")
+            assert octets in LARGE.values()
+            assert hashlib.sha256(octets).hexdigest() == one["sha256"]
