@@ -7,8 +7,11 @@ accepted  mails a second that eight programs hand in: read, made, synced and com
 sent      mails a second from the outbox to the sink, each answer committed
 bare      mails a second of the bare loop
 share     sent / bare
+cpu       milliseconds of processor time for each mail that is sent, ours and the bare loop's
+memory    megabytes that the process grew by while it sent
 
   outbox.py                    2,000 mails, two rounds
+  outbox.py --pause 30         with a sink of this file's, which thinks for 30 ms about each mail before it takes it
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import structlog
 from aiosmtplib import SMTP
 
 from mailpoller.core.component import Runtime
+from mailpoller.core.record import record
 from mailpoller.core.sender import Sender
 from mailpoller.core.spool import Spool
 from mailpoller.engine.acceptance import Acceptance, OutboxBounds
@@ -52,14 +56,15 @@ PROGRAMS = 8
 
 
 @contextmanager
-def sink() -> Iterator[int]:
-    """The port of a sink."""
+def sink(pause: float) -> Iterator[int]:
+    """The port of a sink. ``pause``: see :func:`thinking`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    process = subprocess.Popen(
-        [programs.find("smtp-sink"), "-u", "nobody", f"inet:127.0.0.1:{port}", "1000"], stderr=subprocess.DEVNULL
-    )
+    command = [programs.find("smtp-sink"), "-u", "nobody", f"inet:127.0.0.1:{port}", "1000"]
+    if pause:
+        command = [sys.executable, __file__, "--think", str(pause), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
             with socket.socket() as wire:
@@ -72,8 +77,44 @@ def sink() -> Iterator[int]:
         process.wait()
 
 
-async def ours(directory: Path, port: int, mails: int) -> tuple[float, float]:
-    """Seconds to accept, and to send."""
+async def thinking(port: int, pause: float) -> None:
+    """A sink that thinks about each mail for so many seconds."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 sink\r\n")
+        while line := await reader.readline():
+            verb = line[:4].upper()
+            if verb == b"EHLO":
+                writer.write(b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+            elif verb == b"DATA":
+                writer.write(b"354 go on\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+                await asyncio.sleep(pause)
+                writer.write(b"250 taken\r\n")
+            else:
+                writer.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 well\r\n")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port) as server:
+        await server.serve_forever()
+
+
+def resident() -> float:
+    """Megabytes of this process."""
+    found = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(found.split()[1]) / 1024
+
+
+@record
+class Sent:
+    """Of a run: seconds to accept, seconds and processor seconds to send, megabytes that it grew by."""
+
+    accepted: float
+    seconds: float
+    processor: float
+    grown: float = 0.0
+
+
+async def ours(directory: Path, port: int, mails: int) -> Sent:
     clock = SystemClock()
     ledger = await SqliteLedgerConfig(type="sqlite", path=directory / "ledger.db").open(clock)
     block = SmtpConfig.model_validate(
@@ -97,20 +138,21 @@ async def ours(directory: Path, port: int, mails: int) -> tuple[float, float]:
     await asyncio.gather(*(program() for _ in range(PROGRAMS)))
     accepted = time.perf_counter() - began
     stop = asyncio.Event()
-    began = time.perf_counter()
+    began, busy, small, large = time.perf_counter(), time.process_time(), resident(), 0.0
     task = asyncio.create_task(postman.run(stop))
     while await ledger.outbox_backlog():
-        await asyncio.sleep(0.02)
-    sent = time.perf_counter() - began
+        large = max(large, resident())
+        await asyncio.sleep(0.1)
+    sent = Sent(accepted, time.perf_counter() - began, time.process_time() - busy, max(0.0, large - small))
     stop.set()
     await task
     await outgoing.close()
     await ledger.close()
-    return accepted, sent
+    return sent
 
 
-async def bare(directory: Path, port: int, mails: int) -> float:
-    """Seconds of the loop that it is compared with."""
+async def bare(directory: Path, port: int, mails: int) -> Sent:
+    """The loop that it is compared with."""
     database = sqlite3.connect(directory / "bare.db", isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
@@ -127,9 +169,9 @@ async def bare(directory: Path, port: int, mails: int) -> float:
             database.execute("UPDATE mail SET answer = ? WHERE number = ?", (answer, number))
         await client.quit()
 
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     await asyncio.gather(*(lane() for _ in range(CONNECTIONS)))
-    return time.perf_counter() - began
+    return Sent(0.0, time.perf_counter() - began, time.process_time() - busy)
 
 
 def main() -> None:
@@ -137,17 +179,26 @@ def main() -> None:
     parser.add_argument("--mails", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--directory", type=Path, help="on the disk that is to be measured")
+    parser.add_argument("--pause", type=int, default=0, help="milliseconds that the sink thinks about each mail")
+    parser.add_argument("--think", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
+    if wanted.think is not None:
+        asyncio.run(thinking(wanted.port, wanted.think))
+        return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    with sink() as port:
+    with sink(wanted.pause / 1000) as port:
         for _ in range(wanted.rounds):
             with tempfile.TemporaryDirectory(dir=wanted.directory) as directory:
-                accepted, sent = asyncio.run(ours(Path(directory), port, wanted.mails))
+                sent = asyncio.run(ours(Path(directory), port, wanted.mails))
                 other = asyncio.run(bare(Path(directory), port, wanted.mails))
             mails = wanted.mails
             print(
-                f"accepted {mails / accepted:6.0f}/s   sent {mails / sent:6.0f}/s   bare {mails / other:6.0f}/s   "
-                f"share {100 * other / sent:4.0f} %"
+                f"accepted {mails / sent.accepted:5.0f}/s   sent {mails / sent.seconds:5.0f}/s   "
+                f"bare {mails / other.seconds:5.0f}/s   share {100 * other.seconds / sent.seconds:4.0f} %   "
+                f"cpu {1000 * sent.processor / mails:.1f} and {1000 * other.processor / mails:.1f} ms   "
+                f"memory +{sent.grown:.0f} MB",
+                flush=True,
             )
 
 

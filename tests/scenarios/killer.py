@@ -86,7 +86,17 @@ class Deadly:
 def arm(doom: Doom) -> None:
     """Put the wrappers where the engine is handed its ports."""
     from mailpoller.assembly import parts
-    from mailpoller.engine import acceptance, acknowledger, judge, operations, postman, queues, release, watcher
+    from mailpoller.engine import (
+        acceptance,
+        acknowledger,
+        judge,
+        operations,
+        outgoing_events,
+        postman,
+        queues,
+        release,
+        watcher,
+    )
 
     def wrap(owner: type, **kinds: str) -> None:
         original = owner.__init__
@@ -104,6 +114,7 @@ def arm(doom: Doom) -> None:
     wrap(watcher.Watcher, source="source")
     wrap(acceptance.Acceptance, ledger="outbox")
     wrap(postman.Postman, ledger="outbox")
+    wrap(outgoing_events.OutgoingEvents, ledger="outbox")
     wrap(acknowledger.Acknowledger, ledger="acknowledgements")
     wrap(operations.Operations, ledger="operator")
     wrap(release.Releases, store="quarantine", stories="stories")

@@ -219,6 +219,31 @@ def test_killed_at_any_step_a_service_that_keeps_drafts_sends_the_mail_once(
     assert shown["message_id"] == str(message_from_bytes(graph.sent[0])["Message-ID"])
 
 
+@pytest.mark.parametrize(
+    ("when", "step"),
+    [("after", "outbox.outbox_answered"), ("before", "outbox.outbox_told"), ("after", "outbox.outbox_told")],
+)
+def test_killed_around_an_event_that_is_owed_it_is_told_and_a_repeat_can_be_recognised(
+    tmp_path: Path, when: str, step: str
+) -> None:
+    told = tmp_path / "queue" / "told.db"
+    with relay_in_a_thread() as relay:
+        site = desk(tmp_path, relay.port)
+        site.settings["queues"]["told"] = {"type": "sqlite", "path": str(told)}
+        site.settings["intakes"]["desk"]["events"] = "told"
+        with site.run(kill=(when, step, 1)) as daemon:
+            daemon.until_said("service.started")
+            id = ask(site, "send", "--json", stdin=ENTRY).json["id"]
+            daemon.wait()
+        with site.run() as daemon:
+            daemon.until(lambda: site.events(told))
+    found = site.events(told)
+    assert {one["type"] for one in found} == {"org.mailpoller.outgoing.sent"}
+    assert {one["data"]["id"] for one in found} == {id}
+    assert len({one["deliveryid"] for one in found}) == 1
+    assert len(relay.received) == 1
+
+
 def test_a_relay_that_comes_back_gets_what_waited(tmp_path: Path) -> None:
     port = free_port()
     site = desk(tmp_path, port)
