@@ -13,6 +13,10 @@ queues
   rabbitmq  aiormq over one channel: a persistent message with a confirmation, to a quorum queue
   nats      nats-py over one connection: a publication with Nats-Msg-Id and its PubAck, sync_interval always
   kafka     confluent-kafka, one idempotent producer with acks=all, at the cluster of librdkafka's tests (in memory)
+  webhook   httpcore, one POST after the other over a kept connection; four at once for a batch, as ours
+  command   asyncio.subprocess, a shell's "cat" for each message
+  lmtp      smtplib over one connection to Dovecot; two for a batch, as ours
+  imap      imaplib, APPEND over one connection to Dovecot
   sqs, sns  aiobotocore over its own HTTP, ten messages in a call, four calls at once, at moto (in memory)
   s3        aiobotocore over its own HTTP: octets and event with If-None-Match, eight puts at once, at SeaweedFS
 
@@ -22,7 +26,9 @@ queues
 from __future__ import annotations
 
 import asyncio
+import imaplib
 import logging
+import smtplib
 import sqlite3
 import statistics
 import sys
@@ -50,15 +56,18 @@ from mailpoller.engine.clock import SystemClock
 from mailpoller.sinks.postgres.schema import rights, schema
 from mailpoller.testing.deliveries import make_delivery
 from servers.aws import AwsServer, make_queue, make_topic
+from servers.dovecot import Dovecot
 from servers.kafka import KafkaCluster
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 from servers.rabbitmq import RabbitServer
 from servers.redis import RedisServer
 from servers.s3 import KEY, SECRET, S3Server, make_bucket
+from servers.web import Reply, Web
 
 Take = Callable[[Sequence[Delivery]], Awaitable[object]]
 BATCHES = (1, 50)
+COMMAND = ["/bin/sh", "-c", "cat > /dev/null"]
 OCTETS = b"Subject: x\r\n\r\n" + b"x" * 2000
 
 
@@ -235,6 +244,63 @@ async def bare_s3(url: str) -> AsyncIterator[Take]:
         yield take
 
 
+@asynccontextmanager
+async def bare_webhook(url: str) -> AsyncIterator[Take]:
+    import httpcore
+
+    async with httpcore.AsyncConnectionPool(max_connections=4) as pool:
+
+        async def post(one: Delivery) -> None:
+            headers = {"content-type": "application/cloudevents+json", "webhook-id": one.delivery_id}
+            answer = await pool.request("POST", url, headers=headers, content=one.event.structured())
+            if answer.status != 204:
+                raise SystemExit(f"webhook: {answer.status}")
+
+        async def take(batch: Sequence[Delivery]) -> None:
+            await asyncio.gather(*map(post, batch))
+
+        yield take
+
+
+@asynccontextmanager
+async def bare_command() -> AsyncIterator[Take]:
+    async def take(batch: Sequence[Delivery]) -> None:
+        for one in batch:
+            process = await asyncio.create_subprocess_exec(*COMMAND, stdin=asyncio.subprocess.PIPE)
+            await process.communicate(bytes(one.raw.octets.view()))
+
+    yield take
+
+
+@asynccontextmanager
+async def bare_lmtp(socket: Path, user: str) -> AsyncIterator[Take]:
+    connections = [smtplib.LMTP(str(socket)) for _ in range(2)]
+
+    def send(connection: smtplib.LMTP, batch: Sequence[Delivery]) -> None:
+        for one in batch:
+            connection.sendmail("", [user], bytes(one.raw.octets.view()))
+
+    async def take(batch: Sequence[Delivery]) -> None:
+        halves = [half for half in (batch[::2], batch[1::2]) if half]
+        await asyncio.gather(*(asyncio.to_thread(send, *pair) for pair in zip(connections, halves, strict=False)))
+
+    yield take
+    for connection in connections:
+        connection.quit()
+
+
+@asynccontextmanager
+async def bare_imap(port: int, user: str) -> AsyncIterator[Take]:
+    with imaplib.IMAP4("127.0.0.1", port) as connection:
+        connection.login(user, "secret")
+
+        def write(batch: Sequence[Delivery]) -> None:
+            for one in batch:
+                connection.append("INBOX", None, None, bytes(one.raw.octets.view()))  # type: ignore[arg-type]
+
+        yield lambda batch: asyncio.to_thread(write, batch)
+
+
 async def rate(take: Take, size: int, seconds: float, place: OctetsPlace) -> float:
     """Messages a second; the messages are made before the clock runs."""
     batches = [
@@ -281,6 +347,7 @@ async def measure(options: Any) -> list[list[Any]]:
             sink = ours("redis", here, **block, port=redis.port)
             rows += await compare("redis", sink, bare_redis(redis.port), options)
         rows += await measure_brokers(options, here)
+        rows += await measure_others(options, here)
         return rows + await measure_clouds(options, here, ())
 
 
@@ -328,6 +395,21 @@ async def measure_clouds(options: Any, here: Path, only: Sequence[str]) -> list[
             login = {"access_key_id": KEY, "secret_access_key": SECRET, "durability": "declared"}
             where = {"bucket": "bench", "prefix": "ours/", "region": "eu-central-1", "endpoint": store.url}
             rows += await compare("s3", ours("s3", here, **where, **login), bare_s3(store.url), options)
+    return rows
+
+
+async def measure_others(options: Any, here: Path) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    async with Web(lambda asked: Reply(204)) as web:
+        sink = ours("webhook", here, url=f"{web.url}/x")
+        rows += await compare("webhook", sink, bare_webhook(f"{web.url}/x"), options, "inside")
+    rows += await compare("command", ours("command", here, command=COMMAND), bare_command(), options)
+    with Dovecot(lmtp=True) as dovecot:
+        socket, port = dovecot.directory / "lmtp", dovecot.imap_port
+        sink = ours("lmtp", here, socket=socket, to="ours@example.com")
+        rows += await compare("lmtp", sink, bare_lmtp(socket, "bare@example.com"), options)
+        login = {"host": "127.0.0.1", "port": port, "tls": "none", "username": "kept", "password": "secret"}
+        rows += await compare("imap", ours("imap", here, **login), bare_imap(port, "bare"), options)
     return rows
 
 

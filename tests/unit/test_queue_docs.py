@@ -95,3 +95,27 @@ async def test_the_program_in_python_consumes_the_queue(path: Path, tmp_path: Pa
     }
     assert set(done.stdout.splitlines()) == expected
     assert count(path, "message") == 0
+
+
+async def test_example_consumers_process_each_message_once(path: Path, tmp_path: Path) -> None:
+    program = Path(__file__).parents[2] / "examples" / "consumers" / "sqlite.py"
+    command = [sys.executable, str(program), str(path), str(tmp_path / "tickets.db")]
+    consumers = [subprocess.Popen(command) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 60
+        while count(path, "message"):
+            assert time.monotonic() < deadline
+            assert all(one.poll() is None for one in consumers)
+            time.sleep(0.02)
+        # A repeat is refused by the queue itself, also after it was acknowledged.
+        sink = SqliteQueueConfig(type="sqlite", path=path, min_free=0).build("support", make_runtime(tmp_path))
+        (again,) = await sink.deliver([make_delivery(1)])
+        await sink.close()
+    finally:
+        for one in consumers:
+            one.kill()
+            one.wait()
+    assert again.repeated  # type: ignore[union-attr]
+    with closing(sqlite3.connect(tmp_path / "tickets.db")) as tickets:
+        ids = sorted(row[0] for row in tickets.execute("SELECT delivery_id FROM ticket"))
+    assert ids == sorted(make_delivery(uid).delivery_id for uid in (1, 2, 3))
