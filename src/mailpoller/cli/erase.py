@@ -13,7 +13,7 @@ import typer
 
 from mailpoller.cli.exits import NOINPUT, TEMPFAIL, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import counted, print_json, progress
+from mailpoller.cli.output import counted, print_json, tally
 from mailpoller.core.errors import TransientError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _from_queues_and_ledger(
     failed: dict[str, None] = {}
     told["messages"], outbox, tried = 0, True, set[str]()
     while True:
-        with progress(len(mids), "message") as done:
+        with tally(len(mids), "message") as done:
             for begin in range(0, max(1, len(mids)), AT_ONCE):
                 some = mids[begin : begin + AT_ONCE]
                 held, why = _from_queues(config, some, dry_run=False)

@@ -69,7 +69,7 @@ def counted(number: int, noun: str) -> str:
 
 
 @contextmanager
-def progress(total: int, noun: str) -> Iterator[Callable[[int], None]]:
+def tally(total: int, noun: str) -> Iterator[Callable[[int], None]]:
     """Tell on standard error how much is done: on a terminal as it goes, else once a minute; nothing where it is soon
     over. What was done when it ends early is told, too."""
     began = told_at = time.monotonic()
@@ -134,7 +134,7 @@ def one_line(cell: Any) -> str:
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, dict):
-        cell = ", ".join(f"{key}: {value}" if value else str(key) for key, value in cell.items())
+        cell = ", ".join(str(key) if value in (None, "") else f"{key}: {value}" for key, value in cell.items())
     elif isinstance(cell, (list, tuple)):
         cell = ", ".join(str(part) for part in cell)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(cell))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailpoller.cli.exits import DATAERR, NOINPUT, complain, explained, refuse
+from mailpoller.cli.exits import DATAERR, IOERR, NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption, JsonOption
-from mailpoller.cli.output import counted, print_fields, print_json, print_table, progress
+from mailpoller.cli.output import counted, print_fields, print_json, print_table, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -167,8 +167,14 @@ def export(
             sys.stdout.buffer.flush()
             return
         pieces = list(_pieces(found, name))
-        with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.writelines(pieces)
+        try:
+            with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+                file.writelines(pieces)
+        except FileExistsError:
+            refuse(f"{output} is there already, and is left as it is: say another --output")
+        except OSError as error:
+            complain(f"{output} cannot be written: {error.strerror or error}")
+            raise typer.Exit(IOERR) from None
 
 
 def _pieces(config: Config, name: str) -> Iterator[bytes]:
@@ -308,7 +314,7 @@ def _act(
     results: list[dict[str, str]] = []
     several = _IN_ONE_REQUEST if what["do"] == "quarantine-discard" else 1
     try:
-        with progress(len(ids), "message") as done:
+        with tally(len(ids), "message") as done:
             for start in range(0, len(ids), several):
                 results += _ask(config, {**what, "ids": ids[start : start + several]})["results"]
                 done(len(results))

@@ -12,7 +12,7 @@ import typer
 
 from mailpoller.cli.exits import DATAERR, NOINPUT, complain, explained, refuse
 from mailpoller.cli.options import ConfigOption
-from mailpoller.cli.output import counted, print_table, progress
+from mailpoller.cli.output import counted, print_table, tally
 from mailpoller.cli.since import SinceOption, UntilOption, instant_of
 from mailpoller.core.errors import MailpollerError, MessageGone, TransientError
 
@@ -126,7 +126,7 @@ def _several(config: Config, mids: list[str], wanted: Wanted, *, dry_run: bool, 
     all_mids = named or [story.mid for story in stories]
     number = 0
     try:
-        with progress(len(all_mids), "message") as done:
+        with tally(len(all_mids), "message") as done:
             for mid in all_mids:
                 try:
                     answer = carry_out(config, {"do": "redeliver", "mid": mid}, seconds=_SECONDS)

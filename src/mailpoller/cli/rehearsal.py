@@ -8,13 +8,14 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from sqlite3 import connect
+from sqlite3 import Connection, connect
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from mailpoller.assembly.parts import Bystander
 from mailpoller.cli.service import denied, reader
 from mailpoller.config import Config
+from mailpoller.config.sections import OUTBOX
 from mailpoller.core.component import LedgerConfig, Runtime, SinkConfig
 from mailpoller.core.delivery import LEAVE, Delivery, Disposition, Outcome, OutcomeKind, Receipt
 from mailpoller.core.errors import ConfigError
@@ -87,6 +88,8 @@ def rehearsal(config: Config, tell: Callable[[Fate], None]) -> Iterator[tuple[Co
                 ledger=ledger,
                 queues={name: _nowhere(block, recorder) for name, block in config.queues.items()},
                 outgoing={},
+                intakes={},
+                outbox=config.of(OUTBOX).model_copy(update={"witness": None}),
                 alerts=None,
                 quarantine=None,  # nobody is told
                 mailboxes={
@@ -108,8 +111,18 @@ def _copied(config: Config, target: Path) -> tuple[LedgerConfig, dict[str, Story
     if denied(path) or path.exists():
         with reader(config) as ledger, closing(connect(target)) as copy:
             ledger.connection.backup(copy)
+            _forget_the_real_one(copy)
             waiting = {story.mid: story for story in ledger.deferred()}
     return block.model_copy(update={"path": target}), waiting
+
+
+def _forget_the_real_one(copy: Connection) -> None:
+    """What tells a copy from the ledger, and how late it was: this is a copy, and its clock is ahead, on purpose."""
+    tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for table in ("outbox_mark", "belief"):
+        if table in tables:
+            copy.execute(f"DELETE FROM {table}")  # noqa: S608
+    copy.commit()
 
 
 def _nowhere(block: SinkConfig, recorder: _Recorder) -> SinkConfig:

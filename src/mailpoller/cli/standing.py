@@ -327,6 +327,8 @@ def _told(key: str, value: Any, now: datetime) -> Any:
     if value and (key.endswith("_at") or key == "since"):
         then = datetime.fromisoformat(value)
         return f"in {age(now, then)} ({value})" if then > now else f"{age(value, now)} ago ({value})"
+    if isinstance(value, dict):
+        return {name: what for name, what in value.items() if what not in (None, "")}
     return value
 
 
