@@ -198,3 +198,23 @@ def test_run_logs_what_is_configured_and_what_is_doubtful(site: Site, tmp_path: 
     assert (configured["mailboxes"], configured["polled"], configured["queues"], configured["rules"]) == (1, 1, 1, 2)
     assert {doubt["path"] for doubt in doubts} >= {"mailboxes.support.password", "mailboxes.support.poll_interval"}
     assert all(doubt["file"] and doubt["line"] for doubt in doubts)
+
+
+def test_it_touches_nothing_of_the_outbox_and_is_alarmed_by_nothing(
+    tmp_path: Path, dovecot: Dovecot, user: str
+) -> None:
+    site = Site(tmp_path)
+    site.imap("support", dovecot.imap_port, user, departments=["sales"])
+    witness = tmp_path / "witness"
+    witness.mkdir()
+    site.settings["outbox"] = {"witness": str(witness)}
+    site.settings["intakes"] = {"desk": {"type": "socket", "departments": ["sales"]}}
+    dovecot.deliver(user, b"Subject: hello\r\n\r\ntext\r\n")
+    before = mailpoller("run", "--dry-run", "--config", str(site.config))
+    assert (before.code, list(witness.iterdir())) == (0, []), before
+    with site.run() as daemon:
+        daemon.until(lambda: daemon.count("message.delivered") == 1)
+        kept = {path.name: path.read_bytes() for path in witness.iterdir()}
+        beside = mailpoller("run", "--dry-run", "--config", str(site.config))
+        assert "alarm.raised" not in beside.err and "clock.doubted" not in beside.err, beside
+        assert {path.name: path.read_bytes() for path in witness.iterdir()} == kept
