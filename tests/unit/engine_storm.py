@@ -60,6 +60,8 @@ __all__ = ["LEDGER", "SINK", "SOURCE", "Climate", "simulate"]
 
 HOUR = 3600.0
 GRACE = timedelta(seconds=30)
+CALM_S = 600.0
+"""How often, in fair weather, it is looked whether anything is left: a look costs more than ten minutes of polls."""
 
 
 def transient() -> Exception:
@@ -603,7 +605,7 @@ class Process:
         self.task = asyncio.create_task(self.supervisor.run(), name="service")
         changing = asyncio.create_task(self._change(), name="changes")
         while not self.task.done() and not self.dead and not until():
-            await asyncio.wait({self.task}, timeout=60 if self.world.calm else self.world.rng.uniform(5, 15))
+            await asyncio.wait({self.task}, timeout=CALM_S if self.world.calm else self.world.rng.uniform(5, 15))
         changing.cancel()
         await asyncio.wait({changing})
         self.world.promise(changing.cancelled() or not changing.exception(), f"a change fails: {changing}")
