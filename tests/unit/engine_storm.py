@@ -419,6 +419,9 @@ class Witness:
     def listed(self, count: int) -> None:
         self._watcher.listed(count)
 
+    def unfetched(self, folder: Folder, count: int) -> None:
+        self._watcher.unfetched(folder, count)
+
     def settled(self, outcome: Outcome) -> None:
         self._watcher.settled(outcome)
         self.settled_count += 1

@@ -133,3 +133,21 @@ def test_who_asks_is_who_the_system_says_beside_what_they_say() -> None:
     assert who_of({"who": "ada", "peer": "root"}) == "ada (as root)"
     assert who_of({"peer": "root"}) == "root"
     assert who_of({}) == ""
+
+
+async def test_mail_that_comes_while_its_queue_is_paused_is_counted_without_being_fetched() -> None:
+    rig = Rig(reachable=frozenset(("support",)))
+    rig.fill(3)
+    await rig.carry()
+    box = rig.health.mailboxes["support"]
+    assert (box.unfetched, box.unfetched_since) == ({}, None)
+    await operations_of(rig).pause({"what": "queue support", "who": "ada"})
+    fetched = rig.downloads()
+    rig.fill(25, start=3)
+    await rig.carry()
+    assert box.unfetched == {"INBOX": 25}, "those that were settled are none of it"
+    assert box.waiting(0) == 25
+    assert rig.downloads() == fetched
+    await operations_of(rig).resume({"what": "queue support", "who": "ada"})
+    await rig.carry()
+    assert (box.unfetched, box.unfetched_since, sum(rig.subjects().values())) == ({}, None, 28)

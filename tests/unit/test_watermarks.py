@@ -15,6 +15,7 @@ from mailpoller.core.component import Watermarks
 from mailpoller.core.errors import LedgerUnavailable
 from mailpoller.core.ports import Depth, Standing
 from mailpoller.engine.alarm import Alarm, Kind
+from mailpoller.engine.health import MailboxHealth
 from mailpoller.engine.watermarks import Tide
 from mailpoller.testing.memory_ledger import MemoryLedger
 from unit.sink_runtime import HandClock
@@ -49,7 +50,7 @@ class Shore:
         self.clock, self.ledger, self.outgoing = HandClock(), Ledger(), FakeOutgoing()
         journal = MemoryLedger(self.clock)
         self.alarm = Alarm(journal, self.outgoing, ("usual@example.com",), self.clock)  # type: ignore[arg-type]
-        self.box = SimpleNamespace(listed=0)
+        self.box = MailboxHealth("box", timedelta(minutes=1))
         self.watcher = SimpleNamespace(polls=1, source=SimpleNamespace(account=SimpleNamespace(host="imap")))
         self.queue = SimpleNamespace(name="q", depth=None)
         self.queues = [self.queue]
@@ -88,6 +89,18 @@ async def test_a_mailbox_is_told_of_at_high_and_its_end_at_low_and_not_in_betwee
         assert await shore.look() == expected, level
     shore.box.listed, shore.ledger.waiting = 0, 100
     assert await shore.look() == {"mailbox-backlog:box"}, "what is put off waits on the server, too"
+
+
+async def test_what_nobody_fetches_for_its_queue_is_down_counts_by_number_and_by_age() -> None:
+    shore = Shore(MARKS.over(Watermarks(max_age=timedelta(hours=1))))
+    shore.ledger.waiting = 40
+    shore.box.unfetched["INBOX"] = 60
+    assert await shore.look() == {"mailbox-backlog:box"}
+    shore.box.unfetched["INBOX"] = 0
+    assert await shore.look() == set()
+    shore.box.unfetched_since = shore.clock.now()
+    shore.clock.advance(timedelta(hours=2))
+    assert await shore.look() == {"mailbox-backlog:box"}
 
 
 async def test_age_is_an_alarm_of_its_own_however_few_wait() -> None:

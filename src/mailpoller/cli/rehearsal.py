@@ -171,6 +171,7 @@ class _Listener:
         self._recorder = recorder
         self.progressed = observer.progressed
         self.listed = observer.listed
+        self.unfetched = observer.unfetched
         self.disposed = observer.disposed
         self.absence = observer.absence
         self.replaced = observer.replaced

@@ -270,7 +270,7 @@ def _durable(queue: Mapping[str, Any]) -> str:
 
 def _box_figures(box: Mapping[str, Any], now: datetime) -> list[str]:
     counts = box["ledger"]
-    waiting = counts.get("deferred", 0) + counts.get("claimed", 0)
+    waiting = counts.get("deferred", 0) + counts.get("claimed", 0) + box.get("unfetched", 0)
     tried = box.get("next_try_at")
     return [
         age(box["last_poll_at"], now),

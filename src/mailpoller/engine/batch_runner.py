@@ -39,6 +39,7 @@ from mailpoller.engine.taking import Taking
 
 log = structlog.get_logger(__name__)
 
+UNFETCHED_COUNTED = 10_000
 MOST_ABSENT = 5000
 """Messages that were listed and are not there: with so many of them a pass ends, and the next one goes on."""
 POISON_HEAD = 64_000
@@ -220,6 +221,10 @@ class BatchRunner:
                 await self._conclusions.over(folder)
             if absolved := self._hangup_suspects.absolved():
                 await self._records.backlog.absolve(absolved)
+            unfetched = 0
+            if self._batcher.only_waits():
+                unfetched = await self._unfetched(pages_of(session, folder, since, start, planned, listed), wanted)
+            self._observer.unfetched(folder, unfetched)
         finally:
             if self._log_rate is not None:
                 self._log_rate.sum_up()
@@ -233,6 +238,19 @@ class BatchRunner:
                 with contextlib.suppress(LedgerUnavailable):
                     await self._claims.put_down(list(self._claims.open.values()))
         return result
+
+    async def _unfetched(self, pages: AsyncGenerator[Page, None], wanted: Wanted) -> int:
+        """How much of a listing the ledger does not know yet, counted to :data:`UNFETCHED_COUNTED`: it waits on the
+        server while nothing is fetched, and nobody else counts it."""
+        count = 0
+        async with aclosing(pages) as listing:
+            async for page in listing:
+                self._observer.progressed()
+                refs = page.refs if wanted is None else [ref for ref in page.refs if wanted(ref)]
+                count += sum(sight.state == "unknown" for sight in await self._records.bearers.recognise(refs))
+                if count >= UNFETCHED_COUNTED or not self._batcher.only_waits():
+                    break
+        return count
 
     async def plan(self, session: Session, folder: Folder, start: Start, wanted: Wanted = None) -> list[Page]:
         """List the folder for the first time and keep what that shows, before any of it is worked on: what ``start``

@@ -236,10 +236,14 @@ class Batcher:
         down."""
         if self._stop.is_set():
             return True
-        if self._reachable and self._reachable <= self._dispatcher.down():
-            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable))
+        if self.only_waits():
+            log.debug("mailbox.waiting", mailbox=self._mailbox, queues=sorted(self._reachable or ()))
             return True
         return False
+
+    def only_waits(self) -> bool:
+        """True if every queue that its mail could go to is down, or paused, and the service does not stop."""
+        return bool(self._reachable and self._reachable <= self._dispatcher.down() and not self._stop.is_set())
 
     def expected(self, ref: MessageRef) -> int:
         """The octets that fetching it will bring, as far as the server has announced them."""

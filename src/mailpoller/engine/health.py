@@ -73,6 +73,15 @@ class MailboxHealth:
     listed: int = 0
     """Messages that the present listing shows and that are not settled yet, as far as it says how many it has."""
 
+    unfetched: dict[str, int] = field(default_factory=dict)
+    """By folder, what waits on the server while every queue is down, and the ledger does not know yet."""
+    unfetched_since: datetime | None = None
+    """Since when there is any of it, as far as we have seen."""
+
+    def waiting(self, known: int) -> int:
+        """How much waits on the server, if the ledger knows of ``known`` messages that do."""
+        return max(self.listed, known + sum(self.unfetched.values()))
+
     def behind(self, now: datetime) -> bool:
         """True if no poll was completed for two intervals and a minute, or a folder is left out of them."""
         if self.condition in (Condition.NOT_POLLED, Condition.PAUSED):
@@ -156,6 +165,15 @@ class Health:
         health.listed = 0
         self._recalled[name] = (health.last_poll_at, None)
 
+    def unfetched(self, name: str, folder: str, count: int) -> None:
+        """What was counted of a folder whose queues are all down; 0 if nothing waits for that."""
+        health = self.mailboxes[name]
+        if count:
+            health.unfetched[folder] = count
+            health.unfetched_since = health.unfetched_since or self._clock.now()
+        elif health.unfetched.pop(folder, 0) and not health.unfetched:
+            health.unfetched_since = None
+
     def settled(self, name: str, outcome: Outcome) -> None:
         """An outcome of a mailbox was committed."""
         health = self.mailboxes[name]
@@ -213,6 +231,7 @@ class Health:
                 "settled": health.settled,
                 "quarantined": health.quarantined,
                 "deferred": health.deferred,
+                "unfetched": sum(health.unfetched.values()),
                 "failing_folders": dict(health.failing),
                 "rules": _rules(health),
             }

@@ -156,7 +156,7 @@ class Metrics:
         yield LEDGER_UP, [_plain(float(facts.ledger_answers))]
         if facts.ledger_answers:
             known = [(box, facts.standings.get(box.name, Standing())) for box in polled]
-            yield BACKLOG, (_of(box, max(box.listed, standing.waiting)) for box, standing in known)
+            yield BACKLOG, (_of(box, box.waiting(standing.waiting)) for box, standing in known)
             yield (
                 STANDING,
                 (

@@ -18,6 +18,10 @@ class Observer(Protocol):
     def listed(self, count: int) -> None:
         """A listing begins that shows so many messages."""
 
+    def unfetched(self, folder: Folder, count: int) -> None:
+        """At the end of a pass so many messages of the folder are unknown to the ledger still, as their queues are
+        down."""
+
     def settled(self, outcome: Outcome) -> None:
         """An outcome was committed."""
 

@@ -48,6 +48,9 @@ class Reports:
     def listed(self, count: int) -> None:
         self._health.mailboxes[self._mailbox].listed = count
 
+    def unfetched(self, folder: Folder, count: int) -> None:
+        self._health.unfetched(self._mailbox, folder.name, count)
+
     def skipped(self, outcomes: Sequence[Outcome]) -> None:
         pass  # the folder says how many it passes over
 

@@ -86,8 +86,9 @@ class Tide:
             for name, marks in marked.items():
                 if (watcher := self._watchers.get(name)) is None or not watcher.polls:
                     continue
-                waiting = standings.get(name, Standing()).waiting
-                level = Level(max(self._health.mailboxes[name].listed, waiting), oldest.get(name))
+                box = self._health.mailboxes[name]
+                since = [at for at in (oldest.get(name), box.unfetched_since) if at is not None]
+                level = Level(box.waiting(standings.get(name, Standing()).waiting), min(since, default=None))
                 await self._judge(Kind.MAILBOX_BACKLOG, name, level, marks, group=watcher.source.account.host)
         await self._forget(Kind.MAILBOX_BACKLOG, marked)
         queues = self._queues() if self._queue_marks is not None else ()
