@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
@@ -65,10 +66,16 @@ def imported(files: Iterable[Path]) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+    """Who brings each module that is installed. To ask reads the record of every package."""
+    return packages_distributions()
+
+
 def unlocked(modules: dict[str, str], *files: str) -> dict[str, str]:
     """Those that no such requirement file brings."""
     locked = {name for file in files for name in PINS[file]}
-    known = packages_distributions()
+    known = distributions()
     return {
         module: file
         for module, file in modules.items()
