@@ -40,6 +40,7 @@ from mailpoller.engine.taking import Taking
 log = structlog.get_logger(__name__)
 
 UNFETCHED_COUNTED = 10_000
+"""Messages that wait on the server, as far as they are counted."""
 MOST_ABSENT = 5000
 """Messages that were listed and are not there: with so many of them a pass ends, and the next one goes on."""
 POISON_HEAD = 64_000
