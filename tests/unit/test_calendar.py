@@ -21,6 +21,7 @@ from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.event import EventRenderer
 from odd_mail.reading import NOW, read
+from pace import paced
 from unit.test_event import schema
 
 OUTLOOK = r"""BEGIN:VCALENDAR
@@ -228,7 +229,7 @@ def test_bombs_end_within_a_second(name: str) -> None:
     message = mail("text/calendar", BOMBS[name][:CONSIDERED])
     begun = time.process_time()
     read_contents(message, ("calendar",))
-    assert time.process_time() - begun < 1.0
+    assert time.process_time() - begun < paced(1.0)
 
 
 @given(st.integers(0, len(OUTLOOK)), st.text(alphabet='BEGIN:VEND;=",\\\r\n TZ0129-+\x00é', max_size=30))

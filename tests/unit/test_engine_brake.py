@@ -22,6 +22,7 @@ from mailpoller.engine.brake import Brake
 from mailpoller.engine.pipeline import Pipeline
 from mailpoller.engine.reports import Reports
 from mailpoller.testing.builders import plain
+from pace import paced
 from unit.rule_message import a_message, addresses
 
 START = datetime(2026, 3, 14, tzinfo=UTC)
@@ -144,12 +145,12 @@ def test_whom_it_spares_may_write_any_number(tmp_path: Path) -> None:
 
 def test_memory_is_bounded_whatever_strangers_call_themselves() -> None:
     brake = Brake(10_000, TEN_MINUTES)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for number in range(20_000):
         brake.stops(mail(0, f"{number}@x.example"))
 
     assert (len(brake._senders), len(brake._judged)) == (100, 10_000)
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < paced(5)
 
 
 def pipeline(**settings: Any) -> Pipeline:

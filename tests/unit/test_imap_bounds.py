@@ -26,6 +26,7 @@ from mailpoller.wire.imap.responses import Fetched, read_values
 from mailpoller.wire.imap.search import hits
 from mailpoller.wire.imap.uids import MAX_UIDS, count_set, read_set
 from mailpoller.wire.unasked import Allowance
+from pace import paced
 from servers.mailboxes import claims_of, fetched, imap_source, session_of
 from servers.scripted import Conversation, ScriptedImap
 from waiting import until
@@ -54,7 +55,7 @@ def test_quoted_string_costs_little_more_than_its_octets(octets: bytes) -> None:
 def test_quoted_string_that_goes_back_for_nothing_is_read_in_no_time(closed: bytes) -> None:
     began = time.thread_time()
     read_values([b'* X "' + rb"\"" * 100_000 + closed])
-    assert time.thread_time() - began < 1
+    assert time.thread_time() - began < paced(1)
 
 
 @pytest.mark.parametrize("octets", [b"()" * 200_000, b"a " * 200_000, b'"" ' * 200_000, b'"' + b"x" * 300_000 + b'"'])

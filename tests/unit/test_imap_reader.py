@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mailpoller.core.spool import Intake, Octets, Spool
 from mailpoller.wire.imap import reader as module
 from mailpoller.wire.imap.reader import ProtocolViolation, Response, ResponseReader, SpoolFailure, literal_size
+from pace import paced
 
 
 def plain(response: Response) -> list[bytes]:
@@ -94,7 +95,7 @@ def test_a_long_line_that_comes_in_small_pieces_costs_linear_time() -> None:
     line = b"* SEARCH " + b"1 " * 1_000_000
     began = time.thread_time()
     assert len(read([line[i : i + 1000] for i in range(0, len(line), 1000)] + [b"\r\n"])) == 1
-    assert time.thread_time() - began < 2
+    assert time.thread_time() - began < paced(2)
 
 
 def test_a_line_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

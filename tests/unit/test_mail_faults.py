@@ -14,6 +14,7 @@ from mailpoller.mail import charset_names
 from mailpoller.mail.charset import codec_for, decode
 from mailpoller.mail.signed import unwrap
 from odd_mail.reading import read
+from pace import paced
 
 ODD = odd_mail.files()
 EVENING = "晚安"
@@ -198,7 +199,7 @@ def test_signed_data_is_unwrapped_and_said_to_be_unchecked(name):
 def test_no_octets_make_unwrapping_raise_or_last(octets):
     began = time.process_time()
     assert unwrap(octets) is None
-    assert time.process_time() - began < 0.05
+    assert time.process_time() - began < paced(0.05)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_whatever_is_repeated_is_read_in_linear_time(repeated, charset):
     octets = repeated * (100_000 // len(repeated)) + b"\xff"
     began = time.process_time()
     decode(octets, charset)
-    assert time.process_time() - began < 0.05 * 4  # four times: other tests run beside this one
+    assert time.process_time() - began < paced(0.05 * 4)  # four times: other tests run beside this one
 
 
 def test_text_of_a_damaged_charset_is_not_cut():

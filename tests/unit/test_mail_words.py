@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mailpoller.mail.charset import codec_for, decode
 from mailpoller.mail.words import decode_words, readable
 from odd_mail.reading import field, read
+from pace import paced
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_unclosed_encoded_words_take_linear_time():
     began = time.process_time()
     decode_words("=?a?q?" * 150_000)
     decode_words("=?a?q?" + "=" * 900_000)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < paced(1)
 
 
 @given(

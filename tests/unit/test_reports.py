@@ -32,6 +32,7 @@ from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.event import EventRenderer
 from mailpoller.mail.understand.subjects import is_dmarc
 from odd_mail.reading import NOW, read
+from pace import paced
 from unit.test_event import schema
 
 ROW = (
@@ -197,7 +198,7 @@ def test_bombs_end_within_a_second_and_200_mb(name: str) -> None:
     _ = message.closed
     began = time.process_time()
     read_contents(message, ("report",))
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < paced(1.0)
 
 
 def test_archive_gives_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

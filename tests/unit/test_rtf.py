@@ -16,6 +16,7 @@ from mailpoller.mail.contents.compressed_rtf import unpacked_rtf
 from mailpoller.mail.contents.reader import read_contents
 from mailpoller.mail.contents.rtf import read_rtf
 from mailpoller.mail.contents.unpack import Closed
+from pace import paced
 from unit.test_messages_within import held
 from unit.test_messages_within import mail as message_of
 from unit.test_tnef import attribute, mail, properties, read, stream, variable
@@ -153,7 +154,7 @@ def test_hostile_rich_text_ends_within_a_second(octets: bytes) -> None:
         read_rtf(octets)
     except Closed:
         pass
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < paced(1)
 
 
 @pytest.mark.parametrize("control", [0x00, 0xFF])
@@ -165,7 +166,7 @@ def test_hostile_compression_ends_within_a_second(control: int) -> None:
         unpacked_rtf(whole(data, compressed_rtf.LARGEST))
     except Closed:
         pass
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < paced(1)
     with pytest.raises(Closed, match="too-large"):
         unpacked_rtf(whole(b"", compressed_rtf.LARGEST + 1))
 

@@ -15,6 +15,7 @@ from mailpoller.mail.event import EventRenderer
 from mailpoller.rules.extraction import Extract
 from mailpoller.rules.match import Consequence
 from odd_mail.reading import NOW, read
+from pace import paced
 from unit.rule_message import a_message
 from unit.test_event import VERDICT, checked
 from unit.test_rule_conditions import rule
@@ -112,7 +113,7 @@ def test_what_is_not_of_its_type_is_null_and_never_a_guess(type_: str, value: st
 def test_hostile_text_costs_little(text: str) -> None:
     wanted = "{f: a, g: {name: b, type: list}}"
     many = "{f: {name: a, type: list}}"
-    begun = time.perf_counter()
+    begun = time.process_time()
     for way in (
         f"{{tags: {wanted}}}",
         f"{{lines: {wanted}, multiline: true}}",
@@ -121,7 +122,7 @@ def test_hostile_text_costs_little(text: str) -> None:
     ):
         fields = taken(way, text=text)
         assert all(len(str(value)) <= 200_000 for value in fields.values())
-    assert time.perf_counter() - begun < 2  # 0.3 s on an idle machine
+    assert time.process_time() - begun < paced(2)  # 0.3 s on an idle machine
 
 
 @pytest.mark.parametrize("extract", ["{lines: {f: f}}", "{pairs: {f: f}, separator: ':'}", "{tags: {f: f}}"])

@@ -11,6 +11,7 @@ import yaml
 from mailpoller.config import load
 from mailpoller.rules.condition import Condition
 from mailpoller.rules.implication import contradiction, covers
+from pace import paced
 
 
 def condition(written: str) -> Condition:
@@ -150,6 +151,6 @@ def test_hundreds_of_rules_of_many_mailboxes_cost_seconds_at_most(tmp_path: Path
     names = ", ".join(f"r{n}" for n in range(400))
     boxes = "\n".join(f"  m{n}: {{type: maildir, path: /m{n}, rule_sets: [s]}}" for n in range(200))
 
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert warnings(tmp_path, f"rules:\n{rules}\nrule_sets: {{s: {{rules: [{names}]}}}}\nmailboxes:\n{boxes}") == []
-    assert time.perf_counter() - begun < 10  # 2 s on an idle machine
+    assert time.process_time() - begun < paced(10)  # 2 s on an idle machine

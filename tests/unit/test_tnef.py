@@ -23,6 +23,7 @@ from mailpoller.mail.contents.tnef import ATTACHMENTS_KEPT, Opened, read_tnef
 from mailpoller.mail.contents.unpack import Closed
 from mailpoller.mail.event import EventRenderer
 from odd_mail.reading import NOW, read
+from pace import paced
 from unit.test_event import schema
 
 # As MS-OXTNEF writes it: sections 2.1.3.1 (the stream), 2.1.3.3 (attributes) and 2.1.3.4 (properties).
@@ -190,7 +191,7 @@ def test_bombs_end_within_a_second(name: str) -> None:
     _ = message.closed
     begun = time.process_time()
     read_contents(message, ("tnef",))
-    assert time.process_time() - begun < 1.0
+    assert time.process_time() - begun < paced(1.0)
 
 
 @pytest.mark.parametrize("name", ["zeros", "attachments", "properties", "values", "text"])

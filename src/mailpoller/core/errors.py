@@ -130,12 +130,19 @@ _OF_THE_MACHINE = frozenset(
 )
 _SQLITE_OF_THE_MACHINE = {7: _MEMORY, 10: "its disk cannot be read or written", 13: "its disk is full", 14: _FILES}
 """SQLite's NOMEM, IOERR, FULL and CANTOPEN, where nobody has asked it for more."""
+_OF_THE_LINKER = (
+    "failed to map segment", "Cannot allocate memory", "cannot allocate", "cannot create", "cannot extend",
+    "cannot map zero-fill pages", "cannot change memory protections", "out of memory",
+)  # fmt: skip
+"""What glibc's dynamic linker (elf/dl-*.c) begins with when a library finds no room: "cannot create shared object
+descriptor", "cannot allocate dependency list" and their like."""
+
 _SAID_OF_IT: tuple[tuple[type[Exception], tuple[str, ...], str], ...] = (
     (RuntimeError, ("start new thread", "allocate lock"), _THREADS),
     # OpenSSL's, also of a hash: it names no kind of its own.
     (ValueError, ("malloc failure",), _MEMORY),
     # The dynamic linker's, of a part that is imported when it is first needed.
-    (ImportError, ("failed to map segment", "Cannot allocate memory", "cannot allocate memory"), _MEMORY),
+    (ImportError, _OF_THE_LINKER, _MEMORY),
     (ImportError, ("Too many open files",), _FILES),
 )
 """What no exception of its own is for, by its words; each was seen where memory, threads or files were short."""
