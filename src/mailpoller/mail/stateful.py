@@ -60,7 +60,8 @@ def _iso_2022(octets: bytes) -> str:
             first, shifted = "", False
             out.append("\n")
         else:
-            out.append(_stretch(piece, second or "kana" if shifted else first))
+            stretch = _short_stretch if len(piece) <= _SHORT else _stretch
+            out.append(stretch(piece, second or "kana" if shifted else first))
     return "".join(out)
 
 
@@ -91,6 +92,11 @@ def _stretch(octets: bytes, charset: str) -> str:
         return upper.decode("euc_jis_2004") + tail
     except UnicodeDecodeError:  # the rows in which NEC put what IBM had
         return "".join(_japanese(upper[at : at + 2]) for at in range(0, len(upper), 2)) + tail
+
+
+_SHORT = 8
+_short_stretch = lru_cache(maxsize=1 << 13)(_stretch)
+"""Of a text that changes its charset at every second character the same few come again and again."""
 
 
 def _in_threes(upper: bytes) -> bytes:
