@@ -223,7 +223,7 @@ class BatchRunner:
             if absolved := self._hangup_suspects.absolved():
                 await self._records.backlog.absolve(absolved)
             unfetched = 0
-            if self._batcher.only_waits() and not quiet:  # a numbering that is new is listed once, however long it lasts
+            if self._batcher.only_waits() and not quiet:  # a new numbering is listed once, however long that lasts
                 unfetched = await self._unfetched(pages_of(session, folder, since, start, planned, listed), wanted)
             self._observer.unfetched(folder, unfetched)
         finally:
