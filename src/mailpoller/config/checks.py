@@ -288,13 +288,13 @@ def _folders(config: Config) -> Iterator[Problem]:
 
 
 Finders = Mapping[tuple[str, str], Sequence[tuple[str, SourceConfig]]]
-"""Host and user -> the mailboxes there."""
+"""Host and user -> the mailboxes there that find folders by patterns."""
 
 
 def _by_account(config: Config) -> Finders:
     found: dict[tuple[str, str], list[tuple[str, SourceConfig]]] = {}
     for name, mailbox in config.mailboxes.items():
-        if mailbox.enabled and (account := mailbox.polled_account()) is not None:
+        if mailbox.enabled and mailbox.has_patterns and (account := mailbox.polled_account()) is not None:
             found.setdefault((account.host, account.user), []).append((name, mailbox))
     return found
 

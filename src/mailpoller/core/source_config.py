@@ -374,6 +374,11 @@ class SourceConfig(Component):
         """Equal for two names of the same folder. The folder where mail arrives is INBOX, in whatever case."""
         return "INBOX" if name.upper() == "INBOX" else name
 
+    @property
+    def has_patterns(self) -> bool:
+        """True if some of its folders are found by patterns; else :meth:`finds` need not be asked."""
+        return False
+
     def finds(self, key: str) -> bool:
         """True if a folder of this :meth:`folder_key` may be found, and polled, without being named."""
         return False

@@ -64,6 +64,11 @@ class ImapSettings(MailboxServer):
         """Those that are no patterns."""
         return tuple(name for name in self.folders if not is_pattern(name))
 
+    @property
+    def has_patterns(self) -> bool:
+        """See the parent's."""
+        return any(map(is_pattern, self.folders))
+
     def finds(self, key: str) -> bool:
         """See the parent's: patterns find it. What separates levels, and whether INBOX is above all, only the server
         knows."""
