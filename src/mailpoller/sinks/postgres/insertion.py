@@ -15,7 +15,7 @@ from psycopg import sql
 
 from mailpoller.core.delivery import Delivery
 from mailpoller.core.durability import Durability
-from mailpoller.core.errors import MailpollerError
+from mailpoller.core.errors import MailpollerError, TransientError
 from mailpoller.core.record import record
 from mailpoller.sinks.postgres import jobs
 from mailpoller.sinks.postgres.schema import PRIORITIES
@@ -161,7 +161,8 @@ class Tables:
                 raised = await self._raised(connection, begun.mark, len(rows)) if rows else None
                 ended = await connection.execute("COMMIT")
                 mark = begun.mark if raised is None else await raised.fetchone()
-            assert ended.statusmessage == "COMMIT", ended.statusmessage
+            if ended.statusmessage != "COMMIT":  # what a server says to the end of a transaction that failed
+                raise TransientError(f"the server ended the transaction with {ended.statusmessage}")
         except Exception:
             if not connection.closed:
                 await connection.rollback()
